@@ -1,0 +1,1 @@
+//! The pod network: CNI client and the built-in plugin.

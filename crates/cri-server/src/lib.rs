@@ -1,0 +1,1 @@
+//! The daemon crispd: CRI in and out, configuration, wiring, start-up.

@@ -1,0 +1,1 @@
+//! Pull, list, resolve and remove images over registry, content and snapshotter.

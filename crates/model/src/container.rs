@@ -1,0 +1,177 @@
+//! What a container is asked to be.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{PodNamespaces, Resources, SecurityContext};
+
+/// The identity that the kubelet gives a container; unique in its pod.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ContainerName {
+    /// Container name.
+    pub name: String,
+    /// Creation attempt, from 0.
+    pub attempt: u32,
+}
+
+impl fmt::Display for ContainerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+/// An image as a caller names it: CRI's `ImageSpec`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ImageSpec {
+    /// Name, digest or id.
+    pub image: String,
+    /// The name that the user wrote, before the kubelet resolved it.
+    pub user_specified_image: String,
+    /// Runtime handler that the image is for.
+    pub runtime_handler: String,
+    /// Annotations, opaque.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// How mounts made on one side of a bind are seen on the other (mount_namespaces(7)).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Propagation {
+    /// Not at all (`rprivate`).
+    #[default]
+    Private,
+    /// From the host into the container (`rslave`).
+    HostToContainer,
+    /// Both ways (`rshared`).
+    Bidirectional,
+}
+
+/// What a mount shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MountSource {
+    /// A path of the host.
+    Host(PathBuf),
+    /// The content of an image, read-only, optionally below a path in it.
+    Image {
+        /// Which image.
+        image: ImageSpec,
+        /// Path below the image's root; empty means the root.
+        sub_path: String,
+    },
+}
+
+/// A mount into the container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Absolute path in the container.
+    pub container_path: PathBuf,
+    /// What to show there.
+    pub source: MountSource,
+    /// Propagation of the bind.
+    pub propagation: Propagation,
+    /// Read-only or not, and how deep.
+    pub access: Access,
+    /// Whether the host path gets the container's SELinux label.
+    pub selinux_relabel: bool,
+    /// Further mount options (`noexec`, `nosuid`, `nodev`).
+    pub options: Vec<String>,
+}
+
+/// Write access of a mount.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Access {
+    /// Read and write.
+    #[default]
+    ReadWrite,
+    /// The mount is read-only, mounts below it are not.
+    ReadOnly,
+    /// The mount and all below it are read-only (needs Linux 5.12).
+    RecursiveReadOnly,
+}
+
+/// A device node of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Path on the host; a directory means all devices below it.
+    pub host_path: PathBuf,
+    /// Path in the container.
+    pub container_path: PathBuf,
+    /// cgroup permissions: some of `r`, `w`, `m`.
+    pub permissions: String,
+}
+
+/// All that `CreateContainer` says.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "the wire's independent flags"
+)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerConfig {
+    /// Identity.
+    pub name: ContainerName,
+    /// Image.
+    pub image: ImageSpec,
+    /// Replaces the image's entrypoint when not empty.
+    pub command: Vec<String>,
+    /// Replaces the image's command when not empty.
+    pub args: Vec<String>,
+    /// Replaces the image's working directory when not empty.
+    pub working_dir: String,
+    /// Environment, added to the image's; later entries win.
+    pub env: Vec<(String, String)>,
+    /// Mounts, in order.
+    pub mounts: Vec<Mount>,
+    /// Devices.
+    pub devices: Vec<Device>,
+    /// Names of CDI devices.
+    pub cdi_devices: Vec<String>,
+    /// Labels, for filters.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations, opaque.
+    pub annotations: BTreeMap<String, String>,
+    /// Log file, relative to the pod's log directory; empty means no log.
+    pub log_path: String,
+    /// Standard input stays open.
+    pub stdin: bool,
+    /// Standard input ends with the first attach that ends.
+    pub stdin_once: bool,
+    /// The container gets a terminal.
+    pub tty: bool,
+    /// Limits.
+    pub resources: Resources,
+    /// Namespaces of this container.
+    pub namespaces: PodNamespaces,
+    /// Security context.
+    pub security: SecurityContext,
+    /// Stop signal number, when the caller chose one.
+    pub stop_signal: Option<i32>,
+}
+
+impl ContainerConfig {
+    /// Whether a repeated create asks for the same container.
+    ///
+    /// The kubelet makes the host path of the termination log anew at each try; the mount at that
+    /// container path may therefore differ in its source alone.
+    #[must_use]
+    pub fn same_request(&self, other: &Self) -> bool {
+        const TERMINATION_LOG: &str = "io.kubernetes.container.terminationMessagePath";
+        let Some(path) = self.annotations.get(TERMINATION_LOG).map(PathBuf::from) else {
+            return self == other;
+        };
+        let blind = |config: &Self| {
+            let mut config = config.clone();
+            for mount in config
+                .mounts
+                .iter_mut()
+                .filter(|m| m.container_path == path)
+            {
+                mount.source = MountSource::Host(PathBuf::new());
+            }
+            config
+        };
+        blind(self) == blind(other)
+    }
+}

@@ -1,0 +1,30 @@
+//! The nouns of Crisp: ids, digests, image references, phases and configurations.
+//!
+//! Everything here is a plain value: parsed once at the edge, then passed on. Nothing in this
+//! crate does I/O, reads the clock or is async, so every other room may know it.
+
+#![forbid(unsafe_code)]
+
+pub mod container;
+pub mod digest;
+pub mod id;
+pub mod phase;
+pub mod pod;
+pub mod reference;
+pub mod resources;
+pub mod security;
+pub mod time;
+
+pub use container::{
+    ContainerConfig, ContainerName, Device, ImageSpec, Mount, MountSource, Propagation,
+};
+pub use digest::Digest;
+pub use id::{ContainerId, PodId};
+pub use phase::{ContainerPhase, ExitStatus, PodPhase};
+pub use pod::{DnsConfig, NamespaceMode, PodConfig, PodName, PodNamespaces, PortMapping, Protocol};
+pub use reference::ImageRef;
+pub use resources::Resources;
+pub use security::{
+    Capabilities, GroupsPolicy, Profile, SecurityContext, SelinuxOptions, UserSpec,
+};
+pub use time::Timestamp;

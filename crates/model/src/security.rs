@@ -1,0 +1,100 @@
+//! Security contexts: users, groups, capabilities, profiles, namespace-independent flags.
+
+use serde::{Deserialize, Serialize};
+
+/// A seccomp or `AppArmor` profile as the pod asked for it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Profile {
+    /// The caller said nothing; the runtime's configuration decides.
+    #[default]
+    Unspecified,
+    /// The runtime's own default profile.
+    RuntimeDefault,
+    /// No confinement.
+    Unconfined,
+    /// A profile of the node: a file (seccomp) or a loaded name (`AppArmor`).
+    Localhost(String),
+}
+
+/// SELinux label parts; empty means "not set".
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SelinuxOptions {
+    /// SELinux user.
+    pub user: String,
+    /// SELinux role.
+    pub role: String,
+    /// SELinux type.
+    pub kind: String,
+    /// SELinux level.
+    pub level: String,
+}
+
+/// How supplemental groups are found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GroupsPolicy {
+    /// Those of the pod plus those of the image's `/etc/group`.
+    #[default]
+    Merge,
+    /// Those of the pod alone.
+    Strict,
+}
+
+/// The user that a container was asked to run as, before the image's databases are consulted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UserSpec {
+    /// Numeric user, from `run_as_user`.
+    pub uid: Option<i64>,
+    /// User name, from `run_as_username`.
+    pub name: String,
+    /// Numeric group, from `run_as_group`; needs a user.
+    pub gid: Option<i64>,
+    /// Further groups.
+    pub supplemental_groups: Vec<i64>,
+    /// Whether the image's groups are added.
+    pub policy: GroupsPolicy,
+}
+
+/// Capability changes, names without the `CAP_` prefix or with it; `ALL` is understood.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Capabilities {
+    /// To add to the default set.
+    pub add: Vec<String>,
+    /// To drop from the default set.
+    pub drop: Vec<String>,
+    /// To add as ambient capabilities.
+    pub add_ambient: Vec<String>,
+}
+
+/// A container's security context.
+// These flags are CRI's own and independent of one another.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "the wire's independent flags"
+)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SecurityContext {
+    /// The user and groups.
+    pub user: UserSpec,
+    /// All capabilities, all devices, no masking, no confinement.
+    pub privileged: bool,
+    /// The root file system is mounted read-only.
+    pub readonly_rootfs: bool,
+    /// `no_new_privs` is set.
+    pub no_new_privs: bool,
+    /// Capability changes.
+    pub capabilities: Capabilities,
+    /// seccomp profile.
+    pub seccomp: Profile,
+    /// `AppArmor` profile.
+    pub apparmor: Profile,
+    /// SELinux label.
+    pub selinux: SelinuxOptions,
+    /// Paths to mask; `None` means the runtime's default list.
+    pub masked_paths: Option<Vec<String>>,
+    /// Paths to make read-only; `None` means the runtime's default list.
+    pub readonly_paths: Option<Vec<String>>,
+}

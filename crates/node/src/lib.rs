@@ -1,0 +1,1 @@
+//! The engine: pods and containers as tasks, records, recovery, events, stats.

@@ -1,0 +1,1 @@
+//! The distribution protocol: hosts, mirrors, auth, ranges, retries.

@@ -1,0 +1,1 @@
+//! OCI seccomp profile to BPF, per architecture. Pure.

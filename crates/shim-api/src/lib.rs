@@ -1,0 +1,1 @@
+//! The messages between crispd and crisp-shim.

@@ -1,0 +1,1 @@
+//! One process a container: owns cgroup, stdio, log and exit status.

@@ -1,0 +1,1 @@
+//! Layers: extraction, overlayfs, usage, lookup of a path through layers.

@@ -1,0 +1,1 @@
+//! Pod, container and image configuration to an OCI runtime spec. Pure.

@@ -1,0 +1,1 @@
+//! The kernel's verbs: mounts, namespaces, pidfds, cgroup files, ptys, atomic files.
