@@ -1,0 +1,207 @@
+//! The house test: rules about the structure that no compiler lint can hold.
+//!
+//! Each rule says why it is there. A rule that is wrong gets changed here, with its reason.
+
+#![allow(clippy::disallowed_methods, reason = "tests run cargo and read the tree directly")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Which of our crates each crate may name. Anything not listed is forbidden: an arrow that is
+/// missing here is a decision to take, not an oversight to add.
+const MAY_KNOW: &[(&str, &[&str])] = &[
+    ("crisp-model", &[]),
+    ("crisp-sys", &[]),
+    ("crisp-api", &[]),
+    ("crisp-seccomp", &[]),
+    ("crisp-spec", &["crisp-model", "crisp-seccomp"]),
+    ("crisp-runtime", &["crisp-model", "crisp-seccomp", "crisp-sys"]),
+    ("crisp-shim-api", &["crisp-model", "crisp-sys"]),
+    ("crisp-shim", &["crisp-model", "crisp-runtime", "crisp-shim-api", "crisp-sys"]),
+    ("crisp-cni", &["crisp-model", "crisp-sys"]),
+    ("crisp-registry", &["crisp-model", "crisp-sys"]),
+    ("crisp-content", &["crisp-model", "crisp-sys"]),
+    ("crisp-snapshotter", &["crisp-model", "crisp-sys"]),
+    (
+        "crisp-image",
+        &["crisp-content", "crisp-model", "crisp-registry", "crisp-snapshotter", "crisp-sys"],
+    ),
+    (
+        "crisp-node",
+        &[
+            "crisp-cni",
+            "crisp-image",
+            "crisp-model",
+            "crisp-shim-api",
+            "crisp-snapshotter",
+            "crisp-spec",
+            "crisp-sys",
+        ],
+    ),
+    ("crisp-cri-server", &["crisp-api", "crisp-model", "crisp-node"]),
+    // The end-to-end tests see what a user sees: binaries, sockets and the wire.
+    ("crisp-e2e", &["crisp-api"]),
+];
+
+/// Who may be async. Below these, code is sync: it can be called from the single-threaded shim
+/// and read from top to bottom.
+const MAY_USE_TOKIO: &[&str] =
+    &["crisp-cni", "crisp-cri-server", "crisp-e2e", "crisp-image", "crisp-node", "crisp-registry"];
+
+/// Names that say nothing about what is inside.
+const EMPTY_NAMES: &[&str] = &["utils.rs", "helpers.rs", "common.rs", "manager.rs", "types.rs"];
+
+const MAX_LINES: usize = 500;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// Package name to the names of its normal (not dev, not build) dependencies.
+fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let normal = |package: &serde_json::Value| {
+        let all = package["dependencies"].as_array().unwrap().iter();
+        all.filter(|d| d["kind"].is_null())
+            .map(|d| d["name"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    metadata["packages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|package| (package["name"].as_str().unwrap().to_owned(), normal(package)))
+        .collect()
+}
+
+fn sources() -> Vec<(PathBuf, String)> {
+    fn walk(dir: &Path, found: &mut Vec<(PathBuf, String)>) {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && !path.ends_with("target") {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                found.push((path.strip_prefix(root()).unwrap().to_owned(), text));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&root().join("crates"), &mut found);
+    walk(&root().join("e2e"), &mut found);
+    found
+}
+
+/// Collects every offender of one rule, so that a run shows them all.
+fn check(rule: &str, offends: impl Fn(&Path, &str) -> Option<String>) {
+    let offenders: Vec<String> = sources()
+        .iter()
+        .filter_map(|(path, text)| Some(format!("  {}: {}", path.display(), offends(path, text)?)))
+        .collect();
+    assert!(offenders.is_empty(), "{rule}\n{}", offenders.join("\n"));
+}
+
+#[test]
+fn rooms_know_only_whom_they_may() {
+    let allowed: BTreeMap<_, _> = MAY_KNOW.iter().copied().collect();
+    for (package, known) in dependencies() {
+        let may = allowed.get(package.as_str()).unwrap_or_else(|| panic!("{package} has no row"));
+        let ours = known.iter().filter(|d| d.starts_with("crisp-"));
+        let wrong: Vec<_> = ours.filter(|d| !may.contains(&d.as_str())).collect();
+        assert!(wrong.is_empty(), "{package} may not know {wrong:?}");
+    }
+}
+
+#[test]
+fn async_stays_above() {
+    for (package, known) in dependencies() {
+        let uses = known.contains("tokio") || known.contains("futures");
+        assert!(!uses || MAY_USE_TOKIO.contains(&package.as_str()), "{package} uses tokio");
+    }
+}
+
+#[test]
+fn pure_crates_do_no_io() {
+    const IO: &[&str] = &["std::fs", "std::net::Tcp", "std::process::", "std::os::", "SystemTime"];
+    check("model, spec and seccomp are pure: same input, same output, no kernel", |path, text| {
+        let pure = ["crates/model/src", "crates/spec/src", "crates/seccomp/src"];
+        let code = text.split("#[cfg(test)]").next()?;
+        if !pure.iter().any(|p| path.starts_with(p)) {
+            return None;
+        }
+        IO.iter().find(|io| code.contains(**io)).map(|io| format!("uses {io}"))
+    });
+}
+
+#[test]
+fn files_say_what_they_are_for() {
+    check("a file opens with //! that says what the room is for", |_, text| {
+        (!text.starts_with("//!")).then(|| "no //! on the first line".to_owned())
+    });
+}
+
+#[test]
+fn files_stay_readable() {
+    check("a file that nobody can hold in mind is several files", |_, text| {
+        let lines = text.lines().count();
+        (lines > MAX_LINES).then(|| format!("{lines} lines, at most {MAX_LINES}"))
+    });
+}
+
+#[test]
+fn names_say_something() {
+    check("a file is named after a noun of the domain", |path, _| {
+        let name = path.file_name()?.to_str()?;
+        EMPTY_NAMES.contains(&name).then(|| "an empty name".to_owned())
+    });
+}
+
+#[test]
+fn unsafe_and_raw_fds_stay_behind_the_wall() {
+    check("crates/sys is the only home of unsafe and of bare descriptors", |path, text| {
+        if path.starts_with("crates/sys") || path.ends_with("tests/house.rs") {
+            return None;
+        }
+        if path.starts_with("e2e") {
+            return None;
+        }
+        let words = ["unsafe {", "unsafe fn", "unsafe impl", "from_raw_fd", "RawFd"];
+        words.iter().find(|word| text.contains(**word)).map(|word| format!("has `{word}`"))
+    });
+}
+
+#[test]
+fn every_crate_forbids_unsafe() {
+    check("a crate root outside sys forbids unsafe code", |path, text| {
+        let root = path.ends_with("src/lib.rs") || path.ends_with("src/main.rs");
+        let ours = path.starts_with("crates") && !path.starts_with("crates/sys");
+        (root && ours && !text.contains("#![forbid(unsafe_code)]")).then(|| "does not".to_owned())
+    });
+}
+
+#[test]
+fn no_test_is_switched_off() {
+    check("tests that need root are named privileged_, not ignored", |path, text| {
+        let here = path.ends_with("tests/house.rs");
+        (!here && text.contains("#[ignore")).then(|| "has #[ignore]".to_owned())
+    });
+}
+
+#[test]
+fn promises_are_kept() {
+    const EXCUSES: &[&str] = &["TODO", "FIXME", "XXX", "todo!(", "unimplemented!("];
+    check("a stub behind a success is a defect", |path, text| {
+        if path.ends_with("tests/house.rs") {
+            return None;
+        }
+        EXCUSES.iter().find(|word| text.contains(**word)).map(|word| format!("has {word}"))
+    });
+}
