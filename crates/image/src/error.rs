@@ -1,0 +1,97 @@
+//! What can go wrong with images, in the terms of those who asked for one.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crisp_model::Digest;
+use crisp_model::reference::ReferenceError;
+
+/// Result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A text that is the beginning of more than one image id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("image id {prefix:?} is ambiguous: it begins the ids of {} images", matches.len())]
+pub struct Ambiguous {
+    /// What was asked for.
+    pub prefix: String,
+    /// The images whose ids begin so.
+    pub matches: Vec<Digest>,
+}
+
+/// Why an image call failed. Cloned to every caller that waited for the same pull.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// The text is no image reference.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    /// The registry refused, has no such thing, or cannot be reached.
+    #[error(transparent)]
+    Registry(#[from] crisp_registry::Error),
+    /// What the registry sent is not an image that can be used.
+    #[error("image {image}: {what}: {why}")]
+    Invalid {
+        /// Reference of the image.
+        image: String,
+        /// Which of its parts.
+        what: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The image has no variant for this machine.
+    #[error("image {image} is not for {wanted}; it offers {}", offered.join(", "))]
+    NoPlatform {
+        /// Reference of the image.
+        image: String,
+        /// This machine's platform.
+        wanted: String,
+        /// Platforms in the index.
+        offered: Vec<String>,
+    },
+    /// The text begins several image ids.
+    #[error(transparent)]
+    Ambiguous(#[from] Ambiguous),
+    /// The image is no longer there.
+    #[error("image {0} is not here: pull it")]
+    NotFound(String),
+    /// Blobs could not be read or kept.
+    #[error(transparent)]
+    Content(Arc<crisp_content::Error>),
+    /// Layers could not be unpacked, read or removed.
+    #[error(transparent)]
+    Snapshot(Arc<crisp_snapshotter::Error>),
+    /// The image database failed.
+    #[error("image database: cannot {what}: {why}")]
+    Database {
+        /// The step.
+        what: &'static str,
+        /// The database's own words.
+        why: String,
+    },
+    /// A file could not be used.
+    #[error("cannot {what} {path}: {source}")]
+    Io {
+        /// The step.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: Arc<io::Error>,
+    },
+    /// A worker ended without an answer, which only a shutdown or a bug brings about.
+    #[error("cannot {0}: the worker ended without an answer")]
+    Interrupted(&'static str),
+}
+
+impl From<crisp_content::Error> for Error {
+    fn from(error: crisp_content::Error) -> Self {
+        Self::Content(Arc::new(error))
+    }
+}
+
+impl From<crisp_snapshotter::Error> for Error {
+    fn from(error: crisp_snapshotter::Error) -> Self {
+        Self::Snapshot(Arc::new(error))
+    }
+}
