@@ -54,6 +54,13 @@ impl Digest {
         Self(format!("sha256:{hex}"))
     }
 
+    /// The SHA-512 digest whose raw hash this is.
+    #[must_use]
+    pub fn sha512(hash: [u8; 64]) -> Self {
+        let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        Self(format!("sha512:{hex}"))
+    }
+
     /// The whole text, `sha256:…`.
     #[must_use]
     pub fn as_str(&self) -> &str {

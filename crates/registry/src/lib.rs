@@ -1,1 +1,37 @@
-//! The distribution protocol: hosts, mirrors, auth, ranges, retries.
+//! The client side of the OCI distribution protocol.
+//!
+//! A [`Client`] turns an image reference into verified documents and streams of blob bytes. It
+//! knows where to ask (`hosts.toml` files, read anew for each call), in which order (mirrors
+//! first, then the registry itself), as whom (CRI credentials, then docker's `config.json`), and
+//! how long to insist. It keeps nothing on disk.
+//!
+//! What is deliberately absent: pushing, schema 1 manifests, layer `urls` (a layer comes from the
+//! registry that was asked and from nowhere else, so credentials cannot follow a foreign URL), and
+//! credential helpers (`credHelpers`, `credsStore`): they are programs, and this crate runs none.
+
+#![forbid(unsafe_code)]
+
+mod authorize;
+mod blob;
+mod challenge;
+mod client;
+mod config;
+mod credentials;
+mod docker_config;
+mod document;
+mod error;
+mod hosts;
+mod hosts_file;
+mod request;
+mod retry;
+mod tls;
+mod token;
+
+pub use blob::BlobStream;
+pub use client::{Client, Resolved};
+pub use config::{Config, Timeouts};
+pub use credentials::Credentials;
+pub use error::{Error, Result};
+
+/// Largest manifest or index that is read, as the distribution specification recommends.
+pub const MAX_MANIFEST: u64 = 4 << 20;

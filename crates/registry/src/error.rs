@@ -1,0 +1,121 @@
+//! Why a registry did not give what was asked for, and what to do about it.
+
+use crisp_model::Digest;
+
+/// Result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A failed request, in terms of the host and reference it was for.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// No host has it.
+    #[error("{reference} not found at {host}: check the name and tag")]
+    NotFound {
+        /// Host that answered last.
+        host: String,
+        /// What was asked for.
+        reference: String,
+    },
+    /// The credentials are missing or wrong.
+    #[error("{host} wants other credentials for {reference}: {why}; check the pull secret")]
+    Unauthorized {
+        /// Host that answered last.
+        host: String,
+        /// What was asked for.
+        reference: String,
+        /// The registry's own words.
+        why: String,
+    },
+    /// The credentials are known and do not suffice.
+    #[error("{host} denies access to {reference}: {why}; ask for pull rights")]
+    Denied {
+        /// Host that answered last.
+        host: String,
+        /// What was asked for.
+        reference: String,
+        /// The registry's own words.
+        why: String,
+    },
+    /// The host does not answer, or answers that it cannot now.
+    #[error("{host} is unavailable for {reference}: {why}; try again later")]
+    Unavailable {
+        /// Host that answered last.
+        host: String,
+        /// What was asked for.
+        reference: String,
+        /// What happened.
+        why: String,
+    },
+    /// The document exceeds what a client must accept.
+    #[error("{reference} from {host} is larger than {limit} bytes: refused")]
+    TooLarge {
+        /// Host that sent it.
+        host: String,
+        /// What was asked for.
+        reference: String,
+        /// The bound.
+        limit: u64,
+    },
+    /// The answer breaks the protocol, or is of a kind that is not supported.
+    #[error("{host} sent an unusable answer for {reference}: {why}")]
+    Protocol {
+        /// Host that sent it.
+        host: String,
+        /// What was asked for.
+        reference: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The content is not what its digest promises.
+    #[error("{reference} from {host} is not what was asked for: expected {expected}, got {actual}")]
+    DigestMismatch {
+        /// Host that sent it.
+        host: String,
+        /// What was asked for.
+        reference: String,
+        /// Digest that was asked for.
+        expected: Digest,
+        /// Digest of what came.
+        actual: Digest,
+    },
+    /// No trust could be established.
+    #[error("no TLS with {host} for {reference}: {why}; set `ca` or `skip_verify` in hosts.toml")]
+    Tls {
+        /// Host that was asked.
+        host: String,
+        /// What was asked for.
+        reference: String,
+        /// What the handshake says.
+        why: String,
+    },
+    /// A configuration file of this crate cannot be used.
+    #[error("{path}: {why}")]
+    Io {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl Error {
+    /// Adds what other hosts answered before this one, so that a broken mirror is seen.
+    pub(crate) fn after(mut self, earlier: &[Error]) -> Self {
+        if earlier.is_empty() {
+            return self;
+        }
+        let list: Vec<String> = earlier.iter().map(ToString::to_string).collect();
+        match &mut self {
+            Self::Unauthorized { why, .. }
+            | Self::Denied { why, .. }
+            | Self::Unavailable { why, .. }
+            | Self::Protocol { why, .. }
+            | Self::Tls { why, .. }
+            | Self::Io { why, .. } => {
+                why.push_str(&format!(" (before: {})", list.join("; ")));
+            }
+            Self::NotFound { .. } | Self::TooLarge { .. } | Self::DigestMismatch { .. } => {}
+        }
+        self
+    }
+}

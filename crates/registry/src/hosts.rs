@@ -1,0 +1,213 @@
+//! Where to ask for an image: the endpoints of a registry host, mirrors first.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue};
+use url::Url;
+
+use crate::error::{Error, Result};
+use crate::hosts_file::{self, Entry};
+use crate::tls::TlsFiles;
+
+/// What an endpoint may be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Capability {
+    /// Content by digest.
+    Pull,
+    /// The digest behind a tag.
+    Resolve,
+}
+
+/// One place to ask.
+#[derive(Debug, Clone)]
+pub(crate) struct Endpoint {
+    /// API root, `https://host[:port]/v2`, without a slash at its end.
+    pub(crate) base: Url,
+    /// Whether plain HTTP is tried when TLS cannot be set up: only loopback without a scheme.
+    pub(crate) http_fallback: bool,
+    /// What it may be asked for.
+    pub(crate) capabilities: Vec<Capability>,
+    /// Trust and identity.
+    pub(crate) tls: TlsFiles,
+    /// Headers of every request to this endpoint.
+    pub(crate) headers: HeaderMap,
+    /// Registry host that this endpoint stands in for; `None` when it is that host.
+    pub(crate) proxied: Option<String>,
+    /// Its own bound on connecting.
+    pub(crate) dial_timeout: Option<Duration>,
+}
+
+impl Endpoint {
+    /// `host[:port]`, as errors and credentials name it.
+    pub(crate) fn host(&self) -> String {
+        authority(&self.base)
+    }
+
+    /// The URL of something below the API root.
+    pub(crate) fn url(&self, path: &str) -> Url {
+        let mut url = self.base.clone();
+        let joined = format!("{}/{path}", url.path().trim_end_matches('/'));
+        url.set_path(&joined);
+        if let Some(host) = &self.proxied {
+            url.query_pairs_mut().append_pair("ns", host);
+        }
+        url
+    }
+}
+
+/// `host[:port]` of a URL.
+pub(crate) fn authority(url: &Url) -> String {
+    match (url.host_str(), url.port()) {
+        (Some(host), Some(port)) => format!("{host}:{port}"),
+        (Some(host), None) => host.to_owned(),
+        _ => String::new(),
+    }
+}
+
+/// The endpoints for `host` with `capability`, in the order in which to ask them.
+///
+/// Reads files: call it where blocking is allowed.
+pub(crate) fn endpoints(dir: &Path, host: &str, capability: Capability) -> Result<Vec<Endpoint>> {
+    let all = match host_dir(dir, host) {
+        Some(dir) => load(&dir, host)?,
+        None => vec![upstream(host, &Entry::default(), Path::new(""))?],
+    };
+    let wanted: Vec<Endpoint> = all
+        .into_iter()
+        .filter(|endpoint| endpoint.capabilities.contains(&capability))
+        .collect();
+    if wanted.is_empty() {
+        return Err(Error::Io {
+            path: dir.join(host).display().to_string(),
+            why: format!("no host is allowed to {capability:?}: add it to `capabilities`"),
+        });
+    }
+    Ok(wanted)
+}
+
+/// The first directory that configures `host`; `host_port_` is for file systems without colons.
+fn host_dir(root: &Path, host: &str) -> Option<PathBuf> {
+    let mut names = vec![host.to_owned(), "_default".to_owned()];
+    if let Some((name, port)) = host.rsplit_once(':') {
+        names.insert(0, format!("{name}_{port}_"));
+    }
+    names
+        .into_iter()
+        .map(|name| root.join(name))
+        .find(|path| path.is_dir())
+}
+
+fn load(dir: &Path, host: &str) -> Result<Vec<Endpoint>> {
+    let Some(file) = hosts_file::read(&dir.join("hosts.toml"))? else {
+        let mut endpoint = upstream(host, &Entry::default(), dir)?;
+        endpoint.tls = TlsFiles::in_docker_layout(dir)?;
+        return Ok(vec![endpoint]);
+    };
+    let mut endpoints = Vec::new();
+    for (address, entry) in &file.hosts {
+        endpoints.push(endpoint(address, entry, dir, host)?);
+    }
+    endpoints.push(match &file.server {
+        Some(server) => endpoint(server, &file.root, dir, host)?,
+        None => upstream(host, &file.root, dir)?,
+    });
+    Ok(endpoints)
+}
+
+/// The registry host itself, when no file says where it is.
+fn upstream(host: &str, entry: &Entry, dir: &Path) -> Result<Endpoint> {
+    let address = if host == "docker.io" {
+        "registry-1.docker.io"
+    } else {
+        host
+    };
+    let mut endpoint = endpoint(address, entry, dir, host)?;
+    endpoint.proxied = None;
+    Ok(endpoint)
+}
+
+fn endpoint(address: &str, entry: &Entry, dir: &Path, host: &str) -> Result<Endpoint> {
+    let fail = |why: String| Error::Io {
+        path: dir.join("hosts.toml").display().to_string(),
+        why,
+    };
+    let explicit = address.contains("://");
+    let text = if explicit {
+        address.to_owned()
+    } else {
+        format!("https://{address}")
+    };
+    let mut base = Url::parse(&text).map_err(|e| fail(format!("host {address:?}: {e}")))?;
+    if !matches!(base.scheme(), "http" | "https") || base.host().is_none() {
+        return Err(fail(format!(
+            "host {address:?}: want http(s)://HOST[:PORT]"
+        )));
+    }
+    let path = base.path().trim_end_matches('/').to_owned();
+    if entry.override_path.unwrap_or(false) || path.ends_with("/v2") {
+        base.set_path(&path);
+    } else {
+        base.set_path(&format!("{path}/v2"));
+    }
+    base.set_query(None);
+    let loopback = !explicit && is_loopback(&base) && base.port().is_some_and(|p| p != 443);
+    let mut tls = entry.tls_files(dir).map_err(&fail)?;
+    tls.skip_verify |= loopback && entry.skip_verify.is_none();
+    let own = authority(&base);
+    let is_upstream = own == host || (host == "docker.io" && own == "registry-1.docker.io");
+    Ok(Endpoint {
+        http_fallback: loopback,
+        capabilities: capabilities(entry).map_err(&fail)?,
+        tls,
+        headers: headers(entry).map_err(&fail)?,
+        proxied: (!is_upstream).then(|| host.to_owned()),
+        dial_timeout: entry.dial_timeout().map_err(&fail)?,
+        base,
+    })
+}
+
+fn capabilities(entry: &Entry) -> std::result::Result<Vec<Capability>, String> {
+    if entry.capabilities.is_empty() {
+        return Ok(vec![Capability::Pull, Capability::Resolve]);
+    }
+    let mut found = Vec::new();
+    for name in &entry.capabilities {
+        match name.to_ascii_lowercase().as_str() {
+            "pull" => found.push(Capability::Pull),
+            "resolve" => found.push(Capability::Resolve),
+            "push" | "referrers" => {}
+            other => return Err(format!("unknown capability {other:?}: pull, resolve, push")),
+        }
+    }
+    Ok(found)
+}
+
+fn headers(entry: &Entry) -> std::result::Result<HeaderMap, String> {
+    let mut map = HeaderMap::new();
+    for (name, values) in &entry.header {
+        let key = http::HeaderName::from_bytes(name.as_bytes())
+            .map_err(|_| format!("{name:?} is not a header name"))?;
+        for value in values.iter() {
+            let mut value = HeaderValue::from_str(value)
+                .map_err(|_| format!("the value of header {name:?} has control characters"))?;
+            value.set_sensitive(true);
+            map.append(key.clone(), value);
+        }
+    }
+    Ok(map)
+}
+
+/// Whether the host is this machine by address or by the one name that always means it.
+pub(crate) fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+#[path = "hosts_tests.rs"]
+mod tests;

@@ -1,0 +1,177 @@
+//! `hosts.toml` as it is written.
+//!
+//! The layout is containerd's, so that files made for it (by hand, by kind, by mirror operators)
+//! work unchanged. Keys that we do not know are ignored for the same reason.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+
+use crate::error::{Error, Result};
+use crate::tls::TlsFiles;
+
+const MAX_FILE: u64 = 1 << 20;
+
+/// The whole file.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct HostsFile {
+    /// The registry itself; asked last.
+    pub(crate) server: Option<String>,
+    /// Mirrors in the order of the file.
+    #[serde(default, rename = "host", deserialize_with = "in_order")]
+    pub(crate) hosts: Vec<(String, Entry)>,
+    /// Settings of `server`.
+    #[serde(flatten)]
+    pub(crate) root: Entry,
+}
+
+/// Settings of one host.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Entry {
+    pub(crate) capabilities: Vec<String>,
+    pub(crate) override_path: Option<bool>,
+    pub(crate) skip_verify: Option<bool>,
+    ca: Option<OneOrMany<PathBuf>>,
+    client: Option<OneOrMany<ClientPair>>,
+    pub(crate) header: BTreeMap<String, OneOrMany<String>>,
+    dial_timeout: Option<String>,
+}
+
+/// A value that may be written with or without a list around it.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum OneOrMany<T> {
+    One(T),
+    Many(Vec<T>),
+}
+
+/// A client certificate with its key, in one file or two.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum ClientPair {
+    Together(PathBuf),
+    Apart(Vec<PathBuf>),
+}
+
+impl<T> OneOrMany<T> {
+    pub(crate) fn iter(&self) -> std::slice::Iter<'_, T> {
+        match self {
+            Self::One(one) => std::slice::from_ref(one).iter(),
+            Self::Many(many) => many.iter(),
+        }
+    }
+}
+
+impl Entry {
+    /// The TLS files, with paths relative to the directory of the file.
+    pub(crate) fn tls_files(&self, dir: &Path) -> std::result::Result<TlsFiles, String> {
+        let mut files = TlsFiles {
+            skip_verify: self.skip_verify.unwrap_or(false),
+            ..TlsFiles::default()
+        };
+        for path in self.ca.iter().flat_map(OneOrMany::iter) {
+            files.ca.push(dir.join(path));
+        }
+        for pair in self.client.iter().flat_map(OneOrMany::iter) {
+            let (certificate, key) = match pair {
+                ClientPair::Together(path) => (path, path),
+                ClientPair::Apart(paths) => match paths.as_slice() {
+                    [one] => (one, one),
+                    // An empty key says that the certificate's file holds it.
+                    [one, key] if key.as_os_str().is_empty() => (one, one),
+                    [certificate, key] => (certificate, key),
+                    _ => return Err("`client` wants [certificate, key] pairs".to_owned()),
+                },
+            };
+            files.clients.push((dir.join(certificate), dir.join(key)));
+        }
+        Ok(files)
+    }
+
+    pub(crate) fn dial_timeout(&self) -> std::result::Result<Option<Duration>, String> {
+        let Some(text) = &self.dial_timeout else {
+            return Ok(None);
+        };
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let unit = match &text[digits.len()..] {
+            "ms" => 0.001,
+            "s" => 1.0,
+            "m" => 60.0,
+            _ => 0.0,
+        };
+        let seconds = digits.parse::<f64>().map_or(0.0, |n| n * unit);
+        match Duration::try_from_secs_f64(seconds) {
+            Ok(timeout) if !timeout.is_zero() => Ok(Some(timeout)),
+            _ => Err(format!(
+                "dial_timeout {text:?}: want a number and ms, s or m"
+            )),
+        }
+    }
+}
+
+/// Reads and parses the file; `None` when there is none.
+pub(crate) fn read(path: &Path) -> Result<Option<HostsFile>> {
+    let Some(text) = read_bounded(path)? else {
+        return Ok(None);
+    };
+    let fail = |why: String| Error::Io {
+        path: path.display().to_string(),
+        why,
+    };
+    let text = String::from_utf8(text).map_err(|_| fail("not UTF-8".to_owned()))?;
+    toml::from_str(&text)
+        .map(Some)
+        .map_err(|e| fail(e.to_string()))
+}
+
+/// The content of a small configuration file; `None` when there is none.
+pub(crate) fn read_bounded(path: &Path) -> Result<Option<Vec<u8>>> {
+    let fail = |why: String| Error::Io {
+        path: path.display().to_string(),
+        why,
+    };
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(fail(e.to_string())),
+    };
+    let mut content = Vec::new();
+    file.take(MAX_FILE + 1)
+        .read_to_end(&mut content)
+        .map_err(|e| fail(e.to_string()))?;
+    if content.len() as u64 > MAX_FILE {
+        return Err(fail(format!("larger than {MAX_FILE} bytes")));
+    }
+    Ok(Some(content))
+}
+
+/// Keeps the order of a table's keys, which for mirrors is the order to ask in.
+fn in_order<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<Vec<(String, Entry)>, D::Error> {
+    struct InOrder;
+    impl<'de> Visitor<'de> for InOrder {
+        type Value = Vec<(String, Entry)>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a table of hosts")
+        }
+        fn visit_map<A: MapAccess<'de>>(
+            self,
+            mut map: A,
+        ) -> std::result::Result<Self::Value, A::Error> {
+            let mut hosts = Vec::new();
+            while let Some(pair) = map.next_entry()? {
+                hosts.push(pair);
+            }
+            Ok(hosts)
+        }
+    }
+    deserializer.deserialize_map(InOrder)
+}

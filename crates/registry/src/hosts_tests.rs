@@ -1,0 +1,151 @@
+//! Where requests go for which `hosts.toml`.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "test fixtures need no atomic write"
+)]
+
+use super::*;
+
+fn show(endpoints: &[Endpoint]) -> Vec<String> {
+    endpoints
+        .iter()
+        .map(|e| {
+            let mut text = e.base.to_string();
+            for (mark, set) in [
+                (" proxy", e.proxied.is_some()),
+                (" fallback", e.http_fallback),
+                (" insecure", e.tls.skip_verify),
+            ] {
+                if set {
+                    text.push_str(mark);
+                }
+            }
+            text
+        })
+        .collect()
+}
+
+fn check(host: &str, file: Option<(&str, &str)>, capability: Capability, expected: &[&str]) {
+    let dir = tempfile::tempdir().unwrap();
+    if let Some((name, content)) = file {
+        std::fs::create_dir(dir.path().join(name)).unwrap();
+        std::fs::write(dir.path().join(name).join("hosts.toml"), content).unwrap();
+    }
+    let found = endpoints(dir.path(), host, capability).map(|e| show(&e));
+    assert_eq!(found.unwrap(), expected, "{host} {file:?}");
+}
+
+#[test]
+fn hosts_without_a_file() {
+    use Capability::Resolve;
+    let docker = "https://registry-1.docker.io/v2";
+    check("docker.io", None, Resolve, &[docker]);
+    check("r.io:5000", None, Resolve, &["https://r.io:5000/v2"]);
+    check("localhost", None, Resolve, &["https://localhost/v2"]);
+    let loopback = "https://127.0.0.1:5000/v2 fallback insecure";
+    check("127.0.0.1:5000", None, Resolve, &[loopback]);
+    let loopback = "https://[::1]:5000/v2 fallback insecure";
+    check("[::1]:5000", None, Resolve, &[loopback]);
+}
+
+#[test]
+fn mirrors_keep_the_order_of_the_file() {
+    let text = r#"
+        server = "https://up.io"
+        capabilities = ["pull"]
+        unknown_key = 1
+        [host."http://z.io:81"]
+        capabilities = ["pull", "resolve"]
+        [host."https://a.io/proxy/hub"]
+        capabilities = ["pull"]
+        skip_verify = true
+        [host."https://m.io/own/"]
+        override_path = true
+        [host."http://z.io:81".header]
+        x-one = "1"
+        x-two = ["2", "3"]
+    "#;
+    let (z, a, m) = (
+        "http://z.io:81/v2 proxy",
+        "https://a.io/proxy/hub/v2 proxy insecure",
+        "https://m.io/own proxy",
+    );
+    let up = "https://up.io/v2 proxy";
+    check(
+        "r.io",
+        Some(("r.io", text)),
+        Capability::Pull,
+        &[z, a, m, up],
+    );
+    check("r.io", Some(("r.io", text)), Capability::Resolve, &[z, m]);
+    check(
+        "r.io",
+        Some(("_default", text)),
+        Capability::Resolve,
+        &[z, m],
+    );
+    check(
+        "r.io",
+        Some(("other", text)),
+        Capability::Pull,
+        &["https://r.io/v2"],
+    );
+}
+
+#[test]
+fn directories_of_hosts_with_ports() {
+    let text = "[host.\"https://m.io\"]";
+    let expected = ["https://m.io/v2 proxy", "https://r.io:5000/v2"];
+    for name in ["r.io_5000_", "r.io:5000"] {
+        check("r.io:5000", Some((name, text)), Capability::Pull, &expected);
+    }
+}
+
+#[test]
+fn headers_and_trust_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = dir.path().join("r.io");
+    std::fs::create_dir(&own).unwrap();
+    let text = r#"
+        ca = "ca.pem"
+        client = [["c.pem", "c.key"], ["both.pem", ""]]
+        dial_timeout = "250ms"
+        [header]
+        x-token = ["a", "b"]
+    "#;
+    std::fs::write(own.join("hosts.toml"), text).unwrap();
+    let found = endpoints(dir.path(), "r.io", Capability::Pull).unwrap();
+    assert_eq!(found[0].tls.ca, [own.join("ca.pem")]);
+    assert_eq!(
+        found[0].tls.clients,
+        [
+            (own.join("c.pem"), own.join("c.key")),
+            (own.join("both.pem"), own.join("both.pem"))
+        ]
+    );
+    assert_eq!(found[0].headers.get_all("x-token").iter().count(), 2);
+    assert_eq!(found[0].dial_timeout, Some(Duration::from_millis(250)));
+}
+
+#[test]
+fn broken_files_name_what_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = dir.path().join("r.io");
+    std::fs::create_dir(&own).unwrap();
+    for (text, part) in [
+        ("server = 5", "server"),
+        ("[host.\"ftp://x\"]", "ftp://x"),
+        ("capabilities = [\"pul\"]", "pul"),
+        ("[header]\n\"a b\" = \"x\"", "a b"),
+        ("dial_timeout = \"fast\"", "dial_timeout"),
+        ("[host.\"https://x\"]\nca = 5", "hosts.toml"),
+    ] {
+        std::fs::write(own.join("hosts.toml"), text).unwrap();
+        let error = endpoints(dir.path(), "r.io", Capability::Pull).unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.contains(part) && error.contains("hosts.toml"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,253 @@
+//! Trust: HTTP clients for each combination of roots, client certificates and verification.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use rustls::client::ResolvesClientCert;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::hosts_file::read_bounded;
+
+/// Clients kept: more combinations than a node has mirrors would be a configuration in motion.
+const MAX_CLIENTS: usize = 32;
+
+/// The files that decide whom an endpoint is taken for, and whom we are to it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct TlsFiles {
+    /// Roots besides the system's.
+    pub(crate) ca: Vec<PathBuf>,
+    /// Client certificates with their keys.
+    pub(crate) clients: Vec<(PathBuf, PathBuf)>,
+    /// Whether any server certificate is taken.
+    pub(crate) skip_verify: bool,
+}
+
+/// The files' content: what a cached client is known by, so that a renewed file is seen.
+#[derive(Clone, PartialEq, Eq)]
+struct Material {
+    ca: Vec<Vec<u8>>,
+    clients: Vec<(Vec<u8>, Vec<u8>)>,
+    skip_verify: bool,
+    dial_timeout: Option<Duration>,
+}
+
+impl TlsFiles {
+    /// A directory without `hosts.toml`: `*.crt` are roots, `NAME.cert` with `NAME.key` are pairs.
+    pub(crate) fn in_docker_layout(dir: &Path) -> Result<Self> {
+        let fail = |e: std::io::Error| Error::Io {
+            path: dir.display().to_string(),
+            why: e.to_string(),
+        };
+        let mut files = Self::default();
+        for entry in std::fs::read_dir(dir).map_err(fail)? {
+            let path = entry.map_err(fail)?.path();
+            match path.extension().and_then(|e| e.to_str()) {
+                Some("crt") => files.ca.push(path),
+                Some("cert") => {
+                    let key = path.with_extension("key");
+                    files.clients.push((path, key));
+                }
+                _ => {}
+            }
+        }
+        files.ca.sort();
+        files.clients.sort();
+        Ok(files)
+    }
+
+    fn read(&self, dial_timeout: Option<Duration>) -> Result<Material> {
+        let read = |path: &PathBuf| {
+            read_bounded(path)?.ok_or_else(|| Error::Io {
+                path: path.display().to_string(),
+                why: "no such file".to_owned(),
+            })
+        };
+        Ok(Material {
+            ca: self.ca.iter().map(read).collect::<Result<_>>()?,
+            clients: self
+                .clients
+                .iter()
+                .map(|(certificate, key)| Ok((read(certificate)?, read(key)?)))
+                .collect::<Result<_>>()?,
+            skip_verify: self.skip_verify,
+            dial_timeout,
+        })
+    }
+
+    fn name(&self) -> String {
+        let first = self.ca.first().or(self.clients.first().map(|(c, _)| c));
+        first.map_or("TLS".to_owned(), |path| path.display().to_string())
+    }
+}
+
+/// HTTP clients by their trust. Connections are pooled within each.
+pub(crate) struct Clients {
+    config: Config,
+    system: OnceLock<RootCertStore>,
+    known: Mutex<Vec<(Material, reqwest::Client)>>,
+}
+
+impl Clients {
+    pub(crate) fn new(config: Config) -> Self {
+        Self {
+            config,
+            system: OnceLock::new(),
+            known: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// The client for these files as they are now. Reads them: call it where blocking is allowed.
+    pub(crate) fn get(&self, files: &TlsFiles, dial: Option<Duration>) -> Result<reqwest::Client> {
+        let material = files.read(dial)?;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, client)) = known.iter().find(|(m, _)| *m == material) {
+            return Ok(client.clone());
+        }
+        let client = self.build(&material).map_err(|why| Error::Io {
+            path: files.name(),
+            why,
+        })?;
+        if known.len() >= MAX_CLIENTS {
+            known.remove(0);
+        }
+        known.push((material, client.clone()));
+        Ok(client)
+    }
+
+    fn build(&self, material: &Material) -> std::result::Result<reqwest::Client, String> {
+        let timeouts = &self.config.timeouts;
+        reqwest::Client::builder()
+            .tls_backend_preconfigured(self.tls(material)?)
+            .user_agent(&self.config.user_agent)
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(material.dial_timeout.unwrap_or(timeouts.connect))
+            .read_timeout(timeouts.idle)
+            .pool_idle_timeout(Duration::from_secs(30))
+            .referer(false)
+            .build()
+            .map_err(|e| e.to_string())
+    }
+
+    fn tls(&self, material: &Material) -> std::result::Result<ClientConfig, String> {
+        let provider = Arc::new(ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|e| e.to_string())?;
+        let builder = if material.skip_verify {
+            let anyone = AcceptAny(provider.signature_verification_algorithms);
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(anyone))
+        } else {
+            builder.with_root_certificates(self.roots(&material.ca)?)
+        };
+        let mut config = if material.clients.is_empty() {
+            builder.with_no_client_auth()
+        } else {
+            builder.with_client_cert_resolver(Arc::new(Identities::new(material, &provider)?))
+        };
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(config)
+    }
+
+    fn roots(&self, extra: &[Vec<u8>]) -> std::result::Result<RootCertStore, String> {
+        let system = self.system.get_or_init(|| {
+            let mut store = RootCertStore::empty();
+            // Single bad files in a system's store are common and no reason to stop.
+            store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            store
+        });
+        let mut store = system.clone();
+        for pem in extra {
+            for certificate in CertificateDer::pem_slice_iter(pem) {
+                let certificate = certificate.map_err(|e| format!("ca: {e}"))?;
+                store.add(certificate).map_err(|e| format!("ca: {e}"))?;
+            }
+        }
+        Ok(store)
+    }
+}
+
+impl std::fmt::Debug for Clients {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Clients").finish_non_exhaustive()
+    }
+}
+
+/// Our certificates: the first whose key the server can check.
+#[derive(Debug)]
+struct Identities(Vec<Arc<CertifiedKey>>);
+
+impl Identities {
+    fn new(material: &Material, provider: &CryptoProvider) -> std::result::Result<Self, String> {
+        let mut keys = Vec::new();
+        for (certificate, key) in &material.clients {
+            let chain = CertificateDer::pem_slice_iter(certificate)
+                .collect::<std::result::Result<Vec<_>, _>>()
+                .map_err(|e| format!("client certificate: {e}"))?;
+            let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| format!("client key: {e}"))?;
+            let certified = CertifiedKey::from_der(chain, key, provider)
+                .map_err(|e| format!("client certificate and key: {e}"))?;
+            keys.push(Arc::new(certified));
+        }
+        Ok(Self(keys))
+    }
+}
+
+impl ResolvesClientCert for Identities {
+    fn resolve(&self, _: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let usable = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(schemes).is_some();
+        self.0.iter().find(usable).cloned()
+    }
+
+    fn has_certs(&self) -> bool {
+        !self.0.is_empty()
+    }
+}
+
+/// `skip_verify`: takes any certificate, but still checks that the server holds its key.
+#[derive(Debug)]
+struct AcceptAny(WebPkiSupportedAlgorithms);
+
+impl ServerCertVerifier for AcceptAny {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> std::result::Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.0)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
+    }
+}
