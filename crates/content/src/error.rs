@@ -1,0 +1,61 @@
+//! Why content could not be kept or read.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crisp_model::Digest;
+
+/// Result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A failed content call.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The blob is not in the store.
+    #[error("blob {0} is not in the store")]
+    NotFound(Digest),
+    /// The content is not what its digest promises.
+    #[error("content of {expected} has digest {actual}")]
+    DigestMismatch {
+        /// Digest it was announced with.
+        expected: Digest,
+        /// Digest it has.
+        actual: Digest,
+    },
+    /// The content has another length than announced.
+    #[error("content of {digest} has {actual} bytes instead of {expected}")]
+    SizeMismatch {
+        /// Digest it was announced with.
+        digest: Digest,
+        /// Length it was announced with.
+        expected: u64,
+        /// Length it has, or where it exceeded the announced one.
+        actual: u64,
+    },
+    /// The blob is larger than the reader accepts.
+    #[error("blob {digest} has {size} bytes: more than the {limit} that are read")]
+    TooLarge {
+        /// The blob.
+        digest: Digest,
+        /// Its length.
+        size: u64,
+        /// The reader's bound.
+        limit: u64,
+    },
+    /// The disk failed.
+    #[error("cannot {what} {path}: {source}")]
+    Io {
+        /// The step.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+}
+
+/// Names step and file of an I/O error.
+pub(crate) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Io { what, path, source }
+}
