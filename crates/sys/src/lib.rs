@@ -1,1 +1,32 @@
 //! The kernel's verbs: mounts, namespaces, pidfds, cgroup files, ptys, atomic files.
+//!
+//! The only home of `unsafe` in Crisp. Everything speaks owned descriptors and typed ids; one
+//! function is one verb. Nothing here knows what a pod is.
+
+#![allow(
+    unsafe_code,
+    reason = "this crate is the wall that unsafe code stands behind"
+)]
+
+pub mod boot;
+pub mod caps;
+pub mod clock;
+pub mod credentials;
+pub mod file;
+pub mod fork;
+pub mod inotify;
+pub mod limits;
+pub mod mount;
+pub mod mountinfo;
+pub mod ns;
+pub mod pidfd;
+pub mod pipe;
+pub mod process;
+pub mod pty;
+pub mod rand;
+pub mod rootfs;
+pub mod seccomp;
+pub mod signals;
+pub mod socket;
+
+mod syscall;

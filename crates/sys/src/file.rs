@@ -1,0 +1,245 @@
+//! Files that are whole or absent, reads with a bound, locks.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+
+static SERIAL: AtomicU64 = AtomicU64::new(0);
+
+fn beside(path: &Path) -> io::Result<PathBuf> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut temporary = OsString::from(".");
+    temporary.push(name);
+    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+    temporary.push(format!(".{}.{serial}.tmp", std::process::id()));
+    Ok(path.with_file_name(temporary))
+}
+
+fn write_then_rename(path: &Path, bytes: &[u8], mode: u32, sync: Sync) -> io::Result<()> {
+    let temporary = beside(path)?;
+    let written = (|| {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&temporary)?;
+        file.write_all(bytes)?;
+        if matches!(sync, Sync::Yes) {
+            file.sync_all()?;
+        }
+        fs::rename(&temporary, path)
+    })();
+    if written.is_err() {
+        // The error of the write is the one to tell; the file may not even be there.
+        drop(fs::remove_file(&temporary));
+    }
+    written
+}
+
+#[derive(Clone, Copy)]
+enum Sync {
+    Yes,
+    No,
+}
+
+/// Replaces a file as a whole; readers see the old content or the new. Not flushed to disk.
+///
+/// # Errors
+/// Those of creating, writing and renaming.
+pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    write_then_rename(path, bytes, mode, Sync::No)
+}
+
+/// As [`write_atomic`], and on disk when it returns: content and name.
+///
+/// # Errors
+/// Those of creating, writing, flushing and renaming.
+pub fn write_synced(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    write_then_rename(path, bytes, mode, Sync::Yes)?;
+    path.parent().map_or(Ok(()), sync_dir)
+}
+
+/// Flushes a directory's entries to disk.
+///
+/// # Errors
+/// Those of open and fsync.
+pub fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Flushes the whole file system that the path is on.
+///
+/// # Errors
+/// Those of open and syncfs.
+pub fn sync_file_system(path: &Path) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(File::open(path)?)?)
+}
+
+/// Makes a directory and its parents, mode 0700; one that is there already is fine.
+///
+/// # Errors
+/// Those of mkdir.
+pub fn make_private_dirs(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+}
+
+/// Reads at most `max` bytes; a longer source is an error, so that nobody can fill our memory.
+///
+/// # Errors
+/// `FileTooLarge` beyond `max`, else those of reading.
+pub fn read_all_bounded(reader: impl Read, max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = reader.take(max.saturating_add(1)).read_to_end(&mut bytes)?;
+    if read as u64 > max {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("larger than the {max} bytes that are accepted here"),
+        ));
+    }
+    Ok(bytes)
+}
+
+/// Reads a file of at most `max` bytes.
+///
+/// # Errors
+/// `FileTooLarge` beyond `max`, else those of opening and reading.
+pub fn read_bounded(path: &Path, max: u64) -> io::Result<Vec<u8>> {
+    read_all_bounded(File::open(path)?, max)
+}
+
+/// Reserves disk space, so that later writes within it succeed on a full disk. File systems
+/// without fallocate(2) are left as they are.
+///
+/// # Errors
+/// When there is no space.
+pub fn preallocate(file: impl AsFd, bytes: u64) -> io::Result<()> {
+    match fallocate(file, FallocateFlags::KEEP_SIZE, 0, bytes) {
+        Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes a file of `bytes` zeros whose space is reserved: a slot that one write fills later.
+///
+/// # Errors
+/// Those of creating and writing.
+pub fn make_slot(path: &Path, bytes: usize) -> io::Result<()> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all_at(&vec![0; bytes], 0)
+}
+
+/// Fills a slot with one write.
+///
+/// # Errors
+/// Those of opening and writing; a short write is an error.
+pub fn fill_slot(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    OpenOptions::new()
+        .write(true)
+        .open(path)?
+        .write_all_at(bytes, 0)
+}
+
+/// Takes an exclusive lock on a file, made if missing; `None` when somebody else holds it.
+///
+/// The lock lasts as long as the returned file and vanishes with the process.
+///
+/// # Errors
+/// Those of opening and locking.
+pub fn lock_exclusive(path: &Path) -> io::Result<Option<File>> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Removes a file; one that is not there is fine.
+///
+/// # Errors
+/// Those of unlink, but for `NotFound`.
+pub fn remove_if_there(path: &Path) -> io::Result<()> {
+    ignore_missing(fs::remove_file(path))
+}
+
+/// Removes a directory tree; one that is not there is fine.
+///
+/// # Errors
+/// Those of reading and removing, but for `NotFound` of the tree itself.
+pub fn remove_tree_if_there(path: &Path) -> io::Result<()> {
+    ignore_missing(fs::remove_dir_all(path))
+}
+
+fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("crisp-sys-{name}-{}", std::process::id()));
+        make_private_dirs(&dir).unwrap();
+        dir
+    }
+
+    #[test]
+    fn atomic_writes_replace_and_leave_nothing_else() {
+        let dir = scratch("atomic");
+        let path = dir.join("file");
+        for content in ["one", "two"] {
+            write_atomic(&path, content.as_bytes(), 0o600).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), content);
+        }
+        write_synced(&path, b"three", 0o600).unwrap();
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn reads_are_bounded() {
+        let dir = scratch("bounded");
+        let path = dir.join("file");
+        write_atomic(&path, &[7; 100], 0o600).unwrap();
+        assert_eq!(read_bounded(&path, 100).unwrap().len(), 100);
+        let error = read_bounded(&path, 99).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_lock_has_one_holder() {
+        let dir = scratch("lock");
+        let path = dir.join("lock");
+        let held = lock_exclusive(&path).unwrap();
+        assert!(held.is_some());
+        assert!(lock_exclusive(&path).unwrap().is_none());
+        drop(held);
+        assert!(lock_exclusive(&path).unwrap().is_some());
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}

@@ -1,0 +1,247 @@
+//! Namespaces: made, pinned to files, entered, left behind with a throw-away thread.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::fork::{CloneFlags, unshare};
+use crate::mount;
+use crate::syscall::check_int;
+
+/// Kinds of namespaces (namespaces(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Users and capabilities.
+    User,
+    /// Mounts.
+    Mount,
+    /// Process ids.
+    Pid,
+    /// Network.
+    Net,
+    /// System V IPC and POSIX message queues.
+    Ipc,
+    /// Host and domain name.
+    Uts,
+    /// cgroup root.
+    Cgroup,
+}
+
+impl Kind {
+    /// Its file below `/proc/PID/ns`.
+    #[must_use]
+    pub fn file(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Mount => "mnt",
+            Self::Pid => "pid",
+            Self::Net => "net",
+            Self::Ipc => "ipc",
+            Self::Uts => "uts",
+            Self::Cgroup => "cgroup",
+        }
+    }
+
+    /// Its clone flag.
+    #[must_use]
+    pub fn flag(self) -> CloneFlags {
+        match self {
+            Self::User => CloneFlags::NEWUSER,
+            Self::Mount => CloneFlags::NEWNS,
+            Self::Pid => CloneFlags::NEWPID,
+            Self::Net => CloneFlags::NEWNET,
+            Self::Ipc => CloneFlags::NEWIPC,
+            Self::Uts => CloneFlags::NEWUTS,
+            Self::Cgroup => CloneFlags::NEWCGROUP,
+        }
+    }
+}
+
+/// Opens a namespace of a process.
+///
+/// # Errors
+/// `NotFound` when the process is gone.
+pub fn open(pid: i32, kind: Kind) -> io::Result<OwnedFd> {
+    Ok(File::open(format!("/proc/{pid}/ns/{}", kind.file()))?.into())
+}
+
+/// Opens a namespace of the calling thread.
+///
+/// # Errors
+/// When procfs is not mounted.
+pub fn open_own(kind: Kind) -> io::Result<OwnedFd> {
+    Ok(File::open(format!("/proc/thread-self/ns/{}", kind.file()))?.into())
+}
+
+/// Moves the calling thread into a namespace; for PID namespaces, its children to come.
+///
+/// # Errors
+/// Those of setns(2).
+pub fn enter(namespace: BorrowedFd<'_>, kind: Kind) -> io::Result<()> {
+    let flag = match kind {
+        Kind::User => libc::CLONE_NEWUSER,
+        Kind::Mount => libc::CLONE_NEWNS,
+        Kind::Pid => libc::CLONE_NEWPID,
+        Kind::Net => libc::CLONE_NEWNET,
+        Kind::Ipc => libc::CLONE_NEWIPC,
+        Kind::Uts => libc::CLONE_NEWUTS,
+        Kind::Cgroup => libc::CLONE_NEWCGROUP,
+    };
+    // SAFETY: setns takes a borrowed descriptor and an int.
+    check_int(unsafe { libc::setns(namespace.as_raw_fd(), flag) }).map(drop)
+}
+
+fn on_own_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .name("namespace".to_owned())
+            .stack_size(256 * 1024)
+            .spawn_scoped(scope, work)?;
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("namespace thread panicked")))
+    })
+}
+
+/// Makes namespaces and pins each to a file, which is created.
+///
+/// # Errors
+/// Those of unshare and mount; nothing stays pinned then.
+pub fn pin(namespaces: &[(Kind, PathBuf)]) -> io::Result<()> {
+    pin_with(namespaces, || Ok(()))
+}
+
+/// As [`pin`], and runs `inside` in the new namespaces before they are pinned.
+///
+/// # Errors
+/// Those of unshare, mount and `inside`; nothing stays pinned then.
+pub fn pin_with<T: Send>(
+    namespaces: &[(Kind, PathBuf)],
+    inside: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
+    on_own_thread(move || {
+        let flags = namespaces
+            .iter()
+            .fold(CloneFlags::NONE, |all, (kind, _)| all | kind.flag());
+        unshare(flags)?;
+        let value = inside()?;
+        let pinned = namespaces
+            .iter()
+            .try_for_each(|(kind, path)| pin_own(*kind, path));
+        if let Err(error) = pinned {
+            for (_, path) in namespaces {
+                // Undoing as far as it got: the first error is the one to tell.
+                drop(unpin(path));
+            }
+            return Err(error);
+        }
+        Ok(value)
+    })
+}
+
+fn pin_own(kind: Kind, path: &Path) -> io::Result<()> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o400)
+        .open(path)?;
+    let source = format!("/proc/thread-self/ns/{}", kind.file());
+    mount::bind(Path::new(&source), path)
+}
+
+/// Pins a namespace of another process to a file, which is created.
+///
+/// # Errors
+/// Those of open and mount.
+pub fn pin_of(pid: i32, kind: Kind, path: &Path) -> io::Result<()> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o400)
+        .open(path)?;
+    let source = format!("/proc/{pid}/ns/{}", kind.file());
+    mount::bind(Path::new(&source), path).inspect_err(|_| drop(fs::remove_file(path)))
+}
+
+/// Lets go of a pinned namespace and removes the file; what is not there is fine.
+///
+/// # Errors
+/// Those of umount and unlink.
+pub fn unpin(path: &Path) -> io::Result<()> {
+    match mount::unmount(path) {
+        Ok(()) => {}
+        Err(error) => match error.raw_os_error() {
+            // EINVAL: the file is there, but nothing is mounted on it.
+            Some(libc::ENOENT | libc::EINVAL) => {}
+            _ => return Err(error),
+        },
+    }
+    crate::file::remove_if_there(path)
+}
+
+/// Runs `work` in a namespace, on a thread of its own.
+///
+/// # Errors
+/// Those of setns; the value of `work` is passed on as it is.
+pub fn inside<T: Send>(
+    namespace: BorrowedFd<'_>,
+    kind: Kind,
+    work: impl FnOnce() -> T + Send,
+) -> io::Result<T> {
+    on_own_thread(move || {
+        if kind == Kind::Mount {
+            // A thread that shares its root and working directory may not change this namespace.
+            // SAFETY: CLONE_FS affects only this thread's file system attributes.
+            check_int(unsafe { libc::unshare(libc::CLONE_FS) })?;
+        }
+        enter(namespace, kind)?;
+        Ok(work())
+    })
+}
+
+/// Sets the host name of the UTS namespace.
+///
+/// # Errors
+/// When it is longer than 64 bytes.
+pub fn set_hostname(name: &str) -> io::Result<()> {
+    Ok(rustix::system::sethostname(name.as_bytes())?)
+}
+
+/// Sets the NIS domain name of the UTS namespace.
+///
+/// # Errors
+/// When it is longer than 64 bytes.
+pub fn set_domainname(name: &str) -> io::Result<()> {
+    Ok(rustix::system::setdomainname(name.as_bytes())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn privileged_namespaces_are_pinned_entered_and_let_go() {
+        let dir = std::env::temp_dir().join(format!("crisp-ns-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("uts");
+        pin_with(&[(Kind::Uts, path.clone())], || set_hostname("pinned")).unwrap();
+        let namespace = File::open(&path).unwrap();
+        let name = inside(namespace.as_fd(), Kind::Uts, || {
+            rustix::system::uname().nodename().to_owned()
+        });
+        assert_eq!(name.unwrap().to_str().unwrap(), "pinned");
+        assert_ne!(
+            rustix::system::uname().nodename().to_str().unwrap(),
+            "pinned"
+        );
+        unpin(&path).unwrap();
+        unpin(&path).unwrap();
+        fs::remove_dir(&dir).unwrap();
+    }
+}

@@ -1,0 +1,169 @@
+//! Processes alive: pidfds cannot be reused under us.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::process::{ProcessId, WaitStatus};
+use crate::syscall::{check, check_int};
+
+/// A descriptor of one process, readable once it has ended.
+#[derive(Debug)]
+pub struct PidFd(OwnedFd);
+
+impl PidFd {
+    /// Opens the process that has this pid now.
+    ///
+    /// # Errors
+    /// ESRCH when there is none.
+    pub fn open(pid: i32) -> io::Result<Self> {
+        // SAFETY: pidfd_open takes integers and returns a new descriptor.
+        let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+        Self::from_number(fd)
+    }
+
+    /// Opens exactly this process; `None` when it is gone and perhaps replaced.
+    ///
+    /// # Errors
+    /// Those of pidfd_open(2) but for ESRCH.
+    pub fn open_exact(id: &ProcessId) -> io::Result<Option<Self>> {
+        let opened = match Self::open(id.pid) {
+            Ok(opened) => opened,
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        // Checked after the open: whoever has this start time now is whom we hold.
+        Ok(id.is_alive().then_some(opened))
+    }
+
+    pub(crate) fn from_number(fd: libc::c_long) -> io::Result<Self> {
+        let fd = i32::try_from(fd).map_err(io::Error::other)?;
+        // SAFETY: the kernel has just handed us this descriptor; nobody else owns it.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// ESRCH when the process has ended and was reaped.
+    pub fn signal(&self, signal: i32) -> io::Result<()> {
+        let none = std::ptr::null::<libc::siginfo_t>();
+        let fd = self.0.as_raw_fd();
+        // SAFETY: a null siginfo asks for kill(2) semantics.
+        check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, none, 0) }).map(drop)
+    }
+
+    /// Whether the process has ended, reaped or not.
+    #[must_use]
+    pub fn has_exited(&self) -> bool {
+        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Reaps the process if it has ended and is a child of ours.
+    ///
+    /// # Errors
+    /// ECHILD when it is not.
+    pub fn wait_status(&self) -> io::Result<Option<WaitStatus>> {
+        // SAFETY: an all-zero siginfo is a valid value of this plain struct.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        let fd = libc::id_t::try_from(self.0.as_raw_fd()).map_err(io::Error::other)?;
+        let flags = libc::WEXITED | libc::WNOHANG | libc::__WALL;
+        // SAFETY: waitid fills the siginfo that we own.
+        check_int(unsafe { libc::waitid(libc::P_PIDFD, fd, &raw mut info, flags) })?;
+        // SAFETY: waitid has filled the child fields, or left zeros when nothing has ended.
+        let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+        if pid == 0 {
+            return Ok(None);
+        }
+        Ok(Some(match info.si_code {
+            libc::CLD_EXITED => WaitStatus::Code(u8::try_from(status & 0xff).unwrap_or(255)),
+            _ => WaitStatus::Signal(status),
+        }))
+    }
+
+    /// The exit status of any process that we hold, once it was reaped by its parent
+    /// (`PIDFD_GET_INFO` with `PIDFD_INFO_EXIT`, Linux 6.15). `None` when not known.
+    ///
+    /// # Errors
+    /// ENOTTY on older kernels.
+    pub fn exit_info(&self) -> io::Result<Option<WaitStatus>> {
+        const PIDFD_INFO_EXIT: u64 = 1 << 3;
+        // _IOWR(0xFF, 11, struct pidfd_info) with its first published size.
+        const PIDFD_GET_INFO: libc::c_ulong = 0xC040_FF0B;
+        let mut info = PidfdInfo {
+            mask: PIDFD_INFO_EXIT,
+            ..PidfdInfo::default()
+        };
+        // SAFETY: the ioctl reads and writes the 64 bytes of the struct that we own.
+        check_int(unsafe { libc::ioctl(self.0.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) })?;
+        let known = info.mask & PIDFD_INFO_EXIT != 0;
+        Ok(if known {
+            WaitStatus::from_word(info.exit_code)
+        } else {
+            None
+        })
+    }
+}
+
+/// `struct pidfd_info` of linux/pidfd.h, version 0: 64 bytes.
+#[repr(C)]
+#[derive(Default)]
+struct PidfdInfo {
+    mask: u64,
+    cgroupid: u64,
+    pid: u32,
+    tgid: u32,
+    ppid: u32,
+    ruid: u32,
+    rgid: u32,
+    euid: u32,
+    egid: u32,
+    suid: u32,
+    sgid: u32,
+    fsuid: u32,
+    fsgid: u32,
+    exit_code: i32,
+}
+
+impl AsFd for PidFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<OwnedFd> for PidFd {
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+}
+
+impl From<PidFd> for OwnedFd {
+    fn from(pidfd: PidFd) -> Self {
+        pidfd.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_childs_end_is_seen_and_told() {
+        let mut child = crate::process::command("sh")
+            .args(["-c", "exit 7"])
+            .spawn()
+            .unwrap();
+        let pidfd = PidFd::open(i32::try_from(child.id()).unwrap()).unwrap();
+        while !pidfd.has_exited() {
+            std::thread::yield_now();
+        }
+        assert_eq!(pidfd.wait_status().unwrap(), Some(WaitStatus::Code(7)));
+        assert!(child.wait().is_err(), "it was reaped through the pidfd");
+    }
+}

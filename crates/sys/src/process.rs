@@ -1,0 +1,368 @@
+//! Processes at rest: spawning helpers, identity by pid and start time, reaping, attributes.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::Path;
+use std::process::Command;
+
+use crate::syscall::{check, check_int};
+
+/// A command with an empty environment but for `PATH`; every other descriptor of this process is
+/// close-on-exec by birth.
+#[must_use]
+pub fn command(program: impl AsRef<OsStr>) -> Command {
+    #[expect(clippy::disallowed_methods, reason = "this is the one spawn helper")]
+    let mut command = Command::new(program);
+    command.env_clear();
+    if let Some(path) = std::env::var_os("PATH") {
+        command.env("PATH", path);
+    }
+    command
+}
+
+/// A process that can be recognised later: a pid alone may be reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub struct ProcessId {
+    /// Host pid.
+    pub pid: i32,
+    /// Field 22 of `/proc/PID/stat`: clock ticks since boot.
+    pub start_time: u64,
+}
+
+impl ProcessId {
+    /// The identity of a running process.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such process.
+    pub fn of(pid: i32) -> io::Result<Self> {
+        Ok(Self {
+            pid,
+            start_time: Stat::read(pid)?.start_time,
+        })
+    }
+
+    /// Whether exactly this process exists and is no zombie.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        Stat::read(self.pid).is_ok_and(|stat| {
+            stat.start_time == self.start_time && !matches!(stat.state, b'Z' | b'X')
+        })
+    }
+}
+
+/// The fields of `/proc/PID/stat` that Crisp uses (proc(5)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// One letter, `R`, `S`, `Z`…
+    pub state: u8,
+    /// Parent's pid.
+    pub ppid: i32,
+    /// Session id.
+    pub session: i32,
+    /// Clock ticks since boot at which it started.
+    pub start_time: u64,
+}
+
+impl Stat {
+    /// Reads a process' stat line.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such process.
+    pub fn read(pid: i32) -> io::Result<Self> {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        Self::parse(&text).ok_or_else(|| io::Error::other(format!("cannot read /proc/{pid}/stat")))
+    }
+
+    /// The command name may hold spaces and parentheses: fields count from the last `)`.
+    fn parse(text: &str) -> Option<Self> {
+        let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
+        Some(Self {
+            state: *fields.first()?.as_bytes().first()?,
+            ppid: fields.get(1)?.parse().ok()?,
+            session: fields.get(3)?.parse().ok()?,
+            start_time: fields.get(19)?.parse().ok()?,
+        })
+    }
+}
+
+/// How a process ended, as wait(2) tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitStatus {
+    /// `exit(2)` with this code.
+    Code(u8),
+    /// Ended by this signal.
+    Signal(i32),
+}
+
+impl WaitStatus {
+    /// From the status word of wait(2); `None` for stops and continues.
+    #[must_use]
+    pub fn from_word(word: i32) -> Option<Self> {
+        if libc::WIFEXITED(word) {
+            Some(Self::Code(
+                u8::try_from(libc::WEXITSTATUS(word) & 0xff).unwrap_or(255),
+            ))
+        } else if libc::WIFSIGNALED(word) {
+            Some(Self::Signal(libc::WTERMSIG(word)))
+        } else {
+            None
+        }
+    }
+}
+
+/// Reaps one ended child, if there is one.
+///
+/// # Errors
+/// Those of waitpid(2), but for "no children", which is `None`.
+pub fn reap_any() -> io::Result<Option<(i32, WaitStatus)>> {
+    reap(-1)
+}
+
+/// Reaps this child if it has ended.
+///
+/// # Errors
+/// Those of waitpid(2), but for "no children", which is `None`.
+pub fn reap(pid: i32) -> io::Result<Option<(i32, WaitStatus)>> {
+    let mut word = 0;
+    // SAFETY: waitpid writes one int to a valid pointer.
+    match check_int(unsafe { libc::waitpid(pid, &raw mut word, libc::WNOHANG | libc::__WALL) }) {
+        Ok(0) => Ok(None),
+        Ok(pid) => Ok(WaitStatus::from_word(word).map(|status| (pid, status))),
+        Err(error) if error.raw_os_error() == Some(libc::ECHILD) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Waits until this child has ended.
+///
+/// # Errors
+/// Those of waitpid(2).
+pub fn wait(pid: i32) -> io::Result<WaitStatus> {
+    loop {
+        let mut word = 0;
+        // SAFETY: waitpid writes one int to a valid pointer.
+        match check_int(unsafe { libc::waitpid(pid, &raw mut word, libc::__WALL) }) {
+            Ok(_) => {
+                if let Some(status) = WaitStatus::from_word(word) {
+                    return Ok(status);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Number of threads of this process.
+///
+/// # Errors
+/// When procfs is not mounted.
+pub fn thread_count() -> io::Result<usize> {
+    Ok(std::fs::read_dir("/proc/self/task")?.count())
+}
+
+fn prctl(option: libc::c_int, argument: libc::c_ulong) -> io::Result<()> {
+    // SAFETY: the options used here take plain integers and touch no memory of ours.
+    check_int(unsafe { libc::prctl(option, argument, 0, 0, 0) }).map(drop)
+}
+
+/// Orphans below this process become its children.
+///
+/// # Errors
+/// None are known.
+pub fn set_child_subreaper() -> io::Result<()> {
+    prctl(libc::PR_SET_CHILD_SUBREAPER, 1)
+}
+
+/// No execve of this thread or its children grants privileges any more.
+///
+/// # Errors
+/// None are known.
+pub fn set_no_new_privs() -> io::Result<()> {
+    prctl(libc::PR_SET_NO_NEW_PRIVS, 1)
+}
+
+/// Whether others may trace this process and open its `/proc` files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dumpable {
+    /// As usual.
+    Yes,
+    /// Only root of the initial user namespace.
+    No,
+}
+
+/// Sets whether this process can be traced and its `/proc` files opened.
+///
+/// # Errors
+/// None are known.
+pub fn set_dumpable(dumpable: Dumpable) -> io::Result<()> {
+    prctl(
+        libc::PR_SET_DUMPABLE,
+        libc::c_ulong::from(dumpable == Dumpable::Yes),
+    )
+}
+
+/// This process gets the signal when its parent ends.
+///
+/// # Errors
+/// When the number is no signal.
+pub fn set_parent_death_signal(signal: i32) -> io::Result<()> {
+    let signal = libc::c_ulong::try_from(signal).map_err(io::Error::other)?;
+    prctl(libc::PR_SET_PDEATHSIG, signal)
+}
+
+/// The name that `ps` and `/proc/PID/comm` show; 15 bytes of it.
+///
+/// # Errors
+/// None are known.
+pub fn set_name(name: &CStr) -> io::Result<()> {
+    // SAFETY: the pointer is a valid C string; the kernel copies 16 bytes at most.
+    check_int(unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0) }).map(drop)
+}
+
+/// Sets `oom_score_adj` of a process and returns the value in force: lowering it without
+/// `CAP_SYS_RESOURCE` is refused, then the present value stays.
+///
+/// # Errors
+/// When the process is gone.
+pub fn set_oom_score_adj(pid: i32, value: i32) -> io::Result<i32> {
+    let path = format!("/proc/{pid}/oom_score_adj");
+    let written = std::fs::OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .and_then(|mut file| io::Write::write_all(&mut file, value.to_string().as_bytes()));
+    match written {
+        Ok(()) => Ok(value),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM)) => {
+            let present = std::fs::read_to_string(&path)?;
+            present.trim().parse().map_err(io::Error::other)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Marks every descriptor from `first` on close-on-exec.
+///
+/// # Errors
+/// When the kernel is older than 5.11.
+pub fn close_on_exec_from(first: u32) -> io::Result<()> {
+    close_range(first, libc::CLOSE_RANGE_CLOEXEC)
+}
+
+/// Closes every descriptor from `first` on. For a forked child that will not return to code that
+/// owns descriptors.
+///
+/// # Errors
+/// When the kernel is older than 5.9.
+pub fn close_from(first: u32) -> io::Result<()> {
+    close_range(first, 0)
+}
+
+fn close_range(first: u32, flags: libc::c_uint) -> io::Result<()> {
+    // SAFETY: closing is the caller's documented intent; no memory is touched.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) };
+    check(result).map(drop)
+}
+
+/// Makes `fd` the descriptor number `number` of this process, open across exec.
+///
+/// # Errors
+/// Those of dup2(2).
+pub fn place(fd: BorrowedFd<'_>, number: i32) -> io::Result<()> {
+    if fd.as_raw_fd() == number {
+        // SAFETY: F_SETFD takes an int.
+        return check_int(unsafe { libc::fcntl(number, libc::F_SETFD, 0) }).map(drop);
+    }
+    // SAFETY: dup2 on a descriptor that is borrowed for the call.
+    check_int(unsafe { libc::dup2(fd.as_raw_fd(), number) }).map(drop)
+}
+
+/// Replaces this process' program; returns only on failure.
+#[must_use]
+pub fn execve(path: &CStr, arguments: &[CString], environment: &[CString]) -> io::Error {
+    let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
+        strings
+            .iter()
+            .map(|s| s.as_ptr())
+            .chain([std::ptr::null()])
+            .collect()
+    };
+    let (arguments, environment) = (pointers(arguments), pointers(environment));
+    // SAFETY: both arrays are null-terminated and their strings outlive the call.
+    unsafe { libc::execve(path.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Ends this process at once: no destructors, no atexit handlers. For forked children.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit never returns and touches no memory.
+    unsafe { libc::_exit(code) }
+}
+
+/// Starts a session with this process as leader.
+///
+/// # Errors
+/// When it leads a process group already.
+pub fn set_sid() -> io::Result<()> {
+    rustix::process::setsid()?;
+    Ok(())
+}
+
+/// Sets the file mode creation mask.
+pub fn set_umask(mask: u32) {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(mask));
+}
+
+/// Changes the working directory.
+///
+/// # Errors
+/// Those of chdir(2).
+pub fn change_dir(path: &Path) -> io::Result<()> {
+    Ok(rustix::process::chdir(path)?)
+}
+
+/// Changes the working directory to an open one.
+///
+/// # Errors
+/// Those of fchdir(2).
+pub fn change_dir_to(dir: impl AsFd) -> io::Result<()> {
+    Ok(rustix::process::fchdir(dir)?)
+}
+
+/// Changes the root directory; needs an immediate chdir to take hold.
+///
+/// # Errors
+/// Those of chroot(2).
+pub fn change_root(path: &Path) -> io::Result<()> {
+    Ok(rustix::process::chroot(path)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stat_lines_with_hostile_names_parse() {
+        let line = "7 (a) b (R 1) S 3 4 5 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 991 0 0";
+        let stat = Stat::parse(line).unwrap();
+        assert_eq!(
+            (stat.state, stat.ppid, stat.session, stat.start_time),
+            (b'S', 3, 5, 991)
+        );
+        assert_eq!(Stat::parse("7 (x"), None);
+    }
+
+    #[test]
+    fn a_process_is_recognised_by_its_start() {
+        let me = ProcessId::of(i32::try_from(std::process::id()).unwrap()).unwrap();
+        assert!(me.is_alive());
+        assert!(
+            !ProcessId {
+                start_time: me.start_time + 1,
+                ..me
+            }
+            .is_alive()
+        );
+    }
+}

@@ -1,0 +1,42 @@
+//! Pseudo-terminals.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+
+/// A new terminal of the devpts that this process sees: the master, and the slave's path.
+///
+/// # Errors
+/// When no devpts is mounted or it is full.
+pub fn open() -> io::Result<(OwnedFd, CString)> {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    grantpt(&master)?;
+    unlockpt(&master)?;
+    let slave = ptsname(&master, Vec::new())?;
+    Ok((master, slave))
+}
+
+/// Sets the size of a terminal in characters.
+///
+/// # Errors
+/// When the descriptor is no terminal.
+pub fn set_size(terminal: impl AsFd, rows: u16, columns: u16) -> io::Result<()> {
+    let size = Winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    Ok(tcsetwinsize(terminal, size)?)
+}
+
+/// Makes a terminal the controlling one of this session.
+///
+/// # Errors
+/// When this process is no session leader.
+pub fn set_controlling(terminal: impl AsFd) -> io::Result<()> {
+    Ok(rustix::process::ioctl_tiocsctty(terminal)?)
+}

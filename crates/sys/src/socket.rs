@@ -1,0 +1,245 @@
+//! Seqpacket sockets: whole messages, descriptors alongside, no partial reads.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::{IoSlice, IoSliceMut};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+    accept_with, bind, connect, listen, recvmsg, sendmsg, socket_with, socketpair,
+};
+
+/// The most descriptors that one message carries.
+pub const MAX_FDS: usize = 8;
+
+/// Who is on the other end (unix(7), `SO_PEERCRED`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerCredentials {
+    /// Its pid when it connected.
+    pub pid: i32,
+    /// Its effective user.
+    pub uid: u32,
+}
+
+/// One message and the descriptors that came with it.
+pub type Message = (Vec<u8>, Vec<OwnedFd>);
+
+/// A connected seqpacket socket.
+#[derive(Debug)]
+pub struct Conn(OwnedFd);
+
+/// A listening seqpacket socket.
+#[derive(Debug)]
+pub struct Listener(OwnedFd);
+
+fn new_socket() -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC;
+    Ok(socket_with(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        flags,
+        None,
+    )?)
+}
+
+/// Socket addresses hold 107 bytes: paths are shortened through a descriptor of the directory.
+fn with_address<T>(
+    path: &Path,
+    act: impl FnOnce(&SocketAddrUnix) -> rustix::io::Result<T>,
+) -> io::Result<T> {
+    let parent = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = rustix::fs::openat(CWD, parent, flags, Mode::empty())?;
+    let address = SocketAddrUnix::new(crate::rootfs::proc_path(&dir).join(name))?;
+    Ok(act(&address)?)
+}
+
+impl Listener {
+    /// Listens at a path that must not exist; the socket file has mode 0600.
+    ///
+    /// # Errors
+    /// Those of bind(2) and listen(2).
+    pub fn bind(path: &Path) -> io::Result<Self> {
+        let socket = new_socket()?;
+        with_address(path, |address| bind(&socket, address))?;
+        rustix::fs::chmod(path, Mode::from_raw_mode(0o600))?;
+        listen(&socket, 16)?;
+        Ok(Self(socket))
+    }
+
+    /// Takes the next connection.
+    ///
+    /// # Errors
+    /// Those of accept(2); `WouldBlock` when non-blocking and none waits.
+    pub fn accept(&self) -> io::Result<Conn> {
+        Ok(Conn(accept_with(&self.0, SocketFlags::CLOEXEC)?))
+    }
+}
+
+impl Conn {
+    /// Connects to a listener.
+    ///
+    /// # Errors
+    /// Those of connect(2).
+    pub fn connect(path: &Path) -> io::Result<Self> {
+        let socket = new_socket()?;
+        with_address(path, |address| connect(&socket, address))?;
+        Ok(Self(socket))
+    }
+
+    /// Two ends connected to each other.
+    ///
+    /// # Errors
+    /// When descriptors run out.
+    pub fn pair() -> io::Result<(Self, Self)> {
+        let flags = SocketFlags::CLOEXEC;
+        let (one, other) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        Ok((Self(one), Self(other)))
+    }
+
+    /// Sends one message with descriptors; never raises SIGPIPE.
+    ///
+    /// # Errors
+    /// EPIPE when the peer is gone, EMSGSIZE when the message is larger than the socket's buffer,
+    /// `WouldBlock` when non-blocking and the buffer is full.
+    pub fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "too many descriptors",
+            ));
+        }
+        sendmsg(
+            &self.0,
+            &[IoSlice::new(bytes)],
+            &mut control,
+            SendFlags::NOSIGNAL,
+        )?;
+        Ok(())
+    }
+
+    /// Receives one message of at most `max` bytes; `None` once the peer has closed.
+    ///
+    /// # Errors
+    /// `InvalidData` when the message was longer or carried too many descriptors, `WouldBlock`
+    /// when non-blocking and there is none.
+    pub fn recv(&self, max: usize) -> io::Result<Option<Message>> {
+        let mut bytes = vec![0; max];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let slices = &mut [IoSliceMut::new(&mut bytes)];
+        let received = recvmsg(&self.0, slices, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        let mut fds = Vec::new();
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(received) = message {
+                fds.extend(received);
+            }
+        }
+        if received
+            .flags
+            .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
+        {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "message was cut off",
+            ));
+        }
+        if received.bytes == 0 && fds.is_empty() {
+            return Ok(None);
+        }
+        bytes.truncate(received.bytes);
+        bytes.shrink_to_fit();
+        Ok(Some((bytes, fds)))
+    }
+
+    /// Makes the socket non-blocking.
+    ///
+    /// # Errors
+    /// Those of fcntl(2).
+    pub fn set_nonblocking(&self) -> io::Result<()> {
+        crate::pipe::set_nonblocking(&self.0)
+    }
+
+    /// Who is on the other end.
+    ///
+    /// # Errors
+    /// Those of getsockopt(2).
+    pub fn peer(&self) -> io::Result<PeerCredentials> {
+        let peer = rustix::net::sockopt::socket_peercred(&self.0)?;
+        Ok(PeerCredentials {
+            pid: peer.pid.as_raw_nonzero().get(),
+            uid: peer.uid.as_raw(),
+        })
+    }
+}
+
+impl AsFd for Conn {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<Conn> for OwnedFd {
+    fn from(conn: Conn) -> Self {
+        conn.0
+    }
+}
+
+impl From<OwnedFd> for Conn {
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+
+    #[test]
+    fn messages_stay_whole_and_carry_descriptors() {
+        let (one, other) = Conn::pair().unwrap();
+        let (read, write) = crate::pipe::pipe().unwrap();
+        one.send(b"first", &[write.as_fd()]).unwrap();
+        one.send(b"second", &[]).unwrap();
+        drop(write);
+        let (bytes, mut fds) = other.recv(64).unwrap().unwrap();
+        assert_eq!(bytes, b"first");
+        std::fs::File::from(fds.remove(0))
+            .write_all(b"through")
+            .unwrap();
+        let mut text = String::new();
+        std::fs::File::from(read).read_to_string(&mut text).unwrap();
+        assert_eq!(text, "through");
+        assert_eq!(other.recv(64).unwrap().unwrap().0, b"second");
+        drop(one);
+        assert!(other.recv(64).unwrap().is_none());
+    }
+
+    #[test]
+    fn long_paths_work() {
+        let base = std::env::temp_dir().join(format!("crisp-socket-{}", std::process::id()));
+        let dir = base.join("d".repeat(150));
+        std::fs::create_dir_all(&dir).unwrap();
+        let listener = Listener::bind(&dir.join("s")).unwrap();
+        let client = Conn::connect(&dir.join("s")).unwrap();
+        let server = listener.accept().unwrap();
+        client.send(b"hello", &[]).unwrap();
+        assert_eq!(server.recv(16).unwrap().unwrap().0, b"hello");
+        assert_eq!(server.peer().unwrap().uid, 0);
+        std::fs::remove_dir_all(&base).unwrap();
+    }
+}
