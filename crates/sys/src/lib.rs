@@ -10,8 +10,10 @@
 
 pub mod boot;
 pub mod caps;
+pub mod cgroup;
 pub mod clock;
 pub mod credentials;
+pub mod device_filter;
 pub mod file;
 pub mod fork;
 pub mod inotify;
@@ -28,5 +30,6 @@ pub mod rootfs;
 pub mod seccomp;
 pub mod signals;
 pub mod socket;
+pub mod stats;
 
 mod syscall;

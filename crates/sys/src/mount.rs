@@ -437,6 +437,6 @@ mod tests {
         let error = FsContext::open("tmpfs")
             .and_then(|c| c.set("size", "banana"))
             .unwrap_err();
-        assert!(error.to_string().contains("banana"), "{error}");
+        assert!(error.to_string().contains("Bad value"), "{error}");
     }
 }

@@ -1,0 +1,326 @@
+//! cgroups by their files: version 2, or version 1 with the controller-less unified tree.
+//!
+//! A [`Cgroup`] is one path in every hierarchy that counts. On a hybrid machine the unified tree
+//! carries no controller but gives what version 1 lacks: birth in the cgroup, `cgroup.kill`,
+//! `populated`.
+
+mod layout;
+mod tree;
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use layout::Layout;
+
+use crate::rootfs::open_root;
+
+/// One cgroup: a path relative to the root of each hierarchy.
+#[derive(Debug, Clone)]
+pub struct Cgroup {
+    layout: Arc<Layout>,
+    path: String,
+}
+
+impl Cgroup {
+    /// Names a cgroup; nothing is made. Leading slashes do not count.
+    #[must_use]
+    pub fn new(layout: Arc<Layout>, path: &str) -> Self {
+        Self {
+            layout,
+            path: path.trim_matches('/').to_owned(),
+        }
+    }
+
+    /// Its path below the cgroup root, without a leading slash.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The hierarchies of this machine.
+    #[must_use]
+    pub fn layout(&self) -> &Arc<Layout> {
+        &self.layout
+    }
+
+    /// A cgroup below this one.
+    #[must_use]
+    pub fn child(&self, name: &str) -> Self {
+        Self::new(Arc::clone(&self.layout), &format!("{}/{name}", self.path))
+    }
+
+    /// Its directory in the hierarchy of a controller; `None` when the machine has none.
+    #[must_use]
+    pub fn dir(&self, controller: &str) -> Option<PathBuf> {
+        Some(self.layout.hierarchy(controller)?.join(&self.path))
+    }
+
+    /// Its directory in the version 2 tree, with or without controllers.
+    #[must_use]
+    pub fn unified_dir(&self) -> Option<PathBuf> {
+        Some(self.layout.unified()?.join(&self.path))
+    }
+
+    /// Its directories in all hierarchies.
+    fn dirs(&self) -> impl Iterator<Item = PathBuf> + '_ {
+        self.layout
+            .roots()
+            .into_iter()
+            .map(|root| root.join(&self.path))
+    }
+
+    /// Whether it exists in any hierarchy.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.dirs().any(|dir| dir.is_dir())
+    }
+
+    /// Makes it and its parents in every hierarchy.
+    ///
+    /// On version 2, controllers are enabled on the way down; on version 1, a new cpuset inherits
+    /// CPUs and memory nodes, without which nothing can be attached.
+    ///
+    /// # Errors
+    /// Those of mkdir(2) and of the cgroup files.
+    pub fn create(&self) -> io::Result<()> {
+        for (controllers, root) in self.layout.hierarchies() {
+            tree::make_path(&root, &self.path, &controllers)
+                .map_err(|error| explain(&error, "create", &root.join(&self.path)))?;
+        }
+        Ok(())
+    }
+
+    /// Opens the directory in the version 2 tree, for a birth in this cgroup.
+    ///
+    /// # Errors
+    /// `NotFound` before it was created.
+    pub fn open_dir(&self) -> io::Result<Option<OwnedFd>> {
+        self.unified_dir().map(|dir| open_root(&dir)).transpose()
+    }
+
+    /// Writes a file of a controller.
+    ///
+    /// # Errors
+    /// `Unsupported` when the machine lacks the controller, else what the kernel said, with the
+    /// file and value in the message.
+    pub fn write(&self, controller: &str, file: &str, value: &str) -> io::Result<()> {
+        let dir = self.dir(controller).ok_or_else(|| {
+            let text = format!("this machine has no {controller} cgroup controller");
+            io::Error::new(io::ErrorKind::Unsupported, text)
+        })?;
+        write_file(&dir.join(file), value)
+    }
+
+    /// Reads a file of a controller.
+    ///
+    /// # Errors
+    /// `Unsupported` when the machine lacks the controller, else those of reading.
+    pub fn read(&self, controller: &str, file: &str) -> io::Result<String> {
+        let dir = self.dir(controller).ok_or(io::ErrorKind::Unsupported)?;
+        fs::read_to_string(dir.join(file))
+    }
+
+    /// Moves a process into it, in every hierarchy.
+    ///
+    /// # Errors
+    /// Those of writing `cgroup.procs`.
+    pub fn attach(&self, pid: i32) -> io::Result<()> {
+        self.dirs()
+            .try_for_each(|dir| write_file(&dir.join("cgroup.procs"), &pid.to_string()))
+    }
+
+    /// Moves a process into it in the version 1 hierarchies alone: one that was born in the
+    /// unified tree's directory.
+    ///
+    /// # Errors
+    /// Those of writing `cgroup.procs`.
+    pub fn attach_v1(&self, pid: i32) -> io::Result<()> {
+        let roots = self.layout.v1_roots();
+        roots.iter().try_for_each(|root| {
+            write_file(
+                &root.join(&self.path).join("cgroup.procs"),
+                &pid.to_string(),
+            )
+        })
+    }
+
+    /// Every process in it and below it.
+    ///
+    /// # Errors
+    /// Those of reading; a cgroup that does not exist has none.
+    pub fn procs(&self) -> io::Result<Vec<i32>> {
+        let mut pids = std::collections::BTreeSet::new();
+        for dir in self.dirs() {
+            tree::visit(&dir, &mut |dir| {
+                let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+                pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+            });
+        }
+        pids.remove(&0);
+        Ok(pids.into_iter().collect())
+    }
+
+    /// Whether a live process is in it or below it.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn is_populated(&self) -> io::Result<bool> {
+        Ok(!self.procs()?.is_empty())
+    }
+
+    /// Kills every process in it and below it, also those that are being forked.
+    ///
+    /// # Errors
+    /// Those of writing `cgroup.kill` where the kernel has it; else of reading the processes.
+    pub fn kill(&self) -> io::Result<()> {
+        if let Some(dir) = self.unified_dir() {
+            match write_file(&dir.join("cgroup.kill"), "1") {
+                // Version 1 hierarchies may hold strangers that never were in the unified tree.
+                Ok(()) if self.layout.is_v2() => return Ok(()),
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.kill_each()
+    }
+
+    /// SIGKILL to a fixed point: a fork between two looks is seen by the next.
+    fn kill_each(&self) -> io::Result<()> {
+        for _ in 0..64 {
+            let pids = self.procs()?;
+            let mut alive = false;
+            for pid in pids {
+                let running = crate::process::Stat::read(pid).is_ok_and(|stat| stat.state != b'Z');
+                alive |= running && crate::signals::kill(pid, 9).is_ok();
+            }
+            if !alive {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops every process in it.
+    ///
+    /// # Errors
+    /// Those of writing the freezer's file.
+    pub fn freeze(&self) -> io::Result<()> {
+        self.set_frozen("1", "FROZEN")
+    }
+
+    /// Lets every process in it go on.
+    ///
+    /// # Errors
+    /// Those of writing the freezer's file.
+    pub fn thaw(&self) -> io::Result<()> {
+        self.set_frozen("0", "THAWED")
+    }
+
+    fn set_frozen(&self, v2: &str, v1: &str) -> io::Result<()> {
+        match self.dir("freezer") {
+            Some(dir) if !self.layout.is_v2() => write_file(&dir.join("freezer.state"), v1),
+            _ => match self.unified_dir() {
+                Some(dir) => write_file(&dir.join("cgroup.freeze"), v2),
+                None => Err(io::ErrorKind::Unsupported.into()),
+            },
+        }
+    }
+
+    /// Removes it and what is below it from every hierarchy; one that is not there is fine.
+    ///
+    /// # Errors
+    /// `ResourceBusy` when processes are still in it after a short wait.
+    pub fn remove(&self) -> io::Result<()> {
+        let mut first = None;
+        for dir in self.dirs() {
+            if let Err(error) = tree::remove(&dir) {
+                first.get_or_insert(explain(&error, "remove", &dir));
+            }
+        }
+        first.map_or(Ok(()), Err)
+    }
+
+    /// How often the OOM killer struck in it and below it.
+    ///
+    /// # Errors
+    /// Those of reading; 0 without a memory controller.
+    pub fn oom_kills(&self) -> io::Result<u64> {
+        let Some(dir) = self.dir("memory") else {
+            return Ok(0);
+        };
+        let (file, key) = if self.layout.is_v2() {
+            ("memory.events", "oom_kill ")
+        } else {
+            ("memory.oom_control", "oom_kill ")
+        };
+        let text = fs::read_to_string(dir.join(file))?;
+        let line = text.lines().find_map(|line| line.strip_prefix(key));
+        Ok(line
+            .and_then(|count| count.trim().parse().ok())
+            .unwrap_or(0))
+    }
+
+    /// On version 1: takes the wait for an RCU grace period that the first attach after some quiet
+    /// costs, by attaching this process where it is already. Best effort.
+    pub fn warm(layout: &Layout) {
+        for root in layout.v1_roots().iter().take(1) {
+            let own = layout::own_path(root).unwrap_or_default();
+            let procs = root.join(own.trim_start_matches('/')).join("cgroup.procs");
+            drop(write_file(&procs, "0"));
+        }
+    }
+}
+
+fn explain(error: &io::Error, step: &str, path: &Path) -> io::Error {
+    io::Error::new(error.kind(), format!("{step} {}: {error}", path.display()))
+}
+
+/// Writes a cgroup file with one write, as its parser wants it.
+///
+/// # Errors
+/// What the kernel said, with file and value in the message.
+pub(crate) fn write_file(path: &Path, value: &str) -> io::Result<()> {
+    let written = fs::OpenOptions::new()
+        .write(true)
+        .open(path)
+        .and_then(|file: File| io::Write::write_all(&mut &file, value.as_bytes()));
+    written.map_err(|error| {
+        let text = format!("write {value:?} to {}: {error}", path.display());
+        io::Error::new(error.kind(), text)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn privileged_a_cgroup_lives_and_dies() {
+        let layout = Arc::new(Layout::detect().unwrap());
+        let name = format!("crisp-sys-test-{}", std::process::id());
+        let cgroup = Cgroup::new(layout, &name).child("inner");
+        cgroup.create().unwrap();
+        cgroup.create().unwrap();
+        assert!(cgroup.exists() && !cgroup.is_populated().unwrap());
+        let mut child = crate::process::command("sleep")
+            .arg("1000")
+            .spawn()
+            .unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        cgroup.attach(pid).unwrap();
+        assert_eq!(cgroup.procs().unwrap(), [pid]);
+        cgroup.freeze().unwrap();
+        cgroup.thaw().unwrap();
+        cgroup.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(cgroup.oom_kills().unwrap(), 0);
+        let outer = Cgroup::new(Arc::clone(cgroup.layout()), &name);
+        outer.remove().unwrap();
+        outer.remove().unwrap();
+        assert!(!outer.exists());
+    }
+}

@@ -1,0 +1,102 @@
+//! Making and removing directories of one hierarchy.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::write_file;
+
+/// Makes `path` below `root` step by step, so that each new directory can be used at once.
+pub(super) fn make_path(root: &Path, path: &str, controllers: &[String]) -> io::Result<()> {
+    let cpuset_v1 = controllers.iter().any(|name| name == "cpuset")
+        && !root.join("cgroup.controllers").exists();
+    let v2 = root.join("cgroup.controllers").exists();
+    let mut dir = root.to_owned();
+    for name in path.split('/').filter(|name| !name.is_empty()) {
+        if v2 {
+            enable(&dir, controllers)?;
+        }
+        let parent = dir.clone();
+        dir.push(name);
+        match fs::create_dir(&dir) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+        if cpuset_v1 {
+            inherit(&parent, &dir, "cpuset.cpus")?;
+            inherit(&parent, &dir, "cpuset.mems")?;
+        }
+    }
+    Ok(())
+}
+
+/// Enables for children whatever the directory has: one by one, since one that is refused must not
+/// keep the others away.
+fn enable(dir: &Path, wanted: &[String]) -> io::Result<()> {
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let enabled = fs::read_to_string(dir.join("cgroup.subtree_control"))?;
+    let available = fs::read_to_string(dir.join("cgroup.controllers"))?;
+    let has = |list: &str, name: &str| list.split_whitespace().any(|word| word == name);
+    for name in wanted {
+        if has(&available, name) && !has(&enabled, name) {
+            write_file(&dir.join("cgroup.subtree_control"), &format!("+{name}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn inherit(parent: &Path, dir: &Path, file: &str) -> io::Result<()> {
+    if fs::read_to_string(dir.join(file))?.trim().is_empty() {
+        let value = fs::read_to_string(parent.join(file))?;
+        write_file(&dir.join(file), value.trim())?;
+    }
+    Ok(())
+}
+
+/// Calls `act` on the directory and all below it, children first; missing ones are passed over.
+pub(super) fn visit(dir: &Path, act: &mut dyn FnMut(&Path)) {
+    for child in children(dir) {
+        visit(&child, act);
+    }
+    act(dir);
+}
+
+fn children(dir: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(dir) else {
+        return Vec::new();
+    };
+    let dirs = entries
+        .flatten()
+        .filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir()));
+    dirs.map(|entry| entry.path()).collect()
+}
+
+/// Removes a directory and all below it. A killed process leaves its cgroup a moment after its
+/// end: EBUSY is waited out for a second.
+pub(super) fn remove(dir: &Path) -> io::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(1);
+    let mut pause = Duration::from_micros(100);
+    loop {
+        let mut first = None;
+        visit(dir, &mut |dir| match fs::remove_dir(dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                first.get_or_insert(error);
+            }
+            _ => {}
+        });
+        match first {
+            Some(error)
+                if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline =>
+            {
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(Duration::from_millis(20));
+            }
+            Some(error) => return Err(error),
+            None => return Ok(()),
+        }
+    }
+}
