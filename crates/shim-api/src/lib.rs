@@ -1,1 +1,46 @@
-//! The messages between crispd and crisp-shim.
+//! The messages between `crispd` and `crisp-shim`: JSON frames on a seqpacket socket, with
+//! descriptors alongside.
+//!
+//! A frame is small and self-describing: unknown fields are ignored, so a newer daemon can speak to
+//! an older shim and the other way round. What is too large for a frame (the OCI spec) travels as a
+//! file of the bundle.
+
+#![forbid(unsafe_code)]
+
+pub mod exit;
+pub mod frame;
+pub mod launch;
+
+pub use exit::ExitRecord;
+pub use frame::{Event, ExecRequest, FailureKind, FromShim, Reply, Request, StateReport, ToShim};
+pub use launch::{Launch, RootfsSpec, Stdin};
+
+/// The protocol that this build speaks; stands in every [`Launch`] and in the pod's record.
+pub const VERSION: u32 = 1;
+
+/// The longest frame that either side accepts, bytes.
+pub const MAX_FRAME: usize = 128 * 1024;
+
+/// What is wrong with a frame or an exit slot.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not the JSON that this protocol has.
+    #[error("bad {what} frame: {source}")]
+    Malformed {
+        /// Which frame was expected.
+        what: &'static str,
+        /// What the parser said.
+        source: serde_json::Error,
+    },
+    /// Longer than [`MAX_FRAME`].
+    #[error("{what} frame of {size} bytes is longer than {MAX_FRAME}")]
+    TooLong {
+        /// Which frame.
+        what: &'static str,
+        /// Its size.
+        size: usize,
+    },
+}
+
+/// Results of this crate.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -405,7 +405,7 @@ pub fn pivot_into(root: BorrowedFd<'_>) -> io::Result<()> {
 /// Those of fstatfs(2).
 pub fn file_system_magic(fd: impl AsFd) -> io::Result<u64> {
     let magic = rustix::fs::fstatfs(fd)?.f_type;
-    Ok(u64::from_ne_bytes(i64::from(magic).to_ne_bytes()))
+    Ok(u64::from_ne_bytes(magic.to_ne_bytes()))
 }
 
 /// `PROC_SUPER_MAGIC`.

@@ -1,0 +1,228 @@
+//! Requests, replies and events.
+
+use oci_spec::runtime::{LinuxResources, Process};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, ExitRecord, MAX_FRAME, Result};
+
+/// A frame from the daemon.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ToShim {
+    /// Chosen by the daemon; the reply carries it.
+    pub seq: u64,
+    /// What is asked.
+    pub request: Request,
+}
+
+/// What the daemon may ask.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Request {
+    /// Send a signal to the container's init.
+    Signal {
+        /// Its number.
+        signal: i32,
+    },
+    /// Kill every process of the container.
+    KillAll,
+    /// Run a process in the container; descriptors: stdin (or `/dev/null`), stdout, stderr.
+    Exec(Box<ExecRequest>),
+    /// Kill a process that was exec'd, and all its descendants.
+    KillExec {
+        /// Which.
+        exec_id: String,
+    },
+    /// Change limits.
+    Update {
+        /// The new limits; what is absent stays.
+        resources: Box<LinuxResources>,
+    },
+    /// Close the log file and open it anew under its name.
+    ReopenLog,
+    /// Tell how the container is.
+    State,
+    /// The container is over and recorded: remove its cgroup and leave.
+    Shutdown,
+}
+
+/// A process to run in the container.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExecRequest {
+    /// Chosen by the daemon, unique in the container: lowercase letters, digits and dashes.
+    pub exec_id: String,
+    /// What to run.
+    pub process: Process,
+}
+
+/// A frame from the shim.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum FromShim {
+    /// The answer to one request; `seq` 0 answers the launch.
+    Reply {
+        /// The request's number.
+        seq: u64,
+        /// The answer.
+        reply: Reply,
+    },
+    /// Something happened; sent to every connection.
+    Event(Event),
+}
+
+/// Answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Reply {
+    /// It is done.
+    Done,
+    /// The launch succeeded: the container's program runs.
+    Started {
+        /// Host pid of init.
+        pid: i32,
+        /// Its start time, clock ticks since boot.
+        start_time: u64,
+        /// What could not be done to the letter, for the operator.
+        warnings: Vec<String>,
+    },
+    /// The exec'd process runs.
+    Exec {
+        /// Its host pid.
+        pid: i32,
+    },
+    /// How the container is.
+    State(StateReport),
+    /// It could not be done.
+    Failed {
+        /// Which kind of failure.
+        kind: FailureKind,
+        /// What and why, for the operator.
+        message: String,
+    },
+}
+
+/// Kinds of failures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FailureKind {
+    /// The container could not be made or its program not started.
+    Start,
+    /// The process could not be exec'd.
+    Exec,
+    /// No such exec.
+    NoSuchExec,
+    /// The container is over.
+    NotRunning,
+    /// The kernel refused.
+    Io,
+}
+
+/// How a container is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateReport {
+    /// Host pid of init.
+    pub pid: i32,
+    /// Its start time, clock ticks since boot.
+    pub start_time: u64,
+    /// Its end, once it is over.
+    pub exit: Option<ExitRecord>,
+}
+
+/// What a shim tells unasked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Event {
+    /// The container is over; the exit slot is written.
+    Exited(ExitRecord),
+    /// A process that was exec'd is over.
+    ExecExited {
+        /// Which.
+        exec_id: String,
+        /// How it ended.
+        status: crisp_model::ExitStatus,
+    },
+}
+
+impl ToShim {
+    /// The frame's bytes.
+    ///
+    /// # Errors
+    /// When it is longer than a frame may be.
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        encode("request", self)
+    }
+
+    /// Reads a frame.
+    ///
+    /// # Errors
+    /// When it is not a request.
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        decode("request", bytes)
+    }
+}
+
+impl FromShim {
+    /// The frame's bytes.
+    ///
+    /// # Errors
+    /// When it is longer than a frame may be.
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        encode("reply", self)
+    }
+
+    /// Reads a frame.
+    ///
+    /// # Errors
+    /// When it is neither a reply nor an event.
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        decode("reply", bytes)
+    }
+}
+
+pub(crate) fn encode<T: Serialize>(what: &'static str, value: &T) -> Result<Vec<u8>> {
+    let bytes = serde_json::to_vec(value).map_err(|source| Error::Malformed { what, source })?;
+    let size = bytes.len();
+    if size > MAX_FRAME {
+        Err(Error::TooLong { what, size })
+    } else {
+        Ok(bytes)
+    }
+}
+
+pub(crate) fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|source| Error::Malformed { what, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_survive_the_wire() {
+        let resources = Box::new(LinuxResources::default());
+        for request in [
+            Request::Signal { signal: 15 },
+            Request::KillAll,
+            Request::Update { resources },
+            Request::State,
+        ] {
+            let frame = ToShim { seq: 7, request };
+            assert_eq!(ToShim::decode(&frame.encode().unwrap()).unwrap(), frame);
+        }
+        let frame = FromShim::Reply {
+            seq: 0,
+            reply: Reply::Done,
+        };
+        assert_eq!(FromShim::decode(&frame.encode().unwrap()).unwrap(), frame);
+    }
+
+    #[test]
+    fn newer_fields_are_ignored_and_garbage_is_named() {
+        let newer = br#"{"seq":1,"request":{"Signal":{"signal":9,"how":"kindly"}},"trace":"x"}"#;
+        assert_eq!(
+            ToShim::decode(newer).unwrap().request,
+            Request::Signal { signal: 9 }
+        );
+        assert!(
+            ToShim::decode(b"{")
+                .unwrap_err()
+                .to_string()
+                .contains("request")
+        );
+    }
+}

@@ -1,0 +1,77 @@
+//! The first frame: which container a new shim shall own.
+
+use std::path::PathBuf;
+
+use crisp_model::{ContainerId, PodId};
+use serde::{Deserialize, Serialize};
+
+use crate::{Result, frame};
+
+/// The container that a shim shall create, start and own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Launch {
+    /// [`crate::VERSION`] of the daemon.
+    pub version: u32,
+    /// The container.
+    pub container_id: ContainerId,
+    /// Its pod.
+    pub pod_id: PodId,
+    /// Directory that holds `config.json`, the OCI runtime spec.
+    pub bundle: PathBuf,
+    /// The root file system.
+    pub rootfs: RootfsSpec,
+    /// cgroup, relative to the cgroup root.
+    pub cgroup_path: String,
+    /// Where the shim listens.
+    pub socket: PathBuf,
+    /// CRI log file; `None` discards the output.
+    pub log: Option<PathBuf>,
+    /// Preallocated slot that takes the [`crate::ExitRecord`].
+    pub exit_file: PathBuf,
+    /// Standard input of the container.
+    pub stdin: Stdin,
+}
+
+/// What the container reads on its standard input.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stdin {
+    /// `/dev/null`.
+    #[default]
+    Null,
+    /// A pipe that stays open.
+    Open,
+}
+
+/// Where the root file system comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RootfsSpec {
+    /// A directory that is there.
+    Dir(PathBuf),
+    /// An overlay, mounted only inside the container's mount namespace.
+    Overlay {
+        /// Read-only layers, topmost first.
+        lower: Vec<PathBuf>,
+        /// Writable layer.
+        upper: PathBuf,
+        /// overlayfs' work directory, on the file system of `upper`.
+        work: PathBuf,
+    },
+}
+
+impl Launch {
+    /// The frame's bytes.
+    ///
+    /// # Errors
+    /// When it is longer than a frame may be.
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        frame::encode("launch", self)
+    }
+
+    /// Reads a frame.
+    ///
+    /// # Errors
+    /// When it is not a launch.
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        frame::decode("launch", bytes)
+    }
+}
