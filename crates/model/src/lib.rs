@@ -8,6 +8,7 @@
 pub mod container;
 pub mod digest;
 pub mod id;
+pub mod image;
 pub mod phase;
 pub mod pod;
 pub mod reference;
@@ -20,6 +21,7 @@ pub use container::{
 };
 pub use digest::Digest;
 pub use id::{ContainerId, PodId};
+pub use image::ImageConfig;
 pub use phase::{ContainerPhase, ExitStatus, PodPhase};
 pub use pod::{DnsConfig, NamespaceMode, PodConfig, PodName, PodNamespaces, PortMapping, Protocol};
 pub use reference::ImageRef;
