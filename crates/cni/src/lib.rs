@@ -13,8 +13,13 @@
 #![forbid(unsafe_code)]
 
 pub mod attachment;
+mod builtin;
+mod client;
 pub mod error;
+mod netlink;
 pub mod network;
+mod nft;
+pub mod plugin;
 
 pub use attachment::{Attachment, Interface, InterfaceStats, NetworkStatus, PodNetwork};
 pub use error::{Error, Result};

@@ -1,11 +1,19 @@
 //! The facade: one network for all pods of the node.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use crisp_model::PodId;
+use crisp_sys::ns::{self, Kind};
+use serde_json::json;
 
+use crate::builtin::{self, Owner};
+use crate::client::{Cache, Caller, ConfList, Record, Target, Watch};
+use crate::netlink::{Batch, link};
 use crate::{Attachment, Error, InterfaceStats, NetworkStatus, PodNetwork, Result};
 
 /// Where the network's configuration comes from.
@@ -40,25 +48,115 @@ pub struct Config {
 
 /// The node's pod network.
 #[derive(Debug, Clone)]
-pub struct Network {}
+pub struct Network {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    watch: Watch,
+    caller: Arc<Caller>,
+    cache: Cache,
+    turns: Turns,
+}
+
+/// Whose turn it is: at most one call per pod at a time, so that a DEL waits for an ADD whose
+/// caller went away.
+#[derive(Debug, Default)]
+struct Turns {
+    busy: Mutex<BTreeSet<PodId>>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct Turn<'a> {
+    turns: &'a Turns,
+    pod: &'a PodId,
+}
+
+impl Turns {
+    fn take<'a>(&'a self, pod: &'a PodId) -> Turn<'a> {
+        let busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = self.changed.wait_while(busy, |busy| busy.contains(pod));
+        let mut busy = waiting.unwrap_or_else(PoisonError::into_inner);
+        busy.insert(pod.clone());
+        Turn { turns: self, pod }
+    }
+
+    fn busy(&self) -> BTreeSet<PodId> {
+        self.busy
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut busy = self
+            .turns
+            .busy
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        busy.remove(self.pod);
+        self.turns.changed.notify_all();
+    }
+}
+
+fn builtin_list(bridge: &str, subnets: &[String]) -> Result<ConfList> {
+    ConfList::inline(&json!({
+        "cniVersion": "1.1.0",
+        "name": "crisp",
+        "plugins": [{
+            "type": builtin::TYPE,
+            "bridge": bridge,
+            "subnets": subnets,
+            "capabilities": {"portMappings": true, "ips": true, "mac": true},
+        }],
+    }))
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(stopped) => Err(Error::invalid("network call", stopped)),
+    }
+}
 
 impl Network {
     /// Reads the configuration and starts to watch it. A missing configuration is no error.
     ///
     /// # Errors
-    /// When the cache directory cannot be made.
+    /// When the cache directory cannot be made or the built-in network's values make no sense.
     pub fn open(config: Config) -> Result<Self> {
-        Err(Error::NotReady(format!("{:?}: coming", config.mode)))
+        let cache = Cache::open(&config.cache_dir.join("results"))?;
+        let data_root = config.cache_dir.join("crisp");
+        let caller = Arc::new(Caller::new(config.bin_dirs, config.timeout, data_root));
+        let watch = match config.mode {
+            Mode::Conf { dir } => Watch::start(&dir, &caller)?,
+            Mode::Builtin { bridge, subnets } => {
+                let list = builtin_list(&bridge, &subnets)?;
+                caller.status(&list)?;
+                Watch::fixed(list)
+            }
+        };
+        let inner = Inner {
+            watch,
+            caller,
+            cache,
+            turns: Turns::default(),
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
 
     /// Whether pods can be attached now; never waits.
     #[must_use]
     pub fn status(&self) -> NetworkStatus {
-        NetworkStatus {
-            ready: false,
-            reason: String::new(),
-            message: String::new(),
-        }
+        self.inner.watch.status()
     }
 
     /// Attaches a pod: loopback up, then `ADD`. Runs to its end when the caller drops it.
@@ -66,31 +164,45 @@ impl Network {
     /// # Errors
     /// When any plugin fails; what had been done is undone.
     pub async fn attach(&self, pod: &PodNetwork) -> Result<Attachment> {
-        Err(Error::NotReady(pod.name.to_string()))
+        let (inner, pod) = (Arc::clone(&self.inner), pod.clone());
+        blocking(move || inner.attach(&pod)).await
     }
 
     /// Detaches a pod: `DEL`, from the cached configuration. Idempotent; works with the
-    /// configuration and the namespace gone.
+    /// configuration and the namespace gone. The built-in plugin leaves the pod's link to the end
+    /// of its namespace: unpin it next.
     ///
     /// # Errors
-    /// When a plugin fails; call it again.
+    /// When a plugin fails; all others were called. Call it again.
     pub async fn detach(&self, pod: &PodNetwork) -> Result<()> {
-        Err(Error::NotReady(pod.name.to_string()))
+        let (inner, id) = (Arc::clone(&self.inner), pod.pod_id.clone());
+        blocking(move || inner.detach(&id)).await
     }
 
     /// What [`Self::attach`] returned for a pod that is still attached.
     pub async fn cached(&self, pod: &PodId) -> Option<Attachment> {
-        let _pod = pod;
-        None
+        let (inner, pod) = (Arc::clone(&self.inner), pod.clone());
+        let read = blocking(move || inner.cache.read(&pod)).await;
+        read.ok().flatten().and_then(|record| record.attachment())
     }
 
-    /// Drops whatever belongs to no live pod: addresses, links, host ports, cached results.
+    /// Whether a pod's attachment is still whole, as its plugins see it (`CHECK`).
+    ///
+    /// # Errors
+    /// What is missing.
+    pub async fn check(&self, pod: &PodId) -> Result<()> {
+        let (inner, pod) = (Arc::clone(&self.inner), pod.clone());
+        blocking(move || inner.check(&pod)).await
+    }
+
+    /// Drops whatever belongs to no live pod: addresses, links, host ports, cached results. Pods
+    /// that are being attached or detached at the moment are left alone.
     ///
     /// # Errors
     /// When something could not be dropped; the rest was.
     pub async fn collect(&self, live: &BTreeSet<PodId>) -> Result<()> {
-        let _live = live;
-        Ok(())
+        let (inner, live) = (Arc::clone(&self.inner), live.clone());
+        blocking(move || inner.collect(live)).await
     }
 
     /// Removes the built-in bridge and its firewall table when no pod uses them: for a daemon
@@ -99,8 +211,105 @@ impl Network {
     /// # Errors
     /// When the kernel refuses.
     pub async fn retire(&self) -> Result<()> {
-        Ok(())
+        let inner = Arc::clone(&self.inner);
+        blocking(move || {
+            let retired = inner
+                .caller
+                .crisps()
+                .into_iter()
+                .map(|crisp| crisp.retire());
+            Error::gather(retired.filter_map(Result::err).collect())
+        })
+        .await
     }
+}
+
+impl Inner {
+    fn attach(&self, pod: &PodNetwork) -> Result<Attachment> {
+        let list = self.watch.list()?;
+        let target = Target::of(pod)?;
+        let _turn = self.turns.take(&pod.pod_id);
+        self.undo(&pod.pod_id)?;
+        let record = Record::new(pod, &list);
+        self.cache.write(&record)?;
+        let added = self.add(pod, &list, &target).and_then(|result| {
+            let record = record.with_result(&result);
+            self.cache.write(&record)?;
+            Ok(result.attachment(list.version()))
+        });
+        if added.is_err()
+            && let Err(error) = self.undo(&pod.pod_id)
+        {
+            tracing::warn!(pod_id = %pod.pod_id, pod = %pod.name, %error, "failed attachment not wholly undone");
+        }
+        added
+    }
+
+    fn add(
+        &self,
+        pod: &PodNetwork,
+        list: &ConfList,
+        target: &Target,
+    ) -> Result<crate::client::CniResult> {
+        // The in-process plugin brings loopback up on its way.
+        if list
+            .plugins
+            .first()
+            .is_none_or(|p| p.kind() != builtin::TYPE)
+        {
+            loopback_up(&pod.netns)?;
+        }
+        self.caller.add(list, target)
+    }
+
+    fn detach(&self, pod: &PodId) -> Result<()> {
+        let _turn = self.turns.take(pod);
+        self.undo(pod)
+    }
+
+    /// DEL for what is recorded; without a record nothing was ever begun.
+    fn undo(&self, pod: &PodId) -> Result<()> {
+        let Some(record) = self.cache.read(pod)? else {
+            return Ok(());
+        };
+        // Wishes that were accepted once are passed again; what is refused now must not keep the
+        // pod from being removed.
+        let target = Target::of(&record.pod).unwrap_or_else(|_| Target::unasked(&record.pod));
+        self.caller
+            .del(&record.list, &target, record.result().as_ref())?;
+        self.cache.remove(pod)
+    }
+
+    fn check(&self, pod: &PodId) -> Result<()> {
+        let record = self.cache.read(pod)?;
+        let attached = record.and_then(|record| Some((record.result()?, record)));
+        let Some((result, record)) = attached else {
+            return Err(Error::invalid(format!("pod {pod}"), "not attached"));
+        };
+        self.caller
+            .check(&record.list, &Target::of(&record.pod)?, &result)
+    }
+
+    fn collect(&self, mut valid: BTreeSet<PodId>) -> Result<()> {
+        valid.extend(self.turns.busy());
+        let mut errors = Vec::new();
+        for pod in self.cache.pods()? {
+            if !valid.contains(&pod) {
+                errors.extend(self.detach(&pod).err());
+            }
+        }
+        let owners: BTreeSet<Owner> = valid.iter().map(|p| Target::owner(p.as_str())).collect();
+        if let Ok(list) = self.watch.list() {
+            errors.extend(self.caller.collect(&list, &owners).err());
+        }
+        Error::gather(errors)
+    }
+}
+
+fn inside<T: Send>(netns: &Path, f: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let file = File::open(netns).map_err(Error::io("open network namespace", netns))?;
+    let what = format!("enter network namespace {}", netns.display());
+    ns::inside(file.as_fd(), Kind::Net, f).map_err(Error::kernel(what))?
 }
 
 /// Counters of every interface in a network namespace but loopback.
@@ -108,7 +317,14 @@ impl Network {
 /// # Errors
 /// When the namespace is gone.
 pub async fn interface_stats(netns: &Path) -> Result<Vec<InterfaceStats>> {
-    Err(Error::NotReady(netns.display().to_string()))
+    let netns = netns.to_owned();
+    blocking(move || {
+        inside(&netns, || {
+            let mut channel = link::open().map_err(Error::kernel("open a netlink socket"))?;
+            link::statistics(&mut channel)
+        })
+    })
+    .await
 }
 
 /// Brings loopback up in a network namespace.
@@ -116,5 +332,10 @@ pub async fn interface_stats(netns: &Path) -> Result<Vec<InterfaceStats>> {
 /// # Errors
 /// When the namespace is gone or the kernel refuses.
 pub fn loopback_up(netns: &Path) -> Result<()> {
-    Err(Error::NotReady(netns.display().to_string()))
+    inside(netns, || {
+        let mut channel = link::open().map_err(Error::kernel("open a netlink socket"))?;
+        let mut batch = Batch::default();
+        link::push_loopback_up(&mut batch);
+        channel.run(batch)
+    })
 }

@@ -1,0 +1,134 @@
+//! What was done for which pod, on disk: the configuration as it was then, and the result.
+//!
+//! A record is there before the first plugin is called, so an attachment that a killed daemon
+//! left half-made is found and undone; it goes when DEL of the whole chain has succeeded.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crisp_model::PodId;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::conf::ConfList;
+use super::result::CniResult;
+use crate::{Attachment, Error, PodNetwork, Result};
+
+const FORMAT: u32 = 1;
+const LARGEST: u64 = 16 << 20;
+
+/// The record of one pod.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Record {
+    format: u32,
+    pub pod: PodNetwork,
+    pub list: ConfList,
+    /// Missing until ADD has succeeded.
+    result: Option<Value>,
+}
+
+impl Record {
+    /// The intent to attach a pod.
+    pub(crate) fn new(pod: &PodNetwork, list: &ConfList) -> Self {
+        Self {
+            format: FORMAT,
+            pod: pod.clone(),
+            list: list.clone(),
+            result: None,
+        }
+    }
+
+    /// The same, fulfilled.
+    pub(crate) fn with_result(mut self, result: &CniResult) -> Self {
+        self.result = Some(result.render(self.list.version()));
+        self
+    }
+
+    /// The result, if ADD has succeeded.
+    pub(crate) fn result(&self) -> Option<CniResult> {
+        self.result
+            .as_ref()
+            .and_then(|value| CniResult::parse(value).ok())
+    }
+
+    /// What the engine got.
+    pub(crate) fn attachment(&self) -> Option<Attachment> {
+        Some(self.result()?.attachment(self.list.version()))
+    }
+}
+
+/// The directory of records.
+#[derive(Debug, Clone)]
+pub(crate) struct Cache {
+    dir: PathBuf,
+}
+
+impl Cache {
+    /// Opens, or makes, the directory.
+    pub(crate) fn open(dir: &Path) -> Result<Self> {
+        fs::create_dir_all(dir).map_err(Error::io("make network cache directory", dir))?;
+        Ok(Self {
+            dir: dir.to_owned(),
+        })
+    }
+
+    fn path(&self, pod: &PodId) -> PathBuf {
+        self.dir.join(format!("{pod}.json"))
+    }
+
+    /// Writes a pod's record, whole or not at all.
+    pub(crate) fn write(&self, record: &Record) -> Result<()> {
+        let path = self.path(&record.pod.pod_id);
+        let bytes = serde_json::to_vec(record).map_err(|e| Error::invalid("network record", e))?;
+        crisp_sys::file::write_atomic(&path, &bytes, 0o600)
+            .map_err(Error::io("write network record", &path))
+    }
+
+    /// A pod's record.
+    pub(crate) fn read(&self, pod: &PodId) -> Result<Option<Record>> {
+        let path = self.path(pod);
+        let bytes = match crisp_sys::file::read_bounded(&path, LARGEST) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(Error::io("read network record", &path))?,
+        };
+        let wrong = |why: &dyn ToString| {
+            Error::invalid(
+                format!("network record {}", path.display()),
+                why.to_string(),
+            )
+        };
+        let value: Value = serde_json::from_slice(&bytes).map_err(|e| wrong(&e))?;
+        let format = value.get("format").and_then(Value::as_u64);
+        if format != Some(FORMAT.into()) {
+            return Err(wrong(&format!(
+                "format {format:?} is not known to this version"
+            )));
+        }
+        serde_json::from_value(value)
+            .map(Some)
+            .map_err(|e| wrong(&e))
+    }
+
+    /// Forgets a pod.
+    pub(crate) fn remove(&self, pod: &PodId) -> Result<()> {
+        let path = self.path(pod);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(Error::io("remove network record", &path)(e))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// All pods that have a record.
+    pub(crate) fn pods(&self) -> Result<Vec<PodId>> {
+        let entries =
+            fs::read_dir(&self.dir).map_err(Error::io("list network records in", &self.dir))?;
+        let id = |entry: io::Result<fs::DirEntry>| {
+            let name = entry.ok()?.file_name().into_string().ok()?;
+            PodId::parse(name.strip_suffix(".json")?).ok()
+        };
+        Ok(entries.filter_map(id).collect())
+    }
+}

@@ -1,0 +1,248 @@
+//! Runs one plugin program: its input written, its output read, and an end put to it at the
+//! deadline, all without a thread.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use crisp_sys::pidfd::PidFd;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+const MOST_STDOUT: usize = 4 << 20;
+const MOST_STDERR: usize = 64 << 10;
+const BUSY_TRIES: u32 = 5;
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
+
+/// How a plugin ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// It exited.
+    Done {
+        /// `None` when this process's reaper was faster and the status is lost.
+        status: Option<ExitStatus>,
+        stdout: Vec<u8>,
+        stderr: Vec<u8>,
+    },
+    /// It did not, and was killed with its process group.
+    Hung,
+}
+
+/// A stream of the plugin that has not ended yet.
+struct Output<R> {
+    pipe: Option<R>,
+    bytes: Vec<u8>,
+    most: usize,
+}
+
+impl<R: Read + AsFd> Output<R> {
+    fn new(pipe: Option<R>, most: usize) -> io::Result<Self> {
+        if let Some(pipe) = &pipe {
+            rustix::io::ioctl_fionbio(pipe, true)?;
+        }
+        Ok(Self {
+            pipe,
+            bytes: Vec::new(),
+            most,
+        })
+    }
+
+    /// Reads what is there; what is over the limit is dropped.
+    fn drain(&mut self) {
+        let mut chunk = [0; 8192];
+        while let Some(pipe) = &mut self.pipe {
+            match pipe.read(&mut chunk) {
+                Ok(0) => self.pipe = None,
+                Ok(n) => {
+                    let room = self.most.saturating_sub(self.bytes.len()).min(n);
+                    self.bytes.extend_from_slice(&chunk[..room]);
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => self.pipe = None,
+            }
+        }
+    }
+}
+
+fn spawn(program: &Path, env: &[(&str, String)]) -> io::Result<Child> {
+    let mut command = crisp_sys::process::command(program);
+    command
+        .envs(env.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .current_dir("/")
+        .process_group(0);
+    let mut tries = 0;
+    loop {
+        match command.spawn() {
+            // The program is just being installed, or a fork still holds it open for writing.
+            Err(e) if e.raw_os_error() == Some(libc::ETXTBSY) && tries < BUSY_TRIES => {
+                tries += 1;
+                std::thread::sleep(BUSY_PAUSE);
+            }
+            done => return done,
+        }
+    }
+}
+
+fn write_some<'a>(pipe: &mut impl Write, mut rest: &'a [u8]) -> Option<&'a [u8]> {
+    while !rest.is_empty() {
+        match pipe.write(rest) {
+            Ok(n) => rest = &rest[n..],
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Some(rest),
+            // It does not read its input: its own affair.
+            Err(_) => return None,
+        }
+    }
+    None
+}
+
+fn wait(fds: &[(BorrowedFd<'_>, PollFlags)], left: Duration) -> io::Result<()> {
+    let mut polled: Vec<PollFd<'_>> = fds
+        .iter()
+        .map(|(fd, flags)| PollFd::from_borrowed_fd(*fd, *flags))
+        .collect();
+    let timeout = Timespec {
+        tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: left.subsec_nanos().into(),
+    };
+    match poll(&mut polled, Some(&timeout)) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn kill_group(child: &Child) {
+    let pid = i32::try_from(child.id())
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
+    if let Some(pid) = pid
+        && let Err(error) = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL)
+    {
+        tracing::warn!(%error, pid = child.id(), "hung plugin not killed");
+    }
+}
+
+/// Runs a program to its end or to the deadline.
+///
+/// # Errors
+/// When it cannot be started or watched.
+pub(crate) fn run(
+    program: &Path,
+    env: &[(&str, String)],
+    input: &[u8],
+    timeout: Duration,
+) -> io::Result<Outcome> {
+    let deadline = Instant::now() + timeout;
+    let mut child = spawn(program, env)?;
+    let pidfd = PidFd::open(i32::try_from(child.id()).unwrap_or(0));
+    let mut stdin = child.stdin.take();
+    if let Some(pipe) = &stdin {
+        rustix::io::ioctl_fionbio(pipe, true)?;
+    }
+    let mut stdout = Output::new(child.stdout.take(), MOST_STDOUT)?;
+    let mut stderr = Output::new(child.stderr.take(), MOST_STDERR)?;
+    let mut rest = input;
+    let has_exited = |pidfd: &io::Result<PidFd>| pidfd.as_ref().map_or(true, PidFd::has_exited);
+    while !has_exited(&pidfd) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            kill_group(&child);
+            drop(child.wait());
+            return Ok(Outcome::Hung);
+        }
+        if let Some(pipe) = &mut stdin {
+            match write_some(pipe, rest) {
+                Some(unwritten) => rest = unwritten,
+                None => stdin = None,
+            }
+        }
+        stdout.drain();
+        stderr.drain();
+        let reading = PollFlags::IN | PollFlags::HUP;
+        let mut fds = Vec::with_capacity(4);
+        fds.extend(pidfd.as_ref().ok().map(|fd| (fd.as_fd(), PollFlags::IN)));
+        fds.extend(stdin.as_ref().map(|fd| (fd.as_fd(), PollFlags::OUT)));
+        fds.extend(stdout.pipe.as_ref().map(|fd| (fd.as_fd(), reading)));
+        fds.extend(stderr.pipe.as_ref().map(|fd| (fd.as_fd(), reading)));
+        wait(&fds, left)?;
+    }
+    drop(stdin);
+    let status = child.wait().ok();
+    stdout.drain();
+    stderr.drain();
+    Ok(Outcome::Done {
+        status,
+        stdout: stdout.bytes,
+        stderr: stderr.bytes,
+    })
+}
+
+/// How an exit reads.
+pub(crate) fn describe(status: Option<ExitStatus>) -> String {
+    match status {
+        None => "exit status lost".into(),
+        Some(status) => match status.signal() {
+            Some(signal) => format!("killed by signal {signal}"),
+            None => format!("exit status {}", status.code().unwrap_or(-1)),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str, timeout: u64) -> Outcome {
+        let env = [("SCRIPT", script.to_owned())];
+        let program = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+        let text = "#!/bin/sh\neval \"$SCRIPT\"\n";
+        crisp_sys::file::write_atomic(&program, text.as_bytes(), 0o700).unwrap();
+        let input = vec![b'x'; 200_000];
+        run(&program, &env, &input, Duration::from_millis(timeout)).unwrap()
+    }
+
+    #[test]
+    fn large_input_and_output_pass_at_once() {
+        let Outcome::Done {
+            status,
+            stdout,
+            stderr,
+        } = shell("cat; echo note >&2", 10_000)
+        else {
+            panic!("hung");
+        };
+        assert!(status.unwrap().success());
+        assert_eq!((stdout.len(), stderr.as_slice()), (200_000, &b"note\n"[..]));
+    }
+
+    #[test]
+    fn unread_input_is_no_error_and_a_child_left_behind_no_wait() {
+        let start = Instant::now();
+        let Outcome::Done { status, stdout, .. } = shell("sleep 3 & echo out; exit 3", 10_000)
+        else {
+            panic!("hung");
+        };
+        assert_eq!(
+            (status.unwrap().code(), stdout.as_slice()),
+            (Some(3), &b"out\n"[..])
+        );
+        assert!(start.elapsed() < Duration::from_secs(2));
+    }
+
+    #[test]
+    fn a_hung_program_is_killed_with_its_children() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().display();
+        let script = format!("(sleep 1; echo alive >> {path}) & sleep 60");
+        assert!(matches!(shell(&script, 200), Outcome::Hung));
+        std::thread::sleep(Duration::from_millis(1300));
+        assert_eq!(std::fs::read(file.path()).unwrap(), b"");
+    }
+}

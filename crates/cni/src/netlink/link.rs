@@ -1,0 +1,383 @@
+//! Links, addresses and routes. Requests are written with `netlink-packet-route`; answers are
+//! read attribute by attribute, so that one that this crate's version does not know harms nothing.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::BorrowedFd;
+use std::os::unix::prelude::*;
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NetlinkSerializable,
+};
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
+};
+use netlink_packet_route::link::{
+    InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth,
+    LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+
+use super::wire::{self, Attributes, find};
+use super::{Batch, Channel, Refusal};
+use crate::builtin::Subnet;
+use crate::{InterfaceStats, Result};
+
+const LINK_HEADER: usize = 16;
+const GET_LINK: u16 = 18;
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_MASTER: u16 = 10;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_IFALIAS: u16 = 20;
+const IFLA_STATS64: u16 = 23;
+const IFLA_EXT_MASK: u16 = 29;
+const SKIP_STATS: u32 = 8;
+const LOOPBACK_INDEX: u32 = 1;
+
+/// What the kernel says about a link.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub index: u32,
+    pub name: String,
+    pub alias: String,
+    pub kind: String,
+    pub mac: Vec<u8>,
+    pub mtu: u32,
+    pub is_up: bool,
+}
+
+/// A veth pair that is to be made.
+#[derive(Debug)]
+pub(crate) struct Pair<'a> {
+    pub host: &'a str,
+    pub pod: &'a str,
+    pub bridge: u32,
+    pub netns: BorrowedFd<'a>,
+    pub mac: [u8; 6],
+    pub mtu: Option<u32>,
+}
+
+fn push(batch: &mut Batch, what: String, flags: u16, message: &RouteNetlinkMessage) {
+    let mut body = vec![0; NetlinkSerializable::buffer_len(message)];
+    message.serialize(&mut body);
+    batch.push(what, message.message_type(), flags, &body);
+}
+
+fn up() -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    message
+}
+
+/// Brings loopback up.
+pub(crate) fn push_loopback_up(batch: &mut Batch) {
+    let mut message = up();
+    message.header.index = LOOPBACK_INDEX;
+    push(
+        batch,
+        "bring lo up".into(),
+        0,
+        &RouteNetlinkMessage::SetLink(message),
+    );
+}
+
+/// Makes a bridge that keeps its MAC (the kernel's own choice follows its ports and would
+/// invalidate the pods' neighbour entries). Without multicast snooping, which would only delay
+/// IPv6 neighbour discovery on a bridge without a querier.
+pub(crate) fn push_bridge(batch: &mut Batch, name: &str, alias_mac: [u8; 6], mtu: Option<u32>) {
+    let mut message = up();
+    message.attributes = vec![
+        LinkAttribute::IfName(name.to_owned()),
+        LinkAttribute::Address(alias_mac.to_vec()),
+        LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Bridge),
+            LinkInfo::Data(InfoData::Bridge(vec![InfoBridge::MulticastSnooping(false)])),
+        ]),
+    ];
+    message.attributes.extend(mtu.map(LinkAttribute::Mtu));
+    let flags = NLM_F_CREATE | NLM_F_EXCL;
+    push(
+        batch,
+        format!("make bridge {name}"),
+        flags,
+        &RouteNetlinkMessage::NewLink(message),
+    );
+    batch.tolerate(&[libc::EEXIST]);
+}
+
+/// Writes a link's alias, where tools show who owns it.
+pub(crate) fn push_alias(batch: &mut Batch, name: &str, alias: &str) {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![
+        LinkAttribute::IfName(name.to_owned()),
+        LinkAttribute::IfAlias(alias.to_owned()),
+    ];
+    push(
+        batch,
+        format!("name the owner of {name}"),
+        0,
+        &RouteNetlinkMessage::SetLink(message),
+    );
+}
+
+/// Brings a link up.
+pub(crate) fn push_up(batch: &mut Batch, index: u32) {
+    let mut message = up();
+    message.header.index = index;
+    push(
+        batch,
+        format!("bring link {index} up"),
+        0,
+        &RouteNetlinkMessage::SetLink(message),
+    );
+}
+
+/// Makes a veth pair in one message: the host end enslaved and up, the peer in the pod, up too.
+/// One queue each, or the kernel waits twice for an RCU grace period.
+pub(crate) fn push_pair(batch: &mut Batch, pair: &Pair<'_>) {
+    let queues = || [LinkAttribute::NumTxQueues(1), LinkAttribute::NumRxQueues(1)];
+    let mut peer = up();
+    peer.attributes = vec![
+        LinkAttribute::IfName(pair.pod.to_owned()),
+        LinkAttribute::NetNsFd(pair.netns.as_raw_fd()),
+        LinkAttribute::Address(pair.mac.to_vec()),
+    ];
+    peer.attributes.extend(queues());
+    peer.attributes.extend(pair.mtu.map(LinkAttribute::Mtu));
+    let mut host = up();
+    host.attributes = vec![
+        LinkAttribute::IfName(pair.host.to_owned()),
+        LinkAttribute::Controller(pair.bridge),
+        LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+        ]),
+    ];
+    host.attributes.extend(queues());
+    host.attributes.extend(pair.mtu.map(LinkAttribute::Mtu));
+    let what = format!("make veth {} with peer {}", pair.host, pair.pod);
+    let flags = NLM_F_CREATE | NLM_F_EXCL;
+    push(batch, what, flags, &RouteNetlinkMessage::NewLink(host));
+}
+
+/// Lets frames leave a bridge port where they came in, for a pod that calls itself by host port.
+pub(crate) fn push_hairpin(batch: &mut Batch, port: &str) {
+    let hairpin = InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)]);
+    let mut message = LinkMessage::default();
+    message.attributes = vec![
+        LinkAttribute::IfName(port.to_owned()),
+        LinkAttribute::LinkInfo(vec![
+            LinkInfo::PortKind(InfoPortKind::Bridge),
+            LinkInfo::PortData(hairpin),
+        ]),
+    ];
+    push(
+        batch,
+        format!("set hairpin on {port}"),
+        0,
+        &RouteNetlinkMessage::NewLink(message),
+    );
+}
+
+/// Adds an address that is usable at once (no duplicate address detection).
+pub(crate) fn push_address(batch: &mut Batch, index: u32, address: IpAddr, prefix: u8) {
+    let mut message = AddressMessage::default();
+    message.header.prefix_len = prefix;
+    message.header.scope = AddressScope::Universe;
+    message.header.index = index;
+    message.attributes = vec![
+        AddressAttribute::Local(address),
+        AddressAttribute::Address(address),
+    ];
+    match address {
+        IpAddr::V4(v4) => {
+            message.header.family = AddressFamily::Inet;
+            let hosts = u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
+            let broadcast = Ipv4Addr::from(u32::from(v4) | hosts);
+            message
+                .attributes
+                .push(AddressAttribute::Broadcast(broadcast));
+        }
+        IpAddr::V6(_) => {
+            message.header.family = AddressFamily::Inet6;
+            message.header.flags = AddressHeaderFlags::Nodad;
+            message
+                .attributes
+                .push(AddressAttribute::Flags(AddressFlags::Nodad));
+        }
+    }
+    let what = format!("add address {address}/{prefix} to link {index}");
+    let flags = NLM_F_CREATE | NLM_F_REPLACE;
+    push(
+        batch,
+        what,
+        flags,
+        &RouteNetlinkMessage::NewAddress(message),
+    );
+}
+
+/// Adds a default route.
+pub(crate) fn push_default_route(batch: &mut Batch, index: u32, gateway: IpAddr) {
+    let (family, gateway_attribute) = match gateway {
+        IpAddr::V4(v4) => (AddressFamily::Inet, RouteAddress::Inet(v4)),
+        IpAddr::V6(v6) => (AddressFamily::Inet6, RouteAddress::Inet6(v6)),
+    };
+    let mut message = RouteMessage::default();
+    message.header = RouteHeader {
+        address_family: family,
+        table: RouteHeader::RT_TABLE_MAIN,
+        protocol: RouteProtocol::Static,
+        scope: RouteScope::Universe,
+        kind: RouteType::Unicast,
+        ..RouteHeader::default()
+    };
+    message.attributes = vec![
+        RouteAttribute::Gateway(gateway_attribute),
+        RouteAttribute::Oif(index),
+    ];
+    let what = format!("add default route by {gateway}");
+    let flags = NLM_F_CREATE | NLM_F_EXCL;
+    push(batch, what, flags, &RouteNetlinkMessage::NewRoute(message));
+    batch.tolerate(&[libc::EEXIST]);
+}
+
+/// Deletes a link; that it is gone already is fine.
+pub(crate) fn push_delete(batch: &mut Batch, index: u32) {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    push(
+        batch,
+        format!("delete link {index}"),
+        0,
+        &RouteNetlinkMessage::DelLink(message),
+    );
+    batch.tolerate(&[libc::ENODEV]);
+}
+
+fn parse(body: &[u8]) -> Option<(Link, &[u8])> {
+    let (header, rest) = body.split_first_chunk::<LINK_HEADER>()?;
+    let mut link = Link {
+        index: u32::from_ne_bytes([header[4], header[5], header[6], header[7]]),
+        is_up: header[8] & 1 != 0,
+        ..Link::default()
+    };
+    for (kind, value) in wire::attributes(rest) {
+        match kind {
+            IFLA_IFNAME => link.name = wire::text(value),
+            IFLA_IFALIAS => link.alias = wire::text(value),
+            IFLA_ADDRESS => link.mac = value.to_vec(),
+            IFLA_MTU => link.mtu = value.first_chunk().map_or(0, |v| u32::from_ne_bytes(*v)),
+            IFLA_LINKINFO => {
+                link.kind = find(value, IFLA_INFO_KIND)
+                    .map(wire::text)
+                    .unwrap_or_default()
+            }
+            _ => {}
+        }
+    }
+    Some((link, rest))
+}
+
+fn header() -> Vec<u8> {
+    vec![0; LINK_HEADER]
+}
+
+/// A link by its name.
+pub(crate) fn by_name(channel: &mut Channel, name: &str) -> Result<Option<Link>> {
+    let mut body = header();
+    let wanted = Attributes::new()
+        .bytes(IFLA_EXT_MASK, &SKIP_STATS.to_ne_bytes())
+        .text(IFLA_IFNAME, name);
+    body.extend_from_slice(wanted.as_bytes());
+    match channel.query(GET_LINK, NLM_F_ACK, &body) {
+        Ok(found) => Ok(found.first().and_then(|b| parse(b)).map(|(link, _)| link)),
+        Err(Refusal {
+            errno: libc::ENODEV,
+            ..
+        }) => Ok(None),
+        Err(refusal) => Err(refusal.into_error(&format!("look up link {name}"))),
+    }
+}
+
+/// All ports of a bridge.
+pub(crate) fn ports(channel: &mut Channel, bridge: u32) -> Result<Vec<Link>> {
+    let mut body = header();
+    let wanted = Attributes::new()
+        .bytes(IFLA_EXT_MASK, &SKIP_STATS.to_ne_bytes())
+        .bytes(IFLA_MASTER, &bridge.to_ne_bytes());
+    body.extend_from_slice(wanted.as_bytes());
+    let found = channel
+        .query(GET_LINK, NLM_F_DUMP, &body)
+        .map_err(|refusal| refusal.into_error("list bridge ports"))?;
+    let is_port = |rest: &[u8]| find(rest, IFLA_MASTER) == Some(&bridge.to_ne_bytes());
+    Ok(found
+        .iter()
+        .filter_map(|body| parse(body))
+        .filter(|(_, rest)| is_port(rest))
+        .map(|(link, _)| link)
+        .collect())
+}
+
+/// Counters of all links but loopback.
+pub(crate) fn statistics(channel: &mut Channel) -> Result<Vec<InterfaceStats>> {
+    let found = channel
+        .query(GET_LINK, NLM_F_DUMP, &header())
+        .map_err(|refusal| refusal.into_error("read interface counters"))?;
+    let stats = found.iter().filter_map(|body| {
+        let (link, rest) = parse(body)?;
+        let values = find(rest, IFLA_STATS64)?;
+        let at = |n: usize| {
+            let bytes = values.get(n * 8..n * 8 + 8).and_then(|b| b.first_chunk());
+            bytes.map_or(0, |b| u64::from_ne_bytes(*b))
+        };
+        (link.index != LOOPBACK_INDEX).then(|| InterfaceStats {
+            name: link.name,
+            rx_packets: at(0),
+            tx_packets: at(1),
+            rx_bytes: at(2),
+            tx_bytes: at(3),
+            rx_errors: at(4),
+            tx_errors: at(5),
+            rx_dropped: at(6),
+            tx_dropped: at(7),
+        })
+    });
+    Ok(stats.collect())
+}
+
+/// A bridge with its gateway addresses, up.
+pub(crate) fn ensure_addresses(
+    channel: &mut Channel,
+    bridge: &Link,
+    subnets: &[Subnet],
+) -> Result<()> {
+    let mut batch = Batch::default();
+    if !bridge.is_up {
+        push_up(&mut batch, bridge.index);
+    }
+    for subnet in subnets {
+        push_address(&mut batch, bridge.index, subnet.gateway(), subnet.prefix());
+    }
+    channel.run(batch)
+}
+
+/// The unspecified address of the same family.
+pub(crate) fn unspecified(like: IpAddr) -> IpAddr {
+    match like {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    }
+}
+
+/// A route netlink socket of the calling thread's network namespace.
+pub(crate) fn open() -> io::Result<Channel> {
+    Channel::open(netlink_sys::protocols::NETLINK_ROUTE)
+}
