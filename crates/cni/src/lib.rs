@@ -20,6 +20,8 @@ mod netlink;
 pub mod network;
 mod nft;
 pub mod plugin;
+#[cfg(test)]
+mod tests;
 
 pub use attachment::{Attachment, Interface, InterfaceStats, NetworkStatus, PodNetwork};
 pub use error::{Error, Result};

@@ -30,6 +30,8 @@ use crate::{Error, Result};
 
 use addresses::{Addresses, spread};
 use bridge::Kernel;
+#[cfg(test)]
+pub(crate) use bridge::set_sysctl;
 pub(crate) use settings::{Request, Settings};
 pub(crate) use subnet::{Subnet, parse_cidr};
 use undertaker::Undertaker;

@@ -31,6 +31,7 @@ fn inside<T: Send>(netns: &File, f: impl FnOnce(&mut Channel) -> Result<T> + Sen
 fn add_addresses(channel: &mut Channel, index: u32, addresses: &[(Subnet, IpAddr)]) -> Result<()> {
     let mut batch = Batch::default();
     link::push_loopback_up(&mut batch);
+    link::push_up(&mut batch, index);
     for (subnet, address) in addresses {
         link::push_address(&mut batch, index, *address, subnet.prefix());
     }

@@ -89,6 +89,20 @@ pub(crate) fn push_loopback_up(batch: &mut Batch) {
     );
 }
 
+/// Takes loopback down.
+#[cfg(test)]
+pub(crate) fn push_loopback_down(batch: &mut Batch) {
+    let mut message = LinkMessage::default();
+    message.header.index = LOOPBACK_INDEX;
+    message.header.change_mask = LinkFlags::Up;
+    push(
+        batch,
+        "take lo down".into(),
+        0,
+        &RouteNetlinkMessage::SetLink(message),
+    );
+}
+
 /// Makes a bridge that keeps its MAC (the kernel's own choice follows its ports and would
 /// invalidate the pods' neighbour entries). Without multicast snooping, which would only delay
 /// IPv6 neighbour discovery on a bridge without a querier.
@@ -140,11 +154,12 @@ pub(crate) fn push_up(batch: &mut Batch, index: u32) {
     );
 }
 
-/// Makes a veth pair in one message: the host end enslaved and up, the peer in the pod, up too.
+/// Makes a veth pair in one message: the host end enslaved and up, the peer in the pod (and down:
+/// the kernel cannot bring it up before the pair is whole).
 /// One queue each, or the kernel waits twice for an RCU grace period.
 pub(crate) fn push_pair(batch: &mut Batch, pair: &Pair<'_>) {
     let queues = || [LinkAttribute::NumTxQueues(1), LinkAttribute::NumRxQueues(1)];
-    let mut peer = up();
+    let mut peer = LinkMessage::default();
     peer.attributes = vec![
         LinkAttribute::IfName(pair.pod.to_owned()),
         LinkAttribute::NetNsFd(pair.netns.as_raw_fd()),

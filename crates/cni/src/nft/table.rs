@@ -338,6 +338,11 @@ impl Table {
         channel.run(end(batch))
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_there(&self, channel: &mut Channel) -> Result<bool> {
+        Ok(self.current(channel)?.is_some())
+    }
+
     fn push_delete(&self, batch: &mut Batch) {
         let attributes = Attributes::new().text(TABLE_NAME, &self.name);
         self.push(batch, DELETE_TABLE, "deletion", &attributes);

@@ -1,0 +1,269 @@
+//! The built-in network: pods, the node and the world reach each other, and nothing stays.
+
+use std::collections::BTreeSet;
+
+use crisp_model::Protocol;
+
+use super::lab::{Lab, NODE_V4, NODE_V6, OUTSIDE_V4, OUTSIDE_V6, eventually, open, port};
+use crate::netlink::{Channel, link};
+use crate::nft::Table;
+use crate::{Error, PodNetwork, interface_stats};
+
+fn addresses_on_disk(lab: &Lab) -> usize {
+    let dir = lab.path().join("cache/crisp/crisp0/addresses");
+    std::fs::read_dir(dir).unwrap().count()
+}
+
+fn netfilter() -> Channel {
+    Channel::open(netlink_sys::protocols::NETLINK_NETFILTER).unwrap()
+}
+
+fn ports_in_force(lab: &Lab) -> usize {
+    let table = Table::of("crisp0");
+    lab.inside("node", || table.elements(&mut netfilter()).unwrap().len())
+}
+
+/// Attaches pods and returns their addresses as text.
+fn attach(lab: &Lab, pods: &[&PodNetwork]) -> Vec<Vec<String>> {
+    lab.on_node(|| async {
+        let network = open(lab.builtin());
+        let mut all = Vec::new();
+        for pod in pods {
+            let attachment = network.attach(pod).await.unwrap();
+            assert_eq!(network.cached(&pod.pod_id).await, Some(attachment.clone()));
+            network.check(&pod.pod_id).await.unwrap();
+            all.push(attachment.ips.iter().map(ToString::to_string).collect());
+        }
+        all
+    })
+}
+
+#[test]
+fn privileged_pods_node_and_world_reach_each_other() {
+    let lab = Lab::new();
+    let (a, b) = (lab.pod("a"), lab.pod("b"));
+    let ips = attach(&lab, &[&a, &b]);
+    lab.serve("b", 80);
+    lab.serve("outside", 81);
+    for family in [0, 1] {
+        let server = (ips[1][family].as_str(), 80);
+        assert_eq!(lab.tcp("a", server).as_ref(), Ok(&ips[0][family]));
+        assert_eq!(lab.udp("a", server).as_ref(), Ok(&ips[0][family]));
+        lab.tcp("node", server).unwrap();
+    }
+    assert_eq!(
+        lab.tcp("a", (OUTSIDE_V4, 81)).as_deref(),
+        Ok(NODE_V4),
+        "masqueraded"
+    );
+    assert_eq!(
+        lab.udp("a", (OUTSIDE_V6, 81)).as_deref(),
+        Ok(NODE_V6),
+        "masqueraded"
+    );
+    let stats = lab.on_node(|| async { interface_stats(&a.netns).await.unwrap() });
+    assert_eq!(stats.len(), 1);
+    assert!(stats[0].name == "eth0" && stats[0].rx_bytes > 0 && stats[0].tx_packets > 0);
+}
+
+#[test]
+fn privileged_nothing_stays_after_the_last_pod() {
+    let lab = Lab::new();
+    let mut pod = lab.pod("a");
+    pod.port_mappings = vec![port(Protocol::Tcp, 8080, 80)];
+    attach(&lab, &[&pod]);
+    assert_eq!((addresses_on_disk(&lab), ports_in_force(&lab)), (2, 2));
+    lab.on_node(|| async {
+        let network = open(lab.builtin());
+        network.detach(&pod).await.unwrap();
+        network.detach(&pod).await.unwrap();
+        assert_eq!(network.cached(&pod.pod_id).await, None);
+        lab.unpin("a");
+        network.retire().await.unwrap();
+    });
+    assert_eq!((addresses_on_disk(&lab), ports_in_force(&lab)), (0, 0));
+    eventually("links gone", || lab.links("node") == ["world0"]);
+    let table = lab.inside("node", || {
+        Table::of("crisp0").is_there(&mut netfilter()).unwrap()
+    });
+    assert!(!table);
+}
+
+#[test]
+fn privileged_host_ports_lead_to_the_pod() {
+    let lab = Lab::new();
+    let (mut server, client) = (lab.pod("server"), lab.pod("client"));
+    server.port_mappings = vec![
+        port(Protocol::Tcp, 8080, 80),
+        port(Protocol::Udp, 8080, 80),
+        port(Protocol::Sctp, 8080, 80),
+    ];
+    let ips = attach(&lab, &[&server, &client]);
+    assert_eq!(ports_in_force(&lab), 6);
+    lab.serve("server", 80);
+    for (host, seen) in [(NODE_V4, OUTSIDE_V4), (NODE_V6, OUTSIDE_V6)] {
+        assert_eq!(lab.tcp("outside", (host, 8080)).as_deref(), Ok(seen));
+        assert_eq!(lab.udp("outside", (host, 8080)).as_deref(), Ok(seen));
+        lab.tcp("node", (host, 8080)).unwrap();
+        lab.tcp("client", (host, 8080)).unwrap();
+        lab.udp("client", (host, 8080)).unwrap();
+        lab.tcp("server", (host, 8080))
+            .expect("a pod reaches itself");
+    }
+    lab.tcp("node", ("127.0.0.1", 8080)).unwrap();
+    lab.udp("node", ("127.0.0.1", 8080)).unwrap();
+    let direct = (ips[0][0].as_str(), 80);
+    assert_eq!(
+        lab.tcp("client", direct).as_ref(),
+        Ok(&ips[1][0]),
+        "not masqueraded"
+    );
+    lab.on_node(|| async { open(lab.builtin()).detach(&server).await.unwrap() });
+    lab.tcp("outside", (NODE_V4, 8080)).unwrap_err();
+    assert_eq!(ports_in_force(&lab), 0);
+}
+
+#[test]
+fn privileged_host_ports_keep_to_their_address() {
+    let lab = Lab::new();
+    let mut pod = lab.pod("a");
+    let mut mapping = port(Protocol::Tcp, 8080, 80);
+    mapping.host_ip = Some("127.0.0.1".parse().unwrap());
+    pod.port_mappings = vec![mapping];
+    attach(&lab, &[&pod]);
+    lab.serve("a", 80);
+    lab.tcp("node", ("127.0.0.1", 8080)).unwrap();
+    lab.tcp("outside", (NODE_V4, 8080)).unwrap_err();
+    lab.tcp("node", (NODE_V4, 8080)).unwrap_err();
+}
+
+#[test]
+fn privileged_pods_do_not_reach_the_nodes_loopback() {
+    let lab = Lab::new();
+    let pod = lab.pod("a");
+    attach(&lab, &[&pod]);
+    lab.serve("node", 82);
+    lab.tcp("node", ("127.0.0.1", 82)).unwrap();
+    lab.inside("a", || {
+        // A pod that is privileged enough sends packets for 127.0.0.1 over its veth.
+        for (path, value) in [("all/route_localnet", "1"), ("eth0/route_localnet", "1")] {
+            crate::builtin::set_sysctl(&format!("ipv4/conf/{path}"), value).unwrap();
+        }
+        let mut channel = link::open().unwrap();
+        let mut batch = crate::netlink::Batch::default();
+        link::push_loopback_down(&mut batch);
+        channel.run(batch).unwrap();
+    });
+    lab.tcp("a", ("127.0.0.1", 82)).unwrap_err();
+}
+
+#[test]
+fn privileged_a_taken_host_port_is_named_with_its_owner() {
+    let lab = Lab::new();
+    let (mut a, mut b) = (lab.pod("a"), lab.pod("b"));
+    a.port_mappings = vec![port(Protocol::Tcp, 8080, 80)];
+    b.port_mappings = vec![port(Protocol::Tcp, 8081, 80), port(Protocol::Tcp, 8080, 81)];
+    attach(&lab, &[&a]);
+    let error = lab.on_node(|| async { open(lab.builtin()).attach(&b).await.unwrap_err() });
+    assert!(matches!(error, Error::PortInUse { .. }), "{error}");
+    let text = error.to_string();
+    assert!(
+        text.contains("8080/tcp") && text.contains(a.pod_id.as_str()),
+        "{text}"
+    );
+    assert_eq!(ports_in_force(&lab), 2, "nothing of the loser");
+    lab.unpin("b");
+    eventually("addresses freed", || addresses_on_disk(&lab) == 2);
+}
+
+#[test]
+fn privileged_what_others_remove_is_made_again() {
+    let lab = Lab::new();
+    let (mut a, b) = (lab.pod("a"), lab.pod("b"));
+    a.port_mappings = vec![port(Protocol::Tcp, 8080, 80)];
+    attach(&lab, &[&a]);
+    lab.serve("a", 80);
+    lab.inside("node", || {
+        Table::of("crisp0").remove(&mut netfilter()).unwrap()
+    });
+    lab.tcp("outside", (NODE_V4, 8080)).unwrap_err();
+    attach(&lab, &[&b]);
+    lab.tcp("outside", (NODE_V4, 8080)).unwrap();
+}
+
+#[test]
+fn privileged_collection_spares_the_living_alone() {
+    let lab = Lab::new();
+    let (mut dead, mut live) = (lab.pod("dead"), lab.pod("live"));
+    dead.port_mappings = vec![port(Protocol::Tcp, 8080, 80)];
+    live.port_mappings = vec![port(Protocol::Tcp, 8081, 80)];
+    let ips = attach(&lab, &[&dead, &live]);
+    lab.serve("live", 80);
+    // As if the records of the dead pod had been lost: only its kernel objects and addresses stay.
+    let record = lab
+        .path()
+        .join(format!("cache/results/{}.json", dead.pod_id));
+    std::fs::remove_file(record).unwrap();
+    lab.on_node(|| async {
+        let network = open(lab.builtin());
+        network
+            .collect(&BTreeSet::from([live.pod_id.clone()]))
+            .await
+            .unwrap();
+    });
+    assert_eq!((addresses_on_disk(&lab), ports_in_force(&lab)), (2, 2));
+    assert_eq!(lab.links("node").len(), 3, "world0, bridge, one pod");
+    lab.tcp("node", (ips[1][0].as_str(), 80)).unwrap();
+    lab.tcp("outside", (NODE_V4, 8081)).unwrap();
+}
+
+#[test]
+fn privileged_a_pod_that_comes_back_keeps_its_address() {
+    let lab = Lab::new();
+    let pod = lab.pod("a");
+    let first = attach(&lab, &[&pod]);
+    let second = lab.on_node(|| async {
+        let network = open(lab.builtin());
+        network.detach(&pod).await.unwrap();
+        lab.unpin("a");
+        lab.pin("a");
+        network.attach(&pod).await.unwrap().ips
+    });
+    let second: Vec<String> = second.iter().map(ToString::to_string).collect();
+    assert_eq!(first[0], second);
+}
+
+#[test]
+fn privileged_many_pods_at_once_get_an_address_each() {
+    let lab = Lab::new();
+    let pods: Vec<PodNetwork> = (0..12).map(|n| lab.pod(&format!("p{n}"))).collect();
+    let ips = lab.on_node(|| async {
+        let network = open(lab.builtin());
+        let tasks: Vec<_> = pods
+            .iter()
+            .map(|pod| {
+                let (network, pod) = (network.clone(), pod.clone());
+                tokio::spawn(async move { network.attach(&pod).await.unwrap().ips })
+            })
+            .collect();
+        let mut ips = BTreeSet::new();
+        for task in tasks {
+            ips.extend(task.await.unwrap());
+        }
+        ips
+    });
+    assert_eq!(ips.len(), 24);
+}
+
+#[test]
+fn privileged_another_daemons_bridge_is_refused() {
+    let lab = Lab::new();
+    let (a, b) = (lab.pod("a"), lab.pod("b"));
+    attach(&lab, &[&a]);
+    let error = lab.on_node(|| async {
+        let mut config = lab.builtin();
+        config.cache_dir = lab.path().join("other");
+        open(config).attach(&b).await.unwrap_err()
+    });
+    assert!(error.to_string().contains("cache/crisp/crisp0"), "{error}");
+}

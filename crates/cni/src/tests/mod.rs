@@ -1,0 +1,5 @@
+//! The network tried for real: namespaces that stand for a node, its pods and the world outside.
+
+mod builtin_network;
+mod lab;
+mod plugin_programs;

@@ -1,0 +1,251 @@
+//! Chains of programs: Debian's reference plugins, and small scripts that misbehave.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::lab::{Lab, eventually, open};
+use crate::{Error, Network};
+
+const REFERENCE: &str = "/usr/lib/cni";
+
+fn put(lab: &Lab, name: &str, text: &str) -> PathBuf {
+    let path = lab.path().join(name);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    crisp_sys::file::write_atomic(&path, text.as_bytes(), 0o644).unwrap();
+    path
+}
+
+/// A plugin that appends what it is told to a log, then runs a script.
+fn script(lab: &Lab, name: &str, body: &str) {
+    let log = lab.path().join("log").display().to_string();
+    let text = format!(
+        "#!/bin/sh\nconf=$(cat)\necho \"{name} $CNI_COMMAND ns=$CNI_NETNS $CNI_ARGS $conf\" >> {log}\n{body}\n"
+    );
+    let path = put(lab, &format!("bin/{name}"), &text);
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+}
+
+fn log(lab: &Lab) -> String {
+    std::fs::read_to_string(lab.path().join("log")).unwrap_or_default()
+}
+
+fn list(lab: &Lab, version: &str, plugins: &str) {
+    let text = format!(r#"{{"cniVersion": "{version}", "name": "net", "plugins": [{plugins}]}}"#);
+    put(lab, "net.d/10-net.conflist", &text);
+}
+
+fn wait_ready(network: &Network) {
+    eventually("network ready", || network.status().ready);
+}
+
+const RESULT: &str = r#"if [ $CNI_COMMAND = ADD ]; then
+echo '{"cniVersion": "1.0.0", "interfaces": [{"name": "eth0", "sandbox": "x"}], "ips": [{"address": "10.1.0.5/24", "interface": 0}]}'
+fi"#;
+
+#[test]
+fn privileged_reference_plugins_make_a_network() {
+    if !PathBuf::from(REFERENCE).join("bridge").exists() {
+        return;
+    }
+    let lab = Lab::new();
+    let ipam = format!(
+        r#"{{"type": "host-local", "dataDir": "{}/ipam", "ranges": [[{{"subnet": "10.77.0.0/24"}}]], "routes": [{{"dst": "0.0.0.0/0"}}]}}"#,
+        lab.path().display()
+    );
+    let plugins = format!(
+        r#"{{"type": "bridge", "bridge": "br0", "isGateway": true, "ipam": {ipam}}},
+           {{"type": "crisp", "bridge": "crisp9", "subnets": ["10.99.0.0/24"], "capabilities": {{"portMappings": true}}}},
+           {{"type": "bandwidth", "capabilities": {{"bandwidth": true}}}},
+           {{"type": "tuning", "sysctl": {{"net.ipv4.ip_local_port_range": "2000 3000"}}}}"#
+    );
+    list(&lab, "1.0.0", &plugins);
+    let (mut a, b) = (lab.pod("a"), lab.pod("b"));
+    a.port_mappings = vec![super::lab::port(crisp_model::Protocol::Tcp, 8080, 80)];
+    a.annotations
+        .insert("kubernetes.io/egress-bandwidth".into(), "100M".into());
+    lab.on_node(|| async {
+        let network = open(lab.conf());
+        wait_ready(&network);
+        let first = network.attach(&a).await.unwrap();
+        network.check(&a.pod_id).await.unwrap();
+        network.attach(&b).await.unwrap();
+        lab.serve("a", 80);
+        let address = first.ips[0].to_string();
+        assert!(
+            lab.tcp("b", (&address, 80))
+                .unwrap()
+                .starts_with("10.77.0.")
+        );
+        lab.tcp("outside", (super::lab::NODE_V4, 8080)).unwrap();
+        // The configuration may be gone, and the namespace too.
+        std::fs::remove_dir_all(lab.path().join("net.d")).unwrap();
+        lab.unpin("b");
+        network.detach(&a).await.unwrap();
+        network.detach(&b).await.unwrap();
+        lab.tcp("outside", (super::lab::NODE_V4, 8080)).unwrap_err();
+    });
+    lab.unpin("a");
+    let held = std::fs::read_dir(lab.path().join("ipam/net")).unwrap();
+    let held: Vec<_> = held.flatten().map(|e| e.file_name()).collect();
+    assert!(
+        !held.iter().any(|n| n.to_string_lossy().starts_with("10.")),
+        "{held:?}"
+    );
+}
+
+#[test]
+fn privileged_a_crisp_plugin_feeds_the_next() {
+    let lab = Lab::new();
+    script(
+        &lab,
+        "last",
+        "if [ $CNI_COMMAND = ADD ]; then echo \"$conf\" | sed 's/.*\"prevResult\"://; s/}$//' | sed 's/}$//' > /dev/null; echo '{\"ip4\": {\"ip\": \"10.1.0.9/24\"}}' | sed 's/{/{\"cniVersion\": \"0.2.0\", /'; fi",
+    );
+    list(&lab, "1.0.0", r#"{"type": "crisp"}, {"type": "last"}"#);
+    let pod = lab.pod("a");
+    lab.on_node(|| async {
+        let network = open(lab.conf());
+        wait_ready(&network);
+        let attachment = network.attach(&pod).await.unwrap();
+        assert_eq!(attachment.ips[0].to_string(), "10.1.0.9");
+        network.detach(&pod).await.unwrap();
+    });
+    let log = log(&lab);
+    assert!(
+        log.contains("prevResult") && log.contains("10.88."),
+        "{log}"
+    );
+    assert!(
+        log.contains("K8S_POD_NAME=a;") && log.contains("K8S_POD_UID=u-1"),
+        "{log}"
+    );
+}
+
+#[test]
+fn privileged_failures_name_plugin_network_and_pod_and_are_undone() {
+    let lab = Lab::new();
+    script(&lab, "good", RESULT);
+    script(
+        &lab,
+        "bad",
+        "echo noise >&2; if [ $CNI_COMMAND = ADD ]; then echo '{\"code\": 11, \"msg\": \"no luck\", \"details\": \"at all\"}'; exit 1; fi",
+    );
+    list(&lab, "1.0.0", r#"{"type": "good"}, {"type": "bad"}"#);
+    let pod = lab.pod("a");
+    lab.on_node(|| async {
+        let network = open(lab.conf());
+        wait_ready(&network);
+        let error = network.attach(&pod).await.unwrap_err();
+        assert!(matches!(error, Error::Plugin { code: 11, .. }), "{error:?}");
+        let text = error.to_string();
+        for word in [
+            "bad",
+            "\"net\"",
+            "ADD",
+            "default/a",
+            "no luck: at all",
+            "noise",
+        ] {
+            assert!(text.contains(word), "{word} in {text}");
+        }
+        assert_eq!(network.cached(&pod.pod_id).await, None);
+    });
+    let verbs: Vec<String> = log(&lab)
+        .lines()
+        .map(|l| l.split(' ').take(2).collect::<Vec<_>>().join(" "))
+        .collect();
+    assert_eq!(verbs, ["good ADD", "bad ADD", "bad DEL", "good DEL"]);
+}
+
+#[test]
+fn privileged_a_hung_plugin_is_killed_and_named() {
+    let lab = Lab::new();
+    script(&lab, "slow", "if [ $CNI_COMMAND = ADD ]; then sleep 60; fi");
+    list(&lab, "1.0.0", r#"{"type": "slow"}"#);
+    let pod = lab.pod("a");
+    let mut config = lab.conf();
+    config.timeout = Duration::from_millis(500);
+    let error = lab.on_node(|| async {
+        let network = open(config);
+        wait_ready(&network);
+        network.attach(&pod).await.unwrap_err()
+    });
+    assert!(matches!(error, Error::Hung { .. }), "{error:?}");
+    assert!(error.to_string().contains("slow"), "{error}");
+}
+
+#[test]
+fn privileged_a_failed_del_is_kept_and_tried_again() {
+    let lab = Lab::new();
+    script(
+        &lab,
+        "moody",
+        &format!(
+            "{RESULT}\n[ $CNI_COMMAND != DEL ] || [ -e {}/calm ]",
+            lab.path().display()
+        ),
+    );
+    list(&lab, "1.0.0", r#"{"type": "moody"}"#);
+    let pod = lab.pod("a");
+    lab.on_node(|| async {
+        let network = open(lab.conf());
+        wait_ready(&network);
+        network.attach(&pod).await.unwrap();
+        network.detach(&pod).await.unwrap_err();
+        assert!(network.cached(&pod.pod_id).await.is_some());
+        put(&lab, "calm", "");
+        lab.unpin("a");
+        network.collect(&BTreeSet::new()).await.unwrap();
+        assert_eq!(network.cached(&pod.pod_id).await, None);
+    });
+    assert!(
+        log(&lab).lines().last().unwrap().contains("moody DEL ns= "),
+        "{}",
+        log(&lab)
+    );
+}
+
+#[test]
+fn privileged_readiness_follows_the_directory_and_the_plugins() {
+    let lab = Lab::new();
+    let flag = lab.path().join("up");
+    let body = format!(
+        "{RESULT}\nif [ $CNI_COMMAND = STATUS ] && [ ! -e {} ]; then echo '{{\"code\": 50, \"msg\": \"still starting\"}}'; exit 1; fi",
+        flag.display()
+    );
+    script(&lab, "p", &body);
+    lab.on_node(|| async {
+        let network = open(lab.conf());
+        let status = network.status();
+        assert!(!status.ready && status.reason == "NetworkPluginNotReady");
+        assert!(
+            status.message.contains("cni config uninitialized"),
+            "{}",
+            status.message
+        );
+        put(&lab, "net.d/05-broken.conf", "{");
+        eventually("broken file told", || {
+            network.status().message.contains("05-broken.conf")
+        });
+        list(&lab, "1.1.0", r#"{"type": "p"}"#);
+        eventually("plugin's word told", || {
+            network.status().message.contains("still starting")
+        });
+        put(&lab, "up", "");
+        wait_ready(&network);
+        network.collect(&BTreeSet::new()).await.unwrap();
+        std::fs::remove_file(lab.path().join("net.d/10-net.conflist")).unwrap();
+        eventually("not ready again", || !network.status().ready);
+        list(&lab, "1.0.0", r#"{"type": "absent"}"#);
+        eventually("missing program told", || {
+            network.status().message.contains("failed to find plugin")
+        });
+    });
+    assert!(
+        log(&lab).contains("cni.dev/valid-attachments"),
+        "{}",
+        log(&lab)
+    );
+}
