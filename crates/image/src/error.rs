@@ -95,3 +95,13 @@ impl From<crisp_snapshotter::Error> for Error {
         Self::Snapshot(Arc::new(error))
     }
 }
+
+/// Names step and file of an I/O error.
+pub(crate) fn io(what: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Io {
+        what,
+        path,
+        source: Arc::new(source),
+    }
+}

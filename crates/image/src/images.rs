@@ -3,12 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crisp_model::{ContainerId, Digest};
+use crisp_model::{ContainerId, Digest, ImageRef};
 use crisp_registry::Credentials;
-use crisp_snapshotter::{Snapshot, Usage};
+use crisp_snapshotter::{Lookup, Snapshot, Usage};
 
-use crate::error::{Ambiguous, Result};
+use crate::error::{Ambiguous, Error, Result};
+use crate::image_config::MAX_CONFIG;
 use crate::info::{FsInfo, ImageInfo};
+use crate::open::open;
+use crate::pull::{PullKey, pull};
+use crate::store::{Store, blocking};
 
 /// Where images live and how they are fetched.
 #[derive(Debug, Clone)]
@@ -25,63 +29,191 @@ pub struct Config {
 
 /// All images of one daemon. Clones share everything.
 #[derive(Debug, Clone)]
-pub struct Images(Arc<()>);
+pub struct Images(Arc<Store>);
 
-#[expect(clippy::unimplemented, reason = "signatures first")]
 impl Images {
-    /// Opens the store and drops what a crash left behind.
+    /// Opens the store and drops what a crash left behind. Blocks.
+    ///
+    /// # Errors
+    /// When the disk or the database fails, another daemon has it open, or the configuration
+    /// cannot work.
     pub fn open(config: Config) -> Result<Self> {
-        unimplemented!("{config:?}")
+        open(config).map(Self)
     }
-    /// Fetches an image and answers its id; joins a pull of the same image in flight.
+
+    /// Fetches an image and answers its id, the digest of its config.
+    ///
+    /// Whoever asks for what is being fetched joins that fetch; a fetch runs to its end when its
+    /// callers leave.
+    ///
+    /// # Errors
+    /// When the reference is none, the registry does not give the image, what it gives is wrong,
+    /// or the disk fails. Nothing is left behind then.
     pub async fn pull(&self, spec: &str, creds: Option<Credentials>) -> Result<Digest> {
-        unimplemented!("{spec} {creds:?}")
+        let image = ImageRef::parse(spec)?;
+        let key = PullKey {
+            image: image.to_string(),
+            credentials: creds.clone(),
+        };
+        let store = Arc::clone(&self.0);
+        self.0.pulls.join(key, || pull(store, image, creds)).await
     }
-    /// Every image, oldest pull first.
+
+    /// Every image, in the order of ids.
     #[must_use]
     pub fn list(&self) -> Vec<ImageInfo> {
-        unimplemented!()
+        self.0.catalog().list()
     }
-    /// The image that a name, digest reference, id or unique id prefix stands for.
+
+    /// The image that a name, digest reference, id or unique beginning of an id stands for.
+    ///
+    /// # Errors
+    /// When the text begins more than one id.
     pub fn find(&self, text: &str) -> std::result::Result<Option<ImageInfo>, Ambiguous> {
-        unimplemented!("{text}")
+        self.0.catalog().find(text)
     }
+
     /// Removes the image that `text` stands for, with all its names; nothing there is success.
+    /// Layers below containers stay until the last of them is released.
+    ///
+    /// # Errors
+    /// When the text is ambiguous, or the disk fails.
     pub async fn remove(&self, text: &str) -> Result<()> {
-        unimplemented!("{text}")
+        let Some(image) = self.find(text)? else {
+            return Ok(());
+        };
+        let store = Arc::clone(&self.0);
+        blocking("remove an image", move || {
+            store.commit(|catalog| catalog.removal(&image.id))?;
+            tracing::info!(id = %image.id, names = ?image.repo_tags, "image removed");
+            store.sweep()
+        })
+        .await
     }
+
     /// The image's config document as the registry sent it.
+    ///
+    /// # Errors
+    /// When the image was removed, or the disk fails.
     pub async fn raw_config(&self, image: &ImageInfo) -> Result<Vec<u8>> {
-        unimplemented!("{image:?}")
+        let store = Arc::clone(&self.0);
+        let id = image.id.clone();
+        let read = move || Ok(store.content.read(&id, MAX_CONFIG)?);
+        blocking("read an image config", read).await
     }
-    /// Makes a container's writable snapshot on the image's layers.
+
+    /// Makes a container's writable snapshot on the image's layers, which then stay until
+    /// [`Images::release`].
+    ///
+    /// # Errors
+    /// When a layer is gone because the image was removed, or the disk fails.
     pub async fn prepare(&self, container: &ContainerId, image: &ImageInfo) -> Result<Snapshot> {
-        unimplemented!("{container} {image:?}")
+        let store = Arc::clone(&self.0);
+        let container = container.clone();
+        let (id, layers) = (image.id.clone(), image.layers.clone());
+        blocking("prepare a snapshot", move || {
+            if !store.lease(&container, &layers)? {
+                return Err(Error::NotFound(id.to_string()));
+            }
+            let prepared = store.snapshotter.prepare(&container, &layers);
+            if prepared.is_err() {
+                // The cause is told; what the lease keeps longer than needed goes with a release.
+                discard(&store, &container);
+            }
+            Ok(prepared?)
+        })
+        .await
     }
-    /// Removes a container's snapshot and the layers that nobody names any more. Idempotent.
+
+    /// Removes a container's snapshot, and the layers that nobody needs any more. Idempotent.
+    ///
+    /// # Errors
+    /// When the disk fails.
     pub async fn release(&self, container: &ContainerId) -> Result<()> {
-        unimplemented!("{container}")
+        let store = Arc::clone(&self.0);
+        let container = container.clone();
+        let work = move || release(&store, &container);
+        blocking("release a snapshot", work).await
     }
-    /// A file of the image, at most `max` bytes, symlinks followed inside the image's root.
+
+    /// A file of the image, symlinks followed inside the image's root; `None` when there is no
+    /// regular file.
+    ///
+    /// # Errors
+    /// When it has more than `max` bytes, a layer is gone, or the disk fails.
     pub async fn lookup(&self, image: &ImageInfo, path: &str, max: u64) -> Result<Option<Vec<u8>>> {
-        unimplemented!("{image:?} {path} {max}")
+        let store = Arc::clone(&self.0);
+        let layers = image.layers.clone();
+        let path = PathBuf::from(path);
+        let look = move || {
+            Ok(match store.snapshotter.lookup(&layers, &path, max)? {
+                Lookup::File(content) => Some(content),
+                Lookup::Absent | Lookup::Dir | Lookup::Other => None,
+            })
+        };
+        blocking("look into an image", look).await
     }
+
     /// What a container wrote.
+    ///
+    /// # Errors
+    /// When it has no snapshot, or the disk fails.
     pub async fn container_usage(&self, container: &ContainerId) -> Result<Usage> {
-        unimplemented!("{container}")
+        let store = Arc::clone(&self.0);
+        let container = container.clone();
+        let measure = move || Ok(store.snapshotter.usage(&container)?);
+        blocking("measure a snapshot", measure).await
     }
+
     /// The disk of images and snapshots.
     #[must_use]
     pub fn fs_info(&self) -> FsInfo {
-        unimplemented!()
+        let (used_bytes, inodes) = self.0.usage();
+        FsInfo {
+            mountpoint: self.0.root.clone(),
+            used_bytes,
+            inodes,
+        }
     }
-    /// Containers that have a snapshot, for recovery.
+
+    /// Containers that have a snapshot or a lease, for recovery: release those that are not known.
     #[must_use]
     pub fn snapshots(&self) -> Vec<ContainerId> {
-        unimplemented!()
+        let mut containers: Vec<ContainerId> = self.0.catalog().leases().cloned().collect();
+        match self.0.snapshotter.containers() {
+            Ok(found) => containers.extend(found),
+            Err(error) => tracing::warn!(%error, "cannot list snapshots"),
+        }
+        containers.sort();
+        containers.dedup();
+        containers
     }
-    /// Copies what the image holds below `path` into the existing host directory `target`.
+
+    /// Copies what the image holds below `path` into the existing host directory `target`: the
+    /// first content of an image's volume. An image without that directory copies nothing.
+    ///
+    /// # Errors
+    /// When a layer is gone, or the disk fails.
     pub async fn volume_content(&self, image: &ImageInfo, path: &str, target: &Path) -> Result<()> {
-        unimplemented!("{image:?} {path} {target:?}")
+        let store = Arc::clone(&self.0);
+        let layers = image.layers.clone();
+        let (path, target) = (PathBuf::from(path), target.to_owned());
+        let copy = move || Ok(store.snapshotter.copy_up_volume(&layers, &path, &target)?);
+        blocking("copy a volume's content", copy).await
+    }
+}
+
+fn release(store: &Store, container: &ContainerId) -> Result<()> {
+    store.snapshotter.remove_container(container)?;
+    store.end_lease(container)?;
+    if store.has_idle_layers() {
+        store.sweep()?;
+    }
+    Ok(())
+}
+
+fn discard(store: &Store, container: &ContainerId) {
+    if let Err(error) = release(store, container) {
+        tracing::warn!(%container, %error, "cannot remove a failed snapshot");
     }
 }

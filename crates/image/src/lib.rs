@@ -5,7 +5,8 @@
 //! ```text
 //! content/      manifests, indexes and configs by digest; layer blobs are never kept
 //! snapshots/    unpacked layers and the writable parts of containers
-//! images.redb   names -> manifests, images, layers: every commit is synced
+//! images.redb   names, images, layers: every commit is synced
+//! leases/       a file per container: the layers that its snapshot stands on
 //! ```
 //!
 //! Laws of this room: nothing is named before everything it needs is there and verified; whoever
@@ -15,9 +16,20 @@
 
 #![forbid(unsafe_code)]
 
+mod catalog;
+mod database;
 mod error;
+mod flight;
+mod image_config;
 mod images;
 mod info;
+mod layer;
+mod manifest;
+mod open;
+mod platform;
+mod pull;
+mod record;
+mod store;
 
 pub use crisp_registry::Credentials;
 pub use crisp_snapshotter::{Snapshot, Usage};

@@ -1,4 +1,5 @@
 //! The client against a registry that behaves, misbehaves, and breaks off.
+#![allow(clippy::unwrap_used, reason = "a test's panic is its answer")]
 #![allow(
     clippy::disallowed_methods,
     reason = "test fixtures need no atomic write"

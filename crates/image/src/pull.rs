@@ -1,0 +1,316 @@
+//! The pipeline: reference -> index -> manifest -> config -> layers -> names.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use crisp_model::{Digest, ImageRef};
+use crisp_registry::{Credentials, Resolved};
+use futures::future::join_all;
+use tokio::sync::watch;
+
+use crate::catalog::named;
+use crate::error::{Error, Result};
+use crate::image_config::{self, MAX_CONFIG, Parsed};
+use crate::layer::{LayerPlan, LayerSource};
+use crate::manifest::{self, Choice, Descriptor, Manifest};
+use crate::platform::Runnable;
+use crate::record::{Edit, Image, ImageRecord};
+use crate::store::{Claim, Store, blocking};
+
+/// Indexes in indexes: more would be a loop or a joke.
+const MAX_DEPTH: usize = 4;
+
+/// Who asks for what: same reference, same credentials, same answer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct PullKey {
+    pub(crate) image: String,
+    pub(crate) credentials: Option<Credentials>,
+}
+
+/// Pulls an image and gives it the names that the reference stands for.
+pub(crate) async fn pull(
+    store: Arc<Store>,
+    image: ImageRef,
+    credentials: Option<Credentials>,
+) -> Result<Digest> {
+    let begun = Instant::now();
+    let root = store.registry.resolve(&image, credentials.as_ref()).await?;
+    let names = names(&image, &root.digest);
+    // An image may be removed between its fetch and the naming: then it is fetched again.
+    for _ in 0..3 {
+        let fetch = || Fetch::new(&store, &image, credentials.clone()).run(root.clone());
+        let id = store.fetches.join(root.digest.clone(), fetch).await?;
+        let (owned, target, names) = (Arc::clone(&store), id.clone(), names.clone());
+        let naming = move || name(&owned, &target, names);
+        if blocking("name an image", naming).await? {
+            tracing::info!(image = %image, id = %id, elapsed = ?begun.elapsed(), "image pulled");
+            return Ok(id);
+        }
+    }
+    Err(Error::NotFound(image.to_string()))
+}
+
+/// The names under which an image is found later. A tag beside a digest is only a remark.
+fn names(image: &ImageRef, root: &Digest) -> Vec<String> {
+    let mut names = vec![named(image), image.with_digest(root).to_string()];
+    names.dedup();
+    names
+}
+
+/// Names an image that is there; false when it is there no more.
+fn name(store: &Store, id: &Digest, names: Vec<String>) -> Result<bool> {
+    let mut there = false;
+    store.commit(|catalog| {
+        there = catalog.image(id).is_some();
+        let new = names
+            .into_iter()
+            .filter(|name| there && !catalog.is_named(name, id));
+        new.map(|name| Edit::PutName(name, id.clone())).collect()
+    })?;
+    Ok(there)
+}
+
+/// One image on its way in.
+struct Fetch {
+    store: Arc<Store>,
+    image: ImageRef,
+    credentials: Option<Credentials>,
+    runnable: Runnable,
+}
+
+/// A document and its digest.
+type Document = (Digest, Bytes);
+
+impl Fetch {
+    fn new(store: &Arc<Store>, image: &ImageRef, credentials: Option<Credentials>) -> Self {
+        Self {
+            store: Arc::clone(store),
+            image: image.clone(),
+            credentials,
+            runnable: Runnable::here(),
+        }
+    }
+
+    /// Fetches what is missing, and commits the image with its first names.
+    async fn run(self, root: Resolved) -> Result<Digest> {
+        if let Some(id) = self.known(&root.digest) {
+            return Ok(id);
+        }
+        let result = self.fetch(root).await;
+        if result.is_err() {
+            let store = Arc::clone(&self.store);
+            let swept = blocking("sweep after a failed pull", move || store.sweep()).await;
+            if let Err(error) = swept {
+                tracing::warn!(%error, "cannot remove the remains of a failed pull");
+            }
+        }
+        result
+    }
+
+    /// The image of this document if it is here already.
+    fn known(&self, document: &Digest) -> Option<Digest> {
+        self.store.catalog().by_document(document)
+    }
+
+    async fn fetch(&self, root: Resolved) -> Result<Digest> {
+        let root_digest = root.digest.clone();
+        let (manifest, mut documents) = self.descend(root).await?;
+        let manifest_digest = documents.last().map(|(digest, _)| digest.clone());
+        let manifest_digest = manifest_digest.unwrap_or_else(|| root_digest.clone());
+        let id = manifest.config.digest.clone();
+        let config = self.config(&manifest.config).await?;
+        let parsed = self.check(&manifest, &config)?;
+        documents.push((id.clone(), config));
+        let plans = plan(&manifest, &parsed);
+
+        let claim = self.claim(&documents, &plans).await;
+        self.keep(documents.clone()).await?;
+        self.layers(&plans).await?;
+
+        let sizes = manifest.layers.iter().map(|layer| layer.size);
+        let record = ImageRecord {
+            manifest: manifest_digest,
+            documents: documents.into_iter().map(|(digest, _)| digest).collect(),
+            layers: plans.into_iter().map(|plan| plan.chain_id).collect(),
+            size: sizes.fold(manifest.config.size, u64::saturating_add),
+            annotations: manifest.annotations,
+        };
+        let image = Arc::new(Image { record, parsed });
+        let names = names(&self.image, &root_digest);
+        let store = Arc::clone(&self.store);
+        let target = id.clone();
+        blocking("commit an image", move || {
+            commit(&store, &target, image, names)
+        })
+        .await?;
+        self.store.promote_later();
+        drop(claim);
+        Ok(id)
+    }
+
+    /// Follows indexes down to the manifest for this machine.
+    async fn descend(&self, root: Resolved) -> Result<(Manifest, Vec<Document>)> {
+        let mut documents = Vec::new();
+        let (mut digest, mut media_type, mut body) = (root.digest, root.media_type, root.body);
+        for _ in 0..MAX_DEPTH {
+            documents.push((digest.clone(), body.clone()));
+            if !manifest::is_index(&media_type) {
+                let parsed = manifest::parse(&body);
+                let parsed = parsed.map_err(|why| self.invalid(format!("manifest {digest}"), why));
+                return Ok((parsed?, documents));
+            }
+            let choice = manifest::choose(&body, &self.runnable);
+            let entry = match choice.map_err(|why| self.invalid(format!("index {digest}"), why))? {
+                Choice::Best(entry) => entry,
+                Choice::Nothing(offered) => return Err(self.no_platform(offered)),
+            };
+            (media_type, body) = self.document(&entry).await?;
+            digest = entry.digest;
+        }
+        Err(self.invalid("index".to_owned(), format!("more than {MAX_DEPTH} deep")))
+    }
+
+    /// A manifest or index that an index points to.
+    async fn document(&self, entry: &Descriptor) -> Result<(String, Bytes)> {
+        let credentials = self.credentials.as_ref();
+        let found = self
+            .store
+            .registry
+            .manifest(&self.image, &entry.digest, credentials)
+            .await?;
+        let (media_type, body) = &found;
+        self.check_size(entry, body)?;
+        if manifest::is_index(media_type) != manifest::is_index(&entry.media_type) {
+            let why = format!("announced as {}, but it is {media_type}", entry.media_type);
+            return Err(self.invalid(format!("document {}", entry.digest), why));
+        }
+        Ok(found)
+    }
+
+    async fn config(&self, entry: &Descriptor) -> Result<Bytes> {
+        let credentials = self.credentials.as_ref();
+        let registry = &self.store.registry;
+        let found = registry
+            .small_blob(&self.image, &entry.digest, MAX_CONFIG, credentials)
+            .await?;
+        self.check_size(entry, &found)?;
+        Ok(found)
+    }
+
+    fn check_size(&self, entry: &Descriptor, body: &Bytes) -> Result<()> {
+        let (expected, actual) = (entry.size, body.len() as u64);
+        if expected == actual {
+            return Ok(());
+        }
+        let why = format!("{actual} bytes instead of {expected}");
+        Err(self.invalid(format!("document {}", entry.digest), why))
+    }
+
+    /// Parses the config, and checks that it is for this machine and for these layers.
+    fn check(&self, manifest: &Manifest, config: &Bytes) -> Result<Parsed> {
+        let digest = &manifest.config.digest;
+        let invalid = |why| self.invalid(format!("config {digest}"), why);
+        let parsed = image_config::parse(config).map_err(invalid)?;
+        let (layers, diff_ids) = (manifest.layers.len(), parsed.diff_ids.len());
+        if layers != diff_ids {
+            return Err(invalid(format!("{diff_ids} diff_ids for {layers} layers")));
+        }
+        let platform = &parsed.platform;
+        // Some builders leave it out, which other runtimes let pass.
+        let is_told = !platform.os.is_empty() && !platform.architecture.is_empty();
+        if is_told && self.runnable.rank(platform).is_none() {
+            return Err(self.no_platform(vec![platform.to_string()]));
+        }
+        Ok(parsed)
+    }
+
+    async fn claim(&self, documents: &[Document], plans: &[LayerPlan]) -> Claim {
+        let documents = documents.iter().map(|(digest, _)| digest.clone());
+        let layers = plans.iter().map(|plan| plan.chain_id.clone());
+        self.store.claim(documents.chain(layers).collect()).await
+    }
+
+    async fn keep(&self, documents: Vec<Document>) -> Result<()> {
+        let store = Arc::clone(&self.store);
+        let work = move || {
+            for (digest, body) in &documents {
+                store.content.put(digest, body)?;
+            }
+            store.measure();
+            Ok(())
+        };
+        blocking("keep manifests", work).await
+    }
+
+    /// Fetches all layers that are missing. All have ended when this returns, so that nothing is
+    /// still being written when the remains of a failure are swept.
+    async fn layers(&self, plans: &[LayerPlan]) -> Result<()> {
+        let source = LayerSource {
+            store: Arc::clone(&self.store),
+            image: self.image.clone(),
+            credentials: self.credentials.clone(),
+            given_up: watch::Sender::new(false),
+        };
+        let results = join_all(plans.iter().map(|plan| source.ensure(plan))).await;
+        let failures = results.into_iter().filter_map(Result::err);
+        // Those that gave up because of another are not the cause.
+        let cause = failures.min_by_key(|error| matches!(error, Error::Interrupted(_)));
+        cause.map_or(Ok(()), Err)
+    }
+
+    fn no_platform(&self, offered: Vec<String>) -> Error {
+        Error::NoPlatform {
+            image: self.image.to_string(),
+            wanted: self.runnable.name(),
+            offered,
+        }
+    }
+
+    fn invalid(&self, what: String, why: String) -> Error {
+        Error::Invalid {
+            image: self.image.to_string(),
+            what,
+            why,
+        }
+    }
+}
+
+fn plan(manifest: &Manifest, parsed: &Parsed) -> Vec<LayerPlan> {
+    let chain_ids = image_config::chain_ids(&parsed.diff_ids);
+    let parts = manifest.layers.iter().zip(&parsed.diff_ids).zip(chain_ids);
+    let plans = parts.map(|((blob, diff_id), chain_id)| LayerPlan {
+        blob: blob.clone(),
+        diff_id: diff_id.clone(),
+        chain_id,
+    });
+    plans.collect()
+}
+
+/// Writes the image, its layers and its names at once.
+fn commit(store: &Store, id: &Digest, image: Arc<Image>, names: Vec<String>) -> Result<()> {
+    store.commit(|catalog| {
+        let mut image = image;
+        // The same config may be reached by several manifests: the blobs of all are kept.
+        if let Some(known) = catalog.image(id) {
+            let mut both = Image::clone(&image);
+            let earlier: BTreeSet<Digest> = known.record.documents.clone();
+            both.record.documents.extend(earlier);
+            image = Arc::new(both);
+        }
+        let layers = image.record.layers.iter();
+        let layers =
+            layers.filter_map(|layer| Some((layer.clone(), catalog.layer(layer)?.clone())));
+        let mut edits: Vec<Edit> = layers
+            .map(|(id, layer)| Edit::PutLayer(id, layer))
+            .collect();
+        edits.push(Edit::PutImage(id.clone(), image));
+        edits.extend(
+            names
+                .into_iter()
+                .map(|name| Edit::PutName(name, id.clone())),
+        );
+        edits
+    })
+}
