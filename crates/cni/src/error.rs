@@ -116,6 +116,10 @@ impl Error {
         move |source| Self::Io { what, path, source }
     }
 
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "errors and texts are handed over as they come"
+    )]
     pub(crate) fn invalid(what: impl Into<String>, why: impl ToString) -> Self {
         Self::Invalid {
             what: what.into(),

@@ -21,9 +21,11 @@ use crate::{Attachment, Error, InterfaceStats, NetworkStatus, PodNetwork, Result
 pub enum Mode {
     /// A compiled-in conflist with the one plugin `crisp`.
     Builtin {
-        /// Name of the bridge; empty means `crisp0`.
+        /// Name of the bridge; empty, with no subnets either, means the first free of `crisp0`,
+        /// `crisp1`, … with subnets to match.
         bridge: String,
-        /// Pod subnets (`10.88.0.0/16`), a pod gets an address from each; empty means the defaults.
+        /// Pod subnets (`10.88.0.0/16`), a pod gets an address from each; empty means
+        /// those of `crisp0`.
         subnets: Vec<String>,
     },
     /// The first valid file of a directory.
@@ -103,17 +105,17 @@ impl Drop for Turn<'_> {
     }
 }
 
-fn builtin_list(bridge: &str, subnets: &[String]) -> Result<ConfList> {
-    ConfList::inline(&json!({
-        "cniVersion": "1.1.0",
-        "name": "crisp",
-        "plugins": [{
-            "type": builtin::TYPE,
-            "bridge": bridge,
-            "subnets": subnets,
-            "capabilities": {"portMappings": true, "ips": true, "mac": true},
-        }],
-    }))
+/// The compiled-in list. A daemon that says nothing chooses a bridge of its own, so that several
+/// run side by side.
+fn builtin_list(bridge: &str, subnets: &[String], data_root: &Path) -> Result<ConfList> {
+    let mut plugin = if bridge.is_empty() && subnets.is_empty() {
+        builtin::choose(data_root)?
+    } else {
+        json!({"bridge": bridge, "subnets": subnets})
+    };
+    plugin["type"] = json!(builtin::TYPE);
+    plugin["capabilities"] = json!({"portMappings": true, "ips": true, "mac": true});
+    ConfList::inline(&json!({"cniVersion": "1.1.0", "name": "crisp", "plugins": [plugin]}))
 }
 
 async fn blocking<T: Send + 'static>(
@@ -129,17 +131,25 @@ impl Network {
     /// Reads the configuration and starts to watch it. A missing configuration is no error.
     ///
     /// # Errors
-    /// When the cache directory cannot be made or the built-in network's values make no sense.
+    /// When the cache directory cannot be made, the built-in network's values make no sense, or
+    /// there is no bridge for it. What else keeps it from working is told by [`Self::status`].
     pub fn open(config: Config) -> Result<Self> {
         let cache = Cache::open(&config.cache_dir.join("results"))?;
         let data_root = config.cache_dir.join("crisp");
-        let caller = Arc::new(Caller::new(config.bin_dirs, config.timeout, data_root));
+        let caller = Arc::new(Caller::new(
+            config.bin_dirs,
+            config.timeout,
+            data_root.clone(),
+        ));
         let watch = match config.mode {
             Mode::Conf { dir } => Watch::start(&dir, &caller)?,
             Mode::Builtin { bridge, subnets } => {
-                let list = builtin_list(&bridge, &subnets)?;
+                let list = builtin_list(&bridge, &subnets, &data_root)?;
                 caller.status(&list)?;
-                Watch::fixed(list)
+                let crisps = caller.crisps();
+                Watch::fixed(list, move || {
+                    crisps.iter().try_for_each(|crisp| crisp.prepare())
+                })?
             }
         };
         let inner = Inner {

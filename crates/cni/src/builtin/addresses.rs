@@ -30,7 +30,8 @@ pub(crate) fn spread(text: &str) -> u64 {
 impl Addresses {
     /// Opens, or makes, the directory.
     pub(crate) fn open(dir: &Path) -> Result<Self> {
-        fs::create_dir_all(dir).map_err(Error::io("make address directory", dir))?;
+        crisp_sys::file::make_private_dirs(dir)
+            .map_err(Error::io("make address directory", dir))?;
         Ok(Self {
             dir: dir.to_owned(),
         })

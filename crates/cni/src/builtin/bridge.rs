@@ -59,7 +59,8 @@ pub(crate) fn has_ipv6() -> bool {
     Path::new("/proc/sys/net/ipv6").exists()
 }
 
-fn alias(settings: &Settings) -> String {
+/// What the bridge's alias says when it is ours and whole.
+pub(crate) fn alias(settings: &Settings) -> String {
     let subnets: Vec<String> = settings.subnets.iter().map(ToString::to_string).collect();
     format!(
         "crisp {} {}",
@@ -92,40 +93,64 @@ fn set_sysctls(settings: &Settings) -> Result<()> {
         set_sysctl(&format!("ipv6/conf/{bridge}/disable_ipv6"), "0")?;
         // A pod must not be able to make itself the node's router.
         set_sysctl(&format!("ipv6/conf/{bridge}/accept_ra"), "0")?;
+        // Until its link-local address is usable the node cannot ask for a pod's MAC on behalf of
+        // others; duplicate detection would delay that by up to two seconds.
+        set_sysctl(&format!("ipv6/conf/{bridge}/accept_dad"), "0")?;
         set_sysctl("ipv6/conf/all/forwarding", "1")?;
     }
     Ok(())
 }
 
-/// Index of the bridge, made or completed first when it is not as it should be.
-pub(crate) fn ensure(channel: &mut Channel, settings: &Settings) -> Result<u32> {
-    let alias = alias(settings);
-    let found = link::by_name(channel, &settings.bridge)?;
-    if let Some(bridge) = found.as_ref().filter(|b| b.alias == alias && b.is_up) {
-        return Ok(bridge.index);
-    }
-    if let Some(bridge) = &found {
-        if bridge.kind != "bridge" {
-            let why = format!("there is a link of this name and of type {:?}", bridge.kind);
-            return Err(Error::invalid(format!("bridge {}", settings.bridge), why));
-        }
-        check_owner(settings, &bridge.alias)?;
-    }
+fn make(channel: &mut Channel, settings: &Settings) -> Result<()> {
     let mut batch = Batch::default();
-    if found.is_none() {
-        let mac = mac_of(settings.subnets[0].gateway());
-        link::push_bridge(&mut batch, &settings.bridge, mac, settings.mtu);
-    }
-    channel.run(batch)?;
+    let mac = mac_of(settings.subnets[0].gateway());
+    link::push_bridge(&mut batch, &settings.bridge, mac, settings.mtu);
+    channel.run(batch)
+}
+
+fn complete(channel: &mut Channel, settings: &Settings) -> Result<u32> {
     let bridge = link::by_name(channel, &settings.bridge)?
         .ok_or_else(|| Error::invalid(format!("bridge {}", settings.bridge), "vanished"))?;
     set_sysctls(settings)?;
     link::ensure_addresses(channel, &bridge, &settings.subnets)?;
     // The alias comes last: it says that the bridge is whole.
     let mut batch = Batch::default();
-    link::push_alias(&mut batch, &settings.bridge, &alias);
+    link::push_alias(&mut batch, &settings.bridge, &alias(settings));
     channel.run(batch)?;
     Ok(bridge.index)
+}
+
+fn exists_already(error: &Error) -> bool {
+    matches!(error, Error::Kernel { source, .. } if source.raw_os_error() == Some(libc::EEXIST))
+}
+
+/// Makes the bridge; false when there is a link of this name.
+pub(crate) fn claim(channel: &mut Channel, settings: &Settings) -> Result<bool> {
+    match make(channel, settings) {
+        Err(error) if exists_already(&error) => Ok(false),
+        made => made
+            .and_then(|()| complete(channel, settings))
+            .map(|_index| true),
+    }
+}
+
+/// Index of the bridge, made or completed first when it is not as it should be.
+pub(crate) fn ensure(channel: &mut Channel, settings: &Settings) -> Result<u32> {
+    let Some(bridge) = link::by_name(channel, &settings.bridge)? else {
+        match make(channel, settings) {
+            Err(error) if !exists_already(&error) => return Err(error),
+            _ => return complete(channel, settings),
+        }
+    };
+    if bridge.alias == alias(settings) && bridge.is_up {
+        return Ok(bridge.index);
+    }
+    if bridge.kind != "bridge" {
+        let why = format!("there is a link of this name and of type {:?}", bridge.kind);
+        return Err(Error::invalid(format!("bridge {}", settings.bridge), why));
+    }
+    check_owner(settings, &bridge.alias)?;
+    complete(channel, settings)
 }
 
 /// Removes the bridge if it is ours and has no ports.

@@ -11,6 +11,7 @@
 
 mod addresses;
 mod bridge;
+mod choice;
 mod pod_end;
 mod settings;
 mod subnet;
@@ -25,13 +26,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::client::{CniInterface, CniIp, CniResult};
 use crate::netlink::{Batch, Channel, conntrack, link};
-use crate::nft::{Element, Firewall, Table, host_ports};
+use crate::nft::{self, Element, Firewall, Table, host_ports};
 use crate::{Error, Result};
 
 use addresses::{Addresses, spread};
 use bridge::Kernel;
 #[cfg(test)]
 pub(crate) use bridge::set_sysctl;
+pub(crate) use choice::choose;
 pub(crate) use settings::{Request, Settings};
 pub(crate) use subnet::{Subnet, parse_cidr};
 use undertaker::Undertaker;
@@ -99,7 +101,8 @@ impl Crisp {
     pub(crate) fn open(settings: Settings) -> Result<Self> {
         let addresses = Addresses::open(&settings.data_dir.join("addresses"))?;
         let ports = settings.data_dir.join("ports");
-        fs::create_dir_all(&ports).map_err(Error::io("make port record directory", &ports))?;
+        crisp_sys::file::make_private_dirs(&ports)
+            .map_err(Error::io("make port record directory", &ports))?;
         Ok(Self {
             table: Table::of(&settings.bridge),
             kernel: Mutex::new(Kernel::open()?),
@@ -127,7 +130,13 @@ impl Crisp {
         let recorded = || self.recorded_ports();
         self.table
             .ensure(kernel.netfilter()?, &self.firewall(), recorded)?;
+        nft::accept(kernel.netfilter()?, &self.settings.bridge)?;
         Ok(index)
+    }
+
+    /// Makes bridge and firewall before the first pod comes.
+    pub(crate) fn prepare(&self) -> Result<()> {
+        self.ensure(&mut self.kernel()).map(|_index| ())
     }
 
     /// Attaches a pod, or, after another plugin that did, only opens its host ports.
@@ -190,9 +199,7 @@ impl Crisp {
         let attempt = |pair: &link::Pair<'_>, kernel: &mut Kernel| {
             let mut batch = Batch::default();
             link::push_pair(&mut batch, pair);
-            if self.settings.hairpin {
-                link::push_hairpin(&mut batch, pair.host);
-            }
+            link::push_hairpin(&mut batch, pair.host);
             kernel.route.run(batch)
         };
         match attempt(&pair, &mut kernel) {
@@ -278,7 +285,7 @@ impl Crisp {
             .collect();
         let mut kernel = self.kernel();
         let existing = self.table.elements(kernel.netfilter()?)?;
-        crate::nft::check_free(&existing, &wanted)?;
+        nft::check_free(&existing, &wanted)?;
         let record = serde_json::to_vec(&wanted).map_err(|e| Error::invalid("host ports", e))?;
         let path = self.port_record(&owner);
         crisp_sys::file::write_atomic(&path, &record, 0o600)
@@ -385,6 +392,7 @@ impl Crisp {
         }
         let mut kernel = self.kernel();
         self.table.remove(kernel.netfilter()?)?;
+        nft::withdraw(kernel.netfilter()?, &self.settings.bridge)?;
         bridge::remove(&mut kernel.route, &self.settings)
     }
 }

@@ -13,7 +13,7 @@ use crate::client::CniResult;
 use crate::{Error, Result};
 
 pub(crate) const DEFAULT_BRIDGE: &str = "crisp0";
-pub(crate) const DEFAULT_SUBNETS: [&str; 2] = ["10.88.0.0/16", "fd63:7269:7370::/64"];
+const DEFAULT_SUBNETS: [&str; 2] = ["10.88.0.0/16", "fd63:7269:7370::/64"];
 
 /// The configuration as written.
 #[derive(Debug, Deserialize)]
@@ -25,7 +25,6 @@ struct Written {
     subnets: Vec<String>,
     mtu: Option<u32>,
     masquerade: Option<bool>,
-    hairpin: Option<bool>,
     data_dir: Option<PathBuf>,
 }
 
@@ -37,7 +36,6 @@ pub(crate) struct Settings {
     pub subnets: Vec<Subnet>,
     pub mtu: Option<u32>,
     pub masquerade: bool,
-    pub hairpin: bool,
     /// Records of this bridge.
     pub data_dir: PathBuf,
 }
@@ -96,7 +94,6 @@ impl Settings {
             subnets,
             mtu: written.mtu,
             masquerade: written.masquerade.unwrap_or(true),
-            hairpin: written.hairpin.unwrap_or(true),
         })
     }
 }
@@ -254,7 +251,7 @@ mod tests {
         let defaults = parse(json!({"type": "crisp"})).unwrap();
         assert_eq!(defaults.bridge, "crisp0");
         assert_eq!(defaults.data_dir, Path::new("/data/crisp0"));
-        assert!(defaults.masquerade && defaults.hairpin);
+        assert!(defaults.masquerade);
         let own = json!({"bridge": "b1", "subnets": ["10.1.0.0/24"], "dataDir": "/x", "masquerade": false});
         let own = parse(own).unwrap();
         assert_eq!(

@@ -117,6 +117,23 @@ impl Subnet {
                 .eq(self.network())
     }
 
+    /// Whether a network that contains an address shares addresses with this one.
+    pub(crate) fn overlaps(self, address: IpAddr, prefix: u8) -> bool {
+        let wider = Self {
+            base: self.base,
+            prefix: prefix.min(self.prefix),
+        };
+        let masked = |octets: Vec<u8>| -> Vec<u8> {
+            octets
+                .iter()
+                .zip(wider.mask())
+                .map(|(octet, mask)| octet & mask)
+                .collect()
+        };
+        address.is_ipv4() == self.base.is_ipv4()
+            && masked(octets(address)) == masked(octets(self.base))
+    }
+
     /// Whether a pod may have this address.
     pub(crate) fn is_for_pods(self, address: IpAddr) -> bool {
         let host = bits(address) ^ bits(self.base);

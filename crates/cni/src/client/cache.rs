@@ -67,7 +67,8 @@ pub(crate) struct Cache {
 impl Cache {
     /// Opens, or makes, the directory.
     pub(crate) fn open(dir: &Path) -> Result<Self> {
-        fs::create_dir_all(dir).map_err(Error::io("make network cache directory", dir))?;
+        crisp_sys::file::make_private_dirs(dir)
+            .map_err(Error::io("make network cache directory", dir))?;
         Ok(Self {
             dir: dir.to_owned(),
         })

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::conf::{ConfList, Plugin, Version};
+use super::conf::{ConfList, Optional, Plugin, Version};
 use super::exec::{self, Outcome};
 use super::result::CniResult;
 use super::runtime_config::{arguments, declared};
@@ -367,7 +367,7 @@ impl Caller {
 
     /// CHECK of the whole chain, where the configuration allows it.
     pub(crate) fn check(&self, list: &ConfList, target: &Target, result: &CniResult) -> Result<()> {
-        if list.disable_check || list.version() < Version::CHECK {
+        if !list.allows(Optional::Check) {
             return Ok(());
         }
         for plugin in &list.plugins {
@@ -400,7 +400,7 @@ impl Caller {
                         .map_err(|e| named(&call, e))
                         .err(),
                 );
-            } else if list.version() >= Version::STATUS && !list.disable_gc {
+            } else if list.allows(Optional::Gc) {
                 call.conf
                     .insert("cni.dev/valid-attachments".into(), json!(attachments));
                 call.conf

@@ -97,14 +97,21 @@ impl Plugin {
     }
 }
 
+/// A call that a list may switch off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Optional {
+    Check,
+    Gc,
+}
+
 /// A list of plugins that make one network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ConfList {
     pub name: String,
     /// Text of the version, checked when it was loaded.
     version: String,
-    pub disable_check: bool,
-    pub disable_gc: bool,
+    /// Calls that the plugins cannot stand.
+    disabled: Vec<Optional>,
     pub plugins: Vec<Plugin>,
 }
 
@@ -120,6 +127,19 @@ fn flag(list: &Map<String, Value>, name: &str) -> std::result::Result<bool, Stri
         },
         Some(other) => Err(format!("{name} is {other}: true or false is expected")),
     }
+}
+
+fn disabled(list: &Map<String, Value>) -> std::result::Result<Vec<Optional>, String> {
+    let mut disabled = Vec::new();
+    for (name, call) in [
+        ("disableCheck", Optional::Check),
+        ("disableGC", Optional::Gc),
+    ] {
+        if flag(list, name)? {
+            disabled.push(call);
+        }
+    }
+    Ok(disabled)
 }
 
 /// The version of a list: the highest that both sides know.
@@ -179,6 +199,15 @@ impl ConfList {
         Version::parse(&self.version).unwrap_or(Version::OLDEST)
     }
 
+    /// Whether a call is allowed and its version known to the plugins.
+    pub(crate) fn allows(&self, call: Optional) -> bool {
+        let since = match call {
+            Optional::Check => Version::CHECK,
+            Optional::Gc => Version::STATUS,
+        };
+        self.version() >= since && !self.disabled.contains(&call)
+    }
+
     /// Reads a list, or a single plugin as a list of one. `plugins_of` reads the plugins that
     /// lie in files of their own below a directory of the network's name.
     fn parse(
@@ -202,8 +231,7 @@ impl ConfList {
         }
         Ok(Self {
             version: choose_version(list)?.to_string(),
-            disable_check: flag(list, "disableCheck")?,
-            disable_gc: flag(list, "disableGC")?,
+            disabled: disabled(list)?,
             plugins: plugins
                 .iter()
                 .map(parse_plugin)
@@ -287,20 +315,20 @@ pub(crate) fn load_dir(dir: &Path) -> (Option<ConfList>, Vec<Error>) {
 mod tests {
     use super::*;
 
-    fn inline(value: Value) -> Result<ConfList> {
-        ConfList::inline(&value)
+    fn inline(value: &Value) -> Result<ConfList> {
+        ConfList::inline(value)
     }
 
     #[test]
     fn lists_and_single_plugins_are_read() {
         let list = inline(
-            json!({"cniVersion": "1.0.0", "name": "n", "disableCheck": "true",
+            &json!({"cniVersion": "1.0.0", "name": "n", "disableCheck": "true",
             "plugins": [{"type": "bridge", "capabilities": {"ips": true}}, {"type": "portmap"}]}),
         )
         .unwrap();
         assert_eq!(
-            (list.plugins.len(), list.disable_check, list.disable_gc),
-            (2, true, false)
+            (list.plugins.len(), list.disabled.as_slice()),
+            (2, &[Optional::Check][..])
         );
         assert!(list.plugins[0].has_capability("ips") && !list.plugins[1].has_capability("ips"));
         let base = list.plugins[0].base("n", list.version());
@@ -309,7 +337,7 @@ mod tests {
             (&json!("n"), &json!("1.0.0"))
         );
         assert!(!base.contains_key("capabilities"));
-        let single = inline(json!({"name": "n", "type": "ptp"})).unwrap();
+        let single = inline(&json!({"name": "n", "type": "ptp"})).unwrap();
         assert_eq!(single.version(), Version::OLDEST);
         assert_eq!(single.plugins[0].kind(), "ptp");
     }
@@ -347,7 +375,7 @@ mod tests {
             json!({"name": "", "plugins": [{"type": "ptp"}]}),
             json!({"name": "n", "plugins": [{"type": "ptp"}], "disableGC": 3}),
         ] {
-            assert!(inline(bad.clone()).is_err(), "{bad}");
+            assert!(inline(&bad).is_err(), "{bad}");
         }
     }
 

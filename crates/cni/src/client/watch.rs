@@ -5,7 +5,7 @@ use std::io::{self, PipeReader, PipeWriter};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -56,6 +56,28 @@ pub(crate) fn not_ready(why: &str) -> NetworkStatus {
     }
 }
 
+fn status_of(outcome: &Result<()>) -> NetworkStatus {
+    match outcome {
+        Ok(()) => ready(),
+        Err(error) => not_ready(&error.to_string()),
+    }
+}
+
+/// Ends when the network is prepared, or when nobody uses it any more.
+fn keep_trying(state: &Weak<Mutex<State>>, prepare: impl Fn() -> Result<()>) {
+    let mut pause = SHORT;
+    loop {
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(MEDIUM);
+        let Some(state) = state.upgrade() else { return };
+        let told = prepare();
+        lock(&state).status = status_of(&told);
+        if told.is_ok() {
+            return;
+        }
+    }
+}
+
 fn no_conf(dir: &Path, errors: &[Error]) -> NetworkStatus {
     let dir = dir.display();
     let mut why = format!("cni config uninitialized: no CNI configuration file in {dir}");
@@ -76,16 +98,27 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 impl Watch {
-    /// One configuration for good.
-    pub(crate) fn fixed(list: ConfList) -> Self {
-        let state = State {
+    /// One configuration for good. `prepare` makes it ready, and is tried until it succeeds.
+    pub(crate) fn fixed(
+        list: ConfList,
+        prepare: impl Fn() -> Result<()> + Send + 'static,
+    ) -> Result<Self> {
+        let told = prepare();
+        let state = Arc::new(Mutex::new(State {
             list: Some(Arc::new(list)),
-            status: ready(),
-        };
-        Self {
-            state: Arc::new(Mutex::new(state)),
-            _alive: None,
+            status: status_of(&told),
+        }));
+        if told.is_err() {
+            let state = Arc::downgrade(&state);
+            std::thread::Builder::new()
+                .name("crisp-cni-prepare".into())
+                .spawn(move || keep_trying(&state, prepare))
+                .map_err(Error::kernel("start the thread that prepares the network"))?;
         }
+        Ok(Self {
+            state,
+            _alive: None,
+        })
     }
 
     /// The first valid configuration of a directory, watched.
@@ -204,10 +237,7 @@ impl Watcher {
             self.pause = SHORT;
             return;
         };
-        let status = match self.caller.status(&list) {
-            Ok(()) => ready(),
-            Err(error) => not_ready(&error.to_string()),
-        };
+        let status = status_of(&self.caller.status(&list));
         let asks = list.version() >= Version::STATUS;
         self.pause = match (status.ready, asks) {
             (true, false) => Duration::MAX,

@@ -29,6 +29,11 @@ use crate::{InterfaceStats, Result};
 
 const LINK_HEADER: usize = 16;
 const GET_LINK: u16 = 18;
+const GET_ADDRESS: u16 = 22;
+const ADDRESS_HEADER: usize = 8;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const SCOPE_LINK: u8 = 253;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
@@ -106,11 +111,11 @@ pub(crate) fn push_loopback_down(batch: &mut Batch) {
 /// Makes a bridge that keeps its MAC (the kernel's own choice follows its ports and would
 /// invalidate the pods' neighbour entries). Without multicast snooping, which would only delay
 /// IPv6 neighbour discovery on a bridge without a querier.
-pub(crate) fn push_bridge(batch: &mut Batch, name: &str, alias_mac: [u8; 6], mtu: Option<u32>) {
+pub(crate) fn push_bridge(batch: &mut Batch, name: &str, mac: [u8; 6], mtu: Option<u32>) {
     let mut message = up();
     message.attributes = vec![
         LinkAttribute::IfName(name.to_owned()),
-        LinkAttribute::Address(alias_mac.to_vec()),
+        LinkAttribute::Address(mac.to_vec()),
         LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Bridge),
             LinkInfo::Data(InfoData::Bridge(vec![InfoBridge::MulticastSnooping(false)])),
@@ -124,7 +129,6 @@ pub(crate) fn push_bridge(batch: &mut Batch, name: &str, alias_mac: [u8; 6], mtu
         flags,
         &RouteNetlinkMessage::NewLink(message),
     );
-    batch.tolerate(&[libc::EEXIST]);
 }
 
 /// Writes a link's alias, where tools show who owns it.
@@ -154,9 +158,9 @@ pub(crate) fn push_up(batch: &mut Batch, index: u32) {
     );
 }
 
-/// Makes a veth pair in one message: the host end enslaved and up, the peer in the pod (and down:
-/// the kernel cannot bring it up before the pair is whole).
-/// One queue each, or the kernel waits twice for an RCU grace period.
+/// Makes a veth pair in one message: the host end enslaved and up, the peer in the pod. The peer
+/// is down, for the kernel cannot bring it up before the pair is whole. One queue each, or the
+/// kernel waits twice for an RCU grace period.
 pub(crate) fn push_pair(batch: &mut Batch, pair: &Pair<'_>) {
     let queues = || [LinkAttribute::NumTxQueues(1), LinkAttribute::NumRxQueues(1)];
     let mut peer = LinkMessage::default();
@@ -366,6 +370,23 @@ pub(crate) fn statistics(channel: &mut Channel) -> Result<Vec<InterfaceStats>> {
         })
     });
     Ok(stats.collect())
+}
+
+/// All global addresses of the node with the length of their prefixes.
+pub(crate) fn addresses(channel: &mut Channel) -> Result<Vec<(IpAddr, u8)>> {
+    let found = channel
+        .query(GET_ADDRESS, NLM_F_DUMP, &[0; ADDRESS_HEADER])
+        .map_err(|refusal| refusal.into_error("list the node's addresses"))?;
+    let addresses = found.iter().filter_map(|body| {
+        let (header, rest) = body.split_first_chunk::<ADDRESS_HEADER>()?;
+        let octets = find(rest, IFA_LOCAL).or_else(|| find(rest, IFA_ADDRESS))?;
+        let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
+        let address = v4
+            .or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from))
+            .ok()?;
+        (header[3] < SCOPE_LINK).then_some((address, header[1]))
+    });
+    Ok(addresses.collect())
 }
 
 /// A bridge with its gateway addresses, up.

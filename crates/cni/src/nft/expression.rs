@@ -18,6 +18,7 @@ const IFNAME_LEN: usize = 16;
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Verdict<'a> {
     Drop,
+    Accept,
     Jump(&'a str),
 }
 
@@ -170,6 +171,7 @@ impl Rule {
     pub(crate) fn verdict(self, verdict: Verdict<'_>) -> Self {
         let (code, chain): (u32, _) = match verdict {
             Verdict::Drop => (0, None),
+            Verdict::Accept => (1, None),
             Verdict::Jump(chain) => (0xffff_fffd, Some(chain)),
         };
         let mut inner = Attributes::new().be32(1, code);

@@ -5,11 +5,13 @@
 //! family, and each element's comment is the pod's id.
 
 mod expression;
+mod forward;
 mod ports;
 mod table;
 
 use std::net::IpAddr;
 
+pub(crate) use forward::{accept, withdraw};
 pub(crate) use ports::{Element, check_free, host_ports};
 pub(crate) use table::{Firewall, Table};
 

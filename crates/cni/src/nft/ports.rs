@@ -148,7 +148,7 @@ pub(super) fn comment(text: &str) -> Vec<u8> {
     bytes
 }
 
-fn uncomment(bytes: &[u8]) -> String {
+pub(super) fn uncomment(bytes: &[u8]) -> String {
     bytes
         .get(2..)
         .map(crate::netlink::wire::text)

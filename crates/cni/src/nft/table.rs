@@ -19,7 +19,7 @@ use crate::netlink::wire::{Attributes, find, text};
 use crate::netlink::{Batch, Channel, nfnetlink_body};
 use crate::{Error, Result};
 
-const SUBSYSTEM: u16 = 10 << 8;
+pub(super) const SUBSYSTEM: u16 = 10 << 8;
 const NEW_TABLE: u16 = SUBSYSTEM;
 const GET_TABLE: u16 = SUBSYSTEM | 1;
 const DELETE_TABLE: u16 = SUBSYSTEM | 2;
@@ -399,14 +399,14 @@ impl Table {
 }
 
 /// A transaction's first message has no name: its errors are those of the whole.
-fn begin() -> Batch {
+pub(super) fn begin() -> Batch {
     let mut batch = Batch::default();
     let body = nfnetlink_body(0, SUBSYSTEM >> 8, &Attributes::new());
     batch.push("", BATCH_BEGIN, 0, &body);
     batch
 }
 
-fn end(mut batch: Batch) -> Batch {
+pub(super) fn end(mut batch: Batch) -> Batch {
     let body = nfnetlink_body(0, SUBSYSTEM >> 8, &Attributes::new());
     batch.push("", BATCH_END, 0, &body);
     batch

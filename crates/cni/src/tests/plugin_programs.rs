@@ -58,7 +58,7 @@ fn privileged_reference_plugins_make_a_network() {
         r#"{{"type": "bridge", "bridge": "br0", "isGateway": true, "ipam": {ipam}}},
            {{"type": "crisp", "bridge": "crisp9", "subnets": ["10.99.0.0/24"], "capabilities": {{"portMappings": true}}}},
            {{"type": "bandwidth", "capabilities": {{"bandwidth": true}}}},
-           {{"type": "tuning", "sysctl": {{"net.ipv4.ip_local_port_range": "2000 3000"}}}}"#
+           {{"type": "tuning", "sysctl": {{"net.core.somaxconn": "500"}}}}"#
     );
     list(&lab, "1.0.0", &plugins);
     let (mut a, b) = (lab.pod("a"), lab.pod("b"));
