@@ -8,7 +8,7 @@
 //!   and what a pod sends to a pod of the same bridge by a host port: its answer would go
 //!   straight back over the bridge and miss the translation.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE};
 
@@ -127,7 +127,18 @@ fn host_port_rules(family: Family) -> [Rule; 2] {
             .map(family.map, 0, VALUE)
             .destination_nat(family.number, VALUE, VALUE + family.length / 4)
     };
-    let start = || family.rule().meta(Meta::Protocol, 0);
+    let start = || {
+        let rule = family.rule();
+        // What comes back for ::1 from a bridge is dropped by the kernel, which has no
+        // route_localnet for IPv6: better refused than left waiting.
+        let rule = if family.number == V6.number {
+            rule.payload(Base::Network, V6.destination, V6.length, 0)
+                .compare(0, Test::NotEqual, &Ipv6Addr::LOCALHOST.octets())
+        } else {
+            rule
+        };
+        rule.meta(Meta::Protocol, 0)
+    };
     [
         look_up(start().payload(Base::Network, family.destination, family.length, 1)),
         look_up(start().constant(1, &family.any())),

@@ -114,7 +114,8 @@ fn privileged_host_ports_lead_to_the_pod() {
     }
     lab.tcp("node", ("127.0.0.1", 8080)).unwrap();
     lab.udp("node", ("127.0.0.1", 8080)).unwrap();
-    println!("v6 loopback: {:?}", lab.tcp("node", ("::1", 8080)));
+    let refused = lab.tcp("node", ("::1", 8080)).unwrap_err();
+    assert!(refused.contains("refused"), "{refused}");
     let direct = (ips[0][0].as_str(), 80);
     assert_eq!(
         lab.tcp("client", direct).as_ref(),
