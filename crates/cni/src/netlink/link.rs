@@ -94,18 +94,16 @@ pub(crate) fn push_loopback_up(batch: &mut Batch) {
     );
 }
 
-/// Takes loopback down.
+/// Takes 127.0.0.1 from loopback.
 #[cfg(test)]
-pub(crate) fn push_loopback_down(batch: &mut Batch) {
-    let mut message = LinkMessage::default();
+pub(crate) fn push_no_loopback_address(batch: &mut Batch) {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.prefix_len = 8;
     message.header.index = LOOPBACK_INDEX;
-    message.header.change_mask = LinkFlags::Up;
-    push(
-        batch,
-        "take lo down".into(),
-        0,
-        &RouteNetlinkMessage::SetLink(message),
-    );
+    message.attributes = vec![AddressAttribute::Local(Ipv4Addr::LOCALHOST.into())];
+    let message = RouteNetlinkMessage::DelAddress(message);
+    push(batch, "take 127.0.0.1 from lo".into(), 0, &message);
 }
 
 /// Makes a bridge that keeps its MAC (the kernel's own choice follows its ports and would

@@ -155,7 +155,7 @@ fn privileged_pods_do_not_reach_the_nodes_loopback() {
         }
         let mut channel = link::open().unwrap();
         let mut batch = crate::netlink::Batch::default();
-        link::push_loopback_down(&mut batch);
+        link::push_no_loopback_address(&mut batch);
         channel.run(batch).unwrap();
     });
     lab.tcp("a", ("127.0.0.1", 82)).unwrap_err();
