@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
     OpenTreeFlags, UnmountFlags,
@@ -57,7 +57,7 @@ pub fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
 #[derive(Debug)]
 pub struct FsContext {
     fd: OwnedFd,
-    kind: &'static str,
+    kind: String,
 }
 
 impl FsContext {
@@ -65,10 +65,10 @@ impl FsContext {
     ///
     /// # Errors
     /// ENODEV when the kernel has no such file system.
-    pub fn open(kind: &'static str) -> io::Result<Self> {
+    pub fn open(kind: &str) -> io::Result<Self> {
         Ok(Self {
             fd: rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?,
-            kind,
+            kind: kind.to_owned(),
         })
     }
 
@@ -387,10 +387,14 @@ pub fn set_propagation(path: &Path, propagation: Propagation, depth: Depth) -> i
 /// # Errors
 /// Those of fchdir(2), pivot_root(2) and umount2(2).
 pub fn pivot_into(root: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let old = rustix::fs::openat(CWD, "/", flags, Mode::empty())?;
     rustix::process::fchdir(root)?;
     // Stacked on ".", the old root is on top of the new one: no directory is needed for it
     // (pivot_root(2), "pivot_root(".", ".")").
     rustix::process::pivot_root(".", ".")?;
+    // By its own descriptor: "." is still the new root, whose mounts keep their propagation.
+    rustix::process::fchdir(&old)?;
     rustix::mount::mount_change(
         ".",
         MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC,

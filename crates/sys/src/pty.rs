@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 /// A new terminal of the devpts that this process sees: the master, and the slave's path.
@@ -17,6 +17,16 @@ pub fn open() -> io::Result<(OwnedFd, CString)> {
     unlockpt(&master)?;
     let slave = ptsname(&master, Vec::new())?;
     Ok((master, slave))
+}
+
+/// The other end of a master that was opened at `ptmx`, without a walk to its path.
+///
+/// # Errors
+/// When the descriptor is no master.
+pub fn peer(master: impl AsFd) -> io::Result<OwnedFd> {
+    unlockpt(&master)?;
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    Ok(ioctl_tiocgptpeer(master, flags)?)
 }
 
 /// Sets the size of a terminal in characters.
