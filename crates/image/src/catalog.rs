@@ -52,6 +52,11 @@ impl Catalog {
         self.layers.get(id)
     }
 
+    /// The image that a full name stands for.
+    pub(crate) fn target(&self, name: &str) -> Option<Digest> {
+        self.names.get(name).cloned()
+    }
+
     /// Whether `name` stands for `id` already.
     pub(crate) fn is_named(&self, name: &str, id: &Digest) -> bool {
         self.names.get(name) == Some(id)
@@ -149,6 +154,10 @@ impl Catalog {
 
     pub(crate) fn is_leased(&self, layer: &Digest) -> bool {
         self.leases.values().flatten().any(|leased| leased == layer)
+    }
+
+    pub(crate) fn has_lease(&self, container: &ContainerId) -> bool {
+        self.leases.contains_key(container)
     }
 
     pub(crate) fn end_lease(&mut self, container: &ContainerId) {

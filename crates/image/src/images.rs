@@ -112,11 +112,12 @@ impl Images {
         let container = container.clone();
         let (id, layers) = (image.id.clone(), image.layers.clone());
         blocking("prepare a snapshot", move || {
+            let is_new = !store.catalog().has_lease(&container);
             if !store.lease(&container, &layers)? {
                 return Err(Error::NotFound(id.to_string()));
             }
             let prepared = store.snapshotter.prepare(&container, &layers);
-            if prepared.is_err() {
+            if prepared.is_err() && is_new {
                 // The cause is told; what the lease keeps longer than needed goes with a release.
                 discard(&store, &container);
             }

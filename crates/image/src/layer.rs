@@ -21,7 +21,7 @@ use crate::manifest::Descriptor;
 use crate::store::{Store, blocking};
 
 /// Chunks between the network and the disk; a chunk is at most some hundred KiB.
-const QUEUE: usize = 8;
+const QUEUE: usize = 4;
 
 /// A layer that an image needs.
 #[derive(Debug, Clone)]

@@ -36,6 +36,9 @@ pub(crate) async fn pull(
     credentials: Option<Credentials>,
 ) -> Result<Digest> {
     let begun = Instant::now();
+    if let Some(id) = unchanged(&store, &image, credentials.as_ref()).await? {
+        return Ok(id);
+    }
     let root = store.registry.resolve(&image, credentials.as_ref()).await?;
     let names = names(&image, &root.digest);
     // An image may be removed between its fetch and the naming: then it is fetched again.
@@ -50,6 +53,32 @@ pub(crate) async fn pull(
         }
     }
     Err(Error::NotFound(image.to_string()))
+}
+
+/// The image of a tag that is here and that the registry has not moved since. Registries that limit
+/// pulls do not count this question.
+async fn unchanged(
+    store: &Store,
+    image: &ImageRef,
+    credentials: Option<&Credentials>,
+) -> Result<Option<Digest>> {
+    let known = store.catalog().target(&image.to_string());
+    let (Some(id), None) = (known, image.digest()) else {
+        return Ok(None);
+    };
+    let told = match store.registry.digest_of(image, credentials).await {
+        Ok(told) => told,
+        // Not every registry answers this question; all answer the next.
+        Err(crisp_registry::Error::NotFound { .. } | crisp_registry::Error::Protocol { .. }) => {
+            None
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let same = |root: Digest| {
+        let name = image.with_digest(&root).to_string();
+        store.catalog().is_named(&name, &id)
+    };
+    Ok(told.is_some_and(same).then_some(id))
 }
 
 /// The names under which an image is found later. A tag beside a digest is only a remark.

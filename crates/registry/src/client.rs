@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crisp_model::digest::Algorithm;
 use crisp_model::{Digest, ImageRef};
 use http::header::{ACCEPT, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Method};
 use sha2::{Digest as _, Sha256, Sha512};
 
 use crate::MAX_MANIFEST;
@@ -116,6 +116,27 @@ impl Client {
         self.document(&call, path, image.digest()).await
     }
 
+    /// The digest that a tag stands for, if the registry says so without sending the document:
+    /// some count each document that they send.
+    ///
+    /// # Errors
+    /// When no host has it.
+    pub async fn digest_of(
+        &self,
+        image: &ImageRef,
+        credentials: Option<&Credentials>,
+    ) -> Result<Option<Digest>> {
+        let call = Call {
+            image,
+            capability: Capability::Resolve,
+            credentials,
+            reference: image.to_string(),
+        };
+        let tag = image.tag().unwrap_or("latest");
+        let path = format!("{}/manifests/{tag}", image.repository());
+        self.ask(&call, &FetchDigest { path }).await
+    }
+
     /// A manifest or index by its digest.
     ///
     /// # Errors
@@ -179,14 +200,9 @@ impl Client {
         path: String,
         expected: Option<&Digest>,
     ) -> Result<Resolved> {
-        let accept = [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST].join(", ");
-        let mut headers = HeaderMap::new();
-        if let Ok(accept) = HeaderValue::from_str(&accept) {
-            headers.insert(ACCEPT, accept);
-        }
         let fetch = FetchDocument(FetchWhole {
             path,
-            headers,
+            headers: accept_documents(),
             limit: MAX_MANIFEST,
             expected,
         });
@@ -269,7 +285,7 @@ impl Client {
     }
 
     fn ready(&self, endpoint: Endpoint, credentials: Option<&Credentials>) -> Result<Ready> {
-        let http = self.0.clients.get(&endpoint.tls, endpoint.dial_timeout)?;
+        let http = self.0.clients.get(&endpoint)?;
         let host = endpoint.host();
         let mut secret = credentials
             .filter(|credentials| credentials.is_for(&host))
@@ -370,6 +386,30 @@ impl Attempt for FetchDocument<'_> {
             body: whole.body,
         })
     }
+}
+
+/// Asks what a tag's document would be.
+struct FetchDigest {
+    path: String,
+}
+
+impl Attempt for FetchDigest {
+    type Output = Option<Digest>;
+
+    async fn run(&self, asked: &Asked<'_>) -> std::result::Result<Self::Output, Failure> {
+        let headers = accept_documents();
+        let response = asked.request(Method::HEAD, &self.path, &headers).await?;
+        let told = response.headers().get("docker-content-digest");
+        let told = told.and_then(|value| value.to_str().ok());
+        Ok(told.and_then(|text| Digest::parse(text).ok()))
+    }
+}
+
+/// The documents that we understand.
+fn accept_documents() -> HeaderMap {
+    let kinds = [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST].join(", ");
+    let value = HeaderValue::from_str(&kinds);
+    value.map(|value| (ACCEPT, value)).into_iter().collect()
 }
 
 fn digest_of(algorithm: Algorithm, content: &[u8]) -> Digest {

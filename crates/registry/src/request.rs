@@ -51,6 +51,16 @@ pub(crate) enum Origin {
 impl Asked<'_> {
     /// Fetches `path` below the API root, authenticating as far as the secret goes.
     pub(crate) async fn get(&self, path: &str, headers: &HeaderMap) -> Result<Response, Failure> {
+        self.request(Method::GET, path, headers).await
+    }
+
+    /// As [`Asked::get`], with any method.
+    pub(crate) async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &HeaderMap,
+    ) -> Result<Response, Failure> {
         let key = Key {
             base: self.endpoint.base.to_string(),
             repository: self.repository.to_owned(),
@@ -65,7 +75,7 @@ impl Asked<'_> {
         loop {
             let (response, origin) = self
                 .send(Exchange {
-                    method: Method::GET,
+                    method: method.clone(),
                     url: self.endpoint.url(path),
                     headers: headers.clone(),
                     authorization: authorization.clone(),
@@ -406,14 +416,19 @@ fn chain(error: &reqwest::Error) -> (String, bool) {
         if !text.is_empty() && !words.iter().any(|known| known.contains(&text)) {
             words.push(text);
         }
-        let io = error
-            .downcast_ref::<std::io::Error>()
-            .and_then(|e| e.get_ref());
-        tls |= error.is::<rustls::Error>() || io.is_some_and(|inner| inner.is::<rustls::Error>());
+        tls |= is_tls(error);
         cause = error.source();
     }
     if words.is_empty() {
         words.push("the request failed".to_owned());
     }
     (words.join(": "), tls)
+}
+
+/// Whether this is a failure of TLS, which the layers between wrap in I/O errors.
+fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    match error.downcast_ref::<std::io::Error>() {
+        Some(io) => io.get_ref().is_some_and(|inner| is_tls(inner)),
+        None => error.is::<rustls::Error>(),
+    }
 }

@@ -14,6 +14,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::hosts::{Endpoint, is_loopback};
 use crate::hosts_file::read_bounded;
 
 /// Clients kept: more combinations than a node has mirrors would be a configuration in motion.
@@ -36,7 +37,15 @@ struct Material {
     ca: Vec<Vec<u8>>,
     clients: Vec<(Vec<u8>, Vec<u8>)>,
     skip_verify: bool,
+    reach: Reach,
     dial_timeout: Option<Duration>,
+}
+
+/// Whether an endpoint is behind the proxy that the environment names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    Direct,
+    Proxied,
 }
 
 impl TlsFiles {
@@ -63,7 +72,7 @@ impl TlsFiles {
         Ok(files)
     }
 
-    fn read(&self, dial_timeout: Option<Duration>) -> Result<Material> {
+    fn read(&self, reach: Reach, dial_timeout: Option<Duration>) -> Result<Material> {
         let read = |path: &PathBuf| {
             read_bounded(path)?.ok_or_else(|| Error::Io {
                 path: path.display().to_string(),
@@ -78,6 +87,7 @@ impl TlsFiles {
                 .map(|(certificate, key)| Ok((read(certificate)?, read(key)?)))
                 .collect::<Result<_>>()?,
             skip_verify: self.skip_verify,
+            reach,
             dial_timeout,
         })
     }
@@ -104,9 +114,17 @@ impl Clients {
         }
     }
 
-    /// The client for these files as they are now. Reads them: call it where blocking is allowed.
-    pub(crate) fn get(&self, files: &TlsFiles, dial: Option<Duration>) -> Result<reqwest::Client> {
-        let material = files.read(dial)?;
+    /// The client for an endpoint, with its files as they are now. Reads them: call it where
+    /// blocking is allowed.
+    pub(crate) fn get(&self, endpoint: &Endpoint) -> Result<reqwest::Client> {
+        // No proxy elsewhere can reach this machine's loopback.
+        let reach = if is_loopback(&endpoint.base) {
+            Reach::Direct
+        } else {
+            Reach::Proxied
+        };
+        let files = &endpoint.tls;
+        let material = files.read(reach, endpoint.dial_timeout)?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, client)) = known.iter().find(|(m, _)| *m == material) {
             return Ok(client.clone());
@@ -124,7 +142,11 @@ impl Clients {
 
     fn build(&self, material: &Material) -> std::result::Result<reqwest::Client, String> {
         let timeouts = &self.config.timeouts;
-        reqwest::Client::builder()
+        let builder = match material.reach {
+            Reach::Direct => reqwest::Client::builder().no_proxy(),
+            Reach::Proxied => reqwest::Client::builder(),
+        };
+        builder
             .tls_backend_preconfigured(self.tls(material)?)
             .user_agent(&self.config.user_agent)
             .redirect(reqwest::redirect::Policy::none())

@@ -10,6 +10,7 @@ mod blobs;
 mod documents;
 mod mirrors;
 mod server;
+mod tls;
 
 use std::path::Path;
 use std::time::Duration;

@@ -117,7 +117,9 @@ async fn serve(mut stream: TcpStream, handler: Arc<Handler>, log: Arc<Mutex<Vec<
     let end = answer.cut.unwrap_or(answer.body.len());
     // The client may hang up first: that is its right, and part of some tests.
     stream.write_all(head.as_bytes()).await.ok();
-    stream.write_all(&answer.body[..end]).await.ok();
+    if seen.method != "HEAD" {
+        stream.write_all(&answer.body[..end]).await.ok();
+    }
     stream.shutdown().await.ok();
 }
 

@@ -1,0 +1,154 @@
+//! Trust and identity, against Debian's `docker-registry` with certificates that `openssl` makes.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crisp_registry::{Credentials, Error};
+use tokio::net::TcpStream;
+
+use crate::{client_with, hosts, image};
+
+/// The registry as a child process, killed with the test.
+struct Served {
+    child: Child,
+    address: String,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn openssl(dir: &Path, arguments: &str) {
+    let done = Command::new("openssl")
+        .args(arguments.split_ascii_whitespace())
+        .current_dir(dir)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(done.success(), "openssl {arguments}");
+}
+
+/// A root, and a certificate under it for this machine's loopback that serves both sides.
+fn certificates(dir: &Path) {
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+    openssl(
+        dir,
+        &format!("req -x509 {key} -keyout ca.key -out ca.pem -days 2 -subj /CN=root"),
+    );
+    openssl(
+        dir,
+        &format!("req {key} -keyout own.key -out own.csr -subj /CN=own"),
+    );
+    std::fs::write(dir.join("own.ext"), "subjectAltName=IP:127.0.0.1\n").unwrap();
+    openssl(
+        dir,
+        "x509 -req -in own.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out own.pem -days 2 \
+         -extfile own.ext",
+    );
+}
+
+async fn serve(dir: &Path, more: &str) -> Served {
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let address = format!("127.0.0.1:{port}");
+    let at = dir.display();
+    let text = format!(
+        "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {at}/data}}}}\n\
+         http: {{addr: {address}, tls: {{certificate: {at}/own.pem, key: {at}/own.key{more}"
+    );
+    std::fs::write(dir.join("registry.yml"), text).unwrap();
+    let child = Command::new("docker-registry")
+        .arg("serve")
+        .arg(dir.join("registry.yml"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let served = Served { child, address };
+    for _ in 0..500 {
+        if TcpStream::connect(&served.address).await.is_ok() {
+            return served;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    unreachable!("docker-registry does not listen");
+}
+
+/// Asks for an image that is not there: `NotFound` means that all before it went well.
+async fn ask(dir: &Path, served: &Served, lines: &str, who: Option<&Credentials>) -> Error {
+    let server = format!("server = \"https://{}\"\n{lines}", served.address);
+    hosts(dir, "r.example", &server);
+    client_with(dir, None)
+        .resolve(&image("r.example"), who)
+        .await
+        .unwrap_err()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_is_trusted_when_its_root_is() {
+    let dir = tempfile::tempdir().unwrap();
+    certificates(dir.path());
+    let served = serve(dir.path(), "}}\n").await;
+    let error = ask(dir.path(), &served, "", None).await;
+    assert!(matches!(error, Error::Tls { .. }), "{error:?}");
+    for lines in ["ca = \"../../ca.pem\"", "skip_verify = true"] {
+        let error = ask(dir.path(), &served, lines, None).await;
+        assert!(
+            matches!(error, Error::NotFound { .. }),
+            "{lines}: {error:?}"
+        );
+    }
+    for (lines, part) in [
+        ("ca = \"absent.pem\"", "absent.pem"),
+        ("ca = \"hosts.toml\"", ""),
+    ] {
+        let error = ask(dir.path(), &served, lines, None).await;
+        assert!(
+            !matches!(error, Error::NotFound { .. }),
+            "{lines}: {error:?}"
+        );
+        assert!(error.to_string().contains(part), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_shows_its_certificate_and_password() {
+    let dir = tempfile::tempdir().unwrap();
+    certificates(dir.path());
+    // bcrypt of "p".
+    let password = "u:$2b$04$3dK9T3ZaJZBHFmF.NFuZX.4wx1ft1ECfIn6Uom/fXj.dDAXJYukSm\n";
+    std::fs::write(dir.path().join("htpasswd"), password).unwrap();
+    let at = dir.path().display();
+    let more = format!(
+        ", clientcas: [{at}/ca.pem]}}}}\nauth: {{htpasswd: {{realm: r, path: {at}/htpasswd}}}}\n"
+    );
+    let served = serve(dir.path(), &more).await;
+    let trust = "ca = \"../../ca.pem\"\n";
+    let pair = format!("{trust}client = [[\"../../own.pem\", \"../../own.key\"]]\n");
+    let mut who = Credentials {
+        username: "u".to_owned(),
+        password: "p".to_owned(),
+        ..Credentials::default()
+    };
+    let error = ask(dir.path(), &served, trust, Some(&who)).await;
+    assert!(
+        matches!(error, Error::Tls { .. } | Error::Unavailable { .. }),
+        "{error:?}"
+    );
+    let error = ask(dir.path(), &served, &pair, Some(&who)).await;
+    assert!(matches!(error, Error::NotFound { .. }), "{error:?}");
+    who.password = "wrong".to_owned();
+    for who in [None, Some(&who)] {
+        let error = ask(dir.path(), &served, &pair, who).await;
+        assert!(matches!(error, Error::Unauthorized { .. }), "{error:?}");
+    }
+}
