@@ -1,1 +1,50 @@
-//! Starts a container from an OCI runtime spec.
+//! Starts a container from an OCI runtime spec: namespaces, mounts, confinement, exec.
+//!
+//! The library behind `crisp-shim` and `crisp-oci`, both single-threaded: the forked child may run
+//! ordinary Rust. Everything that needs the host is opened by the parent before the fork and
+//! passed as a descriptor; everything inside the container's root is reached by descriptors too.
+
+#![forbid(unsafe_code)]
+
+pub mod cgroups;
+mod child;
+mod confine;
+mod console;
+mod create;
+mod devices;
+mod error;
+mod exec;
+pub mod features;
+pub mod hooks;
+mod mask;
+mod mounts;
+mod namespaces;
+mod options;
+mod path_lookup;
+mod procfs;
+mod rootfs;
+mod sync;
+
+pub use create::{CreateRequest, Created, Gate, Stdio, create, open_gate};
+pub use error::{Error, Result};
+pub use exec::{ExecRequest, Execed, exec, exec_cgroup};
+pub use rootfs::Rootfs;
+
+use crisp_sys::cgroup::Cgroup;
+
+/// Kills whatever is left of a container and removes its cgroup.
+///
+/// # Errors
+/// When processes survive SIGKILL for a second (uninterruptible sleep), or a file cannot be
+/// written.
+pub fn destroy(cgroup: &Cgroup) -> Result<()> {
+    if !cgroup.exists() {
+        return Ok(());
+    }
+    cgroup
+        .kill()
+        .map_err(|source| Error::cgroup("kill", source))?;
+    cgroup
+        .remove()
+        .map_err(|source| Error::cgroup("remove", source))
+}

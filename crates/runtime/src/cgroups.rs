@@ -1,0 +1,317 @@
+//! OCI resource limits to cgroup files, for both versions.
+
+use crisp_sys::cgroup::Cgroup;
+use crisp_sys::device_filter::{self, DeviceRule, DeviceType};
+use oci_spec::runtime::{
+    LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxResources,
+    LinuxThrottleDevice,
+};
+
+use crate::error::{Error, Result};
+
+/// Puts limits in force; what is absent stays as it is. Returns what could not be done to the
+/// letter.
+///
+/// # Errors
+/// When the kernel refuses a value, or lacks a controller that a limit needs.
+pub fn apply(cgroup: &Cgroup, resources: &LinuxResources) -> Result<Vec<String>> {
+    let limits = Limits {
+        cgroup,
+        v2: cgroup.layout().is_v2(),
+    };
+    if let Some(devices) = resources.devices() {
+        let rules: Vec<DeviceRule> = devices.iter().map(rule).collect();
+        device_filter::apply(cgroup, &rules).map_err(|e| Error::cgroup("set the devices of", e))?;
+    }
+    if let Some(memory) = resources.memory() {
+        limits.memory(memory)?;
+    }
+    if let Some(cpu) = resources.cpu() {
+        limits.cpu(cpu)?;
+    }
+    if let Some(pids) = resources.pids() {
+        let limit = if pids.limit() > 0 {
+            pids.limit().to_string()
+        } else {
+            "max".to_owned()
+        };
+        limits.set("pids", "pids.max", &limit)?;
+    }
+    if let Some(io) = resources.block_io() {
+        limits.io(io)?;
+    }
+    for limit in resources.hugepage_limits().as_deref().unwrap_or_default() {
+        let file = if limits.v2 { "max" } else { "limit_in_bytes" };
+        let file = format!("hugetlb.{}.{file}", limit.page_size());
+        limits.set("hugetlb", &file, &limit.limit().to_string())?;
+    }
+    limits.unified(resources)
+}
+
+fn rule(device: &LinuxDeviceCgroup) -> DeviceRule {
+    let number = |value: Option<i64>| value.and_then(|value| u32::try_from(value).ok());
+    DeviceRule {
+        allow: device.allow(),
+        kind: match device.typ() {
+            Some(LinuxDeviceType::C | LinuxDeviceType::U) => DeviceType::Char,
+            Some(LinuxDeviceType::B) => DeviceType::Block,
+            _ => DeviceType::All,
+        },
+        major: number(device.major()),
+        minor: number(device.minor()),
+        access: device.access().clone().unwrap_or_else(|| "rwm".to_owned()),
+    }
+}
+
+/// `-1` is "no limit" in the spec and in version 1, `max` in version 2.
+fn max_or(value: i64) -> String {
+    if value < 0 {
+        "max".to_owned()
+    } else {
+        value.to_string()
+    }
+}
+
+/// CPU shares (2 to 262144) to a version 2 weight (1 to 10000), by the curve on which the defaults
+/// of both, 1024 and 100, meet.
+fn weight_of_shares(shares: u64) -> u64 {
+    if shares == 0 {
+        return 0;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "shares end at 2^18")]
+    let log = (shares.clamp(2, 262_144) as f64).log2();
+    let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "1 to 10000"
+    )]
+    let weight = 10_f64.powf(exponent).ceil() as u64;
+    weight.clamp(1, 10_000)
+}
+
+/// blkio weight (10 to 1000) to io.weight (1 to 10000).
+fn weight_of_blkio(weight: u16) -> u64 {
+    1 + (u64::from(weight).saturating_sub(10)) * 9999 / 990
+}
+
+struct Limits<'a> {
+    cgroup: &'a Cgroup,
+    v2: bool,
+}
+
+impl Limits<'_> {
+    fn set(&self, controller: &str, file: &str, value: &str) -> Result<()> {
+        let written = self.cgroup.write(controller, file, value);
+        written.map_err(|error| Error::cgroup("limit", error))
+    }
+
+    fn memory(&self, memory: &LinuxMemory) -> Result<()> {
+        if self.v2 {
+            self.memory_v2(memory)
+        } else {
+            self.memory_v1(memory)
+        }
+    }
+
+    fn memory_v2(&self, memory: &LinuxMemory) -> Result<()> {
+        let limit = memory.limit().filter(|limit| *limit != 0);
+        if let Some(swap) = memory.swap().filter(|swap| *swap != 0) {
+            // The spec counts memory and swap together, version 2 counts swap alone.
+            let alone = if swap < 0 {
+                -1
+            } else {
+                (swap - limit.unwrap_or(0)).max(0)
+            };
+            match self.set("memory", "memory.swap.max", &max_or(alone)) {
+                Err(_) if alone == 0 && !self.has_file("memory.swap.max") => {}
+                other => other?,
+            }
+        }
+        if let Some(limit) = limit {
+            self.set("memory", "memory.max", &max_or(limit))?;
+        }
+        if let Some(reservation) = memory.reservation().filter(|value| *value != 0) {
+            self.set("memory", "memory.low", &max_or(reservation))?;
+        }
+        Ok(())
+    }
+
+    fn has_file(&self, file: &str) -> bool {
+        self.cgroup.read("memory", file).is_ok()
+    }
+
+    /// The limit with swap may never be below the one without: raising starts with the former,
+    /// lowering with the latter.
+    fn memory_v1(&self, memory: &LinuxMemory) -> Result<()> {
+        let limit = memory.limit().filter(|limit| *limit != 0);
+        let swap = memory.swap().filter(|swap| *swap != 0);
+        let with_swap = "memory.memsw.limit_in_bytes";
+        // A kernel without swap accounting has no such file; without swap nothing is lost.
+        let swap = swap.filter(|_| self.has_file(with_swap));
+        let set_limit = || {
+            limit.map_or(Ok(()), |l| {
+                self.set("memory", "memory.limit_in_bytes", &l.to_string())
+            })
+        };
+        let set_swap = || swap.map_or(Ok(()), |s| self.set("memory", with_swap, &s.to_string()));
+        let present = self.cgroup.read("memory", with_swap).unwrap_or_default();
+        let present = present.trim().parse::<u64>().unwrap_or(u64::MAX);
+        let raise = limit.is_some_and(|l| l < 0 || u64::try_from(l).is_ok_and(|l| l > present));
+        if raise {
+            set_swap()?;
+            set_limit()?;
+        } else {
+            set_limit()?;
+            set_swap()?;
+        }
+        if let Some(reservation) = memory.reservation().filter(|value| *value != 0) {
+            self.set(
+                "memory",
+                "memory.soft_limit_in_bytes",
+                &reservation.to_string(),
+            )?;
+        }
+        if let Some(swappiness) = memory.swappiness() {
+            self.set("memory", "memory.swappiness", &swappiness.to_string())?;
+        }
+        if memory.disable_oom_killer() == Some(true) {
+            self.set("memory", "memory.oom_control", "1")?;
+        }
+        Ok(())
+    }
+
+    fn cpu(&self, cpu: &LinuxCpu) -> Result<()> {
+        let shares = cpu.shares().filter(|shares| *shares != 0);
+        let quota = cpu.quota().filter(|quota| *quota != 0);
+        let period = cpu.period().filter(|period| *period != 0);
+        if self.v2 {
+            if let Some(shares) = shares {
+                self.set("cpu", "cpu.weight", &weight_of_shares(shares).to_string())?;
+            }
+            if quota.is_some() || period.is_some() {
+                let period = period.unwrap_or(100_000);
+                self.set(
+                    "cpu",
+                    "cpu.max",
+                    &format!("{} {period}", max_or(quota.unwrap_or(-1))),
+                )?;
+            }
+        } else {
+            if let Some(shares) = shares {
+                self.set("cpu", "cpu.shares", &shares.to_string())?;
+            }
+            self.quota_v1(quota, period)?;
+        }
+        if let Some(burst) = cpu.burst() {
+            let file = if self.v2 {
+                "cpu.max.burst"
+            } else {
+                "cpu.cfs_burst_us"
+            };
+            self.set("cpu", file, &burst.to_string())?;
+        }
+        if let Some(idle) = cpu.idle() {
+            self.set("cpu", "cpu.idle", &idle.to_string())?;
+        }
+        for (list, file) in [(cpu.cpus(), "cpuset.cpus"), (cpu.mems(), "cpuset.mems")] {
+            if let Some(list) = list.as_deref().filter(|list| !list.is_empty()) {
+                self.set("cpuset", file, list)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The parent's quota bounds the ratio of both: whichever order keeps it valid is taken.
+    fn quota_v1(&self, quota: Option<i64>, period: Option<u64>) -> Result<()> {
+        let set_period = || {
+            period.map_or(Ok(()), |p| {
+                self.set("cpu", "cpu.cfs_period_us", &p.to_string())
+            })
+        };
+        let set_quota = || {
+            quota.map_or(Ok(()), |q| {
+                self.set("cpu", "cpu.cfs_quota_us", &q.to_string())
+            })
+        };
+        if set_period().is_ok() {
+            return set_quota();
+        }
+        set_quota()?;
+        set_period()
+    }
+
+    fn io(&self, io: &LinuxBlockIo) -> Result<()> {
+        if let Some(weight) = io.weight().filter(|weight| *weight != 0) {
+            if self.v2 {
+                self.set(
+                    "io",
+                    "io.weight",
+                    &format!("default {}", weight_of_blkio(weight)),
+                )?;
+            } else {
+                self.set("blkio", "blkio.weight", &weight.to_string())?;
+            }
+        }
+        let throttles = [
+            (io.throttle_read_bps_device(), "read_bps", "rbps"),
+            (io.throttle_write_bps_device(), "write_bps", "wbps"),
+            (io.throttle_read_iops_device(), "read_iops", "riops"),
+            (io.throttle_write_iops_device(), "write_iops", "wiops"),
+        ];
+        for (devices, v1, v2) in throttles {
+            for device in devices.as_deref().unwrap_or_default() {
+                self.throttle(device, v1, v2)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn throttle(&self, device: &LinuxThrottleDevice, v1: &str, v2: &str) -> Result<()> {
+        let (major, minor, rate) = (device.major(), device.minor(), device.rate());
+        if self.v2 {
+            return self.set("io", "io.max", &format!("{major}:{minor} {v2}={rate}"));
+        }
+        let file = format!("blkio.throttle.{v1}_device");
+        self.set("blkio", &file, &format!("{major}:{minor} {rate}"))
+    }
+
+    fn unified(&self, resources: &LinuxResources) -> Result<Vec<String>> {
+        let Some(files) = resources
+            .unified()
+            .as_ref()
+            .filter(|files| !files.is_empty())
+        else {
+            return Ok(Vec::new());
+        };
+        if !self.v2 {
+            return Ok(vec![
+                "resources.unified is ignored: this machine has cgroup v1".to_owned(),
+            ]);
+        }
+        for (file, value) in files {
+            let plain = !file.contains('/') && file.contains('.');
+            let Some((controller, _)) = file.split_once('.').filter(|_| plain) else {
+                return Err(Error::invalid(
+                    "linux.resources.unified",
+                    format!("{file:?}"),
+                ));
+            };
+            self.set(controller, file, value)?;
+        }
+        Ok(Vec::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_keep_their_meaning() {
+        for (shares, weight) in [(0, 0), (2, 1), (1024, 100), (262_144, 10_000)] {
+            assert_eq!(weight_of_shares(shares), weight, "{shares}");
+        }
+        assert_eq!((weight_of_blkio(10), weight_of_blkio(1000)), (1, 10_000));
+    }
+}

@@ -1,0 +1,150 @@
+//! What a process may do: limits, user, capabilities, security modules, system calls.
+
+use crisp_seccomp::Arch;
+use crisp_sys::caps::{self, CapSet};
+use crisp_sys::{credentials, limits, process, seccomp};
+use oci_spec::runtime::{Capabilities, LinuxSeccomp, Process};
+
+use crate::error::{Error, Result, Step};
+use crate::procfs::Procfs;
+
+/// Compiled seccomp filter of a container.
+#[derive(Debug)]
+pub(crate) struct Filter {
+    program: Vec<seccomp::SockFilter>,
+    flags: u32,
+}
+
+impl Filter {
+    /// In the parent, so that a profile that does not compile is told before anything is made.
+    pub(crate) fn compile(profile: Option<&LinuxSeccomp>) -> Result<Option<Self>> {
+        let Some(profile) = profile else {
+            return Ok(None);
+        };
+        let compiled = crisp_seccomp::compile(profile, Arch::native())
+            .map_err(|error| Error::invalid("linux.seccomp", error.to_string()))?;
+        let program = compiled.instructions.iter().map(|i| seccomp::SockFilter {
+            code: i.code,
+            jt: i.jt,
+            jf: i.jf,
+            k: i.k,
+        });
+        Ok(Some(Self {
+            program: program.collect(),
+            flags: compiled.flags,
+        }))
+    }
+
+    pub(crate) fn load(&self) -> Result<()> {
+        seccomp::load(&self.program, self.flags)
+            .step(|| "load the seccomp filter")
+            .map(drop)
+    }
+}
+
+/// Sets resource limits; what may not be raised is clamped, and said.
+pub(crate) fn set_limits(process: &Process) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    for limit in process.rlimits().as_deref().unwrap_or_default() {
+        let name = limit.typ().to_string();
+        let number = limits::number(&name)
+            .ok_or_else(|| Error::invalid("process.rlimits", format!("{name} is unknown")))?;
+        let set = limits::set(number, limit.soft(), limit.hard()).step(|| format!("set {name}"))?;
+        if set == limits::Set::Clamped {
+            warnings.push(format!(
+                "{name} clamped: raising the hard limit needs CAP_SYS_RESOURCE"
+            ));
+        }
+    }
+    Ok(warnings)
+}
+
+/// Capability sets of a process; `None` in the spec means none at all.
+#[derive(Debug, Default)]
+struct Sets {
+    bounding: CapSet,
+    effective: CapSet,
+    permitted: CapSet,
+    inheritable: CapSet,
+    ambient: CapSet,
+}
+
+impl Sets {
+    /// What this process itself lacks cannot be given: it is left out.
+    fn of(process: &Process, held: CapSet) -> Self {
+        let Some(wanted) = process.capabilities() else {
+            return Self::default();
+        };
+        let set = |list: &Option<Capabilities>| {
+            let mut set = CapSet::default();
+            for capability in list.iter().flatten() {
+                let known = set.insert(&capability.to_string());
+                debug_assert!(known, "oci-spec and the kernel's list agree");
+            }
+            set.and(held)
+        };
+        let permitted = set(wanted.permitted());
+        let inheritable = set(wanted.inheritable());
+        Self {
+            bounding: set(wanted.bounding()),
+            effective: set(wanted.effective()).and(permitted),
+            permitted,
+            inheritable,
+            ambient: set(wanted.ambient()).and(permitted).and(inheritable),
+        }
+    }
+}
+
+/// Tells the security modules which label the program gets at exec.
+pub(crate) fn set_labels(process: &Process, procfs: &Procfs) -> Result<()> {
+    if let Some(profile) = process
+        .apparmor_profile()
+        .as_deref()
+        .filter(|p| !p.is_empty())
+    {
+        let value = format!("exec {profile}");
+        procfs
+            .write("thread-self/attr/apparmor/exec", &value)
+            .or_else(|_| procfs.write("thread-self/attr/exec", &value))
+            .step(|| format!("set the AppArmor profile {profile}"))?;
+    }
+    if let Some(label) = process.selinux_label().as_deref().filter(|l| !l.is_empty()) {
+        procfs
+            .write("thread-self/attr/exec", label)
+            .step(|| format!("set the SELinux label {label}"))?;
+    }
+    Ok(())
+}
+
+/// Becomes the user with exactly the capabilities of the spec. The filter is loaded at the last
+/// moment at which it may be: without `no_new_privs` that takes `CAP_SYS_ADMIN`.
+pub(crate) fn drop_privileges(process: &Process, filter: Option<&Filter>) -> Result<()> {
+    let held = caps::permitted().step(|| "read the capabilities")?;
+    let sets = Sets::of(process, held);
+    let no_new_privs = process.no_new_privileges().unwrap_or(false);
+    caps::limit_bounding(sets.bounding).step(|| "limit the capability bounding set")?;
+    if let Some(filter) = filter.filter(|_| !no_new_privs) {
+        filter.load()?;
+    }
+    set_user(process)?;
+    caps::set(sets.effective, sets.permitted, sets.inheritable).step(|| "set the capabilities")?;
+    caps::set_ambient(sets.ambient).step(|| "set the ambient capabilities")?;
+    if no_new_privs {
+        process::set_no_new_privs().step(|| "set no_new_privs")?;
+    }
+    if let Some(filter) = filter.filter(|_| no_new_privs) {
+        filter.load()?;
+    }
+    Ok(())
+}
+
+fn set_user(process: &Process) -> Result<()> {
+    let user = process.user();
+    caps::keep_over_setuid().step(|| "keep the capabilities")?;
+    let groups = user.additional_gids().as_deref().unwrap_or_default();
+    credentials::set_groups(groups).step(|| "set the supplementary groups")?;
+    credentials::set_gid(user.gid()).step(|| format!("set group {}", user.gid()))?;
+    credentials::set_uid(user.uid()).step(|| format!("set user {}", user.uid()))?;
+    process::set_umask(user.umask().unwrap_or(0o022));
+    Ok(())
+}

@@ -1,0 +1,328 @@
+//! Making a container: what the parent does.
+
+use std::fs::OpenOptions;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use crisp_sys::cgroup::Cgroup;
+use crisp_sys::fork::fork_with;
+use crisp_sys::ns::Kind;
+use crisp_sys::pidfd::PidFd;
+use crisp_sys::process;
+use crisp_sys::socket::{Conn, Listener};
+use oci_spec::runtime::{Process, Spec};
+
+use crate::child::{self, Plan};
+use crate::confine::Filter;
+use crate::error::{Error, Result, Step};
+use crate::namespaces::Namespaces;
+use crate::path_lookup::Program;
+use crate::rootfs::Rootfs;
+use crate::sync::{Word, hear, say};
+use crate::{cgroups, devices, hooks, mounts};
+
+/// The standard streams of a process.
+#[derive(Debug)]
+pub enum Stdio {
+    /// Those of the caller.
+    Inherit,
+    /// These; a missing stdin is `/dev/null`.
+    Streams {
+        /// Standard input.
+        stdin: Option<OwnedFd>,
+        /// Standard output.
+        stdout: OwnedFd,
+        /// Standard error.
+        stderr: OwnedFd,
+    },
+    /// A terminal; its master is handed out.
+    Terminal,
+}
+
+/// How a created container is told to start.
+#[derive(Debug)]
+pub enum Gate {
+    /// By [`Created::start`], in the same process.
+    Held,
+    /// By [`open_gate`] from any process that reaches this listener's path.
+    Listening(Listener),
+}
+
+/// A container to be made.
+#[derive(Debug)]
+pub struct CreateRequest<'a> {
+    /// Its id, for hooks.
+    pub id: &'a str,
+    /// Absolute path of the bundle directory.
+    pub bundle: &'a Path,
+    /// What it shall be.
+    pub spec: &'a Spec,
+    /// Its root file system.
+    pub rootfs: Rootfs,
+    /// Its cgroup; made here.
+    pub cgroup: &'a Cgroup,
+    /// Its standard streams.
+    pub stdio: Stdio,
+    /// How it will be started.
+    pub gate: Gate,
+}
+
+/// A container that is set up and waits to be started.
+#[derive(Debug)]
+pub struct Created {
+    /// Host pid of init.
+    pub pid: i32,
+    /// Init.
+    pub pidfd: PidFd,
+    /// Master of its terminal, when it has one.
+    pub console: Option<OwnedFd>,
+    /// What could not be done to the letter.
+    pub warnings: Vec<String>,
+    gate: Option<Conn>,
+}
+
+impl Created {
+    /// Starts the program.
+    ///
+    /// # Errors
+    /// [`Error::Program`] with the cause when it cannot be executed; init is gone then.
+    pub fn start(&mut self) -> Result<()> {
+        let conn = self
+            .gate
+            .take()
+            .ok_or_else(|| Error::setup("start", "it was started before"))?;
+        pass(&conn)
+    }
+}
+
+/// Starts a container that waits behind a listening gate.
+///
+/// # Errors
+/// As [`Created::start`]; and when nobody waits there.
+pub fn open_gate(path: &Path) -> Result<()> {
+    pass(&Conn::connect(path).step(|| "reach the container's init")?)
+}
+
+/// The connection closes when the program has started: it is close-on-exec.
+fn pass(conn: &Conn) -> Result<()> {
+    say(conn, &Word::Start).step(|| "start the container's init")?;
+    match hear(conn)? {
+        None => Ok(()),
+        Some(Word::Failed(error)) => Err(error),
+        Some(other) => Err(Error::setup("start", format!("unexpected {other:?}"))),
+    }
+}
+
+/// Makes a container: its cgroup with limits, and an init that waits for the start.
+///
+/// # Errors
+/// Whatever failed, in the child too; nothing is left then.
+pub fn create(request: CreateRequest<'_>) -> Result<Created> {
+    let cgroup = request.cgroup;
+    let existed = cgroup.exists();
+    if existed && cgroup.is_populated().unwrap_or(true) {
+        let text = format!("{} holds processes already", cgroup.path());
+        return Err(Error::setup("make the cgroup", text));
+    }
+    let created = make(request);
+    if created.is_err() {
+        // The first error is the one to tell; recovery looks at the cgroup again by its name.
+        drop(crate::destroy(cgroup));
+    }
+    created
+}
+
+fn make(request: CreateRequest<'_>) -> Result<Created> {
+    let spec = request.spec;
+    let process = spec
+        .process()
+        .as_ref()
+        .ok_or_else(|| Error::invalid("process", "is missing"))?;
+    check(spec, process)?;
+    let filter = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.seccomp().as_ref());
+    let filter = Filter::compile(filter)?;
+    let program = Program::of(process)?;
+    let namespaces = Namespaces::of(spec)?;
+    request
+        .cgroup
+        .create()
+        .map_err(|error| Error::cgroup("make", error))?;
+    let mut warnings = Vec::new();
+    if let Some(resources) = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.resources().as_ref())
+    {
+        warnings = cgroups::apply(request.cgroup, resources)?;
+    }
+    let (streams, gate) = (streams(request.stdio)?, request.gate);
+    let plan = Plan {
+        spec,
+        process,
+        state: hooks::state(request.id, 0, request.bundle, spec),
+        bundle: request.bundle,
+        rootfs: request.rootfs,
+        namespaces,
+        mounts: mounts::prepare(spec, request.cgroup, request.bundle)?,
+        nodes: devices::prepare(spec)?,
+        null: devices::null_tree()?,
+        filter,
+        program,
+        streams,
+        gate: match gate {
+            Gate::Held => None,
+            Gate::Listening(listener) => Some(listener),
+        },
+    };
+    let held = plan.gate.is_none();
+    let (pid, pidfd, conn) = fork_init(plan, request.cgroup)?;
+    let setting = Setting {
+        spec,
+        process,
+        id: request.id,
+        bundle: request.bundle,
+        pid,
+    };
+    let console = setting
+        .guide(&conn, request.cgroup, &mut warnings)
+        .inspect_err(|_| {
+            drop(pidfd.signal(9));
+            drop(process::wait(pid));
+        })?;
+    Ok(Created {
+        pid,
+        pidfd,
+        console,
+        warnings,
+        gate: held.then_some(conn),
+    })
+}
+
+fn check(spec: &Spec, process: &Process) -> Result<()> {
+    if !process.cwd().is_absolute() {
+        return Err(Error::invalid("process.cwd", "is not an absolute path"));
+    }
+    for mount in spec.mounts().as_deref().unwrap_or_default() {
+        if !mount.destination().is_absolute() {
+            let text = format!("{} is not an absolute path", mount.destination().display());
+            return Err(Error::invalid("mounts.destination", text));
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn streams(stdio: Stdio) -> Result<Option<[OwnedFd; 3]>> {
+    match stdio {
+        Stdio::Inherit | Stdio::Terminal => Ok(None),
+        Stdio::Streams {
+            stdin,
+            stdout,
+            stderr,
+        } => {
+            let stdin = match stdin {
+                Some(stdin) => stdin,
+                None => {
+                    let null = OpenOptions::new().read(true).open("/dev/null");
+                    null.step(|| "open /dev/null")?.into()
+                }
+            };
+            Ok(Some([stdin, stdout, stderr]))
+        }
+    }
+}
+
+fn fork_init(plan: Plan<'_>, cgroup: &Cgroup) -> Result<(i32, PidFd, Conn)> {
+    let (ours, theirs) = Conn::pair().step(|| "make a socket pair")?;
+    let flags = plan.namespaces.clone_flags();
+    let dir = cgroup
+        .open_dir()
+        .map_err(|error| Error::cgroup("open", error))?;
+    let mut plan = Some(plan);
+    let namespaces = plan.as_ref().map(|plan| &plan.namespaces);
+    let fork = |plan: &mut Option<Plan<'_>>| {
+        let taken = plan.take();
+        fork_with(flags, dir.as_ref().map(AsFd::as_fd), || match taken {
+            Some(plan) => child::run(plan, theirs),
+            None => 128,
+        })
+        .step(|| "fork the container's init")
+    };
+    // The PID namespace has to be joined around the fork, and belongs to the plan that moves into
+    // the child: a copy of its descriptor outlives the move.
+    let pid_namespace = namespaces.map(Namespaces::pid_only).transpose()?;
+    let (pid, pidfd) = match pid_namespace {
+        Some(joined) => joined.in_pid_namespace(|| fork(&mut plan))?,
+        None => fork(&mut plan)?,
+    };
+    Ok((pid, pidfd, ours))
+}
+
+/// What the parent knows while the child sets itself up.
+struct Setting<'a> {
+    spec: &'a Spec,
+    process: &'a Process,
+    id: &'a str,
+    bundle: &'a Path,
+    pid: i32,
+}
+
+impl Setting<'_> {
+    /// Puts the child in its cgroup and answers it until it is ready.
+    fn guide(
+        &self,
+        conn: &Conn,
+        cgroup: &Cgroup,
+        warnings: &mut Vec<String>,
+    ) -> Result<Option<OwnedFd>> {
+        place_in_cgroup(self.pid, cgroup)?;
+        if let Some(value) = self.process.oom_score_adj() {
+            let set = process::set_oom_score_adj(self.pid, value)
+                .step(|| format!("set oom_score_adj {value}"))?;
+            if set != value {
+                let why = "lowering it needs CAP_SYS_RESOURCE";
+                warnings.push(format!("oom_score_adj is {set} instead of {value}: {why}"));
+            }
+        }
+        say(conn, &Word::Proceed).step(|| "let the container's init go on")?;
+        let mut console = None;
+        loop {
+            match hear(conn)? {
+                Some(Word::Ready) => return Ok(console),
+                Some(Word::Console(master)) => console = Some(master),
+                Some(Word::Warning(text)) => warnings.push(text),
+                Some(Word::Proceed) => {
+                    let state = hooks::state(self.id, self.pid, self.bundle, self.spec);
+                    hooks::run(hooks::create_runtime(self.spec), &state)?;
+                    say(conn, &Word::Proceed).step(|| "let the container's init go on")?;
+                }
+                Some(Word::Failed(error)) => return Err(error),
+                Some(Word::Start) | None => {
+                    return Err(Error::Vanished("killed, or out of memory".to_owned()));
+                }
+            }
+        }
+    }
+}
+
+/// Born in the unified tree where there is one, it is moved in the version 1 hierarchies.
+pub(crate) fn place_in_cgroup(pid: i32, cgroup: &Cgroup) -> Result<()> {
+    let layout = cgroup.layout();
+    if layout.is_v2() {
+        return Ok(());
+    }
+    let placed = if layout.unified().is_some() {
+        cgroup.attach_v1(pid)
+    } else {
+        cgroup.attach(pid)
+    };
+    placed.map_err(|error| Error::cgroup("enter", error))
+}
+
+/// Whether the container has a PID namespace of its own.
+#[must_use]
+pub fn owns_pid_namespace(spec: &Spec) -> bool {
+    Namespaces::of(spec).is_ok_and(|namespaces| namespaces.is_new(Kind::Pid))
+}

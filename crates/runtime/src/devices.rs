@@ -1,0 +1,170 @@
+//! `/dev`: the default nodes, those of the spec, and the usual links.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use crisp_sys::mount::{self, Depth};
+use crisp_sys::rootfs::{make_dirs_in, make_file_in, proc_path};
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Spec};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid, makedev};
+use rustix::io::Errno;
+
+use crate::error::{Error, Result, Step};
+
+/// A node to be made, and the host's own for kernels and containers that forbid making one.
+#[derive(Debug)]
+pub(crate) struct Node {
+    path: PathBuf,
+    kind: FileType,
+    numbers: (u32, u32),
+    mode: u32,
+    owner: (u32, u32),
+    host: Option<OwnedFd>,
+}
+
+const DEFAULTS: [(&str, u32, u32); 6] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+];
+
+const LINKS: [(&str, &str); 5] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+];
+
+/// Whether the spec gives the container a `/dev` of its own, rather than a bind of some other.
+pub(crate) fn has_own_dev(spec: &Spec) -> bool {
+    let mounts = spec.mounts().as_deref().unwrap_or_default();
+    mounts
+        .iter()
+        .any(|m| m.destination() == Path::new("/dev") && m.typ().as_deref() == Some("tmpfs"))
+}
+
+/// In the parent: lists the nodes and opens the host's.
+pub(crate) fn prepare(spec: &Spec) -> Result<Vec<Node>> {
+    if !has_own_dev(spec) {
+        return Ok(Vec::new());
+    }
+    let listed = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.devices().as_deref());
+    let listed = listed.unwrap_or_default();
+    let mut nodes: Vec<Node> = DEFAULTS
+        .iter()
+        .map(|(name, major, minor)| default_node(name, (*major, *minor)))
+        .filter(|node| listed.iter().all(|device| device.path() != &node.path))
+        .collect();
+    for device in listed {
+        nodes.push(listed_node(device)?);
+    }
+    Ok(nodes)
+}
+
+fn default_node(name: &str, numbers: (u32, u32)) -> Node {
+    let path = Path::new("/dev").join(name);
+    let host = mount::open_tree(&path, Depth::Single).ok();
+    Node {
+        path,
+        kind: FileType::CharacterDevice,
+        numbers,
+        mode: 0o666,
+        owner: (0, 0),
+        host,
+    }
+}
+
+fn listed_node(device: &LinuxDevice) -> Result<Node> {
+    let number = |value: i64| {
+        u32::try_from(value)
+            .map_err(|_| Error::invalid("linux.devices", format!("number {value} of a device")))
+    };
+    let kind = match device.typ() {
+        LinuxDeviceType::C | LinuxDeviceType::U => FileType::CharacterDevice,
+        LinuxDeviceType::B => FileType::BlockDevice,
+        LinuxDeviceType::P => FileType::Fifo,
+        LinuxDeviceType::A => return Err(Error::invalid("linux.devices", "type a")),
+    };
+    Ok(Node {
+        path: device.path().clone(),
+        kind,
+        numbers: (number(device.major())?, number(device.minor())?),
+        mode: device.file_mode().unwrap_or(0o666),
+        owner: (device.uid().unwrap_or(0), device.gid().unwrap_or(0)),
+        host: mount::open_tree(device.path(), Depth::Single).ok(),
+    })
+}
+
+/// In the child: makes the nodes below `root`.
+pub(crate) fn make_nodes(nodes: Vec<Node>, root: BorrowedFd<'_>) -> Result<()> {
+    nodes
+        .into_iter()
+        .try_for_each(|node| make_node(&node, root))
+}
+
+fn make_node(node: &Node, root: BorrowedFd<'_>) -> Result<()> {
+    let step = || format!("make the device {}", node.path.display());
+    let parent = node.path.parent().unwrap_or(Path::new("/"));
+    let name = node
+        .path
+        .file_name()
+        .ok_or_else(|| Error::invalid("linux.devices", "path /"))?;
+    let dir = make_dirs_in(root, parent, 0o755).step(step)?;
+    let device = makedev(node.numbers.0, node.numbers.1);
+    let mode = Mode::from_raw_mode(node.mode);
+    match rustix::fs::mknodat(&dir, name, node.kind, mode, device) {
+        Ok(()) => {}
+        Err(Errno::PERM) => return bind_node(node, root),
+        // A mount or the image put something there first: it stays.
+        Err(Errno::EXIST) => return Ok(()),
+        Err(error) => return Err(Error::setup(step(), error)),
+    }
+    let nofollow = AtFlags::SYMLINK_NOFOLLOW;
+    let (uid, gid) = (Uid::from_raw(node.owner.0), Gid::from_raw(node.owner.1));
+    rustix::fs::chownat(&dir, name, Some(uid), Some(gid), nofollow)
+        .and_then(|()| rustix::fs::chmodat(&dir, name, mode, AtFlags::empty()))
+        .map_err(|error| Error::setup(step(), error))
+}
+
+fn bind_node(node: &Node, root: BorrowedFd<'_>) -> Result<()> {
+    let step = || format!("bind the host's device {}", node.path.display());
+    let tree = node
+        .host
+        .as_ref()
+        .ok_or_else(|| Error::setup(step(), "the host has none"))?;
+    let place = make_file_in(root, &node.path, 0o666).step(step)?;
+    mount::attach(tree.as_fd(), place.as_fd()).step(step)
+}
+
+/// In the child: makes the usual links in `/dev`.
+pub(crate) fn make_links(root: BorrowedFd<'_>) -> Result<()> {
+    let dev = make_dirs_in(root, Path::new("/dev"), 0o755).step(|| "open /dev")?;
+    for (name, target) in LINKS {
+        match rustix::fs::symlinkat(target, &dev, name) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(Error::setup(format!("link /dev/{name}"), error)),
+        }
+    }
+    Ok(())
+}
+
+/// A detached clone of the host's `/dev/null`, for masking: never the container's.
+pub(crate) fn null_tree() -> Result<OwnedFd> {
+    let tree = mount::open_tree(Path::new("/dev/null"), Depth::Single)
+        .step(|| "open the host's /dev/null")?;
+    let stat = rustix::fs::stat(proc_path(&tree)).map_err(|e| Error::setup("stat /dev/null", e))?;
+    if stat.st_rdev != makedev(1, 3) {
+        return Err(Error::setup(
+            "open the host's /dev/null",
+            "it is not the null device",
+        ));
+    }
+    Ok(tree)
+}

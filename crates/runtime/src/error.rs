@@ -1,0 +1,72 @@
+//! What can go wrong while a container is made.
+
+use std::fmt::Display;
+use std::io;
+
+/// Why a container or a process in it could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The spec asks for something that makes no sense.
+    #[error("invalid spec: {field}: {why}")]
+    Invalid {
+        /// Path of the field.
+        field: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The spec asks for something that Crisp does not do.
+    #[error("{0} is not supported")]
+    Unsupported(String),
+    /// A step of the set-up failed.
+    #[error("{step}: {message}")]
+    Setup {
+        /// What was being done, on which object.
+        step: String,
+        /// What the kernel said.
+        message: String,
+    },
+    /// The program could not be started: not found, not executable, bad working directory.
+    #[error("{0}")]
+    Program(String),
+    /// The process that was being set up ended without a word, as if it was killed.
+    #[error("the container's init ended during set-up: {0}")]
+    Vanished(String),
+}
+
+/// Results of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// A failed step.
+    pub(crate) fn setup(step: impl Into<String>, cause: impl Display) -> Self {
+        Self::Setup {
+            step: step.into(),
+            message: cause.to_string(),
+        }
+    }
+
+    /// A failed cgroup operation.
+    pub(crate) fn cgroup(what: &str, source: io::Error) -> Self {
+        Self::setup(format!("{what} the cgroup"), source)
+    }
+
+    /// A spec field that makes no sense.
+    pub(crate) fn invalid(field: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::Invalid {
+            field: field.into(),
+            why: why.into(),
+        }
+    }
+}
+
+/// Names the step that an I/O error happened in.
+pub(crate) trait Step<T> {
+    /// Adds the step; it is only formatted on failure.
+    fn step<S: Into<String>>(self, step: impl FnOnce() -> S) -> Result<T>;
+}
+
+impl<T> Step<T> for io::Result<T> {
+    fn step<S: Into<String>>(self, step: impl FnOnce() -> S) -> Result<T> {
+        self.map_err(|source| Error::setup(step(), source))
+    }
+}

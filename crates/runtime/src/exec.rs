@@ -1,0 +1,258 @@
+//! A further process in a running container.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use crisp_sys::cgroup::Cgroup;
+use crisp_sys::fork::{CloneFlags, fork_with};
+use crisp_sys::ns::{self, Kind};
+use crisp_sys::pidfd::PidFd;
+use crisp_sys::rootfs::open_root;
+use crisp_sys::socket::Conn;
+use crisp_sys::{process, signals};
+use oci_spec::runtime::{Process, Spec};
+
+use crate::child::{console_size, enter_working_dir, place_streams};
+use crate::confine::{self, Filter};
+use crate::console;
+use crate::create::{Stdio, place_in_cgroup, streams};
+use crate::error::{Error, Result, Step};
+use crate::path_lookup::Program;
+use crate::procfs::Procfs;
+use crate::sync::{Word, hear, say};
+
+/// A process to be run in a container.
+#[derive(Debug)]
+pub struct ExecRequest<'a> {
+    /// Host pid of the container's init.
+    pub container_pid: i32,
+    /// The container's spec.
+    pub spec: &'a Spec,
+    /// The process.
+    pub process: &'a Process,
+    /// The container's cgroup.
+    pub cgroup: &'a Cgroup,
+    /// Names the process' own cgroup below the container's.
+    pub exec_id: &'a str,
+    /// Its standard streams.
+    pub stdio: Stdio,
+}
+
+/// A process that was started in a container.
+#[derive(Debug)]
+pub struct Execed {
+    /// Host pid.
+    pub pid: i32,
+    /// The process.
+    pub pidfd: PidFd,
+    /// Master of its terminal, when it has one.
+    pub console: Option<OwnedFd>,
+    /// What could not be done to the letter.
+    pub warnings: Vec<String>,
+}
+
+/// The cgroup of one exec'd process and its descendants, below the container's: killing it kills
+/// exactly them. It exists only in the version 2 tree, with controllers or without.
+#[must_use]
+pub fn exec_cgroup(cgroup: &Cgroup, exec_id: &str) -> Cgroup {
+    cgroup.child(&format!("exec-{exec_id}"))
+}
+
+const KINDS: [Kind; 6] = [
+    Kind::Cgroup,
+    Kind::Ipc,
+    Kind::Uts,
+    Kind::Net,
+    Kind::Pid,
+    Kind::Mount,
+];
+
+/// Runs a process in a container.
+///
+/// # Errors
+/// [`Error::Program`] when it cannot be executed; the container is unharmed.
+pub fn exec(request: ExecRequest<'_>) -> Result<Execed> {
+    let own = exec_cgroup(request.cgroup, request.exec_id);
+    let unified = own.unified_dir();
+    if let Some(dir) = &unified {
+        std::fs::create_dir(dir).step(|| format!("make the cgroup {}", dir.display()))?;
+    }
+    let started = start(request, unified.as_deref());
+    if started.is_err() {
+        if let Some(dir) = &unified {
+            // The process may leave a moment after its end; the container's teardown sweeps.
+            drop(std::fs::remove_dir(dir));
+        }
+    }
+    started
+}
+
+fn start(request: ExecRequest<'_>, unified: Option<&Path>) -> Result<Execed> {
+    let process = request.process;
+    if !process.cwd().is_absolute() {
+        return Err(Error::invalid("process.cwd", "is not an absolute path"));
+    }
+    let filter = request
+        .spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.seccomp().as_ref());
+    let filter = Filter::compile(filter)?;
+    let program = Program::of(process)?;
+    let namespaces = foreign_namespaces(request.container_pid)?;
+    let streams = streams(request.stdio)?;
+    let (ours, theirs) = Conn::pair().step(|| "make a socket pair")?;
+    let dir = unified
+        .map(open_root)
+        .transpose()
+        .map_err(|e| Error::cgroup("open", e))?;
+    let joined = Joined { namespaces };
+    let pid_namespace = joined.pid()?;
+    let fork = || {
+        fork_with(CloneFlags::NONE, dir.as_ref().map(AsFd::as_fd), || {
+            let inside = Inside {
+                process,
+                program,
+                filter,
+                joined,
+                streams,
+            };
+            let error = match inside.set_up(&theirs) {
+                Ok(program) => program.start(),
+                Err(error) => error,
+            };
+            drop(say(&theirs, &Word::Failed(error)));
+            128
+        })
+        .step(|| "fork the process")
+    };
+    let (pid, pidfd) = in_pid_namespace(pid_namespace, fork)?;
+    let mut warnings = Vec::new();
+    match guide(pid, &ours, request.cgroup, process, &mut warnings) {
+        Ok(console) => Ok(Execed {
+            pid,
+            pidfd,
+            console,
+            warnings,
+        }),
+        Err(error) => {
+            drop(pidfd.signal(9));
+            drop(process::wait(pid));
+            Err(error)
+        }
+    }
+}
+
+/// The container's namespaces that are not the caller's own.
+fn foreign_namespaces(pid: i32) -> Result<Vec<(Kind, OwnedFd)>> {
+    let mut found = Vec::new();
+    for kind in KINDS {
+        let theirs = ns::open(pid, kind).step(|| format!("open the {kind:?} namespace"))?;
+        let own = ns::open_own(kind).step(|| format!("open the own {kind:?} namespace"))?;
+        if inode(&theirs)? != inode(&own)? {
+            found.push((kind, theirs));
+        }
+    }
+    Ok(found)
+}
+
+fn inode(fd: &OwnedFd) -> Result<u64> {
+    Ok(rustix::fs::fstat(fd)
+        .map_err(|error| Error::setup("stat a namespace", error))?
+        .st_ino)
+}
+
+fn in_pid_namespace<T>(target: Option<OwnedFd>, fork: impl FnOnce() -> Result<T>) -> Result<T> {
+    let Some(target) = target else { return fork() };
+    let own = ns::open_own(Kind::Pid).step(|| "open the own PID namespace")?;
+    ns::enter(target.as_fd(), Kind::Pid).step(|| "join the PID namespace")?;
+    let forked = fork();
+    ns::enter(own.as_fd(), Kind::Pid).step(|| "return to the own PID namespace")?;
+    forked
+}
+
+struct Joined {
+    namespaces: Vec<(Kind, OwnedFd)>,
+}
+
+impl Joined {
+    fn pid(&self) -> Result<Option<OwnedFd>> {
+        let pid = self.namespaces.iter().find(|(kind, _)| *kind == Kind::Pid);
+        pid.map(|(_, fd)| fd.try_clone().step(|| "copy a descriptor"))
+            .transpose()
+    }
+
+    /// The mount namespace comes last: its entry changes the root, and the rest is looked up
+    /// before.
+    fn enter(&self) -> Result<()> {
+        let rest = self
+            .namespaces
+            .iter()
+            .filter(|(kind, _)| *kind != Kind::Pid);
+        for (kind, namespace) in rest {
+            ns::enter(namespace.as_fd(), *kind).step(|| format!("join the {kind:?} namespace"))?;
+        }
+        Ok(())
+    }
+}
+
+/// The child's side.
+struct Inside<'a> {
+    process: &'a Process,
+    program: Program,
+    filter: Option<Filter>,
+    joined: Joined,
+    streams: Option<[OwnedFd; 3]>,
+}
+
+impl Inside<'_> {
+    fn set_up(self, conn: &Conn) -> Result<Program> {
+        let Some(Word::Proceed) = hear(conn)? else {
+            return Err(Error::Vanished("the runtime is gone".to_owned()));
+        };
+        signals::reset().step(|| "reset the signals")?;
+        process::set_sid().step(|| "start a session")?;
+        self.joined.enter()?;
+        if self.process.terminal().unwrap_or(false) {
+            let root = open_root(Path::new("/")).step(|| "open the root")?;
+            let terminal = console::open(root.as_fd())?;
+            let size = console_size(self.process);
+            let master = terminal.take(self.process.user().uid(), size)?;
+            say(conn, &Word::Console(master)).step(|| "hand out the terminal")?;
+        } else {
+            place_streams(self.streams)?;
+        }
+        for warning in confine::set_limits(self.process)? {
+            say(conn, &Word::Warning(warning)).step(|| "warn")?;
+        }
+        process::close_on_exec_from(3).step(|| "mark descriptors")?;
+        confine::set_labels(self.process, &Procfs::open().step(|| "mount a procfs")?)?;
+        confine::drop_privileges(self.process, self.filter.as_ref())?;
+        enter_working_dir(self.process)?;
+        Ok(self.program)
+    }
+}
+
+fn guide(
+    pid: i32,
+    conn: &Conn,
+    cgroup: &Cgroup,
+    process: &Process,
+    warnings: &mut Vec<String>,
+) -> Result<Option<OwnedFd>> {
+    place_in_cgroup(pid, cgroup)?;
+    if let Some(value) = process.oom_score_adj() {
+        process::set_oom_score_adj(pid, value).step(|| format!("set oom_score_adj {value}"))?;
+    }
+    say(conn, &Word::Proceed).step(|| "let the process go on")?;
+    let mut console = None;
+    loop {
+        match hear(conn)? {
+            None => return Ok(console),
+            Some(Word::Console(master)) => console = Some(master),
+            Some(Word::Warning(text)) => warnings.push(text),
+            Some(Word::Failed(error)) => return Err(error),
+            Some(other) => return Err(Error::setup("exec", format!("unexpected {other:?}"))),
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The mounts of a spec: opened in the host's mount namespace where they come from the host, made
+//! in the container's namespaces where they belong there, attached by descriptor.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use crisp_sys::cgroup::Cgroup;
+use crisp_sys::mount::{self, Depth, FsContext, MountAttributes, Propagation};
+use crisp_sys::rootfs::{locate_nofollow, make_dirs_in, make_file_in};
+use oci_spec::runtime::{Mount, Spec};
+use rustix::fs::FileType;
+
+use crate::error::{Error, Result, Step};
+use crate::options::Options;
+
+/// One mount, ready to be attached.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    target: PathBuf,
+    options: Options,
+    source: Source,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// A detached tree of the host.
+    Tree { tree: OwnedFd, is_dir: bool },
+    /// A file system to be made inside the container's namespaces.
+    Fresh { kind: &'static str, name: String },
+    /// Version 1 cgroup directories, each with the name that it gets.
+    CgroupV1(Vec<(String, OwnedFd)>),
+}
+
+/// In the parent: opens everything that comes from the host.
+pub(crate) fn prepare(spec: &Spec, cgroup: &Cgroup, bundle: &Path) -> Result<Vec<Prepared>> {
+    let private_cgroup = wants_cgroup_namespace(spec);
+    let mounts = spec.mounts().as_deref().unwrap_or_default();
+    mounts
+        .iter()
+        .map(|mount| prepare_one(mount, cgroup, bundle, private_cgroup))
+        .collect()
+}
+
+fn wants_cgroup_namespace(spec: &Spec) -> bool {
+    use oci_spec::runtime::LinuxNamespaceType;
+    let namespaces = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.namespaces().as_ref());
+    namespaces.is_some_and(|list| list.iter().any(|n| n.typ() == LinuxNamespaceType::Cgroup))
+}
+
+fn prepare_one(
+    mount: &Mount,
+    cgroup: &Cgroup,
+    bundle: &Path,
+    private_cgroup: bool,
+) -> Result<Prepared> {
+    let target = mount.destination().clone();
+    let options = Options::parse(mount.options().as_deref().unwrap_or_default())?;
+    let kind = mount.typ().as_deref().unwrap_or("bind");
+    let source = match (options.bind, kind) {
+        (Some(depth), _) => host_tree(mount, bundle, depth)?,
+        (None, "bind") => host_tree(mount, bundle, Depth::Recursive)?,
+        (None, "cgroup" | "cgroup2") => cgroup_source(cgroup, private_cgroup)?,
+        (None, kind) => fresh(kind, mount)?,
+    };
+    Ok(Prepared {
+        target,
+        options,
+        source,
+    })
+}
+
+fn host_tree(mount: &Mount, bundle: &Path, depth: Depth) -> Result<Source> {
+    let source = mount.source().as_ref().ok_or_else(|| {
+        Error::invalid(
+            "mounts",
+            format!("{} has no source", mount.destination().display()),
+        )
+    })?;
+    let path = bundle.join(source);
+    let tree = mount::open_tree(&path, depth).step(|| {
+        let target = mount.destination().display();
+        format!(
+            "open the source {} of the mount at {target}",
+            path.display()
+        )
+    })?;
+    let is_dir = file_type(tree.as_fd())? == FileType::Directory;
+    Ok(Source::Tree { tree, is_dir })
+}
+
+/// The container sees its own cgroup as the root: by its cgroup namespace on version 2, by binds of
+/// its own directories otherwise.
+fn cgroup_source(cgroup: &Cgroup, private: bool) -> Result<Source> {
+    let layout = cgroup.layout();
+    if layout.is_v2() {
+        if private {
+            return Ok(Source::Fresh {
+                kind: "cgroup2",
+                name: "cgroup".to_owned(),
+            });
+        }
+        let root = layout.unified().unwrap_or(Path::new("/sys/fs/cgroup"));
+        let tree = mount::open_tree(root, Depth::Single).step(|| "open the cgroup tree")?;
+        return Ok(Source::Tree { tree, is_dir: true });
+    }
+    let mut trees = Vec::new();
+    for root in layout.v1_roots() {
+        let Some(name) = root.file_name().and_then(|name| name.to_str()) else {
+            continue;
+        };
+        let dir = root.join(cgroup.path());
+        let tree = mount::open_tree(&dir, Depth::Single)
+            .step(|| format!("open the cgroup {}", dir.display()))?;
+        trees.push((name.to_owned(), tree));
+    }
+    Ok(Source::CgroupV1(trees))
+}
+
+fn fresh(kind: &str, mount: &Mount) -> Result<Source> {
+    const KNOWN: [&str; 8] = [
+        "proc",
+        "sysfs",
+        "tmpfs",
+        "devpts",
+        "mqueue",
+        "ramfs",
+        "overlay",
+        "securityfs",
+    ];
+    let kind = KNOWN
+        .into_iter()
+        .find(|known| *known == kind)
+        .ok_or_else(|| {
+            let target = mount.destination().display();
+            Error::Unsupported(format!("a file system of type {kind} at {target}"))
+        })?;
+    let source = mount.source().as_ref().and_then(|source| source.to_str());
+    Ok(Source::Fresh {
+        kind,
+        name: source.unwrap_or(kind).to_owned(),
+    })
+}
+
+pub(crate) fn file_type(fd: BorrowedFd<'_>) -> Result<FileType> {
+    let stat = rustix::fs::fstat(fd).map_err(|error| Error::setup("stat", error))?;
+    Ok(FileType::from_raw_mode(stat.st_mode))
+}
+
+/// In the child: makes and attaches the mount below `root`.
+pub(crate) fn attach(prepared: Prepared, root: BorrowedFd<'_>, label: Option<&str>) -> Result<()> {
+    let target = prepared.target.clone();
+    let step = || format!("mount at {}", target.display());
+    refuse_false_kernel_files(&prepared, root)?;
+    let is_dir = !matches!(prepared.source, Source::Tree { is_dir: false, .. });
+    let place = if is_dir {
+        make_dirs_in(root, &target, 0o755)
+    } else {
+        make_file_in(root, &target, 0o644)
+    }
+    .step(|| format!("make the mount point {}", target.display()))?;
+    let Prepared {
+        options, source, ..
+    } = prepared;
+    let tree = match source {
+        Source::Tree { tree, .. } => bind_attributes(tree, &options).step(step)?,
+        Source::Fresh { kind, name } => make(kind, &name, &options, label).step(step)?,
+        Source::CgroupV1(trees) => return attach_cgroup_v1(trees, &place, &options).step(step),
+    };
+    if options.copy_up {
+        return Err(Error::Unsupported("the mount option tmpcopyup".to_owned()));
+    }
+    mount::attach(tree.as_fd(), place.as_fd()).step(step)
+}
+
+/// A symlink at /proc or /sys would put the kernel's files elsewhere and leave the image's own in
+/// their place, for whoever writes there next to fall into.
+fn refuse_false_kernel_files(prepared: &Prepared, root: BorrowedFd<'_>) -> Result<()> {
+    let Source::Fresh {
+        kind: "proc" | "sysfs",
+        ..
+    } = prepared.source
+    else {
+        return Ok(());
+    };
+    match locate_nofollow(root, &prepared.target) {
+        Ok(fd) if file_type(fd.as_fd())? == FileType::Directory => Ok(()),
+        Ok(_) => {
+            let target = prepared.target.display();
+            Err(Error::setup(
+                format!("mount at {target}"),
+                "the image has no directory there",
+            ))
+        }
+        Err(_) => Ok(()),
+    }
+}
+
+fn bind_attributes(tree: OwnedFd, options: &Options) -> std::io::Result<OwnedFd> {
+    let (propagation, depth) = options
+        .propagation
+        .unwrap_or((Propagation::Private, Depth::Recursive));
+    let spread = MountAttributes::default().propagating(propagation);
+    mount::set_attributes(tree.as_fd(), spread, depth)?;
+    if !options.attributes.is_empty() {
+        mount::set_attributes(tree.as_fd(), options.attributes, Depth::Single)?;
+    }
+    if !options.recursive.is_empty() {
+        mount::set_attributes(tree.as_fd(), options.recursive, Depth::Recursive)?;
+    }
+    Ok(tree)
+}
+
+fn make(
+    kind: &'static str,
+    name: &str,
+    options: &Options,
+    label: Option<&str>,
+) -> std::io::Result<OwnedFd> {
+    let mut context = FsContext::open(kind)?.set("source", name)?;
+    for (key, value) in &options.parameters {
+        context = match value {
+            Some(value) => context.set(key, value)?,
+            None => context.flag(key)?,
+        };
+    }
+    if let (Some(label), "tmpfs" | "devpts" | "mqueue") = (label, kind) {
+        context = context.set("context", label)?;
+    }
+    context.mount(options.attributes)
+}
+
+fn attach_cgroup_v1(
+    trees: Vec<(String, OwnedFd)>,
+    place: &OwnedFd,
+    options: &Options,
+) -> std::io::Result<()> {
+    let inert = MountAttributes::default().inert();
+    let holder = FsContext::open("tmpfs")?.set("mode", "755")?.mount(inert)?;
+    mount::attach(holder.as_fd(), place.as_fd())?;
+    for (name, tree) in trees {
+        let dir = make_dirs_in(holder.as_fd(), Path::new(&name), 0o755)?;
+        mount::set_attributes(tree.as_fd(), inert, Depth::Single)?;
+        mount::set_attributes(tree.as_fd(), options.attributes, Depth::Single)?;
+        mount::attach(tree.as_fd(), dir.as_fd())?;
+    }
+    mount::set_attributes(holder.as_fd(), options.attributes, Depth::Single)
+}

@@ -1,0 +1,117 @@
+//! Which namespaces a spec wants: new ones, or those of a path.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+
+use crisp_sys::fork::CloneFlags;
+use crisp_sys::ns::{self, Kind};
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+
+use crate::error::{Error, Result, Step};
+
+/// The namespaces of a container to be.
+#[derive(Debug)]
+pub(crate) struct Namespaces {
+    new: Vec<Kind>,
+    joined: Vec<(Kind, OwnedFd)>,
+}
+
+impl Namespaces {
+    /// Reads the spec and opens what is to be joined.
+    pub(crate) fn of(spec: &Spec) -> Result<Self> {
+        let mut found = Self {
+            new: Vec::new(),
+            joined: Vec::new(),
+        };
+        let list = spec
+            .linux()
+            .as_ref()
+            .and_then(|linux| linux.namespaces().as_deref());
+        for namespace in list.unwrap_or_default() {
+            let kind = kind(namespace.typ())?;
+            if found.has(kind) {
+                return Err(Error::invalid(
+                    "linux.namespaces",
+                    format!("two of {kind:?}"),
+                ));
+            }
+            match namespace.path() {
+                Some(path) if !path.as_os_str().is_empty() => {
+                    let file = File::open(path).step(|| format!("open {}", path.display()))?;
+                    found.joined.push((kind, file.into()));
+                }
+                _ => found.new.push(kind),
+            }
+        }
+        Ok(found)
+    }
+
+    fn has(&self, kind: Kind) -> bool {
+        self.new.contains(&kind) || self.joined.iter().any(|(joined, _)| *joined == kind)
+    }
+
+    /// Whether the container gets a new namespace of this kind.
+    pub(crate) fn is_new(&self, kind: Kind) -> bool {
+        self.new.contains(&kind)
+    }
+
+    /// Whether the container shares the caller's namespace of this kind.
+    pub(crate) fn is_callers(&self, kind: Kind) -> bool {
+        !self.has(kind)
+    }
+
+    /// Flags for the fork. Always a new mount namespace; the cgroup namespace comes later, when
+    /// the child is in its cgroup.
+    pub(crate) fn clone_flags(&self) -> CloneFlags {
+        let early = self
+            .new
+            .iter()
+            .filter(|kind| !matches!(kind, Kind::Cgroup | Kind::Mount));
+        early.fold(CloneFlags::NEWNS, |flags, kind| flags | kind.flag())
+    }
+
+    /// A copy that holds only the PID namespace to be joined.
+    pub(crate) fn pid_only(&self) -> Result<Self> {
+        let pid = self.joined.iter().filter(|(kind, _)| *kind == Kind::Pid);
+        let joined =
+            pid.map(|(kind, fd)| Ok((*kind, fd.try_clone().step(|| "copy a descriptor")?)));
+        Ok(Self {
+            new: Vec::new(),
+            joined: joined.collect::<Result<_>>()?,
+        })
+    }
+
+    /// Runs `fork` so that the child is born in the PID namespace that is joined, if any.
+    pub(crate) fn in_pid_namespace<T>(&self, fork: impl FnOnce() -> Result<T>) -> Result<T> {
+        let Some((_, target)) = self.joined.iter().find(|(kind, _)| *kind == Kind::Pid) else {
+            return fork();
+        };
+        let own = ns::open_own(Kind::Pid).step(|| "open the own PID namespace")?;
+        ns::enter(target.as_fd(), Kind::Pid).step(|| "join the PID namespace")?;
+        let forked = fork();
+        ns::enter(own.as_fd(), Kind::Pid).step(|| "return to the own PID namespace")?;
+        forked
+    }
+
+    /// In the child: joins the rest.
+    pub(crate) fn enter(&self) -> Result<()> {
+        let later = self.joined.iter().filter(|(kind, _)| *kind != Kind::Pid);
+        for (kind, namespace) in later {
+            ns::enter(namespace.as_fd(), *kind).step(|| format!("join the {kind:?} namespace"))?;
+        }
+        Ok(())
+    }
+}
+
+fn kind(typ: LinuxNamespaceType) -> Result<Kind> {
+    Ok(match typ {
+        LinuxNamespaceType::Mount => Kind::Mount,
+        LinuxNamespaceType::Cgroup => Kind::Cgroup,
+        LinuxNamespaceType::Uts => Kind::Uts,
+        LinuxNamespaceType::Ipc => Kind::Ipc,
+        LinuxNamespaceType::Pid => Kind::Pid,
+        LinuxNamespaceType::Network => Kind::Net,
+        LinuxNamespaceType::User => return Err(Error::Unsupported("a user namespace".to_owned())),
+        LinuxNamespaceType::Time => return Err(Error::Unsupported("a time namespace".to_owned())),
+    })
+}

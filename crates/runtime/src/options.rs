@@ -1,0 +1,109 @@
+//! Mount options of the spec, sorted by who understands them.
+
+use crisp_sys::mount::{Depth, MountAttributes, Propagation};
+
+use crate::error::{Error, Result};
+
+/// The options of one mount.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Options {
+    /// For a bind: one mount or the tree.
+    pub bind: Option<Depth>,
+    /// Attributes of the mount alone.
+    pub attributes: MountAttributes,
+    /// Attributes of the mount and all below it (`rro` and the like).
+    pub recursive: MountAttributes,
+    /// Propagation.
+    pub propagation: Option<(Propagation, Depth)>,
+    /// Parameters of the file system: `key` or `key=value`.
+    pub parameters: Vec<(String, Option<String>)>,
+    /// Copy what the image has at the target into the tmpfs.
+    pub copy_up: bool,
+}
+
+impl Options {
+    pub(crate) fn parse(options: &[String]) -> Result<Self> {
+        let mut parsed = Self::default();
+        for option in options {
+            parsed.take(option)?;
+        }
+        Ok(parsed)
+    }
+
+    fn take(&mut self, option: &str) -> Result<()> {
+        if let Some(attributes) = self.attributes.with_option(option) {
+            self.attributes = attributes;
+            return Ok(());
+        }
+        let recursive = option
+            .strip_prefix('r')
+            .and_then(|o| self.recursive.with_option(o));
+        if let Some(recursive) = recursive {
+            self.recursive = recursive;
+            return Ok(());
+        }
+        match option {
+            "bind" => self.bind = Some(Depth::Single),
+            "rbind" => self.bind = Some(Depth::Recursive),
+            "defaults" | "async" | "nomand" => {}
+            "tmpcopyup" => self.copy_up = true,
+            "idmap" | "ridmap" => return Err(Error::Unsupported("an idmapped mount".to_owned())),
+            _ => match propagation(option) {
+                Some(propagation) => self.propagation = Some(propagation),
+                None => self.parameters.push(match option.split_once('=') {
+                    Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
+                    None => (option.to_owned(), None),
+                }),
+            },
+        }
+        Ok(())
+    }
+}
+
+fn propagation(option: &str) -> Option<(Propagation, Depth)> {
+    let (kind, depth) = match option.strip_prefix('r') {
+        Some(kind) => (kind, Depth::Recursive),
+        None => (option, Depth::Single),
+    };
+    let kind = match kind {
+        "private" => Propagation::Private,
+        "slave" => Propagation::Slave,
+        "shared" => Propagation::Shared,
+        "unbindable" => Propagation::Unbindable,
+        _ => return None,
+    };
+    Some((kind, depth))
+}
+
+/// The propagation that `linux.rootfsPropagation` names.
+pub(crate) fn rootfs_propagation(text: &str) -> Result<(Propagation, Depth)> {
+    propagation(text).ok_or_else(|| Error::invalid("linux.rootfsPropagation", text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_go_where_they_belong() {
+        let list = [
+            "rbind",
+            "ro",
+            "rro",
+            "rprivate",
+            "size=64k",
+            "newinstance",
+            "noexec",
+        ];
+        let options = Options::parse(&list.map(str::to_owned)).unwrap();
+        assert_eq!(options.bind, Some(Depth::Recursive));
+        assert_eq!(
+            options.propagation,
+            Some((Propagation::Private, Depth::Recursive))
+        );
+        assert!(!options.recursive.is_empty() && !options.attributes.is_empty());
+        let parameters = options.parameters.iter().map(|(key, _)| key.as_str());
+        assert_eq!(parameters.collect::<Vec<_>>(), ["size", "newinstance"]);
+        assert!(Options::parse(&["idmap".to_owned()]).is_err());
+    }
+}
