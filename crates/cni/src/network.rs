@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockWriteGuard, TryLockError};
 use std::time::Duration;
 
 use crisp_model::PodId;
@@ -15,6 +15,9 @@ use crate::builtin::{self, Owner};
 use crate::client::{Cache, Caller, ConfList, Record, Target, Watch};
 use crate::netlink::{Batch, link};
 use crate::{Attachment, Error, InterfaceStats, NetworkStatus, PodNetwork, Result};
+
+const STILL_TRIES: u32 = 250;
+const STILL_PAUSE: Duration = Duration::from_millis(20);
 
 /// Where the network's configuration comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +63,9 @@ struct Inner {
     caller: Arc<Caller>,
     cache: Cache,
     turns: Turns,
+    /// Held for writing while everything but what is known is dropped: nothing may come into
+    /// being meanwhile.
+    collection: RwLock<()>,
 }
 
 /// Whose turn it is: at most one call per pod at a time, so that a DEL waits for an ADD whose
@@ -85,11 +91,9 @@ impl Turns {
         Turn { turns: self, pod }
     }
 
-    fn busy(&self) -> BTreeSet<PodId> {
-        self.busy
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    fn is_taken(&self, pod: &PodId) -> bool {
+        let busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        busy.contains(pod)
     }
 }
 
@@ -157,6 +161,7 @@ impl Network {
             caller,
             cache,
             turns: Turns::default(),
+            collection: RwLock::default(),
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -206,13 +211,13 @@ impl Network {
     }
 
     /// Drops whatever belongs to no live pod: addresses, links, host ports, cached results. Pods
-    /// that are being attached or detached at the moment are left alone.
+    /// that are being attached at the moment are left alone, and others wait.
     ///
     /// # Errors
     /// When something could not be dropped; the rest was.
     pub async fn collect(&self, live: &BTreeSet<PodId>) -> Result<()> {
         let (inner, live) = (Arc::clone(&self.inner), live.clone());
-        blocking(move || inner.collect(live)).await
+        blocking(move || inner.collect(&live)).await
     }
 
     /// Removes the built-in bridge and its firewall table when no pod uses them: for a daemon
@@ -239,6 +244,10 @@ impl Inner {
         let list = self.watch.list()?;
         let target = Target::of(pod)?;
         let _turn = self.turns.take(&pod.pod_id);
+        let _growing = self
+            .collection
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         self.undo(&pod.pod_id)?;
         let record = Record::new(pod, &list);
         self.cache.write(&record)?;
@@ -300,17 +309,41 @@ impl Inner {
             .check(&record.list, &Target::of(&record.pod)?, &result)
     }
 
-    fn collect(&self, mut valid: BTreeSet<PodId>) -> Result<()> {
-        valid.extend(self.turns.busy());
+    /// Keeps new attachments out once those under way are done. A waiting writer would hold
+    /// everybody up behind one hung plugin, so it asks now and then instead.
+    fn stand_still(&self) -> Option<RwLockWriteGuard<'_, ()>> {
+        for _ in 0..STILL_TRIES {
+            match self.collection.try_write() {
+                Ok(guard) => return Some(guard),
+                Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(STILL_PAUSE),
+            }
+        }
+        None
+    }
+
+    fn collect(&self, live: &BTreeSet<PodId>) -> Result<()> {
         let mut errors = Vec::new();
         for pod in self.cache.pods()? {
-            if !valid.contains(&pod) {
+            if !live.contains(&pod) && !self.turns.is_taken(&pod) {
                 errors.extend(self.detach(&pod).err());
             }
         }
-        let owners: BTreeSet<Owner> = valid.iter().map(|p| Target::owner(p.as_str())).collect();
+        let Some(_still) = self.stand_still() else {
+            errors.push(Error::NotReady(
+                "collection put off: attachments under way".into(),
+            ));
+            return Error::gather(errors);
+        };
+        // Whoever has a record now was attached meanwhile, or could not be detached.
+        let known = self.cache.pods()?;
+        let valid = live
+            .iter()
+            .chain(&known)
+            .map(|pod| Target::owner(pod.as_str()));
+        let valid: BTreeSet<Owner> = valid.collect();
         if let Ok(list) = self.watch.list() {
-            errors.extend(self.caller.collect(&list, &owners).err());
+            errors.extend(self.caller.collect(&list, &valid).err());
         }
         Error::gather(errors)
     }

@@ -85,10 +85,34 @@ fn check_owner(settings: &Settings, alias: &str) -> Result<()> {
     Err(Error::invalid(format!("bridge {}", settings.bridge), why))
 }
 
+/// A router takes no advertisements unless told so: a node that has its default route from them
+/// would lose it as soon as it forwards for its pods.
+fn keep_router_advertisements(bridge: &str) -> Result<()> {
+    let dir = Path::new("/proc/sys/net/ipv6/conf");
+    let is = |path: &Path, value: &str| fs::read_to_string(path).is_ok_and(|v| v.trim() == value);
+    if is(&dir.join("all/forwarding"), "1") {
+        return Ok(());
+    }
+    for entry in fs::read_dir(dir).map_err(Error::io("list", dir))?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let is_uplink = !["all", "default", "lo", bridge].contains(&name.as_str());
+        if is_uplink && is(&entry.path().join("accept_ra"), "1") {
+            set_sysctl(&format!("ipv6/conf/{name}/accept_ra"), "2")?;
+        }
+    }
+    Ok(())
+}
+
+/// Host ports on 127.0.0.1 need packets from that address to leave by the bridge, and answers to
+/// come back.
+pub(crate) fn let_loopback_in(bridge: &str) -> Result<()> {
+    set_sysctl(&format!("ipv4/conf/{bridge}/route_localnet"), "1")
+}
+
 fn set_sysctls(settings: &Settings) -> Result<()> {
     let bridge = &settings.bridge;
     set_sysctl("ipv4/ip_forward", "1")?;
-    set_sysctl(&format!("ipv4/conf/{bridge}/route_localnet"), "1")?;
+    let_loopback_in(bridge)?;
     if settings.subnets.iter().any(|s| !s.gateway().is_ipv4()) {
         set_sysctl(&format!("ipv6/conf/{bridge}/disable_ipv6"), "0")?;
         // A pod must not be able to make itself the node's router.
@@ -96,6 +120,7 @@ fn set_sysctls(settings: &Settings) -> Result<()> {
         // Until its link-local address is usable the node cannot ask for a pod's MAC on behalf of
         // others; duplicate detection would delay that by up to two seconds.
         set_sysctl(&format!("ipv6/conf/{bridge}/accept_dad"), "0")?;
+        keep_router_advertisements(bridge)?;
         set_sysctl("ipv6/conf/all/forwarding", "1")?;
     }
     Ok(())

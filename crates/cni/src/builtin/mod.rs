@@ -127,11 +127,24 @@ impl Crisp {
     /// Bridge, sysctls and table are there, made anew when somebody removed them.
     fn ensure(&self, kernel: &mut Kernel) -> Result<u32> {
         let index = bridge::ensure(&mut kernel.route, &self.settings)?;
-        let recorded = || self.recorded_ports();
-        self.table
-            .ensure(kernel.netfilter()?, &self.firewall(), recorded)?;
+        self.ensure_table(kernel)?;
         nft::accept(kernel.netfilter()?, &self.settings.bridge)?;
         Ok(index)
+    }
+
+    fn ensure_table(&self, kernel: &mut Kernel) -> Result<()> {
+        let recorded = || self.recorded_ports();
+        self.table
+            .ensure(kernel.netfilter()?, &self.firewall(), recorded)
+    }
+
+    /// What host ports need when the bridge is another plugin's.
+    fn ensure_for_others(&self) -> Result<()> {
+        let mut kernel = self.kernel();
+        if link::by_name(&mut kernel.route, &self.settings.bridge)?.is_some() {
+            bridge::let_loopback_in(&self.settings.bridge)?;
+        }
+        self.ensure_table(&mut kernel)
     }
 
     /// Makes bridge and firewall before the first pod comes.
@@ -139,14 +152,15 @@ impl Crisp {
         self.ensure(&mut self.kernel()).map(|_index| ())
     }
 
-    /// Attaches a pod, or, after another plugin that did, only opens its host ports.
+    /// Attaches a pod, or, after another plugin that did, only opens its host ports. Then
+    /// `bridge` and `subnets` name that plugin's.
     pub(crate) fn add(&self, request: &Request) -> Result<CniResult> {
         let netns = request
             .netns
             .as_deref()
             .ok_or_else(|| Error::invalid("CNI_NETNS", "a network namespace is needed"))?;
         if let Some(previous) = request.previous.as_ref().filter(|p| !p.ips.is_empty()) {
-            self.ensure(&mut self.kernel())?;
+            self.ensure_for_others()?;
             self.open_ports(request, &previous.addresses())?;
             return Ok(previous.clone());
         }

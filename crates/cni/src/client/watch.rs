@@ -136,6 +136,7 @@ impl Watch {
             end: reader,
             inotify: None,
             pause: SHORT,
+            complaint: String::new(),
         };
         watcher.reload();
         std::thread::Builder::new()
@@ -172,6 +173,8 @@ struct Watcher {
     end: PipeReader,
     inotify: Option<OwnedFd>,
     pause: Duration,
+    /// What was last wrong with the directory, said once.
+    complaint: String,
 }
 
 /// Why a sleep ended.
@@ -212,9 +215,15 @@ impl Watcher {
             .and_then(|fd| inotify::add_watch(&fd, &self.dir, changes).map(|_| fd))
             .ok();
         let (list, errors) = load_dir(&self.dir);
-        for error in &errors {
-            tracing::warn!(%error, "network configuration skipped");
+        let complaint = errors
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("; ");
+        if !complaint.is_empty() && complaint != self.complaint {
+            tracing::warn!(error = %complaint, "network configurations skipped");
         }
+        self.complaint = complaint;
         let mut state = lock(&self.state);
         match list {
             None => {

@@ -222,6 +222,36 @@ fn privileged_collection_spares_the_living_alone() {
 }
 
 #[test]
+fn privileged_a_half_made_attachment_is_undone_later() {
+    let lab = Lab::new();
+    let (mut a, b) = (lab.pod("a"), lab.pod("b"));
+    a.port_mappings = vec![port(Protocol::Tcp, 8080, 80)];
+    attach(&lab, &[&a, &b]);
+    // What a daemon leaves that is killed before ADD is over.
+    for pod in [&a, &b] {
+        let path = lab
+            .path()
+            .join(format!("cache/results/{}.json", pod.pod_id));
+        let mut record: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        record["result"] = serde_json::Value::Null;
+        let text = record.to_string();
+        crisp_sys::file::write_atomic(&path, text.as_bytes(), 0o600).unwrap();
+    }
+    lab.on_node(|| async {
+        let network = open(lab.builtin());
+        assert_eq!(network.cached(&a.pod_id).await, None);
+        network.attach(&a).await.expect("the kubelet tries again");
+        network
+            .collect(&BTreeSet::from([a.pod_id.clone()]))
+            .await
+            .unwrap();
+    });
+    assert_eq!((addresses_on_disk(&lab), ports_in_force(&lab)), (2, 2));
+    assert_eq!(lab.links("node").len(), 3, "world0, bridge, one pod");
+}
+
+#[test]
 fn privileged_a_pod_that_comes_back_keeps_its_address() {
     let lab = Lab::new();
     let pod = lab.pod("a");

@@ -55,8 +55,8 @@ fn privileged_reference_plugins_make_a_network() {
         lab.path().display()
     );
     let plugins = format!(
-        r#"{{"type": "bridge", "bridge": "br0", "isGateway": true, "ipam": {ipam}}},
-           {{"type": "crisp", "bridge": "crisp9", "subnets": ["10.99.0.0/24"], "capabilities": {{"portMappings": true}}}},
+        r#"{{"type": "bridge", "bridge": "br0", "isGateway": true, "hairpinMode": true, "ipam": {ipam}}},
+           {{"type": "crisp", "bridge": "br0", "subnets": ["10.77.0.0/24"], "capabilities": {{"portMappings": true}}}},
            {{"type": "bandwidth", "capabilities": {{"bandwidth": true}}}},
            {{"type": "tuning", "sysctl": {{"net.core.somaxconn": "500"}}}}"#
     );
@@ -78,7 +78,10 @@ fn privileged_reference_plugins_make_a_network() {
                 .unwrap()
                 .starts_with("10.77.0.")
         );
-        lab.tcp("outside", (super::lab::NODE_V4, 8080)).unwrap();
+        for from in ["outside", "node", "b", "a"] {
+            lab.tcp(from, (super::lab::NODE_V4, 8080)).expect(from);
+        }
+        lab.tcp("node", ("127.0.0.1", 8080)).unwrap();
         // The configuration may be gone, and the namespace too.
         std::fs::remove_dir_all(lab.path().join("net.d")).unwrap();
         lab.unpin("b");
