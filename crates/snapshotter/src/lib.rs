@@ -1,1 +1,44 @@
 //! Layers: extraction, overlayfs, usage, lookup of a path through layers.
+//!
+//! ```text
+//! root/layers/CHAIN/fs          one unpacked layer, in overlayfs' own terms
+//! root/layers/CHAIN/usage       its size, two numbers
+//! root/containers/ID/{fs,work}  what a container writes
+//! root/ingest/N                 a layer on its way in, or a tree on its way out
+//! root/empty                    the only layer of an image that has none
+//! ```
+//!
+//! A layer is named by one rename when it is whole, and loses its name by one rename before it is
+//! deleted: whatever has a name is whole. What lies in `ingest` when the store is opened is the
+//! rest of a crash and goes. Nothing is synced here; who keeps the records decides about that.
+//!
+//! A layer is untrusted. Its entries are applied through descriptors of directories of the layer,
+//! never through a path that the kernel resolves from the host's root, so a hostile name or link
+//! has nothing outside to point at. No mount is made here, neither to unpack nor to look.
+
+#![forbid(unsafe_code)]
+
+mod archive;
+mod error;
+mod extract;
+mod layer;
+mod merged;
+mod metadata;
+mod parents;
+mod pax;
+mod place;
+mod removal;
+mod snapshotter;
+mod sparse;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod usage;
+mod volume;
+
+pub use error::{Error, Result};
+pub use layer::{LayerWriter, UnpackedLayer};
+pub use merged::Lookup;
+pub use snapshotter::{Snapshot, Snapshotter};
+pub use stream::Compression;
+pub use usage::Usage;

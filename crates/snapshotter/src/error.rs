@@ -1,0 +1,72 @@
+//! Why a layer or snapshot could not be made, read or removed.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crisp_model::Digest;
+
+/// Result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A failed call.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The layer is not in the store.
+    #[error("layer {0} is not in the store")]
+    NoLayer(Digest),
+    /// There is no such snapshot or file.
+    #[error("{} is not there", .0.display())]
+    NotFound(PathBuf),
+    /// The archive says something that cannot be, or must not be.
+    #[error("layer entry {entry:?}: {why}")]
+    Entry {
+        /// Its name as the archive spells it.
+        entry: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The archive cannot be understood.
+    #[error("layer is not a readable tar archive: {0}")]
+    Archive(String),
+    /// The stream broke, or what came could not be decompressed.
+    #[error("cannot read the layer's stream: {0}")]
+    Stream(#[source] io::Error),
+    /// The file is larger than the reader accepts.
+    #[error("{} in the image has more than the {limit} bytes that are read", .path.display())]
+    TooLarge {
+        /// Path inside the image.
+        path: PathBuf,
+        /// Most bytes accepted.
+        limit: u64,
+    },
+    /// The disk failed.
+    #[error("cannot {what} {}: {source}", .path.display())]
+    Io {
+        /// The step.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+/// For `map_err`: a failed step on a file.
+pub(crate) fn io<E: Into<io::Error>>(what: &'static str, path: &Path) -> impl FnOnce(E) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Io {
+        what,
+        path,
+        source: source.into(),
+    }
+}
+
+/// What is wrong with an entry.
+pub(crate) fn bad_entry(name: &[u8], why: impl Into<String>) -> Error {
+    const SHOWN: usize = 256;
+    let name = &name[..name.len().min(SHOWN)];
+    Error::Entry {
+        entry: String::from_utf8_lossy(name).into_owned(),
+        why: why.into(),
+    }
+}

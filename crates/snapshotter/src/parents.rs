@@ -1,0 +1,167 @@
+//! Directories of a layer as descriptors, so that an entry is made where its name says and
+//! nowhere else.
+
+use std::collections::{HashMap, VecDeque};
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
+
+use crisp_sys::rootfs;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, mkdirat, openat, readlinkat, statat, unlinkat};
+use rustix::io::Errno;
+
+use crate::metadata;
+
+/// Descriptors kept. More are closed all at once: an archive comes back to few directories.
+const KEPT: usize = 64;
+/// As the kernel's own limit (path_resolution(7)).
+const MAX_LINKS: usize = 40;
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
+/// The directories of one layer.
+pub(crate) struct Parents {
+    root: Rc<OwnedFd>,
+    kept: HashMap<PathBuf, Rc<OwnedFd>>,
+    /// Directories made because nobody named them before what they hold.
+    pub(crate) made: u64,
+}
+
+impl Parents {
+    pub(crate) fn new(root: OwnedFd) -> Self {
+        Self {
+            root: Rc::new(root),
+            kept: HashMap::new(),
+            made: 0,
+        }
+    }
+
+    pub(crate) fn root(&self) -> &Rc<OwnedFd> {
+        &self.root
+    }
+
+    /// An existing directory; symlinks on the way lead within the layer.
+    pub(crate) fn find(&mut self, path: &Path) -> std::io::Result<Rc<OwnedFd>> {
+        if path.as_os_str().is_empty() {
+            return Ok(Rc::clone(&self.root));
+        }
+        if let Some(dir) = self.kept.get(path) {
+            return Ok(Rc::clone(dir));
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let dir = rootfs::open_in(self.root.as_fd(), path, flags, Mode::empty())?;
+        Ok(self.keep(path, dir))
+    }
+
+    /// As [`Parents::find`], and makes what is missing on the way.
+    pub(crate) fn make(&mut self, path: &Path) -> std::io::Result<Rc<OwnedFd>> {
+        match self.find(path) {
+            Err(error)
+                if matches!(
+                    Errno::from_io_error(&error),
+                    Some(Errno::NOENT | Errno::NOTDIR)
+                ) =>
+            {
+                let dir = self.walk(path)?;
+                self.kept.insert(path.to_owned(), Rc::clone(&dir));
+                Ok(dir)
+            }
+            other => other,
+        }
+    }
+
+    /// Remembers a directory that was just made or opened.
+    pub(crate) fn keep(&mut self, path: &Path, dir: OwnedFd) -> Rc<OwnedFd> {
+        if self.kept.len() >= KEPT {
+            self.kept.clear();
+        }
+        let dir = Rc::new(dir);
+        self.kept.insert(path.to_owned(), Rc::clone(&dir));
+        dir
+    }
+
+    /// A directory or a symlink was replaced: names may mean something else now.
+    pub(crate) fn forget(&mut self) {
+        self.kept.clear();
+    }
+
+    /// Goes the whole way step by step. Links are read and followed here, not by the kernel: one
+    /// whose target is missing gets it, as when the target is in a layer below.
+    fn walk(&mut self, path: &Path) -> std::io::Result<Rc<OwnedFd>> {
+        let mut way: VecDeque<OsString> = path.iter().map(OsStr::to_owned).collect();
+        let mut above: Vec<Rc<OwnedFd>> = Vec::new();
+        let mut current = Rc::clone(&self.root);
+        let mut links = 0;
+        while let Some(name) = way.pop_front() {
+            match self.step(&current, &name)? {
+                Step::Into(dir) => above.push(std::mem::replace(&mut current, Rc::new(dir))),
+                Step::Up => current = above.pop().unwrap_or_else(|| Rc::clone(&self.root)),
+                Step::Stay => {}
+                Step::Link(target) => {
+                    links += 1;
+                    if links > MAX_LINKS {
+                        return Err(Errno::LOOP.into());
+                    }
+                    if target.is_absolute() {
+                        above.clear();
+                        current = Rc::clone(&self.root);
+                    }
+                    for part in target.components().rev() {
+                        if !matches!(part, Component::RootDir | Component::Prefix(_)) {
+                            way.push_front(part.as_os_str().to_owned());
+                        }
+                    }
+                }
+            }
+        }
+        Ok(current)
+    }
+
+    fn step(&mut self, dir: &OwnedFd, name: &OsStr) -> std::io::Result<Step> {
+        match name.as_bytes() {
+            b".." => return Ok(Step::Up),
+            b"." => return Ok(Step::Stay),
+            _ => {}
+        }
+        let stat = match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => return self.make_one(dir, name),
+            other => other?,
+        };
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => Ok(Step::Into(openat(dir, name, DIRECTORY, Mode::empty())?)),
+            FileType::Symlink => {
+                let target = readlinkat(dir, name, Vec::new())?;
+                Ok(Step::Link(OsString::from_vec(target.into_bytes()).into()))
+            }
+            _ if metadata::is_whiteout(&stat) => {
+                // The layer deletes a name and makes it anew: what was below stays hidden.
+                unlinkat(dir, name, AtFlags::empty())?;
+                let step = self.make_one(dir, name)?;
+                if let Step::Into(made) = &step {
+                    metadata::set_opaque(made)?;
+                }
+                Ok(step)
+            }
+            _ => Err(Errno::NOTDIR.into()),
+        }
+    }
+
+    fn make_one(&mut self, dir: &OwnedFd, name: &OsStr) -> std::io::Result<Step> {
+        mkdirat(dir, name, Mode::from_raw_mode(0o755))?;
+        self.made += 1;
+        let made = openat(dir, name, DIRECTORY, Mode::empty())?;
+        rustix::fs::fchmod(&made, Mode::from_raw_mode(0o755))?;
+        Ok(Step::Into(made))
+    }
+}
+
+enum Step {
+    Into(OwnedFd),
+    Up,
+    Stay,
+    Link(PathBuf),
+}

@@ -1,0 +1,70 @@
+//! The place of an entry: an open directory and a name in it. Making something there replaces
+//! what an earlier entry left.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::rc::Rc;
+
+use rustix::fs::{AtFlags, FileType, Stat, statat};
+use rustix::io::Errno;
+
+use crate::{metadata, removal};
+
+/// Where an entry goes.
+pub(crate) struct Place {
+    pub(crate) dir: Rc<OwnedFd>,
+    pub(crate) name: OsString,
+}
+
+/// What was there and had to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Replaced {
+    /// Nothing.
+    Nothing,
+    /// A deletion of the same layer.
+    Whiteout,
+    /// A directory or symlink, through which other names may lead.
+    Passage,
+    /// Anything else.
+    Leaf,
+}
+
+impl Place {
+    /// What is there.
+    pub(crate) fn stat(&self) -> rustix::io::Result<Option<Stat>> {
+        match statat(&self.dir, &self.name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Runs `make`, which fails when the name is taken; then clears the name and runs it again.
+    pub(crate) fn make<T>(
+        &self,
+        make: impl Fn(&OwnedFd, &OsStr) -> rustix::io::Result<T>,
+    ) -> std::io::Result<(T, Replaced)> {
+        match make(&self.dir, &self.name) {
+            Err(Errno::EXIST) => {
+                let replaced = self.clear()?;
+                Ok((make(&self.dir, &self.name)?, replaced))
+            }
+            other => Ok((other?, Replaced::Nothing)),
+        }
+    }
+
+    fn clear(&self) -> std::io::Result<Replaced> {
+        let Some(stat) = self.stat()? else {
+            return Ok(Replaced::Nothing);
+        };
+        let replaced = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory | FileType::Symlink => Replaced::Passage,
+            _ if metadata::is_whiteout(&stat) => Replaced::Whiteout,
+            _ => Replaced::Leaf,
+        };
+        let name = CString::new(self.name.as_bytes())?;
+        removal::remove_at(&self.dir, &name)?;
+        Ok(replaced)
+    }
+}

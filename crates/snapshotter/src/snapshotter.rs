@@ -1,0 +1,300 @@
+//! The store of layers and of what containers write above them.
+
+use std::ffi::CString;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crisp_model::{ContainerId, Digest};
+use crisp_sys::file;
+use rustix::fs::{CWD, Mode, OFlags, openat};
+
+use crate::error::{Error, Result, io};
+use crate::layer::{LayerWriter, recorded_usage};
+use crate::merged::{Lookup, Merged};
+use crate::usage::{Usage, measure};
+use crate::{metadata, removal, volume};
+
+/// The directories that an overlay mount is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Layers, topmost first; never empty.
+    pub lower: Vec<PathBuf>,
+    /// Where changes go.
+    pub upper: PathBuf,
+    /// overlayfs' own scratch space.
+    pub work: PathBuf,
+}
+
+/// The store. One process at a time may have it open.
+#[derive(Debug)]
+pub struct Snapshotter {
+    root: PathBuf,
+    serial: AtomicU64,
+}
+
+impl Snapshotter {
+    /// Opens the store below `root`, making it where there is none. What a crash left behind is
+    /// deleted in the background.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn open(root: &Path) -> Result<Self> {
+        for name in ["layers", "containers", "ingest", "empty"] {
+            let dir = root.join(name);
+            file::make_private_dirs(&dir).map_err(io("make", &dir))?;
+        }
+        set_mode(&root.join("empty"), 0o755)?;
+        let ingest = root.join("ingest");
+        let left = entries(&ingest)?;
+        let numbers = left.iter().filter_map(|name| name.parse::<u64>().ok());
+        let next = numbers.max().map_or(0, |last| last.saturating_add(1));
+        if !left.is_empty() {
+            let paths: Vec<PathBuf> = left.iter().map(|name| ingest.join(name)).collect();
+            // What this thread does not get done is there to be done when the store is opened next.
+            std::thread::spawn(move || paths.iter().for_each(|path| drop(remove_path(path))));
+        }
+        Ok(Self {
+            root: root.to_owned(),
+            serial: AtomicU64::new(next),
+        })
+    }
+
+    /// Begins a layer; `None` when it is there already.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn begin_layer(&self, chain_id: &Digest) -> Result<Option<LayerWriter>> {
+        let layer = self.layer_dir(chain_id);
+        if layer.is_dir() {
+            return Ok(None);
+        }
+        LayerWriter::new(self.fresh(), layer).map(Some)
+    }
+
+    /// All layers.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn layers(&self) -> Result<Vec<Digest>> {
+        let names = entries(&self.root.join("layers"))?;
+        Ok(names.iter().filter_map(|name| parse_layer(name)).collect())
+    }
+
+    /// Bytes that a layer takes on disk.
+    ///
+    /// # Errors
+    /// [`Error::NoLayer`], or when the disk fails.
+    pub fn layer_size(&self, chain_id: &Digest) -> Result<u64> {
+        Ok(self.layer_usage(chain_id)?.bytes)
+    }
+
+    /// Bytes and inodes that a layer takes.
+    ///
+    /// # Errors
+    /// [`Error::NoLayer`], or when the disk fails.
+    pub fn layer_usage(&self, chain_id: &Digest) -> Result<Usage> {
+        let dir = self.layer_dir(chain_id);
+        if !dir.is_dir() {
+            return Err(Error::NoLayer(chain_id.clone()));
+        }
+        recorded_usage(&dir)
+    }
+
+    /// Removes a layer; one that is not there is fine. The caller knows that nobody needs it.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn remove_layer(&self, chain_id: &Digest) -> Result<()> {
+        self.discard(&self.layer_dir(chain_id))
+    }
+
+    /// Makes the writable part of a container above its layers, given bottom first. One that is
+    /// there already is returned as it is.
+    ///
+    /// # Errors
+    /// [`Error::NoLayer`], or when the disk fails.
+    pub fn prepare(&self, container: &ContainerId, layers: &[Digest]) -> Result<Snapshot> {
+        let lower = self.lower(layers)?;
+        let dir = self.container_dir(container);
+        let snapshot = Snapshot {
+            upper: dir.join("fs"),
+            work: dir.join("work"),
+            lower,
+        };
+        for path in [&snapshot.work, &snapshot.upper] {
+            file::make_private_dirs(path).map_err(io("make", path))?;
+        }
+        self.take_root_over(&snapshot)?;
+        Ok(snapshot)
+    }
+
+    /// Removes what a container wrote; nothing there is fine.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn remove_container(&self, container: &ContainerId) -> Result<()> {
+        self.discard(&self.container_dir(container))
+    }
+
+    /// Containers that have a writable part.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn containers(&self) -> Result<Vec<ContainerId>> {
+        let names = entries(&self.root.join("containers"))?;
+        let ids = names.iter().map(|name| ContainerId::parse(name));
+        Ok(ids.filter_map(std::result::Result::ok).collect())
+    }
+
+    /// What a container wrote, measured now.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] without a snapshot, or when the disk fails.
+    pub fn usage(&self, container: &ContainerId) -> Result<Usage> {
+        let upper = self.container_dir(container).join("fs");
+        if !upper.is_dir() {
+            return Err(Error::NotFound(upper));
+        }
+        measure(&open_dir(&upper)?).map_err(io("measure", &upper))
+    }
+
+    /// What layers and containers take together.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn total_usage(&self) -> Result<Usage> {
+        let mut total = Usage::default();
+        let mut add = |usage: Usage| {
+            total.bytes += usage.bytes;
+            total.inodes += usage.inodes;
+        };
+        for layer in self.layers()? {
+            add(self.layer_usage(&layer)?);
+        }
+        for container in self.containers()? {
+            match self.usage(&container) {
+                // Removed meanwhile.
+                Err(Error::NotFound(_)) => {}
+                usage => add(usage?),
+            }
+        }
+        Ok(total)
+    }
+
+    /// Looks a path up through layers, given bottom first, as a container would see it, without
+    /// a mount. Symlinks are followed inside the image's root.
+    ///
+    /// # Errors
+    /// [`Error::NoLayer`], [`Error::TooLarge`] beyond `max` bytes, or when the disk fails.
+    pub fn lookup(&self, layers: &[Digest], path: &Path, max: u64) -> Result<Lookup> {
+        Merged::open(&self.lower(layers)?)?.lookup(path, max)
+    }
+
+    /// Copies what the image has below the directory `path` into the existing directory `target`
+    /// of the host; an image without that directory copies nothing.
+    ///
+    /// # Errors
+    /// [`Error::NoLayer`], or when the disk fails.
+    pub fn copy_up_volume(&self, layers: &[Digest], path: &Path, target: &Path) -> Result<()> {
+        let merged = Merged::open(&self.lower(layers)?)?;
+        let target_dir = open_dir(target)?;
+        volume::copy(&merged, path, &target_dir).map_err(io("copy an image's content to", target))
+    }
+
+    /// The layers' directories, topmost first, down to one whose root hides the others.
+    fn lower(&self, layers: &[Digest]) -> Result<Vec<PathBuf>> {
+        let mut lower = Vec::with_capacity(layers.len());
+        for layer in layers.iter().rev() {
+            let fs = self.layer_dir(layer).join("fs");
+            if !fs.is_dir() {
+                return Err(Error::NoLayer(layer.clone()));
+            }
+            // overlayfs does not ask the root of a layer whether it is opaque.
+            let is_opaque = metadata::is_opaque(open_dir(&fs)?);
+            let is_opaque = is_opaque.map_err(io("look at", &fs))?;
+            lower.push(fs);
+            if is_opaque {
+                break;
+            }
+        }
+        if lower.is_empty() {
+            lower.push(self.root.join("empty"));
+        }
+        Ok(lower)
+    }
+
+    /// The root of the mount shows the attributes of the upper directory: those of the topmost
+    /// layer are what the image means.
+    fn take_root_over(&self, snapshot: &Snapshot) -> Result<()> {
+        let (top, upper) = (&snapshot.lower[0], &snapshot.upper);
+        let root = fs::metadata(top).map_err(io("look at", top))?;
+        std::os::unix::fs::chown(upper, Some(root.uid()), Some(root.gid()))
+            .map_err(io("give away", upper))?;
+        set_mode(upper, root.mode() & 0o7777)
+    }
+
+    fn layer_dir(&self, chain_id: &Digest) -> PathBuf {
+        self.root.join("layers").join(chain_id.hex())
+    }
+
+    fn container_dir(&self, container: &ContainerId) -> PathBuf {
+        self.root.join("containers").join(container.as_str())
+    }
+
+    fn fresh(&self) -> PathBuf {
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        self.root.join("ingest").join(serial.to_string())
+    }
+
+    /// Takes a tree's name away, then deletes it.
+    fn discard(&self, path: &Path) -> Result<()> {
+        let doomed = self.fresh();
+        match fs::rename(path, &doomed) {
+            Ok(()) => remove_path(&doomed),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(io("remove", path)(error)),
+        }
+    }
+}
+
+fn parse_layer(name: &str) -> Option<Digest> {
+    let algorithm = match name.len() {
+        64 => "sha256",
+        _ => "sha512",
+    };
+    Digest::parse(&format!("{algorithm}:{name}")).ok()
+}
+
+fn entries(dir: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).map_err(io("list", dir))? {
+        let name = entry.map_err(io("list", dir))?.file_name();
+        names.extend(name.into_string());
+    }
+    Ok(names)
+}
+
+/// Opens a directory of the store itself.
+pub(crate) fn open_dir(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(CWD, path, flags, Mode::empty()).map_err(io("open", path))
+}
+
+/// Sets the mode of a directory of the store itself.
+pub(crate) fn set_mode(path: &Path, mode: u32) -> Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(io("set the mode of", path))
+}
+
+/// Deletes a tree of the store; nothing there is fine.
+pub(crate) fn remove_path(path: &Path) -> Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok(());
+    };
+    let parent = open_dir(parent)?;
+    let name = CString::new(name.as_bytes()).map_err(io("remove", path))?;
+    removal::remove_at(&parent, &name).map_err(io("remove", path))
+}

@@ -1,0 +1,14 @@
+//! Layers made by hand, unpacked for real.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "tests write files plainly"
+)]
+
+mod hostile;
+mod maker;
+mod overlay;
+mod store;
+mod unpack;

@@ -1,0 +1,259 @@
+//! The store: names, removal, crashes, usage, lookups.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::maker::{Item, Lab, chain, char_device, container, dir, file, symlink, tar};
+use crate::{Compression, Error, Lookup, Snapshotter};
+
+#[test]
+fn privileged_a_layer_has_a_name_when_it_is_whole() {
+    let lab = Lab::new();
+    let blob = tar(vec![file("a", "x")]);
+    let unpacked = lab.unpack(&blob).unwrap();
+    assert!(lab.store.layers().unwrap().is_empty());
+    drop(unpacked);
+    assert_eq!(lab.in_transit(), 0);
+    let twice = [lab.unpack(&blob).unwrap(), lab.unpack(&blob).unwrap()];
+    for layer in twice {
+        layer.commit().unwrap();
+    }
+    assert_eq!(lab.store.layers().unwrap(), [chain(u8::MAX)]);
+    assert!(lab.store.begin_layer(&chain(u8::MAX)).unwrap().is_none());
+    assert_eq!(lab.store.layer_size(&chain(u8::MAX)).unwrap(), 8192);
+    lab.store.remove_layer(&chain(u8::MAX)).unwrap();
+    lab.store.remove_layer(&chain(u8::MAX)).unwrap();
+    assert!(matches!(
+        lab.store.layer_size(&chain(u8::MAX)),
+        Err(Error::NoLayer(_))
+    ));
+    assert_eq!(lab.in_transit(), 0);
+}
+
+#[test]
+fn privileged_what_a_crash_left_is_collected() {
+    let lab = Lab::new();
+    let writer = lab.store.begin_layer(&chain(1)).unwrap().unwrap();
+    std::mem::forget(writer.unpack(Compression::None, tar(vec![file("a/b", "x")]).as_slice()));
+    assert_eq!(lab.in_transit(), 1);
+    let again = Snapshotter::open(&lab.dir.path().join("snapshots")).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while lab.in_transit() > 0 {
+        assert!(Instant::now() < deadline, "the rest of a crash stays");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(again.layers().unwrap().is_empty());
+}
+
+#[test]
+fn privileged_snapshots_come_and_go() {
+    let lab = Lab::new();
+    let root = dir("./").mode(0o711).owner(5, 6);
+    let bottom = lab.layer(1, vec![dir("./"), file("a", "x")]);
+    let top = lab.layer(2, vec![root, file("b", "x")]);
+    let layers = [chain(1), chain(2)];
+    let snapshot = lab.store.prepare(&container(1), &layers).unwrap();
+    assert_eq!(snapshot.lower, [top, bottom]);
+    let upper = fs::metadata(&snapshot.upper).unwrap();
+    assert_eq!(
+        (upper.mode() & 0o7777, upper.uid(), upper.gid()),
+        (0o711, 5, 6)
+    );
+    assert_eq!(lab.store.prepare(&container(1), &layers).unwrap(), snapshot);
+    assert_eq!(lab.store.containers().unwrap(), [container(1)]);
+
+    let before = lab.store.usage(&container(1)).unwrap();
+    fs::write(snapshot.upper.join("data"), vec![7; 100_000]).unwrap();
+    fs::hard_link(snapshot.upper.join("data"), snapshot.upper.join("same")).unwrap();
+    std::os::unix::fs::symlink("/", snapshot.upper.join("root")).unwrap();
+    fs::File::open(snapshot.upper.join("data"))
+        .unwrap()
+        .sync_all()
+        .unwrap();
+    let after = lab.store.usage(&container(1)).unwrap();
+    assert_eq!(after.inodes, before.inodes + 2);
+    assert!(
+        (100_000..120_000).contains(&(after.bytes - before.bytes)),
+        "{after:?}"
+    );
+
+    lab.store.remove_container(&container(1)).unwrap();
+    lab.store.remove_container(&container(1)).unwrap();
+    assert!(lab.store.containers().unwrap().is_empty());
+    assert!(matches!(
+        lab.store.usage(&container(1)),
+        Err(Error::NotFound(_))
+    ));
+    assert!(matches!(
+        lab.store.prepare(&container(2), &[chain(9)]),
+        Err(Error::NoLayer(_))
+    ));
+    assert!(lab.store.containers().unwrap().is_empty());
+    let bare = lab.store.prepare(&container(3), &[]).unwrap();
+    assert!(bare.lower[0].is_dir() && bare.lower.len() == 1);
+}
+
+#[test]
+fn privileged_trees_deeper_than_paths_are_measured_and_removed() {
+    let lab = Lab::new();
+    let snapshot = lab.store.prepare(&container(1), &[]).unwrap();
+    let mut dir = rustix::fs::open(
+        &snapshot.upper,
+        rustix::fs::OFlags::DIRECTORY,
+        rustix::fs::Mode::empty(),
+    )
+    .unwrap();
+    for _ in 0..3000 {
+        let mode = rustix::fs::Mode::from_raw_mode(0o700);
+        rustix::fs::mkdirat(&dir, "deep", mode).unwrap();
+        let flags = rustix::fs::OFlags::DIRECTORY;
+        dir = rustix::fs::openat(&dir, "deep", flags, rustix::fs::Mode::empty()).unwrap();
+    }
+    drop(dir);
+    assert!(lab.store.usage(&container(1)).unwrap().inodes > 800);
+    lab.store.remove_container(&container(1)).unwrap();
+    assert_eq!(lab.in_transit(), 0);
+}
+
+fn stack() -> (Lab, Vec<crisp_model::Digest>) {
+    let lab = Lab::new();
+    let passwd = file("etc/passwd", "root:x:0:0");
+    lab.layer(
+        1,
+        vec![
+            passwd,
+            file("etc/gone", "x"),
+            file("opt/old/file", "x"),
+            file("dir/below", "x"),
+            file("was-file", "x"),
+            char_device("dev/null", 1, 3),
+            file("hidden/deep/file", "x"),
+        ],
+    );
+    lab.layer(
+        2,
+        vec![
+            file("etc/.wh.gone", ""),
+            file("opt/old/.wh..wh..opq", ""),
+            file("opt/old/new", "new"),
+            file("dir", "now a file"),
+            dir("was-file"),
+            symlink("link", "/etc/passwd"),
+            symlink("etc/up", "../../../../etc/passwd"),
+            symlink("host", "/../../etc/hostname"),
+            symlink("loop", "loop"),
+            symlink("dirlink", "etc"),
+            file(".wh.hidden", ""),
+            file("hidden/own", "x"),
+        ],
+    );
+    (lab, vec![chain(1), chain(2)])
+}
+
+#[test]
+fn privileged_lookups_see_what_a_container_sees() {
+    let (lab, layers) = stack();
+    let passwd = || Lookup::File(b"root:x:0:0".to_vec());
+    let cases = [
+        ("/etc/passwd", passwd()),
+        ("etc/../etc/./passwd", passwd()),
+        ("../../etc/passwd", passwd()),
+        ("link", passwd()),
+        ("etc/up", passwd()),
+        ("dirlink/passwd", passwd()),
+        ("dirlink/up", passwd()),
+        ("host", Lookup::Absent),
+        ("loop", Lookup::Absent),
+        ("etc/gone", Lookup::Absent),
+        ("opt/old/file", Lookup::Absent),
+        ("opt/old/new", Lookup::File(b"new".to_vec())),
+        ("dir", Lookup::File(b"now a file".to_vec())),
+        ("dir/below", Lookup::Absent),
+        ("was-file", Lookup::Dir),
+        ("/", Lookup::Dir),
+        ("dev/null", Lookup::Other),
+        ("hidden/own", Lookup::File(b"x".to_vec())),
+        ("hidden/deep", Lookup::Absent),
+        ("etc/passwd/x", Lookup::Absent),
+    ];
+    for (path, expected) in cases {
+        let found = lab.store.lookup(&layers, Path::new(path), 100).unwrap();
+        assert_eq!(found, expected, "{path}");
+    }
+}
+
+#[test]
+fn privileged_a_huge_file_is_not_read() {
+    // CVE-2025-4437: a sparse /etc/passwd of 2 GB was read whole.
+    let lab = Lab::new();
+    let huge = file("etc/passwd", "")
+        .pax("GNU.sparse.map", b"")
+        .pax("GNU.sparse.realsize", b"2147483648");
+    lab.layer(1, vec![huge]);
+    let begun = Instant::now();
+    let result = lab
+        .store
+        .lookup(&[chain(1)], Path::new("/etc/passwd"), 1 << 20);
+    assert!(matches!(result, Err(Error::TooLarge { .. })));
+    assert!(begun.elapsed() < Duration::from_secs(1));
+}
+
+fn volume(items: Vec<Vec<Item>>, path: &str) -> tempfile::TempDir {
+    let lab = Lab::new();
+    let numbers = 1..=u8::try_from(items.len()).unwrap();
+    let layers: Vec<_> = numbers.clone().map(chain).collect();
+    for (number, items) in numbers.zip(items) {
+        lab.layer(number, items);
+    }
+    let target = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        let copied = lab
+            .store
+            .copy_up_volume(&layers, Path::new(path), target.path());
+        copied.unwrap();
+    }
+    target
+}
+
+#[test]
+fn privileged_volumes_get_the_images_content_and_only_that() {
+    let owned = |item: Item| item.owner(7, 8).mode(0o750);
+    let bottom = vec![
+        owned(dir("data")),
+        file("data/kept", "kept").mode(0o4755).owner(9, 9),
+        file("data/gone", "x"),
+        symlink("data/out", "/etc/hostname"),
+        char_device("data/sda", 8, 0),
+    ];
+    let top = vec![
+        owned(dir("data")),
+        file("data/.wh.gone", ""),
+        file("data/sub/new", "new"),
+    ];
+    let target = volume(vec![bottom, top], "/data");
+    let path = target.path();
+    let stat = |name: &str| fs::symlink_metadata(path.join(name)).unwrap();
+    assert_eq!(
+        (stat("").mode() & 0o7777, stat("").uid(), stat("").gid()),
+        (0o750, 7, 8)
+    );
+    assert_eq!(
+        (stat("kept").mode() & 0o7777, stat("kept").uid()),
+        (0o4755, 9)
+    );
+    assert_eq!(fs::read_to_string(path.join("sub/new")).unwrap(), "new");
+    assert!(path.join("out").is_symlink());
+    let names = fs::read_dir(path).unwrap().count();
+    assert_eq!(names, 3, "only kept, out and sub");
+
+    // CVE-2022-23648: a volume whose path is a link or leads upwards copied files of the host.
+    for path in ["/data", "/../../../etc", "/data/../../etc"] {
+        let items = vec![symlink("data", "/etc"), file("etc/own", "image")];
+        let target = volume(vec![items], path);
+        let names = fs::read_dir(target.path()).unwrap();
+        let names: Vec<_> = names.map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(names, ["own"], "{path}");
+    }
+}
