@@ -96,8 +96,8 @@ impl LayerSource {
         let owned = Arc::clone(&self.store);
         let chain_id = plan.chain_id.clone();
         blocking("measure a layer", move || {
-            let size = owned.snapshotter.layer_size(&chain_id)?;
-            owned.layer_unpacked(chain_id, size, 0);
+            let usage = owned.snapshotter.layer_usage(&chain_id)?;
+            owned.layer_unpacked(chain_id, usage.bytes, usage.inodes);
             Ok(())
         })
         .await

@@ -46,7 +46,7 @@ pub(crate) fn open(config: Config) -> Result<Arc<Store>> {
     for (container, layers) in read_leases(&root)? {
         catalog.restore_lease(container, layers);
     }
-    adopt_leased(&mut catalog, &unpacked, &boot);
+    adopt_leased(&mut catalog, &snapshotter, (&unpacked, &boot));
     let store = Arc::new(Store::new(Parts {
         registry: Client::new(config.registry)?,
         parallel_layers: config.max_parallel_layers,
@@ -136,12 +136,18 @@ impl Review<'_> {
 
 /// Layers below containers stay although their records are lost with the database: the containers
 /// may be running.
-fn adopt_leased(catalog: &mut Catalog, unpacked: &BTreeSet<Digest>, boot: &str) {
+fn adopt_leased(
+    catalog: &mut Catalog,
+    snapshotter: &Snapshotter,
+    (unpacked, boot): (&BTreeSet<Digest>, &str),
+) {
     for id in unpacked {
         if catalog.layer(id).is_none() && catalog.is_leased(id) {
+            // Its size is for statistics only.
+            let usage = snapshotter.layer_usage(id).unwrap_or_default();
             let layer = LayerRecord {
-                bytes: 0,
-                inodes: 0,
+                bytes: usage.bytes,
+                inodes: usage.inodes,
                 unsynced_boot: Some(boot.to_owned()),
             };
             catalog.apply(&[Edit::PutLayer(id.clone(), layer)]);
