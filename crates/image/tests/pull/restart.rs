@@ -20,16 +20,33 @@ async fn pulled(root: &Path) -> (Registry, Images, String) {
     (registry, images, name)
 }
 
-/// Waits until the layers are known to be on the disk; closes the store.
-async fn settle(images: Images) {
-    tokio::time::sleep(Duration::from_millis(800)).await;
-    drop(images);
+/// Closes the store once its layers are known to be on the disk.
+async fn settle(images: Images, root: &Path) {
+    let mut images = Some(images);
+    for _ in 0..50 {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        drop(images.take());
+        if boots(root, None).iter().all(serde_json::Value::is_null) {
+            return;
+        }
+        images = Some(open(root));
+    }
+    unreachable!("the layers are never synced");
 }
 
-/// Rewrites the layer records as if another boot had unpacked them.
-fn age(root: &Path, boot: &str) {
-    let database = redb::Database::create(root.join("images.redb")).unwrap();
+/// The boots that layers wait to be synced since, after replacing them by `boot` if one is given.
+fn boots(root: &Path, boot: Option<&str>) -> Vec<serde_json::Value> {
+    let path = root.join("images.redb");
+    let database = loop {
+        match redb::Database::create(&path) {
+            Err(redb::DatabaseError::DatabaseAlreadyOpen) => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            opened => break opened.unwrap(),
+        }
+    };
     let transaction = database.begin_write().unwrap();
+    let mut boots = Vec::new();
     {
         let mut table = transaction.open_table(LAYERS).unwrap();
         let rows: Vec<(String, Vec<u8>)> = redb::ReadableTable::iter(&table)
@@ -37,17 +54,20 @@ fn age(root: &Path, boot: &str) {
             .map(|row| row.unwrap())
             .map(|(key, value)| (key.value().to_owned(), value.value().to_vec()))
             .collect();
-        assert!(!rows.is_empty());
         for (key, value) in rows {
-            let text = String::from_utf8(value).unwrap();
-            let text = text.replace(
-                "\"unsynced_boot\":null",
-                &format!("\"unsynced_boot\":\"{boot}\""),
-            );
-            table.insert(key.as_str(), text.as_bytes()).unwrap();
+            let mut layer: serde_json::Value = serde_json::from_slice(&value).unwrap();
+            if let Some(boot) = boot {
+                layer["unsynced_boot"] = boot.into();
+            }
+            boots.push(layer["unsynced_boot"].clone());
+            table
+                .insert(key.as_str(), layer.to_string().as_bytes())
+                .unwrap();
         }
     }
     transaction.commit().unwrap();
+    assert!(!boots.is_empty());
+    boots
 }
 
 #[tokio::test]
@@ -72,12 +92,12 @@ async fn privileged_images_outlive_the_daemon() {
 async fn privileged_layers_of_a_power_cut_are_fetched_again() {
     let dir = tempfile::tempdir().unwrap();
     let (_registry, images, name) = pulled(dir.path()).await;
-    settle(images).await;
+    settle(images, dir.path()).await;
     // Synced layers survive any boot.
     let images = open(dir.path());
     assert_eq!(images.list().len(), 1);
     drop(images);
-    age(dir.path(), "another-boot");
+    boots(dir.path(), Some("another-boot"));
     let images = open(dir.path());
     assert_eq!(images.list(), []);
     assert_empty(dir.path());
@@ -90,7 +110,7 @@ async fn privileged_leftovers_of_a_crash_go() {
     let dir = tempfile::tempdir().unwrap();
     let (_registry, images, _) = pulled(dir.path()).await;
     let before = remains(dir.path());
-    settle(images).await;
+    settle(images, dir.path()).await;
     let stray = sha256(b"stray");
     std::fs::create_dir_all(
         dir.path()
@@ -125,7 +145,7 @@ async fn privileged_an_image_without_its_parts_goes() {
     for part in ["snapshots/layers", "content/blobs/sha256"] {
         let dir = tempfile::tempdir().unwrap();
         let (_registry, images, name) = pulled(dir.path()).await;
-        settle(images).await;
+        settle(images, dir.path()).await;
         std::fs::remove_dir_all(dir.path().join(part)).unwrap();
         let images = open(dir.path());
         assert_eq!(images.list(), [], "{part}");
