@@ -25,9 +25,10 @@ pub enum Request {
     },
     /// Kill every process of the container.
     KillAll,
-    /// Run a process in the container; descriptors: stdin (or `/dev/null`), stdout, stderr.
+    /// Run a process in the container; descriptors: stdin (or `/dev/null`), stdout, stderr. A
+    /// process with a terminal gets none, and the terminal's master comes with the reply.
     Exec(Box<ExecRequest>),
-    /// Kill a process that was exec'd, and all its descendants.
+    /// Kill a process that was exec'd, and all its descendants, also those that outlived it.
     KillExec {
         /// Which.
         exec_id: String,
@@ -39,7 +40,7 @@ pub enum Request {
     },
     /// Close the log file and open it anew under its name.
     ReopenLog,
-    /// Tell how the container is.
+    /// Tell how the container is; while it is being launched, the answer waits for the outcome.
     State,
     /// The container is over and recorded: remove its cgroup and leave.
     Shutdown,
@@ -73,7 +74,7 @@ pub enum FromShim {
 pub enum Reply {
     /// It is done.
     Done,
-    /// The launch succeeded: the container's program runs.
+    /// The launch succeeded: the container's program runs. Descriptors: init's pidfd.
     Started {
         /// Host pid of init.
         pid: i32,
@@ -111,6 +112,10 @@ pub enum FailureKind {
     NotRunning,
     /// The kernel refused.
     Io,
+    /// The container still runs: a shim leaves only when it is over.
+    Running,
+    /// This shim does not know the request: it is of another version.
+    Unsupported,
 }
 
 /// How a container is.
@@ -136,6 +141,8 @@ pub enum Event {
         /// How it ended.
         status: crisp_model::ExitStatus,
     },
+    /// The OOM killer struck in the container's cgroup; it may go on.
+    Oom,
 }
 
 impl ToShim {
