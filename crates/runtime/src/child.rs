@@ -1,38 +1,39 @@
 //! The life of the container's init between the fork and its program.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use crisp_sys::mount::{self, Depth, MountAttributes, Propagation};
 use crisp_sys::ns::{self, Kind};
-use crisp_sys::rootfs::open_root;
+use crisp_sys::rootfs::make_dirs_in;
 use crisp_sys::socket::{Conn, Listener};
 use crisp_sys::{fork, process, signals};
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{Hook, Process, Spec};
+use rustix::fs::{FileType, Gid, Uid, makedev};
 
-use crate::confine::{self, Filter};
+use crate::confine::{self, Filter, drop_privileges, early_and_late};
 use crate::console::{self, Terminal};
 use crate::devices::{self, Node};
 use crate::error::{Error, Result, Step};
 use crate::mounts::{self, Prepared};
 use crate::namespaces::Namespaces;
-use crate::path_lookup::Program;
-use crate::procfs::Procfs;
+use crate::path_lookup::{Program, said};
 use crate::rootfs::Rootfs;
-use crate::sync::{Word, hear, say};
-use crate::{hooks, mask, options};
+use crate::sync::{Word, hear, let_go_of, say};
+use crate::{hooks, mask, options, sysctl};
 
 /// All that the child needs; made by the parent, moved into the fork.
 pub(crate) struct Plan<'a> {
     pub spec: &'a Spec,
     pub process: &'a Process,
-    pub state: String,
+    pub id: &'a str,
     pub bundle: &'a Path,
     pub rootfs: Rootfs,
     pub namespaces: Namespaces,
     pub mounts: Vec<Prepared>,
     pub nodes: Vec<Node>,
-    pub null: OwnedFd,
+    pub null: Option<OwnedFd>,
     pub filter: Option<Filter>,
     pub program: Program,
     pub streams: Option<[OwnedFd; 3]>,
@@ -40,20 +41,16 @@ pub(crate) struct Plan<'a> {
 }
 
 /// Runs in the child; the value is its exit code when no program was started.
-pub(crate) fn run(plan: Plan<'_>, conn: Conn) -> i32 {
-    let gate = match set_up(plan, &conn) {
+pub(crate) fn run(plan: Plan<'_>, ours: &Conn, conn: Conn) -> i32 {
+    let ready = let_go_of(ours, &conn).and_then(|()| set_up(plan, &conn));
+    let gate = match ready {
         Ok(gate) => gate,
         Err(error) => return fail(&conn, error),
     };
-    let (program, conn, filter) = match gate.wait(conn) {
-        Ok(passed) => passed,
-        Err(_) => return 1,
-    };
-    let error = match filter.map_or(Ok(()), |filter| filter.load()) {
-        Ok(()) => program.start(),
-        Err(error) => error,
-    };
-    fail(&conn, error)
+    match gate.wait(conn) {
+        Ok((last, conn)) => fail(&conn, last.start()),
+        Err(_) => 1,
+    }
 }
 
 fn fail(conn: &Conn, error: Error) -> i32 {
@@ -62,16 +59,26 @@ fn fail(conn: &Conn, error: Error) -> i32 {
     128
 }
 
-/// What is left to do once the container may start.
+/// A container that is set up and waits for its start.
 struct AtGate {
-    program: Program,
     listener: Option<Listener>,
+    last: LastSteps,
+}
+
+/// What is left to do once the container may start.
+struct LastSteps {
+    hooks: Vec<Hook>,
+    state: String,
     /// Loaded after the wait where that is allowed: the filter may forbid waiting.
     filter: Option<Filter>,
+    program: Program,
 }
 
 impl AtGate {
-    fn wait(self, conn: Conn) -> Result<(Program, Conn, Option<Filter>)> {
+    fn wait(self, conn: Conn) -> Result<(LastSteps, Conn)> {
+        let kept = self.listener.as_ref().map_or(conn.as_fd(), AsFd::as_fd);
+        // Whoever created the container may wait for the end of a pipe that it inherited here.
+        process::close_all_but(&[conn.as_fd(), kept]).step(|| "close descriptors")?;
         let conn = match self.listener {
             Some(listener) => {
                 drop(conn);
@@ -80,8 +87,20 @@ impl AtGate {
             None => conn,
         };
         match hear(&conn)? {
-            Some(Word::Start) => Ok((self.program, conn, self.filter)),
+            Some(Word::Start) => Ok((self.last, conn)),
             _ => Err(Error::Vanished("nobody started it".to_owned())),
+        }
+    }
+}
+
+impl LastSteps {
+    /// Returns only when there is no program to become.
+    fn start(&self) -> Error {
+        let prepared =
+            hooks::run(&self.hooks, &self.state).and_then(|()| confine::load(self.filter.as_ref()));
+        match prepared {
+            Ok(()) => self.program.start(),
+            Err(error) => error,
         }
     }
 }
@@ -92,36 +111,32 @@ fn set_up(mut plan: Plan<'_>, conn: &Conn) -> Result<AtGate> {
     process::set_sid().step(|| "start a session")?;
     process::set_umask(0);
     enter_namespaces(&plan)?;
-    let root = build_root(&mut plan, conn)?;
+    let state = hooks::state(plan.id, std::process::id(), plan.bundle, plan.spec);
+    let root = build_root(&mut plan, conn, &state)?;
     mount::pivot_into(root.as_fd()).step(|| "pivot into the root file system")?;
-    let root = open_root(Path::new("/")).step(|| "open the new root")?;
-    finish_root(&plan, &root)?;
-    let terminal = take_streams(&mut plan, &root)?;
-    if let Some(master) = terminal {
+    finish_root(&mut plan, &root)?;
+    if let Some(master) = take_streams(&mut plan, &root)? {
         say(conn, &Word::Console(master)).step(|| "hand out the terminal")?;
     }
+    drop(root);
     for warning in confine::set_limits(plan.process)? {
         say(conn, &Word::Warning(warning)).step(|| "warn")?;
     }
     process::close_on_exec_from(3).step(|| "mark descriptors")?;
-    hooks::run(hooks::start_container(plan.spec), &plan.state)?;
-    confine::set_labels(plan.process, &Procfs::open().step(|| "mount a procfs")?)?;
-    drop(root);
-    make_working_dir(plan.process);
-    let late = plan.process.no_new_privileges().unwrap_or(false);
-    let (early_filter, late_filter) = if late {
-        (None, plan.filter)
-    } else {
-        (plan.filter, None)
-    };
-    confine::drop_privileges(plan.process, early_filter.as_ref())?;
-    enter_working_dir(plan.process)?;
+    confine::set_labels(plan.process)?;
+    let (early, late) = early_and_late(plan.process, plan.filter);
+    in_working_dir(plan.process, || {
+        drop_privileges(plan.process, early.as_ref())
+    })?;
     say(conn, &Word::Ready).step(|| "report")?;
-    Ok(AtGate {
+    let last = LastSteps {
+        hooks: hooks::start_container(plan.spec),
+        state,
+        filter: late,
         program: plan.program,
-        listener: plan.gate,
-        filter: late_filter,
-    })
+    };
+    let listener = plan.gate;
+    Ok(AtGate { listener, last })
 }
 
 fn proceed(conn: &Conn) -> Result<()> {
@@ -158,13 +173,11 @@ fn enter_namespaces(plan: &Plan<'_>) -> Result<()> {
 
 /// Assembles the container's root in this mount namespace, from which the host's mounts are cut
 /// off first; sources that the parent opened keep their ties to the host.
-fn build_root(plan: &mut Plan<'_>, conn: &Conn) -> Result<OwnedFd> {
+fn build_root(plan: &mut Plan<'_>, conn: &Conn, state: &str) -> Result<OwnedFd> {
     let slash = Path::new("/");
     mount::set_propagation(slash, Propagation::Slave, Depth::Recursive)
         .step(|| "cut the mount namespace off")?;
-    let root = plan.rootfs.mount()?;
-    let place = open_root(plan.bundle).step(|| "open the bundle")?;
-    mount::attach(root.as_fd(), place.as_fd()).step(|| "attach the root file system")?;
+    let root = plan.rootfs.mount_at(plan.bundle)?;
     let linux = plan.spec.linux().as_ref();
     let label = linux
         .and_then(|linux| linux.mount_label().as_deref())
@@ -179,37 +192,31 @@ fn build_root(plan: &mut Plan<'_>, conn: &Conn) -> Result<OwnedFd> {
     if hooks::before_pivot(plan.spec) {
         say(conn, &Word::Proceed).step(|| "ask for the hooks")?;
         proceed(conn)?;
-        hooks::run(hooks::create_container(plan.spec), &plan.state)?;
+        hooks::run(&hooks::create_container(plan.spec), state)?;
     }
     Ok(root)
 }
 
-fn finish_root(plan: &Plan<'_>, root: &OwnedFd) -> Result<()> {
+fn finish_root(plan: &mut Plan<'_>, root: &OwnedFd) -> Result<()> {
+    make_working_dir(plan.process, root);
     let linux = plan.spec.linux().as_ref();
-    if let Some(sysctls) = linux
-        .and_then(|l| l.sysctl().as_ref())
-        .filter(|s| !s.is_empty())
-    {
-        let procfs = Procfs::open().step(|| "mount a procfs")?;
-        for (key, value) in sysctls {
-            procfs
-                .set_sysctl(key, value)
-                .step(|| format!("set the sysctl {key}={value}"))?;
-        }
-    }
+    sysctl::set(plan.spec)?;
     if let Some(text) = linux
         .and_then(|l| l.rootfs_propagation().as_deref())
         .filter(|t| !t.is_empty())
     {
-        let (propagation, depth) = options::rootfs_propagation(text)?;
-        mount::set_propagation(Path::new("/"), propagation, depth)
+        // Of the root mount alone: what is mounted below it says itself how it propagates.
+        let (propagation, _) = options::rootfs_propagation(text)?;
+        mount::set_propagation(Path::new("/"), propagation, Depth::Single)
             .step(|| "set the root's propagation")?;
     }
     let paths = |list: Option<&Vec<String>>| list.cloned().unwrap_or_default();
     let read_only = paths(linux.and_then(|l| l.readonly_paths().as_ref()));
     mask::make_read_only(&read_only, root.as_fd())?;
     let masked = paths(linux.and_then(|l| l.masked_paths().as_ref()));
-    mask::hide(&masked, root.as_fd(), &plan.null)?;
+    if let Some(null) = plan.null.take() {
+        mask::hide(&masked, root.as_fd(), null)?;
+    }
     if plan
         .spec
         .root()
@@ -233,6 +240,7 @@ fn take_streams(plan: &mut Plan<'_>, root: &OwnedFd) -> Result<Option<OwnedFd>> 
         return terminal.take(plan.process.user().uid(), size).map(Some);
     }
     place_streams(plan.streams.take())?;
+    give_streams(plan.process);
     Ok(None)
 }
 
@@ -257,22 +265,55 @@ pub(crate) fn place_streams(streams: Option<[OwnedFd; 3]>) -> Result<()> {
 }
 
 /// A missing working directory is made, while it can be; that it failed shows when it is entered.
-fn make_working_dir(process: &Process) {
-    if let Ok(root) = open_root(Path::new("/")) {
-        drop(crisp_sys::rootfs::make_dirs_in(
-            root.as_fd(),
-            process.cwd(),
-            0o755,
-        ));
+fn make_working_dir(process: &Process, root: &OwnedFd) {
+    drop(make_dirs_in(root.as_fd(), process.cwd(), 0o755));
+}
+
+/// The user may open its standard streams anew (`/dev/stdout`), so they become its own. What
+/// cannot change its owner stays as it is, and so does the group of a terminal.
+pub(crate) fn give_streams(process: &Process) {
+    let user = process.user();
+    for stream in [
+        rustix::stdio::stdin(),
+        rustix::stdio::stdout(),
+        rustix::stdio::stderr(),
+    ] {
+        let Ok(stat) = rustix::fs::fstat(stream) else {
+            continue;
+        };
+        let device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
+        let null = device && stat.st_rdev == makedev(1, 3);
+        if null || stat.st_uid == user.uid() {
+            continue;
+        }
+        let group = (!device).then(|| Gid::from_raw(user.gid()));
+        let owner = Some(Uid::from_raw(user.uid()));
+        let _as_it_was = rustix::fs::fchown(stream, owner, group);
     }
 }
 
-/// Enters the working directory as the user, and proves that it is below the root: a path through
-/// a leaked descriptor would not be.
-pub(crate) fn enter_working_dir(process: &Process) -> Result<()> {
+/// Enters the working directory and confines the process. A directory that only root may enter is
+/// fine, as with other runtimes; one that only the user may enter (on a network file system) too.
+///
+/// Proves that the directory is below the root: one that was reached through a leaked descriptor
+/// would not be.
+pub(crate) fn in_working_dir(
+    process: &Process,
+    confine: impl FnOnce() -> Result<()>,
+) -> Result<()> {
     let cwd: &PathBuf = process.cwd();
-    let refuse = |why: String| Error::Program(format!("chdir to cwd ({}): {why}", cwd.display()));
-    process::change_dir(cwd).map_err(|error| refuse(error.to_string()))?;
+    let refuse = |why: String| {
+        Error::Program(format!(
+            "chdir to cwd ({cwd:?}) set in config.json failed: {why}"
+        ))
+    };
+    let early = process::change_dir(cwd);
+    confine()?;
+    let entered = match early {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => process::change_dir(cwd),
+        other => other,
+    };
+    entered.map_err(|error| refuse(said(&error)))?;
     match std::env::current_dir() {
         Ok(path) if path.is_absolute() => Ok(()),
         _ => Err(refuse("it is outside of the container's root".to_owned())),

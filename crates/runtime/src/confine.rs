@@ -96,7 +96,12 @@ impl Sets {
 }
 
 /// Tells the security modules which label the program gets at exec.
-pub(crate) fn set_labels(process: &Process, procfs: &Procfs) -> Result<()> {
+pub(crate) fn set_labels(process: &Process) -> Result<()> {
+    let wanted = |label: &Option<String>| label.as_deref().is_some_and(|l| !l.is_empty());
+    if !wanted(process.apparmor_profile()) && !wanted(process.selinux_label()) {
+        return Ok(());
+    }
+    let procfs = Procfs::open().step(|| "mount a procfs")?;
     if let Some(profile) = process
         .apparmor_profile()
         .as_deref()
@@ -116,26 +121,41 @@ pub(crate) fn set_labels(process: &Process, procfs: &Procfs) -> Result<()> {
     Ok(())
 }
 
-/// Becomes the user with exactly the capabilities of the spec. The filter is loaded at the last
-/// moment at which it may be: without `no_new_privs` that takes `CAP_SYS_ADMIN`.
+/// Loads a filter, if there is one.
+pub(crate) fn load(filter: Option<&Filter>) -> Result<()> {
+    filter.map_or(Ok(()), Filter::load)
+}
+
+/// Becomes the user with exactly the capabilities of the spec. `filter` is loaded while that is
+/// still allowed: without `no_new_privs` it takes `CAP_SYS_ADMIN`.
 pub(crate) fn drop_privileges(process: &Process, filter: Option<&Filter>) -> Result<()> {
     let held = caps::permitted().step(|| "read the capabilities")?;
     let sets = Sets::of(process, held);
-    let no_new_privs = process.no_new_privileges().unwrap_or(false);
     caps::limit_bounding(sets.bounding).step(|| "limit the capability bounding set")?;
-    if let Some(filter) = filter.filter(|_| !no_new_privs) {
-        filter.load()?;
-    }
     set_user(process)?;
+    if filter.is_some() {
+        // The change of user has emptied the effective set; the permitted one was kept.
+        caps::set(held, held, CapSet::default()).step(|| "take up the capabilities")?;
+        load(filter)?;
+    }
     caps::set(sets.effective, sets.permitted, sets.inheritable).step(|| "set the capabilities")?;
     caps::set_ambient(sets.ambient).step(|| "set the ambient capabilities")?;
-    if no_new_privs {
+    if process.no_new_privileges() == Some(true) {
         process::set_no_new_privs().step(|| "set no_new_privs")?;
     }
-    if let Some(filter) = filter.filter(|_| no_new_privs) {
-        filter.load()?;
-    }
     Ok(())
+}
+
+/// Splits a filter by when it may be loaded: with the privileges, or after they are gone.
+pub(crate) fn early_and_late(
+    process: &Process,
+    filter: Option<Filter>,
+) -> (Option<Filter>, Option<Filter>) {
+    if process.no_new_privileges() == Some(true) {
+        (None, filter)
+    } else {
+        (filter, None)
+    }
 }
 
 fn set_user(process: &Process) -> Result<()> {

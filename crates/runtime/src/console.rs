@@ -1,18 +1,18 @@
 //! The terminal of a container: made in its own devpts, its master handed out.
 
-use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crisp_sys::mount::{self, Depth};
+use crisp_sys::mount::{self, Depth, file_system_magic};
 use crisp_sys::rootfs::{make_file_in, open_in};
 use crisp_sys::{process, pty};
 use rustix::fs::{FileType, Mode, OFlags};
 
 use crate::error::{Error, Result, Step};
 use crate::mounts::file_type;
+
+const DEVPTS_MAGIC: u64 = 0x1cd1;
 
 /// A terminal of the container.
 #[derive(Debug)]
@@ -21,19 +21,16 @@ pub(crate) struct Terminal {
     slave: OwnedFd,
 }
 
-/// Makes a terminal in the devpts that is mounted in the container, by its absolute path from the
-/// container's root, and checks that the slave is a terminal of the kernel.
+/// Makes a terminal in the devpts that is mounted in the container. Its other end comes from the
+/// master itself: a path to it could have been replaced.
 pub(crate) fn open(root: BorrowedFd<'_>) -> Result<Terminal> {
-    let (master, path) = pty::open().step(|| "make a terminal")?;
-    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW;
-    let path = Path::new(OsStr::from_bytes(path.as_bytes()));
-    let slave = open_in(root, path, flags, Mode::empty()).step(|| "open the terminal")?;
-    if file_type(slave.as_fd())? != FileType::CharacterDevice || !rustix::termios::isatty(&slave) {
-        return Err(Error::setup(
-            "open the terminal",
-            "what is there is no terminal",
-        ));
+    let step = || "make a terminal in the container's /dev/pts";
+    let flags = OFlags::RDWR | OFlags::NOCTTY;
+    let master = open_in(root, Path::new("/dev/pts/ptmx"), flags, Mode::empty()).step(step)?;
+    if file_system_magic(&master).step(step)? != DEVPTS_MAGIC {
+        return Err(Error::setup(step(), "it is no devpts"));
     }
+    let slave = pty::peer(&master).step(step)?;
     Ok(Terminal { master, slave })
 }
 

@@ -6,9 +6,8 @@ use std::path::Path;
 
 use crisp_sys::cgroup::Cgroup;
 use crisp_sys::fork::fork_with;
-use crisp_sys::ns::Kind;
 use crisp_sys::pidfd::PidFd;
-use crisp_sys::process;
+use crisp_sys::process::{self, Dumpable};
 use crisp_sys::socket::{Conn, Listener};
 use oci_spec::runtime::{Process, Spec};
 
@@ -19,7 +18,7 @@ use crate::namespaces::Namespaces;
 use crate::path_lookup::Program;
 use crate::rootfs::Rootfs;
 use crate::sync::{Word, hear, say};
-use crate::{cgroups, devices, hooks, mounts};
+use crate::{cgroups, devices, hooks, mounts, sysctl};
 
 /// The standard streams of a process.
 #[derive(Debug)]
@@ -27,7 +26,7 @@ pub enum Stdio {
     /// Those of the caller.
     Inherit,
     /// These; a missing stdin is `/dev/null`.
-    Streams {
+    Fds {
         /// Standard input.
         stdin: Option<OwnedFd>,
         /// Standard output.
@@ -43,7 +42,7 @@ pub enum Stdio {
 #[derive(Debug)]
 pub enum Gate {
     /// By [`Created::start`], in the same process.
-    Held,
+    Socket,
     /// By [`open_gate`] from any process that reaches this listener's path.
     Listening(Listener),
 }
@@ -146,6 +145,7 @@ fn make(request: CreateRequest<'_>) -> Result<Created> {
     let filter = Filter::compile(filter)?;
     let program = Program::of(process)?;
     let namespaces = Namespaces::of(spec)?;
+    sysctl::check(spec, &namespaces)?;
     request
         .cgroup
         .create()
@@ -162,18 +162,18 @@ fn make(request: CreateRequest<'_>) -> Result<Created> {
     let plan = Plan {
         spec,
         process,
-        state: hooks::state(request.id, 0, request.bundle, spec),
+        id: request.id,
         bundle: request.bundle,
         rootfs: request.rootfs,
         namespaces,
         mounts: mounts::prepare(spec, request.cgroup, request.bundle)?,
         nodes: devices::prepare(spec)?,
-        null: devices::null_tree()?,
+        null: Some(devices::null_tree()?),
         filter,
         program,
         streams,
         gate: match gate {
-            Gate::Held => None,
+            Gate::Socket => None,
             Gate::Listening(listener) => Some(listener),
         },
     };
@@ -217,7 +217,7 @@ fn check(spec: &Spec, process: &Process) -> Result<()> {
 pub(crate) fn streams(stdio: Stdio) -> Result<Option<[OwnedFd; 3]>> {
     match stdio {
         Stdio::Inherit | Stdio::Terminal => Ok(None),
-        Stdio::Streams {
+        Stdio::Fds {
             stdin,
             stdout,
             stderr,
@@ -240,23 +240,17 @@ fn fork_init(plan: Plan<'_>, cgroup: &Cgroup) -> Result<(i32, PidFd, Conn)> {
     let dir = cgroup
         .open_dir()
         .map_err(|error| Error::cgroup("open", error))?;
-    let mut plan = Some(plan);
-    let namespaces = plan.as_ref().map(|plan| &plan.namespaces);
-    let fork = |plan: &mut Option<Plan<'_>>| {
-        let taken = plan.take();
-        fork_with(flags, dir.as_ref().map(AsFd::as_fd), || match taken {
-            Some(plan) => child::run(plan, theirs),
-            None => 128,
-        })
-        .step(|| "fork the container's init")
-    };
     // The PID namespace has to be joined around the fork, and belongs to the plan that moves into
     // the child: a copy of its descriptor outlives the move.
-    let pid_namespace = namespaces.map(Namespaces::pid_only).transpose()?;
-    let (pid, pidfd) = match pid_namespace {
-        Some(joined) => joined.in_pid_namespace(|| fork(&mut plan))?,
-        None => fork(&mut plan)?,
-    };
+    let joined = plan.namespaces.pid_only()?;
+    // Until its program starts, nobody in the container may look into the child, which is a copy
+    // of this process.
+    process::set_dumpable(Dumpable::No).step(|| "become untraceable")?;
+    let (pid, pidfd) = joined.in_pid_namespace(|| {
+        let parent = &ours;
+        let child = move || child::run(plan, parent, theirs);
+        fork_with(flags, dir.as_ref().map(AsFd::as_fd), child).step(|| "fork the container's init")
+    })?;
     Ok((pid, pidfd, ours))
 }
 
@@ -294,8 +288,9 @@ impl Setting<'_> {
                 Some(Word::Console(master)) => console = Some(master),
                 Some(Word::Warning(text)) => warnings.push(text),
                 Some(Word::Proceed) => {
-                    let state = hooks::state(self.id, self.pid, self.bundle, self.spec);
-                    hooks::run(hooks::create_runtime(self.spec), &state)?;
+                    let pid = self.pid.unsigned_abs();
+                    let state = hooks::state(self.id, pid, self.bundle, self.spec);
+                    hooks::run(&hooks::create_runtime(self.spec), &state)?;
                     say(conn, &Word::Proceed).step(|| "let the container's init go on")?;
                 }
                 Some(Word::Failed(error)) => return Err(error),
@@ -319,10 +314,4 @@ pub(crate) fn place_in_cgroup(pid: i32, cgroup: &Cgroup) -> Result<()> {
         cgroup.attach(pid)
     };
     placed.map_err(|error| Error::cgroup("enter", error))
-}
-
-/// Whether the container has a PID namespace of its own.
-#[must_use]
-pub fn owns_pid_namespace(spec: &Spec) -> bool {
-    Namespaces::of(spec).is_ok_and(|namespaces| namespaces.is_new(Kind::Pid))
 }

@@ -7,19 +7,19 @@ use crisp_sys::cgroup::Cgroup;
 use crisp_sys::fork::{CloneFlags, fork_with};
 use crisp_sys::ns::{self, Kind};
 use crisp_sys::pidfd::PidFd;
+use crisp_sys::process::{self, Dumpable};
 use crisp_sys::rootfs::open_root;
+use crisp_sys::signals;
 use crisp_sys::socket::Conn;
-use crisp_sys::{process, signals};
 use oci_spec::runtime::{Process, Spec};
 
-use crate::child::{console_size, enter_working_dir, place_streams};
-use crate::confine::{self, Filter};
+use crate::child::{console_size, give_streams, in_working_dir, place_streams};
+use crate::confine::{self, Filter, drop_privileges, early_and_late};
 use crate::console;
 use crate::create::{Stdio, place_in_cgroup, streams};
 use crate::error::{Error, Result, Step};
 use crate::path_lookup::Program;
-use crate::procfs::Procfs;
-use crate::sync::{Word, hear, say};
+use crate::sync::{Word, hear, let_go_of, say};
 
 /// A process to be run in a container.
 #[derive(Debug)]
@@ -108,21 +108,20 @@ fn start(request: ExecRequest<'_>, unified: Option<&Path>) -> Result<Execed> {
         .map_err(|e| Error::cgroup("open", e))?;
     let joined = Joined { namespaces };
     let pid_namespace = joined.pid()?;
+    let inside = Inside {
+        process,
+        program,
+        filter,
+        joined,
+        streams,
+    };
+    process::set_dumpable(Dumpable::No).step(|| "become untraceable")?;
     let fork = || {
-        fork_with(CloneFlags::NONE, dir.as_ref().map(AsFd::as_fd), || {
-            let inside = Inside {
-                process,
-                program,
-                filter,
-                joined,
-                streams,
-            };
-            let error = match inside.set_up(&theirs) {
-                Ok(program) => program.start(),
-                Err(error) => error,
-            };
-            drop(say(&theirs, &Word::Failed(error)));
-            128
+        let parent = &ours;
+        // What moves into the child is closed here after the fork: the end of the conversation
+        // is seen only then.
+        fork_with(CloneFlags::NONE, dir.as_ref().map(AsFd::as_fd), move || {
+            inside.run(parent, &theirs)
         })
         .step(|| "fork the process")
     };
@@ -206,6 +205,17 @@ struct Inside<'a> {
 }
 
 impl Inside<'_> {
+    fn run(self, ours: &Conn, conn: &Conn) -> i32 {
+        let ready = let_go_of(ours, conn).and_then(|()| self.set_up(conn));
+        let error = match ready {
+            Ok(program) => program.start(),
+            Err(error) => error,
+        };
+        // Nobody may be listening any more; the exit code says the rest.
+        drop(say(conn, &Word::Failed(error)));
+        128
+    }
+
     fn set_up(self, conn: &Conn) -> Result<Program> {
         let Some(Word::Proceed) = hear(conn)? else {
             return Err(Error::Vanished("the runtime is gone".to_owned()));
@@ -221,14 +231,18 @@ impl Inside<'_> {
             say(conn, &Word::Console(master)).step(|| "hand out the terminal")?;
         } else {
             place_streams(self.streams)?;
+            give_streams(self.process);
         }
         for warning in confine::set_limits(self.process)? {
             say(conn, &Word::Warning(warning)).step(|| "warn")?;
         }
         process::close_on_exec_from(3).step(|| "mark descriptors")?;
-        confine::set_labels(self.process, &Procfs::open().step(|| "mount a procfs")?)?;
-        confine::drop_privileges(self.process, self.filter.as_ref())?;
-        enter_working_dir(self.process)?;
+        confine::set_labels(self.process)?;
+        let (early, late) = early_and_late(self.process, self.filter);
+        in_working_dir(self.process, || {
+            drop_privileges(self.process, early.as_ref())
+        })?;
+        confine::load(late.as_ref())?;
         Ok(self.program)
     }
 }

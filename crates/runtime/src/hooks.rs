@@ -28,7 +28,6 @@ pub(crate) fn before_pivot(spec: &Spec) -> bool {
 
 /// `prestart` (deprecated, but still written) and `createRuntime`.
 pub(crate) fn create_runtime(spec: &Spec) -> Vec<Hook> {
-    #[expect(deprecated, reason = "bundles of others still have prestart hooks")]
     let mut all = hooks(spec, Hooks::prestart);
     all.extend(hooks(spec, Hooks::create_runtime));
     all
@@ -47,7 +46,7 @@ pub(crate) fn start_container(spec: &Spec) -> Vec<Hook> {
 /// # Errors
 /// When one fails or takes too long.
 pub fn poststart(spec: &Spec, state: &str) -> Result<()> {
-    run(hooks(spec, Hooks::poststart), state)
+    run(&hooks(spec, Hooks::poststart), state)
 }
 
 /// Runs the `poststop` hooks.
@@ -55,12 +54,12 @@ pub fn poststart(spec: &Spec, state: &str) -> Result<()> {
 /// # Errors
 /// When one fails or takes too long.
 pub fn poststop(spec: &Spec, state: &str) -> Result<()> {
-    run(hooks(spec, Hooks::poststop), state)
+    run(&hooks(spec, Hooks::poststop), state)
 }
 
 /// The state that hooks read, as the OCI runtime spec has it.
 #[must_use]
-pub fn state(id: &str, pid: i32, bundle: &Path, spec: &Spec) -> String {
+pub fn state(id: &str, pid: u32, bundle: &Path, spec: &Spec) -> String {
     let status = if pid == 0 { "creating" } else { "created" };
     serde_json::json!({
         "ociVersion": spec.version(),
@@ -73,7 +72,7 @@ pub fn state(id: &str, pid: i32, bundle: &Path, spec: &Spec) -> String {
     .to_string()
 }
 
-pub(crate) fn run(hooks: Vec<Hook>, state: &str) -> Result<()> {
+pub(crate) fn run(hooks: &[Hook], state: &str) -> Result<()> {
     hooks.iter().try_for_each(|hook| run_one(hook, state))
 }
 

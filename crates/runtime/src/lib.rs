@@ -24,6 +24,7 @@ mod path_lookup;
 mod procfs;
 mod rootfs;
 mod sync;
+mod sysctl;
 
 pub use create::{CreateRequest, Created, Gate, Stdio, create, open_gate};
 pub use error::{Error, Result};

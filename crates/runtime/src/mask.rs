@@ -13,27 +13,47 @@ use crate::mounts::file_type;
 
 /// Hides each path: a directory behind an empty one, anything else behind the null device. What is
 /// not there is hidden enough.
-pub(crate) fn hide(paths: &[String], root: BorrowedFd<'_>, null: &OwnedFd) -> Result<()> {
+pub(crate) fn hide(paths: &[String], root: BorrowedFd<'_>, null: OwnedFd) -> Result<()> {
+    let mut null = Cover::of(null);
     let mut empty = None;
     for path in paths {
         let step = || format!("mask {path}");
         let Some(target) = present(locate(root, Path::new(path))).step(step)? else {
             continue;
         };
-        let tree = if file_type(target.as_fd())? == FileType::Directory {
-            let whole = match empty.take() {
-                Some(whole) => whole,
-                None => empty_dir().step(step)?,
+        if file_type(target.as_fd())? == FileType::Directory {
+            let cover = match empty.take() {
+                Some(cover) => cover,
+                None => Cover::of(empty_dir().step(step)?),
             };
-            let tree = clone(&whole).step(step)?;
-            empty = Some(whole);
-            tree
+            empty.insert(cover).put(&target).step(step)?;
         } else {
-            clone(null).step(step)?
-        };
-        mount::attach(tree.as_fd(), target.as_fd()).step(step)?;
+            null.put(&target).step(step)?;
+        }
     }
     Ok(())
+}
+
+/// A mount that covers any number of places. A detached one cannot be cloned before Linux 6.15, so
+/// the first place gets the mount itself and the others get clones of that.
+struct Cover {
+    tree: OwnedFd,
+    used: bool,
+}
+
+impl Cover {
+    fn of(tree: OwnedFd) -> Self {
+        Self { tree, used: false }
+    }
+
+    fn put(&mut self, target: &OwnedFd) -> io::Result<()> {
+        if self.used {
+            let clone = mount::open_tree_at(self.tree.as_fd(), Path::new(""), Depth::Single)?;
+            return mount::attach(clone.as_fd(), target.as_fd());
+        }
+        self.used = true;
+        mount::attach(self.tree.as_fd(), target.as_fd())
+    }
 }
 
 /// Makes each path read-only, with what is below it.
@@ -65,10 +85,6 @@ fn present(found: io::Result<OwnedFd>) -> io::Result<Option<OwnedFd>> {
         }
         Err(error) => Err(error),
     }
-}
-
-fn clone(tree: &OwnedFd) -> io::Result<OwnedFd> {
-    mount::open_tree_at(tree.as_fd(), Path::new(""), Depth::Single)
 }
 
 fn empty_dir() -> io::Result<OwnedFd> {

@@ -202,6 +202,11 @@ fn bind_attributes(tree: OwnedFd, options: &Options) -> std::io::Result<OwnedFd>
     let (propagation, depth) = options
         .propagation
         .unwrap_or((Propagation::Private, Depth::Recursive));
+    if propagation != Propagation::Shared {
+        // The tree is a peer of the host's: nothing of it may stay so when only its top is told.
+        let cut = MountAttributes::default().propagating(Propagation::Slave);
+        mount::set_attributes(tree.as_fd(), cut, Depth::Recursive)?;
+    }
     let spread = MountAttributes::default().propagating(propagation);
     mount::set_attributes(tree.as_fd(), spread, depth)?;
     if !options.attributes.is_empty() {
@@ -245,6 +250,10 @@ fn attach_cgroup_v1(
         mount::set_attributes(tree.as_fd(), inert, Depth::Single)?;
         mount::set_attributes(tree.as_fd(), options.attributes, Depth::Single)?;
         mount::attach(tree.as_fd(), dir.as_fd())?;
+        // Controllers that are mounted together are found under their own names too.
+        for alone in name.split(',').filter(|alone| *alone != name) {
+            rustix::fs::symlinkat(&name, &holder, alone)?;
+        }
     }
     mount::set_attributes(holder.as_fd(), options.attributes, Depth::Single)
 }

@@ -29,7 +29,12 @@ impl Program {
             .iter()
             .rev()
             .find_map(|entry| entry.strip_prefix("PATH="));
-        let search = path.unwrap_or("").split(':').map(str::to_owned).collect();
+        // An empty or relative entry means wherever the process happens to be: never searched.
+        let dirs = path
+            .unwrap_or("")
+            .split(':')
+            .filter(|dir| dir.starts_with('/'));
+        let search = dirs.map(str::to_owned).collect();
         Ok(Self {
             arguments: c_strings("process.args", arguments)?,
             environment: c_strings("process.env", environment)?,
@@ -70,10 +75,7 @@ impl Program {
         if self.is_path() {
             return vec![self.name.clone()];
         }
-        let in_dir = |dir: &String| match dir.as_str() {
-            "" => format!("./{}", self.name),
-            dir => format!("{dir}/{}", self.name),
-        };
+        let in_dir = |dir: &String| format!("{dir}/{}", self.name);
         if self.name.is_empty() {
             Vec::new()
         } else {
@@ -89,9 +91,19 @@ impl Program {
             }
             io::ErrorKind::PermissionDenied => format!("exec: {name:?}: permission denied"),
             _ if error.raw_os_error() == Some(8) => format!("exec {name}: exec format error"),
-            _ => format!("exec {name}: {error}"),
+            _ => format!("exec {name}: {}", said(error)),
         })
     }
+}
+
+/// An error as the C library says it: in lower case, without Rust's "(os error 2)".
+pub(crate) fn said(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| {
+        first.to_lowercase().chain(letters).collect()
+    })
 }
 
 fn c_strings(field: &str, strings: Vec<String>) -> Result<Vec<CString>> {

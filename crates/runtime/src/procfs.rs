@@ -33,42 +33,4 @@ impl Procfs {
         }
         std::fs::File::from(file).write_all(value.as_bytes())
     }
-
-    /// Writes a sysctl; `a.b` and `a/b` name the same, and a `/` keeps dots in a part.
-    pub(crate) fn set_sysctl(&self, key: &str, value: &str) -> io::Result<()> {
-        self.write(&format!("sys/{}", sysctl_path(key)), value)
-    }
-}
-
-fn sysctl_path(key: &str) -> String {
-    let separator = key.find(['.', '/']).and_then(|at| key[at..].chars().next());
-    match separator {
-        Some('.') => key
-            .chars()
-            .map(|c| match c {
-                '.' => '/',
-                '/' => '.',
-                other => other,
-            })
-            .collect(),
-        _ => key.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sysctl_keys_have_two_spellings() {
-        assert_eq!(sysctl_path("net.ipv4.ip_forward"), "net/ipv4/ip_forward");
-        assert_eq!(
-            sysctl_path("net/ipv4/conf/eth0.1/x"),
-            "net/ipv4/conf/eth0.1/x"
-        );
-        assert_eq!(
-            sysctl_path("net.ipv4.conf.eth0/1.x"),
-            "net/ipv4/conf/eth0.1/x"
-        );
-    }
 }

@@ -1,14 +1,18 @@
 //! The container's root: a directory, or an overlay that exists only in its mount namespace.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use crisp_sys::mount::{self, Depth, FsContext, MountAttributes, Propagation};
+use crisp_sys::process;
+use crisp_sys::rootfs::open_root;
+use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result, Step};
+use crate::error::{Result, Step};
 
 /// Where the root file system comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Rootfs {
     /// A directory; what is mounted below it comes along.
     Dir(PathBuf),
@@ -24,41 +28,122 @@ pub enum Rootfs {
 }
 
 impl Rootfs {
-    /// Makes a detached mount of the root, private to whoever attaches it.
-    pub(crate) fn mount(&self) -> Result<OwnedFd> {
-        let tree = match self {
+    /// Mounts the root at a directory, private to this mount namespace.
+    pub(crate) fn mount_at(&self, place: &Path) -> Result<OwnedFd> {
+        let root = match self {
             Self::Dir(path) => mount::open_tree(path, Depth::Recursive)
-                .step(|| format!("open the root file system {}", path.display()))?,
-            Self::Overlay { lower, upper, work } => overlay(lower, upper, work)?,
+                .and_then(|tree| attach(tree, place))
+                .step(|| format!("mount the root file system {}", path.display()))?,
+            Self::Overlay { lower, upper, work } => Overlay { lower, upper, work }
+                .mount_at(place)
+                .step(|| "mount the overlay of the root file system")?,
         };
         let private = MountAttributes::default().propagating(Propagation::Private);
-        mount::set_attributes(tree.as_fd(), private, Depth::Recursive)
+        mount::set_attributes(root.as_fd(), private, Depth::Recursive)
             .step(|| "make the root file system private")?;
-        Ok(tree)
+        Ok(root)
     }
 }
 
-/// `volatile`: unmounting does not flush the upper file system. A container is never mounted a
-/// second time, so what a power cut leaves in its writable layer is never read again.
-fn overlay(lower: &[PathBuf], upper: &Path, work: &Path) -> Result<OwnedFd> {
-    if lower.is_empty() {
-        return Err(Error::invalid("root", "an overlay needs a layer"));
+fn attach(tree: OwnedFd, place: &Path) -> io::Result<OwnedFd> {
+    mount::attach(tree.as_fd(), open_root(place)?.as_fd())?;
+    Ok(tree)
+}
+
+struct Overlay<'a> {
+    lower: &'a [PathBuf],
+    upper: &'a Path,
+    work: &'a Path,
+}
+
+impl Overlay<'_> {
+    fn mount_at(&self, place: &Path) -> io::Result<OwnedFd> {
+        let tree = self
+            .tree(Flush::Never)
+            .or_else(|_| self.tree(Flush::AtUnmount));
+        match tree {
+            Ok(tree) => attach(tree, place),
+            // Before Linux 6.8 layers cannot be added one by one; what the newer way said tells
+            // more when both fail.
+            Err(error) => self.mount_classic_at(place).map_err(|_| error),
+        }
     }
-    let build = |volatile: bool| {
+
+    fn tree(&self, flush: Flush) -> io::Result<OwnedFd> {
         let mut context = FsContext::open("overlay")?.set("source", "overlay")?;
-        for layer in lower {
+        for layer in self.lower {
             context = context.set_path("lowerdir+", layer)?;
         }
         context = context
-            .set_path("upperdir", upper)?
-            .set_path("workdir", work)?;
-        context = context.set("index", "off")?.set("metacopy", "off")?;
-        if volatile {
+            .set_path("upperdir", self.upper)?
+            .set_path("workdir", self.work)?
+            .set("index", "off")?
+            .set("metacopy", "off")?;
+        if flush == Flush::Never {
             context = context.flag("volatile")?;
         }
         context.mount(MountAttributes::default())
-    };
-    build(true)
-        .or_else(|_| build(false))
-        .step(|| "mount the overlay of the root file system")
+    }
+
+    /// The options of mount(2) have to fit in a page, so paths are told relative to the directory
+    /// that all share. The caller changes its working directory later anyway.
+    fn mount_classic_at(&self, place: &Path) -> io::Result<OwnedFd> {
+        let base = self.common_base();
+        process::change_dir(&base)?;
+        let relative = |path: &Path| escape(path.strip_prefix(&base).unwrap_or(path));
+        let lower: Vec<String> = self.lower.iter().map(|layer| relative(layer)).collect();
+        let data = format!(
+            "lowerdir={},upperdir={},workdir={},index=off,metacopy=off",
+            lower.join(":"),
+            relative(self.upper),
+            relative(self.work),
+        );
+        mount::mount_classic("overlay", place, "overlay", &format!("{data},volatile"))
+            .or_else(|_| mount::mount_classic("overlay", place, "overlay", &data))?;
+        open_root(place)
+    }
+
+    fn common_base(&self) -> PathBuf {
+        let mut base = self.upper.to_owned();
+        for path in self.lower.iter().map(PathBuf::as_path).chain([self.work]) {
+            while !path.starts_with(&base) && base.pop() {}
+        }
+        base
+    }
+}
+
+/// What unmounting does with what is not on disk yet. A container is never mounted a second time,
+/// so what a power cut leaves in its writable layer is never read again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Flush {
+    Never,
+    AtUnmount,
+}
+
+/// Separators of the option string are escaped with a backslash.
+fn escape(path: &Path) -> String {
+    let mut escaped = String::new();
+    for letter in path.to_string_lossy().chars() {
+        if matches!(letter, ':' | ',' | '\\') {
+            escaped.push('\\');
+        }
+        escaped.push(letter);
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_told_from_what_they_share() {
+        let overlay = Overlay {
+            lower: &["/v/s/a:b/fs".into(), "/v/s/c/fs".into()],
+            upper: Path::new("/v/s/u/fs"),
+            work: Path::new("/v/s/u/work"),
+        };
+        assert_eq!(overlay.common_base(), Path::new("/v/s"));
+        assert_eq!(escape(Path::new("a:b,c\\d")), "a\\:b\\,c\\\\d");
+    }
 }

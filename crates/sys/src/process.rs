@@ -203,6 +203,20 @@ pub fn set_dumpable(dumpable: Dumpable) -> io::Result<()> {
     )
 }
 
+/// Whether this process can be traced now.
+///
+/// # Errors
+/// None are known.
+pub fn dumpable() -> io::Result<Dumpable> {
+    // SAFETY: PR_GET_DUMPABLE takes no argument.
+    let value = check_int(unsafe { libc::prctl(libc::PR_GET_DUMPABLE, 0, 0, 0, 0) })?;
+    Ok(if value == 1 {
+        Dumpable::Yes
+    } else {
+        Dumpable::No
+    })
+}
+
 /// This process gets the signal when its parent ends.
 ///
 /// # Errors
@@ -259,10 +273,34 @@ pub fn close_from(first: u32) -> io::Result<()> {
     close_range(first, 0)
 }
 
+/// Closes every descriptor from 3 on but these. For a forked child that will not return to code
+/// that owns other descriptors.
+///
+/// # Errors
+/// When the kernel is older than 5.9.
+pub fn close_all_but(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut numbers: Vec<u32> = kept
+        .iter()
+        .map(|fd| fd.as_raw_fd().unsigned_abs())
+        .collect();
+    numbers.sort_unstable();
+    let mut first = 3;
+    for number in numbers.into_iter().filter(|number| *number >= 3) {
+        if first < number {
+            close_between(first, number - 1, 0)?;
+        }
+        first = number + 1;
+    }
+    close_between(first, u32::MAX, 0)
+}
+
 fn close_range(first: u32, flags: libc::c_uint) -> io::Result<()> {
+    close_between(first, u32::MAX, flags)
+}
+
+fn close_between(first: u32, last: u32, flags: libc::c_uint) -> io::Result<()> {
     // SAFETY: closing is the caller's documented intent; no memory is touched.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) };
-    check(result).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(drop)
 }
 
 /// Makes `fd` the descriptor number `number` of this process, open across exec.

@@ -1,0 +1,117 @@
+//! Sysctls of a spec: only those of a namespace that the container does not share with the host.
+
+use crisp_sys::ns::Kind;
+use oci_spec::runtime::Spec;
+
+use crate::error::{Error, Result, Step};
+use crate::namespaces::Namespaces;
+use crate::procfs::Procfs;
+
+/// Refuses sysctls that would change the host.
+pub(crate) fn check(spec: &Spec, namespaces: &Namespaces) -> Result<()> {
+    for (key, value) in all(spec) {
+        let field = || format!("linux.sysctl[{key:?}]");
+        let path = path(key);
+        if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            return Err(Error::invalid(field(), "is no name of a sysctl"));
+        }
+        if value.contains(['\0', '\n']) {
+            return Err(Error::invalid(
+                field(),
+                "the value holds a NUL or a newline",
+            ));
+        }
+        let Some(kind) = namespace(&path) else {
+            return Err(Error::invalid(field(), "belongs to no namespace"));
+        };
+        if namespaces.is_callers(kind) {
+            let why = format!("the container has the host's {kind:?} namespace");
+            return Err(Error::invalid(field(), why));
+        }
+    }
+    Ok(())
+}
+
+/// In the child: writes them, through a procfs of our own.
+pub(crate) fn set(spec: &Spec) -> Result<()> {
+    let mut procfs = None;
+    for (key, value) in all(spec) {
+        let procfs = match &mut procfs {
+            Some(procfs) => procfs,
+            None => procfs.insert(Procfs::open().step(|| "mount a procfs")?),
+        };
+        procfs
+            .write(&format!("sys/{}", path(key)), value)
+            .step(|| format!("set the sysctl {key}={value}"))?;
+    }
+    Ok(())
+}
+
+fn all(spec: &Spec) -> impl Iterator<Item = (&String, &String)> {
+    let linux = spec.linux().as_ref();
+    linux
+        .and_then(|linux| linux.sysctl().as_ref())
+        .into_iter()
+        .flatten()
+}
+
+/// The namespace that a sysctl belongs to.
+fn namespace(path: &str) -> Option<Kind> {
+    match path {
+        "kernel/hostname" | "kernel/domainname" => Some(Kind::Uts),
+        "kernel/msgmax"
+        | "kernel/msgmnb"
+        | "kernel/msgmni"
+        | "kernel/sem"
+        | "kernel/shmall"
+        | "kernel/shmmax"
+        | "kernel/shmmni"
+        | "kernel/shm_rmid_forced" => Some(Kind::Ipc),
+        _ if path.starts_with("fs/mqueue/") => Some(Kind::Ipc),
+        _ if path.starts_with("net/") => Some(Kind::Net),
+        _ => None,
+    }
+}
+
+/// `a.b` and `a/b` name the same; with dots as separators a `/` is a dot within a part.
+fn path(key: &str) -> String {
+    let dots = key
+        .find(['.', '/'])
+        .is_some_and(|at| key[at..].starts_with('.'));
+    if !dots {
+        return key.to_owned();
+    }
+    let swap = |letter| match letter {
+        '.' => '/',
+        '/' => '.',
+        other => other,
+    };
+    key.chars().map(swap).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_have_two_spellings() {
+        assert_eq!(path("net.ipv4.ip_forward"), "net/ipv4/ip_forward");
+        assert_eq!(path("net/ipv4/conf/eth0.1/x"), "net/ipv4/conf/eth0.1/x");
+        assert_eq!(path("net.ipv4.conf.eth0/1.x"), "net/ipv4/conf/eth0.1/x");
+    }
+
+    #[test]
+    fn only_what_has_a_namespace_is_known() {
+        assert_eq!(namespace("net/core/somaxconn"), Some(Kind::Net));
+        assert_eq!(namespace("kernel/shmmax"), Some(Kind::Ipc));
+        assert_eq!(namespace("fs/mqueue/msg_max"), Some(Kind::Ipc));
+        for host in [
+            "kernel/core_pattern",
+            "vm/swappiness",
+            "kernel/shmmaxx",
+            "network/x",
+        ] {
+            assert_eq!(namespace(host), None, "{host}");
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! What the process may do.
+
+use serde_json::json;
+
+use crate::Case;
+use crate::bench::Bench;
+
+pub const CASES: &[Case] = &[
+    ("privileged_capabilities_are_exactly_those", capabilities),
+    ("privileged_no_capabilities_means_none", no_capabilities),
+    ("privileged_the_user_is_exactly_that", user),
+    ("privileged_a_filter_filters", seccomp),
+    (
+        "privileged_a_filter_without_no_new_privs",
+        seccomp_without_no_new_privs,
+    ),
+    ("privileged_limits_and_scores_are_set_or_clamped", limits),
+    ("privileged_sysctls_reach_the_namespace", sysctls),
+    ("privileged_devices_are_made_and_guarded", devices),
+    ("privileged_cgroup_limits_are_in_force", cgroup_limits),
+    ("privileged_the_setup_cannot_be_looked_into", untraceable),
+];
+
+fn status_lines(bench: &Bench) -> String {
+    bench
+        .output()
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+fn capabilities() {
+    let mut bench = Bench::new("grep -E '^(Cap|NoNew|Seccomp:)' /proc/self/status");
+    let few = "0000000008000081";
+    let zero = "0000000000000000";
+    // CHOWN 0, SETUID 7, MKNOD 27.
+    for set in ["bounding", "effective", "permitted"] {
+        bench.spec["process"]["capabilities"][set] =
+            json!(["CAP_CHOWN", "CAP_SETUID", "CAP_MKNOD"]);
+    }
+    let expected = |eff: &str| {
+        format!(
+            "CapInh: {zero} CapPrm: {eff} CapEff: {eff} CapBnd: {few} CapAmb: {zero} NoNewPrivs: 1 Seccomp: 0"
+        )
+    };
+    assert_eq!(status_lines(&bench), expected(few));
+    bench.spec["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
+    assert_eq!(
+        status_lines(&bench),
+        expected(zero),
+        "an execve by others than root"
+    );
+    for set in ["inheritable", "ambient"] {
+        bench.spec["process"]["capabilities"][set] = json!(["CAP_CHOWN"]);
+    }
+    let lines = status_lines(&bench);
+    assert!(lines.contains("CapAmb: 0000000000000001"), "{lines}");
+}
+
+fn no_capabilities() {
+    let mut bench = Bench::new("grep -E '^Cap(Bnd|Eff)' /proc/self/status");
+    bench.spec["process"]
+        .as_object_mut()
+        .unwrap()
+        .remove("capabilities");
+    let zero = "0000000000000000";
+    assert_eq!(
+        status_lines(&bench),
+        format!("CapEff: {zero} CapBnd: {zero}")
+    );
+}
+
+fn user() {
+    let mut bench = Bench::new(
+        "id -u; id -g; grep ^Groups /proc/self/status; umask; pwd; echo out > /dev/stdout; \
+         touch /tmp/x; echo $HOME",
+    );
+    bench.spec["process"]["user"] =
+        json!({ "uid": 1000, "gid": 2000, "umask": 0o77, "additionalGids": [5, 3000] });
+    bench.spec["process"]["cwd"] = json!("/root");
+    std::fs::create_dir(bench.upper().join("tmp")).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(bench.upper().join("tmp"), mode).unwrap();
+    assert_eq!(
+        bench.output(),
+        "1000\n2000\nGroups:\t5 3000 \n0077\n/root\nout\n/root\n",
+    );
+}
+
+fn profile() -> serde_json::Value {
+    json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "architectures": ["SCMP_ARCH_X86_64"],
+        "syscalls": [
+            { "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 100 }
+        ]
+    })
+}
+
+fn seccomp() {
+    let mut bench = Bench::new("mkdir /tmp/x; echo $?; grep ^Seccomp: /proc/self/status");
+    bench.spec["linux"]["seccomp"] = profile();
+    let output = bench.output();
+    assert!(output.contains("Network is down"), "{output}");
+    assert!(output.ends_with("1\nSeccomp:\t2\n"), "{output}");
+}
+
+fn seccomp_without_no_new_privs() {
+    let mut bench =
+        Bench::new("mkdir /tmp/x; grep -E '^(Seccomp:|NoNew|CapEff)' /proc/self/status");
+    bench.spec["linux"]["seccomp"] = profile();
+    bench.spec["process"]["noNewPrivileges"] = json!(false);
+    bench.spec["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
+    let output = bench.output();
+    assert!(
+        output.contains("NoNewPrivs:\t0") && output.contains("Seccomp:\t2"),
+        "{output}"
+    );
+    assert!(output.contains("CapEff:\t0000000000000000"), "{output}");
+}
+
+fn limits() {
+    let mut bench = Bench::new("ulimit -n; ulimit -Hn; cat /proc/self/oom_score_adj");
+    bench.spec["process"]["rlimits"] =
+        json!([{ "type": "RLIMIT_NOFILE", "soft": 64, "hard": 128 }]);
+    bench.spec["process"]["oomScoreAdj"] = json!(900);
+    assert_eq!(bench.output(), "64\n128\n900\n");
+    bench.spec["process"]["rlimits"] =
+        json!([{ "type": "RLIMIT_NOFILE", "soft": 1u64 << 30, "hard": 1u64 << 30 }]);
+    // Raised where this machine may, clamped with a warning where not: never an error.
+    drop(bench.run());
+}
+
+fn sysctls() {
+    let mut bench =
+        Bench::new("cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/shmmni");
+    bench.spec["linux"]["sysctl"] =
+        json!({ "net.ipv4.ip_unprivileged_port_start": "81", "kernel.shmmni": "77" });
+    assert_eq!(bench.output(), "81\n77\n");
+    for (key, value) in [
+        ("kernel.core_pattern", "x"),
+        ("net.../../kernel/core_pattern", "x"),
+        ("kernel.shmmni", "1\nkernel.core_pattern=x"),
+    ] {
+        bench.spec["linux"]["sysctl"] = json!({ key: value });
+        let error = bench.run().unwrap_err().to_string();
+        assert!(error.contains("linux.sysctl"), "{error}");
+    }
+    bench.spec["linux"]["sysctl"] = json!({ "net.core.somaxconn": "77" });
+    bench.spec["linux"]["namespaces"]
+        .as_array_mut()
+        .unwrap()
+        .retain(|n| n["type"] != "network");
+    assert!(
+        bench
+            .run()
+            .unwrap_err()
+            .to_string()
+            .contains("host's Net namespace")
+    );
+}
+
+fn devices() {
+    let mut bench = Bench::new(
+        "stat -c '%t:%T %a %u' /dev/mine; echo > /dev/mine && echo written; echo > /dev/full; \
+         head -c 1 /dev/zero | cat > /dev/null && echo zero",
+    );
+    bench.spec["linux"]["devices"] = json!([
+        { "path": "/dev/mine", "type": "c", "major": 1, "minor": 3, "fileMode": 0o640, "uid": 0, "gid": 0 }
+    ]);
+    bench.spec["linux"]["resources"] = json!({ "devices": [
+        { "allow": false, "access": "rwm" },
+        { "allow": true, "type": "c", "access": "m" },
+        { "allow": true, "type": "c", "major": 1, "minor": 3, "access": "rwm" },
+        { "allow": true, "type": "c", "major": 1, "minor": 5, "access": "r" }
+    ]});
+    let output = bench.output();
+    assert!(output.starts_with("1:3 640 0\nwritten\n"), "{output}");
+    assert!(
+        output.contains("Operation not permitted") && output.ends_with("zero\n"),
+        "{output}"
+    );
+}
+
+fn cgroup_limits() {
+    let mut bench = Bench::new("true");
+    bench.spec["linux"]["resources"] = json!({
+        "memory": { "limit": 64 * 1024 * 1024 },
+        "pids": { "limit": 33 },
+        "cpu": { "shares": 512, "quota": 50000, "period": 100_000 }
+    });
+    let (_read, stdio) = crate::bench::piped();
+    let created = bench.create(stdio, crisp_runtime::Gate::Socket).unwrap();
+    let v2 = bench.cgroup.layout().is_v2();
+    let file = if v2 {
+        "memory.max"
+    } else {
+        "memory.limit_in_bytes"
+    };
+    assert_eq!(
+        bench.cgroup.read("memory", file).unwrap().trim(),
+        "67108864"
+    );
+    assert_eq!(bench.cgroup.read("pids", "pids.max").unwrap().trim(), "33");
+    let member = std::fs::read_to_string(format!("/proc/{}/cgroup", created.pid)).unwrap();
+    let outside = member
+        .lines()
+        .filter(|line| !line.ends_with(bench.cgroup.path()));
+    assert_eq!(outside.count(), 0, "{member}");
+}
+
+/// Before its program starts, init is a copy of the runtime: nobody may open it.
+fn untraceable() {
+    let bench = Bench::new("true");
+    let (_read, stdio) = crate::bench::piped();
+    let created = bench.create(stdio, crisp_runtime::Gate::Socket).unwrap();
+    let owner = std::fs::metadata(format!("/proc/{}/environ", created.pid)).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&owner), 0);
+    assert_eq!(
+        crisp_sys::process::dumpable().unwrap(),
+        crisp_sys::process::Dumpable::No
+    );
+}

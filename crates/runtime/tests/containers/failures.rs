@@ -1,0 +1,114 @@
+//! What goes wrong is told, and nothing is left.
+
+use std::path::Path;
+
+use crisp_runtime::Error;
+use serde_json::{Value, json};
+
+use crate::Case;
+use crate::bench::Bench;
+
+pub const CASES: &[Case] = &[
+    ("privileged_programs_that_cannot_start_say_why", programs),
+    ("privileged_bad_specs_are_refused", specs),
+    (
+        "privileged_working_directories_stay_inside",
+        working_directories,
+    ),
+    ("privileged_a_missing_source_is_named", missing_source),
+    ("privileged_a_failed_create_leaves_nothing", nothing_left),
+];
+
+fn programs() {
+    for (program, text) in [
+        (
+            "no-such",
+            "exec: \"no-such\": executable file not found in $PATH",
+        ),
+        (
+            "/no/such",
+            "exec: \"/no/such\": stat /no/such: no such file or directory",
+        ),
+        ("/etc/text", "exec: \"/etc/text\": permission denied"),
+        ("/etc/junk", "exec /etc/junk: exec format error"),
+    ] {
+        let mut bench = Bench::new("");
+        let etc = bench.upper().join("etc");
+        std::fs::create_dir(&etc).unwrap();
+        for (name, mode) in [("text", 0o644), ("junk", 0o755)] {
+            std::fs::write(etc.join(name), "junk").unwrap();
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+            std::fs::set_permissions(etc.join(name), mode).unwrap();
+        }
+        bench.spec["process"]["args"] = json!([program]);
+        let error = bench.run().unwrap_err();
+        assert!(matches!(error, Error::Program(_)), "{error:?}");
+        assert_eq!(error.to_string(), text);
+    }
+}
+
+fn specs() {
+    let set = |pointer: &'static str, value: Value| (pointer, value);
+    for ((pointer, value), text) in [
+        (set("/process/args", json!([])), "process.args"),
+        (set("/process/cwd", json!("relative")), "process.cwd"),
+        (set("/process/args", json!(["a\0b"])), "process.args"),
+        (
+            set("/linux/namespaces/4/path", json!("/no/such")),
+            "/no/such",
+        ),
+        (
+            set("/mounts/0/destination", json!("proc")),
+            "mounts.destination",
+        ),
+        (set("/mounts/1/type", json!("nonsense")), "nonsense"),
+        (set("/mounts/1/options", json!(["size=banana"])), "/dev"),
+        (
+            set("/linux/namespaces/0/type", json!("uts")),
+            "linux.namespaces",
+        ),
+    ] {
+        let mut bench = Bench::new("true");
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        bench.spec.pointer_mut(parent).unwrap()[key] = value;
+        let error = bench.run().unwrap_err().to_string();
+        assert!(error.contains(text), "{text}: {error}");
+        assert!(!bench.cgroup.exists());
+    }
+}
+
+/// A descriptor of the host that leaked into init would be a way out.
+fn working_directories() {
+    for number in 3..24 {
+        let mut bench = Bench::new("pwd");
+        bench.spec["process"]["cwd"] = json!(format!("/proc/self/fd/{number}"));
+        let error = bench.run().unwrap_err().to_string();
+        assert!(error.contains("chdir to cwd"), "{number}: {error}");
+    }
+    let mut bench = Bench::new("true");
+    bench.spec["process"]["cwd"] = json!("/bin/busybox");
+    let error = bench.run().unwrap_err().to_string();
+    assert!(error.contains("not a directory"), "{error}");
+}
+
+fn missing_source() {
+    let mut bench = Bench::new("true");
+    bench.mount("/data", "bind", Path::new("/no/such/source"), &["rbind"]);
+    let error = bench.run().unwrap_err().to_string();
+    assert!(
+        error.contains("/no/such/source") && error.contains("/data"),
+        "{error}"
+    );
+}
+
+fn nothing_left() {
+    let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = open();
+    for _ in 0..3 {
+        let mut bench = Bench::new("true");
+        bench.spec["mounts"][1]["options"] = json!(["nonsense=1"]);
+        assert!(bench.run().is_err());
+        assert!(!bench.cgroup.exists());
+    }
+    assert_eq!(open(), before);
+}

@@ -1,0 +1,226 @@
+//! Create, start, exec, end.
+
+use std::fs::File;
+use std::io::{Read, Write};
+
+use crisp_runtime::{Gate, Stdio};
+use crisp_sys::process::WaitStatus;
+use crisp_sys::socket::Listener;
+use serde_json::json;
+
+use crate::Case;
+use crate::bench::{Bench, Outcome, eventually, finish, piped, process};
+
+pub const CASES: &[Case] = &[
+    ("privileged_a_container_runs_and_ends", runs_and_ends),
+    ("privileged_a_created_container_waits", created_waits),
+    ("privileged_another_process_opens_the_gate", listening_gate),
+    ("privileged_a_second_process_joins", exec_joins),
+    ("privileged_an_exec_is_killed_alone", exec_is_killed_alone),
+    ("privileged_a_terminal_is_the_containers_own", terminal),
+    (
+        "privileged_pid_namespaces_can_be_shared",
+        shared_pid_namespace,
+    ),
+    ("privileged_hooks_run_in_their_order", hooks),
+];
+
+fn runs_and_ends() {
+    let bench = Bench::new("echo $$; hostname; id -u; pwd; env | grep HOME; exit 7");
+    let outcome = bench.run().unwrap();
+    let output = "1\ncrisp-test\n0\n/\nHOME=/root\n".to_owned();
+    assert_eq!(
+        outcome,
+        Outcome {
+            status: WaitStatus::Code(7),
+            output
+        }
+    );
+}
+
+fn created_waits() {
+    let bench = Bench::new("echo started");
+    let (mut read, stdio) = piped();
+    let mut created = bench.create(stdio, Gate::Socket).unwrap();
+    assert!(!created.pidfd.has_exited());
+    assert!(bench.cgroup.procs().unwrap().contains(&created.pid));
+    let fds = format!("/proc/{}/fd", created.pid);
+    let open = std::fs::read_dir(&fds).unwrap().count();
+    assert_eq!(open, 4, "three streams and the gate");
+    created.start().unwrap();
+    assert!(created.start().is_err());
+    let mut output = String::new();
+    read.read_to_string(&mut output).unwrap();
+    assert_eq!(output, "started\n");
+    crisp_sys::process::wait(created.pid).unwrap();
+
+    // Nobody starts it: it ends by itself.
+    let bench = Bench::new("true");
+    let (_read, stdio) = piped();
+    let created = bench.create(stdio, Gate::Socket).unwrap();
+    let pid = created.pid;
+    drop(created);
+    assert_eq!(crisp_sys::process::wait(pid).unwrap(), WaitStatus::Code(1));
+}
+
+fn listening_gate() {
+    let bench = Bench::new("echo through");
+    let path = bench.dir.path().join("gate");
+    let (read, stdio) = piped();
+    let listener = Listener::bind(&path).unwrap();
+    let created = bench.create(stdio, Gate::Listening(listener)).unwrap();
+    crisp_runtime::open_gate(&path).unwrap();
+    assert_eq!(finish(created.pid, read).output, "through\n");
+    assert!(crisp_runtime::open_gate(&path).is_err());
+
+    let mut bench = Bench::new("");
+    bench.spec["process"]["args"] = json!(["no-such"]);
+    let path = bench.dir.path().join("gate");
+    let (_read, stdio) = piped();
+    let listener = Listener::bind(&path).unwrap();
+    let _created = bench.create(stdio, Gate::Listening(listener)).unwrap();
+    let error = crisp_runtime::open_gate(&path).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "exec: \"no-such\": executable file not found in $PATH"
+    );
+}
+
+fn exec_joins() {
+    let bench = Bench::new("echo up > /tmp/up; sleep 1000");
+    let (_read, stdio) = piped();
+    let mut created = bench.create(stdio, Gate::Socket).unwrap();
+    created.start().unwrap();
+    let up = bench.upper().join("tmp/up");
+    eventually("the container is up", || up.exists());
+    let script = "hostname; cat /tmp/up; ls /proc/self/fd; echo init: $(cat /proc/1/comm); exit 3";
+    let outcome = bench.exec(&created, process(script)).unwrap();
+    assert_eq!(outcome.status, WaitStatus::Code(3));
+    assert_eq!(
+        outcome.output,
+        "crisp-test\nup\n0\n1\n2\n3\ninit: sleep\n".replace("sleep", init(&created))
+    );
+    for (args, cwd, text) in [
+        (
+            json!(["foo"]),
+            "/",
+            "exec: \"foo\": executable file not found in $PATH",
+        ),
+        (json!(["/etc"]), "/", "exec: \"/etc\": permission denied"),
+        (
+            json!(["sh"]),
+            "/none",
+            "chdir to cwd (\"/none\") set in config.json failed: no such file or directory",
+        ),
+    ] {
+        let mut missing = process("");
+        missing["args"] = args;
+        missing["cwd"] = json!(cwd);
+        assert_eq!(bench.exec(&created, missing).unwrap_err().to_string(), text);
+    }
+    assert!(!created.pidfd.has_exited());
+}
+
+/// The shell may have replaced itself by its last command.
+fn init(created: &crisp_runtime::Created) -> &'static str {
+    let comm = std::fs::read_to_string(format!("/proc/{}/comm", created.pid)).unwrap();
+    if comm.trim() == "sleep" {
+        "sleep"
+    } else {
+        "sh"
+    }
+}
+
+fn exec_is_killed_alone() {
+    let bench = Bench::new("sleep 1000");
+    let (_read, stdio) = piped();
+    let mut created = bench.create(stdio, Gate::Socket).unwrap();
+    created.start().unwrap();
+    let spec = bench.parsed();
+    let process = serde_json::from_value(process("sleep 1000 & sleep 1000")).unwrap();
+    let (_out, stdio) = piped();
+    let execed = crisp_runtime::exec(crisp_runtime::ExecRequest {
+        container_pid: created.pid,
+        spec: &spec,
+        process: &process,
+        cgroup: &bench.cgroup,
+        exec_id: "probe",
+        stdio,
+    })
+    .unwrap();
+    let cgroup = crisp_runtime::exec_cgroup(&bench.cgroup, "probe");
+    eventually("both sleep", || cgroup.procs().unwrap().len() == 2);
+    cgroup.kill().unwrap();
+    assert_eq!(
+        crisp_sys::process::wait(execed.pid).unwrap(),
+        WaitStatus::Signal(9)
+    );
+    cgroup.remove().unwrap();
+    assert!(!created.pidfd.has_exited());
+}
+
+fn terminal() {
+    let mut bench = Bench::new("tty; ls -l /dev/console; stat -c %u /dev/pts/0; head -1");
+    bench.spec["process"]["terminal"] = json!(true);
+    bench.spec["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
+    bench.spec["process"]["consoleSize"] = json!({ "height": 33, "width": 99 });
+    let mut created = bench.create(Stdio::Terminal, Gate::Socket).unwrap();
+    let mut master = File::from(created.console.take().unwrap());
+    created.start().unwrap();
+    master.write_all(b"typed\n").unwrap();
+    let mut output = Vec::new();
+    // The kernel answers EIO once the last one has closed the other end.
+    drop(master.read_to_end(&mut output));
+    let output = String::from_utf8(output).unwrap();
+    assert_eq!(
+        crisp_sys::process::wait(created.pid).unwrap(),
+        WaitStatus::Code(0),
+        "{output}"
+    );
+    for part in ["/dev/pts/0", "/dev/console", "1000", "typed\r\ntyped"] {
+        assert!(output.contains(part), "{part}: {output}");
+    }
+}
+
+fn shared_pid_namespace() {
+    let first = Bench::new("sleep 1000");
+    let (_read, stdio) = piped();
+    let mut created = first.create(stdio, Gate::Socket).unwrap();
+    created.start().unwrap();
+    let mut second = Bench::new("echo $$; ls /proc/1/root || echo closed");
+    let path = format!("/proc/{}/ns/pid", created.pid);
+    second.spec["linux"]["namespaces"][0]["path"] = json!(path);
+    let output = second.output();
+    assert!(!output.starts_with("1\n"), "{output}");
+    assert!(
+        crisp_sys::process::command("true")
+            .status()
+            .unwrap()
+            .success(),
+        "ours is unchanged"
+    );
+    first.cgroup.kill().unwrap();
+    crisp_sys::process::wait(created.pid).unwrap();
+}
+
+fn hooks() {
+    let mut bench = Bench::new("echo program");
+    let log = bench.dir.path().join("log");
+    let hook = |name: &str, path: &str, log: &str| {
+        json!([{ "path": path, "args": ["sh", "-c", format!("echo {name} $(cat | grep -c ociVersion) >> {log}")],
+                 "env": ["PATH=/bin:/usr/bin"] }])
+    };
+    let outside = log.to_str().unwrap();
+    bench.spec["hooks"] = json!({
+        "prestart": hook("prestart", "/bin/sh", outside),
+        "createRuntime": hook("createRuntime", "/bin/sh", outside),
+        "createContainer": hook("createContainer", "/bin/sh", outside),
+        "startContainer": hook("startContainer", "/bin/sh", "/dev/stdout"),
+    });
+    assert_eq!(bench.output(), "startContainer 1\nprogram\n");
+    let text = std::fs::read_to_string(&log).unwrap();
+    assert_eq!(text, "prestart 1\ncreateRuntime 1\ncreateContainer 1\n");
+    bench.spec["hooks"] = json!({ "createRuntime": [{ "path": "/bin/false" }] });
+    let error = bench.run().unwrap_err().to_string();
+    assert!(error.contains("/bin/false"), "{error}");
+}

@@ -1,0 +1,234 @@
+//! Mounts: what is where, how it propagates, what the host sees of it.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use crisp_runtime::Gate;
+use crisp_sys::mount;
+use serde_json::json;
+
+use crate::Case;
+use crate::bench::{Bench, eventually, piped};
+
+pub const CASES: &[Case] = &[
+    (
+        "privileged_the_api_file_systems_are_there",
+        api_file_systems,
+    ),
+    ("privileged_binds_have_their_attributes", binds),
+    (
+        "privileged_a_read_only_tree_has_no_way_round",
+        recursive_read_only,
+    ),
+    ("privileged_mounts_propagate_as_told", propagation),
+    ("privileged_a_read_only_root_holds", read_only_root),
+    ("privileged_masks_and_read_only_paths_hold", masks),
+    (
+        "privileged_targets_stay_inside_the_root",
+        targets_stay_inside,
+    ),
+    ("privileged_a_false_proc_is_refused", false_proc),
+    ("privileged_a_directory_is_a_root_too", directory_root),
+];
+
+fn api_file_systems() {
+    let bench = Bench::new(
+        "for f in null zero full random urandom tty ptmx; do test -c /dev/$f || echo no $f; done
+         for l in fd stdin stdout stderr; do readlink /dev/$l; done
+         mount | grep -c -E ' on /(proc|dev|dev/pts|dev/mqueue|dev/shm|sys|sys/fs/cgroup) '
+         test -e /sys/fs/cgroup/cgroup.procs || test -e /sys/fs/cgroup/memory/cgroup.procs || echo no cgroup
+         mkdir /sys/fs/cgroup/x 2>/dev/null || mkdir /sys/fs/cgroup/memory/x 2>/dev/null || echo read-only
+         stat -c '%t %T %a' /dev/null; cat /proc/1/comm; ls /proc/self/fd",
+    );
+    let output = bench.output();
+    let expected = "/proc/self/fd\n/proc/self/fd/0\n/proc/self/fd/1\n/proc/self/fd/2\n7\n\
+                    read-only\n1 3 666\nsh\n0\n1\n2\n3\n";
+    assert_eq!(output, expected);
+}
+
+fn binds() {
+    let mut bench = Bench::new(
+        "cat /data/file; echo more > /data/new; cat /etc/one; echo x > /etc/one; \
+         grep ' /data ' /proc/mounts; echo end",
+    );
+    let source = bench.dir.path().join("source");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("file"), "inside\n").unwrap();
+    fs::write(source.join("one"), "one\n").unwrap();
+    bench.mount(
+        "/data",
+        "bind",
+        &source,
+        &["rbind", "rprivate", "rw", "noexec"],
+    );
+    bench.mount("/etc/one", "bind", &source.join("one"), &["bind", "ro"]);
+    let output = bench.output();
+    assert!(output.starts_with("inside\none\n"), "{output}");
+    assert!(
+        output.contains("Read-only file system") && output.contains("noexec"),
+        "{output}"
+    );
+    assert!(source.join("new").exists());
+    assert_eq!(fs::read_to_string(source.join("one")).unwrap(), "one\n");
+}
+
+fn recursive_read_only() {
+    for (option, writable) in [("ro", true), ("rro", false)] {
+        let mut bench = Bench::new(
+            "touch /data/x 2>/dev/null && echo top; touch /data/sub/x && echo below; true",
+        );
+        let source = bench.dir.path().join("source");
+        let sub = source.join("sub");
+        fs::create_dir_all(&sub).unwrap();
+        mount::bind(&bench.dir.path().join("work"), &sub).unwrap();
+        bench.mount("/data", "bind", &source, &["rbind", "rprivate", option]);
+        let output = bench.output();
+        mount::unmount(&sub).unwrap();
+        assert_eq!(output.contains("below\n"), writable, "{option}: {output}");
+        assert!(!output.contains("top\n"), "{option}: {output}");
+    }
+}
+
+/// A mount of the host made later is seen by a slave; a mount of the container is seen by the host
+/// only through a shared one.
+fn propagation() {
+    for (option, comes_in, goes_out) in [
+        ("rprivate", false, false),
+        ("rslave", true, false),
+        ("rshared", true, true),
+    ] {
+        let script = "while ! test -e /data/go; do sleep 0.01; done
+             test -e /data/in/seen && echo in; mount -t tmpfs none /data/out && touch /data/out/mark
+             while test -e /data/go; do sleep 0.01; done";
+        let mut bench = Bench::new(script);
+        for set in ["bounding", "effective", "permitted"] {
+            bench.spec["process"]["capabilities"][set] = json!(["CAP_SYS_ADMIN"]);
+        }
+        let source = bench.dir.path().join("source");
+        for dir in ["in", "out"] {
+            fs::create_dir_all(source.join(dir)).unwrap();
+        }
+        mount::bind(&source, &source).unwrap();
+        mount::set_propagation(&source, mount::Propagation::Shared, mount::Depth::Single).unwrap();
+        bench.mount("/data", "bind", &source, &["rbind", option]);
+        bench.spec["linux"]["rootfsPropagation"] = json!(option);
+        let (read, stdio) = piped();
+        let mut created = bench.create(stdio, Gate::Socket).unwrap();
+        created.start().unwrap();
+        let other = bench.dir.path().join("other");
+        fs::create_dir(&other).unwrap();
+        fs::write(other.join("seen"), "").unwrap();
+        mount::bind(&other, &source.join("in")).unwrap();
+        fs::write(source.join("go"), "").unwrap();
+        let mark = source.join("out/mark");
+        if goes_out {
+            eventually("the host sees the mount", || mark.exists());
+        } else {
+            std::thread::sleep(std::time::Duration::from_millis(60));
+            assert!(!mark.exists(), "{option}");
+        }
+        fs::remove_file(source.join("go")).unwrap();
+        let outcome = crate::bench::finish(created.pid, read);
+        for path in ["in", "out", ""] {
+            drop(mount::unmount(&source.join(path)));
+        }
+        assert_eq!(
+            outcome.output.contains("in\n"),
+            comes_in,
+            "{option}: {outcome:?}"
+        );
+    }
+}
+
+fn read_only_root() {
+    let mut bench = Bench::new("touch /x; touch /made/x; touch /dev/shm/x && echo shm; pwd");
+    bench.spec["root"]["readonly"] = json!(true);
+    bench.spec["process"]["cwd"] = json!("/made/here");
+    let output = bench.output();
+    assert_eq!(output.matches("Read-only").count(), 2, "{output}");
+    assert!(output.ends_with("shm\n/made/here\n"), "{output}");
+}
+
+fn masks() {
+    let bench = Bench::new(
+        "for f in kcore keys timer_list; do test -e /proc/$f && stat -c '%t:%T' /proc/$f; done
+         ls /sys/firmware /proc/scsi 2>/dev/null | grep -v : | grep .
+         echo 1 > /proc/sys/kernel/domainname; echo b > /proc/sysrq-trigger; echo end",
+    );
+    let output = bench.output();
+    assert!(
+        output.contains("1:3\n") && output.ends_with("end\n"),
+        "{output}"
+    );
+    assert_eq!(output.matches("Read-only").count(), 2, "{output}");
+    let lines = output.lines().filter(|line| !line.contains("1:3"));
+    assert_eq!(lines.count(), 3, "{output}");
+}
+
+/// Symlinks of the image on the way to a target lead back into the root; the host keeps its files.
+fn targets_stay_inside() {
+    let mut bench = Bench::new("cat /etc/link/deep/file; ls /crisp-escape-test/deep");
+    let upper = bench.upper();
+    fs::create_dir(upper.join("etc")).unwrap();
+    symlink("/crisp-escape-test", upper.join("etc/link")).unwrap();
+    fs::create_dir(upper.join("crisp-escape-test")).unwrap();
+    let source = bench.dir.path().join("file");
+    fs::write(&source, "content\n").unwrap();
+    bench.mount("/etc/link/deep/file", "bind", &source, &["rbind", "ro"]);
+    assert_eq!(bench.output(), "content\nfile\n");
+    assert!(!Path::new("/crisp-escape-test").exists());
+
+    // A /dev of the image that leads out.
+    let bench = Bench::new("ls /dev/null");
+    let outside = bench.dir.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(bench.upper().join("marker"), "").unwrap();
+    let dev = bench.upper().join("dev");
+    symlink(&outside, &dev).unwrap();
+    drop(bench.run());
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+}
+
+fn false_proc() {
+    for name in ["proc", "sys"] {
+        let bench = Bench::new("true");
+        symlink("/tmp", bench.upper().join(name)).unwrap();
+        let error = bench.run().unwrap_err().to_string();
+        assert!(error.contains(&format!("mount at /{name}")), "{error}");
+    }
+}
+
+fn directory_root() {
+    let bench = Bench::new("");
+    let root = bench.dir.path().join("root");
+    fs::create_dir_all(root.join("host")).unwrap();
+    let mut spec = bench.spec.clone();
+    spec["process"]["args"] = json!(["/host/bin/true"]);
+    let mounts = spec["mounts"].as_array_mut().unwrap();
+    for dir in ["/lib", "/lib64", "/bin", "/usr"] {
+        let to = format!("/host{dir}");
+        mounts.push(json!({ "destination": dir, "type": "bind", "source": dir, "options": ["rbind", "ro"] }));
+        mounts.push(
+            json!({ "destination": to, "type": "bind", "source": dir, "options": ["rbind", "ro"] }),
+        );
+    }
+    let (read, stdio) = piped();
+    let mut created = crisp_runtime::create(crisp_runtime::CreateRequest {
+        id: "test",
+        bundle: &bench.dir.path().join("bundle"),
+        spec: &serde_json::from_value(spec).unwrap(),
+        rootfs: crisp_runtime::Rootfs::Dir(root),
+        cgroup: &bench.cgroup,
+        stdio,
+        gate: Gate::Socket,
+    })
+    .unwrap();
+    created.start().unwrap();
+    let outcome = crate::bench::finish(created.pid, read);
+    assert_eq!(
+        outcome.status,
+        crisp_sys::process::WaitStatus::Code(0),
+        "{outcome:?}"
+    );
+}
