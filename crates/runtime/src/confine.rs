@@ -3,7 +3,7 @@
 use crisp_seccomp::Arch;
 use crisp_sys::caps::{self, CapSet};
 use crisp_sys::{credentials, limits, process, seccomp};
-use oci_spec::runtime::{Capabilities, LinuxSeccomp, Process};
+use oci_spec::runtime::{Capabilities, Process, Spec};
 
 use crate::error::{Error, Result, Step};
 use crate::procfs::Procfs;
@@ -17,8 +17,9 @@ pub(crate) struct Filter {
 
 impl Filter {
     /// In the parent, so that a profile that does not compile is told before anything is made.
-    pub(crate) fn compile(profile: Option<&LinuxSeccomp>) -> Result<Option<Self>> {
-        let Some(profile) = profile else {
+    pub(crate) fn of(spec: &Spec) -> Result<Option<Self>> {
+        let linux = spec.linux().as_ref();
+        let Some(profile) = linux.and_then(|linux| linux.seccomp().as_ref()) else {
             return Ok(None);
         };
         let compiled = crisp_seccomp::compile(profile, Arch::native())

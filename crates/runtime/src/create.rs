@@ -138,27 +138,11 @@ fn make(request: CreateRequest<'_>) -> Result<Created> {
         .as_ref()
         .ok_or_else(|| Error::invalid("process", "is missing"))?;
     check(spec, process)?;
-    let filter = spec
-        .linux()
-        .as_ref()
-        .and_then(|linux| linux.seccomp().as_ref());
-    let filter = Filter::compile(filter)?;
+    let filter = Filter::of(spec)?;
     let program = Program::of(process)?;
     let namespaces = Namespaces::of(spec)?;
     sysctl::check(spec, &namespaces)?;
-    request
-        .cgroup
-        .create()
-        .map_err(|error| Error::cgroup("make", error))?;
-    let mut warnings = Vec::new();
-    if let Some(resources) = spec
-        .linux()
-        .as_ref()
-        .and_then(|linux| linux.resources().as_ref())
-    {
-        warnings = cgroups::apply(request.cgroup, resources)?;
-    }
-    let (streams, gate) = (streams(request.stdio)?, request.gate);
+    let mut warnings = make_cgroup(request.cgroup, spec)?;
     let plan = Plan {
         spec,
         process,
@@ -171,8 +155,8 @@ fn make(request: CreateRequest<'_>) -> Result<Created> {
         null: Some(devices::null_tree()?),
         filter,
         program,
-        streams,
-        gate: match gate {
+        streams: streams(request.stdio)?,
+        gate: match request.gate {
             Gate::Socket => None,
             Gate::Listening(listener) => Some(listener),
         },
@@ -199,6 +183,17 @@ fn make(request: CreateRequest<'_>) -> Result<Created> {
         warnings,
         gate: held.then_some(conn),
     })
+}
+
+fn make_cgroup(cgroup: &Cgroup, spec: &Spec) -> Result<Vec<String>> {
+    cgroup
+        .create()
+        .map_err(|error| Error::cgroup("make", error))?;
+    let linux = spec.linux().as_ref();
+    match linux.and_then(|linux| linux.resources().as_ref()) {
+        Some(resources) => cgroups::apply(cgroup, resources),
+        None => Ok(Vec::new()),
+    }
 }
 
 fn check(spec: &Spec, process: &Process) -> Result<()> {

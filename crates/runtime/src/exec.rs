@@ -72,17 +72,18 @@ const KINDS: [Kind; 6] = [
 /// # Errors
 /// [`Error::Program`] when it cannot be executed; the container is unharmed.
 pub fn exec(request: ExecRequest<'_>) -> Result<Execed> {
+    if request.exec_id.is_empty() || request.exec_id.contains('/') {
+        return Err(Error::invalid("exec id", format!("{:?}", request.exec_id)));
+    }
     let own = exec_cgroup(request.cgroup, request.exec_id);
     let unified = own.unified_dir();
     if let Some(dir) = &unified {
         std::fs::create_dir(dir).step(|| format!("make the cgroup {}", dir.display()))?;
     }
     let started = start(request, unified.as_deref());
-    if started.is_err() {
-        if let Some(dir) = &unified {
-            // The process may leave a moment after its end; the container's teardown sweeps.
-            drop(std::fs::remove_dir(dir));
-        }
+    if let (Err(_), Some(dir)) = (&started, &unified) {
+        // The process may leave a moment after its end; the container's teardown sweeps.
+        drop(std::fs::remove_dir(dir));
     }
     started
 }
@@ -92,12 +93,7 @@ fn start(request: ExecRequest<'_>, unified: Option<&Path>) -> Result<Execed> {
     if !process.cwd().is_absolute() {
         return Err(Error::invalid("process.cwd", "is not an absolute path"));
     }
-    let filter = request
-        .spec
-        .linux()
-        .as_ref()
-        .and_then(|linux| linux.seccomp().as_ref());
-    let filter = Filter::compile(filter)?;
+    let filter = Filter::of(request.spec)?;
     let program = Program::of(process)?;
     let namespaces = foreign_namespaces(request.container_pid)?;
     let streams = streams(request.stdio)?;

@@ -95,6 +95,14 @@ impl Bench {
         self.spec["mounts"].as_array_mut().unwrap().push(mount);
     }
 
+    /// overlayfs refuses the work directory of an earlier mount that never flushed.
+    fn fresh_work_dir(&self) -> PathBuf {
+        let work = self.dir.path().join("work");
+        fs::remove_dir_all(&work).unwrap();
+        fs::create_dir(&work).unwrap();
+        work
+    }
+
     pub fn parsed(&self) -> Spec {
         serde_json::from_value(self.spec.clone()).unwrap()
     }
@@ -107,7 +115,7 @@ impl Bench {
             rootfs: Rootfs::Overlay {
                 lower: vec![image().to_owned()],
                 upper: self.upper(),
-                work: self.dir.path().join("work"),
+                work: self.fresh_work_dir(),
             },
             cgroup: &self.cgroup,
             stdio,

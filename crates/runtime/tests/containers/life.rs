@@ -177,7 +177,7 @@ fn terminal() {
         WaitStatus::Code(0),
         "{output}"
     );
-    for part in ["/dev/pts/0", "/dev/console", "1000", "typed\r\ntyped"] {
+    for part in ["/dev/pts/0", "/dev/console", "1000\r\ntyped\r\n"] {
         assert!(output.contains(part), "{part}: {output}");
     }
 }

@@ -81,7 +81,7 @@ fn recursive_read_only() {
         let source = bench.dir.path().join("source");
         let sub = source.join("sub");
         fs::create_dir_all(&sub).unwrap();
-        mount::bind(&bench.dir.path().join("work"), &sub).unwrap();
+        mount::bind(&bench.dir.path().join("bundle"), &sub).unwrap();
         bench.mount("/data", "bind", &source, &["rbind", "rprivate", option]);
         let output = bench.output();
         mount::unmount(&sub).unwrap();
@@ -154,16 +154,20 @@ fn masks() {
     let bench = Bench::new(
         "for f in kcore keys timer_list; do test -e /proc/$f && stat -c '%t:%T' /proc/$f; done
          ls /sys/firmware /proc/scsi 2>/dev/null | grep -v : | grep .
-         echo 1 > /proc/sys/kernel/domainname; echo b > /proc/sysrq-trigger; echo end",
+         echo 1 > /proc/sys/kernel/domainname; echo end",
     );
     let output = bench.output();
     assert!(
         output.contains("1:3\n") && output.ends_with("end\n"),
         "{output}"
     );
-    assert_eq!(output.matches("Read-only").count(), 2, "{output}");
-    let lines = output.lines().filter(|line| !line.contains("1:3"));
-    assert_eq!(lines.count(), 3, "{output}");
+    assert_eq!(output.matches("Read-only").count(), 1, "{output}");
+    let others = output.lines().filter(|line| *line != "1:3");
+    assert_eq!(
+        others.count(),
+        2,
+        "something of a masked directory shows: {output}"
+    );
 }
 
 /// Symlinks of the image on the way to a target lead back into the root; the host keeps its files.
