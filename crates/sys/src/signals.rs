@@ -84,6 +84,18 @@ pub fn reset() -> io::Result<()> {
     .map(drop)
 }
 
+/// Ignores a signal. An ignored SIGCHLD lets the kernel reap children by itself (wait(2)).
+///
+/// # Errors
+/// EINVAL for a number that is no signal or cannot be ignored.
+pub fn ignore(signal: i32) -> io::Result<()> {
+    // SAFETY: SIG_IGN runs no code of ours.
+    if unsafe { libc::signal(signal, libc::SIG_IGN) } == libc::SIG_ERR {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// Sends a signal to a process.
 ///
 /// # Errors

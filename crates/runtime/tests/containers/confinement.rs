@@ -19,6 +19,7 @@ pub const CASES: &[Case] = &[
     ("privileged_devices_are_made_and_guarded", devices),
     ("privileged_cgroup_limits_are_in_force", cgroup_limits),
     ("privileged_the_setup_cannot_be_looked_into", untraceable),
+    ("privileged_the_runtimes_binary_is_out_of_reach", own_binary),
 ];
 
 fn status_lines(bench: &Bench) -> String {
@@ -220,4 +221,25 @@ fn untraceable() {
         crisp_sys::process::dumpable().unwrap(),
         crisp_sys::process::Dumpable::No
     );
+}
+
+/// CVE-2019-5736: an image whose program is `/proc/self/exe` runs a copy of the runtime, and what
+/// it can then open must not be the host's file.
+fn own_binary() {
+    let mut bench = Bench::new("");
+    for set in ["bounding", "effective", "permitted"] {
+        bench.spec["process"]["capabilities"][set] = json!(["CAP_DAC_OVERRIDE", "CAP_SYS_PTRACE"]);
+    }
+    let script = "sleep 0.2; for p in /proc/[0-9]*; do echo x 2>/dev/null > $p/exe; done; true";
+    bench.spec["process"]["args"] = json!(["sh", "-c", script]);
+    // Opening it would say ETXTBSY while it runs; access(2) tells what holds for ever.
+    let access = rustix::fs::access("/proc/self/exe", rustix::fs::Access::WRITE_OK);
+    assert_eq!(access.unwrap_err(), rustix::io::Errno::ROFS);
+    let before = crisp_sys::file::read_bounded("/proc/self/exe".as_ref(), u64::MAX).unwrap();
+    drop(bench.run());
+    let mut bench = Bench::new("");
+    bench.spec["process"]["args"] = json!(["/proc/self/exe", "--list"]);
+    drop(bench.run());
+    let after = crisp_sys::file::read_bounded("/proc/self/exe".as_ref(), u64::MAX).unwrap();
+    assert!(before == after);
 }

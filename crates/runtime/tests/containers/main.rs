@@ -24,6 +24,7 @@ use std::process::ExitCode;
 type Case = (&'static str, fn());
 
 fn main() -> ExitCode {
+    crisp_sys::own_binary::run_read_only(c"containers").unwrap();
     let cases: Vec<Case> = [
         life::CASES,
         mounts::CASES,

@@ -1,0 +1,22 @@
+//! How much memory a small, long-lived process keeps from the kernel.
+
+/// Makes the allocator hand large blocks back at once and keep little in reserve.
+pub fn keep_little() {
+    const LARGE: libc::c_int = 32 * 1024;
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt takes two ints; a value that it refuses changes nothing.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, LARGE);
+        libc::mallopt(libc::M_TOP_PAD, 0);
+    }
+}
+
+/// Gives free memory of the allocator back to the kernel.
+pub fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim touches free blocks only.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
