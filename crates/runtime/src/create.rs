@@ -14,7 +14,7 @@ use oci_spec::runtime::{Process, Spec};
 use crate::child::{self, Plan};
 use crate::confine::Filter;
 use crate::error::{Error, Result, Step};
-use crate::namespaces::Namespaces;
+use crate::namespaces::{Maps, Namespaces};
 use crate::path_lookup::Program;
 use crate::rootfs::Rootfs;
 use crate::sync::{Word, hear, say};
@@ -140,7 +140,8 @@ fn make(request: CreateRequest<'_>) -> Result<Created> {
     check(spec, process)?;
     let filter = Filter::of(spec)?;
     let program = Program::of(process)?;
-    let namespaces = Namespaces::of(spec)?;
+    let mut namespaces = Namespaces::of(spec)?;
+    let maps = namespaces.take_maps();
     sysctl::check(spec, &namespaces)?;
     let mut warnings = make_cgroup(request.cgroup, spec)?;
     let plan = Plan {
@@ -169,6 +170,7 @@ fn make(request: CreateRequest<'_>) -> Result<Created> {
         id: request.id,
         bundle: request.bundle,
         pid,
+        maps,
     };
     let console = setting
         .guide(&conn, request.cgroup, &mut warnings)
@@ -256,6 +258,7 @@ struct Setting<'a> {
     id: &'a str,
     bundle: &'a Path,
     pid: i32,
+    maps: Option<Maps>,
 }
 
 impl Setting<'_> {
@@ -267,6 +270,9 @@ impl Setting<'_> {
         warnings: &mut Vec<String>,
     ) -> Result<Option<OwnedFd>> {
         place_in_cgroup(self.pid, cgroup)?;
+        if let Some(maps) = &self.maps {
+            maps.write(self.pid)?;
+        }
         if let Some(value) = self.process.oom_score_adj() {
             let set = process::set_oom_score_adj(self.pid, value)
                 .step(|| format!("set oom_score_adj {value}"))?;

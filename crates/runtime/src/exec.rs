@@ -18,6 +18,7 @@ use crate::confine::{self, Filter, drop_privileges, early_and_late};
 use crate::console;
 use crate::create::{Stdio, place_in_cgroup, streams};
 use crate::error::{Error, Result, Step};
+use crate::namespaces::become_root;
 use crate::path_lookup::Program;
 use crate::sync::{Word, hear, let_go_of, say};
 
@@ -58,7 +59,8 @@ pub fn exec_cgroup(cgroup: &Cgroup, exec_id: &str) -> Cgroup {
     cgroup.child(&format!("exec-{exec_id}"))
 }
 
-const KINDS: [Kind; 6] = [
+const KINDS: [Kind; 7] = [
+    Kind::User,
     Kind::Cgroup,
     Kind::Ipc,
     Kind::Uts,
@@ -177,8 +179,8 @@ impl Joined {
             .transpose()
     }
 
-    /// The mount namespace comes last: its entry changes the root, and the rest is looked up
-    /// before.
+    /// The user namespace comes first: it has the say over the others. The mount namespace comes
+    /// last: its entry changes the root, and the rest is looked up before.
     fn enter(&self) -> Result<()> {
         let rest = self
             .namespaces
@@ -187,7 +189,10 @@ impl Joined {
         for (kind, namespace) in rest {
             ns::enter(namespace.as_fd(), *kind).step(|| format!("join the {kind:?} namespace"))?;
         }
-        Ok(())
+        match self.namespaces.first() {
+            Some((Kind::User, _)) => become_root(),
+            _ => Ok(()),
+        }
     }
 }
 

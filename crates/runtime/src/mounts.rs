@@ -60,9 +60,9 @@ fn prepare_one(
     let options = Options::parse(mount.options().as_deref().unwrap_or_default())?;
     let kind = mount.typ().as_deref().unwrap_or("bind");
     let source = match (options.bind, kind) {
-        (Some(depth), _) => host_tree(mount, bundle, depth)?,
-        (None, "bind") => host_tree(mount, bundle, Depth::Recursive)?,
-        (None, "cgroup" | "cgroup2") => cgroup_source(cgroup, private_cgroup)?,
+        (Some(depth), _) => host_tree(mount, bundle, depth, &options)?,
+        (None, "bind") => host_tree(mount, bundle, Depth::Recursive, &options)?,
+        (None, "cgroup" | "cgroup2") => cgroup_source(cgroup, private_cgroup, &options)?,
         (None, kind) => fresh(kind, mount)?,
     };
     Ok(Prepared {
@@ -72,7 +72,7 @@ fn prepare_one(
     })
 }
 
-fn host_tree(mount: &Mount, bundle: &Path, depth: Depth) -> Result<Source> {
+fn host_tree(mount: &Mount, bundle: &Path, depth: Depth, options: &Options) -> Result<Source> {
     let source = mount.source().as_ref().ok_or_else(|| {
         Error::invalid(
             "mounts",
@@ -80,20 +80,22 @@ fn host_tree(mount: &Mount, bundle: &Path, depth: Depth) -> Result<Source> {
         )
     })?;
     let path = bundle.join(source);
-    let tree = mount::open_tree(&path, depth).step(|| {
-        let target = mount.destination().display();
-        format!(
-            "open the source {} of the mount at {target}",
-            path.display()
-        )
-    })?;
+    let tree = mount::open_tree(&path, depth)
+        .and_then(|tree| bind_attributes(tree, options))
+        .step(|| {
+            let target = mount.destination().display();
+            format!(
+                "open the source {} of the mount at {target}",
+                path.display()
+            )
+        })?;
     let is_dir = file_type(tree.as_fd())? == FileType::Directory;
     Ok(Source::Tree { tree, is_dir })
 }
 
 /// The container sees its own cgroup as the root: by its cgroup namespace on version 2, by binds of
 /// its own directories otherwise.
-fn cgroup_source(cgroup: &Cgroup, private: bool) -> Result<Source> {
+fn cgroup_source(cgroup: &Cgroup, private: bool, options: &Options) -> Result<Source> {
     let layout = cgroup.layout();
     if layout.is_v2() {
         if private {
@@ -104,6 +106,7 @@ fn cgroup_source(cgroup: &Cgroup, private: bool) -> Result<Source> {
         }
         let root = layout.unified().unwrap_or(Path::new("/sys/fs/cgroup"));
         let tree = mount::open_tree(root, Depth::Single).step(|| "open the cgroup tree")?;
+        let tree = bind_attributes(tree, options).step(|| "bind the cgroup tree")?;
         return Ok(Source::Tree { tree, is_dir: true });
     }
     let mut trees = Vec::new();
@@ -112,7 +115,12 @@ fn cgroup_source(cgroup: &Cgroup, private: bool) -> Result<Source> {
             continue;
         };
         let dir = root.join(cgroup.path());
+        let inert = MountAttributes::default().inert();
         let tree = mount::open_tree(&dir, Depth::Single)
+            .and_then(|tree| bind_attributes(tree, options))
+            .and_then(|tree| {
+                mount::set_attributes(tree.as_fd(), inert, Depth::Single).map(|()| tree)
+            })
             .step(|| format!("open the cgroup {}", dir.display()))?;
         trees.push((name.to_owned(), tree));
     }
@@ -165,7 +173,7 @@ pub(crate) fn attach(prepared: Prepared, root: BorrowedFd<'_>, label: Option<&st
         options, source, ..
     } = prepared;
     let tree = match source {
-        Source::Tree { tree, .. } => bind_attributes(tree, &options).step(step)?,
+        Source::Tree { tree, .. } => tree,
         Source::Fresh { kind, name } => make(kind, &name, &options, label).step(step)?,
         Source::CgroupV1(trees) => return attach_cgroup_v1(trees, &place, &options).step(step),
     };
@@ -247,8 +255,6 @@ fn attach_cgroup_v1(
     mount::attach(holder.as_fd(), place.as_fd())?;
     for (name, tree) in trees {
         let dir = make_dirs_in(holder.as_fd(), Path::new(&name), 0o755)?;
-        mount::set_attributes(tree.as_fd(), inert, Depth::Single)?;
-        mount::set_attributes(tree.as_fd(), options.attributes, Depth::Single)?;
         mount::attach(tree.as_fd(), dir.as_fd())?;
         // Controllers that are mounted together are found under their own names too.
         for alone in name.split(',').filter(|alone| *alone != name) {

@@ -1,11 +1,13 @@
 //! Which namespaces a spec wants: new ones, or those of a path.
 
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 
+use crisp_sys::credentials;
 use crisp_sys::fork::CloneFlags;
 use crisp_sys::ns::{self, Kind};
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Spec};
 
 use crate::error::{Error, Result, Step};
 
@@ -14,6 +16,15 @@ use crate::error::{Error, Result, Step};
 pub(crate) struct Namespaces {
     new: Vec<Kind>,
     joined: Vec<(Kind, OwnedFd)>,
+    maps: Option<Maps>,
+}
+
+/// Which ids of a new user namespace stand for which of the host, as `uid_map` and `gid_map` are
+/// written.
+#[derive(Debug)]
+pub(crate) struct Maps {
+    users: String,
+    groups: String,
 }
 
 impl Namespaces {
@@ -22,6 +33,7 @@ impl Namespaces {
         let mut found = Self {
             new: Vec::new(),
             joined: Vec::new(),
+            maps: None,
         };
         let list = spec
             .linux()
@@ -43,7 +55,26 @@ impl Namespaces {
                 _ => found.new.push(kind),
             }
         }
+        found.check(spec)?;
         Ok(found)
+    }
+
+    fn check(&mut self, spec: &Spec) -> Result<()> {
+        let joins = |kind| self.joined.iter().any(|(joined, _)| *joined == kind);
+        for kind in [Kind::Mount, Kind::User] {
+            if joins(kind) {
+                return Err(Error::Unsupported(format!("to join a {kind:?} namespace")));
+            }
+        }
+        if self.is_new(Kind::User) {
+            self.maps = Some(Maps::of(spec)?);
+        }
+        Ok(())
+    }
+
+    /// The ids of the new user namespace, if there is one, for the parent to write.
+    pub(crate) fn take_maps(&mut self) -> Option<Maps> {
+        self.maps.take()
     }
 
     fn has(&self, kind: Kind) -> bool {
@@ -78,6 +109,7 @@ impl Namespaces {
         Ok(Self {
             new: Vec::new(),
             joined: joined.collect::<Result<_>>()?,
+            maps: None,
         })
     }
 
@@ -99,8 +131,51 @@ impl Namespaces {
         for (kind, namespace) in later {
             ns::enter(namespace.as_fd(), *kind).step(|| format!("join the {kind:?} namespace"))?;
         }
+        if self.is_new(Kind::User) {
+            become_root()?;
+        }
         Ok(())
     }
+}
+
+/// In a user namespace: root of it, before which no file that is made has an owner.
+pub(crate) fn become_root() -> Result<()> {
+    credentials::set_groups(&[])
+        .and_then(|()| credentials::set_gid(0))
+        .and_then(|()| credentials::set_uid(0))
+        .step(|| "become root of the user namespace")
+}
+
+impl Maps {
+    /// In the parent: tells the user namespace of `pid` its ids.
+    pub(crate) fn write(&self, pid: i32) -> Result<()> {
+        for (file, text) in [("uid_map", &self.users), ("gid_map", &self.groups)] {
+            let path = format!("/proc/{pid}/{file}");
+            let opened = File::options().write(true).open(&path);
+            opened
+                .and_then(|mut file| file.write_all(text.as_bytes()))
+                .step(|| format!("write {path}"))?;
+        }
+        Ok(())
+    }
+
+    fn of(spec: &Spec) -> Result<Self> {
+        let linux = spec.linux().as_ref();
+        Ok(Self {
+            users: lines(linux.and_then(|linux| linux.uid_mappings().as_deref()))?,
+            groups: lines(linux.and_then(|linux| linux.gid_mappings().as_deref()))?,
+        })
+    }
+}
+
+fn lines(mappings: Option<&[LinuxIdMapping]>) -> Result<String> {
+    let mappings = mappings
+        .filter(|mappings| !mappings.is_empty())
+        .ok_or_else(|| {
+            Error::invalid("linux.uidMappings", "a user namespace needs both mappings")
+        })?;
+    let line = |m: &LinuxIdMapping| format!("{} {} {}\n", m.container_id(), m.host_id(), m.size());
+    Ok(mappings.iter().map(line).collect())
 }
 
 fn kind(typ: LinuxNamespaceType) -> Result<Kind> {
@@ -111,7 +186,7 @@ fn kind(typ: LinuxNamespaceType) -> Result<Kind> {
         LinuxNamespaceType::Ipc => Kind::Ipc,
         LinuxNamespaceType::Pid => Kind::Pid,
         LinuxNamespaceType::Network => Kind::Net,
-        LinuxNamespaceType::User => return Err(Error::Unsupported("a user namespace".to_owned())),
+        LinuxNamespaceType::User => Kind::User,
         LinuxNamespaceType::Time => return Err(Error::Unsupported("a time namespace".to_owned())),
     })
 }

@@ -23,6 +23,10 @@ pub const CASES: &[Case] = &[
         shared_pid_namespace,
     ),
     ("privileged_hooks_run_in_their_order", hooks),
+    (
+        "privileged_a_user_namespace_has_its_own_root",
+        user_namespace,
+    ),
 ];
 
 fn runs_and_ends() {
@@ -223,4 +227,64 @@ fn hooks() {
     bench.spec["hooks"] = json!({ "createRuntime": [{ "path": "/bin/false" }] });
     let error = bench.run().unwrap_err().to_string();
     assert!(error.contains("/bin/false"), "{error}");
+}
+
+fn user_namespace() {
+    let script = "id -u; cat /proc/self/uid_map; echo > /dev/null && echo dev; cat /data/file; \
+                  touch /data/new; stat -c %u /data/new; echo up > /dev/shm/up; sleep 1000";
+    let mut bench = Bench::new(script);
+    let root = bench.dir.path().join("root");
+    let data = bench.dir.path().join("data");
+    for dir in [&root, &data] {
+        std::fs::create_dir(dir).unwrap();
+        std::os::unix::fs::chown(dir, Some(100_000), Some(100_000)).unwrap();
+    }
+    std::fs::write(data.join("file"), "content\n").unwrap();
+    for dir in ["/lib", "/lib64", "/bin", "/usr"] {
+        bench.mount(dir, "bind", dir.as_ref(), &["rbind", "ro"]);
+    }
+    bench.mount("/data", "bind", &data, &["rbind", "rw"]);
+    let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65536 }]);
+    bench.spec["linux"]["uidMappings"] = map.clone();
+    bench.spec["linux"]["gidMappings"] = map;
+    let namespaces = bench.spec["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.push(json!({ "type": "user" }));
+    bench.spec["mounts"][2]["options"] = json!(["newinstance", "ptmxmode=0666", "mode=0620"]);
+    let base = tempfile_readable(bench.dir.path());
+    let (read, stdio) = piped();
+    let mut created = crisp_runtime::create(crisp_runtime::CreateRequest {
+        id: "test",
+        bundle: &base.join("bundle"),
+        spec: &bench.parsed(),
+        rootfs: crisp_runtime::Rootfs::Dir(root),
+        cgroup: &bench.cgroup,
+        stdio,
+        gate: Gate::Socket,
+    })
+    .unwrap();
+    created.start().unwrap();
+    let new = data.join("new");
+    eventually("it has written", || new.exists());
+    assert_eq!(
+        std::os::unix::fs::MetadataExt::uid(&new.metadata().unwrap()),
+        100_000
+    );
+    let outcome = bench
+        .exec(
+            &created,
+            process("id -u; while ! test -e /dev/shm/up; do true; done"),
+        )
+        .unwrap();
+    assert_eq!(outcome.output, "0\n");
+    bench.cgroup.kill().unwrap();
+    let output = finish(created.pid, read).output;
+    let words: Vec<&str> = output.split_whitespace().collect();
+    assert_eq!(words, ["0", "0", "100000", "65536", "dev", "content", "0"]);
+}
+
+/// Another user than root has to pass through the directory.
+fn tempfile_readable(dir: &std::path::Path) -> &std::path::Path {
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(dir, mode).unwrap();
+    dir
 }
