@@ -77,8 +77,10 @@ struct LastSteps {
 impl AtGate {
     fn wait(self, conn: Conn) -> Result<(LastSteps, Conn)> {
         let kept = self.listener.as_ref().map_or(conn.as_fd(), AsFd::as_fd);
-        // Whoever created the container may wait for the end of a pipe that it inherited here.
-        process::close_all_but(&[conn.as_fd(), kept]).step(|| "close descriptors")?;
+        // Whoever created the container may wait for the end of a pipe that was inherited here. A
+        // filter that is loaded already may forbid it; execve closes them in any case.
+        drop(process::close_all_but(&[conn.as_fd(), kept]));
+        say(&conn, &Word::Ready).step(|| "report")?;
         let conn = match self.listener {
             Some(listener) => {
                 drop(conn);
@@ -128,7 +130,6 @@ fn set_up(mut plan: Plan<'_>, conn: &Conn) -> Result<AtGate> {
     in_working_dir(plan.process, || {
         drop_privileges(plan.process, early.as_ref())
     })?;
-    say(conn, &Word::Ready).step(|| "report")?;
     let last = LastSteps {
         hooks: hooks::start_container(plan.spec),
         state,
