@@ -29,9 +29,18 @@ mod sysctl;
 pub use create::{CreateRequest, Created, Gate, Stdio, create, open_gate};
 pub use error::{Error, Result};
 pub use exec::{ExecRequest, Execed, exec, exec_cgroup};
+pub use features::features;
 pub use rootfs::Rootfs;
 
 use crisp_sys::cgroup::Cgroup;
+
+/// Changes the limits of a container; what is absent stays as it is.
+///
+/// # Errors
+/// When the kernel refuses a value, or lacks a controller that a limit needs.
+pub fn update(cgroup: &Cgroup, resources: &oci_spec::runtime::LinuxResources) -> Result<()> {
+    cgroups::apply(cgroup, resources).map(drop)
+}
 
 /// Kills whatever is left of a container and removes its cgroup.
 ///
