@@ -1,1 +1,40 @@
 //! What the end-to-end tests share: daemons, registries, images and the independent checker.
+//!
+//! Everything here sees what a user sees: built binaries, their sockets, and the kernel. The test
+//! machine is one for all, so a [`Node`] holds a lock: one daemon under test at a time.
+//!
+//! ```text
+//! tools      where the programs are that a test needs
+//! netns      the network namespace that a daemon lives in, and a neighbour to call it from
+//! image/     makes images from Debian's busybox and pushes them to a registry
+//! registry   Debian's docker-registry on loopback
+//! node       a daemon with its own root, state and registry; stopped, killed, started again
+//! crictl     runs crictl against a node
+//! cri        calls a node by gRPC
+//! configs    pods and containers as tests want them
+//! checker/   an own look at kernel and disk, before and after
+//! trial      the frame of a test: a node, a look before, the test, a look after
+//! ```
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::missing_panics_doc,
+    reason = "a harness of tests: what goes wrong is a panic that says where"
+)]
+
+pub mod checker;
+pub mod configs;
+pub mod cri;
+pub mod crictl;
+pub mod image;
+pub mod netns;
+pub mod node;
+pub mod registry;
+pub mod tools;
+pub mod trial;
+
+pub use configs::{container, pod};
+pub use cri::{Cri, Events};
+pub use node::{Network, Node, Options};
+pub use trial::{trial, trial_with};

@@ -1,0 +1,347 @@
+//! A daemon under test, with its own root, state, socket, registry and network.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use crisp_api::runtime::v1 as cri;
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::configs;
+use crate::cri::{Cri, Events};
+use crate::crictl::Crictl;
+use crate::netns::Net;
+use crate::registry::{ADDRESS, HOST, Registry, write_hosts};
+use crate::tools;
+
+/// Longest that a daemon may take to answer or to end.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Lines of the daemon's log that a failed test shows.
+const SHOWN: usize = 60;
+
+/// Where a node's pods get their network from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// `--network builtin`.
+    Builtin,
+    /// `--network cni`, with configurations in [`Node::cni_dir`].
+    Cni,
+}
+
+/// How a node differs from the usual one.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where pods get their network from.
+    pub network: Network,
+    /// More of `config.toml`.
+    pub config: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            network: Network::Builtin,
+            config: String::new(),
+        }
+    }
+}
+
+/// A daemon and what belongs to it; dropped, everything goes.
+#[derive(Debug)]
+pub struct Node {
+    /// The daemon's network.
+    pub net: Net,
+    /// A neighbour of the node on the same wire.
+    pub neighbour: Net,
+    /// Debian's docker-registry.
+    pub registry: Registry,
+    dir: TempDir,
+    options: Options,
+    daemon: Option<Child>,
+    /// One daemon under test at a time: all look at the same kernel.
+    _lock: File,
+}
+
+impl Node {
+    /// Starts a registry and a daemon.
+    #[must_use]
+    pub fn start(options: Options) -> Self {
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "these tests run as root"
+        );
+        let lock = lock();
+        let dir = tempfile::Builder::new()
+            .prefix("crisp-e2e-")
+            .tempdir()
+            .unwrap();
+        let (net, neighbour) = Net::pair();
+        let registry = Registry::start(&net, dir.path());
+        for name in ["certs.d", "net.d", "logs"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        write_hosts(&dir.path().join("certs.d"), HOST, &[ADDRESS]);
+        let mut node = Self {
+            net,
+            neighbour,
+            registry,
+            dir,
+            options,
+            daemon: None,
+            _lock: lock,
+        };
+        node.write_config();
+        node.restart();
+        node
+    }
+
+    fn write_config(&self) {
+        let text = format!(
+            "[network]\nconf_dir = \"{}\"\nbin_dirs = [\"/usr/lib/cni\", \"/opt/cni/bin\"]\n{}",
+            self.cni_dir().display(),
+            self.options.config
+        );
+        fs::write(self.path("config.toml"), text).unwrap();
+    }
+
+    /// A path in the node's own directory.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The CRI socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.path("state/crisp.sock")
+    }
+
+    /// `--root`.
+    #[must_use]
+    pub fn root(&self) -> PathBuf {
+        self.path("root")
+    }
+
+    /// `--state`.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.path("state")
+    }
+
+    /// Where CNI configurations go.
+    #[must_use]
+    pub fn cni_dir(&self) -> PathBuf {
+        self.path("net.d")
+    }
+
+    /// `--registry-config`.
+    #[must_use]
+    pub fn certs(&self) -> PathBuf {
+        self.path("certs.d")
+    }
+
+    /// crictl for this node.
+    #[must_use]
+    pub fn crictl(&self) -> Crictl {
+        Crictl::at(&self.socket())
+    }
+
+    /// gRPC to this node.
+    #[must_use]
+    pub fn cri(&self) -> Cri {
+        Cri::at(&self.socket())
+    }
+
+    /// A subscription to the node's events.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        Events::subscribe(&self.socket())
+    }
+
+    /// The daemon's process.
+    #[track_caller]
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.daemon.as_ref().expect("the daemon runs").id()
+    }
+
+    /// Pushes catalogue images to the registry and pulls them.
+    #[track_caller]
+    pub fn pull(&self, names: &[&str]) {
+        let mut cri = self.cri();
+        for name in names {
+            self.registry.push(&self.net, name);
+            cri.pull(&configs::image(name)).unwrap();
+        }
+    }
+
+    /// A pod whose logs go to the node's directory.
+    #[must_use]
+    pub fn pod(&self, name: &str) -> cri::PodSandboxConfig {
+        let logs = self.path("logs").join(name);
+        fs::create_dir_all(&logs).unwrap();
+        cri::PodSandboxConfig {
+            log_directory: logs.to_str().unwrap().to_owned(),
+            ..configs::pod(name)
+        }
+    }
+
+    /// Starts the daemon where none runs, and waits until it answers.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        assert!(self.daemon.is_none(), "a daemon runs already");
+        let mut command = self.command();
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.path("crispd.log"));
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log.unwrap());
+        let mut daemon = self.net.run(|| command.spawn().unwrap());
+        let deadline = Instant::now() + PATIENCE;
+        let mut cri = self.cri();
+        while cri.version(cri::VersionRequest::default()).is_err() {
+            if let Some(status) = daemon.try_wait().unwrap() {
+                panic!("crispd ended with {status}:\n{}", self.log_tail());
+            }
+            assert!(
+                Instant::now() < deadline,
+                "crispd is silent:\n{}",
+                self.log_tail()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.daemon = Some(daemon);
+    }
+
+    /// The daemon's command line, not started.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(tools::ours("crispd"));
+        let network = match self.options.network {
+            Network::Builtin => "builtin",
+            Network::Cni => "cni",
+        };
+        command
+            .arg("--root")
+            .arg(self.root())
+            .arg("--state")
+            .arg(self.state());
+        command
+            .arg("--listen")
+            .arg(format!("unix://{}", self.socket().display()));
+        command.arg("--config").arg(self.path("config.toml"));
+        command.arg("--registry-config").arg(self.certs());
+        command.args(["--network", network, "--cgroup-driver", "cgroupfs"]);
+        command.args(["--log-level", "debug"]);
+        command
+    }
+
+    /// Ends the daemon by SIGTERM and tells how it ended.
+    #[track_caller]
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.end(Signal::TERM)
+    }
+
+    /// Kills the daemon with SIGKILL.
+    #[track_caller]
+    pub fn kill(&mut self) {
+        let status = self.end(Signal::KILL);
+        assert_eq!(status.signal(), Some(9), "the daemon was already gone");
+    }
+
+    fn end(&mut self, signal: Signal) -> ExitStatus {
+        let mut daemon = self.daemon.take().expect("the daemon runs");
+        let pid = Pid::from_raw(i32::try_from(daemon.id()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = daemon.try_wait().unwrap() {
+                return status;
+            }
+            if Instant::now() > deadline {
+                daemon.kill().ok();
+                daemon.wait().ok();
+                panic!("crispd does not end:\n{}", self.log_tail());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// All that the daemon logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path("crispd.log")).unwrap_or_default()
+    }
+
+    fn log_tail(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(SHOWN)..].join("\n")
+    }
+
+    /// Removes every pod, whatever its state.
+    fn remove_all(&mut self) {
+        if self.daemon.is_none() {
+            self.restart();
+        }
+        let removed = self.crictl().output(&["rmp", "--force", "--all"]);
+        if !removed.status.success() {
+            eprintln!(
+                "crictl rmp -fa: {}",
+                String::from_utf8_lossy(&removed.stderr)
+            );
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the end of crispd's log\n{}\n---", self.log_tail());
+        }
+        // A failed test may leave anything behind; what can be cleaned shall not disturb the next.
+        let cleaned = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            self.remove_all();
+            self.terminate();
+        }));
+        if cleaned.is_err() {
+            if let Some(daemon) = &mut self.daemon {
+                daemon.kill().ok();
+                daemon.wait().ok();
+            }
+            kill_strays(self.dir.path());
+        }
+    }
+}
+
+/// Kills shims of this node that no daemon could stop.
+fn kill_strays(dir: &Path) {
+    for process in crate::checker::processes() {
+        let is_ours = fs::read_dir(format!("/proc/{}/fd", process.pid)).is_ok_and(|fds| {
+            let mut targets = fds.flatten().flat_map(|fd| fs::read_link(fd.path()));
+            targets.any(|target| target.starts_with(dir))
+        });
+        if let (true, Some(pid)) = (is_ours, Pid::from_raw(process.pid)) {
+            kill_process(pid, Signal::KILL).ok();
+        }
+    }
+}
+
+fn lock() -> File {
+    let path = std::env::temp_dir().join("crisp-e2e.lock");
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .unwrap();
+    flock(&file, FlockOperation::LockExclusive).unwrap();
+    file
+}

@@ -1,0 +1,129 @@
+//! Debian's docker-registry on loopback, and one that only says no.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use crate::image::catalogue::{Entry, catalogue};
+use crate::image::push::Registry as Pusher;
+use crate::netns::Net;
+use crate::tools;
+
+/// Where registries listen, in the node's own network.
+pub const ADDRESS: &str = "127.0.0.1:5000";
+/// The name that images go by; a `hosts.toml` leads it to [`ADDRESS`].
+pub const HOST: &str = "registry.test";
+
+/// A running registry; dropped, it stops.
+#[derive(Debug)]
+pub struct Registry {
+    process: Child,
+}
+
+/// The images that a test knows by name.
+#[must_use]
+pub fn known() -> &'static BTreeMap<&'static str, Entry> {
+    static CATALOGUE: OnceLock<BTreeMap<&'static str, Entry>> = OnceLock::new();
+    CATALOGUE.get_or_init(catalogue)
+}
+
+impl Registry {
+    /// Starts one inside `net` with its data below `dir`.
+    #[must_use]
+    pub fn start(net: &Net, dir: &Path) -> Self {
+        let data = dir.join("registry");
+        let config = dir.join("registry.yml");
+        let text = format!(
+            "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
+             storage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\n\
+             http: {{addr: {ADDRESS}}}\n",
+            data.display()
+        );
+        fs::write(&config, text).unwrap();
+        let log = fs::File::create(dir.join("registry.log")).unwrap();
+        let program = tools::tool("docker-registry");
+        let process = net.run(|| {
+            let mut command = Command::new(program);
+            command.arg("serve").arg(&config);
+            command
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(log);
+            command.spawn().unwrap()
+        });
+        let registry = Self { process };
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !net.run(|| Pusher::at(ADDRESS).is_up()) {
+            assert!(Instant::now() < deadline, "docker-registry does not answer");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        registry
+    }
+
+    /// Pushes an image of the catalogue.
+    #[track_caller]
+    pub fn push(&self, net: &Net, name: &str) {
+        let entry = known()
+            .get(name)
+            .unwrap_or_else(|| panic!("no image {name}"));
+        self.push_as(net, name, entry);
+    }
+
+    /// Pushes an entry as `NAME:1`.
+    #[track_caller]
+    pub fn push_as(&self, net: &Net, name: &str, entry: &Entry) {
+        let _ = &self.process;
+        net.run(|| Pusher::at(ADDRESS).push(name, "1", entry))
+            .unwrap();
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}
+
+/// `hosts.toml` that leads `host` to servers on plain HTTP, in order.
+pub fn write_hosts(certs: &Path, host: &str, servers: &[&str]) {
+    let dir = certs.join(host);
+    fs::create_dir_all(&dir).unwrap();
+    let mut text = match servers.last() {
+        Some(last) => format!("server = \"http://{last}\"\n"),
+        None => String::new(),
+    };
+    for server in servers {
+        let block = format!("[host.\"http://{server}\"]\ncapabilities = [\"pull\", \"resolve\"]\n");
+        text.push_str(&block);
+    }
+    fs::write(dir.join("hosts.toml"), text).unwrap();
+}
+
+/// Serves the same answer to every request on an address of `net`, until the process ends.
+///
+/// The answer is a status line with headers, as `401 Unauthorized\r\nWWW-Authenticate: Basic`.
+pub fn always(net: &Net, address: &str, answer: &str) {
+    let listener = net.run(|| TcpListener::bind(address).unwrap());
+    let answer = format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let mut stream = stream;
+            stream.set_read_timeout(Some(Duration::from_secs(5))).ok();
+            let mut request = [0; 4096];
+            let mut seen = Vec::new();
+            while !seen.windows(4).any(|window| window == b"\r\n\r\n") {
+                match stream.read(&mut request) {
+                    Ok(count) if count > 0 => seen.extend_from_slice(&request[..count]),
+                    _ => break,
+                }
+            }
+            stream.write_all(answer.as_bytes()).ok();
+        }
+    });
+}

@@ -1,0 +1,67 @@
+//! The frame of a test: a node, a look at everything, the test, a look again.
+
+use std::time::{Duration, Instant};
+
+use crate::checker::{Picture, difference};
+use crate::configs;
+use crate::node::{Node, Options};
+
+/// Removal may go on a little after the call that asked for it: the kernel frees network
+/// namespaces and their links in batches.
+const SETTLING: Duration = Duration::from_secs(20);
+
+/// Runs a test on the usual node.
+#[track_caller]
+pub fn trial(test: impl FnOnce(&mut Node)) {
+    trial_with(Options::default(), test);
+}
+
+/// Runs a test on a node and checks that it left no trace: the node as it was, once all pods are
+/// removed, and the machine as it was, once the daemon has ended.
+///
+/// The picture of the node is taken after a first pod has come and gone, because the first one
+/// brings the bridge and the firewall's tables, which stay.
+#[track_caller]
+pub fn trial_with(options: Options, test: impl FnOnce(&mut Node)) {
+    let outside = Picture::of_machine();
+    let mut node = Node::start(options.clone());
+    node.pull(&["busybox"]);
+    if options.network == crate::node::Network::Builtin {
+        warm_up(&node);
+    }
+    let before = Picture::of_node(&node);
+    test(&mut node);
+    let left = node.crictl().ok(&["pods", "--quiet"]);
+    assert_eq!(left, "", "the test left pods");
+    settle("on the node", &before, || Picture::of_node(&node));
+    let status = node.terminate();
+    assert!(status.success(), "crispd ended with {status}");
+    settle("on the machine", &outside, Picture::of_machine);
+}
+
+fn warm_up(node: &Node) {
+    let mut cri = node.cri();
+    let pod = node.pod("warm-up");
+    let id = cri.run_pod(&pod);
+    let container = cri.run(&id, &pod, &configs::idle("main"));
+    cri.shell(&container, "true");
+    cri.remove_pod(&id);
+    std::fs::remove_dir_all(node.path("logs/warm-up")).unwrap();
+}
+
+#[track_caller]
+fn settle(place: &str, before: &Picture, look: impl Fn() -> Picture) {
+    let deadline = Instant::now() + SETTLING;
+    loop {
+        let lines = difference(before, &look());
+        if lines.is_empty() {
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "left {place}:\n{}",
+            lines.join("\n")
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
