@@ -29,7 +29,7 @@ pub mod events;
 pub mod exec;
 mod files;
 mod journal;
-mod layout;
+mod paths;
 mod message;
 mod names;
 mod pod;

@@ -53,8 +53,6 @@ pub(crate) enum Message {
         container: ContainerId,
         report: Report,
     },
-    /// Callers of a stop have waited long enough.
-    StopOverdue,
 }
 
 /// What callers want of a container.
