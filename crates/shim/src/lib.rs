@@ -1,1 +1,24 @@
-//! One process a container: owns cgroup, stdio, log and exit status.
+//! One process a container: owns cgroup, stdio, log and exit status, and outlives the daemon.
+//!
+//! [`shim::Shim`] is one loop over everything that can happen, on one thread. What may take its
+//! time (a launch, an exec, a change of limits) is done by a forked [`worker`] that reports and
+//! leaves: the loop goes on pumping the log meanwhile, and what the worker allocated is gone with
+//! it. Its children become the shim's, which is a subreaper. [`holder`] is the init of a PID
+//! namespace that a pod's containers share.
+
+#![forbid(unsafe_code)]
+
+mod clients;
+mod container;
+mod ending;
+mod error;
+pub mod holder;
+mod lines;
+mod log;
+mod output;
+mod requests;
+pub mod shim;
+mod stamp;
+mod worker;
+
+pub use error::{Error, Result};

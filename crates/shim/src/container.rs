@@ -1,0 +1,217 @@
+//! What is done to the container: each runs in a [`crate::worker`].
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use crisp_runtime::{CreateRequest, Gate, Rootfs, Stdio, cgroups};
+use crisp_shim_api::{ExecRequest, FailureKind, RootfsSpec, Stdin};
+use crisp_sys::cgroup::Cgroup;
+use crisp_sys::process::{self, ProcessId};
+use crisp_sys::{file, pipe};
+use oci_spec::runtime::{LinuxResources, Spec};
+
+use crate::error::{Error, Result, Step};
+use crate::worker::{Report, Reported, Streams};
+
+/// The largest `config.json` that is read.
+const MAX_SPEC: u64 = 16 * 1024 * 1024;
+
+/// The container that a shim owns.
+#[derive(Debug)]
+pub(crate) struct Container {
+    pub id: String,
+    pub bundle: PathBuf,
+    pub rootfs: RootfsSpec,
+    pub stdin: Stdin,
+    pub cgroup: Cgroup,
+    /// `oom_score_adj` that this process was born with: the container is not to have ours.
+    pub oom_score_adj: i32,
+}
+
+/// A process that runs.
+struct Running {
+    pid: i32,
+    warnings: Vec<String>,
+    streams: Streams,
+    /// Its pidfd first.
+    fds: Vec<OwnedFd>,
+}
+
+impl Container {
+    /// Creates and starts it.
+    pub(crate) fn launch(&self) -> Reported {
+        report(FailureKind::Start, self.try_launch())
+    }
+
+    /// Runs a process in it.
+    pub(crate) fn exec(&self, init: i32, request: &ExecRequest, fds: Vec<OwnedFd>) -> Reported {
+        report(FailureKind::Exec, self.try_exec(init, request, fds))
+    }
+
+    /// Changes its limits.
+    pub(crate) fn update(&self, resources: &LinuxResources) -> Reported {
+        match cgroups::apply(&self.cgroup, resources) {
+            Ok(_) => (Report::Done, Vec::new()),
+            Err(error) => failed(FailureKind::Io, &error.into()),
+        }
+    }
+
+    fn try_launch(&self) -> Result<Running> {
+        self.step_out_of_ours()?;
+        let spec = self.spec()?;
+        let terminal = spec.process().as_ref().and_then(|p| p.terminal());
+        let plumbing = if terminal == Some(true) {
+            Plumbing::terminal()
+        } else {
+            Plumbing::pipes(self.stdin)?
+        };
+        let mut created = crisp_runtime::create(CreateRequest {
+            id: &self.id,
+            bundle: &self.bundle,
+            spec: &spec,
+            rootfs: rootfs(&self.rootfs),
+            cgroup: &self.cgroup,
+            stdio: plumbing.theirs,
+            gate: Gate::Socket,
+        })?;
+        if let Err(error) = created.start() {
+            // What failed is to be told; what is left is found again by the cgroup's name.
+            drop(crisp_runtime::destroy(&self.cgroup));
+            return Err(error.into());
+        }
+        let mut fds = vec![created.pidfd.into()];
+        fds.extend(plumbing.ours);
+        fds.extend(created.console);
+        Ok(Running {
+            pid: created.pid,
+            warnings: created.warnings,
+            streams: plumbing.streams,
+            fds,
+        })
+    }
+
+    fn try_exec(&self, init: i32, request: &ExecRequest, fds: Vec<OwnedFd>) -> Result<Running> {
+        self.step_out_of_ours()?;
+        let spec = self.spec()?;
+        let mut process = request.process.clone();
+        let score = spec.process().as_ref().and_then(|p| p.oom_score_adj());
+        if process.oom_score_adj().is_none() {
+            process.set_oom_score_adj(score);
+        }
+        let mut fds = fds.into_iter();
+        let (stdio, streams) = match (fds.next(), fds.next(), fds.next()) {
+            (stdin, Some(stdout), Some(stderr)) => {
+                let stdio = Stdio::Fds {
+                    stdin,
+                    stdout,
+                    stderr,
+                };
+                (stdio, Streams::Elsewhere)
+            }
+            _ => (Stdio::Terminal, Streams::Terminal),
+        };
+        let execed = crisp_runtime::exec(crisp_runtime::ExecRequest {
+            container_pid: init,
+            spec: &spec,
+            process: &process,
+            cgroup: &self.cgroup,
+            exec_id: &request.exec_id,
+            stdio,
+        })?;
+        let mut fds = vec![execed.pidfd.into()];
+        fds.extend(execed.console);
+        Ok(Running {
+            pid: execed.pid,
+            warnings: execed.warnings,
+            streams,
+            fds,
+        })
+    }
+
+    /// A worker has the shim's protection from the OOM killer; what it starts must not inherit it.
+    fn step_out_of_ours(&self) -> Result<()> {
+        let own = i32::try_from(std::process::id()).unwrap_or(0);
+        process::set_oom_score_adj(own, self.oom_score_adj).step(|| "reset oom_score_adj")?;
+        Ok(())
+    }
+
+    fn spec(&self) -> Result<Spec> {
+        let path = self.bundle.join("config.json");
+        let bytes =
+            file::read_bounded(&path, MAX_SPEC).step(|| format!("read {}", path.display()))?;
+        serde_json::from_slice(&bytes).map_err(|source| Error::Spec { path, source })
+    }
+}
+
+/// Both sides of the container's standard streams.
+struct Plumbing {
+    theirs: Stdio,
+    ours: Vec<OwnedFd>,
+    streams: Streams,
+}
+
+impl Plumbing {
+    fn terminal() -> Self {
+        Self {
+            theirs: Stdio::Terminal,
+            ours: Vec::new(),
+            streams: Streams::Terminal,
+        }
+    }
+
+    fn pipes(stdin: Stdin) -> Result<Self> {
+        let pipe = || pipe::pipe().step(|| "make a pipe");
+        let (stdout_read, stdout) = pipe()?;
+        let (stderr_read, stderr) = pipe()?;
+        let mut ours = vec![stdout_read, stderr_read];
+        let (stdin, streams) = match stdin {
+            Stdin::Null => (None, Streams::Output),
+            Stdin::Open => {
+                let (stdin, write) = pipe()?;
+                ours.push(write);
+                (Some(stdin), Streams::InputAndOutput)
+            }
+        };
+        let theirs = Stdio::Fds {
+            stdin,
+            stdout,
+            stderr,
+        };
+        Ok(Self {
+            theirs,
+            ours,
+            streams,
+        })
+    }
+}
+
+fn rootfs(rootfs: &RootfsSpec) -> Rootfs {
+    match rootfs.clone() {
+        RootfsSpec::Dir(path) => Rootfs::Dir(path),
+        RootfsSpec::Overlay { lower, upper, work } => Rootfs::Overlay { lower, upper, work },
+    }
+}
+
+fn report(kind: FailureKind, outcome: Result<Running>) -> Reported {
+    let identified = outcome.and_then(|running| {
+        let id = ProcessId::of(running.pid).step(|| "identify the process")?;
+        Ok((running, id))
+    });
+    match identified {
+        Ok((running, id)) => {
+            let report = Report::Started {
+                pid: id.pid,
+                start_time: id.start_time,
+                warnings: running.warnings,
+                streams: running.streams,
+            };
+            (report, running.fds)
+        }
+        Err(error) => failed(kind, &error),
+    }
+}
+
+fn failed(kind: FailureKind, error: &Error) -> Reported {
+    let message = error.to_string();
+    (Report::Failed { kind, message }, Vec::new())
+}

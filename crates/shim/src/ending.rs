@@ -1,0 +1,162 @@
+//! How processes and the container end.
+
+use std::io;
+
+use crisp_model::{ExitStatus, Timestamp};
+use crisp_shim_api::{Event, ExitRecord, FailureKind};
+use crisp_sys::cgroup::Cgroup;
+use crisp_sys::process::{WaitStatus, reap_any};
+use crisp_sys::{clock, file};
+
+use crate::error::{Result, Step};
+use crate::shim::{Next, Phase, Purpose, Shim, Waits};
+use crate::worker::Report;
+
+/// How long the last output is waited for while somebody has the pipes open: everything in the
+/// container is dead by then, so whoever it is is a stranger.
+const DRAIN: i64 = 2_000_000_000;
+
+const SIGKILL: i32 = 9;
+
+impl Shim {
+    /// Reaps every child that has ended.
+    pub(crate) fn reap(&mut self) -> Result<()> {
+        while let Some((pid, status)) = reap_any().step(|| "reap")? {
+            self.ended(pid, status);
+        }
+        Ok(())
+    }
+
+    fn ended(&mut self, pid: i32, status: WaitStatus) {
+        if !self.is_known(pid) {
+            // A worker's child becomes ours when the worker ends, and its report was sent before.
+            let workers: Vec<i32> = self.errands.iter().map(|e| e.worker.pid()).collect();
+            for worker in workers {
+                self.collect(worker);
+            }
+        }
+        if status == WaitStatus::Signal(SIGKILL) {
+            self.look_for_oom();
+        }
+        if self.errands.iter().any(|errand| errand.worker.pid() == pid) {
+            self.worker_ended(pid, status);
+        } else if let Some(exec_id) = self.execs.remove(&pid) {
+            self.exec_ended(exec_id, status);
+        } else if matches!(&self.phase, Phase::Running(init) if init.id.pid == pid) {
+            self.init_ended(status);
+        }
+    }
+
+    fn is_known(&self, pid: i32) -> bool {
+        self.execs.contains_key(&pid)
+            || matches!(&self.phase, Phase::Running(init) if init.id.pid == pid)
+    }
+
+    fn look_for_oom(&mut self) {
+        let kills = self.container.cgroup.oom_kills().unwrap_or(0);
+        if kills > self.oom_kills {
+            self.oom_kills = kills;
+            self.oom = true;
+            self.clients.broadcast(&Event::Oom);
+        }
+    }
+
+    /// A worker has ended; one that said nothing was killed, and what it made goes with it.
+    fn worker_ended(&mut self, pid: i32, status: WaitStatus) {
+        self.collect(pid);
+        let Some(index) = self.errands.iter().position(|e| e.worker.pid() == pid) else {
+            return;
+        };
+        let errand = self.errands.remove(index);
+        let kind = match &errand.purpose {
+            Purpose::Launch => FailureKind::Start,
+            Purpose::Exec { exec_id, .. } => {
+                let cgroup = self.exec_cgroup(exec_id);
+                if cgroup.unified_dir().is_some_and(|dir| dir.is_dir()) {
+                    // Nobody else can be told; the container's end sweeps.
+                    drop(kill(&cgroup));
+                }
+                FailureKind::Exec
+            }
+            Purpose::Update { .. } => FailureKind::Io,
+        };
+        let message = format!("the shim's worker ended early: {status:?}");
+        let report = Report::Failed { kind, message };
+        self.conclude(errand.purpose, (report, Vec::new()));
+    }
+
+    fn exec_ended(&mut self, exec_id: String, status: WaitStatus) {
+        self.sweep_execs();
+        let status = exit_status(status);
+        let event = Event::ExecExited { exec_id, status };
+        self.clients.broadcast(&event);
+    }
+
+    /// Removes the cgroups of execs that nobody lives in any more: of the one that has ended, and
+    /// of earlier ones whose background processes have ended since.
+    fn sweep_execs(&self) {
+        let Some(dir) = self.container.cgroup.unified_dir() else {
+            return;
+        };
+        let Ok(entries) = std::fs::read_dir(dir) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            if entry.file_name().as_encoded_bytes().starts_with(b"exec-") {
+                // One that is lived in is busy and stays.
+                drop(std::fs::remove_dir(entry.path()));
+            }
+        }
+    }
+
+    /// Records the end, first of all; then whatever is left of the container is killed.
+    fn init_ended(&mut self, status: WaitStatus) {
+        self.look_for_oom();
+        let Phase::Running(init) = &self.phase else {
+            return;
+        };
+        let init = init.id;
+        let exit = ExitRecord {
+            status: exit_status(status),
+            finished_at: Timestamp(clock::now()),
+            oom: self.oom,
+        };
+        // Without the slot the answer to State is all there is.
+        drop(file::fill_slot(&self.exit_file, &exit.to_slot()));
+        drop(kill(&self.container.cgroup));
+        let until = clock::monotonic().saturating_add(DRAIN);
+        self.phase = Phase::Draining { init, exit, until };
+    }
+
+    /// Ends the drain when it is time, and tells.
+    pub(crate) fn after_turn(&mut self) -> Next {
+        let Phase::Draining { init, exit, until } = self.phase else {
+            return Next::Stay;
+        };
+        if !self.output.is_over() && clock::monotonic() < until {
+            return Next::Stay;
+        }
+        self.output.finish();
+        self.phase = Phase::Over { init, exit };
+        self.clients.broadcast(&Event::Exited(exit));
+        // What cannot be removed yet is tried again at the shutdown.
+        drop(self.container.cgroup.remove());
+        self.answer_waiting(Waits::Shutdown)
+    }
+}
+
+/// Kills every process of a cgroup; one that is not there has none.
+pub(crate) fn kill(cgroup: &Cgroup) -> io::Result<()> {
+    if cgroup.exists() {
+        cgroup.kill()
+    } else {
+        Ok(())
+    }
+}
+
+fn exit_status(status: WaitStatus) -> ExitStatus {
+    match status {
+        WaitStatus::Code(code) => ExitStatus::Code(code),
+        WaitStatus::Signal(signal) => ExitStatus::Signal(signal),
+    }
+}

@@ -1,0 +1,57 @@
+//! Why a shim cannot do its work.
+
+use std::io;
+use std::path::PathBuf;
+
+/// What ends a shim, or fails a request.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel refused a step.
+    #[error("{step}: {source}")]
+    Io {
+        /// What was being done, on which object.
+        step: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The first frame did not come, or is not one.
+    #[error("no launch: {0}")]
+    NoLaunch(String),
+    /// The daemon speaks another version of the protocol.
+    #[error("crispd speaks version {theirs} of the shim protocol, this shim version {ours}")]
+    Version {
+        /// The daemon's.
+        theirs: u32,
+        /// Ours.
+        ours: u32,
+    },
+    /// The bundle's `config.json` is not an OCI runtime spec.
+    #[error("{path}: {source}", path = path.display())]
+    Spec {
+        /// The file.
+        path: PathBuf,
+        /// What the parser said.
+        source: serde_json::Error,
+    },
+    /// The container or a process in it could not be made.
+    #[error(transparent)]
+    Runtime(#[from] crisp_runtime::Error),
+}
+
+/// Results of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Names the step that an I/O error happened in.
+pub(crate) trait Step<T> {
+    /// Adds the step; it is only formatted on failure.
+    fn step<S: Into<String>>(self, step: impl FnOnce() -> S) -> Result<T>;
+}
+
+impl<T, E: Into<io::Error>> Step<T> for std::result::Result<T, E> {
+    fn step<S: Into<String>>(self, step: impl FnOnce() -> S) -> Result<T> {
+        self.map_err(|source| Error::Io {
+            step: step().into(),
+            source: source.into(),
+        })
+    }
+}

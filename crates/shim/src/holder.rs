@@ -1,0 +1,226 @@
+//! The init of a PID namespace that the containers of a pod share.
+//!
+//! It does nothing: the kernel reaps for it. What matters is what it has not, since the containers
+//! see it as pid 1, and one with `CAP_SYS_PTRACE` may look into it: it runs from a sealed copy of
+//! its program, in namespaces of its own, with an empty read-only root, no descriptors, no
+//! privileges, and hardly a system call.
+
+use std::ffi::{CString, OsStr};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use crisp_sys::caps::{self, CapSet};
+use crisp_sys::fork::{CloneFlags, fork_with};
+use crisp_sys::mount::{self, Depth, FsContext, MountAttributes, Propagation};
+use crisp_sys::process::{self, Dumpable, ProcessId};
+use crisp_sys::rootfs::{open_root, proc_path};
+use crisp_sys::seccomp::{self, SockFilter};
+use crisp_sys::signals::{self, SignalFd};
+use crisp_sys::{credentials, limits, pipe};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+
+use crate::error::{Result, Step};
+
+/// The argument of the half that stays.
+const HOLD: &str = "hold";
+
+/// What the half that stays says when it is set up.
+const READY: &[u8] = b"ready";
+
+/// User and group of the holder; no image's user is meant to be the same.
+const NOBODY_ELSE: u32 = 2_147_483_629;
+
+/// Without it a pod loses all its processes at once.
+const OOM_SCORE_ADJ: i32 = -998;
+
+const SIGCHLD: i32 = 17;
+
+/// Without an argument: makes the namespace and its init, writes the init's host pid (4 bytes) and
+/// start time (8 bytes, both little-endian) to standard output, and returns. With `hold`: is the
+/// init, and does not return.
+///
+/// # Errors
+/// When the kernel refuses a step; nothing is left then.
+pub fn run() -> Result<()> {
+    let mut arguments = std::env::args_os().skip(1);
+    match arguments.next().as_deref() {
+        Some(argument) if argument == OsStr::new(HOLD) => hold(),
+        _ => make(),
+    }
+}
+
+fn make() -> Result<()> {
+    let program = sealed_copy().step(|| "make a sealed copy of the program")?;
+    let (said, says) = pipe::pipe().step(|| "make a pipe")?;
+    let null = File::options().read(true).write(true).open("/dev/null");
+    let null = null.step(|| "open /dev/null")?;
+    let flags = CloneFlags::NEWPID
+        | CloneFlags::NEWNS
+        | CloneFlags::NEWNET
+        | CloneFlags::NEWIPC
+        | CloneFlags::NEWUTS
+        | CloneFlags::NEWCGROUP;
+    let (pid, pidfd) = fork_with(flags, None, move || {
+        let streams = [null.as_fd(), says.as_fd(), null.as_fd()];
+        for (number, stream) in (0..).zip(streams) {
+            if process::place(stream, number).is_err() {
+                return 1;
+            }
+        }
+        start(&program);
+        1
+    })
+    .step(|| "fork the init")?;
+    // Lowering takes a capability that not every daemon has; then it stays as it is.
+    drop(process::set_oom_score_adj(pid, OOM_SCORE_ADJ));
+    let tell = || -> Result<()> {
+        hear(said)?;
+        let id = ProcessId::of(pid).step(|| "identify the init")?;
+        let mut told = [0; 12];
+        told[..4].copy_from_slice(&id.pid.to_le_bytes());
+        told[4..].copy_from_slice(&id.start_time.to_le_bytes());
+        io::stdout().write_all(&told).step(|| "tell the pid")?;
+        io::stdout().flush().step(|| "tell the pid")
+    };
+    tell().inspect_err(|_| {
+        // It may have ended by itself.
+        drop(pidfd.signal(9));
+        drop(process::wait(pid));
+    })
+}
+
+/// Waits until the other half has closed everything, its standard output last.
+fn hear(said: OwnedFd) -> Result<()> {
+    let mut words = Vec::new();
+    File::from(said)
+        .read_to_end(&mut words)
+        .step(|| "hear from the init")?;
+    if words == READY {
+        return Ok(());
+    }
+    let why = String::from_utf8_lossy(&words).into_owned();
+    Err(io::Error::other(why)).step(|| "set the init up")
+}
+
+fn sealed_copy() -> io::Result<File> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    // Kernels before 6.3 do not know the flag, and need none.
+    let copy = memfd_create("crisp-holder", flags | MemfdFlags::EXEC)
+        .or_else(|_| memfd_create("crisp-holder", flags))?;
+    let mut copy = File::from(copy);
+    io::copy(&mut File::open("/proc/self/exe")?, &mut copy)?;
+    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    fcntl_add_seals(&copy, seals)?;
+    Ok(copy)
+}
+
+fn start(program: &File) {
+    let arguments = ["crisp-holder", HOLD].map(CString::new);
+    let (Ok(path), [Ok(name), Ok(hold)]) = (
+        CString::new(proc_path(program).into_os_string().into_encoded_bytes()),
+        arguments,
+    ) else {
+        return;
+    };
+    // It returns on failure alone, which the other half sees as silence.
+    drop(process::execve(&path, &[name, hold], &[]));
+}
+
+fn hold() -> Result<()> {
+    if let Err(error) = give_everything_up() {
+        // Standard output is how the other half hears.
+        drop(write!(io::stdout(), "{error}").and_then(|()| io::stdout().flush()));
+        return Err(error);
+    }
+    // Not through std's buffer: the descriptor is closed right after.
+    drop(rustix::io::write(rustix::stdio::stdout(), READY));
+    drop(process::close_from(0));
+    loop {
+        // Every signal is blocked, and pid 1 is immune to what its own namespace sends.
+        rustix::event::pause();
+    }
+}
+
+fn give_everything_up() -> Result<()> {
+    drop(SignalFd::block_all().step(|| "block the signals")?);
+    signals::ignore(SIGCHLD).step(|| "let the kernel reap")?;
+    process::set_name(c"crisp-holder").step(|| "set the name")?;
+    process::set_sid().step(|| "start a session")?;
+    empty_root()?;
+    for limit in ["RLIMIT_NPROC", "RLIMIT_CORE"] {
+        let number = limits::number(limit).unwrap_or(u32::MAX);
+        limits::set(number, 0, 0).step(|| format!("set {limit}"))?;
+    }
+    caps::limit_bounding(CapSet::default()).step(|| "limit the capability bounding set")?;
+    credentials::set_groups(&[]).step(|| "drop the groups")?;
+    credentials::set_gid(NOBODY_ELSE).step(|| "set the group")?;
+    credentials::set_uid(NOBODY_ELSE).step(|| "set the user")?;
+    let none = CapSet::default();
+    caps::set(none, none, none).step(|| "drop the capabilities")?;
+    process::set_no_new_privs().step(|| "set no_new_privs")?;
+    process::set_dumpable(Dumpable::No).step(|| "become untraceable")?;
+    seccomp::load(&filter(), 0).step(|| "load the seccomp filter")?;
+    Ok(())
+}
+
+fn empty_root() -> Result<()> {
+    mount::set_propagation(Path::new("/"), Propagation::Private, Depth::Recursive)
+        .step(|| "cut the mount namespace off")?;
+    let empty = FsContext::open("tmpfs")
+        .and_then(|context| context.set("mode", "0555"))
+        .and_then(|context| context.set("nr_inodes", "2"))
+        .and_then(|context| context.set("size", "4096"))
+        .and_then(|context| context.flag("ro"))
+        .and_then(|context| context.mount(MountAttributes::default().inert().read_only()))
+        .step(|| "make an empty file system")?;
+    // Anywhere will do: the old tree goes in a moment.
+    let place = open_root(Path::new("/proc")).step(|| "open /proc")?;
+    mount::attach(empty.as_fd(), place.as_fd()).step(|| "attach the empty root")?;
+    mount::pivot_into(empty.as_fd()).step(|| "pivot into the empty root")
+}
+
+#[cfg(target_arch = "x86_64")]
+const AUDIT_ARCH: u32 = 0xc000_003e;
+#[cfg(target_arch = "aarch64")]
+const AUDIT_ARCH: u32 = 0xc000_00b7;
+
+/// What is still to be called: saying that it is ready, closing, and waiting for ever.
+#[cfg(target_arch = "x86_64")]
+const ALLOWED: [u32; 5] = [
+    1,   // write
+    34,  // pause
+    219, // restart_syscall
+    271, // ppoll
+    436, // close_range
+];
+#[cfg(target_arch = "aarch64")]
+const ALLOWED: [u32; 4] = [
+    64,  // write
+    73,  // ppoll
+    128, // restart_syscall
+    436, // close_range
+];
+
+/// Everything else answers EPERM, also to whoever traces this process.
+fn filter() -> Vec<SockFilter> {
+    const LOAD: u16 = 0x20;
+    const JUMP_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    const ALLOW: u32 = 0x7fff_0000;
+    const DENY: u32 = 0x0005_0001;
+    let line = |code, jt, jf, k| SockFilter { code, jt, jf, k };
+    let mut program = vec![
+        line(LOAD, 0, 0, 4),
+        line(JUMP_EQUAL, 1, 0, AUDIT_ARCH),
+        line(RETURN, 0, 0, DENY),
+        line(LOAD, 0, 0, 0),
+    ];
+    for number in ALLOWED {
+        program.push(line(JUMP_EQUAL, 0, 1, number));
+        program.push(line(RETURN, 0, 0, ALLOW));
+    }
+    program.push(line(RETURN, 0, 0, DENY));
+    program
+}

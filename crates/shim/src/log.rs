@@ -1,0 +1,228 @@
+//! The CRI log file: whole lines, or a mark where lines are missing.
+
+use std::io::{self, IoSlice};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use crisp_sys::clock;
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, ftruncate, openat};
+use rustix::io::{Errno, writev};
+
+use crate::lines::{self, Rest};
+use crate::stamp::{self, stamp};
+
+/// Which stream of the container a line comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Channel {
+    /// Standard output, and all output of a terminal.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+impl Channel {
+    fn name(self) -> &'static [u8; 6] {
+        match self {
+            Self::Stdout => b"stdout",
+            Self::Stderr => b"stderr",
+        }
+    }
+}
+
+/// Stamp, stream and tag: what stands before the text.
+const HEADER: usize = stamp::LENGTH + 10;
+
+fn header(time: i64, channel: Channel, tag: u8) -> [u8; HEADER] {
+    let mut header = [b' '; HEADER];
+    header[..stamp::LENGTH].copy_from_slice(&stamp(time));
+    header[stamp::LENGTH + 1..][..6].copy_from_slice(channel.name());
+    header[HEADER - 2] = tag;
+    header
+}
+
+/// writev(2) takes no more at once.
+const MAX_SLICES: usize = 1024;
+
+/// The log file of a container.
+#[derive(Debug)]
+pub(crate) struct Log {
+    path: PathBuf,
+    file: OwnedFd,
+    gap: Option<Gap>,
+}
+
+/// Lines that could not be written.
+#[derive(Debug)]
+struct Gap {
+    lines: u64,
+    cause: Errno,
+}
+
+impl Log {
+    /// Opens the file, or makes it.
+    ///
+    /// # Errors
+    /// Those of open(2), and when it is no regular file or a symlink.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            path: path.to_owned(),
+            file: open(path)?,
+            gap: None,
+        })
+    }
+
+    /// Goes on in a new file under the same name; on failure in the old one.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub(crate) fn reopen(&mut self) -> io::Result<()> {
+        self.file = open(&self.path)?;
+        Ok(())
+    }
+
+    /// Writes the lines in `held` and the `chunk` after it, and returns what is to be held back.
+    /// Never blocks on a full disk: what cannot be written is dropped and counted.
+    pub(crate) fn write<'a>(
+        &mut self,
+        channel: Channel,
+        held: &'a [u8],
+        chunk: &'a [u8],
+    ) -> Rest<'a> {
+        let time = clock::now();
+        let full = header(time, channel, b'F');
+        let partial = header(time, channel, b'P');
+        let mut slices = Vec::new();
+        let rest = lines::cut(held, chunk, |piece| {
+            slices.push(IoSlice::new(if piece.whole { &full } else { &partial }));
+            if !piece.head.is_empty() {
+                slices.push(IoSlice::new(piece.head));
+            }
+            slices.push(IoSlice::new(piece.text));
+            if !piece.whole {
+                slices.push(IoSlice::new(b"\n"));
+            }
+        });
+        self.write_lines(&slices);
+        rest
+    }
+
+    /// Writes a text that no newline ends, as a line that goes on.
+    pub(crate) fn write_tail(&mut self, channel: Channel, text: &[u8]) {
+        if !text.is_empty() {
+            let header = header(clock::now(), channel, b'P');
+            self.write_lines(&[&header, text, b"\n"].map(IoSlice::new));
+        }
+    }
+
+    /// Tries to mark a gap that is still open.
+    pub(crate) fn close_gap(&mut self) {
+        self.write_lines(&[]);
+    }
+
+    fn write_lines(&mut self, mut slices: &[IoSlice<'_>]) {
+        if let Some(gap) = self.gap.take() {
+            self.gap = self.mark(gap);
+        }
+        while !slices.is_empty() {
+            if let Some(gap) = &mut self.gap {
+                gap.lines += count_lines(slices);
+                return;
+            }
+            let batch = &slices[..whole_lines(slices, MAX_SLICES)];
+            let (written, error) = self.write_batch(batch);
+            slices = &slices[written..];
+            self.gap = error.map(|cause| Gap { lines: 0, cause });
+        }
+    }
+
+    /// Says how many lines are missing; the gap stays open when even that does not fit.
+    fn mark(&self, gap: Gap) -> Option<Gap> {
+        let header = header(clock::now(), Channel::Stderr, b'F');
+        let cause = io::Error::from(gap.cause);
+        let text = format!("crisp: {} log lines are missing here: {cause}\n", gap.lines);
+        let line = [&header, text.as_bytes()].map(IoSlice::new);
+        let (written, _) = self.write_batch(&line);
+        (written < line.len()).then_some(gap)
+    }
+
+    /// Writes whole lines; returns how many slices they have, and why it stopped. A line that was
+    /// cut off is taken back: this process is the only writer.
+    fn write_batch(&self, slices: &[IoSlice<'_>]) -> (usize, Option<Errno>) {
+        let mut done = 0;
+        while done < slices.len() {
+            let written = match writev(&self.file, &slices[done..]) {
+                Ok(written) => written,
+                Err(Errno::INTR) => continue,
+                Err(error) => return (done, Some(error)),
+            };
+            let (whole, torn) = settle(&slices[done..], written);
+            if torn > 0 {
+                self.take_back(torn);
+            }
+            if whole == 0 {
+                return (done, Some(Errno::NOSPC));
+            }
+            done += whole;
+        }
+        (done, None)
+    }
+
+    fn take_back(&self, bytes: usize) {
+        let size = fstat(&self.file).map(|stat| u64::try_from(stat.st_size).unwrap_or(0));
+        let bytes = u64::try_from(bytes).unwrap_or(0);
+        // When this fails too, a reader sees one odd line: nothing better can be done.
+        drop(size.and_then(|size| ftruncate(&self.file, size.saturating_sub(bytes))));
+    }
+}
+
+fn open(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::WRONLY
+        | OFlags::APPEND
+        | OFlags::CREATE
+        | OFlags::NOFOLLOW
+        | OFlags::NONBLOCK
+        | OFlags::NOCTTY
+        | OFlags::CLOEXEC;
+    let file = openat(CWD, path, flags, Mode::from_raw_mode(0o640))?;
+    // A FIFO or a device could block us or do worse.
+    if FileType::from_raw_mode(fstat(&file)?.st_mode) != FileType::RegularFile {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "is not a regular file",
+        ));
+    }
+    Ok(file)
+}
+
+fn ends_line(slice: &IoSlice<'_>) -> bool {
+    slice.last() == Some(&b'\n')
+}
+
+fn count_lines(slices: &[IoSlice<'_>]) -> u64 {
+    slices.iter().filter(|slice| ends_line(slice)).count() as u64
+}
+
+/// The largest number of slices, at most `max`, that end with a whole line.
+fn whole_lines(slices: &[IoSlice<'_>], max: usize) -> usize {
+    let window = &slices[..slices.len().min(max)];
+    window.iter().rposition(ends_line).map_or(0, |at| at + 1)
+}
+
+/// How many slices of whole lines the first `written` bytes make, and how many bytes are more.
+fn settle(slices: &[IoSlice<'_>], written: usize) -> (usize, usize) {
+    let (mut whole, mut whole_bytes, mut bytes) = (0, 0, 0);
+    for (index, slice) in slices.iter().enumerate() {
+        bytes += slice.len();
+        if bytes > written {
+            break;
+        }
+        if ends_line(slice) {
+            (whole, whole_bytes) = (index + 1, bytes);
+        }
+    }
+    (whole, written - whole_bytes)
+}
+
+#[cfg(test)]
+#[path = "log_tests.rs"]
+mod tests;

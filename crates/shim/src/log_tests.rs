@@ -1,0 +1,107 @@
+//! The log file against a disk that fills up.
+
+#![allow(clippy::disallowed_methods, reason = "tests make files as they like")]
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use super::*;
+
+fn texts(path: &Path) -> Vec<String> {
+    let log = fs::read_to_string(path).unwrap();
+    assert!(log.is_empty() || log.ends_with('\n'), "{log:?}");
+    log.lines()
+        .map(|line| line[stamp::LENGTH + 1..].to_owned())
+        .collect()
+}
+
+#[test]
+fn lines_are_written_as_cri_has_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("0.log");
+    let mut log = Log::open(&path).unwrap();
+    let rest = log.write(Channel::Stdout, b"be", b"gun\n\nnot yet");
+    assert_eq!((rest.keeps_held, rest.text), (false, &b"not yet"[..]));
+    log.write(Channel::Stderr, b"", b"oh\r\n");
+    log.write_tail(Channel::Stdout, b"not yet");
+    let expected = [
+        "stdout F begun",
+        "stdout F ",
+        "stderr F oh",
+        "stdout P not yet",
+    ];
+    let read: Vec<String> = texts(&path)
+        .iter()
+        .map(|text| text.trim_end_matches('\r').to_owned())
+        .collect();
+    assert_eq!(read, expected);
+}
+
+#[test]
+fn many_short_lines_take_several_writes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("0.log");
+    Log::open(&path)
+        .unwrap()
+        .write(Channel::Stdout, b"", "x\n".repeat(5000).as_bytes());
+    assert_eq!(texts(&path).len(), 5000);
+}
+
+#[test]
+fn a_reopened_log_goes_on_in_a_new_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, old) = (dir.path().join("0.log"), dir.path().join("0.log.1"));
+    let mut log = Log::open(&path).unwrap();
+    log.write(Channel::Stdout, b"", b"one\n");
+    fs::rename(&path, &old).unwrap();
+    log.write(Channel::Stdout, b"", b"two\n");
+    log.reopen().unwrap();
+    log.write(Channel::Stdout, b"", b"three\n");
+    assert_eq!(texts(&old), ["stdout F one", "stdout F two"]);
+    assert_eq!(texts(&path), ["stdout F three"]);
+    fs::remove_dir_all(dir.path()).unwrap();
+    assert!(log.reopen().is_err());
+    log.write(
+        Channel::Stdout,
+        b"",
+        b"nobody reads this, and nothing breaks\n",
+    );
+}
+
+#[test]
+fn only_regular_files_are_logs() {
+    let dir = tempfile::tempdir().unwrap();
+    let link = dir.path().join("link");
+    symlink("/etc/passwd", &link).unwrap();
+    assert!(Log::open(&link).is_err());
+    assert!(Log::open(Path::new("/dev/null")).is_err());
+    assert!(Log::open(&dir.path().join("none/0.log")).is_err());
+}
+
+#[test]
+fn privileged_a_full_disk_leaves_a_marked_gap_and_no_torn_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = dir.path().join("disk");
+    fs::create_dir(&disk).unwrap();
+    crisp_sys::mount::mount_classic("tmpfs", &disk, "tmpfs", "size=64k").unwrap();
+    let (path, ballast) = (disk.join("0.log"), disk.join("ballast"));
+    let mut log = Log::open(&path).unwrap();
+    fs::write(&ballast, vec![0; 50 * 1024]).unwrap();
+    let line = [&[b'y'; 999][..], b"\n"].concat();
+    log.write(Channel::Stdout, b"", &line.repeat(40));
+    let before = texts(&path).len();
+    assert!((5..20).contains(&before), "{before}");
+    log.write(Channel::Stdout, b"", b"lost too\n");
+    fs::remove_file(&ballast).unwrap();
+    log.write(Channel::Stdout, b"", b"back\n");
+    let after = texts(&path);
+    crisp_sys::mount::unmount(&disk).unwrap();
+    let lost = 40 - before + 1;
+    assert!(
+        after[before].contains(&format!(
+            "stderr F crisp: {lost} log lines are missing here"
+        )),
+        "{after:?}"
+    );
+    assert_eq!(after[before + 1..], ["stdout F back"]);
+}

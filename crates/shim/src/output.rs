@@ -1,0 +1,139 @@
+//! The container's output streams, read into its log.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use crisp_sys::pipe::set_nonblocking;
+use rustix::buffer::spare_capacity;
+use rustix::io::{Errno, read};
+
+use crate::lines::MAX_TEXT;
+use crate::log::{Channel, Log};
+
+/// As much as a pipe holds by default.
+const BUFFER: usize = 64 * 1024;
+
+/// Reads of one stream before others get their turn.
+const TURN: usize = 16;
+
+/// All output of a container.
+#[derive(Debug)]
+pub(crate) struct Output {
+    log: Option<Log>,
+    streams: Vec<Stream>,
+    buffer: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Stream {
+    channel: Channel,
+    source: OwnedFd,
+    /// A line's beginning; its end has not come yet.
+    held: Vec<u8>,
+}
+
+impl Output {
+    /// Output that goes to a log, or nowhere.
+    pub(crate) fn new(log: Option<Log>) -> Self {
+        Self {
+            log,
+            streams: Vec::new(),
+            buffer: Vec::new(),
+        }
+    }
+
+    /// Adds a stream.
+    ///
+    /// # Errors
+    /// Those of fcntl(2).
+    pub(crate) fn add(&mut self, channel: Channel, source: OwnedFd) -> io::Result<()> {
+        set_nonblocking(&source)?;
+        self.streams.push(Stream {
+            channel,
+            source,
+            held: Vec::new(),
+        });
+        Ok(())
+    }
+
+    /// The streams that may still bring something.
+    pub(crate) fn sources(&self) -> impl Iterator<Item = (Channel, BorrowedFd<'_>)> {
+        let sources = self.streams.iter();
+        sources.map(|stream| (stream.channel, stream.source.as_fd()))
+    }
+
+    /// Whether every stream has ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.streams.is_empty()
+    }
+
+    /// Reads what a stream has, for one turn; closes it at its end.
+    pub(crate) fn pump(&mut self, channel: Channel) {
+        let Some(index) = self.streams.iter().position(|s| s.channel == channel) else {
+            return;
+        };
+        self.buffer.reserve(BUFFER);
+        let stream = &mut self.streams[index];
+        for _ in 0..TURN {
+            self.buffer.clear();
+            match read(&stream.source, spare_capacity(&mut self.buffer)) {
+                Ok(0) => return self.close(index),
+                Ok(_) => stream.take(self.log.as_mut(), &self.buffer),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return,
+                // EIO is how a terminal says that nobody has its other end open.
+                Err(_) => return self.close(index),
+            }
+        }
+    }
+
+    fn close(&mut self, index: usize) {
+        let stream = self.streams.remove(index);
+        if let Some(log) = &mut self.log {
+            log.write_tail(stream.channel, &stream.held);
+        }
+    }
+
+    /// Ends all streams, whoever still has them open: what they hold by now is taken.
+    pub(crate) fn finish(&mut self) {
+        for channel in [Channel::Stdout, Channel::Stderr] {
+            self.pump(channel);
+        }
+        while !self.streams.is_empty() {
+            self.close(0);
+        }
+        if let Some(log) = &mut self.log {
+            log.close_gap();
+        }
+        self.rest();
+    }
+
+    /// Goes on in a new log file.
+    ///
+    /// # Errors
+    /// When it cannot be opened; the old one goes on.
+    pub(crate) fn reopen(&mut self) -> io::Result<()> {
+        self.log.as_mut().map_or(Ok(()), Log::reopen)
+    }
+
+    /// Frees what only a busy stream needs.
+    pub(crate) fn rest(&mut self) {
+        self.buffer = Vec::new();
+        for stream in &mut self.streams {
+            stream.held.shrink_to_fit();
+        }
+    }
+}
+
+impl Stream {
+    fn take(&mut self, log: Option<&mut Log>, chunk: &[u8]) {
+        let Some(log) = log else { return };
+        let rest = log.write(self.channel, &self.held, chunk);
+        let (keeps_held, text) = (rest.keeps_held, rest.text);
+        if !keeps_held {
+            self.held.clear();
+        }
+        debug_assert!(self.held.len() + text.len() <= MAX_TEXT, "cut() bounds it");
+        self.held.extend_from_slice(text);
+    }
+}

@@ -1,0 +1,252 @@
+//! What the daemon may ask, and the answers.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use crisp_shim_api::{ExecRequest, FailureKind, Reply, Request, StateReport};
+use crisp_sys::cgroup::Cgroup;
+
+use crate::clients::{Asked, Asker};
+use crate::ending;
+use crate::shim::{Errand, Next, Phase, Purpose, Shim, Waits};
+use crate::worker::{Report, Reported, Worker};
+
+/// Highest signal number (signal(7)).
+const LAST_SIGNAL: i32 = 64;
+
+/// Longest name of an exec.
+const MAX_EXEC_ID: usize = 128;
+
+fn failed(kind: FailureKind, message: impl Into<String>) -> Reply {
+    let message = message.into();
+    Reply::Failed { kind, message }
+}
+
+fn not_running() -> Reply {
+    failed(FailureKind::NotRunning, "the container is not running")
+}
+
+/// Done, or what the kernel said.
+fn outcome(step: &str, result: io::Result<()>) -> Reply {
+    match result {
+        Ok(()) => Reply::Done,
+        Err(error) => failed(FailureKind::Io, format!("{step}: {error}")),
+    }
+}
+
+impl Shim {
+    /// Answers one request, now or later.
+    pub(crate) fn answer(&mut self, asked: Asked) -> Next {
+        let Asked { by, request, fds } = asked;
+        let reply = match request {
+            Request::Signal { signal } => Some(self.signal(signal)),
+            Request::KillAll => Some(self.kill_all()),
+            Request::Exec(exec) => self.exec(by, &exec, fds),
+            Request::KillExec { exec_id } => Some(self.kill_exec(&exec_id)),
+            Request::Update { resources } => {
+                let purpose = Purpose::Update { asker: by };
+                let worker = Worker::spawn(|| self.container.update(&resources));
+                self.send_out(worker, purpose)
+            }
+            Request::ReopenLog => Some(self.reopen_log()),
+            Request::State => self.state(by),
+            Request::Shutdown => return self.shut_down(by),
+        };
+        if let Some(reply) = reply {
+            self.clients.reply(by, reply, Vec::new());
+        }
+        Next::Stay
+    }
+
+    fn send_out(&mut self, worker: io::Result<Worker>, purpose: Purpose) -> Option<Reply> {
+        match worker {
+            Ok(worker) => {
+                self.errands.push(Errand { worker, purpose });
+                None
+            }
+            Err(error) => Some(failed(FailureKind::Io, format!("fork: {error}"))),
+        }
+    }
+
+    fn signal(&self, signal: i32) -> Reply {
+        let Phase::Running(init) = &self.phase else {
+            return not_running();
+        };
+        if !(1..=LAST_SIGNAL).contains(&signal) {
+            return failed(FailureKind::Io, format!("{signal} is no signal"));
+        }
+        outcome("signal init", init.pidfd.signal(signal))
+    }
+
+    fn kill_all(&self) -> Reply {
+        match self.phase {
+            Phase::Over { .. } | Phase::Failed => Reply::Done,
+            _ => outcome("kill the container", ending::kill(&self.container.cgroup)),
+        }
+    }
+
+    fn reopen_log(&mut self) -> Reply {
+        match self.phase {
+            Phase::Over { .. } | Phase::Failed => not_running(),
+            _ => outcome("reopen the log", self.output.reopen()),
+        }
+    }
+
+    fn exec(&mut self, by: Asker, request: &ExecRequest, fds: Vec<OwnedFd>) -> Option<Reply> {
+        let Phase::Running(init) = &self.phase else {
+            return Some(not_running());
+        };
+        let terminal = request.process.terminal().unwrap_or(false);
+        if fds.len() != if terminal { 0 } else { 3 } {
+            let text = format!("an exec with {} descriptors", fds.len());
+            return Some(failed(FailureKind::Io, text));
+        }
+        let exec_id = request.exec_id.clone();
+        if !is_exec_id(&exec_id) || self.knows(&exec_id) {
+            let text = format!("{exec_id:?} is in use, or no name for an exec");
+            return Some(failed(FailureKind::Exec, text));
+        }
+        let worker = Worker::spawn(|| self.container.exec(init.id.pid, request, fds));
+        self.send_out(worker, Purpose::Exec { exec_id, asker: by })
+    }
+
+    fn knows(&self, exec_id: &str) -> bool {
+        let starting = self.errands.iter().any(|errand| {
+            matches!(&errand.purpose, Purpose::Exec { exec_id: other, .. } if other == exec_id)
+        });
+        starting || self.execs.values().any(|other| other == exec_id)
+    }
+
+    /// An exec's worker has reported.
+    pub(crate) fn execed(&mut self, exec_id: String, asker: Asker, (report, fds): Reported) {
+        match report {
+            Report::Started { pid, .. } => {
+                self.execs.insert(pid, exec_id);
+                // The pidfd stays here: the daemon gets the terminal's master, if there is one.
+                let console = fds.into_iter().skip(1).collect();
+                self.clients.reply(asker, Reply::Exec { pid }, console);
+            }
+            Report::Failed { .. } if !matches!(self.phase, Phase::Running(_)) => {
+                self.clients.reply(asker, not_running(), Vec::new());
+            }
+            Report::Failed { kind, message } => {
+                self.clients.reply(asker, failed(kind, message), Vec::new());
+            }
+            Report::Done => {}
+        }
+    }
+
+    pub(crate) fn exec_cgroup(&self, exec_id: &str) -> Cgroup {
+        crisp_runtime::exec_cgroup(&self.container.cgroup, exec_id)
+    }
+
+    /// Kills an exec's cgroup: its process and all descendants, and nobody else. It is there as
+    /// long as one of them is.
+    fn kill_exec(&self, exec_id: &str) -> Reply {
+        let unknown = || failed(FailureKind::NoSuchExec, format!("no exec {exec_id:?}"));
+        if !is_exec_id(exec_id) {
+            return unknown();
+        }
+        for errand in &self.errands {
+            if matches!(&errand.purpose, Purpose::Exec { exec_id: other, .. } if other == exec_id) {
+                errand.worker.kill();
+            }
+        }
+        let cgroup = self.exec_cgroup(exec_id);
+        let has_cgroup = cgroup.unified_dir().is_some_and(|dir| dir.is_dir());
+        if has_cgroup {
+            return outcome("kill the exec", ending::kill(&cgroup));
+        }
+        // Without a version 2 tree there is but the process itself.
+        let pid = self.execs.iter().find(|(_, other)| *other == exec_id);
+        match pid {
+            Some((pid, _)) => outcome("kill the exec", crisp_sys::signals::kill(*pid, 9)),
+            None if self.knows(exec_id) => Reply::Done,
+            None => unknown(),
+        }
+    }
+
+    fn state(&mut self, by: Asker) -> Option<Reply> {
+        let (init, exit) = match &self.phase {
+            Phase::Starting => {
+                self.waiting.push((by, Waits::State));
+                return None;
+            }
+            Phase::Failed => return Some(not_running()),
+            // What is not told yet may still get log lines: it counts as running.
+            Phase::Running(init) => (init.id, None),
+            Phase::Draining { init, .. } => (*init, None),
+            Phase::Over { init, exit } => (*init, Some(*exit)),
+        };
+        Some(Reply::State(StateReport {
+            pid: init.pid,
+            start_time: init.start_time,
+            exit,
+        }))
+    }
+
+    /// Answers whoever waits for this.
+    pub(crate) fn answer_waiting(&mut self, what: Waits) -> Next {
+        let waiting = std::mem::take(&mut self.waiting);
+        let (now, later) = waiting.into_iter().partition(|(_, waits)| *waits == what);
+        self.waiting = later;
+        let now: Vec<(Asker, Waits)> = now;
+        let mut next = Next::Stay;
+        for (asker, waits) in now {
+            match waits {
+                Waits::State => {
+                    if let Some(reply) = self.state(asker) {
+                        self.clients.reply(asker, reply, Vec::new());
+                    }
+                }
+                Waits::Shutdown => next = self.shut_down(asker),
+            }
+        }
+        next
+    }
+
+    fn shut_down(&mut self, by: Asker) -> Next {
+        match self.phase {
+            Phase::Starting | Phase::Running(_) => {
+                let reply = failed(FailureKind::Running, "the container still runs");
+                self.clients.reply(by, reply, Vec::new());
+                return Next::Stay;
+            }
+            Phase::Draining { .. } => {
+                self.waiting.push((by, Waits::Shutdown));
+                return Next::Stay;
+            }
+            Phase::Over { .. } | Phase::Failed => {}
+        }
+        match crisp_runtime::destroy(&self.container.cgroup) {
+            Ok(()) => {
+                self.clients.reply(by, Reply::Done, Vec::new());
+                Next::Leave
+            }
+            Err(error) => {
+                let reply = failed(FailureKind::Io, error.to_string());
+                self.clients.reply(by, reply, Vec::new());
+                Next::Stay
+            }
+        }
+    }
+}
+
+/// The name becomes a part of a path.
+fn is_exec_id(text: &str) -> bool {
+    let plain = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-');
+    !text.is_empty() && text.len() <= MAX_EXEC_ID && text.bytes().all(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_execs_are_no_paths() {
+        assert!(is_exec_id("probe-7f"));
+        for bad in ["", "..", "a/b", "A", "a b", &"x".repeat(129)] {
+            assert!(!is_exec_id(bad), "{bad:?}");
+        }
+    }
+}

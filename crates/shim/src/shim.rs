@@ -1,0 +1,427 @@
+//! The shim: one loop, one thread, one owner of everything.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crisp_shim_api::{ExitRecord, FailureKind, Launch, Reply, VERSION};
+use crisp_sys::cgroup::{Cgroup, Layout};
+use crisp_sys::pidfd::PidFd;
+use crisp_sys::process::{self, ProcessId};
+use crisp_sys::signals::SignalFd;
+use crisp_sys::socket::{Conn, Listener};
+use crisp_sys::{clock, file, memory};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::clients::{Asker, Clients};
+use crate::container::Container;
+use crate::error::{Error, Result, Step};
+use crate::log::{Channel, Log};
+use crate::output::Output;
+use crate::worker::{Report, Reported, Streams, Worker};
+
+/// The asker of the launch: the first frame of the first connection.
+const LAUNCHER: Asker = Asker { client: 0, seq: 0 };
+
+/// Quiet for so long, the shim gives back the memory that it does not need.
+const QUIET: i64 = 1_000_000_000;
+
+/// A shim protects itself from the OOM killer as far as it may.
+const OOM_SCORE_ADJ: i32 = -999;
+
+/// The owner of one container.
+#[derive(Debug)]
+pub struct Shim {
+    pub(crate) container: Container,
+    pub(crate) clients: Clients,
+    pub(crate) output: Output,
+    pub(crate) phase: Phase,
+    /// Running processes that were exec'd: name by pid.
+    pub(crate) execs: BTreeMap<i32, String>,
+    pub(crate) errands: Vec<Errand>,
+    pub(crate) exit_file: PathBuf,
+    /// OOM kills in the cgroup that are told already, and whether any was the container's.
+    pub(crate) oom_kills: u64,
+    pub(crate) oom: bool,
+    /// Who waits until the container is over, or was launched.
+    pub(crate) waiting: Vec<(Asker, Waits)>,
+    socket: PathBuf,
+    listener: Listener,
+    signals: SignalFd,
+    /// Write end of the container's standard input, or nothing.
+    _stdin: Option<OwnedFd>,
+    busy: bool,
+}
+
+/// Where the container is in its life.
+#[derive(Debug)]
+pub(crate) enum Phase {
+    /// A worker is making it.
+    Starting,
+    /// Its init runs.
+    Running(Init),
+    /// Init has ended and is recorded; the last output is being read.
+    Draining {
+        init: ProcessId,
+        exit: ExitRecord,
+        /// On the monotonic clock.
+        until: i64,
+    },
+    /// Over and told.
+    Over { init: ProcessId, exit: ExitRecord },
+    /// It could not be started.
+    Failed,
+}
+
+/// The container's first process.
+#[derive(Debug)]
+pub(crate) struct Init {
+    pub id: ProcessId,
+    pub pidfd: PidFd,
+}
+
+/// What a waiting asker wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waits {
+    /// The state, once the launch is decided.
+    State,
+    /// To send the shim away, once the container is over.
+    Shutdown,
+}
+
+/// A worker and what it is at.
+#[derive(Debug)]
+pub(crate) struct Errand {
+    pub worker: Worker,
+    pub purpose: Purpose,
+}
+
+/// What a worker is at.
+#[derive(Debug)]
+pub(crate) enum Purpose {
+    Launch,
+    Exec { exec_id: String, asker: Asker },
+    Update { asker: Asker },
+}
+
+/// Whether the loop goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    Stay,
+    Leave,
+}
+
+/// Everything that can happen.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    Signals,
+    Listener,
+    Errand(i32),
+    Output(Channel),
+    Client(u64),
+    Flush(u64),
+}
+
+impl Shim {
+    /// Reads the launch from the connection, binds the socket and begins the launch.
+    ///
+    /// # Errors
+    /// When the launch makes no sense or the shim cannot be set up; the daemon is told.
+    pub fn begin(conn: Conn) -> Result<Self> {
+        let launch = receive_launch(&conn)?;
+        match Self::set_up(launch) {
+            Ok(mut shim) => {
+                shim.clients.add(conn);
+                shim.launch();
+                Ok(shim)
+            }
+            Err(error) => {
+                let mut clients = Clients::default();
+                clients.add(conn);
+                clients.reply(LAUNCHER, failure(&error), Vec::new());
+                Err(error)
+            }
+        }
+    }
+
+    fn set_up(launch: Launch) -> Result<Self> {
+        if launch.version != VERSION {
+            let (theirs, ours) = (launch.version, VERSION);
+            return Err(Error::Version { theirs, ours });
+        }
+        let oom_score_adj = become_a_shim()?;
+        let layout = Layout::detect().step(|| "find the cgroup hierarchies")?;
+        let cgroup = Cgroup::new(Arc::new(layout), &launch.cgroup_path);
+        let log = launch
+            .log
+            .as_deref()
+            .map(|path| Log::open(path).step(|| format!("open the log {}", path.display())))
+            .transpose()?;
+        let signals = SignalFd::block_all().step(|| "block the signals")?;
+        let listener = Listener::bind(&launch.socket)
+            .step(|| format!("listen at {}", launch.socket.display()))?;
+        Ok(Self {
+            oom_kills: cgroup.oom_kills().unwrap_or(0),
+            oom: false,
+            container: Container {
+                id: launch.container_id.as_str().to_owned(),
+                bundle: launch.bundle,
+                rootfs: launch.rootfs,
+                stdin: launch.stdin,
+                cgroup,
+                oom_score_adj,
+            },
+            clients: Clients::default(),
+            output: Output::new(log),
+            phase: Phase::Starting,
+            execs: BTreeMap::new(),
+            errands: Vec::new(),
+            exit_file: launch.exit_file,
+            waiting: Vec::new(),
+            socket: launch.socket,
+            listener,
+            signals,
+            _stdin: None,
+            busy: true,
+        })
+    }
+
+    /// Owns the container until it is told to leave.
+    ///
+    /// # Errors
+    /// When the launch failed, which the daemon was told, or the kernel refuses to poll.
+    pub fn run(&mut self) -> Result<()> {
+        let outcome = self.turn_until_told();
+        // Nobody can be told any more; a daemon that returns finds neither socket nor process.
+        drop(file::remove_if_there(&self.socket));
+        outcome
+    }
+
+    fn turn_until_told(&mut self) -> Result<()> {
+        loop {
+            for source in self.wait()? {
+                if self.handle(source)? == Next::Leave {
+                    return Ok(());
+                }
+            }
+            if self.after_turn() == Next::Leave {
+                return Ok(());
+            }
+            if matches!(self.phase, Phase::Failed) {
+                return Err(Error::NoLaunch(
+                    "the container could not be started".to_owned(),
+                ));
+            }
+        }
+    }
+
+    /// Waits until something happens, and says what.
+    fn wait(&mut self) -> Result<Vec<Source>> {
+        let timeout = self.timeout();
+        let mut fds = vec![
+            PollFd::new(&self.signals, PollFlags::IN),
+            PollFd::new(&self.listener, PollFlags::IN),
+        ];
+        let mut sources = vec![Source::Signals, Source::Listener];
+        for errand in &self.errands {
+            fds.push(PollFd::new(&errand.worker, PollFlags::IN));
+            sources.push(Source::Errand(errand.worker.pid()));
+        }
+        for (channel, fd) in self.output.sources() {
+            fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+            sources.push(Source::Output(channel));
+        }
+        for client in self.clients.interests() {
+            fds.push(PollFd::from_borrowed_fd(client.fd, PollFlags::IN));
+            sources.push(Source::Client(client.key));
+            if client.writes {
+                fds.push(PollFd::from_borrowed_fd(client.fd, PollFlags::OUT));
+                sources.push(Source::Flush(client.key));
+            }
+        }
+        let count = match poll(&mut fds, timeout.as_ref()) {
+            Err(rustix::io::Errno::INTR) => 0,
+            other => other.step(|| "poll")?,
+        };
+        let ready = fds.iter().zip(sources);
+        let ready: Vec<Source> = ready
+            .filter(|(fd, _)| count > 0 && !fd.revents().is_empty())
+            .map(|(_, source)| source)
+            .collect();
+        drop(fds);
+        if ready.is_empty() && self.busy {
+            self.output.rest();
+            memory::give_back();
+        }
+        self.busy = !ready.is_empty();
+        Ok(ready)
+    }
+
+    fn timeout(&self) -> Option<Timespec> {
+        let nanoseconds = match self.phase {
+            Phase::Draining { until, .. } => (until - clock::monotonic()).max(0),
+            _ if self.busy => QUIET,
+            _ => return None,
+        };
+        Some(Timespec {
+            tv_sec: nanoseconds / 1_000_000_000,
+            tv_nsec: nanoseconds % 1_000_000_000,
+        })
+    }
+
+    fn handle(&mut self, source: Source) -> Result<Next> {
+        match source {
+            Source::Signals => self.on_signals()?,
+            Source::Listener => self.on_connection(),
+            Source::Errand(pid) => self.collect(pid),
+            Source::Output(channel) => self.output.pump(channel),
+            Source::Flush(client) => self.clients.flush(client),
+            Source::Client(client) => {
+                while let Some(asked) = self.clients.receive(client) {
+                    if self.answer(asked) == Next::Leave {
+                        return Ok(Next::Leave);
+                    }
+                }
+            }
+        }
+        Ok(Next::Stay)
+    }
+
+    /// Only children matter: whatever else others send is not the protocol.
+    fn on_signals(&mut self) -> Result<()> {
+        while self.signals.next().step(|| "read the signals")?.is_some() {}
+        self.reap()
+    }
+
+    fn on_connection(&mut self) {
+        let Ok(conn) = self.listener.accept() else {
+            return;
+        };
+        if conn.peer().is_ok_and(|peer| peer.uid == 0) {
+            self.clients.add(conn);
+        }
+    }
+
+    fn launch(&mut self) {
+        match Worker::spawn(|| self.container.launch()) {
+            Ok(worker) => self.errands.push(Errand {
+                worker,
+                purpose: Purpose::Launch,
+            }),
+            Err(error) => self.launch_failed(FailureKind::Start, format!("fork: {error}")),
+        }
+    }
+
+    /// Takes a worker's report, if it has come.
+    pub(crate) fn collect(&mut self, pid: i32) {
+        let Some(index) = self.errands.iter().position(|e| e.worker.pid() == pid) else {
+            return;
+        };
+        if let Some(reported) = self.errands[index].worker.report() {
+            let errand = self.errands.remove(index);
+            self.conclude(errand.purpose, reported);
+        }
+    }
+
+    /// What follows from a worker's report.
+    pub(crate) fn conclude(&mut self, purpose: Purpose, (report, fds): Reported) {
+        match purpose {
+            Purpose::Launch => self.launched(report, fds),
+            Purpose::Exec { exec_id, asker } => self.execed(exec_id, asker, (report, fds)),
+            Purpose::Update { asker } => self.clients.reply(asker, reply_of(report), Vec::new()),
+        }
+    }
+
+    fn launched(&mut self, report: Report, fds: Vec<OwnedFd>) {
+        let (pid, start_time, warnings, streams) = match report {
+            Report::Started {
+                pid,
+                start_time,
+                warnings,
+                streams,
+            } => (pid, start_time, warnings, streams),
+            Report::Failed { kind, message } => return self.launch_failed(kind, message),
+            Report::Done => return self.launch_failed(FailureKind::Start, String::new()),
+        };
+        let mut fds = fds.into_iter();
+        let Some(pidfd) = fds.next() else {
+            return self.launch_failed(FailureKind::Start, "no pidfd came".to_owned());
+        };
+        let copy = pidfd.try_clone().ok();
+        self.take_streams(streams, fds);
+        self.phase = Phase::Running(Init {
+            id: ProcessId { pid, start_time },
+            pidfd: pidfd.into(),
+        });
+        let reply = Reply::Started {
+            pid,
+            start_time,
+            warnings,
+        };
+        self.clients
+            .reply(LAUNCHER, reply, copy.into_iter().collect());
+        self.answer_waiting(Waits::State);
+    }
+
+    fn take_streams(&mut self, streams: Streams, mut fds: impl Iterator<Item = OwnedFd>) {
+        let channels: &[Channel] = match streams {
+            Streams::Elsewhere => &[],
+            Streams::Terminal => &[Channel::Stdout],
+            Streams::Output | Streams::InputAndOutput => &[Channel::Stdout, Channel::Stderr],
+        };
+        for (channel, fd) in channels.iter().zip(fds.by_ref()) {
+            // A descriptor of ours cannot fail fcntl(2).
+            drop(self.output.add(*channel, fd));
+        }
+        self._stdin = fds.next();
+    }
+
+    pub(crate) fn launch_failed(&mut self, kind: FailureKind, message: String) {
+        // The runtime has undone what it made; a worker that was killed has not.
+        drop(crisp_runtime::destroy(&self.container.cgroup));
+        self.output.finish();
+        let reply = Reply::Failed { kind, message };
+        for (asker, _) in std::mem::take(&mut self.waiting) {
+            self.clients.reply(asker, reply.clone(), Vec::new());
+        }
+        self.clients.reply(LAUNCHER, reply, Vec::new());
+        self.phase = Phase::Failed;
+    }
+}
+
+fn receive_launch(conn: &Conn) -> Result<Launch> {
+    let message = conn.recv(crisp_shim_api::MAX_FRAME);
+    let message = message.step(|| "receive the launch")?;
+    let (bytes, _) = message.ok_or_else(|| Error::NoLaunch("the daemon is gone".to_owned()))?;
+    Launch::decode(&bytes).map_err(|error| Error::NoLaunch(error.to_string()))
+}
+
+/// Makes this process what a shim has to be; returns the `oom_score_adj` that it was born with.
+fn become_a_shim() -> Result<i32> {
+    process::set_child_subreaper().step(|| "become a subreaper")?;
+    // A shim that leads a session already is fine.
+    drop(process::set_sid());
+    process::set_umask(0o022);
+    process::change_dir(std::path::Path::new("/")).step(|| "change to /")?;
+    let path = "/proc/self/oom_score_adj";
+    let born = std::fs::read_to_string(path).step(|| format!("read {path}"))?;
+    let own = i32::try_from(std::process::id()).unwrap_or(0);
+    process::set_oom_score_adj(own, OOM_SCORE_ADJ).step(|| "set oom_score_adj")?;
+    Ok(born.trim().parse().unwrap_or(0))
+}
+
+fn failure(error: &Error) -> Reply {
+    Reply::Failed {
+        kind: FailureKind::Start,
+        message: error.to_string(),
+    }
+}
+
+/// The answer to a request that has no result but success.
+pub(crate) fn reply_of(report: Report) -> Reply {
+    match report {
+        Report::Failed { kind, message } => Reply::Failed { kind, message },
+        Report::Done | Report::Started { .. } => Reply::Done,
+    }
+}

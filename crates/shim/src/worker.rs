@@ -1,0 +1,129 @@
+//! A forked copy of the shim that does one thing, reports and leaves.
+//!
+//! The children that it makes become the shim's: a process cannot be lost in between, since it is
+//! nobody's but the worker's until the worker's end, and by then the report is in the socket.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use crisp_shim_api::FailureKind;
+use crisp_sys::fork::{CloneFlags, fork_with};
+use crisp_sys::pidfd::PidFd;
+use crisp_sys::socket::Conn;
+use serde::{Deserialize, Serialize};
+
+/// What a worker has to say.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Report {
+    /// A process runs. Descriptors: its pidfd, then as `streams` says.
+    Started {
+        /// Host pid.
+        pid: i32,
+        /// Clock ticks since boot.
+        start_time: u64,
+        /// What could not be done to the letter.
+        warnings: Vec<String>,
+        /// What of its standard streams is handed over.
+        streams: Streams,
+    },
+    /// Done.
+    Done,
+    /// Not done; nothing is left of it.
+    Failed {
+        /// What kind of failure.
+        kind: FailureKind,
+        /// What and why.
+        message: String,
+    },
+}
+
+/// Ends of a process' standard streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Streams {
+    /// Somebody else has them.
+    Elsewhere,
+    /// Read ends of stdout and stderr.
+    Output,
+    /// Read ends of stdout and stderr, and the write end of stdin.
+    InputAndOutput,
+    /// The master of its terminal.
+    Terminal,
+}
+
+/// A report and the descriptors that come with it.
+pub(crate) type Reported = (Report, Vec<OwnedFd>);
+
+/// A worker at work.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pid: i32,
+    pidfd: PidFd,
+    conn: Conn,
+}
+
+const MAX_REPORT: usize = 64 * 1024;
+
+impl Worker {
+    /// Forks a worker.
+    ///
+    /// # Errors
+    /// When processes or descriptors run out.
+    pub(crate) fn spawn(work: impl FnOnce() -> Reported) -> io::Result<Self> {
+        let (ours, theirs) = Conn::pair()?;
+        ours.set_nonblocking()?;
+        let (pid, pidfd) = fork_with(CloneFlags::NONE, None, || {
+            let (report, fds) = work();
+            let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+            let sent = serde_json::to_vec(&report)
+                .map_err(io::Error::from)
+                .and_then(|bytes| theirs.send(&bytes, &fds));
+            i32::from(sent.is_err())
+        })?;
+        Ok(Self {
+            pid,
+            pidfd,
+            conn: ours,
+        })
+    }
+
+    /// Its pid.
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Its report, when it has come.
+    pub(crate) fn report(&self) -> Option<Reported> {
+        let (bytes, fds) = self.conn.recv(MAX_REPORT).ok()??;
+        let report = serde_json::from_slice(&bytes).ok()?;
+        Some((report, fds))
+    }
+
+    /// Makes it stop where it is.
+    pub(crate) fn kill(&self) {
+        // It may have ended by itself.
+        drop(self.pidfd.signal(9));
+    }
+}
+
+impl AsFd for Worker {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.conn.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Forking needs a process with one thread, which a test is not: the refusal is tested here,
+    /// the rest by the programs' own tests.
+    #[test]
+    fn a_threaded_process_may_not_fork() {
+        std::thread::scope(|scope| {
+            let (stop, stopped) = std::sync::mpsc::channel::<()>();
+            scope.spawn(move || stopped.recv().is_err());
+            assert!(Worker::spawn(|| (Report::Done, Vec::new())).is_err());
+            drop(stop);
+        });
+    }
+}

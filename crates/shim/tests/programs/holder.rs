@@ -1,0 +1,115 @@
+//! The holder: what the containers of its pod can see of it, and get from it.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::process::{Command, Stdio};
+
+use crisp_sys::process::{ProcessId, Stat};
+use crisp_sys::signals;
+
+use crate::lab::until;
+
+struct Holder(ProcessId);
+
+impl Holder {
+    fn make() -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_crisp-holder"))
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut told = [0; 12];
+        child.stdout.take().unwrap().read_exact(&mut told).unwrap();
+        assert!(child.wait().unwrap().success());
+        let (pid, start_time) = told.split_at(4);
+        Self(ProcessId {
+            pid: i32::from_le_bytes(pid.try_into().unwrap()),
+            start_time: u64::from_le_bytes(start_time.try_into().unwrap()),
+        })
+    }
+
+    fn proc(&self, name: &str) -> String {
+        format!("/proc/{}/{name}", self.0.pid)
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        drop(signals::kill(self.0.pid, 9));
+    }
+}
+
+#[test]
+fn privileged_it_has_nothing_that_is_worth_taking() {
+    let holder = Holder::make();
+    assert!(holder.0.is_alive());
+    let status = fs::read_to_string(holder.proc("status")).unwrap();
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap().trim_start_matches(':').trim().to_owned()
+    };
+    for caps in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert_eq!(field(caps), "0000000000000000", "{caps}");
+    }
+    assert_eq!(
+        (field("NoNewPrivs"), field("Seccomp")),
+        ("1".to_owned(), "2".to_owned())
+    );
+    assert!(field("NSpid").ends_with("\t1"), "{}", field("NSpid"));
+    assert!(
+        !field("Uid").split_whitespace().any(|uid| uid == "0"),
+        "{}",
+        field("Uid")
+    );
+    assert_eq!(field("Name"), "crisp-holder");
+    assert_eq!(fs::read_dir(holder.proc("fd")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(holder.proc("root")).unwrap().count(), 0);
+    let mounts = fs::read_to_string(holder.proc("mountinfo")).unwrap();
+    assert_eq!(mounts.lines().count(), 1, "{mounts}");
+    assert!(fs::File::create(holder.proc("root/x")).is_err());
+    let exe = fs::read_link(holder.proc("exe")).unwrap();
+    assert!(
+        exe.to_str().unwrap().contains("memfd:crisp-holder"),
+        "{exe:?}"
+    );
+    assert!(
+        fs::File::options()
+            .write(true)
+            .open(holder.proc("exe"))
+            .is_err()
+    );
+    for kind in ["net", "ipc", "uts", "mnt", "pid", "cgroup"] {
+        let inode = |path: &str| fs::metadata(path).unwrap().ino();
+        let name = format!("ns/{kind}");
+        assert_ne!(
+            inode(&holder.proc(&name)),
+            inode(&format!("/proc/self/{name}")),
+            "{kind}"
+        );
+    }
+}
+
+#[test]
+fn privileged_it_reaps_and_ends_by_sigkill_from_outside_alone() {
+    let holder = Holder::make();
+    let pid = holder.0.pid.to_string();
+    let inside = |script: &str| {
+        Command::new("nsenter")
+            .args(["-t", &pid, "-p", "sh", "-c", script])
+            .output()
+            .unwrap()
+    };
+    // Orphans become children of pid 1, and vanish when they end.
+    let output = inside("(sleep 0.05 & echo $!); kill -9 1; kill -TERM 1; sleep 0.2");
+    assert!(output.status.success(), "{output:?}");
+    assert!(holder.0.is_alive());
+    let children = fs::read_to_string(holder.proc(&format!("task/{pid}/children"))).unwrap();
+    assert_eq!(children.trim(), "");
+    signals::kill(holder.0.pid, 15).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    assert!(holder.0.is_alive());
+    signals::kill(holder.0.pid, 9).unwrap();
+    until("killed", || {
+        Stat::read(holder.0.pid).map_or(true, |stat| matches!(stat.state, b'Z' | b'X'))
+    });
+}

@@ -1,0 +1,13 @@
+//! The built programs, driven as the daemon drives them, on the real kernel.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests start programs and make files as they like"
+)]
+
+mod ending;
+mod exec;
+mod holder;
+mod lab;
+mod launch;
+mod logging;
