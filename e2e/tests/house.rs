@@ -2,7 +2,10 @@
 //!
 //! Each rule says why it is there. A rule that is wrong gets changed here, with its reason.
 
-#![allow(clippy::disallowed_methods, reason = "tests run cargo and read the tree directly")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests run cargo and read the tree directly"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -17,16 +20,33 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("crisp-api", &[]),
     ("crisp-seccomp", &[]),
     ("crisp-spec", &["crisp-model", "crisp-seccomp"]),
-    ("crisp-runtime", &["crisp-model", "crisp-seccomp", "crisp-sys"]),
+    (
+        "crisp-runtime",
+        &["crisp-model", "crisp-seccomp", "crisp-sys"],
+    ),
     ("crisp-shim-api", &["crisp-model", "crisp-sys"]),
-    ("crisp-shim", &["crisp-model", "crisp-runtime", "crisp-shim-api", "crisp-sys"]),
+    (
+        "crisp-shim",
+        &[
+            "crisp-model",
+            "crisp-runtime",
+            "crisp-shim-api",
+            "crisp-sys",
+        ],
+    ),
     ("crisp-cni", &["crisp-model", "crisp-sys"]),
     ("crisp-registry", &["crisp-model", "crisp-sys"]),
     ("crisp-content", &["crisp-model", "crisp-sys"]),
     ("crisp-snapshotter", &["crisp-model", "crisp-sys"]),
     (
         "crisp-image",
-        &["crisp-content", "crisp-model", "crisp-registry", "crisp-snapshotter", "crisp-sys"],
+        &[
+            "crisp-content",
+            "crisp-model",
+            "crisp-registry",
+            "crisp-snapshotter",
+            "crisp-sys",
+        ],
     ),
     (
         "crisp-node",
@@ -40,33 +60,61 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "crisp-sys",
         ],
     ),
-    ("crisp-cri-server", &["crisp-api", "crisp-model", "crisp-node"]),
+    (
+        "crisp-cri-server",
+        &["crisp-api", "crisp-model", "crisp-node"],
+    ),
     // The end-to-end tests see what a user sees: binaries, sockets and the wire.
     ("crisp-e2e", &["crisp-api"]),
 ];
 
 /// Who may be async. Below these, code is sync: it can be called from the single-threaded shim
 /// and read from top to bottom.
-const MAY_USE_TOKIO: &[&str] =
-    &["crisp-cni", "crisp-cri-server", "crisp-e2e", "crisp-image", "crisp-node", "crisp-registry"];
+const MAY_USE_TOKIO: &[&str] = &[
+    "crisp-cni",
+    "crisp-cri-server",
+    "crisp-e2e",
+    "crisp-image",
+    "crisp-node",
+    "crisp-registry",
+];
 
 /// Names that say nothing about what is inside.
-const EMPTY_NAMES: &[&str] = &["utils.rs", "helpers.rs", "common.rs", "manager.rs", "types.rs"];
+const EMPTY_NAMES: &[&str] = &[
+    "utils.rs",
+    "helpers.rs",
+    "common.rs",
+    "manager.rs",
+    "types.rs",
+];
 
 const MAX_LINES: usize = 500;
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_owned()
 }
 
 /// Package name to the names of its normal (not dev, not build) dependencies.
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--no-deps",
+            "--offline",
+        ])
         .current_dir(root())
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let normal = |package: &serde_json::Value| {
         let all = package["dependencies"].as_array().unwrap().iter();
@@ -78,7 +126,12 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
         .as_array()
         .unwrap()
         .iter()
-        .map(|package| (package["name"].as_str().unwrap().to_owned(), normal(package)))
+        .map(|package| {
+            (
+                package["name"].as_str().unwrap().to_owned(),
+                normal(package),
+            )
+        })
         .collect()
 }
 
@@ -113,7 +166,9 @@ fn check(rule: &str, offends: impl Fn(&Path, &str) -> Option<String>) {
 fn rooms_know_only_whom_they_may() {
     let allowed: BTreeMap<_, _> = MAY_KNOW.iter().copied().collect();
     for (package, known) in dependencies() {
-        let may = allowed.get(package.as_str()).unwrap_or_else(|| panic!("{package} has no row"));
+        let may = allowed
+            .get(package.as_str())
+            .unwrap_or_else(|| panic!("{package} has no row"));
         let ours = known.iter().filter(|d| d.starts_with("crisp-"));
         let wrong: Vec<_> = ours.filter(|d| !may.contains(&d.as_str())).collect();
         assert!(wrong.is_empty(), "{package} may not know {wrong:?}");
@@ -124,75 +179,114 @@ fn rooms_know_only_whom_they_may() {
 fn async_stays_above() {
     for (package, known) in dependencies() {
         let uses = known.contains("tokio") || known.contains("futures");
-        assert!(!uses || MAY_USE_TOKIO.contains(&package.as_str()), "{package} uses tokio");
+        assert!(
+            !uses || MAY_USE_TOKIO.contains(&package.as_str()),
+            "{package} uses tokio"
+        );
     }
 }
 
 #[test]
 fn pure_crates_do_no_io() {
-    const IO: &[&str] = &["std::fs", "std::net::Tcp", "std::process::", "std::os::", "SystemTime"];
-    check("model, spec and seccomp are pure: same input, same output, no kernel", |path, text| {
-        let pure = ["crates/model/src", "crates/spec/src", "crates/seccomp/src"];
-        let code = text.split("#[cfg(test)]").next()?;
-        if !pure.iter().any(|p| path.starts_with(p)) {
-            return None;
-        }
-        IO.iter().find(|io| code.contains(**io)).map(|io| format!("uses {io}"))
-    });
+    const IO: &[&str] = &[
+        "std::fs",
+        "std::net::Tcp",
+        "std::process::",
+        "std::os::",
+        "SystemTime",
+    ];
+    check(
+        "model, spec and seccomp are pure: same input, same output, no kernel",
+        |path, text| {
+            let pure = ["crates/model/src", "crates/spec/src", "crates/seccomp/src"];
+            let code = text.split("#[cfg(test)]").next()?;
+            if !pure.iter().any(|p| path.starts_with(p)) {
+                return None;
+            }
+            IO.iter()
+                .find(|io| code.contains(**io))
+                .map(|io| format!("uses {io}"))
+        },
+    );
 }
 
 #[test]
 fn files_say_what_they_are_for() {
-    check("a file opens with //! that says what the room is for", |_, text| {
-        (!text.starts_with("//!")).then(|| "no //! on the first line".to_owned())
-    });
+    check(
+        "a file opens with //! that says what the room is for",
+        |_, text| (!text.starts_with("//!")).then(|| "no //! on the first line".to_owned()),
+    );
 }
 
 #[test]
 fn files_stay_readable() {
-    check("a file that nobody can hold in mind is several files", |_, text| {
-        let lines = text.lines().count();
-        (lines > MAX_LINES).then(|| format!("{lines} lines, at most {MAX_LINES}"))
-    });
+    check(
+        "a file that nobody can hold in mind is several files",
+        |_, text| {
+            let lines = text.lines().count();
+            (lines > MAX_LINES).then(|| format!("{lines} lines, at most {MAX_LINES}"))
+        },
+    );
 }
 
 #[test]
 fn names_say_something() {
     check("a file is named after a noun of the domain", |path, _| {
         let name = path.file_name()?.to_str()?;
-        EMPTY_NAMES.contains(&name).then(|| "an empty name".to_owned())
+        EMPTY_NAMES
+            .contains(&name)
+            .then(|| "an empty name".to_owned())
     });
 }
 
 #[test]
 fn unsafe_and_raw_fds_stay_behind_the_wall() {
-    check("crates/sys is the only home of unsafe and of bare descriptors", |path, text| {
-        if path.starts_with("crates/sys") || path.ends_with("tests/house.rs") {
-            return None;
-        }
-        if path.starts_with("e2e") {
-            return None;
-        }
-        let words = ["unsafe {", "unsafe fn", "unsafe impl", "from_raw_fd", "RawFd"];
-        words.iter().find(|word| text.contains(**word)).map(|word| format!("has `{word}`"))
-    });
+    check(
+        "crates/sys is the only home of unsafe and of bare descriptors",
+        |path, text| {
+            if path.starts_with("crates/sys") || path.ends_with("tests/house.rs") {
+                return None;
+            }
+            if path.starts_with("e2e") {
+                return None;
+            }
+            let words = [
+                "unsafe {",
+                "unsafe fn",
+                "unsafe impl",
+                "from_raw_fd",
+                "RawFd",
+            ];
+            words
+                .iter()
+                .find(|word| text.contains(**word))
+                .map(|word| format!("has `{word}`"))
+        },
+    );
 }
 
 #[test]
 fn every_crate_forbids_unsafe() {
-    check("a crate root outside sys forbids unsafe code", |path, text| {
-        let root = path.ends_with("src/lib.rs") || path.ends_with("src/main.rs");
-        let ours = path.starts_with("crates") && !path.starts_with("crates/sys");
-        (root && ours && !text.contains("#![forbid(unsafe_code)]")).then(|| "does not".to_owned())
-    });
+    check(
+        "a crate root outside sys forbids unsafe code",
+        |path, text| {
+            let root = path.ends_with("src/lib.rs") || path.ends_with("src/main.rs");
+            let ours = path.starts_with("crates") && !path.starts_with("crates/sys");
+            (root && ours && !text.contains("#![forbid(unsafe_code)]"))
+                .then(|| "does not".to_owned())
+        },
+    );
 }
 
 #[test]
 fn no_test_is_switched_off() {
-    check("tests that need root are named privileged_, not ignored", |path, text| {
-        let here = path.ends_with("tests/house.rs");
-        (!here && text.contains("#[ignore")).then(|| "has #[ignore]".to_owned())
-    });
+    check(
+        "tests that need root are named privileged_, not ignored",
+        |path, text| {
+            let here = path.ends_with("tests/house.rs");
+            (!here && text.contains("#[ignore")).then(|| "has #[ignore]".to_owned())
+        },
+    );
 }
 
 #[test]
@@ -202,6 +296,9 @@ fn promises_are_kept() {
         if path.ends_with("tests/house.rs") {
             return None;
         }
-        EXCUSES.iter().find(|word| text.contains(**word)).map(|word| format!("has {word}"))
+        EXCUSES
+            .iter()
+            .find(|word| text.contains(**word))
+            .map(|word| format!("has {word}"))
     });
 }
