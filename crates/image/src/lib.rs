@@ -31,6 +31,7 @@ mod pull;
 mod record;
 mod store;
 
+pub use crisp_registry as registry;
 pub use crisp_registry::Credentials;
 pub use crisp_snapshotter::{Snapshot, Usage};
 pub use error::{Ambiguous, Error, Result};
