@@ -1,1 +1,56 @@
-//! Pod, container and image configuration to an OCI runtime spec. Pure.
+//! A pod's, a container's and an image's configuration to an OCI runtime spec. Pure.
+//!
+//! [`build`] is given everything: who the user is ([`resolve_user`]), where mounts and devices
+//! come from, what the host can do. It opens nothing and asks nobody, so that one table of cases
+//! shows what any container gets.
+//!
+//! What is absent: paths that are looked up, files that are read, ids that are made.
+
+#![forbid(unsafe_code)]
+
+mod capabilities;
+mod compose;
+mod confinement;
+mod devices;
+mod group_file;
+mod input;
+mod mounts;
+mod process;
+mod resources;
+mod signal;
+mod user;
+
+pub use compose::build;
+pub use input::{
+    DeviceKind, HostFacts, Input, NamespacePaths, PidNamespace, PodFiles, ResolvedDevice,
+    ResolvedMount,
+};
+pub use resources::linux_resources;
+pub use signal::parse_signal;
+pub use user::{ResolvedUser, resolve_user};
+
+/// Why there is no spec for what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// A field of the request, or of the image's configuration, cannot be met.
+    #[error("{field}: {why}")]
+    Invalid {
+        /// The CRI field below the container's config (`linux.security_context.run_as_user`), or
+        /// the one of the image (`image USER`).
+        field: String,
+        /// What is wrong with it, and what would be right.
+        why: String,
+    },
+}
+
+impl Error {
+    pub(crate) fn invalid(field: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::Invalid {
+            field: field.into(),
+            why: why.into(),
+        }
+    }
+}
+
+/// Results of this crate.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,155 @@
+//! Which capabilities(7) a container's processes have.
+
+use std::collections::BTreeSet;
+use std::str::FromStr;
+
+use crisp_model::SecurityContext;
+use oci_spec::runtime::{Capability, LinuxCapabilities};
+
+use crate::{Error, HostFacts, Result};
+
+/// What containers get unless they ask for other things: the set that users of containerd and
+/// Docker know.
+const DEFAULT: [&str; 14] = [
+    "CAP_AUDIT_WRITE",
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_MKNOD",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_RAW",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+];
+const AT: &str = "linux.security_context.capabilities";
+
+/// The capabilities of a container.
+#[derive(Debug)]
+pub(crate) struct Granted {
+    /// As `CAP_SYS_ADMIN`.
+    pub(crate) names: BTreeSet<String>,
+    ambient: BTreeSet<String>,
+}
+
+/// Drops are applied to the defaults, then adds: `drop: [ALL], add: [X]` leaves X alone.
+pub(crate) fn grant(context: &SecurityContext, host: &HostFacts) -> Result<Granted> {
+    let changes = &context.capabilities;
+    let (add, all_added) = parse("add_capabilities", &changes.add)?;
+    let (drop, all_dropped) = parse("drop_capabilities", &changes.drop)?;
+    let (ambient, all_ambient) = parse("add_ambient_capabilities", &changes.add_ambient)?;
+    if context.privileged {
+        let names = host.capabilities.clone();
+        return Ok(Granted { names, ambient });
+    }
+    let mut names = match (all_added, all_dropped) {
+        (true, _) => host.capabilities.clone(),
+        (false, true) => BTreeSet::new(),
+        (false, false) => DEFAULT.iter().map(|name| (*name).to_owned()).collect(),
+    };
+    names.retain(|name| !drop.contains(name));
+    names.extend(add);
+    let ambient = if all_ambient { names.clone() } else { ambient };
+    // The kernel takes as ambient only what is permitted as well (capabilities(7)).
+    names.extend(ambient.iter().cloned());
+    Ok(Granted { names, ambient })
+}
+
+/// Names with or without their prefix, in any case; and whether `ALL` is among them.
+fn parse(list: &str, names: &[String]) -> Result<(BTreeSet<String>, bool)> {
+    let mut known = BTreeSet::new();
+    let mut all = false;
+    for name in names {
+        let upper = name.to_ascii_uppercase();
+        let bare = upper.strip_prefix("CAP_").unwrap_or(&upper);
+        if bare == "ALL" {
+            all = true;
+        } else if Capability::from_str(bare).is_ok() {
+            known.insert(format!("CAP_{bare}"));
+        } else {
+            let why = format!("{name:?} is not a capability that capabilities(7) lists");
+            return Err(Error::invalid(format!("{AT}.{list}"), why));
+        }
+    }
+    Ok((known, all))
+}
+
+impl Granted {
+    /// The sets of a process. Inheritable holds nothing but what is ambient: files with
+    /// inheritable capabilities must not hand out more.
+    pub(crate) fn sets(&self) -> LinuxCapabilities {
+        let set = |names: &BTreeSet<String>| {
+            let bare = names.iter().filter_map(|name| name.strip_prefix("CAP_"));
+            Some(bare.filter_map(|name| Capability::from_str(name).ok()).collect())
+        };
+        let mut sets = LinuxCapabilities::default();
+        sets.set_bounding(set(&self.names));
+        sets.set_permitted(set(&self.names));
+        sets.set_effective(set(&self.names));
+        sets.set_inheritable(set(&self.ambient));
+        sets.set_ambient(set(&self.ambient));
+        sets
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crisp_model::Capabilities;
+
+    fn granted(change: fn(&mut SecurityContext)) -> Result<Granted> {
+        let host = crate::compose::tests::host();
+        let mut context = SecurityContext::default();
+        change(&mut context);
+        grant(&context, &host)
+    }
+
+    fn texts(list: &[&str]) -> Vec<String> {
+        list.iter().map(|text| (*text).to_owned()).collect()
+    }
+
+    #[test]
+    fn drops_come_before_adds() {
+        let names = granted(|c| {
+            c.capabilities = Capabilities {
+                add: texts(&["net_admin", "CAP_CHOWN"]),
+                drop: texts(&["ALL"]),
+                ..Capabilities::default()
+            };
+        });
+        assert_eq!(Vec::from_iter(names.unwrap().names), ["CAP_CHOWN", "CAP_NET_ADMIN"]);
+        let names = granted(|c| c.capabilities.drop = texts(&["CHOWN"])).unwrap().names;
+        assert_eq!(names.len(), DEFAULT.len() - 1);
+        let names = granted(|c| {
+            c.capabilities.add = texts(&["ALL"]);
+            c.capabilities.drop = texts(&["SYS_ADMIN"]);
+        });
+        let names = names.unwrap().names;
+        assert!(names.contains("CAP_NET_ADMIN") && !names.contains("CAP_SYS_ADMIN"));
+        assert_eq!(granted(|c| c.privileged = true).unwrap().names.len(), 41);
+    }
+
+    #[test]
+    fn nothing_is_inherited_but_what_is_ambient() {
+        let sets = granted(|_| {}).unwrap().sets();
+        assert!(sets.inheritable().as_ref().unwrap().is_empty());
+        let ambient = granted(|c| c.capabilities.add_ambient = texts(&["NET_ADMIN"])).unwrap();
+        let sets = ambient.sets();
+        assert_eq!(sets.inheritable(), sets.ambient());
+        assert!(sets.permitted().as_ref().unwrap().contains(&Capability::NetAdmin));
+    }
+
+    #[test]
+    fn unknown_names_are_refused() {
+        for name in ["", "CAP_", "CAP_WHAT", "CAP_CAP_CHOWN", "CHOWN "] {
+            let mut context = SecurityContext::default();
+            context.capabilities.add = vec![name.to_owned()];
+            let refused = grant(&context, &crate::compose::tests::host());
+            assert!(refused.is_err(), "{name:?}");
+        }
+    }
+}

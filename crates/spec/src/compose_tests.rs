@@ -1,0 +1,363 @@
+//! What containers get for what they ask.
+
+use std::collections::BTreeMap;
+
+use crisp_model::container::{Access, ContainerName};
+use crisp_model::{
+    ContainerConfig, ContainerId, ImageConfig, ImageSpec, PodConfig, PodId, PodName, PodNamespaces,
+    Profile, Propagation, Resources, SecurityContext,
+};
+use crisp_seccomp::Arch;
+use oci_spec::runtime::Capability;
+
+use super::*;
+use crate::{
+    DeviceKind, Error, HostFacts, NamespacePaths, PodFiles, ResolvedDevice, ResolvedMount,
+    ResolvedUser,
+};
+
+/// Every capability of capabilities(7).
+const CAPABILITIES: &str = "AUDIT_CONTROL AUDIT_READ AUDIT_WRITE BLOCK_SUSPEND BPF CHECKPOINT_RESTORE CHOWN \
+    DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID IPC_LOCK IPC_OWNER KILL LEASE LINUX_IMMUTABLE \
+    MAC_ADMIN MAC_OVERRIDE MKNOD NET_ADMIN NET_BIND_SERVICE NET_BROADCAST NET_RAW PERFMON \
+    SETFCAP SETGID SETPCAP SETUID SYSLOG SYS_ADMIN SYS_BOOT SYS_CHROOT SYS_MODULE SYS_NICE \
+    SYS_PACCT SYS_PTRACE SYS_RAWIO SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG WAKE_ALARM";
+
+/// A host that has it all.
+pub(crate) fn host() -> HostFacts {
+    let names = CAPABILITIES.split_whitespace();
+    HostFacts {
+        arch: Arch::X86_64,
+        cgroup_v2: true,
+        capabilities: names.map(|name| format!("CAP_{name}")).collect(),
+        apparmor: true,
+        apparmor_default: Some("crisp-default".to_owned()),
+        selinux: false,
+    }
+}
+
+/// What a case may change.
+struct Case {
+    pod: PodConfig,
+    container: ContainerConfig,
+    image: ImageConfig,
+    user: ResolvedUser,
+    host: HostFacts,
+    mounts: Vec<ResolvedMount>,
+    devices: Vec<ResolvedDevice>,
+    namespaces: NamespacePaths,
+    files: PodFiles,
+    seccomp: Option<Vec<u8>>,
+}
+
+impl Case {
+    fn build(&self) -> Result<Spec> {
+        build(&Input {
+            pod: &self.pod,
+            pod_id: &PodId::from_entropy([1; 32]),
+            container: &self.container,
+            container_id: &ContainerId::from_entropy([2; 32]),
+            image: &self.image,
+            user: &self.user,
+            host: &self.host,
+            mounts: &self.mounts,
+            devices: &self.devices,
+            namespaces: &self.namespaces,
+            files: &self.files,
+            cgroup_path: "crisp/c",
+            seccomp: self.seccomp.as_deref(),
+        })
+    }
+
+    /// The field that is refused.
+    fn refused(&self) -> String {
+        match self.build() {
+            Err(Error::Invalid { field, .. }) => field,
+            Ok(_) => panic!("it was taken"),
+        }
+    }
+}
+
+fn case() -> Case {
+    Case {
+        pod: pod(),
+        container: container(),
+        image: ImageConfig {
+            entrypoint: vec!["/entry".to_owned()],
+            cmd: vec!["default".to_owned()],
+            env: vec!["A=image".to_owned(), "B=image=".to_owned(), "broken".to_owned()],
+            ..ImageConfig::default()
+        },
+        user: ResolvedUser::default(),
+        host: host(),
+        mounts: Vec::new(),
+        devices: Vec::new(),
+        namespaces: NamespacePaths {
+            net: Some("/ns/net".into()),
+            ipc: Some("/ns/ipc".into()),
+            uts: Some("/ns/uts".into()),
+            pid: PidNamespace::New,
+        },
+        files: PodFiles {
+            hosts: Some("/pod/hosts".into()),
+            resolv_conf: Some("/pod/resolv.conf".into()),
+            hostname: Some("/pod/hostname".into()),
+            shm: Some("/pod/shm".into()),
+        },
+        seccomp: None,
+    }
+}
+
+fn pod() -> PodConfig {
+    PodConfig {
+        name: PodName {
+            name: "web".to_owned(),
+            uid: "u".to_owned(),
+            namespace: "default".to_owned(),
+            attempt: 0,
+        },
+        hostname: "web".to_owned(),
+        log_directory: None,
+        dns: crisp_model::DnsConfig::default(),
+        port_mappings: Vec::new(),
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+        cgroup_parent: String::new(),
+        namespaces: PodNamespaces::default(),
+        security: crisp_model::pod::PodSecurity::default(),
+        sysctls: BTreeMap::new(),
+        overhead: None,
+        resources: None,
+        runtime_handler: String::new(),
+    }
+}
+
+fn container() -> ContainerConfig {
+    ContainerConfig {
+        name: ContainerName {
+            name: "c".to_owned(),
+            attempt: 0,
+        },
+        image: ImageSpec::default(),
+        command: Vec::new(),
+        args: Vec::new(),
+        working_dir: String::new(),
+        env: Vec::new(),
+        mounts: Vec::new(),
+        devices: Vec::new(),
+        cdi_devices: Vec::new(),
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+        log_path: String::new(),
+        stdin: false,
+        stdin_once: false,
+        tty: false,
+        resources: Resources::default(),
+        namespaces: PodNamespaces::default(),
+        security: SecurityContext::default(),
+        stop_signal: None,
+    }
+}
+
+fn bound(destination: &str) -> ResolvedMount {
+    ResolvedMount {
+        destination: destination.into(),
+        source: "/src".into(),
+        propagation: Propagation::Private,
+        access: Access::ReadWrite,
+        options: Vec::new(),
+    }
+}
+
+fn options_at(spec: &Spec, path: &str) -> Option<Vec<String>> {
+    let mounts = spec.mounts().as_ref()?;
+    let mount = mounts.iter().find(|mount| mount.destination() == Path::new(path))?;
+    mount.options().clone()
+}
+
+fn has(options: Option<Vec<String>>, option: &str) -> bool {
+    options.is_some_and(|options| options.iter().any(|known| known == option))
+}
+
+#[test]
+fn commands_of_request_and_image_combine() {
+    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let table = [
+        ("", "", "/entry default"),
+        ("", "x y", "/entry x y"),
+        ("/bin/a", "", "/bin/a"),
+        ("/bin/a b", "c", "/bin/a b c"),
+    ];
+    for (command, arguments, expected) in table {
+        let mut case = case();
+        case.container.command = words(command);
+        case.container.args = words(arguments);
+        let spec = case.build().unwrap();
+        let found = spec.process().as_ref().unwrap().args().clone().unwrap();
+        assert_eq!(found, words(expected), "{command:?} {arguments:?}");
+    }
+    let mut case = case();
+    case.image = ImageConfig::default();
+    assert_eq!(case.refused(), "command");
+    case.container.command = vec!["a\0b".to_owned()];
+    assert_eq!(case.refused(), "command");
+}
+
+#[test]
+fn later_variables_win_in_their_first_place() {
+    let mut case = case();
+    case.container.env = vec![
+        ("A".to_owned(), "one".to_owned()),
+        ("A".to_owned(), "two".to_owned()),
+        ("PATH".to_owned(), "/bin".to_owned()),
+    ];
+    let spec = case.build().unwrap();
+    let found = spec.process().as_ref().unwrap().env().clone().unwrap();
+    assert_eq!(found, ["PATH=/bin", "HOSTNAME=web", "HOME=/", "A=two", "B=image="]);
+}
+
+#[test]
+fn working_directories_are_absolute() {
+    let table = [
+        ("", "", "/"),
+        ("", "srv", "/srv"),
+        ("/a", "/srv", "/a"),
+        ("/a/../../b/.", "", "/b"),
+    ];
+    for (request, image, expected) in table {
+        let mut case = case();
+        case.container.working_dir = request.to_owned();
+        case.image.working_dir = image.to_owned();
+        let spec = case.build().unwrap();
+        assert_eq!(spec.process().as_ref().unwrap().cwd(), Path::new(expected));
+    }
+}
+
+#[test]
+fn privileged_is_all_of_it_and_nothing_masked() {
+    let mut case = case();
+    case.container.security.privileged = true;
+    case.container.security.seccomp = Profile::RuntimeDefault;
+    let spec = case.build().unwrap();
+    let linux = spec.linux().as_ref().unwrap();
+    assert_eq!(linux.seccomp(), &None);
+    assert_eq!(linux.masked_paths().as_deref(), Some(&[][..]));
+    assert_eq!(linux.readonly_paths().as_deref(), Some(&[][..]));
+    assert!(has(options_at(&spec, "/sys"), "rw"));
+    assert!(has(options_at(&spec, "/sys/fs/cgroup"), "rw"));
+    let process = spec.process().as_ref().unwrap();
+    assert_eq!(process.apparmor_profile(), &None);
+    let bounding = process.capabilities().as_ref().unwrap().bounding().clone().unwrap();
+    assert!(bounding.contains(&Capability::SysAdmin));
+    let rules = linux.resources().as_ref().unwrap().devices().clone().unwrap();
+    assert!(rules.len() == 1 && rules[0].allow());
+}
+
+#[test]
+fn a_plain_container_is_confined() {
+    let mut case = case();
+    case.container.security.seccomp = Profile::RuntimeDefault;
+    let spec = case.build().unwrap();
+    let linux = spec.linux().as_ref().unwrap();
+    assert!(linux.seccomp().is_some());
+    let masked = linux.masked_paths().clone().unwrap();
+    assert!(masked.contains(&"/proc/kcore".to_owned()));
+    assert!(has(options_at(&spec, "/sys/fs/cgroup"), "ro"));
+    let process = spec.process().as_ref().unwrap();
+    assert_eq!(process.apparmor_profile().as_deref(), Some("crisp-default"));
+    let rules = linux.resources().as_ref().unwrap().devices().clone().unwrap();
+    assert!(!rules[0].allow(), "nothing first");
+    let kinds: Vec<Kind> = linux.namespaces().as_ref().unwrap().iter().map(|n| n.typ()).collect();
+    let expected = [Kind::Mount, Kind::Network, Kind::Ipc, Kind::Uts, Kind::Pid, Kind::Cgroup];
+    assert_eq!(kinds, expected);
+}
+
+#[test]
+fn mounts_replace_the_defaults_they_cover() {
+    let mut case = case();
+    case.mounts = vec![bound("/dev/shm/"), bound("/etc/hosts"), bound("/a/b"), bound("/a")];
+    let spec = case.build().unwrap();
+    let mounts = spec.mounts().clone().unwrap();
+    let sources = |path: &str| {
+        let at = mounts.iter().filter(|mount| mount.destination() == Path::new(path));
+        at.filter_map(|mount| mount.source().clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(sources("/dev/shm"), [Path::new("/src")]);
+    assert_eq!(sources("/etc/hosts"), [Path::new("/src")]);
+    let place = |path: &str| mounts.iter().position(|m| m.destination() == Path::new(path));
+    assert!(place("/a") < place("/a/b"));
+    case.mounts = vec![bound("/dev")];
+    let spec = case.build().unwrap();
+    assert!(options_at(&spec, "/dev/pts").is_none());
+}
+
+#[test]
+fn access_and_propagation_become_options() {
+    let mut case = case();
+    case.container.security.readonly_rootfs = true;
+    case.mounts = vec![ResolvedMount {
+        access: Access::RecursiveReadOnly,
+        propagation: Propagation::HostToContainer,
+        options: vec!["noexec".to_owned()],
+        ..bound("/a")
+    }];
+    let spec = case.build().unwrap();
+    assert_eq!(options_at(&spec, "/a").unwrap(), ["rbind", "rslave", "ro", "rro", "noexec"]);
+    assert!(has(options_at(&spec, "/etc/resolv.conf"), "ro"));
+    assert_eq!(spec.root().as_ref().unwrap().readonly(), Some(true));
+}
+
+#[test]
+fn what_cannot_be_met_names_its_field() {
+    let refused = |change: fn(&mut Case)| {
+        let mut case = case();
+        change(&mut case);
+        case.refused()
+    };
+    for path in ["/", "relative", "/a/../b", "/proc", "/proc/sys/kernel", "/.", "/proc/./"] {
+        let mut case = case();
+        case.mounts = vec![bound(path)];
+        assert_eq!(case.refused(), "mounts.container_path", "{path}");
+    }
+    let device = |permissions: &str| ResolvedDevice {
+        path: "/dev/x".into(),
+        kind: DeviceKind::Char,
+        major: 1,
+        minor: 3,
+        mode: 0o666,
+        uid: 0,
+        gid: 0,
+        permissions: permissions.to_owned(),
+    };
+    let mut bad_device = case();
+    bad_device.devices = vec![device("rwx")];
+    assert_eq!(bad_device.refused(), "devices.permissions");
+    bad_device.devices = vec![ResolvedDevice { path: "/".into(), ..device("r") }];
+    assert_eq!(bad_device.refused(), "devices.container_path");
+    let oom = refused(|case| case.container.resources.oom_score_adj = 1001);
+    assert_eq!(oom, "linux.resources.oom_score_adj");
+    let apparmor = refused(|case| {
+        case.host.apparmor = false;
+        case.container.security.apparmor = Profile::Localhost("mine".to_owned());
+    });
+    assert_eq!(apparmor, "linux.security_context.apparmor");
+    let seccomp = refused(|case| {
+        case.container.security.seccomp = Profile::Localhost("mine.json".to_owned());
+        case.seccomp = Some(b"{".to_vec());
+    });
+    assert_eq!(seccomp, "linux.security_context.seccomp.localhost_ref");
+}
+
+#[test]
+fn selinux_labels_are_made_where_the_kernel_has_it() {
+    let mut case = case();
+    case.container.security.selinux.level = "s0:c1,c2".to_owned();
+    let spec = case.build().unwrap();
+    assert_eq!(spec.process().as_ref().unwrap().selinux_label(), &None);
+    case.host.selinux = true;
+    let spec = case.build().unwrap();
+    let label = spec.process().as_ref().unwrap().selinux_label().clone();
+    assert_eq!(label.as_deref(), Some("system_u:system_r:container_t:s0:c1,c2"));
+    let mount = spec.linux().as_ref().unwrap().mount_label().clone();
+    assert_eq!(mount.as_deref(), Some("system_u:object_r:container_file_t:s0:c1,c2"));
+}

@@ -1,0 +1,118 @@
+//! System call filter, security module labels, masked and read-only paths.
+
+use crisp_model::{Profile, SecurityContext};
+use oci_spec::runtime::LinuxSeccomp;
+
+use crate::capabilities::Granted;
+use crate::{Error, Input, Result};
+
+/// Files that tell of the host, or let it be harmed, and that no container needs.
+const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+const READ_ONLY: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
+const AT: &str = "linux.security_context";
+
+/// The filter of a container; `None` is none.
+pub(crate) fn seccomp(input: &Input<'_>, granted: &Granted) -> Result<Option<LinuxSeccomp>> {
+    let context = &input.container.security;
+    let arch = input.host.arch;
+    match &context.seccomp {
+        _ if context.privileged => Ok(None),
+        Profile::Unspecified | Profile::Unconfined => Ok(None),
+        Profile::RuntimeDefault => Ok(Some(crisp_seccomp::default_profile(arch, &granted.names))),
+        Profile::Localhost(name) => {
+            let wrong = |why: String| {
+                let why = format!("profile {name:?}: {why}");
+                Error::invalid(format!("{AT}.seccomp.localhost_ref"), why)
+            };
+            let json = input.seccomp.ok_or_else(|| wrong("it was not read".to_owned()))?;
+            let profile = crisp_seccomp::parse_profile(json, arch, &granted.names)
+                .map_err(|error| wrong(error.to_string()))?;
+            // What does not compile shall not be found out when the container starts.
+            crisp_seccomp::compile(&profile, arch).map_err(|error| wrong(error.to_string()))?;
+            Ok(Some(profile))
+        }
+    }
+}
+
+/// The `AppArmor` profile of a container's processes.
+pub(crate) fn apparmor(input: &Input<'_>) -> Result<Option<String>> {
+    let context = &input.container.security;
+    match &context.apparmor {
+        _ if context.privileged => Ok(None),
+        Profile::Unconfined => Ok(None),
+        Profile::Unspecified | Profile::RuntimeDefault => Ok(input.host.apparmor_default.clone()),
+        Profile::Localhost(name) if input.host.apparmor => Ok(Some(name.clone())),
+        Profile::Localhost(name) => {
+            let why = format!("profile {name:?} cannot be enforced: this kernel has no AppArmor");
+            Err(Error::invalid(format!("{AT}.apparmor"), why))
+        }
+    }
+}
+
+/// SELinux labels of the processes and of the mounts.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Labels {
+    pub(crate) process: Option<String>,
+    pub(crate) mount: Option<String>,
+}
+
+/// Parts that are not asked for are those that policies define for containers.
+pub(crate) fn selinux(input: &Input<'_>) -> Labels {
+    let context = &input.container.security;
+    let own = &context.selinux;
+    let asked = if *own == crisp_model::SelinuxOptions::default() {
+        &input.pod.security.selinux
+    } else {
+        own
+    };
+    let silent = *asked == crisp_model::SelinuxOptions::default();
+    if !input.host.selinux || (silent && context.privileged) {
+        return Labels::default();
+    }
+    fn or<'a>(text: &'a str, other: &'a str) -> &'a str {
+        if text.is_empty() { other } else { text }
+    }
+    let (user, level) = (or(&asked.user, "system_u"), or(&asked.level, "s0"));
+    let (role, kind) = (or(&asked.role, "system_r"), or(&asked.kind, "container_t"));
+    Labels {
+        process: Some(format!("{user}:{role}:{kind}:{level}")),
+        mount: Some(format!("system_u:object_r:container_file_t:{level}")),
+    }
+}
+
+/// Paths that a container cannot see.
+pub(crate) fn masked(context: &SecurityContext) -> Vec<String> {
+    match &context.masked_paths {
+        _ if context.privileged => Vec::new(),
+        None => MASKED.map(str::to_owned).to_vec(),
+        Some(paths) => paths.clone(),
+    }
+}
+
+/// Paths that a container cannot write to.
+pub(crate) fn read_only(context: &SecurityContext) -> Vec<String> {
+    match &context.readonly_paths {
+        _ if context.privileged => Vec::new(),
+        None => READ_ONLY.map(str::to_owned).to_vec(),
+        Some(paths) => paths.clone(),
+    }
+}

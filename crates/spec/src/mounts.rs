@@ -1,0 +1,126 @@
+//! What a container finds mounted: the kernel's file systems, the pod's files, what was asked for.
+
+use std::path::{Path, PathBuf};
+
+use crisp_model::Propagation;
+use crisp_model::container::Access;
+use oci_spec::runtime::Mount;
+
+use crate::{Error, Input, ResolvedMount, Result};
+
+/// Size of `/dev/shm` of a container that has one of its own, in bytes.
+const SHM: &str = "size=67108864";
+const INERT: [&str; 3] = ["nosuid", "noexec", "nodev"];
+
+/// Files of the kernel that may be shown otherwise than it does, as lxcfs does.
+const REPLACEABLE: [&str; 9] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/sys/crypto/fips_enabled",
+    "/proc/uptime",
+];
+
+/// All mounts, parents before what lies in them. A mount that was asked for replaces the default
+/// one at its path, and one at `/dev` all below it.
+pub(crate) fn all(input: &Input<'_>) -> Result<Vec<Mount>> {
+    let asked = input.mounts.iter().map(bind).collect::<Result<Vec<_>>>()?;
+    let at = |path: &Path| asked.iter().any(|mount| mount.destination() == path);
+    let foreign_dev = at(Path::new("/dev"));
+    let mut mounts = defaults(input);
+    mounts.retain(|mount| {
+        let path = mount.destination();
+        !at(path) && !(foreign_dev && path.starts_with("/dev"))
+    });
+    mounts.extend(asked);
+    mounts.sort_by_key(|mount| mount.destination().components().count());
+    Ok(mounts)
+}
+
+fn defaults(input: &Input<'_>) -> Vec<Mount> {
+    let privileged = input.container.security.privileged;
+    let guarded = |options: &[&'static str]| {
+        let ro = if privileged { "rw" } else { "ro" };
+        [options, &[ro]].concat()
+    };
+    let dev = ["nosuid", "strictatime", "mode=755", "size=65536k"];
+    let pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"];
+    let mut mounts = vec![
+        fresh("/proc", "proc", &INERT),
+        fresh("/dev", "tmpfs", &dev),
+        fresh("/dev/pts", "devpts", &pts),
+        fresh("/dev/mqueue", "mqueue", &INERT),
+        fresh("/sys", "sysfs", &guarded(&INERT)),
+        fresh("/sys/fs/cgroup", "cgroup", &guarded(&[&INERT[..], &["relatime"]].concat())),
+    ];
+    mounts.push(match &input.files.shm {
+        Some(path) => shown("/dev/shm", path, &INERT),
+        None => fresh("/dev/shm", "tmpfs", &[&INERT[..], &["mode=1777", SHM]].concat()),
+    });
+    let files = [
+        ("/etc/hosts", &input.files.hosts),
+        ("/etc/hostname", &input.files.hostname),
+        ("/etc/resolv.conf", &input.files.resolv_conf),
+    ];
+    let access: &[&str] = match input.container.security.readonly_rootfs {
+        true => &["ro"],
+        false => &[],
+    };
+    let files = files.into_iter().filter_map(|(at, path)| Some((at, path.as_ref()?)));
+    mounts.extend(files.map(|(at, path)| shown(at, path, access)));
+    mounts
+}
+
+fn fresh(destination: &str, kind: &str, options: &[&str]) -> Mount {
+    let name = if kind == "tmpfs" && destination.ends_with("shm") { "shm" } else { kind };
+    mount(destination.into(), kind, name.into(), options)
+}
+
+/// A file or directory of the pod.
+fn shown(destination: &str, source: &Path, options: &[&str]) -> Mount {
+    let options = [&["rbind", "rprivate"], options].concat();
+    mount(destination.into(), "bind", source.to_owned(), &options)
+}
+
+fn mount(destination: PathBuf, kind: &str, source: PathBuf, options: &[&str]) -> Mount {
+    let mut mount = Mount::default();
+    mount.set_destination(destination);
+    mount.set_typ(Some(kind.to_owned()));
+    mount.set_source(Some(source));
+    mount.set_options(Some(options.iter().map(|option| (*option).to_owned()).collect()));
+    mount
+}
+
+fn bind(asked: &ResolvedMount) -> Result<Mount> {
+    let path = &asked.destination;
+    let refuse = |why: String| Err(Error::invalid("mounts.container_path", why));
+    if !path.is_absolute() || path.components().any(|part| part.as_os_str() == "..") {
+        return refuse(format!("{} is not an absolute path without \"..\"", path.display()));
+    }
+    // Written the same way everywhere, so that it is found again.
+    let path: PathBuf = path.components().collect();
+    if path == Path::new("/") {
+        return refuse("/ is the container's root file system".to_owned());
+    }
+    let replaceable = REPLACEABLE.iter().any(|known| path == Path::new(known));
+    if path.starts_with("/proc") && !replaceable {
+        return refuse(format!("{} would hide the kernel's own files", path.display()));
+    }
+    let mut options = vec!["rbind"];
+    options.push(match asked.propagation {
+        Propagation::Private => "rprivate",
+        Propagation::HostToContainer => "rslave",
+        Propagation::Bidirectional => "rshared",
+    });
+    options.extend(match asked.access {
+        Access::ReadWrite => &["rw"][..],
+        Access::ReadOnly => &["ro"],
+        Access::RecursiveReadOnly => &["ro", "rro"],
+    });
+    options.extend(asked.options.iter().map(String::as_str));
+    Ok(mount(path, "bind", asked.source.clone(), &options))
+}

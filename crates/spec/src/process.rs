@@ -1,0 +1,106 @@
+//! The process of a container: command, environment, user.
+
+use std::path::{Component, Path, PathBuf};
+
+use oci_spec::runtime::{Process, User};
+
+use crate::capabilities::Granted;
+use crate::confinement::{self, Labels};
+use crate::{Error, Input, Result};
+
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+pub(crate) fn process(input: &Input<'_>, granted: &Granted, labels: &Labels) -> Result<Process> {
+    let container = input.container;
+    let mut process = Process::default();
+    process.set_terminal(Some(container.tty));
+    process.set_user(user(input));
+    process.set_args(Some(arguments(input)?));
+    process.set_env(Some(environment(input)));
+    process.set_cwd(working_dir(input));
+    process.set_capabilities(Some(granted.sets()));
+    process.set_rlimits(None);
+    process.set_no_new_privileges(Some(container.security.no_new_privs));
+    process.set_apparmor_profile(confinement::apparmor(input)?);
+    process.set_oom_score_adj(oom_score(input)?);
+    process.set_selinux_label(labels.process.clone());
+    Ok(process)
+}
+
+fn user(input: &Input<'_>) -> User {
+    let mut user = User::default();
+    user.set_uid(input.user.uid);
+    user.set_gid(input.user.gid);
+    user.set_umask(None);
+    user.set_additional_gids(Some(input.user.additional_gids.clone()));
+    user
+}
+
+/// The image's words stand where the request has none; a command of the request also ends the
+/// image's arguments.
+fn arguments(input: &Input<'_>) -> Result<Vec<String>> {
+    let (request, image) = (input.container, input.image);
+    let words = if request.command.is_empty() {
+        let arguments = if request.args.is_empty() { &image.cmd } else { &request.args };
+        [&image.entrypoint[..], arguments].concat()
+    } else {
+        [&request.command[..], &request.args].concat()
+    };
+    if words.first().is_none_or(String::is_empty) {
+        let why = "neither the request nor the image names a program to run";
+        return Err(Error::invalid("command", why));
+    }
+    if words.iter().any(|word| word.contains('\0')) {
+        return Err(Error::invalid("command", "a word holds a NUL byte"));
+    }
+    Ok(words)
+}
+
+/// Each name once, in the order in which they were first seen; later values win.
+fn environment(input: &Input<'_>) -> Vec<String> {
+    let mut variables: Vec<(&str, &str)> = Vec::new();
+    let mut set = |name, value| match variables.iter_mut().find(|(known, _)| *known == name) {
+        Some(variable) => variable.1 = value,
+        None => variables.push((name, value)),
+    };
+    set("PATH", PATH);
+    if !input.pod.hostname.is_empty() {
+        set("HOSTNAME", &input.pod.hostname);
+    }
+    if input.container.tty {
+        set("TERM", "xterm");
+    }
+    set("HOME", input.user.home.as_deref().unwrap_or("/"));
+    let image = input.image.env.iter().filter_map(|text| text.split_once('='));
+    let request = input.container.env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    for (name, value) in image.chain(request).filter(|(name, _)| !name.is_empty()) {
+        set(name, value);
+    }
+    let text = |(name, value)| format!("{name}={value}");
+    variables.into_iter().map(text).filter(|text| !text.contains('\0')).collect()
+}
+
+fn working_dir(input: &Input<'_>) -> PathBuf {
+    let (request, image) = (&input.container.working_dir, &input.image.working_dir);
+    let dir = Path::new(if request.is_empty() { image } else { request });
+    // `..` at the root is the root: nothing is left to climb to.
+    let mut path = PathBuf::from("/");
+    for part in dir.components() {
+        match part {
+            Component::Normal(name) => path.push(name),
+            Component::ParentDir => {
+                path.pop();
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    path
+}
+
+fn oom_score(input: &Input<'_>) -> Result<Option<i32>> {
+    let score = input.container.resources.oom_score_adj;
+    let known = i32::try_from(score).ok().filter(|score| (-1000..=1000).contains(score));
+    let why = || format!("{score} is not within -1000 to 1000");
+    let field = "linux.resources.oom_score_adj";
+    known.map(Some).ok_or_else(|| Error::invalid(field, why()))
+}
