@@ -13,7 +13,7 @@ const SETTLING: Duration = Duration::from_secs(20);
 /// Runs a test on the usual node.
 #[track_caller]
 pub fn trial(test: impl FnOnce(&mut Node)) {
-    trial_with(Options::default(), test);
+    trial_with(&Options::default(), test);
 }
 
 /// Runs a test on a node and checks that it left no trace: the node as it was, once all pods are
@@ -22,7 +22,7 @@ pub fn trial(test: impl FnOnce(&mut Node)) {
 /// The picture of the node is taken after a first pod has come and gone, because the first one
 /// brings the bridge and the firewall's tables, which stay.
 #[track_caller]
-pub fn trial_with(options: Options, test: impl FnOnce(&mut Node)) {
+pub fn trial_with(options: &Options, test: impl FnOnce(&mut Node)) {
     let outside = Picture::of_machine();
     let mut node = Node::start(options.clone());
     node.pull(&["busybox"]);

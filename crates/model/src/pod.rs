@@ -107,7 +107,10 @@ pub struct PortMapping {
 }
 
 /// The sandbox part of the security context.
-#[expect(clippy::struct_excessive_bools, reason = "the wire's independent flags")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "the wire's independent flags"
+)]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PodSecurity {

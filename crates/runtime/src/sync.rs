@@ -1,7 +1,7 @@
 //! The conversation between the parent and the child that becomes the container's init.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use crisp_sys::socket::Conn;
 
@@ -28,7 +28,7 @@ pub(crate) enum Word {
 /// child notice that the parent is gone.
 pub(crate) fn let_go_of(ours: &Conn, theirs: &Conn) -> Result<()> {
     // Safe Rust has no way to close what it borrows: the copy becomes another of our own end.
-    crisp_sys::process::place(theirs.as_fd(), ours.as_fd().as_raw_fd())
+    crisp_sys::process::place_over(theirs.as_fd(), ours.as_fd())
         .step(|| "let go of the parent's socket")
 }
 

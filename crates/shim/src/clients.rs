@@ -90,10 +90,10 @@ impl Clients {
 
     /// Sends what waits for a client.
     pub(crate) fn flush(&mut self, key: u64) {
-        if let Some(index) = self.position(key) {
-            if self.open[index].flush().is_err() {
-                self.drop_client(key);
-            }
+        if let Some(index) = self.position(key)
+            && self.open[index].flush().is_err()
+        {
+            self.drop_client(key);
         }
     }
 

@@ -135,7 +135,7 @@ fn hold() -> Result<()> {
         return Err(error);
     }
     // Not through std's buffer: the descriptor is closed right after.
-    drop(rustix::io::write(rustix::stdio::stdout(), READY));
+    rustix::io::write(rustix::stdio::stdout(), READY).ok();
     drop(process::close_from(0));
     loop {
         // Every signal is blocked, and pid 1 is immune to what its own namespace sends.

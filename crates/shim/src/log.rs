@@ -82,12 +82,12 @@ impl Log {
 
     /// Writes the lines in `held` and the `chunk` after it, and returns what is to be held back.
     /// Never blocks on a full disk: what cannot be written is dropped and counted.
-    pub(crate) fn write<'a>(
+    pub(crate) fn write<'chunk>(
         &mut self,
         channel: Channel,
-        held: &'a [u8],
-        chunk: &'a [u8],
-    ) -> Rest<'a> {
+        held: &[u8],
+        chunk: &'chunk [u8],
+    ) -> Rest<'chunk> {
         let time = clock::now();
         let full = header(time, channel, b'F');
         let partial = header(time, channel, b'P');
@@ -171,7 +171,8 @@ impl Log {
         let size = fstat(&self.file).map(|stat| u64::try_from(stat.st_size).unwrap_or(0));
         let bytes = u64::try_from(bytes).unwrap_or(0);
         // When this fails too, a reader sees one odd line: nothing better can be done.
-        drop(size.and_then(|size| ftruncate(&self.file, size.saturating_sub(bytes))));
+        size.and_then(|size| ftruncate(&self.file, size.saturating_sub(bytes)))
+            .ok();
     }
 }
 

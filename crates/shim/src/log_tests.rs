@@ -96,12 +96,21 @@ fn privileged_a_full_disk_leaves_a_marked_gap_and_no_torn_line() {
     log.write(Channel::Stdout, b"", b"back\n");
     let after = texts(&path);
     crisp_sys::mount::unmount(&disk).unwrap();
-    let lost = 40 - before + 1;
-    assert!(
-        after[before].contains(&format!(
-            "stderr F crisp: {lost} log lines are missing here"
-        )),
-        "{after:?}"
+    // A short line may still fit where a long one did not.
+    let missing = |text: &String| {
+        let rest = text.strip_prefix("stderr F crisp: ")?;
+        rest.split_once(" log lines are missing")?
+            .0
+            .parse::<usize>()
+            .ok()
+    };
+    let lost: usize = after.iter().filter_map(missing).sum();
+    let marks = after.iter().filter_map(missing).count();
+    assert!(lost >= 40 - before && marks >= 1);
+    assert_eq!(
+        after.len() - marks + lost,
+        42,
+        "each line is there or counted"
     );
-    assert_eq!(after[before + 1..], ["stdout F back"]);
+    assert_eq!(after.last().map(String::as_str), Some("stdout F back"));
 }

@@ -1,7 +1,7 @@
 //! The shim: one loop, one thread, one owner of everything.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -31,6 +31,10 @@ const QUIET: i64 = 1_000_000_000;
 const OOM_SCORE_ADJ: i32 = -999;
 
 /// The owner of one container.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "two facts of different things"
+)]
 #[derive(Debug)]
 pub struct Shim {
     pub(crate) container: Container,

@@ -84,7 +84,10 @@ impl Granted {
     pub(crate) fn sets(&self) -> LinuxCapabilities {
         let set = |names: &BTreeSet<String>| {
             let bare = names.iter().filter_map(|name| name.strip_prefix("CAP_"));
-            Some(bare.filter_map(|name| Capability::from_str(name).ok()).collect())
+            Some(
+                bare.filter_map(|name| Capability::from_str(name).ok())
+                    .collect(),
+            )
         };
         let mut sets = LinuxCapabilities::default();
         sets.set_bounding(set(&self.names));
@@ -121,8 +124,13 @@ mod tests {
                 ..Capabilities::default()
             };
         });
-        assert_eq!(Vec::from_iter(names.unwrap().names), ["CAP_CHOWN", "CAP_NET_ADMIN"]);
-        let names = granted(|c| c.capabilities.drop = texts(&["CHOWN"])).unwrap().names;
+        assert_eq!(
+            Vec::from_iter(names.unwrap().names),
+            ["CAP_CHOWN", "CAP_NET_ADMIN"]
+        );
+        let names = granted(|c| c.capabilities.drop = texts(&["CHOWN"]))
+            .unwrap()
+            .names;
         assert_eq!(names.len(), DEFAULT.len() - 1);
         let names = granted(|c| {
             c.capabilities.add = texts(&["ALL"]);
@@ -140,7 +148,12 @@ mod tests {
         let ambient = granted(|c| c.capabilities.add_ambient = texts(&["NET_ADMIN"])).unwrap();
         let sets = ambient.sets();
         assert_eq!(sets.inheritable(), sets.ambient());
-        assert!(sets.permitted().as_ref().unwrap().contains(&Capability::NetAdmin));
+        assert!(
+            sets.permitted()
+                .as_ref()
+                .unwrap()
+                .contains(&Capability::NetAdmin)
+        );
     }
 
     #[test]

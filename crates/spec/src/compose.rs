@@ -70,7 +70,9 @@ fn namespaces(input: &Input<'_>) -> Vec<LinuxNamespace> {
         (Kind::Ipc, &given.ipc),
         (Kind::Uts, &given.uts),
     ];
-    let joined = joined.into_iter().filter_map(|(kind, path)| Some((kind, path.as_ref()?)));
+    let joined = joined
+        .into_iter()
+        .filter_map(|(kind, path)| Some((kind, path.as_ref()?)));
     let mut list = vec![of(Kind::Mount, None)];
     list.extend(joined.map(|(kind, path)| of(kind, Some(path))));
     match &given.pid {
@@ -98,7 +100,8 @@ fn annotations(input: &Input<'_>) -> HashMap<String, String> {
         ("container-name", &input.container.name.name),
         ("image-name", &input.container.image.image),
     ];
-    let annotation = |(key, value): (&str, &str)| (format!("io.kubernetes.cri.{key}"), value.to_owned());
+    let annotation =
+        |(key, value): (&str, &str)| (format!("io.kubernetes.cri.{key}"), value.to_owned());
     facts.into_iter().map(annotation).collect()
 }
 

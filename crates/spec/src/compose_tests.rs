@@ -85,7 +85,11 @@ fn case() -> Case {
         image: ImageConfig {
             entrypoint: vec!["/entry".to_owned()],
             cmd: vec!["default".to_owned()],
-            env: vec!["A=image".to_owned(), "B=image=".to_owned(), "broken".to_owned()],
+            env: vec![
+                "A=image".to_owned(),
+                "B=image=".to_owned(),
+                "broken".to_owned(),
+            ],
             ..ImageConfig::default()
         },
         user: ResolvedUser::default(),
@@ -171,7 +175,9 @@ fn bound(destination: &str) -> ResolvedMount {
 
 fn options_at(spec: &Spec, path: &str) -> Option<Vec<String>> {
     let mounts = spec.mounts().as_ref()?;
-    let mount = mounts.iter().find(|mount| mount.destination() == Path::new(path))?;
+    let mount = mounts
+        .iter()
+        .find(|mount| mount.destination() == Path::new(path))?;
     mount.options().clone()
 }
 
@@ -181,7 +187,11 @@ fn has(options: Option<Vec<String>>, option: &str) -> bool {
 
 #[test]
 fn commands_of_request_and_image_combine() {
-    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let words = |text: &str| {
+        text.split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
     let table = [
         ("", "", "/entry default"),
         ("", "x y", "/entry x y"),
@@ -213,7 +223,10 @@ fn later_variables_win_in_their_first_place() {
     ];
     let spec = case.build().unwrap();
     let found = spec.process().as_ref().unwrap().env().clone().unwrap();
-    assert_eq!(found, ["PATH=/bin", "HOSTNAME=web", "HOME=/", "A=two", "B=image="]);
+    assert_eq!(
+        found,
+        ["PATH=/bin", "HOSTNAME=web", "HOME=/", "A=two", "B=image="]
+    );
 }
 
 #[test]
@@ -247,9 +260,21 @@ fn privileged_is_all_of_it_and_nothing_masked() {
     assert!(has(options_at(&spec, "/sys/fs/cgroup"), "rw"));
     let process = spec.process().as_ref().unwrap();
     assert_eq!(process.apparmor_profile(), &None);
-    let bounding = process.capabilities().as_ref().unwrap().bounding().clone().unwrap();
+    let bounding = process
+        .capabilities()
+        .as_ref()
+        .unwrap()
+        .bounding()
+        .clone()
+        .unwrap();
     assert!(bounding.contains(&Capability::SysAdmin));
-    let rules = linux.resources().as_ref().unwrap().devices().clone().unwrap();
+    let rules = linux
+        .resources()
+        .as_ref()
+        .unwrap()
+        .devices()
+        .clone()
+        .unwrap();
     assert!(rules.len() == 1 && rules[0].allow());
 }
 
@@ -265,26 +290,57 @@ fn a_plain_container_is_confined() {
     assert!(has(options_at(&spec, "/sys/fs/cgroup"), "ro"));
     let process = spec.process().as_ref().unwrap();
     assert_eq!(process.apparmor_profile().as_deref(), Some("crisp-default"));
-    let rules = linux.resources().as_ref().unwrap().devices().clone().unwrap();
+    let rules = linux
+        .resources()
+        .as_ref()
+        .unwrap()
+        .devices()
+        .clone()
+        .unwrap();
     assert!(!rules[0].allow(), "nothing first");
-    let kinds: Vec<Kind> = linux.namespaces().as_ref().unwrap().iter().map(|n| n.typ()).collect();
-    let expected = [Kind::Mount, Kind::Network, Kind::Ipc, Kind::Uts, Kind::Pid, Kind::Cgroup];
+    let kinds: Vec<Kind> = linux
+        .namespaces()
+        .as_ref()
+        .unwrap()
+        .iter()
+        .map(|n| n.typ())
+        .collect();
+    let expected = [
+        Kind::Mount,
+        Kind::Network,
+        Kind::Ipc,
+        Kind::Uts,
+        Kind::Pid,
+        Kind::Cgroup,
+    ];
     assert_eq!(kinds, expected);
 }
 
 #[test]
 fn mounts_replace_the_defaults_they_cover() {
     let mut case = case();
-    case.mounts = vec![bound("/dev/shm/"), bound("/etc/hosts"), bound("/a/b"), bound("/a")];
+    case.mounts = vec![
+        bound("/dev/shm/"),
+        bound("/etc/hosts"),
+        bound("/a/b"),
+        bound("/a"),
+    ];
     let spec = case.build().unwrap();
     let mounts = spec.mounts().clone().unwrap();
     let sources = |path: &str| {
-        let at = mounts.iter().filter(|mount| mount.destination() == Path::new(path));
-        at.filter_map(|mount| mount.source().clone()).collect::<Vec<_>>()
+        let at = mounts
+            .iter()
+            .filter(|mount| mount.destination() == Path::new(path));
+        at.filter_map(|mount| mount.source().clone())
+            .collect::<Vec<_>>()
     };
     assert_eq!(sources("/dev/shm"), [Path::new("/src")]);
     assert_eq!(sources("/etc/hosts"), [Path::new("/src")]);
-    let place = |path: &str| mounts.iter().position(|m| m.destination() == Path::new(path));
+    let place = |path: &str| {
+        mounts
+            .iter()
+            .position(|m| m.destination() == Path::new(path))
+    };
     assert!(place("/a") < place("/a/b"));
     case.mounts = vec![bound("/dev")];
     let spec = case.build().unwrap();
@@ -302,7 +358,10 @@ fn access_and_propagation_become_options() {
         ..bound("/a")
     }];
     let spec = case.build().unwrap();
-    assert_eq!(options_at(&spec, "/a").unwrap(), ["rbind", "rslave", "ro", "rro", "noexec"]);
+    assert_eq!(
+        options_at(&spec, "/a").unwrap(),
+        ["rbind", "rslave", "ro", "rro", "noexec"]
+    );
     assert!(has(options_at(&spec, "/etc/resolv.conf"), "ro"));
     assert_eq!(spec.root().as_ref().unwrap().readonly(), Some(true));
 }
@@ -314,7 +373,15 @@ fn what_cannot_be_met_names_its_field() {
         change(&mut case);
         case.refused()
     };
-    for path in ["/", "relative", "/a/../b", "/proc", "/proc/sys/kernel", "/.", "/proc/./"] {
+    for path in [
+        "/",
+        "relative",
+        "/a/../b",
+        "/proc",
+        "/proc/sys/kernel",
+        "/.",
+        "/proc/./",
+    ] {
         let mut case = case();
         case.mounts = vec![bound(path)];
         assert_eq!(case.refused(), "mounts.container_path", "{path}");
@@ -332,7 +399,10 @@ fn what_cannot_be_met_names_its_field() {
     let mut bad_device = case();
     bad_device.devices = vec![device("rwx")];
     assert_eq!(bad_device.refused(), "devices.permissions");
-    bad_device.devices = vec![ResolvedDevice { path: "/".into(), ..device("r") }];
+    bad_device.devices = vec![ResolvedDevice {
+        path: "/".into(),
+        ..device("r")
+    }];
     assert_eq!(bad_device.refused(), "devices.container_path");
     let oom = refused(|case| case.container.resources.oom_score_adj = 1001);
     assert_eq!(oom, "linux.resources.oom_score_adj");
@@ -357,7 +427,13 @@ fn selinux_labels_are_made_where_the_kernel_has_it() {
     case.host.selinux = true;
     let spec = case.build().unwrap();
     let label = spec.process().as_ref().unwrap().selinux_label().clone();
-    assert_eq!(label.as_deref(), Some("system_u:system_r:container_t:s0:c1,c2"));
+    assert_eq!(
+        label.as_deref(),
+        Some("system_u:system_r:container_t:s0:c1,c2")
+    );
     let mount = spec.linux().as_ref().unwrap().mount_label().clone();
-    assert_eq!(mount.as_deref(), Some("system_u:object_r:container_file_t:s0:c1,c2"));
+    assert_eq!(
+        mount.as_deref(),
+        Some("system_u:object_r:container_file_t:s0:c1,c2")
+    );
 }

@@ -43,7 +43,9 @@ pub(crate) fn seccomp(input: &Input<'_>, granted: &Granted) -> Result<Option<Lin
                 let why = format!("profile {name:?}: {why}");
                 Error::invalid(format!("{AT}.seccomp.localhost_ref"), why)
             };
-            let json = input.seccomp.ok_or_else(|| wrong("it was not read".to_owned()))?;
+            let json = input
+                .seccomp
+                .ok_or_else(|| wrong("it was not read".to_owned()))?;
             let profile = crisp_seccomp::parse_profile(json, arch, &granted.names)
                 .map_err(|error| wrong(error.to_string()))?;
             // What does not compile shall not be found out when the container starts.

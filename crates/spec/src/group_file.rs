@@ -78,11 +78,18 @@ mod tests {
     #[test]
     fn what_does_not_parse_is_nobody() {
         let long = format!("long:x:1:1:{}:/:\n", "a".repeat(MAX_LINE));
-        let text = format!("{long}\nroot:x:0:0:root:/root:/bin/sh\nbad:x:-1:0::/:\nbig:x:4294967296:0::/:\nhalf:x:1\n:x:1:1::/:\nlast:x:7:8");
-        let found: Vec<_> = accounts(text.as_bytes()).map(|a| (a.name, a.uid, a.gid, a.home)).collect();
+        let text = format!(
+            "{long}\nroot:x:0:0:root:/root:/bin/sh\nbad:x:-1:0::/:\nbig:x:4294967296:0::/:\nhalf:x:1\n:x:1:1::/:\nlast:x:7:8"
+        );
+        let found: Vec<_> = accounts(text.as_bytes())
+            .map(|a| (a.name, a.uid, a.gid, a.home))
+            .collect();
         assert_eq!(found, [("root", 0, 0, "/root"), ("last", 7, 8, "")]);
         let text = b"root:x:0:root\nwheel:x:10:root, bin\nbad:x:y:root\n\xff:x:1:root\n";
-        let of_bin: Vec<_> = groups(text).filter(|g| g.has("bin")).map(|g| g.gid).collect();
+        let of_bin: Vec<_> = groups(text)
+            .filter(|g| g.has("bin"))
+            .map(|g| g.gid)
+            .collect();
         assert_eq!(of_bin, [10]);
     }
 }

@@ -41,6 +41,7 @@ pub struct Input<'a> {
 }
 
 /// What the host and the daemon on it can do; found out once.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostFacts {
     /// The architecture that system call filters are made for.

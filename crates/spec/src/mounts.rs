@@ -34,7 +34,7 @@ pub(crate) fn all(input: &Input<'_>) -> Result<Vec<Mount>> {
     let mut mounts = defaults(input);
     mounts.retain(|mount| {
         let path = mount.destination();
-        !at(path) && !(foreign_dev && path.starts_with("/dev"))
+        !(at(path) || foreign_dev && path.starts_with("/dev"))
     });
     mounts.extend(asked);
     mounts.sort_by_key(|mount| mount.destination().components().count());
@@ -48,18 +48,33 @@ fn defaults(input: &Input<'_>) -> Vec<Mount> {
         [options, &[ro]].concat()
     };
     let dev = ["nosuid", "strictatime", "mode=755", "size=65536k"];
-    let pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"];
+    let pts = [
+        "nosuid",
+        "noexec",
+        "newinstance",
+        "ptmxmode=0666",
+        "mode=0620",
+        "gid=5",
+    ];
     let mut mounts = vec![
         fresh("/proc", "proc", &INERT),
         fresh("/dev", "tmpfs", &dev),
         fresh("/dev/pts", "devpts", &pts),
         fresh("/dev/mqueue", "mqueue", &INERT),
         fresh("/sys", "sysfs", &guarded(&INERT)),
-        fresh("/sys/fs/cgroup", "cgroup", &guarded(&[&INERT[..], &["relatime"]].concat())),
+        fresh(
+            "/sys/fs/cgroup",
+            "cgroup",
+            &guarded(&[&INERT[..], &["relatime"]].concat()),
+        ),
     ];
     mounts.push(match &input.files.shm {
         Some(path) => shown("/dev/shm", path, &INERT),
-        None => fresh("/dev/shm", "tmpfs", &[&INERT[..], &["mode=1777", SHM]].concat()),
+        None => fresh(
+            "/dev/shm",
+            "tmpfs",
+            &[&INERT[..], &["mode=1777", SHM]].concat(),
+        ),
     });
     let files = [
         ("/etc/hosts", &input.files.hosts),
@@ -70,13 +85,19 @@ fn defaults(input: &Input<'_>) -> Vec<Mount> {
         true => &["ro"],
         false => &[],
     };
-    let files = files.into_iter().filter_map(|(at, path)| Some((at, path.as_ref()?)));
+    let files = files
+        .into_iter()
+        .filter_map(|(at, path)| Some((at, path.as_ref()?)));
     mounts.extend(files.map(|(at, path)| shown(at, path, access)));
     mounts
 }
 
 fn fresh(destination: &str, kind: &str, options: &[&str]) -> Mount {
-    let name = if kind == "tmpfs" && destination.ends_with("shm") { "shm" } else { kind };
+    let name = if kind == "tmpfs" && destination.ends_with("shm") {
+        "shm"
+    } else {
+        kind
+    };
     mount(destination.into(), kind, name.into(), options)
 }
 
@@ -91,7 +112,9 @@ fn mount(destination: PathBuf, kind: &str, source: PathBuf, options: &[&str]) ->
     mount.set_destination(destination);
     mount.set_typ(Some(kind.to_owned()));
     mount.set_source(Some(source));
-    mount.set_options(Some(options.iter().map(|option| (*option).to_owned()).collect()));
+    mount.set_options(Some(
+        options.iter().map(|option| (*option).to_owned()).collect(),
+    ));
     mount
 }
 
@@ -99,7 +122,10 @@ fn bind(asked: &ResolvedMount) -> Result<Mount> {
     let path = &asked.destination;
     let refuse = |why: String| Err(Error::invalid("mounts.container_path", why));
     if !path.is_absolute() || path.components().any(|part| part.as_os_str() == "..") {
-        return refuse(format!("{} is not an absolute path without \"..\"", path.display()));
+        return refuse(format!(
+            "{} is not an absolute path without \"..\"",
+            path.display()
+        ));
     }
     // Written the same way everywhere, so that it is found again.
     let path: PathBuf = path.components().collect();
@@ -108,7 +134,10 @@ fn bind(asked: &ResolvedMount) -> Result<Mount> {
     }
     let replaceable = REPLACEABLE.iter().any(|known| path == Path::new(known));
     if path.starts_with("/proc") && !replaceable {
-        return refuse(format!("{} would hide the kernel's own files", path.display()));
+        return refuse(format!(
+            "{} would hide the kernel's own files",
+            path.display()
+        ));
     }
     let mut options = vec!["rbind"];
     options.push(match asked.propagation {

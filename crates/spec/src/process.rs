@@ -41,7 +41,11 @@ fn user(input: &Input<'_>) -> User {
 fn arguments(input: &Input<'_>) -> Result<Vec<String>> {
     let (request, image) = (input.container, input.image);
     let words = if request.command.is_empty() {
-        let arguments = if request.args.is_empty() { &image.cmd } else { &request.args };
+        let arguments = if request.args.is_empty() {
+            &image.cmd
+        } else {
+            &request.args
+        };
         [&image.entrypoint[..], arguments].concat()
     } else {
         [&request.command[..], &request.args].concat()
@@ -71,13 +75,25 @@ fn environment(input: &Input<'_>) -> Vec<String> {
         set("TERM", "xterm");
     }
     set("HOME", input.user.home.as_deref().unwrap_or("/"));
-    let image = input.image.env.iter().filter_map(|text| text.split_once('='));
-    let request = input.container.env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let image = input
+        .image
+        .env
+        .iter()
+        .filter_map(|text| text.split_once('='));
+    let request = input
+        .container
+        .env
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()));
     for (name, value) in image.chain(request).filter(|(name, _)| !name.is_empty()) {
         set(name, value);
     }
     let text = |(name, value)| format!("{name}={value}");
-    variables.into_iter().map(text).filter(|text| !text.contains('\0')).collect()
+    variables
+        .into_iter()
+        .map(text)
+        .filter(|text| !text.contains('\0'))
+        .collect()
 }
 
 fn working_dir(input: &Input<'_>) -> PathBuf {
@@ -99,7 +115,9 @@ fn working_dir(input: &Input<'_>) -> PathBuf {
 
 fn oom_score(input: &Input<'_>) -> Result<Option<i32>> {
     let score = input.container.resources.oom_score_adj;
-    let known = i32::try_from(score).ok().filter(|score| (-1000..=1000).contains(score));
+    let known = i32::try_from(score)
+        .ok()
+        .filter(|score| (-1000..=1000).contains(score));
     let why = || format!("{score} is not within -1000 to 1000");
     let field = "linux.resources.oom_score_adj";
     known.map(Some).ok_or_else(|| Error::invalid(field, why()))

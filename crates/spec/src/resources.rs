@@ -25,7 +25,10 @@ pub fn linux_resources(resources: &Resources, v2: bool) -> Result<LinuxResources
     if let Some(cpu) = cpu(resources)? {
         limits.set_cpu(Some(cpu));
     }
-    let pages = resources.hugepage_limits.iter().map(|(size, limit)| hugepages(size, *limit));
+    let pages = resources
+        .hugepage_limits
+        .iter()
+        .map(|(size, limit)| hugepages(size, *limit));
     let pages = pages.collect::<Result<Vec<_>>>()?;
     if !pages.is_empty() {
         limits.set_hugepage_limits(Some(pages));
@@ -61,7 +64,10 @@ fn memory(resources: &Resources) -> Result<Option<LinuxMemory>> {
 
 fn cpu(resources: &Resources) -> Result<Option<LinuxCpu>> {
     let Ok(shares) = u64::try_from(resources.cpu_shares) else {
-        return refuse("cpu_shares", format!("{} is negative", resources.cpu_shares));
+        return refuse(
+            "cpu_shares",
+            format!("{} is negative", resources.cpu_shares),
+        );
     };
     let (quota, period) = (resources.cpu_quota, resources.cpu_period);
     if quota != 0 && quota != -1 && quota < SHORTEST {
@@ -75,7 +81,10 @@ fn cpu(resources: &Resources) -> Result<Option<LinuxCpu>> {
     let (cpus, mems) = (&resources.cpuset_cpus, &resources.cpuset_mems);
     for (field, list) in [("cpuset_cpus", cpus), ("cpuset_mems", mems)] {
         if !is_list(list) {
-            return refuse(field, format!("{list:?} is not a list like 0-2,7 (cpuset(7))"));
+            return refuse(
+                field,
+                format!("{list:?} is not a list like 0-2,7 (cpuset(7))"),
+            );
         }
     }
     let mut cpu = LinuxCpu::default();
@@ -97,9 +106,14 @@ fn is_list(list: &str) -> bool {
 }
 
 fn hugepages(size: &str, limit: u64) -> Result<LinuxHugepageLimit> {
-    let digits = ["KB", "MB", "GB"].iter().find_map(|unit| size.strip_suffix(unit));
-    if !digits.is_some_and(|digits| digits.parse::<u32>().is_ok()) {
-        return refuse("hugepage_limits", format!("{size:?} is not a page size like 2MB"));
+    let digits = ["KB", "MB", "GB"]
+        .iter()
+        .find_map(|unit| size.strip_suffix(unit));
+    if digits.is_none_or(|digits| digits.parse::<u32>().is_err()) {
+        return refuse(
+            "hugepage_limits",
+            format!("{size:?} is not a page size like 2MB"),
+        );
     }
     let Ok(limit) = i64::try_from(limit) else {
         return refuse("hugepage_limits", format!("{limit} bytes of {size} pages"));
@@ -110,10 +124,7 @@ fn hugepages(size: &str, limit: u64) -> Result<LinuxHugepageLimit> {
     Ok(page)
 }
 
-fn unified(
-    resources: &Resources,
-    v2: bool,
-) -> Result<std::collections::HashMap<String, String>> {
+fn unified(resources: &Resources, v2: bool) -> Result<std::collections::HashMap<String, String>> {
     if !v2 {
         return refuse("unified", "needs cgroup v2, this node has v1".to_owned());
     }

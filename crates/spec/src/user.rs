@@ -61,13 +61,19 @@ pub fn resolve_user(
         Some(account) if wanted.with_image_groups => listing(account.name, group)?,
         _ => Vec::new(),
     };
-    let asked = spec.supplemental_groups.iter().map(|gid| number(GROUPS, *gid));
+    let asked = spec
+        .supplemental_groups
+        .iter()
+        .map(|gid| number(GROUPS, *gid));
     let asked = asked.collect::<Result<Vec<u32>>>()?;
     Ok(ResolvedUser {
         uid,
         gid,
         additional_gids: once_each([vec![gid], listed, asked].concat())?,
-        home: account.as_ref().map(|a| a.home.to_owned()).filter(|home| is_path(home)),
+        home: account
+            .as_ref()
+            .map(|a| a.home.to_owned())
+            .filter(|home| is_path(home)),
         name: account.map(|account| account.name.to_owned()),
     })
 }
@@ -114,7 +120,9 @@ impl<'a> Wanted<'a> {
             None => (image_user, None),
         };
         let user = if user.is_empty() { "0" } else { user };
-        let image_group = image_group.map(|group| who(IMAGE_USER, group)).transpose()?;
+        let image_group = image_group
+            .map(|group| who(IMAGE_USER, group))
+            .transpose()?;
         Ok(Self {
             user: who(IMAGE_USER, user)?,
             user_field: IMAGE_USER,
@@ -138,12 +146,16 @@ fn who<'a>(field: &str, text: &'a str) -> Result<Who<'a>> {
         return Ok(Who::Name(text));
     }
     let why = || format!("{text} is not an id: 0 to 2147483647 is expected");
-    id(text).map(Who::Id).ok_or_else(|| Error::invalid(field, why()))
+    id(text)
+        .map(Who::Id)
+        .ok_or_else(|| Error::invalid(field, why()))
 }
 
 fn number(field: &str, value: i64) -> Result<u32> {
     let why = || format!("{value} is not an id: 0 to 2147483647 is expected");
-    let known = i32::try_from(value).ok().and_then(|id| u32::try_from(id).ok());
+    let known = i32::try_from(value)
+        .ok()
+        .and_then(|id| u32::try_from(id).ok());
     known.ok_or_else(|| Error::invalid(field, why()))
 }
 
@@ -157,7 +169,9 @@ fn group_id(name: &str, group: &[u8]) -> Result<u32> {
 
 /// The groups that list a user.
 fn listing(user: &str, group: &[u8]) -> Result<Vec<u32>> {
-    let gids = groups(group).filter(|group| group.has(user)).map(|group| group.gid);
+    let gids = groups(group)
+        .filter(|group| group.has(user))
+        .map(|group| group.gid);
     let gids: Vec<u32> = gids.take(MAX_GROUPS + 1).collect();
     if gids.len() > MAX_GROUPS {
         let why = format!("{user:?} is in more than {MAX_GROUPS} groups of the image's /etc/group");
@@ -170,7 +184,10 @@ fn once_each(gids: Vec<u32>) -> Result<Vec<u32>> {
     let mut seen = std::collections::BTreeSet::new();
     let gids: Vec<u32> = gids.into_iter().filter(|gid| seen.insert(*gid)).collect();
     if gids.len() > MAX_GROUPS {
-        let why = format!("{} groups in all, the kernel takes {MAX_GROUPS}", gids.len());
+        let why = format!(
+            "{} groups in all, the kernel takes {MAX_GROUPS}",
+            gids.len()
+        );
         return Err(Error::invalid(GROUPS, why));
     }
     Ok(gids)

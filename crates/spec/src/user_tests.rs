@@ -53,8 +53,22 @@ fn image_users_resolve_as_docker_does() {
 #[test]
 fn no_text_becomes_root_by_accident() {
     for user in [
-        "2147483648", "4294967295", "4294967296", "99999999999:1", "99999999999999999999999999",
-        "-1", "-0", "1x", "0x0", "+0", " 0", "root ", "nobody", "1:nogroup", "1:4294967296", "1:-1",
+        "2147483648",
+        "4294967295",
+        "4294967296",
+        "99999999999:1",
+        "99999999999999999999999999",
+        "-1",
+        "-0",
+        "1x",
+        "0x0",
+        "+0",
+        " 0",
+        "root ",
+        "nobody",
+        "1:nogroup",
+        "1:4294967296",
+        "1:-1",
     ] {
         let refused = resolve(user, &UserSpec::default());
         assert!(refused.is_err(), "{user:?}: {refused:?}");
@@ -72,7 +86,11 @@ fn the_request_wins_over_the_image() {
     };
     let (merge, strict) = (GroupsPolicy::Merge, GroupsPolicy::Strict);
     let table: [(UserSpec, (u32, u32), &[u32]); 5] = [
-        (spec(1000, Some(3000), merge), (1000, 3000), &[3000, 50000, 4000]),
+        (
+            spec(1000, Some(3000), merge),
+            (1000, 3000),
+            &[3000, 50000, 4000],
+        ),
         (spec(1000, Some(3000), strict), (1000, 3000), &[3000, 4000]),
         (spec(1000, None, merge), (1000, 1000), &[1000, 50000, 4000]),
         (spec(1000, None, strict), (1000, 1000), &[1000, 4000]),
@@ -137,7 +155,14 @@ fn images_without_databases_have_numbers_alone() {
 
 #[test]
 fn endless_group_files_are_refused() {
-    let many: String = (0..70_000).map(|gid| format!("g{gid}:x:{gid}:root\n")).collect();
-    let refused = resolve_user("", &UserSpec::default(), Some(PASSWD), Some(many.as_bytes()));
+    let many: String = (0..70_000)
+        .map(|gid| format!("g{gid}:x:{gid}:root\n"))
+        .collect();
+    let refused = resolve_user(
+        "",
+        &UserSpec::default(),
+        Some(PASSWD),
+        Some(many.as_bytes()),
+    );
     assert!(refused.is_err());
 }

@@ -316,6 +316,17 @@ pub fn place(fd: BorrowedFd<'_>, number: i32) -> io::Result<()> {
     check_int(unsafe { libc::dup2(fd.as_raw_fd(), number) }).map(drop)
 }
 
+/// Makes the number of `old` stand for what `fd` stands for, in this process; what `old` stood for
+/// is closed.
+///
+/// # Errors
+/// Those of dup3(2).
+pub fn place_over(fd: BorrowedFd<'_>, old: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = libc::O_CLOEXEC;
+    // SAFETY: dup3 on descriptors that are borrowed for the call; `old` stays a valid number.
+    check_int(unsafe { libc::dup3(fd.as_raw_fd(), old.as_raw_fd(), flags) }).map(drop)
+}
+
 /// Replaces this process' program; returns only on failure.
 #[must_use]
 pub fn execve(path: &CStr, arguments: &[CString], environment: &[CString]) -> io::Error {

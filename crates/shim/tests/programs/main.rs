@@ -1,5 +1,6 @@
 //! The built programs, driven as the daemon drives them, on the real kernel.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 #![allow(
     clippy::disallowed_methods,
     reason = "tests start programs and make files as they like"
