@@ -88,13 +88,12 @@ pub enum ExitCause {
 }
 
 impl Exit {
-    /// The exit code that CRI reports; 128 for a failed start, 137 for OOM.
+    /// The exit code that CRI reports; 128 for a failed start.
     #[must_use]
     pub fn code(&self) -> i32 {
         match &self.cause {
             ExitCause::StartError(_) => 128,
-            ExitCause::OomKilled(_) => 137,
-            ExitCause::Exited(status) => status.code(),
+            ExitCause::OomKilled(status) | ExitCause::Exited(status) => status.code(),
         }
     }
 

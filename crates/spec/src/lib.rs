@@ -21,6 +21,7 @@ mod signal;
 mod user;
 
 pub use compose::build;
+pub use crisp_seccomp::Arch;
 pub use input::{
     DeviceKind, HostFacts, Input, NamespacePaths, PidNamespace, PodFiles, ResolvedDevice,
     ResolvedMount,

@@ -1,0 +1,81 @@
+//! From our errors to gRPC's: the code says whose fault it is, the message what and why.
+
+use crisp_node::image;
+use crisp_node::image::registry;
+use crisp_node::{Code, Error};
+use tonic::Status;
+
+use crate::from_cri::Refusal;
+
+/// Messages travel in a header, which clients bound.
+const LONGEST: usize = 4096;
+
+/// A message that fits.
+fn bounded(text: String) -> String {
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{} …", &text[..end]),
+        None => text,
+    }
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        let text = bounded(refusal.to_string());
+        match refusal {
+            Refusal::Invalid { .. } => Self::invalid_argument(text),
+            Refusal::Unimplemented(_) => Self::unimplemented(text),
+        }
+    }
+}
+
+/// Of the engine's errors.
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+#[must_use]
+pub fn engine(error: Error) -> Status {
+    let code = match error.code() {
+        Code::NotFound => tonic::Code::NotFound,
+        Code::InvalidArgument => tonic::Code::InvalidArgument,
+        Code::FailedPrecondition => tonic::Code::FailedPrecondition,
+        Code::AlreadyExists => tonic::Code::AlreadyExists,
+        Code::DeadlineExceeded => tonic::Code::DeadlineExceeded,
+        Code::Unavailable => tonic::Code::Unavailable,
+        Code::Unimplemented => tonic::Code::Unimplemented,
+        Code::Internal => tonic::Code::Internal,
+    };
+    Status::new(code, bounded(error.to_string()))
+}
+
+/// Of the image store's errors.
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+#[must_use]
+pub fn images(error: image::Error) -> Status {
+    let code = match &error {
+        image::Error::Reference(_) | image::Error::Ambiguous(_) => tonic::Code::InvalidArgument,
+        image::Error::NotFound(_) => tonic::Code::NotFound,
+        image::Error::Registry(error) => registry_code(error),
+        image::Error::Invalid { .. } => tonic::Code::DataLoss,
+        image::Error::NoPlatform { .. } => tonic::Code::FailedPrecondition,
+        image::Error::Interrupted(_) => tonic::Code::Unavailable,
+        image::Error::Content(_)
+        | image::Error::Snapshot(_)
+        | image::Error::Database { .. }
+        | image::Error::Io { .. } => tonic::Code::Internal,
+    };
+    Status::new(code, bounded(error.to_string()))
+}
+
+fn registry_code(error: &registry::Error) -> tonic::Code {
+    match error {
+        registry::Error::NotFound { .. } => tonic::Code::NotFound,
+        registry::Error::Unauthorized { .. } => tonic::Code::Unauthenticated,
+        registry::Error::Denied { .. } => tonic::Code::PermissionDenied,
+        registry::Error::Unavailable { .. } | registry::Error::Tls { .. } => {
+            tonic::Code::Unavailable
+        }
+        registry::Error::TooLarge { .. } => tonic::Code::ResourceExhausted,
+        registry::Error::Protocol { .. } | registry::Error::DigestMismatch { .. } => {
+            tonic::Code::DataLoss
+        }
+        registry::Error::Io { .. } => tonic::Code::FailedPrecondition,
+    }
+}

@@ -1,0 +1,189 @@
+//! From what was written to what is true: defaults that follow from other values are filled in,
+//! and what cannot work is refused with the alternative.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{
+    CgroupDriver, Error, Filter, HandlerKind, LogFormat, NetworkMode, NetworkTable, Written,
+};
+
+/// The daemon's configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Images, layers and records.
+    pub root: PathBuf,
+    /// Sockets, pins and bundles.
+    pub state: PathBuf,
+    /// The CRI socket.
+    pub socket: PathBuf,
+    /// What is logged.
+    pub log_filter: Filter,
+    /// How it is logged.
+    pub log_format: LogFormat,
+    /// Threads that serve calls.
+    pub workers: usize,
+    /// Threads at most for work that blocks.
+    pub blocking_threads: usize,
+    /// `crisp-shim`, when its place was written.
+    pub shim: Option<PathBuf>,
+    /// `crisp-holder`, when its place was written.
+    pub holder: Option<PathBuf>,
+    /// Parent of pods that name no cgroup parent.
+    pub cgroup_parent: String,
+    /// The pod network.
+    pub network: Network,
+    /// Images and registries.
+    pub images: Images,
+    /// Where Localhost seccomp profiles are that are named by a relative path.
+    pub seccomp_dir: PathBuf,
+    /// Names of the handlers, all of them native.
+    pub handlers: Vec<String>,
+    /// The handler of pods that name none: one of `handlers`.
+    pub default_handler: String,
+    /// What was written, for those who ask the daemon for its configuration.
+    pub written: Written,
+}
+
+/// The pod network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    /// Where it comes from.
+    pub source: Source,
+    /// Where plugins are.
+    pub bin_dirs: Vec<PathBuf>,
+    /// How long one plugin may take.
+    pub timeout: Duration,
+}
+
+/// Where the pod network comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// The compiled-in network.
+    Builtin {
+        /// Bridge; empty means the first that is free.
+        bridge: String,
+        /// Networks of the pods.
+        subnets: Vec<String>,
+    },
+    /// Configurations in a directory.
+    Conf(PathBuf),
+}
+
+/// Images and registries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Images {
+    /// `HOST/hosts.toml` files.
+    pub hosts_dir: PathBuf,
+    /// Docker's `config.json`.
+    pub docker_config: Option<PathBuf>,
+    /// Layers fetched and unpacked at the same time.
+    pub parallel_layers: usize,
+    /// Images that are never collected.
+    pub pinned: Vec<String>,
+}
+
+/// Makes the configuration that is true of what was written.
+///
+/// # Errors
+/// When values do not work together, or ask for what this version cannot do.
+pub fn resolve(written: Written) -> Result<Config, Error> {
+    refuse_what_is_to_come(&written)?;
+    let handlers: Vec<String> = written.runtimes.keys().cloned().collect();
+    if !handlers.contains(&written.default_runtime) {
+        let known = handlers.join(", ");
+        let why = format!(
+            "{:?} is none of the handlers: {known}",
+            written.default_runtime
+        );
+        return Err(value("default_runtime", why));
+    }
+    let state = written.state.as_path().to_owned();
+    Ok(Config {
+        root: written.root.as_path().to_owned(),
+        socket: written
+            .listen
+            .to_path()
+            .unwrap_or_else(|| state.join("crisp.sock")),
+        state,
+        log_filter: written.log.level.clone(),
+        log_format: written.log.format,
+        workers: count(written.daemon.workers.get()),
+        blocking_threads: count(written.daemon.blocking_threads.get()),
+        shim: written.daemon.shim.to_path(),
+        holder: written.daemon.holder.to_path(),
+        cgroup_parent: written.cgroup.parent.to_string(),
+        network: network(&written.network)?,
+        images: Images {
+            hosts_dir: written.images.registry_config.as_path().to_owned(),
+            docker_config: written.images.docker_config.to_path(),
+            parallel_layers: count(written.images.parallel_layers.get()),
+            pinned: written.images.pinned.clone(),
+        },
+        seccomp_dir: written.security.seccomp_dir.as_path().to_owned(),
+        handlers,
+        default_handler: written.default_runtime.clone(),
+        written,
+    })
+}
+
+fn value(key: &str, why: impl Into<String>) -> Error {
+    Error::Value {
+        key: key.to_owned(),
+        why: why.into(),
+    }
+}
+
+fn count(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+fn refuse_what_is_to_come(written: &Written) -> Result<(), Error> {
+    if written.cgroup.driver == CgroupDriver::Systemd {
+        let why = "the systemd driver is not part of this version: use \"cgroupfs\" (the kubelet \
+                   takes the driver over from the runtime)";
+        return Err(value("cgroup.driver", why));
+    }
+    for (name, runtime) in &written.runtimes {
+        if runtime.kind == HandlerKind::Oci {
+            let why = "handlers of kind \"oci\" are not part of this version: use \"native\"";
+            return Err(value(&format!("runtimes.{name}.kind"), why));
+        }
+        let word = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if name.is_empty() || !name.chars().all(word) {
+            let why = "a handler's name is made of letters, digits, \"-\", \"_\" and \".\"";
+            return Err(value(&format!("runtimes.{name:?}"), why));
+        }
+    }
+    Ok(())
+}
+
+fn network(table: &NetworkTable) -> Result<Network, Error> {
+    // IFNAMSIZ with its NUL is 16, and "/" and spaces are refused by the kernel (dev_valid_name).
+    let bridge = &table.builtin.bridge;
+    if bridge.len() > 15 || bridge.contains(['/', ':', '%']) || bridge.contains(char::is_whitespace)
+    {
+        let why = format!("{bridge:?} is not an interface name of at most 15 bytes");
+        return Err(value("network.builtin.bridge", why));
+    }
+    Ok(Network {
+        source: match table.mode {
+            NetworkMode::Cni => Source::Conf(table.conf_dir.as_path().to_owned()),
+            NetworkMode::Builtin => Source::Builtin {
+                bridge: bridge.clone(),
+                subnets: table
+                    .builtin
+                    .subnets
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect(),
+            },
+        },
+        bin_dirs: table
+            .bin_dirs
+            .iter()
+            .map(|dir| dir.as_path().to_owned())
+            .collect(),
+        timeout: Duration::from_secs(table.timeout_seconds.get().into()),
+    })
+}

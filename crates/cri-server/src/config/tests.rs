@@ -1,0 +1,156 @@
+//! The configuration as its users meet it.
+
+use std::path::Path;
+
+use super::*;
+
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        Self(dir)
+    }
+
+    fn load(&self) -> Result<Loaded, Error> {
+        load(Some(&self.0.path().join("config.toml")))
+    }
+}
+
+#[test]
+fn later_files_win_and_nothing_else_changes() {
+    let place = Place::new(&[
+        (
+            "config.toml",
+            "state = \"/a\"\n[log]\nlevel = \"debug\"\n[network]\nmode = \"builtin\"\n",
+        ),
+        (
+            "conf.d/10-a.toml",
+            "[log]\nformat = \"json\"\n[runtimes.extra]\n",
+        ),
+        ("conf.d/20-b.toml", "state = \"/b\"\n"),
+        ("conf.d/30-c.conf", "not = toml = at all"),
+    ]);
+    let loaded = place.load().unwrap();
+    assert_eq!(loaded.files.len(), 3);
+    let config = resolve(loaded.written).unwrap();
+    assert_eq!(config.state, Path::new("/b"));
+    assert_eq!(config.socket, Path::new("/b/crisp.sock"));
+    assert_eq!(config.root, Path::new("/var/lib/crisp"));
+    assert_eq!(config.log_filter.to_string(), "debug");
+    assert_eq!(config.log_format, LogFormat::Json);
+    assert!(matches!(config.network.source, Source::Builtin { .. }));
+    assert_eq!(config.default_handler, "native");
+}
+
+#[test]
+fn errors_name_file_line_key_and_what_would_be_right() {
+    let cases = [
+        ("rot = \"/x\"\n", ":1: rot: ", "`root`"),
+        ("\n[log]\nlevel = \"loud\"\n", ":3: log.level: ", "trace"),
+        (
+            "[network]\n# why\nmode = \"host\"\n",
+            ":3: network.mode: ",
+            "`builtin`",
+        ),
+        (
+            "[network.builtin]\nsubnets = [\"10.0.0.0\"]\n",
+            ":2: network.builtin.subnets: ",
+            "/16",
+        ),
+        (
+            "[daemon]\nworkers = 0\n",
+            ":2: daemon.workers: ",
+            "within 1 to 64",
+        ),
+        (
+            "[daemon]\nworkers = -9223372036854775808\n",
+            ":2: daemon.workers: ",
+            "within 1 to 64",
+        ),
+        ("root = \"var\"\n", ":1: root: ", "absolute"),
+        ("root = 5\n", ":1: root: ", "string"),
+        ("listen = \"/run/x.sock\"\n", ":1: listen: ", "unix:///PATH"),
+        (
+            "[images]\nmirrors = []\n",
+            ":2: images.mirrors: ",
+            "`pinned`",
+        ),
+        ("[log\n", ":1: ", "]"),
+        (
+            "[cgroup]\nparent = \"a/../..\"\n",
+            ":2: cgroup.parent: ",
+            "\"..\"",
+        ),
+    ];
+    for (text, place_and_key, right) in cases {
+        let place = Place::new(&[("config.toml", text)]);
+        let error = place.load().map(|_| ()).unwrap_err().to_string();
+        let file = place.0.path().join("config.toml").display().to_string();
+        assert!(
+            error.starts_with(&format!("{file}{place_and_key}")),
+            "{text:?}: {error}"
+        );
+        assert!(error.contains(right), "{text:?}: {error}");
+        assert!(!error.contains('\n'), "one line: {error}");
+    }
+}
+
+#[test]
+fn an_error_in_a_drop_in_names_the_drop_in() {
+    let place = Place::new(&[("config.toml", ""), ("conf.d/1.toml", "\n\nroot = true\n")]);
+    let error = place.load().map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("conf.d/1.toml:3: root: "), "{error}");
+}
+
+#[test]
+fn only_the_default_file_may_be_missing() {
+    let place = Place::new(&[]);
+    let error = place.load().map(|_| ()).unwrap_err().to_string();
+    assert!(
+        error.contains("config.toml") && error.contains("No such file"),
+        "{error}"
+    );
+}
+
+#[test]
+fn values_that_do_not_work_are_refused_with_the_alternative() {
+    let cases = [
+        (
+            "[cgroup]\ndriver = \"systemd\"\n",
+            "cgroup.driver: ",
+            "cgroupfs",
+        ),
+        (
+            "[runtimes.runc]\nkind = \"oci\"\n",
+            "runtimes.runc.kind: ",
+            "native",
+        ),
+        (
+            "default_runtime = \"kata\"\n",
+            "default_runtime: ",
+            "native",
+        ),
+        ("[runtimes.\"a/b\"]\n", "runtimes.\"a/b\": ", "letters"),
+        (
+            "[network.builtin]\nbridge = \"much-too-long-a-name\"\n",
+            "network.builtin.bridge: ",
+            "15",
+        ),
+    ];
+    for (text, key, right) in cases {
+        let place = Place::new(&[("config.toml", text)]);
+        let error = resolve(place.load().unwrap().written)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with(key) && error.contains(right),
+            "{text:?}: {error}"
+        );
+    }
+}

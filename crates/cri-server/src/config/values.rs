@@ -1,0 +1,277 @@
+//! Values of the configuration file that are parsed into what they mean as they are read, so that
+//! an error can point at their line.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::{Component, Path, PathBuf};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use tracing_subscriber::filter::Targets;
+
+/// Why a value is refused, in a sentence that says what would be right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ValueError(String);
+
+/// Text in files and flags for a type that checks itself.
+macro_rules! text_value {
+    ($name:ident) => {
+        impl TryFrom<String> for $name {
+            type Error = ValueError;
+            fn try_from(text: String) -> Result<Self, ValueError> {
+                Self::parse(&text)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ValueError;
+            fn from_str(text: &str) -> Result<Self, ValueError> {
+                Self::parse(text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(value: $name) -> String {
+                value.to_string()
+            }
+        }
+    };
+}
+
+fn is_clean(path: &Path) -> bool {
+    path.components().all(|c| c != Component::ParentDir)
+}
+
+/// A path that starts with `/`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct AbsolutePath(PathBuf);
+
+impl AbsolutePath {
+    fn parse(text: &str) -> Result<Self, ValueError> {
+        let path = PathBuf::from(text);
+        if path.is_absolute() && is_clean(&path) && !text.contains('\0') {
+            Ok(Self(path))
+        } else {
+            Err(ValueError(format!(
+                "{text:?} is not an absolute path without \"..\": write it from \"/\""
+            )))
+        }
+    }
+
+    /// The path.
+    #[must_use]
+    pub fn as_path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl fmt::Display for AbsolutePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.display().fmt(f)
+    }
+}
+
+text_value!(AbsolutePath);
+
+/// An absolute path, or empty for none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct MaybePath(Option<AbsolutePath>);
+
+impl MaybePath {
+    fn parse(text: &str) -> Result<Self, ValueError> {
+        let path = (!text.is_empty()).then(|| AbsolutePath::parse(text));
+        path.transpose().map(Self)
+    }
+
+    /// The path, when one was written.
+    #[must_use]
+    pub fn to_path(&self) -> Option<PathBuf> {
+        self.0.as_ref().map(|path| path.0.clone())
+    }
+}
+
+impl fmt::Display for MaybePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |path| path.fmt(f))
+    }
+}
+
+text_value!(MaybePath);
+
+/// A path below another one, such as a cgroup below the root of its hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RelativePath(String);
+
+impl RelativePath {
+    fn parse(text: &str) -> Result<Self, ValueError> {
+        let text = text.trim_start_matches('/');
+        if !text.is_empty() && is_clean(Path::new(text)) && !text.contains(['\0', '\n']) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(ValueError(format!(
+                "{text:?} is not a path below the root without \"..\""
+            )))
+        }
+    }
+}
+
+impl fmt::Display for RelativePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+text_value!(RelativePath);
+
+/// `unix:///PATH`, or empty for the default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Endpoint(Option<AbsolutePath>);
+
+/// `sun_path` holds 108 bytes with its NUL (unix(7)).
+const LONGEST_SOCKET: usize = 107;
+
+impl Endpoint {
+    fn parse(text: &str) -> Result<Self, ValueError> {
+        if text.is_empty() {
+            return Ok(Self(None));
+        }
+        let wrong = || ValueError(format!("{text:?} is not unix:///PATH"));
+        let path = text.strip_prefix("unix://").ok_or_else(wrong)?;
+        let path = AbsolutePath::parse(path).map_err(|_| wrong())?;
+        if path.to_string().len() > LONGEST_SOCKET {
+            let why = format!("{text:?} is longer than {LONGEST_SOCKET} bytes: use a shorter path");
+            return Err(ValueError(why));
+        }
+        Ok(Self(Some(path)))
+    }
+
+    /// The socket's path, when one was written.
+    #[must_use]
+    pub fn to_path(&self) -> Option<PathBuf> {
+        self.0.as_ref().map(|path| path.0.clone())
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0
+            .as_ref()
+            .map_or(Ok(()), |path| write!(f, "unix://{path}"))
+    }
+}
+
+text_value!(Endpoint);
+
+/// A number between two bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "i64", into = "i64")]
+pub struct Within<const MIN: u32, const MAX: u32>(u32);
+
+impl<const MIN: u32, const MAX: u32> Within<MIN, MAX> {
+    /// The number, moved into the bounds.
+    #[must_use]
+    pub const fn clamped(value: u32) -> Self {
+        if value < MIN {
+            Self(MIN)
+        } else if value > MAX {
+            Self(MAX)
+        } else {
+            Self(value)
+        }
+    }
+
+    /// The number.
+    #[must_use]
+    pub fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl<const MIN: u32, const MAX: u32> TryFrom<i64> for Within<MIN, MAX> {
+    type Error = ValueError;
+    fn try_from(value: i64) -> Result<Self, ValueError> {
+        match u32::try_from(value) {
+            Ok(value) if (MIN..=MAX).contains(&value) => Ok(Self(value)),
+            _ => Err(ValueError(format!("{value} is not within {MIN} to {MAX}"))),
+        }
+    }
+}
+
+impl<const MIN: u32, const MAX: u32> From<Within<MIN, MAX>> for i64 {
+    fn from(value: Within<MIN, MAX>) -> i64 {
+        value.0.into()
+    }
+}
+
+/// What is logged: a level, or levels by module as `info,crisp_node=debug`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Filter(String);
+
+impl Filter {
+    fn parse(text: &str) -> Result<Self, ValueError> {
+        let known = |word: &str| {
+            let level = word.rsplit('=').next().unwrap_or(word);
+            let levels = ["off", "error", "warn", "info", "debug", "trace"];
+            levels.iter().any(|l| l.eq_ignore_ascii_case(level))
+        };
+        // The parser of Targets takes an unknown level for a module's name.
+        if text.split(',').all(known) && text.parse::<Targets>().is_ok() {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(ValueError(format!(
+                "{text:?} is not a level: off, error, warn, info, debug or trace, \
+                 or MODULE=LEVEL joined by commas"
+            )))
+        }
+    }
+
+    /// The filter for the subscriber.
+    #[must_use]
+    pub fn targets(&self) -> Targets {
+        self.0.parse().unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+text_value!(Filter);
+
+/// An IP network in CIDR notation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Subnet(String);
+
+impl Subnet {
+    fn parse(text: &str) -> Result<Self, ValueError> {
+        let parts = text.split_once('/');
+        let parsed = parts.and_then(|(address, length)| {
+            let address: IpAddr = address.parse().ok()?;
+            let longest: u8 = if address.is_ipv4() { 32 } else { 128 };
+            length.parse::<u8>().ok().filter(|l| *l <= longest)
+        });
+        match parsed {
+            Some(_) => Ok(Self(text.to_owned())),
+            None => Err(ValueError(format!(
+                "{text:?} is not a network like 10.88.0.0/16 or fd00:88::/64"
+            ))),
+        }
+    }
+}
+
+impl fmt::Display for Subnet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+text_value!(Subnet);

@@ -1,0 +1,108 @@
+//! Containers.
+
+use crisp_api::runtime::v1 as cri;
+use crisp_model::{ContainerConfig, ContainerId, ContainerName, PodConfig};
+
+use super::check::{absolute, each, enumeration, labels, name, no_nul, relative, required};
+use super::{Refusal, Result, image, invalid, mounts, namespaces, resources, security};
+use crate::signal;
+
+/// What a container of `pod` shall be; `find` turns what the caller calls a container into its id.
+///
+/// # Errors
+/// Names the field that cannot be taken.
+pub fn container_config(
+    wire: Option<cri::ContainerConfig>,
+    pod: &PodConfig,
+    find: impl Fn(&str) -> Result<ContainerId>,
+) -> Result<ContainerConfig> {
+    const CONTEXT: &str = "config.linux.security_context";
+    let wire = required("config", wire)?;
+    refuse_what_is_to_come(&wire)?;
+    let linux = wire.linux.unwrap_or_default();
+    let mut context = linux.security_context;
+    let options = context
+        .as_mut()
+        .and_then(|context| context.namespace_options.take());
+    let at = format!("{CONTEXT}.namespace_options");
+    let security = security::of_container(CONTEXT, context)?;
+    if security.privileged && !pod.security.privileged {
+        return invalid(
+            format!("{CONTEXT}.privileged"),
+            "the pod sandbox is not privileged",
+        );
+    }
+    Ok(ContainerConfig {
+        name: container_name(required("config.metadata", wire.metadata)?)?,
+        image: image::spec("config.image", wire.image)?,
+        command: each("config.command", wire.command, no_nul)?,
+        args: each("config.args", wire.args, no_nul)?,
+        working_dir: working_dir(wire.working_dir)?,
+        env: environment(wire.envs)?,
+        mounts: mounts::mounts(wire.mounts)?,
+        devices: mounts::devices(wire.devices)?,
+        cdi_devices: Vec::new(),
+        labels: labels("config.labels", wire.labels)?,
+        annotations: labels("config.annotations", wire.annotations)?,
+        log_path: log_path(wire.log_path)?,
+        stdin: wire.stdin,
+        stdin_once: wire.stdin_once,
+        tty: wire.tty,
+        resources: resources::resources(
+            "config.linux.resources",
+            linux.resources.unwrap_or_default(),
+        )?,
+        namespaces: namespaces::of_container(&at, options, &pod.namespaces, find)?,
+        security,
+        stop_signal: signal::number(enumeration("config.stop_signal", wire.stop_signal)?),
+    })
+}
+
+fn refuse_what_is_to_come(wire: &cri::ContainerConfig) -> Result<()> {
+    if wire.windows.is_some() {
+        return invalid("config.windows", "this node runs Linux");
+    }
+    if !wire.cdi_devices.is_empty() {
+        let what = "CDI devices are not part of this version: name device nodes in config.devices";
+        return Err(Refusal::Unimplemented(format!(
+            "config.CDI_devices: {what}"
+        )));
+    }
+    Ok(())
+}
+
+fn container_name(wire: cri::ContainerMetadata) -> Result<ContainerName> {
+    Ok(ContainerName {
+        name: name("config.metadata.name", wire.name)?,
+        attempt: wire.attempt,
+    })
+}
+
+fn working_dir(text: String) -> Result<String> {
+    if !text.is_empty() {
+        absolute("config.working_dir", &text)?;
+    }
+    Ok(text)
+}
+
+fn log_path(text: String) -> Result<String> {
+    if !text.is_empty() {
+        relative("config.log_path", &text)?;
+    }
+    Ok(text)
+}
+
+fn environment(wire: Vec<cri::KeyValue>) -> Result<Vec<(String, String)>> {
+    let one = |(i, wire): (usize, cri::KeyValue)| {
+        let at = |name: &str| format!("config.envs[{i}].{name}");
+        let key = no_nul(&at("key"), wire.key)?;
+        if key.is_empty() || key.contains('=') {
+            return invalid(at("key"), format!("{key:?} is not the name of a variable"));
+        }
+        match String::from_utf8(wire.value) {
+            Ok(value) => Ok((key, no_nul(&at("value"), value)?)),
+            Err(_) => invalid(at("value"), "is not UTF-8"),
+        }
+    };
+    wire.into_iter().enumerate().map(one).collect()
+}

@@ -1,0 +1,44 @@
+//! CRI comes in here and becomes our nouns: parsed and checked once, each complaint naming its
+//! field. No value of the wire may make this panic, however odd.
+
+pub mod check;
+pub mod container;
+pub mod filter;
+pub mod image;
+pub mod mounts;
+pub mod namespaces;
+pub mod pod;
+pub mod resources;
+pub mod security;
+pub mod sysctls;
+#[cfg(test)]
+mod tests;
+
+pub use container::container_config;
+pub use pod::pod_config;
+
+/// Why a request is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// A field is missing, malformed or out of range.
+    #[error("{field}: {why}")]
+    Invalid {
+        /// The field, by its path in the request.
+        field: String,
+        /// What is wrong, and what would be right.
+        why: String,
+    },
+    /// It asks for what this version does not have.
+    #[error("{0}")]
+    Unimplemented(String),
+}
+
+/// Results of this module.
+pub type Result<T> = std::result::Result<T, Refusal>;
+
+pub(crate) fn invalid<T>(field: impl Into<String>, why: impl Into<String>) -> Result<T> {
+    Err(Refusal::Invalid {
+        field: field.into(),
+        why: why.into(),
+    })
+}

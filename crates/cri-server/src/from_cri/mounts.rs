@@ -1,0 +1,106 @@
+//! Mounts and devices.
+
+use std::path::Path;
+
+use crisp_api::runtime::v1 as cri;
+use crisp_model::container::Access;
+use crisp_model::{Device, Mount, MountSource, Propagation};
+
+use super::check::{absolute, enumeration};
+use super::{Refusal, Result, invalid};
+
+/// Options that only ever take away from what a mount allows.
+const OPTIONS: &[&str] = &["noexec", "nosuid", "nodev"];
+
+pub(crate) fn mounts(wire: Vec<cri::Mount>) -> Result<Vec<Mount>> {
+    let numbered = wire.into_iter().enumerate();
+    numbered
+        .map(|(i, wire)| mount(&format!("config.mounts[{i}]"), wire))
+        .collect()
+}
+
+fn mount(at: &str, wire: cri::Mount) -> Result<Mount> {
+    let field = |name: &str| format!("{at}.{name}");
+    let container_path = absolute(&field("container_path"), &wire.container_path)?;
+    if container_path == Path::new("/") {
+        return invalid(
+            field("container_path"),
+            "would hide the container's own root",
+        );
+    }
+    if wire
+        .image
+        .as_ref()
+        .is_some_and(|image| !image.image.is_empty())
+    {
+        let what = "image volumes are not part of this version: use host_path";
+        return Err(Refusal::Unimplemented(format!(
+            "{}: {what}",
+            field("image")
+        )));
+    }
+    if !wire.uid_mappings.is_empty() || !wire.gid_mappings.is_empty() {
+        let what = "idmapped mounts are not part of this version: leave the mappings out";
+        return Err(Refusal::Unimplemented(format!(
+            "{}: {what}",
+            field("uidMappings")
+        )));
+    }
+    let propagation = match enumeration(&field("propagation"), wire.propagation)? {
+        cri::MountPropagation::PropagationPrivate => Propagation::Private,
+        cri::MountPropagation::PropagationHostToContainer => Propagation::HostToContainer,
+        cri::MountPropagation::PropagationBidirectional => Propagation::Bidirectional,
+    };
+    if let Some(unknown) = wire
+        .mount_options
+        .iter()
+        .find(|o| !OPTIONS.contains(&o.as_str()))
+    {
+        let why = format!("{unknown:?} is none of {}", OPTIONS.join(", "));
+        return invalid(field("mount_options"), why);
+    }
+    Ok(Mount {
+        container_path,
+        source: MountSource::Host(absolute(&field("host_path"), &wire.host_path)?),
+        propagation,
+        access: access(at, wire.readonly, wire.recursive_read_only, propagation)?,
+        selinux_relabel: wire.selinux_relabel,
+        options: wire.mount_options,
+    })
+}
+
+fn access(at: &str, readonly: bool, recursive: bool, propagation: Propagation) -> Result<Access> {
+    let at = format!("{at}.recursive_read_only");
+    match (readonly, recursive) {
+        (false, false) => Ok(Access::ReadWrite),
+        (true, false) => Ok(Access::ReadOnly),
+        (false, true) => invalid(at, "needs readonly"),
+        // A mount that appears later would be writable.
+        (true, true) if propagation != Propagation::Private => {
+            invalid(at, "needs propagation PROPAGATION_PRIVATE")
+        }
+        (true, true) => Ok(Access::RecursiveReadOnly),
+    }
+}
+
+pub(crate) fn devices(wire: Vec<cri::Device>) -> Result<Vec<Device>> {
+    let one = |(i, wire): (usize, cri::Device)| {
+        let at = |name: &str| format!("config.devices[{i}].{name}");
+        let host_path = absolute(&at("host_path"), &wire.host_path)?;
+        let container_path = match wire.container_path.as_str() {
+            "" => host_path.clone(),
+            text => absolute(&at("container_path"), text)?,
+        };
+        let permissions = match wire.permissions.as_str() {
+            "" => "rwm".to_owned(),
+            text if text.chars().all(|c| "rwm".contains(c)) => text.to_owned(),
+            text => return invalid(at("permissions"), format!("{text:?} is not of r, w and m")),
+        };
+        Ok(Device {
+            host_path,
+            container_path,
+            permissions,
+        })
+    };
+    wire.into_iter().enumerate().map(one).collect()
+}

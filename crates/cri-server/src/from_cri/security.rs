@@ -1,0 +1,185 @@
+//! Users, groups, capabilities and profiles.
+
+use cri::SupplementalGroupsPolicy as WirePolicy;
+use cri::security_profile::ProfileType;
+use crisp_api::runtime::v1 as cri;
+use crisp_model::pod::PodSecurity;
+use crisp_model::{Capabilities, GroupsPolicy, Profile, SecurityContext, SelinuxOptions, UserSpec};
+
+use super::check::{each, enumeration, line, number};
+use super::{Result, invalid};
+
+/// Highest id that the Kubernetes API takes; above lie ids that some programs read as negative.
+const LAST_ID: i64 = 2_147_483_647;
+
+/// The sandbox's security context, its namespaces aside.
+#[expect(deprecated, reason = "older clients still send the deprecated form")]
+pub(crate) fn of_pod(at: &str, wire: cri::LinuxSandboxSecurityContext) -> Result<PodSecurity> {
+    let user = User {
+        uid: wire.run_as_user,
+        name: String::new(),
+        gid: wire.run_as_group,
+        groups: wire.supplemental_groups,
+        policy: wire.supplemental_groups_policy,
+    };
+    Ok(PodSecurity {
+        user: user.parse(at)?,
+        privileged: wire.privileged,
+        readonly_rootfs: wire.readonly_rootfs,
+        seccomp: either(at, "seccomp", wire.seccomp, &wire.seccomp_profile_path)?,
+        apparmor: either(at, "apparmor", wire.apparmor, "")?,
+        selinux: selinux(at, wire.selinux_options)?,
+    })
+}
+
+/// A container's security context, its namespaces aside.
+///
+/// Without one the runtime's own lists of masked and read-only paths hold; with one its lists do,
+/// empty ones included: that is how a caller unmasks /proc.
+#[expect(deprecated, reason = "older clients still send the deprecated form")]
+pub(crate) fn of_container(
+    at: &str,
+    wire: Option<cri::LinuxContainerSecurityContext>,
+) -> Result<SecurityContext> {
+    let Some(wire) = wire else {
+        return Ok(SecurityContext::default());
+    };
+    let user = User {
+        uid: wire.run_as_user,
+        name: wire.run_as_username,
+        gid: wire.run_as_group,
+        groups: wire.supplemental_groups,
+        policy: wire.supplemental_groups_policy,
+    };
+    let paths = |name: &str, paths: Vec<String>| {
+        each(&format!("{at}.{name}"), paths, |at, path| {
+            super::check::absolute(at, &path)?;
+            Ok(path)
+        })
+    };
+    Ok(SecurityContext {
+        user: user.parse(at)?,
+        privileged: wire.privileged,
+        readonly_rootfs: wire.readonly_rootfs,
+        no_new_privs: wire.no_new_privs,
+        capabilities: capabilities(&format!("{at}.capabilities"), wire.capabilities)?,
+        seccomp: either(at, "seccomp", wire.seccomp, &wire.seccomp_profile_path)?,
+        apparmor: either(at, "apparmor", wire.apparmor, &wire.apparmor_profile)?,
+        selinux: selinux(at, wire.selinux_options)?,
+        masked_paths: Some(paths("masked_paths", wire.masked_paths)?),
+        readonly_paths: Some(paths("readonly_paths", wire.readonly_paths)?),
+    })
+}
+
+/// The fields about users, which sandboxes and containers have in common.
+struct User {
+    uid: Option<cri::Int64Value>,
+    name: String,
+    gid: Option<cri::Int64Value>,
+    groups: Vec<i64>,
+    policy: i32,
+}
+
+impl User {
+    fn parse(self, at: &str) -> Result<UserSpec> {
+        let id = |at: &str, id: i64| number::<i64>(at, id, 0..=LAST_ID);
+        let optional = |name: &str, value: Option<cri::Int64Value>| {
+            value
+                .map(|v| id(&format!("{at}.{name}"), v.value))
+                .transpose()
+        };
+        let uid = optional("run_as_user", self.uid)?;
+        let gid = optional("run_as_group", self.gid)?;
+        let name = line(&format!("{at}.run_as_username"), self.name)?;
+        if uid.is_some() && !name.is_empty() {
+            return invalid(
+                format!("{at}.run_as_username"),
+                "run_as_user is set as well",
+            );
+        }
+        if gid.is_some() && uid.is_none() && name.is_empty() {
+            let why = "needs run_as_user or run_as_username";
+            return invalid(format!("{at}.run_as_group"), why);
+        }
+        let policy = format!("{at}.supplemental_groups_policy");
+        Ok(UserSpec {
+            uid,
+            name,
+            gid,
+            supplemental_groups: each(&format!("{at}.supplemental_groups"), self.groups, id)?,
+            policy: match enumeration(&policy, self.policy)? {
+                WirePolicy::Merge => GroupsPolicy::Merge,
+                WirePolicy::Strict => GroupsPolicy::Strict,
+            },
+        })
+    }
+}
+
+/// The new field wins; the deprecated text counts only without it.
+fn either(
+    at: &str,
+    name: &str,
+    new: Option<cri::SecurityProfile>,
+    deprecated: &str,
+) -> Result<Profile> {
+    match new {
+        Some(profile) => structured(&format!("{at}.{name}"), profile),
+        None => written(&format!("{at}.{name} (its deprecated form)"), deprecated),
+    }
+}
+
+fn structured(at: &str, profile: cri::SecurityProfile) -> Result<Profile> {
+    match enumeration(&format!("{at}.profile_type"), profile.profile_type)? {
+        ProfileType::RuntimeDefault => Ok(Profile::RuntimeDefault),
+        ProfileType::Unconfined => Ok(Profile::Unconfined),
+        ProfileType::Localhost => localhost(&format!("{at}.localhost_ref"), &profile.localhost_ref),
+    }
+}
+
+/// The texts of annotations before profiles were fields.
+fn written(at: &str, text: &str) -> Result<Profile> {
+    match text {
+        "" => Ok(Profile::Unspecified),
+        "runtime/default" | "docker/default" => Ok(Profile::RuntimeDefault),
+        "unconfined" => Ok(Profile::Unconfined),
+        other => match other.strip_prefix("localhost/") {
+            Some(reference) => localhost(at, reference),
+            None => invalid(
+                at,
+                format!("{other:?} is not runtime/default, unconfined or localhost/PROFILE"),
+            ),
+        },
+    }
+}
+
+fn localhost(at: &str, reference: &str) -> Result<Profile> {
+    if reference.is_empty() {
+        return invalid(at, "names no profile");
+    }
+    let reference = line(at, reference.to_owned())?;
+    if reference.split('/').any(|part| part == "..") {
+        return invalid(at, format!("{reference:?} holds \"..\""));
+    }
+    Ok(Profile::Localhost(reference))
+}
+
+fn capabilities(at: &str, wire: Option<cri::Capability>) -> Result<Capabilities> {
+    let wire = wire.unwrap_or_default();
+    let list = |name: &str, names| each(&format!("{at}.{name}"), names, super::check::some_text);
+    Ok(Capabilities {
+        add: list("add_capabilities", wire.add_capabilities)?,
+        drop: list("drop_capabilities", wire.drop_capabilities)?,
+        add_ambient: list("add_ambient_capabilities", wire.add_ambient_capabilities)?,
+    })
+}
+
+fn selinux(at: &str, wire: Option<cri::SeLinuxOption>) -> Result<SelinuxOptions> {
+    let wire = wire.unwrap_or_default();
+    let part = |name: &str, text| line(&format!("{at}.selinux_options.{name}"), text);
+    Ok(SelinuxOptions {
+        user: part("user", wire.user)?,
+        role: part("role", wire.role)?,
+        kind: part("type", wire.r#type)?,
+        level: part("level", wire.level)?,
+    })
+}

@@ -1,0 +1,1 @@
+//! Requests as odd as they come.

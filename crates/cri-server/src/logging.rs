@@ -1,0 +1,38 @@
+//! Logs: lines of text or JSON on standard error. Panics are logged like everything else.
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::{IsTerminal as _, stderr};
+use std::panic::{self, PanicHookInfo};
+
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer, fmt, registry};
+
+use crate::config::{Filter, LogFormat};
+
+/// Starts logging for the whole process; a second call changes nothing.
+pub fn start(filter: &Filter, format: LogFormat) {
+    let lines = fmt::layer().with_writer(stderr);
+    let lines = match format {
+        LogFormat::Text => lines.with_ansi(stderr().is_terminal()).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    // Somebody who started logging before us, as tests may, is heard.
+    if registry()
+        .with(lines.with_filter(filter.targets()))
+        .try_init()
+        .is_ok()
+    {
+        panic::set_hook(Box::new(log_panic));
+    }
+}
+
+fn log_panic(info: &PanicHookInfo<'_>) {
+    let message = info.payload_as_str().unwrap_or("no message");
+    let place = info.location().map(ToString::to_string).unwrap_or_default();
+    let backtrace = Backtrace::capture();
+    match backtrace.status() {
+        BacktraceStatus::Captured => tracing::error!(place, %backtrace, "panic: {message}"),
+        _ => tracing::error!(place, "panic: {message}"),
+    }
+}

@@ -1,0 +1,32 @@
+//! The stream of container events.
+
+use std::pin::Pin;
+
+use crisp_api::runtime::v1 as cri;
+use futures::{Stream, StreamExt as _};
+use tokio_stream::wrappers::BroadcastStream;
+use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
+use tonic::Status;
+
+use super::Service;
+use crate::to_cri::event::event;
+
+/// Events for one client.
+pub(super) type EventStream =
+    Pin<Box<dyn Stream<Item = Result<cri::ContainerEventResponse, Status>> + Send>>;
+
+impl Service {
+    /// Events from now on. A client that reads too slowly to keep all of them is told so and let
+    /// go: with gaps it would believe in containers that are over. Nobody waits for it.
+    pub(super) fn events(&self) -> EventStream {
+        let events = BroadcastStream::new(self.engine.events());
+        Box::pin(events.map(|next| match next {
+            Ok(next) => Ok(event(&next)),
+            Err(BroadcastStreamRecvError::Lagged(lost)) => {
+                tracing::warn!(lost, "a client reads events too slowly and is let go");
+                let what = format!("{lost} events were lost, for you read too slowly: list anew");
+                Err(Status::data_loss(what))
+            }
+        }))
+    }
+}

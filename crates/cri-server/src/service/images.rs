@@ -1,0 +1,154 @@
+//! The image service.
+
+use cri::image_service_server::ImageService;
+use crisp_api::runtime::v1 as cri;
+use serde_json::Value;
+use tokio_stream::Empty;
+use tonic::{Request, Response, Status};
+
+use super::Service;
+use super::roadmap::not_yet;
+use crate::answer;
+use crate::call::call;
+use crate::from_cri::image::{credentials, spec};
+use crate::to_cri;
+
+impl Service {
+    fn list_images(
+        &self,
+        request: cri::ListImagesRequest,
+    ) -> Result<cri::ListImagesResponse, Status> {
+        let images = self.engine.images();
+        let wanted = request
+            .filter
+            .and_then(|f| f.image)
+            .map(|i| i.image)
+            .unwrap_or_default();
+        let found = if wanted.is_empty() {
+            images.list()
+        } else {
+            let found = images.find(&wanted).map_err(|a| answer::images(a.into()))?;
+            found.into_iter().collect()
+        };
+        Ok(cri::ListImagesResponse {
+            images: found.iter().map(to_cri::image::image).collect(),
+        })
+    }
+
+    async fn image_status(
+        &self,
+        request: cri::ImageStatusRequest,
+    ) -> Result<cri::ImageStatusResponse, Status> {
+        let images = self.engine.images();
+        let wanted = spec("image", request.image)?;
+        let found = images
+            .find(&wanted.image)
+            .map_err(|a| answer::images(a.into()))?;
+        let Some(found) = found else {
+            return Ok(cri::ImageStatusResponse::default());
+        };
+        let mut response = cri::ImageStatusResponse {
+            image: Some(to_cri::image::image(&found)),
+            ..cri::ImageStatusResponse::default()
+        };
+        if request.verbose {
+            let raw = images.raw_config(&found).await.map_err(answer::images)?;
+            let config: Value = serde_json::from_slice(&raw).unwrap_or_default();
+            response.info = to_cri::info::image(&found, &config);
+        }
+        Ok(response)
+    }
+
+    async fn pull(&self, request: cri::PullImageRequest) -> Result<cri::PullImageResponse, Status> {
+        let wanted = spec("image", request.image)?;
+        let pull = self
+            .engine
+            .images()
+            .pull(&wanted.image, credentials(request.auth));
+        let id = pull.await.map_err(answer::images)?;
+        Ok(cri::PullImageResponse {
+            image_ref: id.to_string(),
+        })
+    }
+
+    async fn remove_image(
+        &self,
+        request: cri::RemoveImageRequest,
+    ) -> Result<cri::RemoveImageResponse, Status> {
+        let wanted = spec("image", request.image)?;
+        self.engine
+            .images()
+            .remove(&wanted.image)
+            .await
+            .map_err(answer::images)?;
+        Ok(cri::RemoveImageResponse::default())
+    }
+
+    /// Counting what the disk holds may take a moment, so it happens off the serving threads.
+    async fn image_fs_info(&self) -> Result<cri::ImageFsInfoResponse, Status> {
+        let images = self.engine.images().clone();
+        let info = tokio::task::spawn_blocking(move || images.fs_info()).await;
+        let info = info.map_err(|stopped| Status::unavailable(stopped.to_string()))?;
+        Ok(to_cri::image::fs_info(&info))
+    }
+}
+
+fn name(image: Option<&cri::ImageSpec>) -> String {
+    image.map(|image| image.image.clone()).unwrap_or_default()
+}
+
+#[tonic::async_trait]
+impl ImageService for Service {
+    async fn list_images(
+        &self,
+        request: Request<cri::ListImagesRequest>,
+    ) -> Result<Response<cri::ListImagesResponse>, Status> {
+        call("ListImages", "", async {
+            Service::list_images(self, request.into_inner())
+        })
+        .await
+    }
+
+    type StreamImagesStream = Empty<Result<cri::StreamImagesResponse, Status>>;
+
+    async fn stream_images(
+        &self,
+        _: Request<cri::StreamImagesRequest>,
+    ) -> Result<Response<Self::StreamImagesStream>, Status> {
+        call("StreamImages", "", async { Err(not_yet("StreamImages")) }).await
+    }
+
+    async fn image_status(
+        &self,
+        request: Request<cri::ImageStatusRequest>,
+    ) -> Result<Response<cri::ImageStatusResponse>, Status> {
+        let request = request.into_inner();
+        let about = name(request.image.as_ref());
+        call("ImageStatus", &about, Service::image_status(self, request)).await
+    }
+
+    async fn pull_image(
+        &self,
+        request: Request<cri::PullImageRequest>,
+    ) -> Result<Response<cri::PullImageResponse>, Status> {
+        let request = request.into_inner();
+        let about = name(request.image.as_ref());
+        call("PullImage", &about, self.pull(request)).await
+    }
+
+    async fn remove_image(
+        &self,
+        request: Request<cri::RemoveImageRequest>,
+    ) -> Result<Response<cri::RemoveImageResponse>, Status> {
+        let request = request.into_inner();
+        let about = name(request.image.as_ref());
+        call("RemoveImage", &about, Service::remove_image(self, request)).await
+    }
+
+    async fn image_fs_info(
+        &self,
+        _: Request<cri::ImageFsInfoRequest>,
+    ) -> Result<Response<cri::ImageFsInfoResponse>, Status> {
+        call("ImageFsInfo", "", Service::image_fs_info(self)).await
+    }
+}

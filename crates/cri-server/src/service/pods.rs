@@ -1,0 +1,91 @@
+//! Pod sandboxes.
+
+use crisp_api::runtime::v1 as cri;
+use tonic::Status;
+
+use super::Service;
+use crate::answer;
+use crate::from_cri::check::required;
+use crate::from_cri::filter::PodFilter;
+use crate::from_cri::{pod_config, resources};
+use crate::to_cri::{info, pod};
+
+impl Service {
+    pub(super) async fn run_pod(
+        &self,
+        request: cri::RunPodSandboxRequest,
+    ) -> Result<cri::RunPodSandboxResponse, Status> {
+        let config = pod_config(request)?;
+        let id = self.engine.run_pod(config).await.map_err(answer::engine)?;
+        Ok(cri::RunPodSandboxResponse {
+            pod_sandbox_id: id.to_string(),
+        })
+    }
+
+    /// A pod that is not there is stopped.
+    pub(super) async fn stop_pod(&self, id: &str) -> Result<cri::StopPodSandboxResponse, Status> {
+        match self.engine.stop_pod(id).await {
+            Ok(()) | Err(crisp_node::Error::NotFound { .. }) => {
+                Ok(cri::StopPodSandboxResponse::default())
+            }
+            Err(error) => Err(answer::engine(error)),
+        }
+    }
+
+    pub(super) async fn remove_pod(
+        &self,
+        id: &str,
+    ) -> Result<cri::RemovePodSandboxResponse, Status> {
+        self.engine.remove_pod(id).await.map_err(answer::engine)?;
+        Ok(cri::RemovePodSandboxResponse::default())
+    }
+
+    pub(super) fn pod_status(
+        &self,
+        request: &cri::PodSandboxStatusRequest,
+    ) -> Result<cri::PodSandboxStatusResponse, Status> {
+        let view = self
+            .engine
+            .pod(&request.pod_sandbox_id)
+            .map_err(answer::engine)?;
+        let mut response = pod::status_response(&view);
+        if request.verbose {
+            response.info = info::pod(&view);
+        }
+        Ok(response)
+    }
+
+    pub(super) fn list_pods(
+        &self,
+        request: cri::ListPodSandboxRequest,
+    ) -> Result<cri::ListPodSandboxResponse, Status> {
+        let filter = PodFilter::of_list(request.filter)?;
+        let pods = self.engine.pods();
+        let items = pods
+            .iter()
+            .filter(|view| filter.takes(view))
+            .map(|view| pod::item(view));
+        Ok(cri::ListPodSandboxResponse {
+            items: items.collect(),
+        })
+    }
+
+    pub(super) async fn update_pod_resources(
+        &self,
+        request: cri::UpdatePodSandboxResourcesRequest,
+    ) -> Result<cri::UpdatePodSandboxResourcesResponse, Status> {
+        let sum = |at: &str, wire: Option<cri::LinuxContainerResources>| {
+            wire.map(|limits| resources::resources(at, limits))
+                .transpose()
+        };
+        let overhead = sum("overhead", request.overhead)?;
+        let resources = sum("resources", request.resources)?;
+        if overhead.is_none() && resources.is_none() {
+            required("resources", resources.as_ref())?;
+        }
+        let id = &request.pod_sandbox_id;
+        let update = self.engine.update_pod_resources(id, overhead, resources);
+        update.await.map_err(answer::engine)?;
+        Ok(cri::UpdatePodSandboxResourcesResponse::default())
+    }
+}

@@ -1,0 +1,24 @@
+//! Calls that this version does not have: each answer says which, and what to use meanwhile.
+
+use tonic::Status;
+
+/// The answer to a call that is not there yet.
+pub(super) fn not_yet(rpc: &'static str) -> Status {
+    let instead = match rpc {
+        "Exec" => "ExecSync runs a command to its end (crictl exec --sync)",
+        "Attach" => "the container's log holds its output (crictl logs --follow)",
+        "PortForward" => "the pod's address or a host port reaches it",
+        "ListMetricDescriptors" | "ListPodSandboxMetrics" | "StreamPodSandboxMetrics" => {
+            "ListPodSandboxStats and ListContainerStats have the figures"
+        }
+        "StreamPodSandboxes" => "ListPodSandbox has them",
+        "StreamContainers" => "ListContainers has them",
+        "StreamContainerStats" => "ListContainerStats has them",
+        "StreamPodSandboxStats" => "ListPodSandboxStats has them",
+        "StreamImages" => "ListImages has them",
+        _ => "nothing stands in for it",
+    };
+    Status::unimplemented(format!(
+        "{rpc} is not part of this version of crisp: {instead}"
+    ))
+}

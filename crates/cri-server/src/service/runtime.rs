@@ -1,0 +1,410 @@
+//! The wire's trait of the runtime service: what each call is about, and who does it.
+
+use cri::runtime_service_server::RuntimeService;
+use crisp_api::runtime::v1 as cri;
+use tokio_stream::Empty;
+use tonic::{Request, Response, Status};
+
+use super::events::EventStream;
+use super::roadmap::not_yet;
+use super::{Service, status};
+use crate::call::call;
+
+/// A stream that is never opened.
+type Nothing<T> = Empty<Result<T, Status>>;
+
+fn pod_name(request: &cri::RunPodSandboxRequest) -> String {
+    let metadata = request
+        .config
+        .as_ref()
+        .and_then(|config| config.metadata.as_ref());
+    metadata
+        .map(|m| format!("{}/{}", m.namespace, m.name))
+        .unwrap_or_default()
+}
+
+fn container_name(request: &cri::CreateContainerRequest) -> String {
+    let metadata = request
+        .config
+        .as_ref()
+        .and_then(|config| config.metadata.as_ref());
+    let name = metadata.map(|m| m.name.as_str()).unwrap_or_default();
+    format!("{name} in {}", request.pod_sandbox_id)
+}
+
+#[tonic::async_trait]
+impl RuntimeService for Service {
+    async fn version(
+        &self,
+        _: Request<cri::VersionRequest>,
+    ) -> Result<Response<cri::VersionResponse>, Status> {
+        call("Version", "", async { Ok(status::version()) }).await
+    }
+
+    async fn run_pod_sandbox(
+        &self,
+        request: Request<cri::RunPodSandboxRequest>,
+    ) -> Result<Response<cri::RunPodSandboxResponse>, Status> {
+        let request = request.into_inner();
+        let about = pod_name(&request);
+        call("RunPodSandbox", &about, self.run_pod(request)).await
+    }
+
+    async fn stop_pod_sandbox(
+        &self,
+        request: Request<cri::StopPodSandboxRequest>,
+    ) -> Result<Response<cri::StopPodSandboxResponse>, Status> {
+        let request = request.into_inner();
+        let id = &request.pod_sandbox_id;
+        call("StopPodSandbox", id, self.stop_pod(id)).await
+    }
+
+    async fn remove_pod_sandbox(
+        &self,
+        request: Request<cri::RemovePodSandboxRequest>,
+    ) -> Result<Response<cri::RemovePodSandboxResponse>, Status> {
+        let request = request.into_inner();
+        let id = &request.pod_sandbox_id;
+        call("RemovePodSandbox", id, self.remove_pod(id)).await
+    }
+
+    async fn pod_sandbox_status(
+        &self,
+        request: Request<cri::PodSandboxStatusRequest>,
+    ) -> Result<Response<cri::PodSandboxStatusResponse>, Status> {
+        let request = request.into_inner();
+        let id = &request.pod_sandbox_id;
+        call("PodSandboxStatus", id, async { self.pod_status(&request) }).await
+    }
+
+    async fn list_pod_sandbox(
+        &self,
+        request: Request<cri::ListPodSandboxRequest>,
+    ) -> Result<Response<cri::ListPodSandboxResponse>, Status> {
+        let request = request.into_inner();
+        call("ListPodSandbox", "", async { self.list_pods(request) }).await
+    }
+
+    async fn create_container(
+        &self,
+        request: Request<cri::CreateContainerRequest>,
+    ) -> Result<Response<cri::CreateContainerResponse>, Status> {
+        let request = request.into_inner();
+        let about = container_name(&request);
+        call("CreateContainer", &about, self.create(request)).await
+    }
+
+    async fn start_container(
+        &self,
+        request: Request<cri::StartContainerRequest>,
+    ) -> Result<Response<cri::StartContainerResponse>, Status> {
+        let request = request.into_inner();
+        let id = &request.container_id;
+        call("StartContainer", id, self.start(id)).await
+    }
+
+    async fn stop_container(
+        &self,
+        request: Request<cri::StopContainerRequest>,
+    ) -> Result<Response<cri::StopContainerResponse>, Status> {
+        let request = request.into_inner();
+        let id = &request.container_id;
+        call("StopContainer", id, self.stop(&request)).await
+    }
+
+    async fn remove_container(
+        &self,
+        request: Request<cri::RemoveContainerRequest>,
+    ) -> Result<Response<cri::RemoveContainerResponse>, Status> {
+        let request = request.into_inner();
+        let id = &request.container_id;
+        call("RemoveContainer", id, self.remove(id)).await
+    }
+
+    async fn list_containers(
+        &self,
+        request: Request<cri::ListContainersRequest>,
+    ) -> Result<Response<cri::ListContainersResponse>, Status> {
+        let request = request.into_inner();
+        call("ListContainers", "", async {
+            Service::list_containers(self, request)
+        })
+        .await
+    }
+
+    async fn container_status(
+        &self,
+        request: Request<cri::ContainerStatusRequest>,
+    ) -> Result<Response<cri::ContainerStatusResponse>, Status> {
+        let request = request.into_inner();
+        let id = &request.container_id;
+        call(
+            "ContainerStatus",
+            id,
+            Service::container_status(self, &request),
+        )
+        .await
+    }
+
+    async fn update_container_resources(
+        &self,
+        request: Request<cri::UpdateContainerResourcesRequest>,
+    ) -> Result<Response<cri::UpdateContainerResourcesResponse>, Status> {
+        let request = request.into_inner();
+        let about = request.container_id.clone();
+        call(
+            "UpdateContainerResources",
+            &about,
+            self.update_container(request),
+        )
+        .await
+    }
+
+    async fn reopen_container_log(
+        &self,
+        request: Request<cri::ReopenContainerLogRequest>,
+    ) -> Result<Response<cri::ReopenContainerLogResponse>, Status> {
+        let request = request.into_inner();
+        let id = &request.container_id;
+        call("ReopenContainerLog", id, self.reopen_log(id)).await
+    }
+
+    async fn exec_sync(
+        &self,
+        request: Request<cri::ExecSyncRequest>,
+    ) -> Result<Response<cri::ExecSyncResponse>, Status> {
+        let request = request.into_inner();
+        let about = request.container_id.clone();
+        call("ExecSync", &about, Service::exec_sync(self, request)).await
+    }
+
+    async fn exec(
+        &self,
+        request: Request<cri::ExecRequest>,
+    ) -> Result<Response<cri::ExecResponse>, Status> {
+        let request = request.into_inner();
+        let id = &request.container_id;
+        call("Exec", id, async { Err(not_yet("Exec")) }).await
+    }
+
+    async fn attach(
+        &self,
+        request: Request<cri::AttachRequest>,
+    ) -> Result<Response<cri::AttachResponse>, Status> {
+        let request = request.into_inner();
+        let id = &request.container_id;
+        call("Attach", id, async { Err(not_yet("Attach")) }).await
+    }
+
+    async fn port_forward(
+        &self,
+        request: Request<cri::PortForwardRequest>,
+    ) -> Result<Response<cri::PortForwardResponse>, Status> {
+        let request = request.into_inner();
+        let id = &request.pod_sandbox_id;
+        call("PortForward", id, async { Err(not_yet("PortForward")) }).await
+    }
+
+    async fn container_stats(
+        &self,
+        request: Request<cri::ContainerStatsRequest>,
+    ) -> Result<Response<cri::ContainerStatsResponse>, Status> {
+        let request = request.into_inner();
+        let id = &request.container_id;
+        call("ContainerStats", id, Service::container_stats(self, id)).await
+    }
+
+    async fn list_container_stats(
+        &self,
+        request: Request<cri::ListContainerStatsRequest>,
+    ) -> Result<Response<cri::ListContainerStatsResponse>, Status> {
+        let request = request.into_inner();
+        call("ListContainerStats", "", async {
+            Ok(Service::list_container_stats(self, request).await)
+        })
+        .await
+    }
+
+    async fn pod_sandbox_stats(
+        &self,
+        request: Request<cri::PodSandboxStatsRequest>,
+    ) -> Result<Response<cri::PodSandboxStatsResponse>, Status> {
+        let request = request.into_inner();
+        let id = &request.pod_sandbox_id;
+        call("PodSandboxStats", id, self.pod_stats(id)).await
+    }
+
+    async fn list_pod_sandbox_stats(
+        &self,
+        request: Request<cri::ListPodSandboxStatsRequest>,
+    ) -> Result<Response<cri::ListPodSandboxStatsResponse>, Status> {
+        let request = request.into_inner();
+        call("ListPodSandboxStats", "", async {
+            Ok(self.list_pod_stats(request).await)
+        })
+        .await
+    }
+
+    async fn update_runtime_config(
+        &self,
+        request: Request<cri::UpdateRuntimeConfigRequest>,
+    ) -> Result<Response<cri::UpdateRuntimeConfigResponse>, Status> {
+        let request = request.into_inner();
+        call("UpdateRuntimeConfig", "", async {
+            status::update_runtime_config(request)
+        })
+        .await
+    }
+
+    async fn status(
+        &self,
+        request: Request<cri::StatusRequest>,
+    ) -> Result<Response<cri::StatusResponse>, Status> {
+        let request = request.into_inner();
+        call("Status", "", async {
+            Ok(Service::status(self, request.verbose))
+        })
+        .await
+    }
+
+    async fn checkpoint_container(
+        &self,
+        request: Request<cri::CheckpointContainerRequest>,
+    ) -> Result<Response<cri::CheckpointContainerResponse>, Status> {
+        let request = request.into_inner();
+        let id = &request.container_id;
+        call("CheckpointContainer", id, async {
+            Err(not_yet("CheckpointContainer"))
+        })
+        .await
+    }
+
+    async fn checkpoint_pod(
+        &self,
+        request: Request<cri::CheckpointPodRequest>,
+    ) -> Result<Response<cri::CheckpointPodResponse>, Status> {
+        let request = request.into_inner();
+        let id = &request.pod_sandbox_id;
+        call("CheckpointPod", id, async { Err(not_yet("CheckpointPod")) }).await
+    }
+
+    async fn restore_pod(
+        &self,
+        _: Request<cri::RestorePodRequest>,
+    ) -> Result<Response<cri::RestorePodResponse>, Status> {
+        call("RestorePod", "", async { Err(not_yet("RestorePod")) }).await
+    }
+
+    async fn list_metric_descriptors(
+        &self,
+        _: Request<cri::ListMetricDescriptorsRequest>,
+    ) -> Result<Response<cri::ListMetricDescriptorsResponse>, Status> {
+        call("ListMetricDescriptors", "", async {
+            Err(not_yet("ListMetricDescriptors"))
+        })
+        .await
+    }
+
+    async fn list_pod_sandbox_metrics(
+        &self,
+        _: Request<cri::ListPodSandboxMetricsRequest>,
+    ) -> Result<Response<cri::ListPodSandboxMetricsResponse>, Status> {
+        call("ListPodSandboxMetrics", "", async {
+            Err(not_yet("ListPodSandboxMetrics"))
+        })
+        .await
+    }
+
+    async fn runtime_config(
+        &self,
+        _: Request<cri::RuntimeConfigRequest>,
+    ) -> Result<Response<cri::RuntimeConfigResponse>, Status> {
+        call("RuntimeConfig", "", async {
+            Ok(Service::runtime_config(self))
+        })
+        .await
+    }
+
+    async fn update_pod_sandbox_resources(
+        &self,
+        request: Request<cri::UpdatePodSandboxResourcesRequest>,
+    ) -> Result<Response<cri::UpdatePodSandboxResourcesResponse>, Status> {
+        let request = request.into_inner();
+        let about = request.pod_sandbox_id.clone();
+        call(
+            "UpdatePodSandboxResources",
+            &about,
+            self.update_pod_resources(request),
+        )
+        .await
+    }
+
+    type StreamPodSandboxesStream = Nothing<cri::StreamPodSandboxesResponse>;
+
+    async fn stream_pod_sandboxes(
+        &self,
+        _: Request<cri::StreamPodSandboxesRequest>,
+    ) -> Result<Response<Self::StreamPodSandboxesStream>, Status> {
+        call("StreamPodSandboxes", "", async {
+            Err(not_yet("StreamPodSandboxes"))
+        })
+        .await
+    }
+
+    type StreamContainersStream = Nothing<cri::StreamContainersResponse>;
+
+    async fn stream_containers(
+        &self,
+        _: Request<cri::StreamContainersRequest>,
+    ) -> Result<Response<Self::StreamContainersStream>, Status> {
+        call("StreamContainers", "", async {
+            Err(not_yet("StreamContainers"))
+        })
+        .await
+    }
+
+    type StreamContainerStatsStream = Nothing<cri::StreamContainerStatsResponse>;
+
+    async fn stream_container_stats(
+        &self,
+        _: Request<cri::StreamContainerStatsRequest>,
+    ) -> Result<Response<Self::StreamContainerStatsStream>, Status> {
+        call("StreamContainerStats", "", async {
+            Err(not_yet("StreamContainerStats"))
+        })
+        .await
+    }
+
+    type StreamPodSandboxStatsStream = Nothing<cri::StreamPodSandboxStatsResponse>;
+
+    async fn stream_pod_sandbox_stats(
+        &self,
+        _: Request<cri::StreamPodSandboxStatsRequest>,
+    ) -> Result<Response<Self::StreamPodSandboxStatsStream>, Status> {
+        call("StreamPodSandboxStats", "", async {
+            Err(not_yet("StreamPodSandboxStats"))
+        })
+        .await
+    }
+
+    type StreamPodSandboxMetricsStream = Nothing<cri::StreamPodSandboxMetricsResponse>;
+
+    async fn stream_pod_sandbox_metrics(
+        &self,
+        _: Request<cri::StreamPodSandboxMetricsRequest>,
+    ) -> Result<Response<Self::StreamPodSandboxMetricsStream>, Status> {
+        call("StreamPodSandboxMetrics", "", async {
+            Err(not_yet("StreamPodSandboxMetrics"))
+        })
+        .await
+    }
+
+    type GetContainerEventsStream = EventStream;
+
+    async fn get_container_events(
+        &self,
+        _: Request<cri::GetEventsRequest>,
+    ) -> Result<Response<Self::GetContainerEventsStream>, Status> {
+        call("GetContainerEvents", "", async { Ok(self.events()) }).await
+    }
+}

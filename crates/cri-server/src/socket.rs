@@ -1,0 +1,183 @@
+//! The CRI socket: mode 0600, in a directory that only root enters when we make it, and never
+//! taken from a daemon that is alive.
+
+use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use crate::exit::{Exit, Fatal};
+
+/// A socket that this daemon alone serves.
+#[derive(Debug)]
+pub struct Socket {
+    path: PathBuf,
+    listener: UnixListener,
+    /// Held as long as the socket is: two daemons that start at once both find a dead socket.
+    _lock: File,
+}
+
+impl Socket {
+    /// Takes the socket at `path`.
+    ///
+    /// # Errors
+    /// When a daemon serves it, something else stands there, or it cannot be made.
+    pub fn take(path: &Path) -> Result<Self, Fatal> {
+        let fail = |what: &'static str| {
+            move |error: io::Error| {
+                let reason = format!("cannot {what} {}: {error}", path.display());
+                Fatal::new(Exit::CannotCreate, reason)
+            }
+        };
+        make_parent(path).map_err(fail("make the directory of"))?;
+        let lock = lock(path)?;
+        clear(path)?;
+        // Nobody may connect between bind and chmod, so the name appears only afterwards.
+        let fresh = beside(path, "new");
+        remove(&fresh).map_err(fail("replace the unfinished"))?;
+        let listener = UnixListener::bind(&fresh).map_err(fail("listen on"))?;
+        fs::set_permissions(&fresh, Permissions::from_mode(0o600))
+            .and_then(|()| fs::rename(&fresh, path))
+            .map_err(fail("listen on"))?;
+        listener.set_nonblocking(true).map_err(fail("listen on"))?;
+        Ok(Self {
+            path: path.to_owned(),
+            listener,
+            _lock: lock,
+        })
+    }
+
+    /// The listening socket for the server.
+    ///
+    /// # Errors
+    /// Those of dup(2).
+    pub fn listener(&self) -> io::Result<UnixListener> {
+        self.listener.try_clone()
+    }
+}
+
+impl Drop for Socket {
+    /// A client that comes now is told at once that nobody is here.
+    fn drop(&mut self) {
+        if let Err(error) = remove(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove the socket");
+        }
+    }
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(suffix);
+    name.into()
+}
+
+/// Directories that are missing are made for root alone; others are left as their owner wants.
+fn make_parent(path: &Path) -> io::Result<()> {
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    DirBuilder::new().recursive(true).mode(0o700).create(parent)
+}
+
+fn lock(path: &Path) -> Result<File, Fatal> {
+    let name = beside(path, "lock");
+    let fail = |error: io::Error| {
+        Fatal::new(
+            Exit::CannotCreate,
+            format!("cannot lock {}: {error}", name.display()),
+        )
+    };
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&name)
+        .map_err(fail)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(busy(path)),
+        Err(TryLockError::Error(error)) => Err(fail(error)),
+    }
+}
+
+fn busy(path: &Path) -> Fatal {
+    let reason = format!(
+        "another daemon serves {}: stop it, or choose other --root, --state and --listen",
+        path.display()
+    );
+    Fatal::new(Exit::Busy, reason)
+}
+
+/// Makes sure that nobody lives at `path` and that it is ours to replace.
+fn clear(path: &Path) -> Result<(), Fatal> {
+    let there = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        other => other,
+    };
+    if !there.is_ok_and(|meta| meta.file_type().is_socket()) {
+        let reason = format!("{} is there and is no socket: remove it", path.display());
+        return Err(Fatal::new(Exit::CannotCreate, reason));
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        // A full backlog is a sign of life as well.
+        Ok(_) | Err(_) => Err(busy(path)),
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn the_socket_is_private_and_goes_with_its_owner() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("made/crisp.sock");
+        let socket = Socket::take(&path).unwrap();
+        assert_eq!(mode(&path), 0o600);
+        assert_eq!(mode(path.parent().unwrap()), 0o700);
+        assert!(UnixStream::connect(&path).is_ok());
+        drop(socket);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_live_socket_is_not_taken_and_a_dead_one_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("crisp.sock");
+        let ours = Socket::take(&path).unwrap();
+        assert_eq!(Socket::take(&path).unwrap_err().exit, Exit::Busy);
+        drop(ours);
+        let theirs = UnixListener::bind(&path).unwrap();
+        assert_eq!(Socket::take(&path).unwrap_err().exit, Exit::Busy);
+        assert!(UnixStream::connect(&path).is_ok(), "it was left alone");
+        drop(theirs);
+        assert!(path.exists(), "a daemon that was killed leaves its socket");
+        assert!(Socket::take(&path).is_ok());
+    }
+
+    #[test]
+    fn what_is_no_socket_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("crisp.sock");
+        File::create(&path).unwrap();
+        let fatal = Socket::take(&path).unwrap_err();
+        assert_eq!(fatal.exit, Exit::CannotCreate);
+        assert!(
+            fatal.reason.contains("no socket") && path.exists(),
+            "{fatal}"
+        );
+    }
+}

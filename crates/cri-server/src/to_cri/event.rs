@@ -1,0 +1,29 @@
+//! Events of containers.
+
+use crisp_api::runtime::v1 as cri;
+use crisp_node::{ContainerEvent, EventKind};
+
+use super::{container, pod};
+
+/// The event with the pod and its containers as they were right after it.
+#[must_use]
+pub fn event(event: &ContainerEvent) -> cri::ContainerEventResponse {
+    let kind = match event.kind {
+        EventKind::Created => cri::ContainerEventType::ContainerCreatedEvent,
+        EventKind::Started => cri::ContainerEventType::ContainerStartedEvent,
+        EventKind::Stopped => cri::ContainerEventType::ContainerStoppedEvent,
+        EventKind::Deleted => cri::ContainerEventType::ContainerDeletedEvent,
+    };
+    cri::ContainerEventResponse {
+        container_id: event.container_id.to_string(),
+        container_event_type: kind.into(),
+        created_at: event.at.0,
+        pod_sandbox_status: Some(pod::status(&event.pod)),
+        containers_statuses: event
+            .pod
+            .containers
+            .iter()
+            .map(|c| container::status(c))
+            .collect(),
+    }
+}

@@ -1,0 +1,51 @@
+//! Images and the disk under them.
+
+use crisp_api::runtime::v1 as cri;
+use crisp_node::image::{FsInfo, ImageInfo};
+
+use super::now;
+
+/// As lists and status show it.
+#[must_use]
+pub fn image(info: &ImageInfo) -> cri::Image {
+    let user = info.config.user.split(':').next().unwrap_or_default();
+    let uid = user.parse::<u32>().ok();
+    cri::Image {
+        id: info.id.to_string(),
+        repo_tags: info.repo_tags.clone(),
+        repo_digests: info.repo_digests.clone(),
+        // What its removal frees: compressed layers are not kept. Never 0, as CRI demands.
+        size: info.unpacked_size.max(info.size).max(1),
+        uid: uid.map(|uid| cri::Int64Value { value: uid.into() }),
+        username: if uid.is_some() {
+            String::new()
+        } else {
+            user.to_owned()
+        },
+        spec: Some(cri::ImageSpec {
+            image: String::new(),
+            annotations: info.annotations.clone(),
+            ..cri::ImageSpec::default()
+        }),
+        pinned: info.pinned,
+    }
+}
+
+/// Images and writable layers share one disk, which callers recognise by its mount point.
+#[must_use]
+pub fn fs_info(info: &FsInfo) -> cri::ImageFsInfoResponse {
+    let usage = cri::FilesystemUsage {
+        timestamp: now(),
+        fs_id: Some(cri::FilesystemIdentifier {
+            mountpoint: info.mountpoint.to_string_lossy().into_owned(),
+        }),
+        used_bytes: Some(cri::UInt64Value {
+            value: info.used_bytes,
+        }),
+        inodes_used: Some(cri::UInt64Value { value: info.inodes }),
+    };
+    cri::ImageFsInfoResponse {
+        image_filesystems: vec![usage.clone()],
+        container_filesystems: vec![usage],
+    }
+}

@@ -1,0 +1,95 @@
+//! Pod sandboxes.
+
+use crisp_api::runtime::v1 as cri;
+use crisp_model::{NamespaceMode, PodName, PodNamespaces};
+use crisp_node::PodView;
+
+use super::container;
+use super::now;
+use super::state::pod_state;
+
+pub(crate) fn metadata(name: &PodName) -> cri::PodSandboxMetadata {
+    cri::PodSandboxMetadata {
+        name: name.name.clone(),
+        uid: name.uid.clone(),
+        namespace: name.namespace.clone(),
+        attempt: name.attempt,
+    }
+}
+
+/// As `ListPodSandbox` shows it.
+#[must_use]
+pub fn item(pod: &PodView) -> cri::PodSandbox {
+    cri::PodSandbox {
+        id: pod.id.to_string(),
+        metadata: Some(metadata(&pod.config.name)),
+        state: pod_state(&pod.phase).into(),
+        created_at: pod.created_at.0,
+        labels: pod.config.labels.clone(),
+        annotations: pod.config.annotations.clone(),
+        runtime_handler: pod.config.runtime_handler.clone(),
+    }
+}
+
+/// As its status shows it.
+#[must_use]
+pub fn status(pod: &PodView) -> cri::PodSandboxStatus {
+    cri::PodSandboxStatus {
+        id: pod.id.to_string(),
+        metadata: Some(metadata(&pod.config.name)),
+        state: pod_state(&pod.phase).into(),
+        created_at: pod.created_at.0,
+        network: Some(network(pod)),
+        linux: Some(cri::LinuxPodSandboxStatus {
+            namespaces: Some(cri::Namespace {
+                options: Some(options(&pod.config.namespaces)),
+            }),
+        }),
+        labels: pod.config.labels.clone(),
+        annotations: pod.config.annotations.clone(),
+        runtime_handler: pod.config.runtime_handler.clone(),
+    }
+}
+
+/// The status with all its containers: one snapshot, so the list is complete and may say so.
+#[must_use]
+pub fn status_response(pod: &PodView) -> cri::PodSandboxStatusResponse {
+    cri::PodSandboxStatusResponse {
+        status: Some(status(pod)),
+        info: std::collections::BTreeMap::new(),
+        containers_statuses: pod
+            .containers
+            .iter()
+            .map(|c| container::status(c))
+            .collect(),
+        timestamp: now(),
+    }
+}
+
+fn network(pod: &PodView) -> cri::PodSandboxNetworkStatus {
+    let mut ips = pod.ips.iter().map(ToString::to_string);
+    cri::PodSandboxNetworkStatus {
+        ip: ips.next().unwrap_or_default(),
+        additional_ips: ips.map(|ip| cri::PodIp { ip }).collect(),
+    }
+}
+
+fn options(namespaces: &PodNamespaces) -> cri::NamespaceOption {
+    let mut target_id = String::new();
+    let mut wire = |mode: &NamespaceMode| match mode {
+        NamespaceMode::Pod => cri::NamespaceMode::Pod.into(),
+        NamespaceMode::Container => cri::NamespaceMode::Container.into(),
+        NamespaceMode::Node => cri::NamespaceMode::Node.into(),
+        NamespaceMode::Target(id) => {
+            target_id = id.to_string();
+            cri::NamespaceMode::Target.into()
+        }
+    };
+    cri::NamespaceOption {
+        network: wire(&namespaces.network),
+        pid: wire(&namespaces.pid),
+        ipc: wire(&namespaces.ipc),
+        userns_options: None,
+        target_id,
+    }
+}

@@ -1,0 +1,126 @@
+//! Figures of containers and pods. Attributes and the Linux part are there even when nothing runs:
+//! callers take them for granted.
+
+use crisp_api::runtime::v1 as cri;
+use crisp_node::cni::InterfaceStats;
+use crisp_node::stats::{CpuStats, LayerStats, MemoryStats, ResourceStats};
+use crisp_node::{ContainerStats, PodStats};
+
+use super::{container, pod};
+
+fn value(value: u64) -> Option<cri::UInt64Value> {
+    Some(cri::UInt64Value { value })
+}
+
+/// A container's figures; `mountpoint` is that of the disk that holds its layer.
+#[must_use]
+pub fn container_stats(stats: &ContainerStats, mountpoint: &str) -> cri::ContainerStats {
+    let view = &stats.container;
+    let resources = stats.resources.as_ref();
+    cri::ContainerStats {
+        attributes: Some(cri::ContainerAttributes {
+            id: view.id.to_string(),
+            metadata: Some(container::metadata(&view.config.name)),
+            labels: view.config.labels.clone(),
+            annotations: view.config.annotations.clone(),
+        }),
+        cpu: resources.map(|r| cpu(&r.cpu)),
+        memory: resources.map(|r| memory(&r.memory)),
+        writable_layer: stats.writable_layer.as_ref().map(|l| layer(l, mountpoint)),
+        swap: resources.map(|r| swap(&r.memory)),
+        io: None,
+    }
+}
+
+/// A pod's figures with those of its containers.
+#[must_use]
+pub fn pod_stats(stats: &PodStats, mountpoint: &str) -> cri::PodSandboxStats {
+    let view = &stats.pod;
+    let resources = stats.resources.as_ref();
+    let each = stats.containers.iter();
+    cri::PodSandboxStats {
+        attributes: Some(cri::PodSandboxAttributes {
+            id: view.id.to_string(),
+            metadata: Some(pod::metadata(&view.config.name)),
+            labels: view.config.labels.clone(),
+            annotations: view.config.annotations.clone(),
+        }),
+        linux: Some(cri::LinuxPodSandboxStats {
+            cpu: resources.map(|r| cpu(&r.cpu)),
+            memory: resources.map(|r| memory(&r.memory)),
+            network: network(stats),
+            process: resources.map(|r| processes(stats, r)),
+            containers: each.map(|c| container_stats(c, mountpoint)).collect(),
+            io: None,
+        }),
+        windows: None,
+    }
+}
+
+fn cpu(stats: &CpuStats) -> cri::CpuUsage {
+    cri::CpuUsage {
+        timestamp: stats.at.0,
+        usage_core_nano_seconds: value(stats.usage_ns),
+        usage_nano_cores: value(stats.nanocores),
+        psi: None,
+    }
+}
+
+fn memory(stats: &MemoryStats) -> cri::MemoryUsage {
+    cri::MemoryUsage {
+        timestamp: stats.at.0,
+        working_set_bytes: value(stats.working_set),
+        available_bytes: stats.available.and_then(value),
+        usage_bytes: value(stats.usage),
+        rss_bytes: value(stats.rss),
+        page_faults: value(stats.page_faults),
+        major_page_faults: value(stats.major_page_faults),
+        psi: None,
+    }
+}
+
+fn swap(stats: &MemoryStats) -> cri::SwapUsage {
+    cri::SwapUsage {
+        timestamp: stats.at.0,
+        swap_available_bytes: None,
+        swap_usage_bytes: value(stats.swap_usage),
+    }
+}
+
+fn layer(stats: &LayerStats, mountpoint: &str) -> cri::FilesystemUsage {
+    cri::FilesystemUsage {
+        timestamp: stats.at.0,
+        fs_id: Some(cri::FilesystemIdentifier {
+            mountpoint: mountpoint.to_owned(),
+        }),
+        used_bytes: value(stats.usage.bytes),
+        inodes_used: value(stats.usage.inodes),
+    }
+}
+
+fn processes(stats: &PodStats, resources: &ResourceStats) -> cri::ProcessUsage {
+    cri::ProcessUsage {
+        timestamp: stats.at.0,
+        process_count: value(resources.pids),
+    }
+}
+
+/// Pods on the node's network have no figures of their own.
+fn network(stats: &PodStats) -> Option<cri::NetworkUsage> {
+    let default_interface = stats.network.first().map(interface)?;
+    Some(cri::NetworkUsage {
+        timestamp: stats.at.0,
+        default_interface: Some(default_interface),
+        interfaces: stats.network.iter().map(interface).collect(),
+    })
+}
+
+fn interface(stats: &InterfaceStats) -> cri::NetworkInterfaceUsage {
+    cri::NetworkInterfaceUsage {
+        name: stats.name.clone(),
+        rx_bytes: value(stats.rx_bytes),
+        rx_errors: value(stats.rx_errors),
+        tx_bytes: value(stats.tx_bytes),
+        tx_errors: value(stats.tx_errors),
+    }
+}

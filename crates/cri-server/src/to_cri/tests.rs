@@ -1,0 +1,267 @@
+//! What callers read.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crisp_api::runtime::v1 as cri;
+use crisp_model::phase::{Exit, ExitCause};
+use crisp_model::{
+    ContainerConfig, ContainerId, ContainerName, ContainerPhase, Digest, ExitStatus, ImageSpec,
+    Mount, MountSource, NamespaceMode, PodConfig, PodId, PodName, PodNamespaces, PodPhase,
+    Propagation, Resources, SecurityContext, Timestamp,
+};
+use crisp_node::{ContainerStats, ContainerUser, ContainerView, PodStats, PodView};
+
+use super::*;
+
+fn config() -> ContainerConfig {
+    ContainerConfig {
+        name: ContainerName {
+            name: "app".into(),
+            attempt: 3,
+        },
+        image: ImageSpec {
+            image: "sha256:".to_owned() + &"0a".repeat(32),
+            ..ImageSpec::default()
+        },
+        command: vec!["sh".into()],
+        args: Vec::new(),
+        working_dir: String::new(),
+        env: vec![("A".into(), "b".into())],
+        mounts: Vec::new(),
+        devices: Vec::new(),
+        cdi_devices: Vec::new(),
+        labels: BTreeMap::from([("k".into(), "v".into())]),
+        annotations: BTreeMap::new(),
+        log_path: "app/0.log".into(),
+        stdin: false,
+        stdin_once: false,
+        tty: false,
+        resources: Resources::default(),
+        namespaces: PodNamespaces::default(),
+        security: SecurityContext::default(),
+        stop_signal: None,
+    }
+}
+
+fn container_view(phase: ContainerPhase) -> ContainerView {
+    ContainerView {
+        id: ContainerId::from_entropy([1; 32]),
+        pod_id: PodId::from_entropy([2; 32]),
+        config: Arc::new(config()),
+        phase,
+        created_at: Timestamp(5),
+        image_id: Digest::sha256([10; 32]),
+        image_ref: "r.io/app@sha256:…".into(),
+        log_path: Some("/logs/app/0.log".into()),
+        user: ContainerUser {
+            uid: 1000,
+            gid: 10,
+            additional_gids: vec![20],
+        },
+        resources: Resources {
+            cpu_shares: 2,
+            ..Resources::default()
+        },
+        mounts: vec![Mount {
+            container_path: "/dev/termination-log".into(),
+            source: MountSource::Host("/var/lib/kubelet/t".into()),
+            propagation: Propagation::HostToContainer,
+            access: crisp_model::container::Access::ReadWrite,
+            selinux_relabel: false,
+            options: Vec::new(),
+        }],
+        stop_signal: 15,
+        bundle: "/run/crisp/bundles/x".into(),
+        cgroup_path: "crisp/crisp-x".into(),
+    }
+}
+
+fn pod_view(phase: PodPhase, containers: Vec<Arc<ContainerView>>) -> PodView {
+    let target = NamespaceMode::Target(ContainerId::from_entropy([1; 32]));
+    PodView {
+        id: PodId::from_entropy([2; 32]),
+        config: Arc::new(PodConfig {
+            name: PodName {
+                name: "web".into(),
+                uid: "u".into(),
+                namespace: "default".into(),
+                attempt: 1,
+            },
+            hostname: "web".into(),
+            log_directory: None,
+            dns: Default::default(),
+            port_mappings: Vec::new(),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            cgroup_parent: String::new(),
+            namespaces: PodNamespaces {
+                pid: target,
+                ..PodNamespaces::default()
+            },
+            security: Default::default(),
+            sysctls: BTreeMap::new(),
+            overhead: None,
+            resources: None,
+            runtime_handler: String::new(),
+        }),
+        phase,
+        created_at: Timestamp(4),
+        ips: vec!["10.88.0.5".parse().unwrap(), "fd00::5".parse().unwrap()],
+        netns: Some("/run/netns/crisp-2".into()),
+        cgroup_path: "crisp".into(),
+        holder: None,
+        containers,
+        trouble: None,
+    }
+}
+
+fn exited(cause: ExitCause) -> ContainerPhase {
+    ContainerPhase::Exited(Exit {
+        started_at: Timestamp(6),
+        finished_at: Timestamp(7),
+        cause,
+    })
+}
+
+#[test]
+fn phases_read_as_states() {
+    let running = ContainerPhase::Running {
+        started_at: Timestamp(6),
+        pid: 42,
+    };
+    let stopping = ContainerPhase::Stopping {
+        started_at: Timestamp(6),
+        pid: 42,
+    };
+    let start_error = exited(ExitCause::StartError("no such file".into()));
+    let oom = exited(ExitCause::OomKilled(ExitStatus::Signal(9)));
+    let cases = [
+        (ContainerPhase::Created, (0, 0, 0, 0, "", "")),
+        (running, (1, 6, 0, 0, "", "")),
+        (stopping, (1, 6, 0, 0, "", "")),
+        (start_error, (2, 6, 7, 128, "StartError", "no such file")),
+        (oom, (2, 6, 7, 137, "OOMKilled", "")),
+        (
+            exited(ExitCause::Exited(ExitStatus::Code(0))),
+            (2, 6, 7, 0, "Completed", ""),
+        ),
+    ];
+    for (phase, (state, started, finished, code, reason, message)) in cases {
+        let status = container::status(&container_view(phase.clone()));
+        let got = (
+            status.state,
+            status.started_at,
+            status.finished_at,
+            status.exit_code,
+            status.reason.as_str(),
+            status.message.as_str(),
+        );
+        assert_eq!(
+            got,
+            (state, started, finished, code, reason, message),
+            "{phase:?}"
+        );
+    }
+    for (phase, state) in [
+        (PodPhase::Ready, cri::PodSandboxState::SandboxReady),
+        (PodPhase::Stopping, cri::PodSandboxState::SandboxNotready),
+        (PodPhase::NotReady, cri::PodSandboxState::SandboxNotready),
+    ] {
+        assert_eq!(pod::item(&pod_view(phase, Vec::new())).state(), state);
+    }
+}
+
+#[test]
+fn a_containers_status_is_whole() {
+    let status = container::status(&container_view(ContainerPhase::Created));
+    assert!(!status.image.unwrap().image.is_empty() && !status.image_ref.is_empty());
+    assert_eq!(status.image_id, format!("sha256:{}", "0a".repeat(32)));
+    assert_eq!(status.log_path, "/logs/app/0.log");
+    assert_eq!(status.mounts[0].host_path, "/var/lib/kubelet/t");
+    assert_eq!(
+        status.mounts[0].propagation(),
+        cri::MountPropagation::PropagationHostToContainer
+    );
+    assert_eq!(status.resources.unwrap().linux.unwrap().cpu_shares, 2);
+    assert_eq!(
+        status.user.unwrap().linux.unwrap().supplemental_groups,
+        [20]
+    );
+    assert_eq!(status.stop_signal, cri::Signal::Sigterm as i32);
+}
+
+#[test]
+fn the_image_is_shown_as_the_user_wrote_it() {
+    let mut view = container_view(ContainerPhase::Created);
+    let shown = |view: &ContainerView| container::status(view).image.unwrap().image;
+    assert!(shown(&view).starts_with("sha256:"));
+    let mut config = config();
+    config.image.user_specified_image = "busybox:1".into();
+    view.config = Arc::new(config.clone());
+    assert_eq!(shown(&view), "busybox:1");
+    config.image.image = "r.io/busybox:1.36".into();
+    view.config = Arc::new(config);
+    assert_eq!(shown(&view), "r.io/busybox:1.36");
+}
+
+#[test]
+fn a_pods_status_is_whole() {
+    let inside = Arc::new(container_view(ContainerPhase::Created));
+    let response = pod::status_response(&pod_view(PodPhase::Ready, vec![inside]));
+    assert!(response.timestamp > 0 && response.containers_statuses.len() == 1);
+    let status = response.status.unwrap();
+    let network = status.network.unwrap();
+    assert_eq!(
+        (network.ip.as_str(), network.additional_ips[0].ip.as_str()),
+        ("10.88.0.5", "fd00::5")
+    );
+    let options = status.linux.unwrap().namespaces.unwrap().options.unwrap();
+    assert_eq!(options.pid(), cri::NamespaceMode::Target);
+    assert_eq!(options.target_id, "01".repeat(32));
+}
+
+#[test]
+fn figures_of_what_is_over_have_their_attributes() {
+    let view = Arc::new(container_view(exited(ExitCause::Exited(ExitStatus::Lost))));
+    let figures = ContainerStats {
+        container: view,
+        resources: None,
+        writable_layer: None,
+    };
+    let told = stats::container_stats(&figures, "/var/lib/crisp");
+    assert_eq!(told.attributes.unwrap().metadata.unwrap().name, "app");
+    let figures = PodStats {
+        pod: Arc::new(pod_view(PodPhase::NotReady, Vec::new())),
+        at: Timestamp(9),
+        resources: None,
+        network: Vec::new(),
+        containers: Vec::new(),
+    };
+    let told = stats::pod_stats(&figures, "/var/lib/crisp");
+    assert!(told.linux.is_some() && told.attributes.unwrap().metadata.is_some());
+}
+
+#[test]
+fn verbose_info_has_the_keys_that_users_know() {
+    let view = container_view(ContainerPhase::Running {
+        started_at: Timestamp(6),
+        pid: 42,
+    });
+    let spec = serde_json::json!({"ociVersion": "1.2.0"});
+    let map = info::container(&view, &spec);
+    let value: serde_json::Value = serde_json::from_str(&map["info"]).unwrap();
+    assert_eq!(value["pid"], 42);
+    assert_eq!(value["sandboxID"], "02".repeat(32));
+    assert_eq!(value["runtimeSpec"]["ociVersion"], "1.2.0");
+    assert_eq!(value["config"]["metadata"]["name"], "app");
+    assert_eq!(value["config"]["envs"][0]["key"], "A");
+    let map = info::pod(&pod_view(PodPhase::Ready, Vec::new()));
+    let value: serde_json::Value = serde_json::from_str(&map["info"]).unwrap();
+    assert_eq!(value["pid"], 0);
+    assert_eq!(
+        value["runtimeSpec"]["linux"]["namespaces"][0]["path"],
+        "/run/netns/crisp-2"
+    );
+    assert_eq!(value["config"]["metadata"]["namespace"], "default");
+}

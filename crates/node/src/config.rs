@@ -1,0 +1,95 @@
+//! What the engine is told at its start.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crisp_cni::Network;
+use crisp_image::Images;
+
+/// How to run the engine; every value is decided, nothing means "default".
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// What survives a reboot: records below `pods/`.
+    pub root: PathBuf,
+    /// What does not: pins, sockets, bundles.
+    pub state: PathBuf,
+    /// Where network namespaces are pinned, usually `/run/netns`.
+    pub netns_dir: PathBuf,
+    /// The program `crisp-shim`.
+    pub shim_path: PathBuf,
+    /// The program `crisp-holder`.
+    pub holder_path: PathBuf,
+    /// Directory of `Localhost` seccomp profiles that are named by a relative path.
+    pub seccomp_dir: PathBuf,
+    /// cgroups.
+    pub cgroups: CgroupConfig,
+    /// Runtime handlers beside the default one, whose name is empty.
+    pub handlers: Vec<String>,
+    /// How long to wait for others.
+    pub timeouts: Timeouts,
+    /// Images.
+    pub images: Images,
+    /// Pod network.
+    pub network: Network,
+}
+
+/// Where cgroups are made, and how a parent is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CgroupConfig {
+    /// How callers name cgroup parents.
+    pub driver: CgroupDriver,
+    /// Parent of containers whose pod names none, relative to the cgroup root (`crisp`).
+    pub parent: String,
+    /// cgroup of the shims, relative to the cgroup root (`crisp-shims`).
+    pub shims: String,
+}
+
+/// How cgroup parents are named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CgroupDriver {
+    /// Paths.
+    Cgroupfs,
+    /// Slice names of systemd.
+    Systemd,
+}
+
+/// Deadlines for other processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For a shim to create and start its container.
+    pub launch: Duration,
+    /// For a shim to answer anything else.
+    pub shim: Duration,
+    /// For the kernel to end what was killed.
+    pub kill: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            launch: Duration::from_secs(60),
+            shim: Duration::from_secs(10),
+            kill: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A runtime handler and what it can do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handler {
+    /// Its name; the default handler's is empty.
+    pub name: String,
+    /// Mounts can be made read-only with all below them.
+    pub recursive_read_only: Support,
+    /// Pods may have a user namespace.
+    pub user_namespaces: Support,
+}
+
+/// Whether something can be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Support {
+    /// It can.
+    Yes,
+    /// It cannot.
+    No,
+}

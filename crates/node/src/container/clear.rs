@@ -1,0 +1,134 @@
+//! Removing all that a container has, whatever there is of it: for its removal, for a creation
+//! that failed, for remains that no record names.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crisp_model::{ContainerId, PodId};
+use crisp_shim_api::Request;
+use crisp_sys::{file, ns};
+
+use crate::error::{Error, Result};
+use crate::shared::{Shared, blocking};
+use crate::shim_client::{Connection, ShimClient, kill};
+
+/// How long a shim without a record may take to kill its container and leave.
+const SHIM_LEAVES_WITHIN: Duration = Duration::from_secs(5);
+
+/// What is to go.
+#[derive(Debug, Clone)]
+pub(crate) struct Remains {
+    /// `None` when nobody knows.
+    pub(crate) pod: Option<PodId>,
+    pub(crate) id: ContainerId,
+    /// `None` when nobody knows; its bundle may tell.
+    pub(crate) cgroup_path: Option<String>,
+    /// The shim, while the daemon is connected to it.
+    pub(crate) shim: Option<ShimClient>,
+}
+
+/// Removes shim, processes, cgroup, snapshot and files. Goes on after errors.
+pub(crate) async fn clear(shared: &Arc<Shared>, remains: Remains) -> Result<()> {
+    match &remains.shim {
+        Some(shim) => shim.dismiss().await,
+        None => dismiss_stranger(&shared.paths.shim_socket(&remains.id)).await,
+    }
+    let mut errors = Vec::new();
+    let (kernel, owned) = (Arc::clone(shared), remains.clone());
+    let cgroup = blocking("remove a cgroup", move || remove_cgroup(&kernel, &owned)).await;
+    errors.extend(cgroup.err());
+    let released = shared.config.images.release(&remains.id).await;
+    let step = format!("release the snapshot of container {}", remains.id);
+    errors.extend(released.map_err(Error::step(step)).err());
+    let (kernel, owned) = (Arc::clone(shared), remains.clone());
+    let files = blocking("remove files", move || Ok(remove_files(&kernel, &owned))).await;
+    match files {
+        Ok(more) => errors.extend(more),
+        Err(error) => errors.push(error),
+    }
+    shared
+        .sampler
+        .forget(&remains.id, remains.cgroup_path.as_deref());
+    let step = format!("remove container {}", remains.id);
+    Error::gather(&step, errors).map_or(Ok(()), Err)
+}
+
+/// Removes what a launch that failed may have left running.
+pub(crate) async fn after_failed_launch(shared: &Arc<Shared>, remains: &Remains) -> Result<()> {
+    let (kernel, owned) = (Arc::clone(shared), remains.clone());
+    blocking("undo a start", move || {
+        remove_cgroup(&kernel, &owned)?;
+        let socket = kernel.paths.shim_socket(&owned.id);
+        file::remove_if_there(&socket).map_err(Error::step("remove the shim's socket"))
+    })
+    .await
+}
+
+/// A shim that we are not connected to: of a start that nobody finished, or of a lost record.
+async fn dismiss_stranger(socket: &Path) {
+    let Ok(connection) = Connection::open(socket) else {
+        return;
+    };
+    let process = connection.peer();
+    let leave = async {
+        connection.ask(Request::KillAll).await?;
+        loop {
+            connection.ask(Request::Shutdown).await?;
+            // It refuses until its container is over, and closes when it leaves.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let left: std::result::Result<Result<()>, _> =
+        tokio::time::timeout(SHIM_LEAVES_WITHIN, leave).await;
+    if left.is_err()
+        && let Some(process) = process
+    {
+        kill(&process);
+    }
+}
+
+fn remove_cgroup(shared: &Shared, remains: &Remains) -> Result<()> {
+    let known = remains.cgroup_path.clone();
+    let path = known.or_else(|| cgroup_of_bundle(&shared.paths.bundle(&remains.id)));
+    let Some(path) = path else {
+        return Ok(());
+    };
+    let cgroup = shared.cgroup(&path);
+    if !cgroup.exists() {
+        return Ok(());
+    }
+    let removed = cgroup.kill().and_then(|()| cgroup.remove());
+    removed.map_err(Error::step(format!("remove cgroup {path}")))
+}
+
+/// The cgroup that a bundle's spec names.
+fn cgroup_of_bundle(bundle: &Path) -> Option<String> {
+    let spec = super::update::read_spec(bundle).ok()?;
+    let path = spec.linux().as_ref()?.cgroups_path().as_ref()?;
+    Some(path.to_str()?.trim_matches('/').to_owned())
+}
+
+fn remove_files(shared: &Shared, remains: &Remains) -> Vec<Error> {
+    let id = &remains.id;
+    let paths = &shared.paths;
+    let mut errors = Vec::new();
+    let mut check = |what: &str, removed: std::io::Result<()>| {
+        let step = format!("remove the {what} of container {id}");
+        errors.extend(removed.map_err(Error::step(step)).err());
+    };
+    check("bundle", file::remove_tree_if_there(&paths.bundle(id)));
+    check("socket", file::remove_if_there(&paths.shim_socket(id)));
+    if let Some(pod) = &remains.pod {
+        check("pinned target", ns::unpin(&paths.target_pin(pod, id)));
+        check(
+            "volumes",
+            file::remove_tree_if_there(&paths.volumes(pod, id)),
+        );
+        check(
+            "exit slot",
+            file::remove_if_there(&paths.exit_slot(pod, id)),
+        );
+    }
+    errors
+}

@@ -1,0 +1,288 @@
+//! Making a container: image, snapshot, user, mounts, spec, bundle. A child of the pod's task.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crisp_image::ImageInfo;
+use crisp_model::{MountSource, NamespaceMode, Profile};
+use crisp_shim_api::RootfsSpec;
+use crisp_spec::{Input, NamespacePaths, PidNamespace, PodFiles, ResolvedUser};
+use crisp_sys::file;
+use crisp_sys::ns::{self, Kind};
+use crisp_sys::process::ProcessId;
+
+use super::{devices, mounts, update};
+use crate::error::{Error, Result};
+use crate::pod::teardown::has_own_network;
+use crate::record::{ContainerRecord, MadeRecord, PodRecord};
+use crate::shared::{Shared, blocking};
+use crate::view::ContainerUser;
+
+/// No sane user database of an image is larger (an image must not fill our memory).
+const MAX_DATABASE: u64 = 4 << 20;
+/// No sane seccomp profile is larger.
+const MAX_PROFILE: u64 = 4 << 20;
+/// Sent where neither the request nor the image names a stop signal.
+const SIGTERM: i32 = 15;
+
+/// A container that can be started.
+#[derive(Debug)]
+pub(crate) struct Made {
+    pub(crate) record: MadeRecord,
+}
+
+/// What to make.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) pod: PodRecord,
+    pub(crate) record: ContainerRecord,
+    /// Init of the container whose PID namespace this one joins.
+    pub(crate) target: Option<ProcessId>,
+}
+
+/// What the spec is made from, beside the plan.
+#[derive(Debug)]
+struct Parts {
+    image: ImageInfo,
+    user: ResolvedUser,
+    mounts: Vec<crisp_spec::ResolvedMount>,
+    devices: Vec<crisp_spec::ResolvedDevice>,
+    seccomp: Option<Vec<u8>>,
+}
+
+/// Makes a container. What a failed creation leaves is for [`super::clear::clear`].
+pub(crate) async fn create(shared: &Arc<Shared>, plan: Plan) -> Result<Box<Made>> {
+    check(&plan)?;
+    let image = find_image(shared, &plan)?;
+    let user = resolve_user(shared, &plan, &image).await?;
+    let (kernel, owned) = (Arc::clone(shared), plan.clone());
+    let (mut mounts, devices, seccomp) = blocking("look at the host", move || {
+        let config = &owned.record.config;
+        Ok((
+            mounts::resolve(&config.mounts)?,
+            devices::resolve(config)?,
+            seccomp_profile(&kernel, &config.security.seccomp)?,
+        ))
+    })
+    .await?;
+    let snapshot = shared.config.images.prepare(&plan.record.id, &image).await;
+    let snapshot = snapshot.map_err(image_error("prepare a snapshot"))?;
+    let volumes = mounts::make_volumes(shared, &plan, &image).await?;
+    mounts.extend(volumes.iter().map(mounts::of_volume));
+    let made = MadeRecord {
+        image_id: image.id.clone(),
+        image_ref: image
+            .repo_digests
+            .first()
+            .cloned()
+            .unwrap_or_else(|| image.id.to_string()),
+        user: ContainerUser {
+            uid: user.uid,
+            gid: user.gid,
+            additional_gids: user.additional_gids.clone(),
+        },
+        volumes,
+        stop_signal: stop_signal(&plan, &image)?,
+        log_path: log_path(&plan)?,
+        rootfs: RootfsSpec::Overlay {
+            lower: snapshot.lower,
+            upper: snapshot.upper,
+            work: snapshot.work,
+        },
+    };
+    let parts = Parts {
+        image,
+        user,
+        mounts,
+        devices,
+        seccomp,
+    };
+    let kernel = Arc::clone(shared);
+    blocking("write the bundle", move || {
+        write_bundle(&kernel, &plan, &parts)
+    })
+    .await?;
+    Ok(Box::new(Made { record: made }))
+}
+
+/// What can be refused without looking anywhere.
+fn check(plan: &Plan) -> Result<()> {
+    let config = &plan.record.config;
+    if config.security.privileged && !plan.pod.config.security.privileged {
+        let why = "the pod sandbox was not made for privileged containers";
+        return Err(Error::invalid("linux.security_context.privileged", why));
+    }
+    if !config.cdi_devices.is_empty() {
+        let text = "CDI devices are not supported yet";
+        return Err(Error::Unimplemented(text.to_owned()));
+    }
+    let is_image = |source: &MountSource| matches!(source, MountSource::Image { .. });
+    if config.mounts.iter().any(|mount| is_image(&mount.source)) {
+        let text = "image volumes are not supported yet";
+        return Err(Error::Unimplemented(text.to_owned()));
+    }
+    let shares_pids = plan.pod.config.namespaces.pid == NamespaceMode::Pod;
+    if config.namespaces.pid == NamespaceMode::Pod && !shares_pids {
+        let why = "the pod sandbox was made without a PID namespace of its own";
+        return Err(Error::invalid(
+            "linux.security_context.namespace_options.pid",
+            why,
+        ));
+    }
+    Ok(())
+}
+
+fn find_image(shared: &Shared, plan: &Plan) -> Result<ImageInfo> {
+    let wanted = &plan.record.config.image.image;
+    let found = shared.config.images.find(wanted)?;
+    found.ok_or_else(|| Error::NotFound {
+        what: "image",
+        id: wanted.clone(),
+    })
+}
+
+/// An image's error in our terms; for `map_err`.
+fn image_error(step: &'static str) -> impl FnOnce(crisp_image::Error) -> Error {
+    move |error| match error {
+        crisp_image::Error::NotFound(id) => Error::NotFound { what: "image", id },
+        other => Error::step(step)(other),
+    }
+}
+
+async fn resolve_user(shared: &Shared, plan: &Plan, image: &ImageInfo) -> Result<ResolvedUser> {
+    let images = &shared.config.images;
+    let read = async |path: &'static str| {
+        let found = images.lookup(image, path, MAX_DATABASE).await;
+        found.map_err(image_error(path))
+    };
+    let (passwd, group) = (read("/etc/passwd").await?, read("/etc/group").await?);
+    let wanted = &plan.record.config.security.user;
+    crisp_spec::resolve_user(
+        &image.config.user,
+        wanted,
+        passwd.as_deref(),
+        group.as_deref(),
+    )
+    .map_err(spec_error)
+}
+
+/// Why there is no spec, in our terms.
+pub(crate) fn spec_error(error: crisp_spec::Error) -> Error {
+    match error {
+        crisp_spec::Error::Invalid { field, why } => Error::invalid(field, why),
+    }
+}
+
+fn stop_signal(plan: &Plan, image: &ImageInfo) -> Result<i32> {
+    match (plan.record.config.stop_signal, &image.config.stop_signal) {
+        (Some(asked), _) => Ok(asked),
+        (None, Some(text)) => crisp_spec::parse_signal(text)
+            .ok_or_else(|| Error::invalid("image STOPSIGNAL", format!("{text:?} is not a signal"))),
+        (None, None) => Ok(SIGTERM),
+    }
+}
+
+/// The log's absolute path; never outside of the pod's log directory.
+fn log_path(plan: &Plan) -> Result<Option<PathBuf>> {
+    let relative = &plan.record.config.log_path;
+    let Some(dir) = &plan.pod.config.log_directory else {
+        return Ok(None);
+    };
+    if relative.is_empty() {
+        return Ok(None);
+    }
+    let path = Path::new(relative);
+    let normal = |part| matches!(part, std::path::Component::Normal(_));
+    if !path.components().all(normal) {
+        let why = format!("{relative:?} is not a path below the pod's log directory");
+        return Err(Error::invalid("log_path", why));
+    }
+    Ok(Some(dir.join(path)))
+}
+
+fn seccomp_profile(shared: &Shared, profile: &Profile) -> Result<Option<Vec<u8>>> {
+    let Profile::Localhost(name) = profile else {
+        return Ok(None);
+    };
+    let field = "linux.security_context.seccomp.localhost_ref";
+    // An absolute path replaces the directory.
+    let path = shared.config.seccomp_dir.join(name);
+    let read = file::read_bounded(&path, MAX_PROFILE);
+    let refuse = |error| Error::invalid(field, format!("cannot read {}: {error}", path.display()));
+    read.map(Some).map_err(refuse)
+}
+
+fn write_bundle(shared: &Shared, plan: &Plan, parts: &Parts) -> Result<()> {
+    let record = &plan.record;
+    let namespaces = namespaces(shared, plan)?;
+    let spec = crisp_spec::build(&Input {
+        pod: &plan.pod.config,
+        pod_id: &plan.pod.id,
+        container: &record.config,
+        container_id: &record.id,
+        image: &parts.image.config,
+        user: &parts.user,
+        host: &shared.host,
+        mounts: &parts.mounts,
+        devices: &parts.devices,
+        namespaces: &namespaces,
+        files: &pod_files(shared, &plan.pod),
+        cgroup_path: &record.cgroup_path,
+        seccomp: parts.seccomp.as_deref(),
+    })
+    .map_err(spec_error)?;
+    let bundle = shared.paths.bundle(&record.id);
+    let made = file::make_private_dirs(&bundle);
+    made.map_err(Error::step(format!("make {}", bundle.display())))?;
+    update::write_spec(&bundle, &spec)
+}
+
+fn pod_files(shared: &Shared, pod: &PodRecord) -> PodFiles {
+    let dir = shared.paths.pod(&pod.id);
+    let ipc_of_node = pod.config.namespaces.ipc == NamespaceMode::Node;
+    let shm = match ipc_of_node {
+        true => PathBuf::from("/dev/shm"),
+        false => shared.paths.pin(&pod.id, "shm"),
+    };
+    PodFiles {
+        hosts: Some(dir.join("hosts")),
+        resolv_conf: Some(dir.join("resolv.conf")),
+        hostname: Some(dir.join("hostname")),
+        shm: Some(shm),
+    }
+}
+
+/// Network, IPC and host name are the pod's; only the PID namespace is each container's choice.
+fn namespaces(shared: &Shared, plan: &Plan) -> Result<NamespacePaths> {
+    let pod = &plan.pod;
+    let paths = &shared.paths;
+    let own_network = has_own_network(&pod.config);
+    let own_ipc = pod.config.namespaces.ipc != NamespaceMode::Node;
+    let pin = |kind: Kind| paths.pin(&pod.id, kind.file());
+    Ok(NamespacePaths {
+        net: own_network.then(|| paths.netns(&pod.id)),
+        uts: own_network.then(|| pin(Kind::Uts)),
+        ipc: own_ipc.then(|| pin(Kind::Ipc)),
+        pid: match plan.record.config.namespaces.pid {
+            NamespaceMode::Container => PidNamespace::New,
+            NamespaceMode::Node => PidNamespace::Host,
+            NamespaceMode::Pod => PidNamespace::Path(pin(Kind::Pid)),
+            NamespaceMode::Target(_) => PidNamespace::Path(pin_target(shared, plan)?),
+        },
+    })
+}
+
+/// Pins the PID namespace of the container that this one looks at: by the time of the start, its
+/// pid may be somebody else's.
+fn pin_target(shared: &Shared, plan: &Plan) -> Result<PathBuf> {
+    let over = || Error::FailedPrecondition("the target container is not running".to_owned());
+    let target = plan.target.ok_or_else(over)?;
+    let pin = shared.paths.target_pin(&plan.pod.id, &plan.record.id);
+    let step = || Error::step(format!("pin the PID namespace of process {}", target.pid));
+    ns::pin_of(target.pid, Kind::Pid, &pin).map_err(step())?;
+    if target.is_alive() {
+        return Ok(pin);
+    }
+    ns::unpin(&pin).map_err(step())?;
+    Err(over())
+}

@@ -1,0 +1,214 @@
+//! Starting a container: a shim is spawned, told what to own, and heard out.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+
+use crisp_model::{ContainerId, PodId};
+use crisp_shim_api::exit::SLOT_SIZE;
+use crisp_shim_api::{FromShim, Launch, Reply, RootfsSpec, Stdin};
+use crisp_sys::file;
+use crisp_sys::pidfd::PidFd;
+use crisp_sys::process::{ProcessId, command};
+use crisp_sys::socket::Conn;
+use tokio::process::Child;
+
+use super::clear;
+use crate::error::{Error, Result};
+use crate::shared::{Shared, blocking};
+use crate::shim_client::Connection;
+
+/// How much of a shim's last words is told.
+const LAST_WORDS: u64 = 4096;
+
+/// What to launch.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) pod: PodId,
+    pub(crate) id: ContainerId,
+    pub(crate) cgroup_path: String,
+    pub(crate) rootfs: RootfsSpec,
+    pub(crate) log: Option<std::path::PathBuf>,
+    pub(crate) stdin: Stdin,
+}
+
+/// A container whose program runs.
+#[derive(Debug)]
+pub(crate) struct Launched {
+    pub(crate) init: ProcessId,
+    pub(crate) pidfd: Option<Arc<PidFd>>,
+    pub(crate) connection: Connection,
+    pub(crate) shim: Option<ProcessId>,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Launches a container. A failure leaves neither shim nor cgroup.
+pub(crate) async fn launch(shared: &Arc<Shared>, plan: Plan) -> Result<Launched> {
+    let launched = try_launch(shared, &plan).await;
+    if launched.is_err() {
+        let remains = clear::Remains {
+            pod: None,
+            id: plan.id.clone(),
+            cgroup_path: Some(plan.cgroup_path.clone()),
+            shim: None,
+        };
+        if let Err(error) = clear::after_failed_launch(shared, &remains).await {
+            tracing::warn!(container_id = %plan.id, %error, "failed start not wholly undone");
+        }
+    }
+    launched
+}
+
+async fn try_launch(shared: &Arc<Shared>, plan: &Plan) -> Result<Launched> {
+    let (kernel, owned) = (Arc::clone(shared), plan.clone());
+    let (mut child, conn) = blocking("spawn a shim", move || spawn(&kernel, &owned)).await?;
+    let shim = child.id().and_then(|pid| i32::try_from(pid).ok());
+    let shim = shim.and_then(|pid| ProcessId::of(pid).ok());
+    let within = shared.config.timeouts.launch;
+    let heard = tokio::time::timeout(within, introduce(shared, plan, conn)).await;
+    let outcome = heard.unwrap_or_else(|_| {
+        let text = format!("its shim did not start it within {within:?}");
+        Err(Error::DeadlineExceeded(text))
+    });
+    match outcome {
+        Ok(mut launched) => {
+            launched.shim = shim;
+            retire_shim_to_its_cgroup(shared, shim);
+            tokio::spawn(reap(child));
+            Ok(launched)
+        }
+        Err(error) => {
+            // It leaves by itself after a failure; one that hangs does not.
+            drop(child.start_kill());
+            drop(child.wait().await);
+            Err(with_last_words(shared, plan, error))
+        }
+    }
+}
+
+/// Reaps the shim, whenever it leaves.
+async fn reap(mut child: Child) {
+    // A shim's own status tells nothing: the exit slot does.
+    drop(child.wait().await);
+}
+
+fn spawn(shared: &Shared, plan: &Plan) -> Result<(Child, Conn)> {
+    let step = |what: &str| Error::step(format!("{what} for container {}", plan.id));
+    let slot = shared.paths.exit_slot(&plan.pod, &plan.id);
+    file::make_slot(&slot, SLOT_SIZE).map_err(step("make the exit slot"))?;
+    let (ours, theirs) = Conn::pair().map_err(step("make a socket"))?;
+    let words = last_words(&shared.paths.bundle(&plan.id)).map_err(step("open the shim's log"))?;
+    let mut shim = command(&shared.config.shim_path);
+    shim.stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::from(words))
+        // A signal to the daemon's terminal is not meant for containers.
+        .process_group(0);
+    let child = tokio::process::Command::from(shim)
+        .spawn()
+        .map_err(step(&format!(
+            "spawn {}",
+            shared.config.shim_path.display()
+        )))?;
+    Ok((child, ours))
+}
+
+/// Where a shim that panics says why.
+fn last_words(bundle: &Path) -> std::io::Result<File> {
+    std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(bundle.join("shim.log"))
+}
+
+async fn introduce(shared: &Shared, plan: &Plan, conn: Conn) -> Result<Launched> {
+    let connection = Connection::new(conn).map_err(Error::step("use the shim's socket"))?;
+    let launch = Launch {
+        version: crisp_shim_api::VERSION,
+        container_id: plan.id.clone(),
+        pod_id: plan.pod.clone(),
+        bundle: shared.paths.bundle(&plan.id),
+        rootfs: plan.rootfs.clone(),
+        cgroup_path: plan.cgroup_path.clone(),
+        socket: shared.paths.shim_socket(&plan.id),
+        log: plan.log.clone(),
+        exit_file: shared.paths.exit_slot(&plan.pod, &plan.id),
+        stdin: plan.stdin,
+    };
+    let bytes = launch.encode().map_err(Error::step("encode the launch"))?;
+    let sent = connection.send(&bytes, &[]).await;
+    sent.map_err(Error::step("tell the shim what to launch"))?;
+    loop {
+        let received = connection.receive().await;
+        let packet = received.map_err(Error::step("hear the shim"))?;
+        let Some((bytes, fds)) = packet else {
+            let text = "the shim ended without a word".to_owned();
+            return Err(Error::Unavailable(text));
+        };
+        let frame = FromShim::decode(&bytes).map_err(Error::step("understand the shim"))?;
+        if let FromShim::Reply { seq: 0, reply } = frame {
+            return started(reply, fds, connection);
+        }
+    }
+}
+
+fn started(reply: Reply, fds: Vec<OwnedFd>, connection: Connection) -> Result<Launched> {
+    match reply {
+        Reply::Started {
+            pid,
+            start_time,
+            warnings,
+        } => Ok(Launched {
+            init: ProcessId { pid, start_time },
+            pidfd: fds.into_iter().next().map(|fd| Arc::new(PidFd::from(fd))),
+            connection,
+            shim: None,
+            warnings,
+        }),
+        Reply::Failed { message, .. } => Err(Error::Internal {
+            step: "start".to_owned(),
+            why: message,
+        }),
+        other => Err(Error::Internal {
+            step: "start".to_owned(),
+            why: format!("the shim answered {other:?}"),
+        }),
+    }
+}
+
+/// The kubelet kills what it finds below a pod's cgroup, and systemd what it finds in the
+/// daemon's: a shim is in neither. Off the start path.
+fn retire_shim_to_its_cgroup(shared: &Shared, shim: Option<ProcessId>) {
+    let Some(shim) = shim else {
+        return;
+    };
+    let cgroup = shared.cgroup(&shared.config.cgroups.shims);
+    tokio::task::spawn_blocking(move || {
+        let moved = cgroup.create().and_then(|()| cgroup.attach(shim.pid));
+        if let Err(error) = moved
+            && shim.is_alive()
+        {
+            tracing::warn!(pid = shim.pid, %error, "shim stays in the daemon's cgroup");
+        }
+    });
+}
+
+/// A shim that ended without an answer may have said why on its standard error.
+fn with_last_words(shared: &Shared, plan: &Plan, error: Error) -> Error {
+    let log = shared.paths.bundle(&plan.id).join("shim.log");
+    let words = file::read_bounded(&log, LAST_WORDS).unwrap_or_default();
+    let words = String::from_utf8_lossy(&words);
+    match (error, words.trim()) {
+        (error, "") => error,
+        (Error::Unavailable(text), words) => Error::Unavailable(format!("{text}: {words}")),
+        (Error::DeadlineExceeded(text), words) => {
+            Error::DeadlineExceeded(format!("{text}: {words}"))
+        }
+        (error, _) => error,
+    }
+}

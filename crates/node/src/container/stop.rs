@@ -1,0 +1,83 @@
+//! Stopping a container: the ways to signal and to kill, each with a deadline.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crisp_model::ContainerId;
+use crisp_shim_api::Request;
+use crisp_sys::pidfd::PidFd;
+use crisp_sys::process::ProcessId;
+
+use crate::error::{Error, Result};
+use crate::shared::{Shared, blocking};
+use crate::shim_client::ShimClient;
+
+/// Whom a stop is about.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    pub(crate) id: ContainerId,
+    pub(crate) init: ProcessId,
+    pub(crate) shim: Option<ShimClient>,
+    pub(crate) cgroup_path: String,
+}
+
+/// How long a shim may take to pass a signal on before the daemon does it itself.
+const SHIM_SIGNALS_WITHIN: Duration = Duration::from_secs(2);
+
+/// Sends the stop signal: through the shim, else straight to init.
+pub(crate) async fn signal(target: &Target, signal: i32) -> Result<()> {
+    if let Some(shim) = &target.shim {
+        let passed = shim.order(Request::Signal { signal }, SHIM_SIGNALS_WITHIN);
+        if passed.await.is_ok() {
+            return Ok(());
+        }
+    }
+    let step = || format!("signal container {}", target.id);
+    match PidFd::open_exact(&target.init).map_err(Error::step(step()))? {
+        Some(init) => init.signal(signal).map_err(Error::step(step())),
+        None => Ok(()),
+    }
+}
+
+/// Kills all its processes: through the shim, else by the daemon.
+pub(crate) async fn kill(shared: &Arc<Shared>, target: &Target) -> Result<()> {
+    if let Some(shim) = &target.shim
+        && shim
+            .order(Request::KillAll, SHIM_SIGNALS_WITHIN)
+            .await
+            .is_ok()
+    {
+        return Ok(());
+    }
+    force(shared, target).await
+}
+
+/// Kills all its processes without asking the shim.
+pub(crate) async fn force(shared: &Arc<Shared>, target: &Target) -> Result<()> {
+    let cgroup = shared.cgroup(&target.cgroup_path);
+    let target = target.clone();
+    blocking("kill a container", move || {
+        let killed = cgroup.kill();
+        if let Ok(Some(init)) = PidFd::open_exact(&target.init) {
+            // It may have ended by the kill above.
+            drop(init.signal(9));
+        }
+        killed.map_err(Error::step(format!("kill container {}", target.id)))
+    })
+    .await
+}
+
+/// Blocks until a process has ended.
+pub(crate) fn wait_for_end(process: &PidFd, within: Duration) -> std::io::Result<()> {
+    let deadline = Instant::now() + within;
+    let mut pause = Duration::from_micros(100);
+    while !process.has_exited() {
+        if Instant::now() > deadline {
+            let text = format!("still there {within:?} after it was killed");
+            return Err(std::io::Error::new(std::io::ErrorKind::TimedOut, text));
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+    Ok(())
+}

@@ -1,0 +1,341 @@
+//! The door: what front doors call. Every call sends a message and waits; the work belongs to the
+//! pod's task and runs to its end when the caller leaves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crisp_cni::NetworkStatus;
+use crisp_image::Images;
+use crisp_model::{ContainerConfig, ContainerId, PodConfig, PodId, Resources};
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use crate::book::Mailbox;
+use crate::config::{CgroupDriver, Config, Handler, Support};
+use crate::error::{Error, Result};
+use crate::events::ContainerEvent;
+use crate::exec::ExecOutput;
+use crate::message::{Message, Reply, Request};
+use crate::names::NameMessage;
+use crate::recovery;
+use crate::shared::Shared;
+use crate::stats::{self, ContainerStats, PodStats};
+use crate::view::{ContainerView, PodView};
+
+/// The engine. Clones share everything.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+    names: mpsc::UnboundedSender<NameMessage>,
+}
+
+async fn answer<T>(receiver: oneshot::Receiver<Result<T>>) -> Result<T> {
+    let gone = || Error::Unavailable("the engine is shutting down".to_owned());
+    receiver.await.unwrap_or_else(|_| Err(gone()))
+}
+
+/// Sends a message with a place for its answer. A task that has ended meanwhile had removed its
+/// pod.
+async fn ask<T>(
+    mailbox: &Mailbox,
+    missing: impl FnOnce() -> Error,
+    message: impl FnOnce(Reply<T>) -> Message,
+) -> Result<T> {
+    let (reply, receiver) = oneshot::channel();
+    if mailbox.send(message(reply)).is_err() {
+        return Err(missing());
+    }
+    match receiver.await {
+        Ok(answer) => answer,
+        Err(_) => Err(missing()),
+    }
+}
+
+/// Removal of what is not there is success, as CRI has it.
+fn gone_is_fine(result: Result<()>) -> Result<()> {
+    match result {
+        Err(Error::NotFound { .. }) => Ok(()),
+        other => other,
+    }
+}
+
+impl Engine {
+    /// Reads every record, reconciles each with what the kernel has, and is ready for calls.
+    ///
+    /// # Errors
+    /// When another daemon holds the directories, or they cannot be used. One bad record is no
+    /// reason.
+    pub async fn start(config: Config) -> Result<Self> {
+        let (shared, names) = recovery::start(config).await?;
+        Ok(Self { shared, names })
+    }
+
+    /// Boots a pod. A repeated request joins the one in flight, or gets the pod that it made.
+    ///
+    /// # Errors
+    /// When a part of the pod cannot be made; nothing is left of it then.
+    pub async fn run_pod(&self, config: PodConfig) -> Result<PodId> {
+        self.shared.check_handler(&config.runtime_handler)?;
+        let (reply, receiver) = oneshot::channel();
+        let config = Box::new(config);
+        // A closed channel drops the reply, which the wait below tells.
+        drop(self.names.send(NameMessage::Run { config, reply }));
+        answer(receiver).await
+    }
+
+    /// Stops a pod: kills its containers, frees its network. Idempotent.
+    ///
+    /// # Errors
+    /// `NotFound`, or what could not be torn down.
+    pub async fn stop_pod(&self, id: &str) -> Result<()> {
+        let (mailbox, view) = self.shared.book.pod(id)?;
+        let missing = || pod_missing(&view.id);
+        ask(&mailbox, missing, |reply| Message::Stop { reply }).await
+    }
+
+    /// Removes a pod and its containers, stopping it first. A pod that is not there is success.
+    ///
+    /// # Errors
+    /// What could not be torn down or removed.
+    pub async fn remove_pod(&self, id: &str) -> Result<()> {
+        gone_is_fine(self.remove_known_pod(id).await)
+    }
+
+    async fn remove_known_pod(&self, id: &str) -> Result<()> {
+        let (mailbox, view) = self.shared.book.pod(id)?;
+        let missing = || pod_missing(&view.id);
+        ask(&mailbox, missing, |reply| Message::Remove { reply }).await
+    }
+
+    /// One pod.
+    ///
+    /// # Errors
+    /// `NotFound` or `Ambiguous`.
+    pub fn pod(&self, id: &str) -> Result<Arc<PodView>> {
+        Ok(self.shared.book.pod(id)?.1)
+    }
+
+    /// Every pod but those that boot.
+    #[must_use]
+    pub fn pods(&self) -> Vec<Arc<PodView>> {
+        self.shared.book.pods()
+    }
+
+    /// Notes new totals of a pod's resources; `None` leaves what was noted.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn update_pod_resources(
+        &self,
+        id: &str,
+        overhead: Option<Resources>,
+        resources: Option<Resources>,
+    ) -> Result<()> {
+        let (mailbox, view) = self.shared.book.pod(id)?;
+        let missing = || pod_missing(&view.id);
+        ask(&mailbox, missing, |reply| Message::Update {
+            overhead,
+            resources,
+            reply,
+        })
+        .await
+    }
+
+    /// Creates a container in a pod. A repeated request joins the one in flight, or gets the
+    /// container that it made.
+    ///
+    /// # Errors
+    /// `InvalidArgument` names the field; `NotFound` when pod or image are not here. Nothing is
+    /// left behind then.
+    pub async fn create_container(
+        &self,
+        pod: &str,
+        config: ContainerConfig,
+    ) -> Result<ContainerId> {
+        let (mailbox, view) = self.shared.book.pod(pod)?;
+        let config = Box::new(config);
+        let missing = || pod_missing(&view.id);
+        ask(&mailbox, missing, |reply| Message::Create { config, reply }).await
+    }
+
+    async fn request<T>(&self, id: &str, request: impl FnOnce(Reply<T>) -> Request) -> Result<T> {
+        let (mailbox, view) = self.shared.book.container(id)?;
+        let container = view.id.clone();
+        let missing = || container_missing(&view.id);
+        ask(&mailbox, missing, |reply| Message::Request {
+            container,
+            request: request(reply),
+        })
+        .await
+    }
+
+    /// Starts a container.
+    ///
+    /// # Errors
+    /// The cause, when its program cannot be started; the container is over then.
+    pub async fn start_container(&self, id: &str) -> Result<()> {
+        self.request(id, |reply| Request::Start { reply }).await
+    }
+
+    /// Stops a container: its stop signal, then, after the grace, SIGKILL. Zero kills at once. A
+    /// later call with a shorter grace shortens an earlier one.
+    ///
+    /// # Errors
+    /// `DeadlineExceeded` when the kernel does not end what was killed.
+    pub async fn stop_container(&self, id: &str, grace: Duration) -> Result<()> {
+        self.request(id, |reply| Request::Stop { grace, reply })
+            .await
+    }
+
+    /// Removes a container, killing it first. A container that is not there is success.
+    ///
+    /// # Errors
+    /// What could not be removed.
+    pub async fn remove_container(&self, id: &str) -> Result<()> {
+        gone_is_fine(self.request(id, |reply| Request::Remove { reply }).await)
+    }
+
+    /// One container.
+    ///
+    /// # Errors
+    /// `NotFound` or `Ambiguous`.
+    pub fn container(&self, id: &str) -> Result<Arc<ContainerView>> {
+        Ok(self.shared.book.container(id)?.1)
+    }
+
+    /// Every container but those that are being created.
+    #[must_use]
+    pub fn containers(&self) -> Vec<Arc<ContainerView>> {
+        let pods = self.shared.book.pods();
+        pods.iter()
+            .flat_map(|pod| pod.containers.iter().cloned())
+            .collect()
+    }
+
+    /// Runs a command in a container and answers what it wrote; at most 16 MiB a stream.
+    ///
+    /// # Errors
+    /// `DeadlineExceeded` when it took longer than `timeout`; it is killed then.
+    pub async fn exec_sync(
+        &self,
+        id: &str,
+        command: Vec<String>,
+        timeout: Option<Duration>,
+    ) -> Result<ExecOutput> {
+        self.request(id, |reply| Request::Exec {
+            command,
+            timeout,
+            reply,
+        })
+        .await
+    }
+
+    /// Changes a container's limits; what is 0 or empty stays.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn update_resources(&self, id: &str, resources: Resources) -> Result<()> {
+        let resources = Box::new(resources);
+        self.request(id, |reply| Request::Update { resources, reply })
+            .await
+    }
+
+    /// Lets a container's log be opened anew under its name, after a rotation.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` when it does not run.
+    pub async fn reopen_log(&self, id: &str) -> Result<()> {
+        self.request(id, |reply| Request::ReopenLog { reply }).await
+    }
+
+    /// A container's figures.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn container_stats(&self, id: &str) -> Result<ContainerStats> {
+        let view = self.container(id)?;
+        Ok(stats::container_stats(&self.shared, &view).await)
+    }
+
+    /// The figures of every running container.
+    pub async fn list_container_stats(&self) -> Vec<ContainerStats> {
+        let running = self.containers().into_iter().filter(|c| c.pid().is_some());
+        let running: Vec<_> = running.collect();
+        let each = running
+            .iter()
+            .map(|view| stats::container_stats(&self.shared, view));
+        futures::future::join_all(each).await
+    }
+
+    /// A pod's figures.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn pod_stats(&self, id: &str) -> Result<PodStats> {
+        let view = self.pod(id)?;
+        Ok(stats::pod_stats(&self.shared, &view).await)
+    }
+
+    /// The figures of every pod.
+    pub async fn list_pod_stats(&self) -> Vec<PodStats> {
+        let pods = self.pods();
+        let each = pods.iter().map(|view| stats::pod_stats(&self.shared, view));
+        futures::future::join_all(each).await
+    }
+
+    /// Listens to events from now on. Who is too slow is told how many it lost.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<Arc<ContainerEvent>> {
+        self.shared.events.subscribe()
+    }
+
+    /// Whether pods can get a network now.
+    #[must_use]
+    pub fn network_status(&self) -> NetworkStatus {
+        self.shared.config.network.status()
+    }
+
+    /// The runtime handlers, the default one, whose name is empty, first.
+    #[must_use]
+    pub fn handlers(&self) -> Vec<Handler> {
+        let names = self.shared.config.handlers.iter().map(String::as_str);
+        std::iter::once("")
+            .chain(names.filter(|name| !name.is_empty()))
+            .map(|name| Handler {
+                name: name.to_owned(),
+                recursive_read_only: Support::Yes,
+                user_namespaces: Support::No,
+            })
+            .collect()
+    }
+
+    /// How callers name cgroup parents.
+    #[must_use]
+    pub fn cgroup_driver(&self) -> CgroupDriver {
+        self.shared.config.cgroups.driver
+    }
+
+    /// The images.
+    #[must_use]
+    pub fn images(&self) -> &Images {
+        &self.shared.config.images
+    }
+
+    /// Ends the daemon's side: records are flushed, what no pod needs is unmounted. Pods go on.
+    pub async fn shutdown(&self) {
+        recovery::retire(&self.shared).await;
+    }
+}
+
+fn pod_missing(id: &PodId) -> Error {
+    Error::NotFound {
+        what: "pod sandbox",
+        id: id.to_string(),
+    }
+}
+
+fn container_missing(id: &ContainerId) -> Error {
+    Error::NotFound {
+        what: "container",
+        id: id.to_string(),
+    }
+}

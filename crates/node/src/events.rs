@@ -1,0 +1,70 @@
+//! Events of containers, to whoever listens.
+
+use std::sync::Arc;
+
+use crisp_model::{ContainerId, PodId, Timestamp};
+use tokio::sync::broadcast;
+
+use crate::view::PodView;
+
+/// How many events a slow listener may lag behind before it loses some and is told so.
+const BACKLOG: usize = 4096;
+
+/// What happened to a container; in this order for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventKind {
+    /// It can be started.
+    Created,
+    /// Its init runs.
+    Started,
+    /// It is over.
+    Stopped,
+    /// It is gone.
+    Deleted,
+}
+
+/// Something happened to a container.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ContainerEvent {
+    /// What.
+    pub kind: EventKind,
+    /// To which container.
+    pub container_id: ContainerId,
+    /// When.
+    pub at: Timestamp,
+    /// Its pod, right after.
+    pub pod: Arc<PodView>,
+}
+
+impl ContainerEvent {
+    /// The pod's id.
+    #[must_use]
+    pub fn pod_id(&self) -> &PodId {
+        &self.pod.id
+    }
+}
+
+/// The one place that events go through.
+#[derive(Debug)]
+pub(crate) struct Events(broadcast::Sender<Arc<ContainerEvent>>);
+
+impl Events {
+    pub(crate) fn new() -> Self {
+        Self(broadcast::channel(BACKLOG).0)
+    }
+
+    pub(crate) fn send(&self, kind: EventKind, container_id: &ContainerId, pod: Arc<PodView>) {
+        let event = ContainerEvent {
+            kind,
+            container_id: container_id.clone(),
+            at: Timestamp(crisp_sys::clock::now()),
+            pod,
+        };
+        // Nobody listening is the usual case.
+        drop(self.0.send(Arc::new(event)));
+    }
+
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Arc<ContainerEvent>> {
+        self.0.subscribe()
+    }
+}

@@ -1,0 +1,139 @@
+//! The files that a pod shows to its containers: `/etc/hosts`, `/etc/resolv.conf`,
+//! `/etc/hostname`. A kubelet usually mounts a hosts file of its own over the first.
+
+use std::fmt::Write;
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+
+use crisp_model::{DnsConfig, NamespaceMode, PodConfig};
+use crisp_sys::file;
+
+/// systemd-resolved's list of real servers: its stub at 127.0.0.53 is not there in a pod.
+const RESOLVED_LIST: &str = "/run/systemd/resolve/resolv.conf";
+const NODE_RESOLV_CONF: &str = "/etc/resolv.conf";
+const NODE_HOSTS: &str = "/etc/hosts";
+/// No such file of a node is longer.
+const MAX_FILE: u64 = 1 << 20;
+
+/// Writes the three files into a pod's directory.
+pub(crate) fn write(dir: &Path, config: &PodConfig, ips: &[IpAddr]) -> io::Result<()> {
+    file::make_private_dirs(dir)?;
+    let host_network = config.namespaces.network == NamespaceMode::Node;
+    let node_hosts = host_network
+        .then(|| read_node(NODE_HOSTS))
+        .transpose()?
+        .filter(|hosts| !hosts.is_empty());
+    let hosts = node_hosts.unwrap_or_else(|| hosts(&config.hostname, ips).into_bytes());
+    // Readable by every user of the containers; the directories above keep others out.
+    file::write_atomic(&dir.join("hosts"), &hosts, 0o644)?;
+    file::write_atomic(&dir.join("resolv.conf"), &resolv_conf(config)?, 0o644)?;
+    let hostname = hostname(config);
+    file::write_atomic(&dir.join("hostname"), hostname.as_bytes(), 0o644)
+}
+
+fn hosts(hostname: &str, ips: &[IpAddr]) -> String {
+    let mut text = String::from(
+        "127.0.0.1\tlocalhost\n\
+         ::1\tlocalhost ip6-localhost ip6-loopback\n\
+         fe00::0\tip6-localnet\n\
+         fe00::0\tip6-mcastprefix\n\
+         fe00::1\tip6-allnodes\n\
+         fe00::2\tip6-allrouters\n",
+    );
+    for ip in ips.iter().filter(|_| !hostname.is_empty()) {
+        // Writing to a string cannot fail.
+        writeln!(text, "{ip}\t{hostname}").ok();
+    }
+    text
+}
+
+fn hostname(config: &PodConfig) -> String {
+    if config.hostname.is_empty() {
+        node_name() + "\n"
+    } else {
+        format!("{}\n", config.hostname)
+    }
+}
+
+fn node_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
+    name.unwrap_or_default().trim().to_owned()
+}
+
+fn resolv_conf(config: &PodConfig) -> io::Result<Vec<u8>> {
+    if config.dns != DnsConfig::default() {
+        return Ok(dns_text(&config.dns).into_bytes());
+    }
+    let text = read_node(NODE_RESOLV_CONF)?;
+    let stub_alone = config.namespaces.network != NamespaceMode::Node && only_stub(&text);
+    if stub_alone && let Ok(list) = file::read_bounded(Path::new(RESOLVED_LIST), MAX_FILE) {
+        return Ok(list);
+    }
+    Ok(text)
+}
+
+fn read_node(path: &str) -> io::Result<Vec<u8>> {
+    match file::read_bounded(Path::new(path), MAX_FILE) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        other => other,
+    }
+}
+
+fn only_stub(text: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(text);
+    let mut servers = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("nameserver"))
+        .peekable();
+    servers.peek().is_some() && servers.all(|server| server.trim() == "127.0.0.53")
+}
+
+fn dns_text(dns: &DnsConfig) -> String {
+    let mut text = String::new();
+    let mut line = |key: &str, words: &str| {
+        if !words.is_empty() {
+            // Writing to a string cannot fail.
+            writeln!(text, "{key} {words}").ok();
+        }
+    };
+    line("search", &dns.searches.join(" "));
+    for server in &dns.servers {
+        line("nameserver", server);
+    }
+    line("options", &dns.options.join(" "));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dns_settings_become_lines() {
+        let dns = DnsConfig {
+            servers: vec!["10.10.10.10".into(), "::1".into()],
+            searches: vec!["google.com".into(), "b".into()],
+            options: vec!["ndots:8".into()],
+        };
+        let want = "search google.com b\nnameserver 10.10.10.10\nnameserver ::1\noptions ndots:8\n";
+        assert_eq!(dns_text(&dns), want);
+    }
+
+    #[test]
+    fn the_stub_of_the_node_is_recognised() {
+        assert!(only_stub(b"# x\nnameserver 127.0.0.53\noptions edns0\n"));
+        assert!(!only_stub(b"nameserver 127.0.0.53\nnameserver 9.9.9.9\n"));
+        assert!(!only_stub(b""));
+    }
+
+    #[test]
+    fn hosts_name_the_pod_at_each_address() {
+        let text = hosts(
+            "web",
+            &["10.88.0.2".parse().unwrap(), "fd00::2".parse().unwrap()],
+        );
+        assert!(text.ends_with("10.88.0.2\tweb\nfd00::2\tweb\n"));
+        assert!(!hosts("", &["10.88.0.2".parse().unwrap()]).contains("10.88"));
+    }
+}

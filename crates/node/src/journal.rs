@@ -1,0 +1,342 @@
+//! A pod's journal: frames with a length and a checksum in one preallocated file.
+//!
+//! ```text
+//! magic "crispjn1" | length u32 | crc32 u32 | JSON {"version":1,"entry":…} | length | …
+//! ```
+//!
+//! Numbers are little-endian; the checksum covers length and JSON. A frame is one write, so that a
+//! killed daemon leaves whole frames; a power cut may leave a torn last one, which is ignored. A
+//! bad frame with a good one after it is damage. Space for the usual life of a pod is reserved at
+//! birth, so that transitions and removal work on a full disk; what has grown beyond that is
+//! rewritten and renamed.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crisp_sys::file;
+use serde::{Deserialize, Serialize};
+
+use crate::record::{Entry, Replay, VERSION};
+
+const MAGIC: &[u8; 8] = b"crispjn1";
+const HEAD: usize = 8;
+/// Reserved at birth.
+const RESERVED: u64 = 64 << 10;
+/// No pod's journal is longer; what claims to be is not read into memory.
+const MAX_JOURNAL: u64 = 64 << 20;
+
+/// Why a journal cannot be used as it is.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Damage {
+    #[error("cannot read it: {0}")]
+    Io(#[from] io::Error),
+    #[error("it does not begin like a journal")]
+    Magic,
+    #[error("the frame at byte {0} is damaged")]
+    Frame(usize),
+    #[error("the frame at byte {at} has no known content: {why}")]
+    Content { at: usize, why: String },
+    #[error("it was written by a newer version ({0}, this one reads up to {VERSION})")]
+    Newer(u32),
+}
+
+/// An open journal, owned by its pod's task.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    path: PathBuf,
+    file: File,
+    end: u64,
+    /// Where the next attempt to shorten it is worth while.
+    rewrite_at: u64,
+}
+
+#[derive(Serialize)]
+struct Written<'a> {
+    version: u32,
+    entry: &'a Entry,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+#[derive(Deserialize)]
+struct Read {
+    entry: Entry,
+}
+
+fn frame(entry: &Entry) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; HEAD];
+    let written = Written {
+        version: VERSION,
+        entry,
+    };
+    serde_json::to_writer(&mut bytes, &written)?;
+    let length = u32::try_from(bytes.len() - HEAD).map_err(io::Error::other)?;
+    bytes[..4].copy_from_slice(&length.to_le_bytes());
+    let sum = checksum(&bytes[..4], &bytes[HEAD..]);
+    bytes[4..HEAD].copy_from_slice(&sum.to_le_bytes());
+    Ok(bytes)
+}
+
+fn checksum(length: &[u8], json: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(length);
+    hasher.update(json);
+    hasher.finalize()
+}
+
+/// The JSON of the whole and sound frame at the beginning of `bytes`.
+fn sound(bytes: &[u8]) -> Option<&[u8]> {
+    let (head, rest) = bytes.split_at_checked(HEAD)?;
+    let length = u32::from_le_bytes(head[..4].try_into().ok()?);
+    let sum = u32::from_le_bytes(head[4..].try_into().ok()?);
+    let json = rest.get(..usize::try_from(length).ok()?)?;
+    (length > 0 && checksum(&head[..4], json) == sum).then_some(json)
+}
+
+fn decode(at: usize, json: &[u8]) -> Result<Entry, Damage> {
+    let unknown = |error: serde_json::Error| Damage::Content {
+        at,
+        why: error.to_string(),
+    };
+    let Version { version } = serde_json::from_slice(json).map_err(unknown)?;
+    if version > VERSION {
+        return Err(Damage::Newer(version));
+    }
+    let Read { entry } = serde_json::from_slice(json).map_err(unknown)?;
+    Ok(entry)
+}
+
+/// What was read, how far it is good, and what is wrong from there on.
+struct Scan {
+    replay: Replay,
+    end: usize,
+    damage: Option<Damage>,
+}
+
+fn scan(bytes: &[u8]) -> Scan {
+    let mut scan = Scan {
+        replay: Replay::default(),
+        end: MAGIC.len(),
+        damage: None,
+    };
+    if !bytes.starts_with(MAGIC) {
+        // A file that was born in a power cut is shorter than its magic, or zeros.
+        let length = bytes
+            .iter()
+            .rposition(|byte| *byte != 0)
+            .map_or(0, |at| at + 1);
+        let unborn = MAGIC.starts_with(&bytes[..length]);
+        scan.damage = (!unborn).then_some(Damage::Magic);
+        return scan;
+    }
+    while let Some(json) = sound(&bytes[scan.end..]) {
+        match decode(scan.end, json) {
+            Ok(entry) => scan.replay.apply(entry),
+            Err(damage) => {
+                scan.damage = Some(damage);
+                return scan;
+            }
+        }
+        scan.end += HEAD + json.len();
+    }
+    let more = (scan.end + 1..bytes.len()).any(|at| sound(&bytes[at..]).is_some());
+    scan.damage = more.then_some(Damage::Frame(scan.end));
+    scan
+}
+
+/// Reads a journal without opening it for writing: whatever is good, and what is wrong.
+pub(crate) fn read(path: &Path) -> (Replay, Option<Damage>) {
+    match file::read_bounded(path, MAX_JOURNAL) {
+        Ok(bytes) => {
+            let scan = scan(&bytes);
+            (scan.replay, scan.damage)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => (Replay::default(), None),
+        Err(error) => (Replay::default(), Some(error.into())),
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+}
+
+impl Journal {
+    /// Begins a journal in a directory that is there.
+    pub(crate) fn create(path: &Path) -> io::Result<Self> {
+        let file = open(path)?;
+        file::preallocate(&file, RESERVED)?;
+        file.write_all_at(MAGIC, 0)?;
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            end: MAGIC.len() as u64,
+            rewrite_at: RESERVED,
+        })
+    }
+
+    /// Opens a journal to go on with it; a torn tail is cut off.
+    pub(crate) fn resume(path: &Path) -> Result<Self, Damage> {
+        let bytes = file::read_bounded(path, MAX_JOURNAL)?;
+        let scan = scan(&bytes);
+        if let Some(damage) = scan.damage {
+            return Err(damage);
+        }
+        let file = open(path)?;
+        file.set_len(scan.end as u64)?;
+        file::preallocate(&file, RESERVED)?;
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            end: scan.end as u64,
+            rewrite_at: RESERVED.max(2 * scan.end as u64),
+        })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Appends an entry. A failed write is overwritten by the next.
+    pub(crate) fn append(&mut self, entry: &Entry) -> io::Result<()> {
+        let frame = frame(entry)?;
+        if self.end + frame.len() as u64 > self.rewrite_at {
+            self.shorten();
+        }
+        self.file.write_all_at(&frame, self.end)?;
+        self.end += frame.len() as u64;
+        Ok(())
+    }
+
+    /// Rewrites it without what later entries have replaced. A journal that cannot be shortened
+    /// now goes on as it is.
+    fn shorten(&mut self) {
+        match self.rewrite() {
+            Ok(()) => self.rewrite_at = RESERVED.max(2 * self.end),
+            Err(error) => {
+                tracing::warn!(path = %self.path.display(), %error, "cannot shorten a journal");
+                self.rewrite_at = 2 * self.end;
+            }
+        }
+    }
+
+    fn rewrite(&mut self) -> io::Result<()> {
+        let bytes = file::read_bounded(&self.path, MAX_JOURNAL)?;
+        let temporary = self.path.with_extension("new");
+        file::remove_if_there(&temporary)?;
+        let mut shorter = open(&temporary)?;
+        let mut content = MAGIC.to_vec();
+        for entry in scan(&bytes).replay.entries() {
+            content.extend(frame(&entry)?);
+        }
+        file::preallocate(&shorter, RESERVED.max(content.len() as u64))?;
+        shorter.write_all(&content)?;
+        fs::rename(&temporary, &self.path)?;
+        self.file = shorter;
+        self.end = content.len() as u64;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{PodProgress, PodState};
+
+    fn progress(phase: PodState) -> Entry {
+        Entry::Progress(PodProgress {
+            phase,
+            boot_id: "boot".into(),
+            holder: None,
+            ips: Vec::new(),
+            made_cgroup: None,
+        })
+    }
+
+    fn written(entries: &[Entry]) -> Vec<u8> {
+        let frames = entries.iter().flat_map(|entry| frame(entry).unwrap());
+        MAGIC.iter().copied().chain(frames).collect()
+    }
+
+    fn phase(scan: &Scan) -> Option<PodState> {
+        scan.replay.progress.as_ref().map(|p| p.phase)
+    }
+
+    #[test]
+    fn a_torn_tail_is_ignored_wherever_it_is_cut() {
+        let first = written(&[progress(PodState::Booting)]);
+        let both = written(&[progress(PodState::Booting), progress(PodState::Ready)]);
+        for cut in 0..both.len() {
+            for zeros in [0, 4096] {
+                let mut torn = both[..cut].to_vec();
+                torn.resize(cut + zeros, 0);
+                let scan = scan(&torn);
+                assert!(scan.damage.is_none(), "cut at {cut}: {:?}", scan.damage);
+                let want = (cut >= first.len()).then_some(PodState::Booting);
+                assert_eq!(phase(&scan), want, "cut at {cut}");
+            }
+        }
+        assert_eq!(phase(&scan(&both)), Some(PodState::Ready));
+    }
+
+    #[test]
+    fn flipped_bits_are_damage_when_more_follows() {
+        let first = written(&[progress(PodState::Booting)]).len();
+        let all = written(&[progress(PodState::Booting), progress(PodState::Ready)]);
+        for at in 0..all.len() {
+            for bit in 0..8 {
+                let mut flipped = all.clone();
+                flipped[at] ^= 1 << bit;
+                let scan = scan(&flipped);
+                assert_ne!(phase(&scan), Some(PodState::Ready), "byte {at} bit {bit}");
+                assert_eq!(scan.damage.is_some(), at < first, "byte {at} bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn later_versions_are_refused_and_unknown_entries_told() {
+        let wrap = |json: &str| {
+            let length = u32::try_from(json.len()).unwrap().to_le_bytes();
+            let sum = checksum(&length, json.as_bytes()).to_le_bytes();
+            [&MAGIC[..], &length, &sum, json.as_bytes()].concat()
+        };
+        let later = wrap(r#"{"version":2,"entry":{"Teleported":{}}}"#);
+        assert!(matches!(scan(&later).damage, Some(Damage::Newer(2))));
+        let strange = wrap(r#"{"version":1,"entry":{"Teleported":{}}}"#);
+        assert!(matches!(
+            scan(&strange).damage,
+            Some(Damage::Content { .. })
+        ));
+        assert!(matches!(scan(b"#!/bin/sh").damage, Some(Damage::Magic)));
+    }
+
+    #[test]
+    fn a_long_journal_is_rewritten_and_says_the_same() {
+        let dir = std::env::temp_dir().join(format!("crisp-journal-{}", std::process::id()));
+        file::make_private_dirs(&dir).unwrap();
+        let path = dir.join("journal");
+        let mut journal = Journal::create(&path).unwrap();
+        for _ in 0..2000 {
+            journal.append(&progress(PodState::Booting)).unwrap();
+        }
+        journal.append(&progress(PodState::Ready)).unwrap();
+        assert!(journal.end < RESERVED);
+        let end = journal.end;
+        drop(journal);
+        let (replay, damage) = read(&path);
+        assert!(damage.is_none());
+        assert_eq!(replay.progress.unwrap().phase, PodState::Ready);
+        assert_eq!(Journal::resume(&path).unwrap().end, end);
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}

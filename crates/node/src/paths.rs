@@ -1,0 +1,149 @@
+//! Where everything of this daemon lies. Every path carries the id of its pod or container, so
+//! that records and remains can be compared from either side.
+
+use std::path::{Path, PathBuf};
+
+use crisp_model::{ContainerId, PodId};
+
+use crate::config::Config;
+
+/// Prefix of names in directories that are shared with other tools.
+const PREFIX: &str = "crisp-";
+
+#[derive(Debug, Clone)]
+pub(crate) struct Paths {
+    root: PathBuf,
+    state: PathBuf,
+    netns: PathBuf,
+}
+
+impl Paths {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            root: config.root.clone(),
+            state: config.state.clone(),
+            netns: config.netns_dir.clone(),
+        }
+    }
+
+    /// Locks: one daemon per root and per state directory.
+    pub(crate) fn locks(&self) -> [PathBuf; 2] {
+        [
+            self.root.join("crispd.lock"),
+            self.state.join("crispd.lock"),
+        ]
+    }
+
+    /// Directories that are there from the start.
+    pub(crate) fn base_dirs(&self) -> [PathBuf; 8] {
+        [
+            self.root.clone(),
+            self.state.clone(),
+            self.records(),
+            self.quarantine(),
+            self.pins(),
+            self.pods(),
+            self.bundles(),
+            self.shims(),
+        ]
+    }
+
+    /// Records of all pods.
+    pub(crate) fn records(&self) -> PathBuf {
+        self.root.join("pods")
+    }
+
+    /// Records that were set aside.
+    pub(crate) fn quarantine(&self) -> PathBuf {
+        self.root.join("quarantine")
+    }
+
+    /// One pod's record, exit slots and volumes.
+    pub(crate) fn record(&self, pod: &PodId) -> PathBuf {
+        self.records().join(pod.as_str())
+    }
+
+    pub(crate) fn journal(&self, pod: &PodId) -> PathBuf {
+        self.record(pod).join("journal")
+    }
+
+    /// Exit slots of a pod's containers.
+    pub(crate) fn exits(&self, pod: &PodId) -> PathBuf {
+        self.record(pod).join("exit")
+    }
+
+    pub(crate) fn exit_slot(&self, pod: &PodId, container: &ContainerId) -> PathBuf {
+        self.exits(pod).join(container.as_str())
+    }
+
+    /// Directories that stand for the volumes of a container's image.
+    pub(crate) fn volumes(&self, pod: &PodId, container: &ContainerId) -> PathBuf {
+        self.record(pod).join("volumes").join(container.as_str())
+    }
+
+    /// Pinned namespaces and shared memory of all pods: a private mount.
+    pub(crate) fn pins(&self) -> PathBuf {
+        self.state.join("pins")
+    }
+
+    pub(crate) fn pod_pins(&self, pod: &PodId) -> PathBuf {
+        self.pins().join(pod.as_str())
+    }
+
+    pub(crate) fn pin(&self, pod: &PodId, name: &str) -> PathBuf {
+        self.pod_pins(pod).join(name)
+    }
+
+    /// The PID namespace of another container that this container joins.
+    pub(crate) fn target_pin(&self, pod: &PodId, container: &ContainerId) -> PathBuf {
+        self.pin(pod, &format!("pid-{container}"))
+    }
+
+    /// Where other tools expect a network namespace.
+    pub(crate) fn netns(&self, pod: &PodId) -> PathBuf {
+        self.netns.join(format!("{PREFIX}{pod}"))
+    }
+
+    pub(crate) fn netns_dir(&self) -> &Path {
+        &self.netns
+    }
+
+    /// Files that pods show to their containers.
+    pub(crate) fn pods(&self) -> PathBuf {
+        self.state.join("pods")
+    }
+
+    pub(crate) fn pod(&self, pod: &PodId) -> PathBuf {
+        self.pods().join(pod.as_str())
+    }
+
+    pub(crate) fn bundles(&self) -> PathBuf {
+        self.state.join("bundles")
+    }
+
+    pub(crate) fn bundle(&self, container: &ContainerId) -> PathBuf {
+        self.bundles().join(container.as_str())
+    }
+
+    pub(crate) fn shims(&self) -> PathBuf {
+        self.state.join("shims")
+    }
+
+    pub(crate) fn shim_socket(&self, container: &ContainerId) -> PathBuf {
+        self.shims().join(format!("{container}.sock"))
+    }
+
+    /// A container's cgroup below the one of its pod.
+    pub(crate) fn container_cgroup(parent: &str, container: &ContainerId) -> String {
+        format!("{}/{PREFIX}{container}", parent.trim_matches('/'))
+    }
+}
+
+/// The whole ids among the names in a directory; one that is not there holds none.
+pub(crate) fn ids<T>(dir: &Path, parse: impl Fn(&str) -> Option<T>) -> Vec<T> {
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return Vec::new();
+    };
+    let names = entries.flatten().map(|entry| entry.file_name());
+    names.filter_map(|name| parse(name.to_str()?)).collect()
+}

@@ -1,0 +1,260 @@
+//! Booting a pod: namespaces, network, shared PID namespace, files. A child of the pod's task.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crisp_cni::PodNetwork;
+use crisp_model::{NamespaceMode, PodConfig};
+use crisp_sys::cgroup::Cgroup;
+use crisp_sys::file;
+use crisp_sys::mount::{self, FsContext, MountAttributes};
+use crisp_sys::ns::{self, Kind};
+use crisp_sys::process::{ProcessId, command};
+use tokio::io::AsyncReadExt;
+
+use super::sysctl::{self, Sysctl};
+use super::teardown::has_own_network;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::names::Gone;
+use crate::record::PodRecord;
+use crate::shared::{Shared, blocking};
+
+/// How long a pod waits for the end of the one that it replaces.
+const ROOM_WITHIN: Duration = Duration::from_secs(60);
+/// How long the holder of a PID namespace may take to say who it is.
+const HOLDER_WITHIN: Duration = Duration::from_secs(10);
+/// Size of a pod's `/dev/shm`, as Docker and Kubernetes have it.
+const SHM_SIZE: &str = "64m";
+
+/// What a boot made that is not named by the pod's id.
+#[derive(Debug)]
+pub(crate) struct Booted {
+    pub(crate) ips: Vec<IpAddr>,
+    pub(crate) holder: Option<ProcessId>,
+}
+
+/// Waits for the end of the pod whose name this one takes: host ports are to be free again. Should
+/// that pod be stuck, the network says what is taken.
+pub(super) async fn make_room(gone: Gone) {
+    drop(tokio::time::timeout(ROOM_WITHIN, gone).await);
+}
+
+/// The topmost cgroup of the pod's parent path that does not exist yet. Parents that many pods
+/// share are nobody's.
+pub(super) fn missing_cgroup(shared: &Shared, record: &PodRecord) -> Option<String> {
+    if record.cgroup_path == shared.config.cgroups.parent {
+        return None;
+    }
+    let path = &record.cgroup_path;
+    let ends = path.match_indices('/').map(|(at, _)| at);
+    let mut prefixes = ends
+        .chain(std::iter::once(path.len()))
+        .map(|end| &path[..end]);
+    let missing = prefixes.find(|prefix| !prefix.is_empty() && !shared.cgroup(prefix).exists());
+    missing.map(str::to_owned)
+}
+
+/// Makes all that a pod has. What a failed boot leaves is the teardown's.
+pub(super) async fn boot(shared: &Arc<Shared>, record: &PodRecord) -> Result<Booted> {
+    let (kernel, owned) = (Arc::clone(shared), record.clone());
+    blocking("make namespaces", move || make_namespaces(&kernel, &owned)).await?;
+    let holder = match record.config.namespaces.pid {
+        NamespaceMode::Pod => Some(start_holder(shared, record).await?),
+        _ => None,
+    };
+    let ips = if has_own_network(&record.config) {
+        let network = &shared.config.network;
+        let attached = network.attach(&pod_network(shared, record)).await;
+        attached
+            .map_err(Error::step(format!(
+                "attach pod {} to the network",
+                record.config.name
+            )))?
+            .ips
+    } else {
+        Vec::new()
+    };
+    let (kernel, owned, addresses) = (Arc::clone(shared), record.clone(), ips.clone());
+    blocking("finish the pod", move || {
+        finish(&kernel, &owned, &addresses)
+    })
+    .await?;
+    Ok(Booted { ips, holder })
+}
+
+/// What the network is told about a pod.
+pub(super) fn pod_network(shared: &Shared, record: &PodRecord) -> PodNetwork {
+    PodNetwork {
+        pod_id: record.id.clone(),
+        name: record.config.name.clone(),
+        netns: shared.paths.netns(&record.id),
+        port_mappings: record.config.port_mappings.clone(),
+        dns: record.config.dns.clone(),
+        annotations: record.config.annotations.clone(),
+        cgroup_path: record.cgroup_path.clone(),
+    }
+}
+
+fn new_namespaces(shared: &Shared, record: &PodRecord) -> Vec<(Kind, PathBuf)> {
+    let mut kinds = Vec::new();
+    if has_own_network(&record.config) {
+        kinds.push((Kind::Net, shared.paths.netns(&record.id)));
+        kinds.push((Kind::Uts, shared.paths.pin(&record.id, Kind::Uts.file())));
+    }
+    if record.config.namespaces.ipc != NamespaceMode::Node {
+        kinds.push((Kind::Ipc, shared.paths.pin(&record.id, Kind::Ipc.file())));
+    }
+    kinds
+}
+
+fn make_namespaces(shared: &Shared, record: &PodRecord) -> Result<()> {
+    let step = |what: &str| Error::step(format!("{what} of pod {}", record.config.name));
+    // Always there, empty or not: it tells later daemons which namespaces are this one's.
+    file::make_private_dirs(&shared.paths.pod_pins(&record.id))
+        .map_err(step("make the directory of pins"))?;
+    let kinds = new_namespaces(shared, record);
+    if !kinds.is_empty() {
+        let inside = || inside_namespaces(&record.config);
+        ns::pin_with(&kinds, inside).map_err(step("make the namespaces"))?;
+    }
+    if record.config.namespaces.ipc != NamespaceMode::Node {
+        mount_shm(&shared.paths.pin(&record.id, "shm")).map_err(step("mount /dev/shm"))?;
+    }
+    let parent = shared.cgroup(&record.cgroup_path);
+    parent.create().map_err(step("make the cgroup parent"))?;
+    if !shared.layout.is_v2() {
+        Cgroup::warm(&shared.layout);
+    }
+    Ok(())
+}
+
+fn inside_namespaces(config: &PodConfig) -> io::Result<()> {
+    if !has_own_network(config) {
+        return Ok(());
+    }
+    if !config.hostname.is_empty() {
+        ns::set_hostname(&config.hostname)?;
+    }
+    for (name, value) in [
+        ("ip_unprivileged_port_start", "0"),
+        ("ping_group_range", "0 2147483647"),
+    ] {
+        // As containers are used to: unprivileged servers and ping. The kernel's own values do
+        // where these files are missing.
+        let path = Path::new("/proc/sys/net/ipv4").join(name);
+        let open = std::fs::OpenOptions::new().write(true).open(path);
+        drop(open.and_then(|mut file| io::Write::write_all(&mut file, value.as_bytes())));
+    }
+    Ok(())
+}
+
+/// A file system of its own, so that nobody fills the one of `/run`.
+fn mount_shm(target: &Path) -> io::Result<()> {
+    std::fs::create_dir(target)?;
+    let attributes = MountAttributes::default().inert();
+    let tree = FsContext::open("tmpfs")?
+        .set("size", SHM_SIZE)?
+        .set("mode", "1777")?
+        .mount(attributes)?;
+    let place = crisp_sys::rootfs::open_root(target)?;
+    mount::attach(
+        std::os::fd::AsFd::as_fd(&tree),
+        std::os::fd::AsFd::as_fd(&place),
+    )
+}
+
+/// What needs the network to be there.
+fn finish(shared: &Shared, record: &PodRecord, ips: &[IpAddr]) -> Result<()> {
+    let step = |what: &str| Error::step(format!("{what} of pod {}", record.config.name));
+    let sysctls = sysctl::check_all(&record.config)?;
+    if !sysctls.is_empty() {
+        set_sysctls(shared, record, &sysctls).map_err(step("set the sysctls"))?;
+    }
+    let dir = shared.paths.pod(&record.id);
+    files::write(&dir, &record.config, ips).map_err(step("write the files"))
+}
+
+fn set_sysctls(shared: &Shared, record: &PodRecord, sysctls: &[Sysctl]) -> io::Result<()> {
+    for (kind, path) in new_namespaces(shared, record) {
+        let mine: Vec<&Sysctl> = sysctls
+            .iter()
+            .filter(|sysctl| sysctl.kind == kind)
+            .collect();
+        if mine.is_empty() {
+            continue;
+        }
+        let namespace = std::fs::File::open(path)?;
+        let fd = std::os::fd::AsFd::as_fd(&namespace);
+        ns::inside(fd, kind, || mine.iter().try_for_each(|sysctl| sysctl.set()))??;
+    }
+    Ok(())
+}
+
+/// Starts the init of a shared PID namespace and pins the namespace.
+async fn start_holder(shared: &Arc<Shared>, record: &PodRecord) -> Result<ProcessId> {
+    let name = &record.config.name;
+    let step = |what: &str| Error::step(format!("{what} of pod {name}"));
+    let mut holder = command(&shared.config.holder_path);
+    // The id is how a later daemon recognises a holder that it was not told of.
+    holder
+        .arg(record.id.as_str())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    let spawned = tokio::process::Command::from(holder).spawn();
+    let mut child = spawned.map_err(step("start the holder"))?;
+    let mut told = Vec::new();
+    let listen = async {
+        if let Some(stdout) = &mut child.stdout {
+            stdout.take(64).read_to_end(&mut told).await?;
+        }
+        child.wait().await
+    };
+    let status = tokio::time::timeout(HOLDER_WITHIN, listen)
+        .await
+        .map_err(|_| Error::DeadlineExceeded(format!("the holder of pod {name} says nothing")))?
+        .map_err(step("listen to the holder"))?;
+    let id = parse_holder(&told).filter(|_| status.success());
+    let id = id.ok_or_else(|| Error::Internal {
+        step: format!("start the holder of pod {name}"),
+        why: format!("it ended with {status}"),
+    })?;
+    let pin = shared.paths.pin(&record.id, Kind::Pid.file());
+    ns::pin_of(id.pid, Kind::Pid, &pin).map_err(step("pin the PID namespace"))?;
+    let shims = shared.cgroup(&shared.config.cgroups.shims);
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = shims.create().and_then(|()| shims.attach(id.pid)) {
+            tracing::debug!(%error, "holder stays in the daemon's cgroup");
+        }
+    });
+    Ok(id)
+}
+
+/// Pid and start time, little-endian.
+fn parse_holder(bytes: &[u8]) -> Option<ProcessId> {
+    let (pid, start_time) = bytes.split_at_checked(4)?;
+    Some(ProcessId {
+        pid: i32::from_le_bytes(pid.try_into().ok()?),
+        start_time: u64::from_le_bytes(start_time.try_into().ok()?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_holder_tells_pid_and_start_time() {
+        let told = [7, 1, 0, 0, 9, 0, 0, 0, 0, 0, 0, 1];
+        let id = parse_holder(&told).unwrap();
+        assert_eq!((id.pid, id.start_time), (263, 0x0100_0000_0000_0009));
+        for bad in [&told[..11], &[], &[0; 13]] {
+            assert!(parse_holder(bad).is_none());
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The one teardown: idempotent, goes on after errors, collects them. Its callers are the failed
+//! boot, StopPodSandbox and recovery.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crisp_model::{NamespaceMode, PodConfig, PodId};
+use crisp_sys::pidfd::PidFd;
+use crisp_sys::process::ProcessId;
+use crisp_sys::{file, mount, ns};
+
+use super::boot::pod_network;
+use crate::error::Error;
+use crate::record::{PodProgress, PodRecord};
+use crate::shared::{Shared, blocking};
+
+/// How long a killed holder may take to end.
+const HOLDER_WITHIN: Duration = Duration::from_secs(5);
+
+/// What a pod may have left. The id alone names most of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Remains {
+    pub(crate) id: PodId,
+    /// Absent when no record tells.
+    pub(crate) record: Option<PodRecord>,
+    pub(crate) holder: Option<ProcessId>,
+    pub(crate) made_cgroup: Option<String>,
+}
+
+/// Whether a pod has its own network namespace.
+pub(crate) fn has_own_network(config: &PodConfig) -> bool {
+    config.namespaces.network != NamespaceMode::Node
+}
+
+impl Remains {
+    pub(crate) fn of(record: &PodRecord, progress: &PodProgress) -> Self {
+        Self {
+            id: record.id.clone(),
+            record: Some(record.clone()),
+            holder: progress.holder,
+            made_cgroup: progress.made_cgroup.clone(),
+        }
+    }
+
+    /// Of a pod that no record names.
+    pub(crate) fn unknown(id: PodId) -> Self {
+        Self {
+            id,
+            record: None,
+            holder: None,
+            made_cgroup: None,
+        }
+    }
+
+    fn shares_pids(&self) -> bool {
+        let pid = self.record.as_ref().map(|r| &r.config.namespaces.pid);
+        pid.is_none_or(|pid| *pid == NamespaceMode::Pod)
+    }
+}
+
+/// Removes all that a pod has but its record. Its containers are over.
+pub(crate) async fn teardown(shared: &Arc<Shared>, remains: &Remains) -> Vec<Error> {
+    let mut errors = Vec::new();
+    let own_network = |record: &&PodRecord| has_own_network(&record.config);
+    if let Some(record) = remains.record.as_ref().filter(own_network) {
+        let detached = shared
+            .config
+            .network
+            .detach(&pod_network(shared, record))
+            .await;
+        let step = format!("detach pod {} from the network", record.config.name);
+        errors.extend(detached.map_err(Error::step(step)).err());
+    }
+    let (kernel, owned) = (Arc::clone(shared), remains.clone());
+    let rest = blocking("tear down", move || Ok(teardown_kernel(&kernel, &owned))).await;
+    match rest {
+        Ok(more) => errors.extend(more),
+        Err(error) => errors.push(error),
+    }
+    errors
+}
+
+fn teardown_kernel(shared: &Shared, remains: &Remains) -> Vec<Error> {
+    let id = &remains.id;
+    let step = |what: &str| Error::step(format!("{what} of pod {id}"));
+    let mut errors = Vec::new();
+    for holder in holders(remains) {
+        errors.extend(end_holder(holder).map_err(step("end the holder")).err());
+    }
+    let netns = ns::unpin(&shared.paths.netns(id));
+    errors.extend(netns.map_err(step("let go of the network namespace")).err());
+    let shm = remove_shm(&shared.paths.pin(id, "shm"));
+    errors.extend(shm.map_err(step("unmount /dev/shm")).err());
+    for pin in pins(&shared.paths.pod_pins(id)) {
+        let unpinned = ns::unpin(&pin);
+        errors.extend(unpinned.map_err(step("let go of a namespace")).err());
+    }
+    if errors.is_empty() {
+        let pins = remove_dir(&shared.paths.pod_pins(id));
+        errors.extend(pins.map_err(step("remove the directory of pins")).err());
+    }
+    let files = file::remove_tree_if_there(&shared.paths.pod(id));
+    errors.extend(files.map_err(step("remove the files")).err());
+    if let (Some(top), Some(record)) = (&remains.made_cgroup, &remains.record) {
+        remove_cgroups(shared, top, &record.cgroup_path);
+    }
+    errors
+}
+
+/// Namespaces of the pod, and those that its containers joined.
+fn pins(dir: &Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let files = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
+    files.map(|entry| entry.path()).collect()
+}
+
+/// The holder that is known, or those that say whose they are.
+fn holders(remains: &Remains) -> Vec<ProcessId> {
+    match remains.holder {
+        Some(holder) => vec![holder],
+        None if remains.shares_pids() => find_holders(&remains.id),
+        None => Vec::new(),
+    }
+}
+
+/// Holders carry their pod's id as their argument.
+fn find_holders(pod: &PodId) -> Vec<ProcessId> {
+    let pids = crate::paths::ids(Path::new("/proc"), |name| name.parse::<i32>().ok());
+    let is_holder = |pid: &i32| {
+        let Ok(line) = std::fs::read(format!("/proc/{pid}/cmdline")) else {
+            return false;
+        };
+        let mut words = line.split(|byte| *byte == 0);
+        let program = words.next().unwrap_or_default();
+        program.ends_with(b"crisp-holder") && words.next() == Some(pod.as_str().as_bytes())
+    };
+    let found = pids.into_iter().filter(is_holder);
+    found.filter_map(|pid| ProcessId::of(pid).ok()).collect()
+}
+
+fn end_holder(holder: ProcessId) -> std::io::Result<()> {
+    let Some(process) = PidFd::open_exact(&holder)? else {
+        return Ok(());
+    };
+    process.signal(9)?;
+    crate::container::stop::wait_for_end(&process, HOLDER_WITHIN)
+}
+
+fn remove_shm(path: &Path) -> std::io::Result<()> {
+    match mount::unmount(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        // EINVAL: the directory is there, but nothing is mounted on it.
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {}
+        other => other?,
+    }
+    remove_dir(path)
+}
+
+fn remove_dir(path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Removes cgroups that were made for the pod from the bottom up, as far as nobody else uses them.
+fn remove_cgroups(shared: &Shared, top: &str, bottom: &str) {
+    let mut path = bottom;
+    loop {
+        let cgroup = shared.cgroup(path);
+        if is_in_use(&cgroup) {
+            return;
+        }
+        if let Err(error) = cgroup.remove() {
+            tracing::debug!(path, %error, "cgroup parent stays");
+            return;
+        }
+        match path.rsplit_once('/') {
+            Some((parent, _)) if parent.len() >= top.len() => path = parent,
+            _ => return,
+        }
+    }
+}
+
+pub(crate) fn is_in_use(cgroup: &crisp_sys::cgroup::Cgroup) -> bool {
+    let roots = cgroup.layout().roots();
+    let mut dirs = roots.iter().map(|root| root.join(cgroup.path()));
+    let has_children = |dir: std::path::PathBuf| {
+        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        entries
+            .into_iter()
+            .any(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+    };
+    cgroup.is_populated().unwrap_or(true) || dirs.any(has_children)
+}

@@ -1,0 +1,389 @@
+//! The daemon's side of the talk with one shim: a task that owns the connection, and handles that
+//! ask it. Every question has a deadline; a shim that is silent is told of, never killed here.
+
+use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use crisp_model::{ContainerId, ExitStatus};
+use crisp_shim_api::{Event, ExitRecord, FailureKind, FromShim, MAX_FRAME, Reply, Request, ToShim};
+use crisp_sys::process::ProcessId;
+use crisp_sys::socket::{Conn, Message as Packet};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::error::{Error, Result};
+
+/// How long a shim that was told to leave may take.
+const LEAVE_WITHIN: Duration = Duration::from_secs(5);
+
+/// What a shim tells unasked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ShimEvent {
+    /// The container is over; the exit slot is written.
+    Exited(ExitRecord),
+    /// The connection is lost.
+    Gone,
+}
+
+/// A connection that the event loop watches.
+#[derive(Debug)]
+pub(crate) struct Connection(AsyncFd<Conn>);
+
+impl Connection {
+    /// Takes a connected socket.
+    pub(crate) fn new(conn: Conn) -> io::Result<Self> {
+        conn.set_nonblocking()?;
+        #[expect(
+            deprecated,
+            reason = "sound for what owns one descriptor for life; the new one is unsafe"
+        )]
+        let watched = AsyncFd::new(conn)?;
+        Ok(Self(watched))
+    }
+
+    /// Connects to the socket of a shim that is there.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        Self::new(Conn::connect(path)?)
+    }
+
+    pub(crate) fn peer(&self) -> Option<ProcessId> {
+        let pid = self.0.get_ref().peer().ok()?.pid;
+        ProcessId::of(pid).ok()
+    }
+
+    /// Sends one frame.
+    pub(crate) async fn send(&self, bytes: &[u8], fds: &[OwnedFd]) -> io::Result<()> {
+        loop {
+            let mut ready = self.0.writable().await?;
+            match ready.try_io(|conn| try_send(conn.get_ref(), bytes, fds)) {
+                Ok(sent) => return sent,
+                Err(_would_block) => {}
+            }
+        }
+    }
+
+    /// Receives one frame; `None` once the shim has closed.
+    pub(crate) async fn receive(&self) -> io::Result<Option<Packet>> {
+        loop {
+            let mut ready = self.0.readable().await?;
+            match ready.try_io(|conn| conn.get_ref().recv(MAX_FRAME)) {
+                Ok(received) => return received,
+                Err(_would_block) => {}
+            }
+        }
+    }
+
+    /// Asks one thing on a connection that nobody else uses; events in between are passed over,
+    /// for the state tells all.
+    pub(crate) async fn ask(&self, request: Request) -> Result<Reply> {
+        let frame = ToShim { seq: 1, request };
+        let bytes = frame.encode().map_err(Error::step("encode a request"))?;
+        let sent = self.send(&bytes, &[]).await;
+        sent.map_err(Error::step("send to the shim"))?;
+        loop {
+            let received = self.receive().await;
+            let packet = received.map_err(Error::step("receive from the shim"))?;
+            let Some((bytes, _)) = packet else {
+                return Err(Error::Unavailable("the shim has gone".to_owned()));
+            };
+            let frame = FromShim::decode(&bytes).map_err(Error::step("decode a reply"))?;
+            if let FromShim::Reply { seq: 1, reply } = frame {
+                return Ok(reply);
+            }
+        }
+    }
+}
+
+fn try_send(conn: &Conn, bytes: &[u8], fds: &[OwnedFd]) -> io::Result<()> {
+    let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+    conn.send(bytes, &borrowed)
+}
+
+/// A handle for asking a shim.
+#[derive(Debug, Clone)]
+pub(crate) struct ShimClient {
+    calls: mpsc::UnboundedSender<Call>,
+    container: ContainerId,
+    /// The shim's own process, when it is known.
+    pub(crate) process: Option<ProcessId>,
+}
+
+#[derive(Debug)]
+struct Call {
+    request: Request,
+    fds: Vec<OwnedFd>,
+    reply: oneshot::Sender<Reply>,
+    /// Where the end of the exec goes that this call starts.
+    end: Option<oneshot::Sender<ExitStatus>>,
+}
+
+impl ShimClient {
+    /// Starts the task that owns the connection; it ends with the connection or the last handle.
+    pub(crate) fn start(
+        connection: Connection,
+        container: ContainerId,
+        process: Option<ProcessId>,
+        tell: impl Fn(ShimEvent) + Send + 'static,
+    ) -> Self {
+        let (calls, inbox) = mpsc::unbounded_channel();
+        let talk = Talk {
+            connection,
+            container: container.clone(),
+            next: 1,
+            waiting: HashMap::new(),
+            execs: HashMap::new(),
+            outgoing: VecDeque::new(),
+        };
+        tokio::spawn(talk.run(inbox, tell));
+        Self {
+            calls,
+            container,
+            process,
+        }
+    }
+
+    /// Asks, and waits for the answer until the deadline.
+    pub(crate) async fn call(&self, request: Request, within: Duration) -> Result<Reply> {
+        self.call_with(request, Vec::new(), None, within).await
+    }
+
+    /// Asks with descriptors, perhaps for an exec whose end is to be told.
+    pub(crate) async fn call_with(
+        &self,
+        request: Request,
+        fds: Vec<OwnedFd>,
+        end: Option<oneshot::Sender<ExitStatus>>,
+        within: Duration,
+    ) -> Result<Reply> {
+        let (reply, answer) = oneshot::channel();
+        let gone =
+            || Error::Unavailable(format!("the shim of container {} has gone", self.container));
+        let call = Call {
+            request,
+            fds,
+            reply,
+            end,
+        };
+        self.calls.send(call).map_err(|_| gone())?;
+        match tokio::time::timeout(within, answer).await {
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(_)) => Err(gone()),
+            Err(_) => Err(Error::Unavailable(format!(
+                "the shim of container {} gave no answer within {within:?}",
+                self.container
+            ))),
+        }
+    }
+
+    /// Asks for something that is either done or not.
+    pub(crate) async fn order(&self, request: Request, within: Duration) -> Result<()> {
+        done(self.call(request, within).await?)
+    }
+
+    /// Tells the shim of a container that is over to leave, and waits until it has. One that does
+    /// not is killed: nothing depends on it any more.
+    pub(crate) async fn dismiss(&self) {
+        if let Err(error) = self.order(Request::Shutdown, LEAVE_WITHIN).await {
+            tracing::debug!(container_id = %self.container, %error, "shim not told to leave");
+        }
+        let left = tokio::time::timeout(LEAVE_WITHIN, self.calls.closed()).await;
+        if left.is_err()
+            && let Some(process) = self.process
+        {
+            tracing::warn!(container_id = %self.container, pid = process.pid, "killing a shim that does not leave");
+            kill(&process);
+        }
+    }
+}
+
+/// Kills exactly this process, if it is still there.
+pub(crate) fn kill(process: &ProcessId) {
+    if let Ok(Some(pidfd)) = crisp_sys::pidfd::PidFd::open_exact(process) {
+        // It may end in this moment, which is what is wanted.
+        drop(pidfd.signal(9));
+    }
+}
+
+/// The outcome of an order.
+pub(crate) fn done(reply: Reply) -> Result<()> {
+    match reply {
+        Reply::Failed { kind, message } => Err(failure(kind, message)),
+        _ => Ok(()),
+    }
+}
+
+/// A shim's failure in our terms.
+pub(crate) fn failure(kind: FailureKind, message: String) -> Error {
+    match kind {
+        FailureKind::NotRunning | FailureKind::Running => Error::FailedPrecondition(message),
+        FailureKind::NoSuchExec => Error::NotFound {
+            what: "exec",
+            id: message,
+        },
+        FailureKind::Unsupported => Error::Unimplemented(message),
+        FailureKind::Start | FailureKind::Exec | FailureKind::Io => Error::Internal {
+            step: match kind {
+                FailureKind::Exec => "exec",
+                FailureKind::Start => "start",
+                _ => "shim",
+            }
+            .to_owned(),
+            why: message,
+        },
+    }
+}
+
+/// The state of one conversation.
+struct Talk {
+    connection: Connection,
+    container: ContainerId,
+    next: u64,
+    waiting: HashMap<u64, oneshot::Sender<Reply>>,
+    execs: HashMap<String, oneshot::Sender<ExitStatus>>,
+    outgoing: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
+}
+
+impl Talk {
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Call>, tell: impl Fn(ShimEvent)) {
+        loop {
+            let outcome = tokio::select! {
+                biased;
+                received = self.connection.receive() => match received {
+                    Ok(Some((bytes, _))) => self.hear(&bytes, &tell),
+                    Ok(None) => break,
+                    Err(error) => Err(error),
+                },
+                call = inbox.recv() => match call {
+                    Some(call) => self.enqueue(call),
+                    // Nobody asks any more: the container is over and the shim dismissed.
+                    None => return,
+                },
+                sent = self.send_first(), if !self.outgoing.is_empty() => {
+                    self.outgoing.pop_front();
+                    sent
+                }
+            };
+            if let Err(error) = outcome {
+                tracing::debug!(container_id = %self.container, %error, "connection to a shim lost");
+                break;
+            }
+        }
+        tell(ShimEvent::Gone);
+    }
+
+    async fn send_first(&self) -> io::Result<()> {
+        match self.outgoing.front() {
+            Some((bytes, fds)) => self.connection.send(bytes, fds).await,
+            None => Ok(()),
+        }
+    }
+
+    fn enqueue(&mut self, call: Call) -> io::Result<()> {
+        if let (Request::Exec(exec), Some(end)) = (&call.request, call.end) {
+            self.execs.insert(exec.exec_id.clone(), end);
+        }
+        let seq = self.next;
+        self.next += 1;
+        let frame = ToShim {
+            seq,
+            request: call.request,
+        };
+        match frame.encode() {
+            Ok(bytes) => {
+                self.waiting.insert(seq, call.reply);
+                self.outgoing.push_back((bytes, call.fds));
+            }
+            Err(error) => {
+                let message = error.to_string();
+                let kind = FailureKind::Io;
+                // A caller that left needs no answer.
+                drop(call.reply.send(Reply::Failed { kind, message }));
+            }
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, bytes: &[u8], tell: &impl Fn(ShimEvent)) -> io::Result<()> {
+        match FromShim::decode(bytes).map_err(io::Error::other)? {
+            FromShim::Reply { seq, reply } => {
+                if let Some(waiter) = self.waiting.remove(&seq) {
+                    // A caller whose deadline has passed needs no answer.
+                    drop(waiter.send(reply));
+                }
+            }
+            FromShim::Event(Event::Exited(record)) => tell(ShimEvent::Exited(record)),
+            FromShim::Event(Event::ExecExited { exec_id, status }) => {
+                if let Some(end) = self.execs.remove(&exec_id) {
+                    // An exec whose deadline has passed is forgotten.
+                    end.send(status).ok();
+                }
+            }
+            // The exit record tells whether it mattered.
+            FromShim::Event(Event::Oom) => {}
+        }
+        // Execs that nobody waits for any more.
+        self.execs.retain(|_, end| !end.is_closed());
+        self.waiting.retain(|_, waiter| !waiter.is_closed());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id() -> ContainerId {
+        ContainerId::from_entropy([3; 32])
+    }
+
+    #[tokio::test]
+    async fn answers_find_their_questions_and_events_are_told() {
+        let (ours, theirs) = Conn::pair().unwrap();
+        let (events, mut told) = mpsc::unbounded_channel();
+        let connection = Connection::new(ours).unwrap();
+        let client = ShimClient::start(connection, id(), None, move |event| {
+            events.send(event).unwrap();
+        });
+        let shim = Connection::new(theirs).unwrap();
+        let answering = tokio::spawn(async move {
+            let mut seqs = Vec::new();
+            for _ in 0..2 {
+                let (bytes, _) = shim.receive().await.unwrap().unwrap();
+                seqs.push(ToShim::decode(&bytes).unwrap().seq);
+            }
+            // The other way round.
+            for seq in seqs.into_iter().rev() {
+                let reply = Reply::Exec {
+                    pid: i32::try_from(seq).unwrap(),
+                };
+                let frame = FromShim::Reply { seq, reply };
+                shim.send(&frame.encode().unwrap(), &[]).await.unwrap();
+            }
+        });
+        let within = Duration::from_secs(5);
+        let (one, two) = tokio::join!(
+            client.call(Request::State, within),
+            client.call(Request::State, within)
+        );
+        assert_eq!(one.unwrap(), Reply::Exec { pid: 1 });
+        assert_eq!(two.unwrap(), Reply::Exec { pid: 2 });
+        answering.await.unwrap();
+        assert_eq!(told.recv().await, Some(ShimEvent::Gone));
+        let error = client.call(Request::State, within).await.unwrap_err();
+        assert!(matches!(error, Error::Unavailable(_)), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_silent_shim_is_told_of() {
+        let (ours, _theirs) = Conn::pair().unwrap();
+        let connection = Connection::new(ours).unwrap();
+        let client = ShimClient::start(connection, id(), None, |_| {});
+        let within = Duration::from_millis(20);
+        let error = client.call(Request::KillAll, within).await.unwrap_err();
+        assert!(matches!(error, Error::Unavailable(_)), "{error}");
+    }
+}

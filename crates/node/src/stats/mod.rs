@@ -1,0 +1,95 @@
+//! What pods and containers use, in our nouns; read by the daemon from cgroup files and netlink.
+
+mod reader;
+mod sampler;
+
+use std::sync::Arc;
+
+use crisp_cni::InterfaceStats;
+use crisp_image::Usage;
+use crisp_model::Timestamp;
+
+use crate::view::{ContainerView, PodView};
+
+pub(crate) use reader::{container_stats, pod_stats};
+pub(crate) use sampler::Sampler;
+
+/// CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CpuStats {
+    /// When it was read.
+    pub at: Timestamp,
+    /// CPU time used since the start, nanoseconds.
+    pub usage_ns: u64,
+    /// Recent use, billionths of a core.
+    pub nanocores: u64,
+}
+
+/// Memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryStats {
+    /// When it was read.
+    pub at: Timestamp,
+    /// All that is charged, bytes.
+    pub usage: u64,
+    /// What cannot be reclaimed at once, bytes.
+    pub working_set: u64,
+    /// What is left below the limit; `None` without a limit.
+    pub available: Option<u64>,
+    /// Anonymous memory, bytes.
+    pub rss: u64,
+    /// Page faults.
+    pub page_faults: u64,
+    /// Page faults that read from disk.
+    pub major_page_faults: u64,
+    /// Swap used, bytes.
+    pub swap_usage: u64,
+    /// Memory limit, bytes; `None` when unlimited.
+    pub limit: Option<u64>,
+}
+
+/// What a cgroup uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResourceStats {
+    /// CPU.
+    pub cpu: CpuStats,
+    /// Memory.
+    pub memory: MemoryStats,
+    /// Tasks.
+    pub pids: u64,
+}
+
+/// What a container wrote to its own layer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerStats {
+    /// When it was measured; up to ten seconds ago.
+    pub at: Timestamp,
+    /// Bytes and inodes.
+    pub usage: Usage,
+}
+
+/// A container's figures.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ContainerStats {
+    /// Which container, and its attributes.
+    pub container: Arc<ContainerView>,
+    /// Its cgroup; `None` when it does not run.
+    pub resources: Option<ResourceStats>,
+    /// Its writable layer; `None` when it cannot be measured.
+    pub writable_layer: Option<LayerStats>,
+}
+
+/// A pod's figures.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PodStats {
+    /// Which pod, and its attributes.
+    pub pod: Arc<PodView>,
+    /// When they were read.
+    pub at: Timestamp,
+    /// The pod's cgroup, or the sum of its containers; `None` when it does not run.
+    pub resources: Option<ResourceStats>,
+    /// Its interfaces but loopback, the default one first; empty on the node's network.
+    pub network: Vec<InterfaceStats>,
+    /// Its running containers.
+    pub containers: Vec<ContainerStats>,
+}

@@ -1,0 +1,111 @@
+//! What stats remember between two looks: rates of CPU use, and sizes that are dear to measure.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crisp_model::ContainerId;
+
+use super::LayerStats;
+
+/// Two looks that are closer give no rate: the last one stands.
+const SHORTEST: i64 = 100_000_000;
+/// How long the measure of a layer is good.
+const LAYER_GOOD_FOR: i64 = 10_000_000_000;
+const SECOND: u128 = 1_000_000_000;
+
+/// Memory of earlier looks. The lock is held for a look-up, never across an await.
+#[derive(Debug, Default)]
+pub(crate) struct Sampler(Mutex<Memory>);
+
+#[derive(Debug, Default)]
+struct Memory {
+    /// By the cgroup's path.
+    cpu: BTreeMap<String, Look>,
+    layers: BTreeMap<ContainerId, LayerStats>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    at: i64,
+    usage_ns: u64,
+    nanocores: u64,
+}
+
+impl Sampler {
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Billionths of a core since the last look; 0 at the first.
+    pub(crate) fn nanocores(&self, cgroup: &str, at: i64, usage_ns: u64) -> u64 {
+        let mut memory = self.memory();
+        let fresh = Look {
+            at,
+            usage_ns,
+            nanocores: 0,
+        };
+        let Some(last) = memory.cpu.get_mut(cgroup) else {
+            memory.cpu.insert(cgroup.to_owned(), fresh);
+            return 0;
+        };
+        let passed = at - last.at;
+        if passed < SHORTEST {
+            return last.nanocores;
+        }
+        let used = u128::from(usage_ns.saturating_sub(last.usage_ns));
+        let rate = used * SECOND / u128::from(passed.unsigned_abs());
+        *last = Look {
+            nanocores: u64::try_from(rate).unwrap_or(u64::MAX),
+            ..fresh
+        };
+        last.nanocores
+    }
+
+    /// The last measure of a layer, while it is good.
+    pub(crate) fn layer(&self, container: &ContainerId, now: i64) -> Option<LayerStats> {
+        let memory = self.memory();
+        let known = memory.layers.get(container)?;
+        (now - known.at.0 < LAYER_GOOD_FOR).then(|| known.clone())
+    }
+
+    /// Notes a measure of a layer.
+    pub(crate) fn note_layer(&self, container: &ContainerId, stats: LayerStats) {
+        self.memory().layers.insert(container.clone(), stats);
+    }
+
+    /// Forgets a container.
+    pub(crate) fn forget(&self, container: &ContainerId, cgroup: Option<&str>) {
+        let mut memory = self.memory();
+        memory.layers.remove(container);
+        if let Some(cgroup) = cgroup {
+            memory.cpu.remove(cgroup);
+        }
+    }
+
+    /// Forgets the cgroup of a pod.
+    pub(crate) fn forget_pod(&self, cgroup: &str) {
+        self.memory().cpu.remove(cgroup);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_of_the_time_between_two_looks() {
+        let sampler = Sampler::default();
+        let second = 1_000_000_000;
+        assert_eq!(sampler.nanocores("a", 0, 500), 0);
+        // Half a core for a second.
+        assert_eq!(
+            sampler.nanocores("a", second, 500 + 500_000_000),
+            500_000_000
+        );
+        // Too soon for a new one.
+        assert_eq!(sampler.nanocores("a", second + 1, 600_000_000), 500_000_000);
+        // A container that was made anew under the name has used less.
+        assert_eq!(sampler.nanocores("a", 3 * second, 0), 0);
+        assert_eq!(sampler.nanocores("b", 3 * second, 7), 0);
+    }
+}

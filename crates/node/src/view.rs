@@ -1,0 +1,99 @@
+//! What callers see: immutable snapshots that a pod's task publishes after each transition.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crisp_model::{
+    ContainerConfig, ContainerId, ContainerPhase, Digest, Mount, PodConfig, PodId, PodPhase,
+    Resources, Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+/// A pod as it was after its last transition.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PodView {
+    /// Id.
+    pub id: PodId,
+    /// What it was asked to be.
+    pub config: Arc<PodConfig>,
+    /// `Ready`, `Stopping` or `NotReady`; what boots is not seen.
+    pub phase: PodPhase,
+    /// When it was asked for; greater for later attempts.
+    pub created_at: Timestamp,
+    /// Its addresses, the primary one first; empty on the node's network.
+    pub ips: Vec<IpAddr>,
+    /// Its pinned network namespace; `None` on the node's network, or once it is gone.
+    pub netns: Option<PathBuf>,
+    /// Parent cgroup of its containers, relative to the cgroup root.
+    pub cgroup_path: String,
+    /// Host pid of the holder of its shared PID namespace.
+    pub holder: Option<i32>,
+    /// Its containers in the order of their creation.
+    pub containers: Vec<Arc<ContainerView>>,
+    /// Why its record was set aside or what its teardown still owes; for the operator.
+    pub trouble: Option<String>,
+}
+
+/// A container as it was after its last transition.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ContainerView {
+    /// Id.
+    pub id: ContainerId,
+    /// Its pod.
+    pub pod_id: PodId,
+    /// What it was asked to be.
+    pub config: Arc<ContainerConfig>,
+    /// Any but `Creating`.
+    pub phase: ContainerPhase,
+    /// When it was asked for; greater for later attempts.
+    pub created_at: Timestamp,
+    /// Id of its image; stays when the image is removed.
+    pub image_id: Digest,
+    /// The image as a reference by digest when it has one, else its id; never empty.
+    pub image_ref: String,
+    /// Its log file.
+    pub log_path: Option<PathBuf>,
+    /// Whom it runs as.
+    pub user: ContainerUser,
+    /// Limits in force.
+    pub resources: Resources,
+    /// Its mounts as asked for, then the image's volumes.
+    pub mounts: Vec<Mount>,
+    /// The signal that asks it to stop.
+    pub stop_signal: i32,
+    /// Its bundle: `config.json` is the OCI runtime spec.
+    pub bundle: PathBuf,
+    /// Its cgroup, relative to the cgroup root.
+    pub cgroup_path: String,
+}
+
+/// The user that was found in the container's configuration and its image.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerUser {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Further groups.
+    pub additional_gids: Vec<u32>,
+}
+
+impl PodView {
+    /// One of its containers.
+    #[must_use]
+    pub fn container(&self, id: &ContainerId) -> Option<&Arc<ContainerView>> {
+        self.containers.iter().find(|container| container.id == *id)
+    }
+}
+
+impl ContainerView {
+    /// Host pid of init while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<i32> {
+        match self.phase {
+            ContainerPhase::Running { pid, .. } | ContainerPhase::Stopping { pid, .. } => Some(pid),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! ExecSync: output, exit codes, deadlines, and what a command leaves running.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test: what goes wrong is a panic that says where"
+)]
+
+use std::time::{Duration, Instant};
+
+use crisp_api::runtime::v1 as cri;
+use crisp_e2e::{Cri, configs, trial};
+use tonic::Code;
+
+/// Runs a test in a pod with one idle container.
+fn with_container(test: impl FnOnce(&crisp_e2e::Node, &mut Cri, &str)) {
+    trial(|node| {
+        let mut cri = node.cri();
+        let pod = node.pod("exec");
+        let id = cri.run_pod(&pod);
+        let container = cri.run(&id, &pod, &configs::idle("main"));
+        test(node, &mut cri, &container);
+        let status = cri.look(&container);
+        assert_eq!(
+            status.state(),
+            cri::ContainerState::ContainerRunning,
+            "unharmed"
+        );
+        cri.remove_pod(&id);
+    });
+}
+
+fn exec(cri: &mut Cri, id: &str, line: &str, timeout: i64) -> Result<cri::ExecSyncResponse, Code> {
+    let request = cri::ExecSyncRequest {
+        container_id: id.to_owned(),
+        cmd: ["sh", "-c", line].map(str::to_owned).to_vec(),
+        timeout,
+    };
+    cri.exec_sync(request).map_err(|status| status.code())
+}
+
+#[test]
+fn privileged_output_and_exit_codes_are_the_commands() {
+    with_container(|_, cri, id| {
+        let cases = [
+            ("echo out; echo err >&2", "out\n", "err\n", 0),
+            ("exit 3", "", "", 3),
+            ("kill -9 $$", "", "", 137),
+            ("kill -TERM $$", "", "", 143),
+            ("printf 'no newline'", "no newline", "", 0),
+            ("printf 'a\\0b'", "a\0b", "", 0),
+            ("pwd", "/\n", "", 0),
+            ("cat", "", "", 0),
+            ("id -u", "0\n", "", 0),
+        ];
+        for (line, stdout, stderr, code) in cases {
+            let reply = exec(cri, id, line, 10).unwrap();
+            let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+            assert_eq!(text(reply.stdout), stdout, "{line}");
+            assert_eq!(text(reply.stderr), stderr, "{line}");
+            assert_eq!(reply.exit_code, code, "{line}");
+        }
+    });
+}
+
+#[test]
+fn privileged_a_missing_command_fails_with_its_cause() {
+    with_container(|_, cri, id| {
+        let error = cri.execute(id, &["no-such-command"]).unwrap_err();
+        let text = error.message();
+        assert!(
+            text.contains("no-such-command") && text.contains("not found"),
+            "{text}"
+        );
+        let error = cri.execute(id, &["/etc/passwd"]).unwrap_err();
+        assert!(
+            error.message().contains("permission denied"),
+            "{}",
+            error.message()
+        );
+        let error = cri.execute(id, &[]).unwrap_err();
+        assert_eq!(error.code(), Code::InvalidArgument);
+    });
+}
+
+#[test]
+fn privileged_a_deadline_kills_the_whole_tree() {
+    with_container(|_, cri, id| {
+        let begun = Instant::now();
+        let line = "trap '' TERM; (trap '' TERM; sleep 987) & setsid sleep 986 & sleep 985";
+        let result = exec(cri, id, line, 1);
+        assert_eq!(result.unwrap_err(), Code::DeadlineExceeded);
+        assert!(
+            begun.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            begun.elapsed()
+        );
+        let left = exec(cri, id, "ps | grep 'sleep 98[5-7]' || true", 10).unwrap();
+        assert_eq!(String::from_utf8(left.stdout).unwrap(), "");
+    });
+}
+
+#[test]
+fn privileged_a_background_child_that_holds_the_pipe_delays_nothing() {
+    // CVE-2026-53495: the drain of the output waited for such children for ever.
+    with_container(|_, cri, id| {
+        let begun = Instant::now();
+        for _ in 0..20 {
+            let reply = exec(cri, id, "echo done; sleep 1000 &", 30).unwrap();
+            assert_eq!(
+                (reply.stdout.as_slice(), reply.exit_code),
+                (&b"done\n"[..], 0)
+            );
+        }
+        assert!(
+            begun.elapsed() < Duration::from_secs(30),
+            "{:?}",
+            begun.elapsed()
+        );
+        exec(cri, id, "killall sleep; true", 10).unwrap();
+    });
+}
+
+#[test]
+fn privileged_endless_output_is_cut() {
+    // CVE-2022-1708: output of a probe filled the daemon's memory.
+    with_container(|node, cri, id| {
+        let line = "dd if=/dev/zero bs=1M count=200 2>/dev/null; exit 5";
+        let reply = exec(cri, id, line, 60).unwrap();
+        assert_eq!(reply.stdout.len(), 16 << 20);
+        assert_eq!(reply.exit_code, 5, "the command runs to its end");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
+        let peak = status
+            .lines()
+            .find(|line| line.starts_with("VmHWM:"))
+            .unwrap();
+        let kib: u64 = peak.split_whitespace().nth(1).unwrap().parse().unwrap();
+        assert!(kib < 200 * 1024, "the daemon's peak memory: {kib} KiB");
+    });
+}
+
+#[test]
+fn privileged_many_at_a_time() {
+    with_container(|node, _, id| {
+        std::thread::scope(|scope| {
+            for client in 0..8 {
+                scope.spawn(move || {
+                    let mut cri = node.cri();
+                    for number in 0..8 {
+                        let word = format!("{client}-{number}");
+                        let reply = exec(&mut cri, id, &format!("echo {word}"), 20).unwrap();
+                        assert_eq!(String::from_utf8(reply.stdout).unwrap(), word + "\n");
+                    }
+                });
+            }
+        });
+    });
+}
+
+#[test]
+fn privileged_only_a_running_container_takes_commands() {
+    trial(|node| {
+        let mut cri = node.cri();
+        let pod = node.pod("exec");
+        let id = cri.run_pod(&pod);
+        let container = cri
+            .create(&id, &pod, &configs::container("main", &["true"]))
+            .unwrap();
+        let refused = |cri: &mut Cri, id: &str| cri.execute(id, &["true"]).unwrap_err().code();
+        assert_eq!(
+            refused(&mut cri, &container),
+            Code::FailedPrecondition,
+            "created"
+        );
+        cri.start(&container).unwrap();
+        cri.wait_exit(&container);
+        assert_eq!(
+            refused(&mut cri, &container),
+            Code::FailedPrecondition,
+            "exited"
+        );
+        assert_eq!(refused(&mut cri, &"f".repeat(64)), Code::NotFound);
+        assert_eq!(refused(&mut cri, ""), Code::NotFound);
+        cri.remove_pod(&id);
+    });
+}
+
+#[test]
+fn privileged_a_stop_is_not_held_up_by_a_command() {
+    trial(|node| {
+        let mut cri = node.cri();
+        let pod = node.pod("exec");
+        let id = cri.run_pod(&pod);
+        let container = cri.run(&id, &pod, &configs::idle("main"));
+        std::thread::scope(|scope| {
+            let running = scope.spawn(|| exec(&mut node.cri(), &container, "sleep 1000", 0));
+            std::thread::sleep(Duration::from_millis(300));
+            let begun = Instant::now();
+            cri.stop(&container, 5);
+            assert!(
+                begun.elapsed() < Duration::from_secs(4),
+                "{:?}",
+                begun.elapsed()
+            );
+            let result = running.join().unwrap();
+            assert!(result.is_err() || result.is_ok_and(|reply| reply.exit_code == 137));
+        });
+        cri.remove_pod(&id);
+    });
+}
