@@ -118,7 +118,7 @@ fn privileged_a_terminal_is_one_stream() {
         .iter()
         .map(|l| l.text.trim_end_matches('\r'))
         .collect();
-    assert_eq!(text, ["out", "err", "/dev/console"]);
+    assert_eq!(text, ["out", "err", "/dev/pts/0"]);
     assert!(lines.iter().all(|l| l.stream == "stdout"));
 }
 

@@ -93,7 +93,8 @@ impl Shim {
     }
 
     /// Removes the cgroups of execs that nobody lives in any more: of the one that has ended, and
-    /// of earlier ones whose background processes have ended since.
+    /// of earlier ones whose background processes have ended since. Those of execs that are being
+    /// started are empty too, but wanted.
     fn sweep_execs(&self) {
         let Some(dir) = self.container.cgroup.unified_dir() else {
             return;
@@ -102,7 +103,9 @@ impl Shim {
             return;
         };
         for entry in entries.flatten() {
-            if entry.file_name().as_encoded_bytes().starts_with(b"exec-") {
+            let name = entry.file_name();
+            let exec_id = name.to_str().and_then(|name| name.strip_prefix("exec-"));
+            if exec_id.is_some_and(|exec_id| !self.is_starting(exec_id)) {
                 // One that is lived in is busy and stays.
                 drop(std::fs::remove_dir(entry.path()));
             }

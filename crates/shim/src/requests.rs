@@ -110,11 +110,15 @@ impl Shim {
         self.send_out(worker, Purpose::Exec { exec_id, asker: by })
     }
 
-    fn knows(&self, exec_id: &str) -> bool {
-        let starting = self.errands.iter().any(|errand| {
+    /// Whether a worker is about to start an exec.
+    pub(crate) fn is_starting(&self, exec_id: &str) -> bool {
+        self.errands.iter().any(|errand| {
             matches!(&errand.purpose, Purpose::Exec { exec_id: other, .. } if other == exec_id)
-        });
-        starting || self.execs.values().any(|other| other == exec_id)
+        })
+    }
+
+    fn knows(&self, exec_id: &str) -> bool {
+        self.is_starting(exec_id) || self.execs.values().any(|other| other == exec_id)
     }
 
     /// An exec's worker has reported.

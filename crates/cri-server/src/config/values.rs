@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 /// Why a value is refused, in a sentence that says what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -208,6 +208,9 @@ impl<const MIN: u32, const MAX: u32> From<Within<MIN, MAX>> for i64 {
     }
 }
 
+/// Libraries under gRPC and HTTP, which speak of frames.
+const CARRIERS: [&str; 7] = ["h2", "hyper", "hyper_util", "reqwest", "rustls", "tonic", "tower"];
+
 /// What is logged: a level, or levels by module as `info,crisp_node=debug`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -231,10 +234,15 @@ impl Filter {
         }
     }
 
-    /// The filter for the subscriber.
+    /// The filter for the subscriber. A bare level is about Crisp: what carries its calls is
+    /// heard below warnings only when it is named.
     #[must_use]
     pub fn targets(&self) -> Targets {
-        self.0.parse().unwrap_or_default()
+        let named = |library: &str| self.0.split(',').any(|word| word.starts_with(library));
+        let quiet = CARRIERS.iter().filter(|library| !named(library));
+        let levels = quiet.map(|library| (*library, LevelFilter::WARN));
+        let asked: Targets = self.0.parse().unwrap_or_default();
+        asked.with_targets(levels)
     }
 }
 

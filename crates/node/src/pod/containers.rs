@@ -106,7 +106,7 @@ impl Pod {
         let name = container.config.name.to_string();
         tracing::info!(
             pod = %self.config.name, pod_id = %self.record.id, container = name, container_id = %id,
-            code = exit.code(), reason = exit.reason(), message = exit.message(),
+            code = exit.code(), reason = exit.reason(), why = exit.message(),
             "container exited"
         );
         self.turn(id, State::Exited { exit, shim }, Some(EventKind::Stopped));
