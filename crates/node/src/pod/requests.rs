@@ -122,7 +122,7 @@ impl Pod {
                 timeout,
                 reply,
             } => self.exec(id, command, (timeout, reply)),
-            Request::Update { resources, reply } => self.update_container(id, resources, reply),
+            Request::Update { resources, reply } => self.update_container(id, &resources, reply),
             Request::ReopenLog { reply } => self.reopen_log(id, reply),
         }
     }
@@ -257,8 +257,8 @@ impl Pod {
         })
     }
 
-    fn update_container(&mut self, id: &ContainerId, asked: Box<Resources>, reply: Reply<()>) {
-        let work = match self.limits(id, &asked) {
+    fn update_container(&mut self, id: &ContainerId, asked: &Resources, reply: Reply<()>) {
+        let work = match self.limits(id, asked) {
             Ok(work) => work,
             Err(error) => return answer(reply, Err(error)),
         };
