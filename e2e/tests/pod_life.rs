@@ -110,7 +110,10 @@ fn privileged_a_pod_lives_and_dies_by_crictl() {
         assert!(fs::exists(format!("/proc/{pid}")).unwrap());
 
         // crictl ends both streams with a line of its own.
-        assert_eq!(crictl.ok(&["exec", "-s", &id, "hostname"]).trim_end(), "life");
+        assert_eq!(
+            crictl.ok(&["exec", "-s", &id, "hostname"]).trim_end(),
+            "life"
+        );
         let own = crictl.ok(&["exec", "-s", &id, "ip", "-4", "addr", "show", "eth0"]);
         assert!(own.contains(&address), "{own}");
         assert!(crictl.ok(&["logs", &id]).contains("hello\n"));

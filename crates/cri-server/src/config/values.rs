@@ -209,7 +209,15 @@ impl<const MIN: u32, const MAX: u32> From<Within<MIN, MAX>> for i64 {
 }
 
 /// Libraries under gRPC and HTTP, which speak of frames.
-const CARRIERS: [&str; 7] = ["h2", "hyper", "hyper_util", "reqwest", "rustls", "tonic", "tower"];
+const CARRIERS: [&str; 7] = [
+    "h2",
+    "hyper",
+    "hyper_util",
+    "reqwest",
+    "rustls",
+    "tonic",
+    "tower",
+];
 
 /// What is logged: a level, or levels by module as `info,crisp_node=debug`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

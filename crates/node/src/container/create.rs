@@ -234,7 +234,10 @@ fn write_bundle(shared: &Shared, plan: &Plan, parts: &Parts) -> Result<()> {
     if let Some(dir) = log_path(plan)?.as_deref().and_then(Path::parent) {
         // Callers usually make it; where they did not, the log is still wanted.
         let made = std::fs::create_dir_all(dir);
-        made.map_err(Error::step(format!("make the log directory {}", dir.display())))?;
+        made.map_err(Error::step(format!(
+            "make the log directory {}",
+            dir.display()
+        )))?;
     }
     let bundle = shared.paths.bundle(&record.id);
     let made = file::make_private_dirs(&bundle);
