@@ -1,12 +1,16 @@
 //! From what was written to what is true: defaults that follow from other values are filled in,
 //! and what cannot work is refused with the alternative.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
     CgroupDriver, Error, Filter, HandlerKind, LogFormat, NetworkMode, NetworkTable, Written,
 };
+
+/// The handler that needs no other program.
+const NATIVE: &str = "native";
 
 /// The daemon's configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,7 +93,7 @@ pub struct Images {
 /// When values do not work together, or ask for what this version cannot do.
 pub fn resolve(written: Written) -> Result<Config, Error> {
     refuse_what_is_to_come(&written)?;
-    let handlers: Vec<String> = written.runtimes.keys().cloned().collect();
+    let handlers = handlers(&written);
     if !handlers.contains(&written.default_runtime) {
         let known = handlers.join(", ");
         let why = format!(
@@ -125,6 +129,13 @@ pub fn resolve(written: Written) -> Result<Config, Error> {
         default_handler: written.default_runtime.clone(),
         written,
     })
+}
+
+/// The native handler is there whether it is written or not.
+fn handlers(written: &Written) -> Vec<String> {
+    let mut names: BTreeSet<String> = written.runtimes.keys().cloned().collect();
+    names.insert(NATIVE.to_owned());
+    names.into_iter().collect()
 }
 
 fn value(key: &str, why: impl Into<String>) -> Error {
