@@ -29,7 +29,7 @@ pub fn trial_with(options: &Options, test: impl FnOnce(&mut Node)) {
     if options.network == crate::node::Network::Builtin {
         warm_up(&node);
     }
-    let before = Picture::of_node(&node);
+    let before = at_rest(&node);
     test(&mut node);
     let left = node.crictl().ok(&["pods", "--quiet"]);
     assert_eq!(left, "", "the test left pods");
@@ -37,6 +37,20 @@ pub fn trial_with(options: &Options, test: impl FnOnce(&mut Node)) {
     let status = node.terminate();
     assert!(status.success(), "crispd ended with {status}");
     settle("on the machine", &outside, Picture::of_machine);
+}
+
+/// The node once what the first pod had has gone: a shim ends a moment after its pod is removed.
+fn at_rest(node: &Node) -> Picture {
+    let deadline = Instant::now() + SETTLING;
+    let mut last = Picture::of_node(node);
+    loop {
+        std::thread::sleep(Duration::from_millis(100));
+        let now = Picture::of_node(node);
+        if difference(&last, &now).is_empty() || Instant::now() > deadline {
+            return now;
+        }
+        last = now;
+    }
 }
 
 fn warm_up(node: &Node) {
