@@ -12,6 +12,9 @@ use std::path::Path;
 
 use crate::node::Node;
 
+/// In the names of cgroups that the tests of single crates make, which may run at the same time.
+const ELSEWHERE: &str = "-test-";
+
 /// What was seen, and how often.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Picture(BTreeMap<String, usize>);
@@ -102,7 +105,8 @@ pub fn processes() -> Vec<Process> {
             .filter_map(|line| line.rsplit(':').next())
             .find(|path| path.contains("crisp"));
         let is_ours = name.starts_with("crisp-") || cgroup.is_some();
-        if is_ours && name != "crispd" && !name.starts_with("crisp-e2e") {
+        let elsewhere = cgroup.is_some_and(|path| path.contains(ELSEWHERE));
+        if is_ours && !elsewhere && name != "crispd" && !name.starts_with("crisp-e2e") {
             let cgroup = cgroup.unwrap_or("/").to_owned();
             found.push(Process { pid, name, cgroup });
         }
@@ -141,7 +145,8 @@ fn cgroups(picture: &mut Picture, dir: &Path, depth: usize) {
         if depth == DEPTH || !path.is_dir() || path.is_symlink() {
             continue;
         }
-        let is_ours = path.to_string_lossy().contains("crisp");
+        let text = path.to_string_lossy();
+        let is_ours = text.contains("crisp") && !text.contains(ELSEWHERE);
         if is_ours || name.starts_with("kubepods") {
             picture.add(format!("cgroup {}", path.display()));
         }
