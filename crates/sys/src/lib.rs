@@ -32,6 +32,7 @@ pub mod rootfs;
 pub mod seccomp;
 pub mod signals;
 pub mod socket;
+pub mod stamp;
 pub mod stats;
 
 mod syscall;
