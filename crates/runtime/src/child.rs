@@ -16,6 +16,7 @@ use crate::confine::{self, Filter, drop_privileges, early_and_late};
 use crate::console::{self, Terminal};
 use crate::devices::{self, Node};
 use crate::error::{Error, Result, Step};
+use crate::hooks::Stage;
 use crate::mounts::{self, Prepared};
 use crate::namespaces::Namespaces;
 use crate::path_lookup::{Program, said};
@@ -113,8 +114,12 @@ fn set_up(mut plan: Plan<'_>, conn: &Conn) -> Result<AtGate> {
     process::set_sid().step(|| "start a session")?;
     process::set_umask(0);
     enter_namespaces(&plan)?;
-    let state = hooks::state(plan.id, std::process::id(), plan.bundle, plan.spec);
-    let root = build_root(&mut plan, conn, &state)?;
+    let state = |stage| {
+        let pid = std::process::id();
+        hooks::state(plan.id, pid, plan.bundle, plan.spec, stage)
+    };
+    let (creating, created) = (state(Stage::Creating), state(Stage::Created));
+    let root = build_root(&mut plan, conn, &creating)?;
     mount::pivot_into(root.as_fd()).step(|| "pivot into the root file system")?;
     finish_root(&mut plan, &root)?;
     if let Some(master) = take_streams(&mut plan, &root)? {
@@ -132,7 +137,7 @@ fn set_up(mut plan: Plan<'_>, conn: &Conn) -> Result<AtGate> {
     })?;
     let last = LastSteps {
         hooks: hooks::start_container(plan.spec),
-        state,
+        state: created,
         filter: late,
         program: plan.program,
     };

@@ -290,7 +290,8 @@ impl Setting<'_> {
                 Some(Word::Warning(text)) => warnings.push(text),
                 Some(Word::Proceed) => {
                     let pid = self.pid.unsigned_abs();
-                    let state = hooks::state(self.id, pid, self.bundle, self.spec);
+                    let state =
+                        hooks::state(self.id, pid, self.bundle, self.spec, hooks::Stage::Creating);
                     hooks::run(&hooks::create_runtime(self.spec), &state)?;
                     say(conn, &Word::Proceed).step(|| "let the container's init go on")?;
                 }
