@@ -99,7 +99,11 @@ impl Created {
 /// # Errors
 /// As [`Created::start`]; and when nobody waits there.
 pub fn open_gate(path: &Path) -> Result<()> {
-    pass(&Conn::connect(path).step(|| "reach the container's init")?)
+    let conn = Conn::connect(path).step(|| "reach the container's init")?;
+    // Before the word: whoever dies in between leaves an init that gives up, not one that runs
+    // and looks as if it still waited.
+    std::fs::remove_file(path).step(|| "remove the container's gate")?;
+    pass(&conn)
 }
 
 /// The connection closes when the program has started: it is close-on-exec.
