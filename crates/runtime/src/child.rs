@@ -39,6 +39,8 @@ pub(crate) struct Plan<'a> {
     pub program: Program,
     pub streams: Option<[OwnedFd; 3]>,
     pub gate: Option<Listener>,
+    /// The first descriptor that the program does not get.
+    pub closed_from: u32,
 }
 
 /// Runs in the child; the value is its exit code when no program was started.
@@ -63,6 +65,7 @@ fn fail(conn: &Conn, error: Error) -> i32 {
 /// A container that is set up and waits for its start.
 struct AtGate {
     listener: Option<Listener>,
+    closed_from: u32,
     last: LastSteps,
 }
 
@@ -80,7 +83,10 @@ impl AtGate {
         let kept = self.listener.as_ref().map_or(conn.as_fd(), AsFd::as_fd);
         // Whoever created the container may wait for the end of a pipe that was inherited here. A
         // filter that is loaded already may forbid it; execve closes them in any case.
-        drop(process::close_all_but(&[conn.as_fd(), kept]));
+        drop(process::close_all_but(
+            self.closed_from,
+            &[conn.as_fd(), kept],
+        ));
         say(&conn, &Word::Ready).step(|| "report")?;
         let conn = match self.listener {
             Some(listener) => {
@@ -129,7 +135,7 @@ fn set_up(mut plan: Plan<'_>, conn: &Conn) -> Result<AtGate> {
     for warning in confine::set_limits(plan.process)? {
         say(conn, &Word::Warning(warning)).step(|| "warn")?;
     }
-    process::close_on_exec_from(3).step(|| "mark descriptors")?;
+    process::close_on_exec_from(plan.closed_from).step(|| "mark descriptors")?;
     confine::set_labels(plan.process)?;
     let (early, late) = early_and_late(plan.process, plan.filter);
     in_working_dir(plan.process, || {
@@ -141,8 +147,11 @@ fn set_up(mut plan: Plan<'_>, conn: &Conn) -> Result<AtGate> {
         filter: late,
         program: plan.program,
     };
-    let listener = plan.gate;
-    Ok(AtGate { listener, last })
+    Ok(AtGate {
+        listener: plan.gate,
+        closed_from: plan.closed_from,
+        last,
+    })
 }
 
 fn proceed(conn: &Conn) -> Result<()> {

@@ -64,6 +64,8 @@ pub struct CreateRequest<'a> {
     pub stdio: Stdio,
     /// How it will be started.
     pub gate: Gate,
+    /// How many of the caller's descriptors from 3 on its program gets; they have to be open.
+    pub preserved_fds: u32,
 }
 
 /// A container that is set up and waits to be started.
@@ -94,7 +96,8 @@ impl Created {
     }
 }
 
-/// Starts a container that waits behind a listening gate.
+/// Starts a container that waits behind a listening gate, whose path is removed: a container
+/// without one was told to start, or has ended. Callers take turns.
 ///
 /// # Errors
 /// As [`Created::start`]; and when nobody waits there.
@@ -165,6 +168,7 @@ fn make(request: CreateRequest<'_>) -> Result<Created> {
             Gate::Socket => None,
             Gate::Listening(listener) => Some(listener),
         },
+        closed_from: 3 + request.preserved_fds,
     };
     let held = plan.gate.is_none();
     let (pid, pidfd, conn) = fork_init(plan, request.cgroup)?;

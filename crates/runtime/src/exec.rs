@@ -37,6 +37,8 @@ pub struct ExecRequest<'a> {
     pub exec_id: &'a str,
     /// Its standard streams.
     pub stdio: Stdio,
+    /// How many of the caller's descriptors from 3 on it gets; they have to be open.
+    pub preserved_fds: u32,
 }
 
 /// A process that was started in a container.
@@ -112,6 +114,7 @@ fn start(request: ExecRequest<'_>, unified: Option<&Path>) -> Result<Execed> {
         filter,
         joined,
         streams,
+        closed_from: 3 + request.preserved_fds,
     };
     process::set_dumpable(Dumpable::No).step(|| "become untraceable")?;
     let fork = || {
@@ -203,6 +206,7 @@ struct Inside<'a> {
     filter: Option<Filter>,
     joined: Joined,
     streams: Option<[OwnedFd; 3]>,
+    closed_from: u32,
 }
 
 impl Inside<'_> {
@@ -237,7 +241,7 @@ impl Inside<'_> {
         for warning in confine::set_limits(self.process)? {
             say(conn, &Word::Warning(warning)).step(|| "warn")?;
         }
-        process::close_on_exec_from(3).step(|| "mark descriptors")?;
+        process::close_on_exec_from(self.closed_from).step(|| "mark descriptors")?;
         confine::set_labels(self.process)?;
         let (early, late) = early_and_late(self.process, self.filter);
         in_working_dir(self.process, || {

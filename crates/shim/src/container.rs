@@ -73,6 +73,7 @@ impl Container {
             cgroup: &self.cgroup,
             stdio: plumbing.theirs,
             gate: Gate::Socket,
+            preserved_fds: 0,
         })?;
         if let Err(error) = created.start() {
             // What failed is to be told; what is left is found again by the cgroup's name.
@@ -117,6 +118,7 @@ impl Container {
             cgroup: &self.cgroup,
             exec_id: &request.exec_id,
             stdio,
+            preserved_fds: 0,
         })?;
         let mut fds = vec![execed.pidfd.into()];
         fds.extend(execed.console);

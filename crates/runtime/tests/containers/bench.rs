@@ -120,6 +120,7 @@ impl Bench {
             cgroup: &self.cgroup,
             stdio,
             gate,
+            preserved_fds: 0,
         })
     }
 
@@ -150,6 +151,7 @@ impl Bench {
             cgroup: &self.cgroup,
             exec_id: "one",
             stdio,
+            preserved_fds: 0,
         })?;
         let outcome = finish(execed.pid, read);
         crisp_runtime::exec_cgroup(&self.cgroup, "one")

@@ -150,6 +150,7 @@ fn exec_is_killed_alone() {
         cgroup: &bench.cgroup,
         exec_id: "probe",
         stdio,
+        preserved_fds: 0,
     })
     .unwrap();
     let cgroup = crisp_runtime::exec_cgroup(&bench.cgroup, "probe");
@@ -263,6 +264,7 @@ fn user_namespace() {
         cgroup: &bench.cgroup,
         stdio,
         gate: Gate::Socket,
+        preserved_fds: 0,
     })
     .unwrap();
     created.start().unwrap();

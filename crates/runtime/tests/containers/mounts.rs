@@ -226,6 +226,7 @@ fn directory_root() {
         cgroup: &bench.cgroup,
         stdio,
         gate: Gate::Socket,
+        preserved_fds: 0,
     })
     .unwrap();
     created.start().unwrap();
