@@ -14,6 +14,7 @@ use rustix::fs::{FileType, Gid, Uid, makedev};
 
 use crate::confine::{self, Filter, drop_privileges, early_and_late};
 use crate::console::{self, Terminal};
+use crate::create::Keyring;
 use crate::devices::{self, Node};
 use crate::error::{Error, Result, Step};
 use crate::hooks::Stage;
@@ -41,6 +42,7 @@ pub(crate) struct Plan<'a> {
     pub gate: Option<Listener>,
     /// The first descriptor that the program does not get.
     pub closed_from: u32,
+    pub keyring: Keyring,
 }
 
 /// Runs in the child; the value is its exit code when no program was started.
@@ -119,6 +121,7 @@ fn set_up(mut plan: Plan<'_>, conn: &Conn) -> Result<AtGate> {
     signals::reset().step(|| "reset the signals")?;
     process::set_sid().step(|| "start a session")?;
     process::set_umask(0);
+    plan.keyring.enter()?;
     enter_namespaces(&plan)?;
     let state = |stage| {
         let pid = std::process::id();

@@ -10,6 +10,7 @@ use crisp_sys::pidfd::PidFd;
 use crisp_sys::process::{self, Dumpable};
 use crisp_sys::socket::{Conn, Listener};
 use oci_spec::runtime::{Process, Spec};
+use serde::{Deserialize, Serialize};
 
 use crate::child::{self, Plan};
 use crate::confine::Filter;
@@ -38,6 +39,29 @@ pub enum Stdio {
     Terminal,
 }
 
+/// The session keyring of a container's processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Keyring {
+    /// A new and empty one.
+    New,
+    /// The caller's, with its keys.
+    Callers,
+}
+
+impl Keyring {
+    /// In the child. A kernel without keys has none to protect.
+    pub(crate) fn enter(self) -> Result<()> {
+        match self {
+            Self::Callers => Ok(()),
+            Self::New => match crisp_sys::keyring::leave_session() {
+                Err(error) if error.kind() == std::io::ErrorKind::Unsupported => Ok(()),
+                other => other.step(|| "make a session keyring"),
+            },
+        }
+    }
+}
+
 /// How a created container is told to start.
 #[derive(Debug)]
 pub enum Gate {
@@ -64,6 +88,8 @@ pub struct CreateRequest<'a> {
     pub stdio: Stdio,
     /// How it will be started.
     pub gate: Gate,
+    /// Its session keyring.
+    pub keyring: Keyring,
     /// How many of the caller's descriptors from 3 on its program gets; they have to be open.
     pub preserved_fds: u32,
 }
@@ -169,6 +195,7 @@ fn make(request: CreateRequest<'_>) -> Result<Created> {
             Gate::Listening(listener) => Some(listener),
         },
         closed_from: 3 + request.preserved_fds,
+        keyring: request.keyring,
     };
     let held = plan.gate.is_none();
     let (pid, pidfd, conn) = fork_init(plan, request.cgroup)?;

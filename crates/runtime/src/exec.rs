@@ -16,7 +16,7 @@ use oci_spec::runtime::{Process, Spec};
 use crate::child::{console_size, give_streams, in_working_dir, place_streams};
 use crate::confine::{self, Filter, drop_privileges, early_and_late};
 use crate::console;
-use crate::create::{Stdio, place_in_cgroup, streams};
+use crate::create::{Keyring, Stdio, place_in_cgroup, streams};
 use crate::error::{Error, Result, Step};
 use crate::namespaces::become_root;
 use crate::path_lookup::Program;
@@ -37,6 +37,8 @@ pub struct ExecRequest<'a> {
     pub exec_id: &'a str,
     /// Its standard streams.
     pub stdio: Stdio,
+    /// Its session keyring: a new one of its own, where the container got one.
+    pub keyring: Keyring,
     /// How many of the caller's descriptors from 3 on it gets; they have to be open.
     pub preserved_fds: u32,
 }
@@ -115,6 +117,7 @@ fn start(request: ExecRequest<'_>, unified: Option<&Path>) -> Result<Execed> {
         joined,
         streams,
         closed_from: 3 + request.preserved_fds,
+        keyring: request.keyring,
     };
     process::set_dumpable(Dumpable::No).step(|| "become untraceable")?;
     let fork = || {
@@ -207,6 +210,7 @@ struct Inside<'a> {
     joined: Joined,
     streams: Option<[OwnedFd; 3]>,
     closed_from: u32,
+    keyring: Keyring,
 }
 
 impl Inside<'_> {
@@ -227,6 +231,7 @@ impl Inside<'_> {
         };
         signals::reset().step(|| "reset the signals")?;
         process::set_sid().step(|| "start a session")?;
+        self.keyring.enter()?;
         self.joined.enter()?;
         if self.process.terminal().unwrap_or(false) {
             let root = open_root(Path::new("/")).step(|| "open the root")?;

@@ -27,7 +27,7 @@ mod rootfs;
 mod sync;
 mod sysctl;
 
-pub use create::{CreateRequest, Created, Gate, Stdio, create, open_gate};
+pub use create::{CreateRequest, Created, Gate, Keyring, Stdio, create, open_gate};
 pub use error::{Error, Result};
 pub use exec::{ExecRequest, Execed, exec, exec_cgroup};
 pub use features::features;

@@ -17,6 +17,7 @@ pub mod device_filter;
 pub mod file;
 pub mod fork;
 pub mod inotify;
+pub mod keyring;
 pub mod limits;
 pub mod memory;
 pub mod mount;

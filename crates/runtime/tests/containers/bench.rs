@@ -120,6 +120,7 @@ impl Bench {
             cgroup: &self.cgroup,
             stdio,
             gate,
+            keyring: crisp_runtime::Keyring::New,
             preserved_fds: 0,
         })
     }
@@ -151,6 +152,7 @@ impl Bench {
             cgroup: &self.cgroup,
             exec_id: "one",
             stdio,
+            keyring: crisp_runtime::Keyring::New,
             preserved_fds: 0,
         })?;
         let outcome = finish(execed.pid, read);

@@ -150,6 +150,7 @@ fn exec_is_killed_alone() {
         cgroup: &bench.cgroup,
         exec_id: "probe",
         stdio,
+        keyring: crisp_runtime::Keyring::New,
         preserved_fds: 0,
     })
     .unwrap();
@@ -264,6 +265,7 @@ fn user_namespace() {
         cgroup: &bench.cgroup,
         stdio,
         gate: Gate::Socket,
+        keyring: crisp_runtime::Keyring::New,
         preserved_fds: 0,
     })
     .unwrap();

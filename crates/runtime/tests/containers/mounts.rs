@@ -226,6 +226,7 @@ fn directory_root() {
         cgroup: &bench.cgroup,
         stdio,
         gate: Gate::Socket,
+        keyring: crisp_runtime::Keyring::New,
         preserved_fds: 0,
     })
     .unwrap();
