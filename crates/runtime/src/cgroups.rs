@@ -250,7 +250,13 @@ impl Limits<'_> {
                     &format!("default {}", weight_of_blkio(weight)),
                 )?;
             } else {
-                self.set("blkio", "blkio.weight", &weight.to_string())?;
+                // Which file a kernel has depends on its I/O scheduler.
+                let bfq = "blkio.bfq.weight";
+                let file = match self.cgroup.read("blkio", bfq) {
+                    Ok(_) => bfq,
+                    Err(_) => "blkio.weight",
+                };
+                self.set("blkio", file, &weight.to_string())?;
             }
         }
         let throttles = [

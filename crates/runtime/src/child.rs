@@ -14,8 +14,10 @@ use rustix::fs::{FileType, Gid, Uid, makedev};
 
 use crate::confine::{self, Filter, drop_privileges, early_and_late};
 use crate::console::{self, Terminal};
+use crate::create::Keyring;
 use crate::devices::{self, Node};
 use crate::error::{Error, Result, Step};
+use crate::hooks::Stage;
 use crate::mounts::{self, Prepared};
 use crate::namespaces::Namespaces;
 use crate::path_lookup::{Program, said};
@@ -38,6 +40,9 @@ pub(crate) struct Plan<'a> {
     pub program: Program,
     pub streams: Option<[OwnedFd; 3]>,
     pub gate: Option<Listener>,
+    /// The first descriptor that the program does not get.
+    pub closed_from: u32,
+    pub keyring: Keyring,
 }
 
 /// Runs in the child; the value is its exit code when no program was started.
@@ -62,6 +67,7 @@ fn fail(conn: &Conn, error: Error) -> i32 {
 /// A container that is set up and waits for its start.
 struct AtGate {
     listener: Option<Listener>,
+    closed_from: u32,
     last: LastSteps,
 }
 
@@ -79,7 +85,10 @@ impl AtGate {
         let kept = self.listener.as_ref().map_or(conn.as_fd(), AsFd::as_fd);
         // Whoever created the container may wait for the end of a pipe that was inherited here. A
         // filter that is loaded already may forbid it; execve closes them in any case.
-        drop(process::close_all_but(&[conn.as_fd(), kept]));
+        drop(process::close_all_but(
+            self.closed_from,
+            &[conn.as_fd(), kept],
+        ));
         say(&conn, &Word::Ready).step(|| "report")?;
         let conn = match self.listener {
             Some(listener) => {
@@ -112,9 +121,14 @@ fn set_up(mut plan: Plan<'_>, conn: &Conn) -> Result<AtGate> {
     signals::reset().step(|| "reset the signals")?;
     process::set_sid().step(|| "start a session")?;
     process::set_umask(0);
+    plan.keyring.enter()?;
     enter_namespaces(&plan)?;
-    let state = hooks::state(plan.id, std::process::id(), plan.bundle, plan.spec);
-    let root = build_root(&mut plan, conn, &state)?;
+    let state = |stage| {
+        let pid = std::process::id();
+        hooks::state(plan.id, pid, plan.bundle, plan.spec, stage)
+    };
+    let (creating, created) = (state(Stage::Creating), state(Stage::Created));
+    let root = build_root(&mut plan, conn, &creating)?;
     mount::pivot_into(root.as_fd()).step(|| "pivot into the root file system")?;
     finish_root(&mut plan, &root)?;
     if let Some(master) = take_streams(&mut plan, &root)? {
@@ -124,7 +138,7 @@ fn set_up(mut plan: Plan<'_>, conn: &Conn) -> Result<AtGate> {
     for warning in confine::set_limits(plan.process)? {
         say(conn, &Word::Warning(warning)).step(|| "warn")?;
     }
-    process::close_on_exec_from(3).step(|| "mark descriptors")?;
+    process::close_on_exec_from(plan.closed_from).step(|| "mark descriptors")?;
     confine::set_labels(plan.process)?;
     let (early, late) = early_and_late(plan.process, plan.filter);
     in_working_dir(plan.process, || {
@@ -132,12 +146,15 @@ fn set_up(mut plan: Plan<'_>, conn: &Conn) -> Result<AtGate> {
     })?;
     let last = LastSteps {
         hooks: hooks::start_container(plan.spec),
-        state,
+        state: created,
         filter: late,
         program: plan.program,
     };
-    let listener = plan.gate;
-    Ok(AtGate { listener, last })
+    Ok(AtGate {
+        listener: plan.gate,
+        closed_from: plan.closed_from,
+        last,
+    })
 }
 
 fn proceed(conn: &Conn) -> Result<()> {

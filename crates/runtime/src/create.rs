@@ -10,6 +10,7 @@ use crisp_sys::pidfd::PidFd;
 use crisp_sys::process::{self, Dumpable};
 use crisp_sys::socket::{Conn, Listener};
 use oci_spec::runtime::{Process, Spec};
+use serde::{Deserialize, Serialize};
 
 use crate::child::{self, Plan};
 use crate::confine::Filter;
@@ -38,6 +39,29 @@ pub enum Stdio {
     Terminal,
 }
 
+/// The session keyring of a container's processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Keyring {
+    /// A new and empty one.
+    New,
+    /// The caller's, with its keys.
+    Callers,
+}
+
+impl Keyring {
+    /// In the child. A kernel without keys has none to protect.
+    pub(crate) fn enter(self) -> Result<()> {
+        match self {
+            Self::Callers => Ok(()),
+            Self::New => match crisp_sys::keyring::leave_session() {
+                Err(error) if error.kind() == std::io::ErrorKind::Unsupported => Ok(()),
+                other => other.step(|| "make a session keyring"),
+            },
+        }
+    }
+}
+
 /// How a created container is told to start.
 #[derive(Debug)]
 pub enum Gate {
@@ -64,6 +88,10 @@ pub struct CreateRequest<'a> {
     pub stdio: Stdio,
     /// How it will be started.
     pub gate: Gate,
+    /// Its session keyring.
+    pub keyring: Keyring,
+    /// How many of the caller's descriptors from 3 on its program gets; they have to be open.
+    pub preserved_fds: u32,
 }
 
 /// A container that is set up and waits to be started.
@@ -94,12 +122,17 @@ impl Created {
     }
 }
 
-/// Starts a container that waits behind a listening gate.
+/// Starts a container that waits behind a listening gate, whose path is removed: a container
+/// without one was told to start, or has ended. Callers take turns.
 ///
 /// # Errors
 /// As [`Created::start`]; and when nobody waits there.
 pub fn open_gate(path: &Path) -> Result<()> {
-    pass(&Conn::connect(path).step(|| "reach the container's init")?)
+    let conn = Conn::connect(path).step(|| "reach the container's init")?;
+    // Before the word: whoever dies in between leaves an init that gives up, not one that runs
+    // and looks as if it still waited.
+    std::fs::remove_file(path).step(|| "remove the container's gate")?;
+    pass(&conn)
 }
 
 /// The connection closes when the program has started: it is close-on-exec.
@@ -161,6 +194,8 @@ fn make(request: CreateRequest<'_>) -> Result<Created> {
             Gate::Socket => None,
             Gate::Listening(listener) => Some(listener),
         },
+        closed_from: 3 + request.preserved_fds,
+        keyring: request.keyring,
     };
     let held = plan.gate.is_none();
     let (pid, pidfd, conn) = fork_init(plan, request.cgroup)?;
@@ -290,7 +325,8 @@ impl Setting<'_> {
                 Some(Word::Warning(text)) => warnings.push(text),
                 Some(Word::Proceed) => {
                     let pid = self.pid.unsigned_abs();
-                    let state = hooks::state(self.id, pid, self.bundle, self.spec);
+                    let state =
+                        hooks::state(self.id, pid, self.bundle, self.spec, hooks::Stage::Creating);
                     hooks::run(&hooks::create_runtime(self.spec), &state)?;
                     say(conn, &Word::Proceed).step(|| "let the container's init go on")?;
                 }

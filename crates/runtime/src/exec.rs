@@ -16,7 +16,7 @@ use oci_spec::runtime::{Process, Spec};
 use crate::child::{console_size, give_streams, in_working_dir, place_streams};
 use crate::confine::{self, Filter, drop_privileges, early_and_late};
 use crate::console;
-use crate::create::{Stdio, place_in_cgroup, streams};
+use crate::create::{Keyring, Stdio, place_in_cgroup, streams};
 use crate::error::{Error, Result, Step};
 use crate::namespaces::become_root;
 use crate::path_lookup::Program;
@@ -37,6 +37,10 @@ pub struct ExecRequest<'a> {
     pub exec_id: &'a str,
     /// Its standard streams.
     pub stdio: Stdio,
+    /// Its session keyring: a new one of its own, where the container got one.
+    pub keyring: Keyring,
+    /// How many of the caller's descriptors from 3 on it gets; they have to be open.
+    pub preserved_fds: u32,
 }
 
 /// A process that was started in a container.
@@ -112,6 +116,8 @@ fn start(request: ExecRequest<'_>, unified: Option<&Path>) -> Result<Execed> {
         filter,
         joined,
         streams,
+        closed_from: 3 + request.preserved_fds,
+        keyring: request.keyring,
     };
     process::set_dumpable(Dumpable::No).step(|| "become untraceable")?;
     let fork = || {
@@ -203,6 +209,8 @@ struct Inside<'a> {
     filter: Option<Filter>,
     joined: Joined,
     streams: Option<[OwnedFd; 3]>,
+    closed_from: u32,
+    keyring: Keyring,
 }
 
 impl Inside<'_> {
@@ -223,6 +231,7 @@ impl Inside<'_> {
         };
         signals::reset().step(|| "reset the signals")?;
         process::set_sid().step(|| "start a session")?;
+        self.keyring.enter()?;
         self.joined.enter()?;
         if self.process.terminal().unwrap_or(false) {
             let root = open_root(Path::new("/")).step(|| "open the root")?;
@@ -237,7 +246,7 @@ impl Inside<'_> {
         for warning in confine::set_limits(self.process)? {
             say(conn, &Word::Warning(warning)).step(|| "warn")?;
         }
-        process::close_on_exec_from(3).step(|| "mark descriptors")?;
+        process::close_on_exec_from(self.closed_from).step(|| "mark descriptors")?;
         confine::set_labels(self.process)?;
         let (early, late) = early_and_late(self.process, self.filter);
         in_working_dir(self.process, || {

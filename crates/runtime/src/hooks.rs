@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crisp_sys::process;
 use oci_spec::runtime::{Hook, Hooks, Spec};
+use serde::Serialize;
 
 use crate::error::{Error, Result, Step};
 
@@ -57,14 +58,22 @@ pub fn poststop(spec: &Spec, state: &str) -> Result<()> {
     run(&hooks(spec, Hooks::poststop), state)
 }
 
+/// How far a container is when its hooks run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Stage {
+    /// Being made: `prestart`, `createRuntime` and `createContainer`.
+    Creating,
+    /// Made: `startContainer`.
+    Created,
+}
+
 /// The state that hooks read, as the OCI runtime spec has it.
-#[must_use]
-pub fn state(id: &str, pid: u32, bundle: &Path, spec: &Spec) -> String {
-    let status = if pid == 0 { "creating" } else { "created" };
+pub(crate) fn state(id: &str, pid: u32, bundle: &Path, spec: &Spec, stage: Stage) -> String {
     serde_json::json!({
         "ociVersion": spec.version(),
         "id": id,
-        "status": status,
+        "status": stage,
         "pid": pid,
         "bundle": bundle,
         "annotations": spec.annotations().clone().unwrap_or_default(),

@@ -15,6 +15,7 @@ mod devices;
 mod error;
 mod exec;
 pub mod features;
+mod freezer;
 pub mod hooks;
 mod mask;
 mod mounts;
@@ -26,10 +27,11 @@ mod rootfs;
 mod sync;
 mod sysctl;
 
-pub use create::{CreateRequest, Created, Gate, Stdio, create, open_gate};
+pub use create::{CreateRequest, Created, Gate, Keyring, Stdio, create, open_gate};
 pub use error::{Error, Result};
 pub use exec::{ExecRequest, Execed, exec, exec_cgroup};
 pub use features::features;
+pub use freezer::{Freeze, freeze_state, pause, resume};
 pub use rootfs::Rootfs;
 
 use crisp_sys::cgroup::Cgroup;
@@ -54,6 +56,12 @@ pub fn destroy(cgroup: &Cgroup) -> Result<()> {
     cgroup
         .kill()
         .map_err(|source| Error::cgroup("kill", source))?;
+    // A frozen process of version 1 does not notice that it was killed.
+    if freeze_state(cgroup) == Freeze::Frozen {
+        cgroup
+            .thaw()
+            .map_err(|source| Error::cgroup("thaw", source))?;
+    }
     cgroup
         .remove()
         .map_err(|source| Error::cgroup("remove", source))

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use crisp_runtime::{CreateRequest, Gate, Rootfs, Stdio, cgroups};
+use crisp_runtime::{CreateRequest, Gate, Keyring, Rootfs, Stdio, cgroups};
 use crisp_shim_api::{ExecRequest, FailureKind, RootfsSpec, Stdin};
 use crisp_sys::cgroup::Cgroup;
 use crisp_sys::process::{self, ProcessId};
@@ -73,6 +73,8 @@ impl Container {
             cgroup: &self.cgroup,
             stdio: plumbing.theirs,
             gate: Gate::Socket,
+            keyring: Keyring::New,
+            preserved_fds: 0,
         })?;
         if let Err(error) = created.start() {
             // What failed is to be told; what is left is found again by the cgroup's name.
@@ -117,6 +119,8 @@ impl Container {
             cgroup: &self.cgroup,
             exec_id: &request.exec_id,
             stdio,
+            keyring: Keyring::New,
+            preserved_fds: 0,
         })?;
         let mut fds = vec![execed.pidfd.into()];
         fds.extend(execed.console);

@@ -18,7 +18,6 @@ mod log;
 mod output;
 mod requests;
 pub mod shim;
-mod stamp;
 mod worker;
 
 pub use error::{Error, Result};

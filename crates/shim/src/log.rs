@@ -5,11 +5,11 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use crisp_sys::clock;
+use crisp_sys::stamp::{self, stamp};
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, ftruncate, openat};
 use rustix::io::{Errno, writev};
 
 use crate::lines::{self, Rest};
-use crate::stamp::{self, stamp};
 
 /// Which stream of the container a line comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

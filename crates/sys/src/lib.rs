@@ -17,6 +17,7 @@ pub mod device_filter;
 pub mod file;
 pub mod fork;
 pub mod inotify;
+pub mod keyring;
 pub mod limits;
 pub mod memory;
 pub mod mount;
@@ -32,6 +33,7 @@ pub mod rootfs;
 pub mod seccomp;
 pub mod signals;
 pub mod socket;
+pub mod stamp;
 pub mod stats;
 
 mod syscall;

@@ -273,25 +273,25 @@ pub fn close_from(first: u32) -> io::Result<()> {
     close_range(first, 0)
 }
 
-/// Closes every descriptor from 3 on but these. For a forked child that will not return to code
-/// that owns other descriptors.
+/// Closes every descriptor from `first` on but these. For a forked child that will not return to
+/// code that owns other descriptors.
 ///
 /// # Errors
 /// When the kernel is older than 5.9.
-pub fn close_all_but(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub fn close_all_but(first: u32, kept: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut numbers: Vec<u32> = kept
         .iter()
         .map(|fd| fd.as_raw_fd().unsigned_abs())
         .collect();
     numbers.sort_unstable();
-    let mut first = 3;
-    for number in numbers.into_iter().filter(|number| *number >= 3) {
-        if first < number {
-            close_between(first, number - 1, 0)?;
+    let mut next = first;
+    for number in numbers.into_iter().filter(|number| *number >= first) {
+        if next < number {
+            close_between(next, number - 1, 0)?;
         }
-        first = number + 1;
+        next = number + 1;
     }
-    close_between(first, u32::MAX, 0)
+    close_between(next, u32::MAX, 0)
 }
 
 fn close_range(first: u32, flags: libc::c_uint) -> io::Result<()> {

@@ -28,6 +28,18 @@ pub struct PeerCredentials {
 /// One message and the descriptors that came with it.
 pub type Message = (Vec<u8>, Vec<OwnedFd>);
 
+/// Connects to a stream socket and sends one descriptor with a text: how OCI runtimes hand out
+/// the master of a terminal.
+///
+/// # Errors
+/// Those of connect(2) and sendmsg(2).
+pub fn hand_over(path: &Path, text: &[u8], fd: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    with_address(path, |address| connect(&socket, address))?;
+    Conn(socket).send(text, &[fd])
+}
+
 /// A connected seqpacket socket.
 #[derive(Debug)]
 pub struct Conn(OwnedFd);
@@ -52,6 +64,12 @@ fn with_address<T>(
     act: impl FnOnce(&SocketAddrUnix) -> rustix::io::Result<T>,
 ) -> io::Result<T> {
     let parent = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    // A mere name has an empty parent.
+    let parent = if parent.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        parent
+    };
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dir = rustix::fs::openat(CWD, parent, flags, Mode::empty())?;

@@ -120,6 +120,8 @@ impl Bench {
             cgroup: &self.cgroup,
             stdio,
             gate,
+            keyring: crisp_runtime::Keyring::New,
+            preserved_fds: 0,
         })
     }
 
@@ -150,6 +152,8 @@ impl Bench {
             cgroup: &self.cgroup,
             exec_id: "one",
             stdio,
+            keyring: crisp_runtime::Keyring::New,
+            preserved_fds: 0,
         })?;
         let outcome = finish(execed.pid, read);
         crisp_runtime::exec_cgroup(&self.cgroup, "one")

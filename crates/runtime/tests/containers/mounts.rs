@@ -226,6 +226,8 @@ fn directory_root() {
         cgroup: &bench.cgroup,
         stdio,
         gate: Gate::Socket,
+        keyring: crisp_runtime::Keyring::New,
+        preserved_fds: 0,
     })
     .unwrap();
     created.start().unwrap();

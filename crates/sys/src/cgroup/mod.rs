@@ -17,6 +17,17 @@ pub use layout::Layout;
 
 use crate::rootfs::open_root;
 
+/// Whether the processes of a cgroup stand still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Frozen {
+    /// All do.
+    Yes,
+    /// They were told to, or told to go on, and some have not noticed yet.
+    Partly,
+    /// None does.
+    No,
+}
+
 /// One cgroup: a path relative to the root of each hierarchy.
 #[derive(Debug, Clone)]
 pub struct Cgroup {
@@ -230,6 +241,30 @@ impl Cgroup {
         }
     }
 
+    /// Whether its processes stand still.
+    ///
+    /// # Errors
+    /// `NotFound` when it does not exist, `Unsupported` without a freezer.
+    pub fn frozen(&self) -> io::Result<Frozen> {
+        if let Some(dir) = self.dir("freezer").filter(|_| !self.layout.is_v2()) {
+            let state = fs::read_to_string(dir.join("freezer.state"))?;
+            return Ok(match state.trim() {
+                "FROZEN" => Frozen::Yes,
+                "FREEZING" => Frozen::Partly,
+                _ => Frozen::No,
+            });
+        }
+        let dir = self.unified_dir().ok_or(io::ErrorKind::Unsupported)?;
+        let wanted = fs::read_to_string(dir.join("cgroup.freeze"))?;
+        let events = fs::read_to_string(dir.join("cgroup.events"))?;
+        let reached = events.lines().any(|line| line == "frozen 1");
+        Ok(match (wanted.trim() == "1", reached) {
+            (true, true) => Frozen::Yes,
+            (false, false) => Frozen::No,
+            (true, false) | (false, true) => Frozen::Partly,
+        })
+    }
+
     /// Removes it and what is below it from every hierarchy; one that is not there is fine.
     ///
     /// # Errors
@@ -313,8 +348,15 @@ mod tests {
         let pid = i32::try_from(child.id()).unwrap();
         cgroup.attach(pid).unwrap();
         assert_eq!(cgroup.procs().unwrap(), [pid]);
+        assert_eq!(cgroup.frozen().unwrap(), Frozen::No);
         cgroup.freeze().unwrap();
+        while cgroup.frozen().unwrap() != Frozen::Yes {
+            std::thread::yield_now();
+        }
         cgroup.thaw().unwrap();
+        while cgroup.frozen().unwrap() != Frozen::No {
+            std::thread::yield_now();
+        }
         cgroup.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(cgroup.oom_kills().unwrap(), 0);

@@ -1,11 +1,12 @@
-//! Time stamps of log lines: RFC 3339 with nanoseconds, in UTC.
+//! Time stamps of logs and records: RFC 3339 with nanoseconds, in UTC.
 
 /// Length of a stamp: `2006-01-02T15:04:05.999999999Z`.
-pub(crate) const LENGTH: usize = 30;
+pub const LENGTH: usize = 30;
 
 /// Writes a time, nanoseconds since the Unix epoch, as text. Always nine digits, so that stamps
 /// sort as text.
-pub(crate) fn stamp(nanoseconds: i64) -> [u8; LENGTH] {
+#[must_use]
+pub fn stamp(nanoseconds: i64) -> [u8; LENGTH] {
     const SECOND: i64 = 1_000_000_000;
     let seconds = nanoseconds.div_euclid(SECOND);
     let fraction = nanoseconds.rem_euclid(SECOND);

@@ -1,0 +1,57 @@
+//! Arguments of `update`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+#[derive(Debug, Args)]
+pub(crate) struct UpdateArgs {
+    /// File with linux.resources as config.json has it, `-` for the standard input
+    #[arg(short, long, value_name = "FILE", allow_hyphen_values = true)]
+    pub resources: Option<PathBuf>,
+    #[command(flatten)]
+    pub limits: LimitArgs,
+    /// Id of the container
+    pub id: String,
+}
+
+/// Limits as flags; sizes may end in k, m, g or t.
+#[derive(Debug, Args)]
+pub(crate) struct LimitArgs {
+    /// Weight of the container's block I/O
+    #[arg(long)]
+    pub blkio_weight: Option<u16>,
+    /// CPU period in microseconds
+    #[arg(long)]
+    pub cpu_period: Option<u64>,
+    /// CPU time a period in microseconds
+    #[arg(long, allow_negative_numbers = true)]
+    pub cpu_quota: Option<i64>,
+    /// CPU time a period that may be saved up, in microseconds
+    #[arg(long)]
+    pub cpu_burst: Option<u64>,
+    /// CPU weight
+    #[arg(long)]
+    pub cpu_share: Option<u64>,
+    /// Whether it runs only on idle CPUs: 1 or 0
+    #[arg(long, allow_negative_numbers = true)]
+    pub cpu_idle: Option<i64>,
+    /// CPUs it may use
+    #[arg(long)]
+    pub cpuset_cpus: Option<String>,
+    /// Memory nodes it may use
+    #[arg(long)]
+    pub cpuset_mems: Option<String>,
+    /// Memory limit
+    #[arg(long, allow_hyphen_values = true)]
+    pub memory: Option<String>,
+    /// Memory that is protected or softly limited
+    #[arg(long, allow_hyphen_values = true)]
+    pub memory_reservation: Option<String>,
+    /// Limit of memory and swap together, -1 for none
+    #[arg(long, allow_hyphen_values = true)]
+    pub memory_swap: Option<String>,
+    /// Number of tasks, -1 for no limit
+    #[arg(long, allow_negative_numbers = true)]
+    pub pids_limit: Option<i64>,
+}

@@ -1,0 +1,221 @@
+//! A bundle that others made: read, checked whole, and completed with what runtimes take for
+//! granted. Nothing is made here.
+
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use crisp_sys::file;
+use oci_spec::runtime::{LinuxDeviceCgroup, Spec};
+use serde_json::json;
+
+use crate::failure::{During, Failure, Result};
+use crate::record::Id;
+
+/// The largest `config.json` that is read.
+const MAX_SPEC: u64 = 16 * 1024 * 1024;
+
+/// A bundle that can be tried.
+#[derive(Debug)]
+pub(crate) struct Bundle {
+    /// Absolute.
+    pub dir: PathBuf,
+    pub rootfs: PathBuf,
+    /// Below the root of every cgroup hierarchy.
+    pub cgroup: String,
+    pub spec: Spec,
+}
+
+impl Bundle {
+    pub(crate) fn open(dir: &Path, id: &Id) -> Result<Self> {
+        let dir = dir
+            .canonicalize()
+            .during(|| format!("open the bundle {}", dir.display()))?;
+        let mut spec = read_spec(&dir)?;
+        check_version(spec.version())?;
+        let rootfs = rootfs(&dir, &spec)?;
+        let cgroup = cgroup_path(&spec, id)?;
+        allow_usual_devices(&mut spec)?;
+        Ok(Self {
+            dir,
+            rootfs,
+            cgroup,
+            spec,
+        })
+    }
+
+    /// Whether its process wants a terminal.
+    pub(crate) fn terminal(&self) -> bool {
+        let process = self.spec.process().as_ref();
+        process.and_then(|process| process.terminal()) == Some(true)
+    }
+}
+
+fn read_spec(dir: &Path) -> Result<Spec> {
+    let path = dir.join("config.json");
+    match file::read_bounded(&path, MAX_SPEC) {
+        Ok(bytes) => {
+            serde_json::from_slice(&bytes).map_err(|source| Failure::Document { path, source })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let path = path.display();
+            let why = format!("JSON specification file {path} not found");
+            Err(Failure::Refused(why))
+        }
+        Err(error) => Err(error).during(|| format!("read {}", path.display())),
+    }
+}
+
+/// Specs of one major version go together.
+fn check_version(version: &str) -> Result<()> {
+    let numbers: Vec<Option<u32>> = version
+        .split(['-', '+'])
+        .next()
+        .unwrap_or_default()
+        .split('.')
+        .map(|part| part.parse().ok())
+        .collect();
+    match numbers[..] {
+        [Some(0 | 1), Some(_), Some(_)] => Ok(()),
+        _ => Err(Failure::Refused(format!(
+            "invalid spec: ociVersion: {version:?} is not 1.x.y"
+        ))),
+    }
+}
+
+fn rootfs(bundle: &Path, spec: &Spec) -> Result<PathBuf> {
+    let root = spec
+        .root()
+        .as_ref()
+        .ok_or_else(|| Failure::refused("invalid spec: root: is missing"))?;
+    let path = bundle.join(root.path());
+    let path = path
+        .canonicalize()
+        .during(|| format!("rootfs ({})", path.display()))?;
+    if path.is_dir() {
+        Ok(path)
+    } else {
+        let path = path.display();
+        Err(Failure::Refused(format!(
+            "rootfs ({path}): not a directory"
+        )))
+    }
+}
+
+/// A path without `.` and `..`, and never the root of the hierarchies: what is left in a
+/// container's cgroup is killed.
+fn cgroup_path(spec: &Spec, id: &Id) -> Result<String> {
+    let linux = spec.linux().as_ref();
+    let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
+    let Some(path) = path.filter(|path| !path.as_os_str().is_empty()) else {
+        return Ok(id.as_str().to_owned());
+    };
+    let refuse = || Failure::Refused(format!("invalid spec: linux.cgroupsPath: {path:?}"));
+    let mut names = Vec::new();
+    for part in path.components() {
+        match part {
+            Component::RootDir | Component::CurDir => {}
+            Component::Normal(name) => names.push(name.to_str().ok_or_else(refuse)?),
+            Component::ParentDir | Component::Prefix(_) => return Err(refuse()),
+        }
+    }
+    if names.is_empty() {
+        return Err(refuse());
+    }
+    Ok(names.join("/"))
+}
+
+/// A spec that denies all devices means all but those that every container has.
+fn allow_usual_devices(spec: &mut Spec) -> Result<()> {
+    let resources = spec
+        .linux_mut()
+        .as_mut()
+        .and_then(|linux| linux.resources_mut().as_mut());
+    let rules = resources.and_then(|resources| resources.devices_mut().as_mut());
+    if let Some(rules) = rules.filter(|rules| !rules.is_empty()) {
+        rules.extend(usual_devices()?);
+    }
+    Ok(())
+}
+
+/// null, zero, full, random, urandom, tty, terminals; and every node may be made.
+fn usual_devices() -> Result<Vec<LinuxDeviceCgroup>> {
+    const ANY: i64 = -1;
+    let numbers = [
+        (1, 3),
+        (1, 5),
+        (1, 7),
+        (1, 8),
+        (1, 9),
+        (5, 0),
+        (5, 2),
+        (136, ANY),
+    ];
+    let mut rules = vec![
+        json!({ "allow": true, "type": "c", "access": "m" }),
+        json!({ "allow": true, "type": "b", "access": "m" }),
+    ];
+    for (major, minor) in numbers {
+        let mut rule = json!({ "allow": true, "type": "c", "major": major, "access": "rwm" });
+        if minor != ANY {
+            rule["minor"] = json!(minor);
+        }
+        rules.push(rule);
+    }
+    serde_json::from_value(rules.into()).map_err(|source| Failure::Document {
+        path: PathBuf::from("usual devices"),
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_one_major_go_together() {
+        for (version, good) in [
+            ("1.0.0", true),
+            ("1.2.1", true),
+            ("1.3.0-rc.1+dev", true),
+            ("0.6.0-dev", true),
+            ("2.0.0", false),
+            ("1.0", false),
+            ("", false),
+        ] {
+            assert_eq!(check_version(version).is_ok(), good, "{version}");
+        }
+    }
+
+    #[test]
+    fn cgroups_are_never_the_root() {
+        let id = Id::parse("id").unwrap();
+        let path = |text: &str| {
+            let spec = json!({ "ociVersion": "1.0.0", "linux": { "cgroupsPath": text } });
+            cgroup_path(&serde_json::from_value(spec).unwrap(), &id).ok()
+        };
+        for (text, cgroup) in [
+            ("", Some("id")),
+            ("/a/b", Some("a/b")),
+            ("a//./b/", Some("a/b")),
+            ("/", None),
+            (".", None),
+            ("/a/../..", None),
+        ] {
+            assert_eq!(path(text).as_deref(), cgroup, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn denied_devices_spare_the_usual_ones() {
+        let rules = |devices: serde_json::Value| {
+            let resources = json!({ "resources": { "devices": devices } });
+            let spec = json!({ "ociVersion": "1.0.0", "linux": resources });
+            let mut spec: Spec = serde_json::from_value(spec).unwrap();
+            allow_usual_devices(&mut spec).unwrap();
+            let resources = spec.linux().as_ref().unwrap().resources().clone().unwrap();
+            resources.devices().as_ref().unwrap().len()
+        };
+        assert_eq!(rules(json!([{ "allow": false, "access": "rwm" }])), 11);
+        assert_eq!(rules(json!([])), 0);
+    }
+}

@@ -1,0 +1,140 @@
+//! `exec`: a further process in a container.
+
+use crisp_runtime::{ExecRequest, Execed, Stdio};
+use crisp_sys::process::{self, ProcessId, WaitStatus};
+use crisp_sys::signals::SignalFd;
+use oci_spec::runtime::Process;
+
+use crate::Context;
+use crate::arguments::ExecArgs;
+use crate::attend::{Attended, attend, exit_code};
+use crate::failure::{During, Failure, Result};
+use crate::plumbing::{Attendance, Streams, own_identity};
+use crate::program::program;
+use crate::status::{Container, Status};
+
+/// Runs a process; returns its exit code, or 0 when detached.
+pub(crate) fn exec(context: &Context, arguments: &ExecArgs) -> Result<u8> {
+    let container = Container::find(&context.store, &arguments.id)?;
+    check_status(&container, arguments)?;
+    let process = program(&container.record.spec, arguments)?;
+    let attendance = if arguments.detach {
+        Attendance::Detached
+    } else {
+        Attendance::Foreground
+    };
+    let terminal = process.terminal() == Some(true);
+    let streams = Streams::check(&arguments.plumbing, terminal, attendance)?;
+    sweep(&container);
+    let signals = match attendance {
+        Attendance::Detached => None,
+        Attendance::Foreground => Some(SignalFd::block_all().during(|| "block the signals")?),
+    };
+    let running = Running::start(&container, &process, &streams)?;
+    for warning in &running.execed.warnings {
+        context.journal.warning(warning);
+    }
+    running.follow(&streams, signals.as_ref())
+}
+
+fn check_status(container: &Container, arguments: &ExecArgs) -> Result<()> {
+    let why = match container.status {
+        Status::Created | Status::Running => return Ok(()),
+        Status::Paused if arguments.ignore_paused => return Ok(()),
+        Status::Paused => {
+            "cannot exec in a paused container (use --ignore-paused to override)".to_owned()
+        }
+        other => format!("cannot exec in a {} container", other.name()),
+    };
+    Err(Failure::Refused(why))
+}
+
+/// A process and its own cgroup below the container's.
+struct Running<'a> {
+    container: &'a Container,
+    exec_id: String,
+    execed: Execed,
+}
+
+impl<'a> Running<'a> {
+    fn start(container: &'a Container, process: &Process, streams: &Streams<'_>) -> Result<Self> {
+        let own = own_identity()?;
+        let exec_id = format!("{}-{}", own.pid, own.start_time);
+        let execed = crisp_runtime::exec(ExecRequest {
+            container_pid: container.live_pid()?,
+            spec: &container.record.spec,
+            process,
+            cgroup: &container.cgroup,
+            exec_id: &exec_id,
+            stdio: if process.terminal() == Some(true) {
+                Stdio::Terminal
+            } else {
+                Stdio::Inherit
+            },
+            keyring: container.record.keyring,
+            preserved_fds: streams.preserved(),
+        })?;
+        Ok(Self {
+            container,
+            exec_id,
+            execed,
+        })
+    }
+
+    /// Hands out what the caller wants, and waits where it is to be waited.
+    fn follow(mut self, streams: &Streams<'_>, signals: Option<&SignalFd>) -> Result<u8> {
+        if let Err(error) = streams.hand_out(self.execed.pid, &mut self.execed.console) {
+            // A process that its caller cannot reach is not to run on.
+            drop(self.execed.pidfd.signal(9));
+            drop(process::wait(self.execed.pid));
+            return Err(error);
+        }
+        match signals {
+            None => Ok(0),
+            Some(signals) => self.wait(signals).map(exit_code),
+        }
+    }
+
+    fn wait(mut self, signals: &SignalFd) -> Result<WaitStatus> {
+        let attended = Attended {
+            pid: self.execed.pid,
+            pidfd: &self.execed.pidfd,
+            console: self.execed.console.take(),
+        };
+        let status = attend(attended, signals).during(|| "wait for the process")?;
+        let own = crisp_runtime::exec_cgroup(&self.container.cgroup, &self.exec_id);
+        if let Some(dir) = own.unified_dir() {
+            // What the process left running stays in it, until the next sweep.
+            drop(std::fs::remove_dir(dir));
+        }
+        Ok(status)
+    }
+}
+
+/// Removes the empty cgroups of processes that nobody waited for. Those of commands that still run
+/// are left alone: their process may be about to be born there.
+fn sweep(container: &Container) {
+    let Some(dir) = container.cgroup.unified_dir() else {
+        return;
+    };
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(owner);
+        if owner.is_some_and(|owner| !owner.is_alive()) {
+            // One that holds processes refuses.
+            drop(std::fs::remove_dir(entry.path()));
+        }
+    }
+}
+
+/// The command that made a cgroup of this name.
+fn owner(name: &str) -> Option<ProcessId> {
+    let (pid, start_time) = name.strip_prefix("exec-")?.split_once('-')?;
+    Some(ProcessId {
+        pid: pid.parse().ok()?,
+        start_time: start_time.parse().ok()?,
+    })
+}

@@ -1,0 +1,70 @@
+//! What can go wrong, in the words that runc's callers look for.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// There is no container of this id.
+    #[error("container does not exist: {0:?}")]
+    NotFound(String),
+    /// The arguments, the bundle or the container's state forbid it.
+    #[error("{0}")]
+    Refused(String),
+    /// The program of a process could not be started.
+    #[error("unable to start container process: {0}")]
+    Program(String),
+    /// The runtime failed.
+    #[error("{0}")]
+    Runtime(crisp_runtime::Error),
+    /// A document is not what it should be.
+    #[error("{}: {source}", path.display())]
+    Document {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// A system call failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done.
+        what: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Results of this command.
+pub(crate) type Result<T> = std::result::Result<T, Failure>;
+
+impl Failure {
+    pub(crate) fn refused(why: impl Into<String>) -> Self {
+        Self::Refused(why.into())
+    }
+}
+
+impl From<crisp_runtime::Error> for Failure {
+    fn from(error: crisp_runtime::Error) -> Self {
+        match error {
+            crisp_runtime::Error::Program(text) => Self::Program(text),
+            other => Self::Runtime(other),
+        }
+    }
+}
+
+/// Names what an I/O error happened at.
+pub(crate) trait During<T> {
+    /// Adds it; it is only formatted on failure.
+    fn during<S: Into<String>>(self, what: impl FnOnce() -> S) -> Result<T>;
+}
+
+impl<T> During<T> for io::Result<T> {
+    fn during<S: Into<String>>(self, what: impl FnOnce() -> S) -> Result<T> {
+        self.map_err(|source| Failure::Io {
+            what: what().into(),
+            source,
+        })
+    }
+}

@@ -1,0 +1,162 @@
+//! Making a container: what `create` and `run` share.
+
+use std::path::PathBuf;
+
+use crisp_runtime::{CreateRequest, Created, Gate, Keyring, Rootfs, Stdio};
+use crisp_sys::cgroup::Cgroup;
+use crisp_sys::process::ProcessId;
+use crisp_sys::socket::Listener;
+
+use crate::Context;
+use crate::arguments::Making;
+use crate::bundle::Bundle;
+use crate::delete::tear_down;
+use crate::failure::{During, Failure, Result};
+use crate::plumbing::{Attendance, Streams, own_identity};
+use crate::record::{Id, Record};
+use crate::status::layout;
+
+/// How the container will be told to start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// By a later command.
+    Later,
+    /// By this one.
+    Now,
+}
+
+/// A container that waits for its start.
+#[derive(Debug)]
+pub(crate) struct Made {
+    pub id: Id,
+    pub record: Record,
+    pub cgroup: Cgroup,
+    pub created: Created,
+}
+
+/// Makes a container. Everything that can be checked is checked before anything is made; what
+/// was made is gone again when something fails.
+pub(crate) fn make(
+    context: &Context,
+    making: &Making,
+    start: Start,
+    attendance: Attendance,
+) -> Result<Made> {
+    if context.systemd {
+        return Err(Failure::refused(
+            "--systemd-cgroup is not supported: let the caller use cgroupfs",
+        ));
+    }
+    if making.no_pivot {
+        return Err(Failure::refused("--no-pivot is not supported"));
+    }
+    let id = Id::parse(&making.id)?;
+    let mut bundle = Bundle::open(&making.bundle, &id)?;
+    let streams = Streams::check(&making.plumbing, bundle.terminal(), attendance)?;
+    streams.announce(&mut bundle.spec);
+    let cgroup = Cgroup::new(layout()?, &bundle.cgroup);
+    context.store.claim(&id)?;
+    let made = Maker {
+        context,
+        keyring: if making.no_new_keyring {
+            Keyring::Callers
+        } else {
+            Keyring::New
+        },
+        id: &id,
+        cgroup: &cgroup,
+    }
+    .make(bundle, start, &streams);
+    if made.is_err() {
+        // The first error is the one to tell; delete tries again.
+        drop(context.store.remove(&id));
+    }
+    let (record, created) = made?;
+    Ok(Made {
+        id,
+        record,
+        cgroup,
+        created,
+    })
+}
+
+struct Maker<'a> {
+    context: &'a Context,
+    keyring: Keyring,
+    id: &'a Id,
+    cgroup: &'a Cgroup,
+}
+
+impl Maker<'_> {
+    fn make(
+        &self,
+        bundle: Bundle,
+        start: Start,
+        streams: &Streams<'_>,
+    ) -> Result<(Record, Created)> {
+        // Before there is a record: whoever deletes it kills what is in the cgroup.
+        if self.cgroup.is_populated().during(|| "look at the cgroup")? {
+            let why = format!("the cgroup {} holds processes already", self.cgroup.path());
+            return Err(Failure::Refused(why));
+        }
+        let store = &self.context.store;
+        let terminal = bundle.terminal();
+        let mut record = Record::new(self.id, own_identity()?, bundle.spec);
+        record.bundle = bundle.dir;
+        record.rootfs = bundle.rootfs;
+        record.cgroup = bundle.cgroup;
+        record.keyring = self.keyring;
+        // Before anything else is made, so that a delete finds it.
+        store.save(self.id, &record)?;
+        let mut created = self.create(&record, start, terminal, streams)?;
+        for warning in &created.warnings {
+            self.context.journal.warning(warning);
+        }
+        let settled = ProcessId::of(created.pid)
+            .during(|| "identify the container's init")
+            .and_then(|init| {
+                record.init = Some(init);
+                store.save(self.id, &record)
+            })
+            .and_then(|()| streams.hand_out(created.pid, &mut created.console));
+        match settled {
+            Ok(()) => Ok((record, created)),
+            Err(error) => {
+                drop(tear_down(record.init.as_ref(), self.cgroup));
+                Err(error)
+            }
+        }
+    }
+
+    fn create(
+        &self,
+        record: &Record,
+        start: Start,
+        terminal: bool,
+        streams: &Streams<'_>,
+    ) -> Result<Created> {
+        let gate: PathBuf = self.context.store.gate(self.id);
+        let gate = match start {
+            Start::Now => Gate::Socket,
+            Start::Later => {
+                Gate::Listening(Listener::bind(&gate).during(|| "make the container's gate")?)
+            }
+        };
+        let created = crisp_runtime::create(CreateRequest {
+            id: self.id.as_str(),
+            bundle: &record.bundle,
+            spec: &record.spec,
+            rootfs: Rootfs::Dir(record.rootfs.clone()),
+            cgroup: self.cgroup,
+            stdio: if terminal {
+                Stdio::Terminal
+            } else {
+                Stdio::Inherit
+            },
+            gate,
+            keyring: record.keyring,
+            preserved_fds: streams.preserved(),
+        })?;
+        Ok(created)
+    }
+}

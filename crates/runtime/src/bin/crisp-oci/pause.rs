@@ -1,0 +1,24 @@
+//! `pause` and `resume`.
+
+use crate::Context;
+use crate::failure::{Failure, Result};
+use crate::status::{Container, Status};
+
+/// Stops every process of a container where it is.
+pub(crate) fn pause(context: &Context, id: &str) -> Result<()> {
+    let container = Container::find(&context.store, id)?;
+    match container.status {
+        Status::Created | Status::Running => Ok(crisp_runtime::pause(&container.cgroup)?),
+        Status::Paused => Err(Failure::refused("container paused")),
+        Status::Creating | Status::Stopped => Err(Failure::refused("container not running")),
+    }
+}
+
+/// Lets a paused container go on.
+pub(crate) fn resume(context: &Context, id: &str) -> Result<()> {
+    let container = Container::find(&context.store, id)?;
+    if container.status != Status::Paused {
+        return Err(Failure::refused("container not paused"));
+    }
+    Ok(crisp_runtime::resume(&container.cgroup)?)
+}

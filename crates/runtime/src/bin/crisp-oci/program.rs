@@ -1,0 +1,190 @@
+//! What `exec` runs: the process of the bundle or of a file, and what the flags change of it.
+
+use std::path::Path;
+
+use crisp_sys::file;
+use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Process, Spec, User};
+
+use crate::arguments::{ExecArgs, Overrides};
+use crate::failure::{During, Failure, Result};
+
+const MAX_PROCESS: u64 = 16 * 1024 * 1024;
+
+/// The process to run.
+pub(crate) fn program(spec: &Spec, arguments: &ExecArgs) -> Result<Process> {
+    let mut process = match &arguments.process {
+        Some(path) => read(path)?,
+        None => {
+            let mut process = spec
+                .process()
+                .clone()
+                .ok_or_else(|| Failure::refused("the container's spec has no process"))?;
+            process.set_terminal(Some(false));
+            process.set_args(None);
+            process
+        }
+    };
+    if !arguments.command.is_empty() {
+        process.set_args(Some(arguments.command.clone()));
+    }
+    if process.args().as_ref().is_none_or(Vec::is_empty) {
+        return Err(Failure::refused("process args cannot be empty"));
+    }
+    change(&mut process, &arguments.overrides)?;
+    if !process.cwd().is_absolute() {
+        return Err(Failure::refused("cwd must be an absolute path"));
+    }
+    Ok(process)
+}
+
+fn read(path: &Path) -> Result<Process> {
+    let bytes = file::read_bounded(path, MAX_PROCESS);
+    let bytes = bytes.during(|| format!("read {}", path.display()))?;
+    serde_json::from_slice(&bytes).map_err(|source| Failure::Document {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn change(process: &mut Process, overrides: &Overrides) -> Result<()> {
+    if overrides.tty {
+        process.set_terminal(Some(true));
+    }
+    if overrides.no_new_privs {
+        process.set_no_new_privileges(Some(true));
+    }
+    if let Some(cwd) = &overrides.cwd {
+        process.set_cwd(cwd.clone());
+    }
+    if overrides.apparmor.is_some() {
+        process.set_apparmor_profile(overrides.apparmor.clone());
+    }
+    if overrides.process_label.is_some() {
+        process.set_selinux_label(overrides.process_label.clone());
+    }
+    if !overrides.env.is_empty() {
+        let mut env = process.env().clone().unwrap_or_default();
+        env.extend(overrides.env.iter().cloned());
+        process.set_env(Some(env));
+    }
+    let user = changed_user(process.user(), overrides)?;
+    process.set_user(user);
+    if !overrides.cap.is_empty() {
+        let sets = process.capabilities().clone().unwrap_or_default();
+        process.set_capabilities(Some(with_capabilities(sets, &overrides.cap)?));
+    }
+    Ok(())
+}
+
+fn changed_user(user: &User, overrides: &Overrides) -> Result<User> {
+    let mut user = user.clone();
+    if let Some(text) = &overrides.user {
+        let (uid, gid) = match text.split_once(':') {
+            Some((uid, gid)) => (uid, Some(gid)),
+            None => (text.as_str(), None),
+        };
+        user.set_uid(id(uid, "--user")?);
+        if let Some(gid) = gid {
+            user.set_gid(id(gid, "--user")?);
+        }
+    }
+    if !overrides.additional_gids.is_empty() {
+        let mut groups = user.additional_gids().clone().unwrap_or_default();
+        for group in &overrides.additional_gids {
+            groups.push(id(group, "--additional-gids")?);
+        }
+        user.set_additional_gids(Some(groups));
+    }
+    Ok(user)
+}
+
+/// A user or group id, to the letter: a text that is almost a number must never become some other
+/// user (CVE-2026-30892). The last number means "none" to the kernel.
+fn id(text: &str, flag: &str) -> Result<u32> {
+    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = text.parse().ok();
+    number
+        .filter(|number| plain && *number != u32::MAX)
+        .ok_or_else(|| Failure::Refused(format!("{flag}: {text:?} is no id")))
+}
+
+/// Adds to those sets alone that a program cannot pass on (CVE-2022-29162).
+fn with_capabilities(mut sets: LinuxCapabilities, names: &[String]) -> Result<LinuxCapabilities> {
+    let mut more = Capabilities::new();
+    for name in names {
+        let parsed = serde_json::from_value::<Capability>(name.as_str().into());
+        more.insert(parsed.map_err(|_| Failure::Refused(format!("unknown capability {name:?}")))?);
+    }
+    let added = |set: &Option<Capabilities>| {
+        let mut set = set.clone().unwrap_or_default();
+        set.extend(&more);
+        Some(set)
+    };
+    let (bounding, effective, permitted) = (
+        added(sets.bounding()),
+        added(sets.effective()),
+        added(sets.permitted()),
+    );
+    sets.set_bounding(bounding)
+        .set_effective(effective)
+        .set_permitted(permitted);
+    Ok(sets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_exact_or_refused() {
+        for (text, expected) in [
+            ("0", Some(0)),
+            ("1", Some(1)),
+            ("007", Some(7)),
+            ("4294967294", Some(4_294_967_294)),
+            ("4294967295", None),
+            ("4294967296", None),
+            ("18446744073709551617", None),
+            ("-1", None),
+            ("+1", None),
+            ("1x", None),
+            ("x1", None),
+            ("0x1", None),
+            (" 1", None),
+            ("1 ", None),
+            ("1.0", None),
+            ("", None),
+        ] {
+            assert_eq!(id(text, "--user").ok(), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn users_and_groups_go_together() {
+        let parse = |text: &str| {
+            let mut overrides = Overrides {
+                tty: false,
+                user: Some(text.to_owned()),
+                cwd: None,
+                env: Vec::new(),
+                additional_gids: vec!["9".to_owned()],
+                cap: Vec::new(),
+                no_new_privs: false,
+                apparmor: None,
+                process_label: None,
+            };
+            let mut user = User::default();
+            user.set_gid(5);
+            let first = changed_user(&user, &overrides).ok()?;
+            overrides.additional_gids = vec!["9x".to_owned()];
+            assert!(changed_user(&user, &overrides).is_err());
+            assert_eq!(first.additional_gids().as_deref(), Some(&[9][..]));
+            Some((first.uid(), first.gid()))
+        };
+        assert_eq!(parse("1"), Some((1, 5)));
+        assert_eq!(parse("1:2"), Some((1, 2)));
+        for bad in ["1:", ":1", "1:2:3", "1:x", "root"] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! `list`, `ps`, `features`, and what a command says about itself.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::bench::{Bench, eventually};
+
+#[test]
+fn privileged_containers_are_listed() {
+    let bench = Bench::new("echo > /up; sleep 1000");
+    assert_eq!(bench.ok("list --format json"), "[]\n");
+    bench.run_detached();
+    let pid = bench.state()["pid"].as_i64().unwrap();
+    let table = bench.ok("list");
+    let mut lines = table.lines();
+    let head: Vec<_> = lines.next().unwrap().split_whitespace().collect();
+    assert_eq!(head, ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]);
+    let row: Vec<_> = lines.next().unwrap().split_whitespace().collect();
+    assert_eq!(row[..3], [bench.id.as_str(), &pid.to_string(), "running"]);
+    assert_eq!(bench.ok("list -q"), format!("{}\n", bench.id));
+    // One that cannot be read does not hide the others, and is not touched.
+    let broken = bench.root().join("broken");
+    fs::create_dir(&broken).unwrap();
+    fs::write(broken.join("state.json"), r#"{"version":99}"#).unwrap();
+    let listed = bench.crisp("list --format json");
+    assert!(
+        listed.stderr.contains("version 99 is not known"),
+        "{}",
+        listed.stderr
+    );
+    let listed: Value = serde_json::from_str(&listed.stdout).unwrap();
+    assert_eq!(listed.as_array().unwrap().len(), 1);
+    assert_eq!(listed[0]["id"], bench.id.as_str());
+    assert_eq!(bench.crisp("delete --force broken").code, 1);
+    assert!(broken.exists());
+    fs::remove_dir_all(broken).unwrap();
+}
+
+#[test]
+fn privileged_processes_are_listed() {
+    let bench = Bench::new("echo > /up; sleep 1001 & sleep 1002 & wait");
+    bench.run_detached();
+    eventually("both sleep", || bench.cgroup().procs().unwrap().len() == 3);
+    let pids: Vec<i32> = serde_json::from_str(&bench.ok("ps --format json ID")).unwrap();
+    assert_eq!(pids, bench.cgroup().procs().unwrap());
+    // A user-mode kernel does not tell when it booted, without which ps(1) shows nothing.
+    let works = crisp_sys::process::command("ps")
+        .arg("-ef")
+        .output()
+        .unwrap();
+    if !works.status.success() {
+        return;
+    }
+    let table = bench.ok("ps ID");
+    assert!(table.starts_with("UID"), "{table}");
+    assert_eq!(table.lines().count(), 4, "{table}");
+    assert!(table.contains("sleep 1001") && table.contains("sleep 1002"));
+    let own = bench.ok("ps ID -o pid,comm");
+    assert!(own.lines().count() <= 4 && !own.contains("UID"), "{own}");
+    assert_eq!(bench.crisp("ps ID --nonsense").code, 1);
+}
+
+#[test]
+fn privileged_features_are_told() {
+    let bench = Bench::new("");
+    let features: Value = serde_json::from_str(&bench.ok("features")).unwrap();
+    assert_eq!(features["ociVersionMin"], "1.0.0");
+    let namespaces = features["linux"]["namespaces"].as_array().unwrap();
+    assert!(namespaces.contains(&Value::from("user")));
+    assert_eq!(features["linux"]["cgroup"]["systemd"], false);
+    let version = bench.ok("--version");
+    assert!(version.starts_with("crisp-oci version ") && version.contains("\nspec: 1."));
+    let usage = bench.crisp("--nonsense");
+    assert_eq!((usage.code, usage.stdout.as_str()), (1, ""));
+}
