@@ -34,7 +34,7 @@ async fn answer<T>(receiver: oneshot::Receiver<Result<T>>) -> Result<T> {
 }
 
 /// Sends a message with a place for its answer. A task that has ended meanwhile had removed its
-/// pod.
+/// pod, unless it failed.
 async fn ask<T>(
     mailbox: &Mailbox,
     missing: impl FnOnce() -> Error,
@@ -88,7 +88,7 @@ impl Engine {
     /// `NotFound`, or what could not be torn down.
     pub async fn stop_pod(&self, id: &str) -> Result<()> {
         let (mailbox, view) = self.shared.book.pod(id)?;
-        let missing = || pod_missing(&view.id);
+        let missing = || self.pod_gone(&view.id);
         ask(&mailbox, missing, |reply| Message::Stop { reply }).await
     }
 
@@ -102,7 +102,7 @@ impl Engine {
 
     async fn remove_known_pod(&self, id: &str) -> Result<()> {
         let (mailbox, view) = self.shared.book.pod(id)?;
-        let missing = || pod_missing(&view.id);
+        let missing = || self.pod_gone(&view.id);
         ask(&mailbox, missing, |reply| Message::Remove { reply }).await
     }
 
@@ -131,7 +131,7 @@ impl Engine {
         resources: Option<Resources>,
     ) -> Result<()> {
         let (mailbox, view) = self.shared.book.pod(id)?;
-        let missing = || pod_missing(&view.id);
+        let missing = || self.pod_gone(&view.id);
         ask(&mailbox, missing, |reply| Message::Update {
             overhead,
             resources,
@@ -153,14 +153,14 @@ impl Engine {
     ) -> Result<ContainerId> {
         let (mailbox, view) = self.shared.book.pod(pod)?;
         let config = Box::new(config);
-        let missing = || pod_missing(&view.id);
+        let missing = || self.pod_gone(&view.id);
         ask(&mailbox, missing, |reply| Message::Create { config, reply }).await
     }
 
     async fn request<T>(&self, id: &str, request: impl FnOnce(Reply<T>) -> Request) -> Result<T> {
         let (mailbox, view) = self.shared.book.container(id)?;
         let container = view.id.clone();
-        let missing = || container_missing(&view.id);
+        let missing = || self.container_gone(&view);
         ask(&mailbox, missing, |reply| Message::Request {
             container,
             request: request(reply),
@@ -324,18 +324,24 @@ impl Engine {
     pub async fn shutdown(&self) {
         recovery::retire(&self.shared).await;
     }
-}
 
-fn pod_missing(id: &PodId) -> Error {
-    Error::NotFound {
-        what: "pod sandbox",
-        id: id.to_string(),
+    /// Why a pod's task gave no answer: it had removed its pod, or it has failed.
+    fn pod_gone(&self, id: &PodId) -> Error {
+        match self.shared.book.mailbox(id) {
+            Some(_) => {
+                Error::Unavailable(format!("the task of pod {id} gave no answer; ask again"))
+            }
+            None => Error::NotFound {
+                what: "pod sandbox",
+                id: id.to_string(),
+            },
+        }
     }
-}
 
-fn container_missing(id: &ContainerId) -> Error {
-    Error::NotFound {
-        what: "container",
-        id: id.to_string(),
+    fn container_gone(&self, view: &ContainerView) -> Error {
+        match self.shared.book.container(view.id.as_str()) {
+            Ok(_) => self.pod_gone(&view.pod_id),
+            Err(missing) => missing,
+        }
     }
 }

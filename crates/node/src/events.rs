@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crisp_model::{ContainerId, PodId, Timestamp};
+use crisp_model::{PodId, Timestamp};
 use tokio::sync::broadcast;
 
 use crate::view::PodView;
@@ -10,7 +10,7 @@ use crate::view::PodView;
 /// How many events a slow listener may lag behind before it loses some and is told so.
 const BACKLOG: usize = 4096;
 
-/// What happened to a container; in this order for each.
+/// What happened to a container or a pod; in this order for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventKind {
     /// It can be started.
@@ -28,8 +28,8 @@ pub enum EventKind {
 pub struct ContainerEvent {
     /// What.
     pub kind: EventKind,
-    /// To which container.
-    pub container_id: ContainerId,
+    /// To which container; the pod's own id for what happened to the pod itself.
+    pub subject: String,
     /// When.
     pub at: Timestamp,
     /// Its pod, right after.
@@ -53,10 +53,10 @@ impl Events {
         Self(broadcast::channel(BACKLOG).0)
     }
 
-    pub(crate) fn send(&self, kind: EventKind, container_id: &ContainerId, pod: Arc<PodView>) {
+    pub(crate) fn send(&self, kind: EventKind, subject: &str, pod: Arc<PodView>) {
         let event = ContainerEvent {
             kind,
-            container_id: container_id.clone(),
+            subject: subject.to_owned(),
             at: Timestamp(crisp_sys::clock::now()),
             pod,
         };

@@ -192,8 +192,13 @@ impl Journal {
             return Err(damage);
         }
         let file = open(path)?;
-        file.set_len(scan.end as u64)?;
-        file::preallocate(&file, RESERVED)?;
+        if bytes.len() > scan.end {
+            file.set_len(scan.end as u64)?;
+        }
+        // Its room was reserved at birth; on a full disk it may be gone, and the journal is as good.
+        if let Err(error) = file::preallocate(&file, RESERVED) {
+            tracing::warn!(path = %path.display(), %error, "no room reserved for a journal");
+        }
         Ok(Self {
             path: path.to_owned(),
             file,
@@ -240,6 +245,8 @@ impl Journal {
         }
         file::preallocate(&shorter, RESERVED.max(content.len() as u64))?;
         shorter.write_all(&content)?;
+        // Rare, and a name must not come to stand for less than it did.
+        shorter.sync_data()?;
         fs::rename(&temporary, &self.path)?;
         self.file = shorter;
         self.end = content.len() as u64;

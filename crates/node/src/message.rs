@@ -46,6 +46,8 @@ pub(crate) enum Message {
     },
     /// The boot ended.
     Booted(Result<Box<Booted>>),
+    /// The init of the shared PID namespace is gone, and with it everything in that namespace.
+    HolderEnded,
     /// The teardown ended with these errors.
     TornDown(Vec<Error>),
     /// A container's child task or shim tells something.
@@ -95,11 +97,7 @@ pub(crate) enum Report {
     /// The stop's next step is due; older steps are ignored by their number.
     StopDue(u64),
     /// New limits are in force, or not.
-    Updated {
-        resources: Box<Resources>,
-        result: Result<()>,
-        reply: Reply<()>,
-    },
+    Updated(Result<Box<Resources>>),
     /// All that it had is gone, or not.
     Cleared(Result<()>),
 }

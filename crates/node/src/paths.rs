@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use crisp_model::{ContainerId, PodId};
+use crisp_sys::process::ProcessId;
 
 use crate::config::Config;
 
@@ -137,6 +138,20 @@ impl Paths {
     pub(crate) fn container_cgroup(parent: &str, container: &ContainerId) -> String {
         format!("{}/{PREFIX}{container}", parent.trim_matches('/'))
     }
+}
+
+/// Processes that run a program of ours for the pod or container whose id is their last argument.
+pub(crate) fn processes(program: &str, id: &str) -> Vec<ProcessId> {
+    let pids = ids(Path::new("/proc"), |name| name.parse::<i32>().ok());
+    let is_it = |pid: &i32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = line.strip_suffix(b"\0").unwrap_or(&line);
+        let mut words = line.split(|byte| *byte == 0);
+        let runs = |word: &[u8]| word.ends_with(program.as_bytes());
+        words.next().is_some_and(runs) && words.next_back() == Some(id.as_bytes())
+    };
+    let found = pids.into_iter().filter(is_it);
+    found.filter_map(|pid| ProcessId::of(pid).ok()).collect()
 }
 
 /// The whole ids among the names in a directory; one that is not there holds none.

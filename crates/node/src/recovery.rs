@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,10 +32,15 @@ const SETTLE_WITHIN: Duration = Duration::from_millis(500);
 /// How long the start waits for the network to drop what nobody owns; it goes on afterwards.
 const COLLECT_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long the start waits for the end of containers whose pod no record names.
+const SWEEP_WITHIN: Duration = Duration::from_secs(10);
+
 /// All that was found on disk.
 #[derive(Debug)]
 struct Survey {
     pods: Vec<Found>,
+    /// Records that the disk does not give: left alone with all that is under their ids.
+    unread: Vec<PodId>,
     /// Records that do not say which pod they are about, set aside.
     nameless: Vec<PodId>,
     /// Remains of pods that no record names.
@@ -49,20 +55,15 @@ pub(crate) async fn start(
 ) -> Result<(Arc<Shared>, mpsc::UnboundedSender<NameMessage>)> {
     let (shared, survey) = blocking("read the records", move || open(config)).await?;
     let shared = Arc::new(shared);
-    let taken: HashMap<PodName, PodId> = survey
-        .pods
-        .iter()
-        .map(|found| (found.record.config.name.clone(), found.record.id.clone()))
-        .collect();
-    let known: BTreeSet<PodId> = taken.values().cloned().collect();
-    let count = known.len();
-    let names = Names::start(&shared, taken);
+    let known: BTreeSet<PodId> = survey.known().collect();
+    let names = Names::start(&shared, survey.taken());
     let (settling, mut settled) = mpsc::channel(1);
     let helm = Helm {
         shared: Arc::clone(&shared),
         names: names.clone(),
         settling,
     };
+    let count = survey.pods.len();
     for found in survey.pods {
         resume::resume(helm.clone(), found);
     }
@@ -71,12 +72,17 @@ pub(crate) async fn start(
     if let Ok(Err(error)) = collecting.await {
         tracing::warn!(%error, "the network keeps something of pods that are gone");
     }
-    sweep(
-        &shared,
-        survey.nameless,
-        survey.stray_pods,
-        survey.stray_containers,
-    );
+    let unseen = !survey.nameless.is_empty();
+    let strays = Strays {
+        nameless: survey.nameless,
+        pods: survey.stray_pods,
+        containers: survey.stray_containers,
+    };
+    let swept = tokio::spawn(sweep(Arc::clone(&shared), strays));
+    if unseen {
+        // Whoever asks for a pod that is not listed gets a second one: the first must not run.
+        drop(tokio::time::timeout(SWEEP_WITHIN, swept).await);
+    }
     tokio::spawn(shared::flush_now_and_then(Arc::downgrade(&shared)));
     // Ends when every pod has let go of its end: nothing is unsure any more.
     let unsure = tokio::time::timeout(SETTLE_WITHIN, settled.recv()).await;
@@ -84,8 +90,36 @@ pub(crate) async fn start(
     Ok((shared, names))
 }
 
+impl Survey {
+    /// Whoever has a record, readable or not.
+    fn known(&self) -> impl Iterator<Item = PodId> + '_ {
+        let pods = self.pods.iter().map(|found| found.record.id.clone());
+        pods.chain(self.unread.iter().cloned())
+    }
+
+    /// Who has which name: of several, the one that lives, else the latest.
+    fn taken(&self) -> HashMap<PodName, PodId> {
+        let rank = |found: &Found| {
+            let lives = matches!(found.progress.phase, PodState::Ready | PodState::Booting);
+            (lives, found.record.created_at)
+        };
+        let mut pods: Vec<&Found> = self.pods.iter().collect();
+        pods.sort_by_key(|found| rank(found));
+        let names = pods.into_iter().map(|found| &found.record);
+        names
+            .map(|record| (record.config.name.clone(), record.id.clone()))
+            .collect()
+    }
+}
+
 /// Takes the directories into possession and reads what is in them.
-fn open(config: Config) -> Result<(Shared, Survey)> {
+fn open(mut config: Config) -> Result<(Shared, Survey)> {
+    // A journal, a socket and a pidfd for each of many pods.
+    if let Err(error) = crisp_sys::limits::raise_open_files() {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+    config.root = real_dir(&config.root)?;
+    config.state = real_dir(&config.state)?;
     let paths = Paths::new(&config);
     for dir in paths.base_dirs() {
         let step = Error::step(format!("make {}", dir.display()));
@@ -106,6 +140,12 @@ fn open(config: Config) -> Result<(Shared, Survey)> {
         locks,
     };
     Ok((Shared::new(config, found), survey))
+}
+
+/// A directory by the path that the mount table has for it, made if it is not there.
+fn real_dir(path: &Path) -> Result<PathBuf> {
+    let made = file::make_private_dirs(path).and_then(|()| path.canonicalize());
+    made.map_err(Error::step(format!("make {}", path.display())))
 }
 
 /// One daemon per directory.
@@ -153,28 +193,52 @@ fn host_facts(layout: &Layout) -> Result<HostFacts> {
     })
 }
 
+/// What a record comes to.
+#[derive(Debug)]
+enum Record {
+    Usable(Box<Found>),
+    /// It does not say which pod it is about.
+    Nameless,
+    /// The disk does not give it.
+    Unread,
+}
+
 /// Every record; one that is damaged is set aside and what is good of it goes on.
-fn read_records(paths: &Paths) -> Result<Vec<(PodId, Option<Found>)>> {
+fn read_records(paths: &Paths) -> Result<Vec<(PodId, Record)>> {
     let ids = paths::ids(&paths.records(), |name| PodId::parse(name).ok());
     ids.into_iter()
-        .map(|id| read_record(paths, &id).map(|found| (id, found)))
+        .map(|id| read_record(paths, &id).map(|record| (id, record)))
         .collect()
 }
 
-fn read_record(paths: &Paths, id: &PodId) -> Result<Option<Found>> {
+fn read_record(paths: &Paths, id: &PodId) -> Result<Record> {
     let path = paths.journal(id);
     let (replay, damage) = journal::read(&path);
-    match damage {
+    let (replay, damage) = match damage {
         None => match Journal::resume(&path) {
-            Ok(journal) => Ok(Found::new(replay, journal)),
-            Err(damage) => Ok(set_aside(paths, (id, replay), &damage)),
+            Ok(journal) => return Ok(usable(Found::new(replay, journal))),
+            Err(damage) => (replay, damage),
         },
-        Some(newer @ Damage::Newer(_)) => Err(Error::FailedPrecondition(format!(
-            "{}: {newer}: start the newer crispd, or move the directory away",
+        Some(damage) => (replay, damage),
+    };
+    match damage {
+        Damage::Newer(_) => Err(Error::FailedPrecondition(format!(
+            "{}: {damage}: start the newer crispd, or move the directory away",
             path.display()
         ))),
-        Some(damage) => Ok(set_aside(paths, (id, replay), &damage)),
+        // The pod's directory was made, and nothing else yet.
+        Damage::Io(error) if error.kind() == ErrorKind::NotFound => Ok(Record::Nameless),
+        Damage::Io(error) => {
+            // Not the record's fault: it may be read the next time.
+            tracing::error!(pod_id = %id, path = %path.display(), %error, "cannot read a record; its pod is left as it is");
+            Ok(Record::Unread)
+        }
+        damage => Ok(usable(set_aside(paths, (id, replay), &damage))),
     }
+}
+
+fn usable(found: Option<Found>) -> Record {
+    found.map_or(Record::Nameless, |found| Record::Usable(Box::new(found)))
 }
 
 /// Keeps a damaged record for the operator. What is good of it becomes a record anew, of a pod
@@ -209,16 +273,18 @@ fn set_aside(
 }
 
 /// Compares what is on disk with the records.
-fn survey(config: &Config, paths: &Paths, records: Vec<(PodId, Option<Found>)>) -> Survey {
+fn survey(config: &Config, paths: &Paths, records: Vec<(PodId, Record)>) -> Survey {
     let mut pods = Vec::new();
-    let mut nameless = Vec::new();
-    for (id, found) in records {
-        match found {
-            Some(found) => pods.push(found),
-            None => nameless.push(id),
+    let (mut nameless, mut unread) = (Vec::new(), Vec::new());
+    for (id, record) in records {
+        match record {
+            Record::Usable(found) => pods.push(*found),
+            Record::Nameless => nameless.push(id),
+            Record::Unread => unread.push(id),
         }
     }
-    let known: BTreeSet<PodId> = pods.iter().map(|found| found.record.id.clone()).collect();
+    let ids = pods.iter().map(|found: &Found| found.record.id.clone());
+    let known: BTreeSet<PodId> = ids.chain(unread.iter().cloned()).collect();
     let pod_id = |name: &str| PodId::parse(name).ok();
     let dirs = [paths.pins(), paths.pods()];
     let stray_pods: BTreeSet<PodId> = dirs
@@ -235,10 +301,12 @@ fn survey(config: &Config, paths: &Paths, records: Vec<(PodId, Option<Found>)>) 
     let on_disk = dirs.iter().flat_map(|dir| paths::ids(dir, container_id));
     let stray_containers: BTreeSet<ContainerId> = on_disk
         .chain(config.images.snapshots())
-        .filter(|id| !containers.contains(id))
+        // Whose pod's record cannot be read may be anybody's.
+        .filter(|id| unread.is_empty() && !containers.contains(id))
         .collect();
     Survey {
         nameless,
+        unread,
         stray_pods: stray_pods.into_iter().collect(),
         stray_containers: stray_containers.into_iter().collect(),
         pods,
@@ -257,40 +325,49 @@ fn latest(pods: &[Found]) -> Timestamp {
     times.max().unwrap_or(Timestamp(0))
 }
 
-/// Removes what no record names, in the background: containers first, for they use their pods'.
-fn sweep(
-    shared: &Arc<Shared>,
+/// What no record names.
+#[derive(Debug)]
+struct Strays {
     nameless: Vec<PodId>,
     pods: Vec<PodId>,
     containers: Vec<ContainerId>,
-) {
-    let shared = Arc::clone(shared);
-    tokio::spawn(async move {
-        for id in containers {
-            tracing::info!(container_id = %id, "removing a container that no record names");
-            let remains = clear::Remains {
-                pod: None,
-                id: id.clone(),
-                cgroup_path: None,
-                shim: None,
-            };
-            if let Err(error) = clear::clear(&shared, remains).await {
-                tracing::warn!(container_id = %id, %error, "stray container not wholly removed");
-            }
+}
+
+/// Removes what no record names: containers first, for they use their pods'. One that hangs holds
+/// up none of its kind.
+async fn sweep(shared: Arc<Shared>, strays: Strays) {
+    let each = strays
+        .containers
+        .iter()
+        .map(|id| sweep_container(&shared, id));
+    futures::future::join_all(each).await;
+    let pods = strays.pods.iter().chain(&strays.nameless);
+    futures::future::join_all(pods.map(|id| sweep_pod(&shared, id))).await;
+    for id in strays.nameless {
+        if let Err(error) = file::remove_tree_if_there(&shared.paths.record(&id)) {
+            tracing::warn!(pod_id = %id, %error, "empty record not removed");
         }
-        for id in pods.iter().chain(&nameless) {
-            tracing::info!(pod_id = %id, "removing a pod that no record names");
-            let errors = teardown::teardown(&shared, &Remains::unknown(id.clone())).await;
-            for error in errors {
-                tracing::warn!(pod_id = %id, %error, "stray pod not wholly removed");
-            }
-        }
-        for id in nameless {
-            if let Err(error) = file::remove_tree_if_there(&shared.paths.record(&id)) {
-                tracing::warn!(pod_id = %id, %error, "empty record not removed");
-            }
-        }
-    });
+    }
+}
+
+async fn sweep_container(shared: &Arc<Shared>, id: &ContainerId) {
+    tracing::info!(container_id = %id, "removing a container that no record names");
+    let remains = clear::Remains {
+        pod: None,
+        id: id.clone(),
+        cgroup_path: None,
+        shim: None,
+    };
+    if let Err(error) = clear::clear(shared, remains).await {
+        tracing::warn!(container_id = %id, %error, "stray container not wholly removed");
+    }
+}
+
+async fn sweep_pod(shared: &Arc<Shared>, id: &PodId) {
+    tracing::info!(pod_id = %id, "removing a pod that no record names");
+    for error in teardown::teardown(shared, &Remains::unknown(id.clone())).await {
+        tracing::warn!(pod_id = %id, %error, "stray pod not wholly removed");
+    }
 }
 
 /// The daemon ends: records go to disk; what nobody uses any more is taken away.

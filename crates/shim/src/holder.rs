@@ -37,9 +37,9 @@ const OOM_SCORE_ADJ: i32 = -998;
 
 const SIGCHLD: i32 = 17;
 
-/// Without an argument: makes the namespace and its init, writes the init's host pid (4 bytes) and
-/// start time (8 bytes, both little-endian) to standard output, and returns. With `hold`: is the
-/// init, and does not return.
+/// With a pod's id: makes the namespace and its init, writes the init's host pid (4 bytes) and start
+/// time (8 bytes, both little-endian) to standard output, and returns. With `hold`, which the
+/// first half adds before the id: is the init, and does not return.
 ///
 /// # Errors
 /// When the kernel refuses a step; nothing is left then.
@@ -47,11 +47,11 @@ pub fn run() -> Result<()> {
     let mut arguments = std::env::args_os().skip(1);
     match arguments.next().as_deref() {
         Some(argument) if argument == OsStr::new(HOLD) => hold(),
-        _ => make(),
+        pod => make(pod.unwrap_or_default()),
     }
 }
 
-fn make() -> Result<()> {
+fn make(pod: &OsStr) -> Result<()> {
     let program = sealed_copy().step(|| "make a sealed copy of the program")?;
     let (said, says) = pipe::pipe().step(|| "make a pipe")?;
     let null = File::options().read(true).write(true).open("/dev/null");
@@ -69,7 +69,7 @@ fn make() -> Result<()> {
                 return 1;
             }
         }
-        start(&program);
+        start(&program, pod);
         1
     })
     .step(|| "fork the init")?;
@@ -116,16 +116,18 @@ fn sealed_copy() -> io::Result<File> {
     Ok(copy)
 }
 
-fn start(program: &File) {
-    let arguments = ["crisp-holder", HOLD].map(CString::new);
-    let (Ok(path), [Ok(name), Ok(hold)]) = (
-        CString::new(proc_path(program).into_os_string().into_encoded_bytes()),
-        arguments,
-    ) else {
+/// The id stays among the arguments: by it a later daemon finds a holder that no record names.
+fn start(program: &File, pod: &OsStr) {
+    let path = proc_path(program).into_os_string();
+    let words = [OsStr::new("crisp-holder"), OsStr::new(HOLD), pod];
+    let words = words.map(|word| CString::new(word.as_encoded_bytes()));
+    let (Ok(path), [Ok(name), Ok(hold), Ok(pod)]) =
+        (CString::new(path.into_encoded_bytes()), words)
+    else {
         return;
     };
     // It returns on failure alone, which the other half sees as silence.
-    drop(process::execve(&path, &[name, hold], &[]));
+    drop(process::execve(&path, &[name, hold, pod], &[]));
 }
 
 fn hold() -> Result<()> {

@@ -48,6 +48,8 @@ fn privileged_nothing_is_lost_when_the_daemon_is_killed() {
             round(node, &mut clients, &mut random);
         }
         clients.iter_mut().for_each(Client::remove_all);
+        // The first daemon has a connection to the registry: so shall the last.
+        node.pull(&["busybox"]);
     });
 }
 

@@ -1,4 +1,4 @@
-//! Events of containers.
+//! Events of containers and pods.
 
 use crisp_api::runtime::v1 as cri;
 use crisp_node::{ContainerEvent, EventKind};
@@ -15,7 +15,7 @@ pub fn event(event: &ContainerEvent) -> cri::ContainerEventResponse {
         EventKind::Deleted => cri::ContainerEventType::ContainerDeletedEvent,
     };
     cri::ContainerEventResponse {
-        container_id: event.container_id.to_string(),
+        container_id: event.subject.clone(),
         container_event_type: kind.into(),
         created_at: event.at.0,
         pod_sandbox_status: Some(pod::status(&event.pod)),

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crisp_image::ImageInfo;
 use crisp_model::{MountSource, NamespaceMode, Profile};
@@ -10,6 +11,7 @@ use crisp_spec::{Input, NamespacePaths, PidNamespace, PodFiles, ResolvedUser};
 use crisp_sys::file;
 use crisp_sys::ns::{self, Kind};
 use crisp_sys::process::ProcessId;
+use tokio::sync::Notify;
 
 use super::{devices, mounts, update};
 use crate::error::{Error, Result};
@@ -22,6 +24,8 @@ use crate::view::ContainerUser;
 const MAX_DATABASE: u64 = 4 << 20;
 /// No sane seccomp profile is larger.
 const MAX_PROFILE: u64 = 4 << 20;
+/// How long paths of the host may take; callers wait for two minutes.
+const HOST_WITHIN: Duration = Duration::from_secs(60);
 /// Sent where neither the request nor the image names a stop signal.
 const SIGTERM: i32 = 15;
 
@@ -38,6 +42,8 @@ pub(crate) struct Plan {
     pub(crate) record: ContainerRecord,
     /// Init of the container whose PID namespace this one joins.
     pub(crate) target: Option<ProcessId>,
+    /// The container is no longer wanted: paths of the host are not waited for any more.
+    pub(crate) cancel: Arc<Notify>,
 }
 
 /// What the spec is made from, beside the plan.
@@ -55,16 +61,11 @@ pub(crate) async fn create(shared: &Arc<Shared>, plan: Plan) -> Result<Box<Made>
     check(&plan)?;
     let image = find_image(shared, &plan)?;
     let user = resolve_user(shared, &plan, &image).await?;
-    let (kernel, owned) = (Arc::clone(shared), plan.clone());
-    let (mut mounts, devices, seccomp) = blocking("look at the host", move || {
-        let config = &owned.record.config;
-        Ok((
-            mounts::resolve(&config.mounts)?,
-            devices::resolve(config)?,
-            seccomp_profile(&kernel, &config.security.seccomp)?,
-        ))
-    })
-    .await?;
+    let Host {
+        mut mounts,
+        devices,
+        seccomp,
+    } = look_at_host(shared, &plan).await?;
     let snapshot = shared.config.images.prepare(&plan.record.id, &image).await;
     let snapshot = snapshot.map_err(image_error("prepare a snapshot"))?;
     let volumes = mounts::make_volumes(shared, &plan, &image).await?;
@@ -103,6 +104,38 @@ pub(crate) async fn create(shared: &Arc<Shared>, plan: Plan) -> Result<Box<Made>
     })
     .await?;
     Ok(Box::new(Made { record: made }))
+}
+
+/// What of the node the container gets.
+struct Host {
+    mounts: Vec<crisp_spec::ResolvedMount>,
+    devices: Vec<crisp_spec::ResolvedDevice>,
+    seccomp: Option<Vec<u8>>,
+}
+
+/// A path of the host may lie on a file system whose server is gone: that look has a deadline, and
+/// ends when nobody wants the container any more. Its thread stays until the kernel lets it go.
+async fn look_at_host(shared: &Arc<Shared>, plan: &Plan) -> Result<Host> {
+    let (kernel, owned) = (Arc::clone(shared), plan.clone());
+    let look = blocking("look at the host", move || {
+        let config = &owned.record.config;
+        Ok(Host {
+            mounts: mounts::resolve(&config.mounts)?,
+            devices: devices::resolve(config)?,
+            seccomp: seccomp_profile(&kernel, &config.security.seccomp)?,
+        })
+    });
+    let name = &plan.record.config.name;
+    tokio::select! {
+        found = look => found,
+        () = plan.cancel.notified() => Err(Error::Unavailable(format!(
+            "container {name} is no longer wanted"
+        ))),
+        () = tokio::time::sleep(HOST_WITHIN) => Err(Error::DeadlineExceeded(format!(
+            "container {name}: the paths of its mounts and devices were not found within \
+             {HOST_WITHIN:?}; is the file system of one of them stuck?"
+        ))),
+    }
 }
 
 /// What can be refused without looking anywhere.

@@ -9,16 +9,18 @@ pub(crate) mod start;
 pub(crate) mod stop;
 pub(crate) mod update;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crisp_model::phase::Exit;
-use crisp_model::{ContainerConfig, ContainerId, ContainerPhase, PodId, Timestamp};
+use crisp_model::phase::{Exit, ExitCause};
+use crisp_model::{ContainerConfig, ContainerId, ContainerPhase, PodId, Resources, Timestamp};
 use crisp_sys::pidfd::PidFd;
 use crisp_sys::process::ProcessId;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::message::Reply;
 use crate::paths::Paths;
 use crate::record::{ContainerRecord, ContainerState};
@@ -35,6 +37,8 @@ pub(crate) struct Container {
     pub(crate) stops: Stops,
     /// Who waits for its removal.
     pub(crate) removals: Vec<Reply<()>>,
+    /// New limits that are asked for: the first of them is being put in force.
+    pub(crate) updates: VecDeque<(Resources, Reply<()>)>,
     pod_id: PodId,
     bundle: std::path::PathBuf,
     view: Option<Arc<ContainerView>>,
@@ -56,6 +60,8 @@ pub(crate) enum State {
         waiters: Vec<Reply<ContainerId>>,
         /// Why it is no longer wanted.
         unwanted: Option<Error>,
+        /// Tells the child not to wait for the host any more.
+        cancel: Arc<Notify>,
     },
     /// What a creation left is being removed.
     Unmaking,
@@ -137,6 +143,7 @@ impl Container {
             state,
             stops: Stops::default(),
             removals: Vec::new(),
+            updates: VecDeque::new(),
             view: None,
         }
     }
@@ -232,6 +239,20 @@ impl State {
         )
     }
 
+    /// What a start came to that ended in this state.
+    pub(crate) fn started(&self) -> Result<()> {
+        match self {
+            Self::Exited { exit, .. } => match &exit.cause {
+                ExitCause::StartError(why) => Err(Error::Internal {
+                    step: "start".to_owned(),
+                    why: why.clone(),
+                }),
+                ExitCause::OomKilled(_) | ExitCause::Exited(_) => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
     /// What the record says of it.
     pub(crate) fn recorded(&self) -> ContainerState {
         match self {
@@ -282,6 +303,7 @@ mod tests {
         let creating = || State::Creating {
             waiters: Vec::new(),
             unwanted: None,
+            cancel: Arc::default(),
         };
         let starting = || State::Starting {
             started_at: Timestamp(1),

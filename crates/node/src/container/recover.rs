@@ -13,8 +13,13 @@ use crisp_sys::pidfd::PidFd;
 use crisp_sys::process::{ProcessId, WaitStatus};
 use tokio::io::unix::AsyncFd;
 
+use super::clear;
+use crate::paths;
 use crate::shared::{Shared, now};
-use crate::shim_client::Connection;
+use crate::shim_client::{Connection, kill};
+
+/// The name by which shims are found.
+const SHIM: &str = "crisp-shim";
 
 /// Whether the record was written in this boot of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +37,7 @@ pub(crate) struct Case {
     /// `None` when it was about to be started.
     pub(crate) init: Option<ProcessId>,
     pub(crate) pidfd: Option<Arc<PidFd>>,
+    pub(crate) cgroup_path: String,
     pub(crate) boot: Boot,
 }
 
@@ -45,60 +51,150 @@ pub(crate) enum Verdict {
     },
     /// Its shim is there but silent; the connection will tell of the end.
     Silent { connection: Connection },
-    /// Its shim has gone; init lives.
+    /// Its shim has gone or takes no connection; init lives.
     Alone,
     /// It is over.
     Over(ExitRecord),
-    /// It never ran.
+    /// Its program could not be started.
     NeverRan(String),
+    /// Its start came to nothing and left nothing: it can be started again.
+    Untouched,
 }
+
+/// Between two looks for a shim that does not listen yet.
+const LISTENS_AFTER: Duration = Duration::from_millis(10);
 
 /// Looks for a container; the answer comes within the deadline for shims.
-pub(crate) async fn judge(shared: &Shared, case: &Case) -> Verdict {
-    let slot = shared.paths.exit_slot(&case.pod, &case.id);
-    if case.boot == Boot::This {
-        let socket = shared.paths.shim_socket(&case.id);
-        if let Ok(connection) = Connection::open(&socket) {
-            return ask(connection, case, shared.config.timeouts).await;
-        }
-    }
-    if let Some(record) = read_slot(&slot) {
-        return Verdict::Over(record);
-    }
+pub(crate) async fn judge(shared: &Arc<Shared>, case: &Case) -> Verdict {
     match case.init {
-        Some(init) if case.boot == Boot::This && init.is_alive() => Verdict::Alone,
-        Some(_) => {
-            let status = case.pidfd.as_deref().and_then(seen_status);
-            Verdict::Over(unseen(status))
-        }
-        None => Verdict::NeverRan("the daemon or the shim ended while it was being started".into()),
+        Some(init) => judge_started(shared, case, init).await,
+        None => judge_starting(shared, case).await,
     }
 }
 
-async fn ask(connection: Connection, case: &Case, timeouts: crate::Timeouts) -> Verdict {
-    // While a launch is under way, the shim answers with its outcome.
-    let within = match case.init {
-        Some(_) => timeouts.shim,
-        None => timeouts.launch,
-    };
-    let answered = tokio::time::timeout(within, connection.ask(Request::State)).await;
-    match answered {
-        Ok(Ok(Reply::State(StateReport {
-            exit: Some(record), ..
-        }))) => Verdict::Over(record),
-        Ok(Ok(Reply::State(report))) => Verdict::Alive {
-            init: ProcessId {
-                pid: report.pid,
-                start_time: report.start_time,
-            },
-            connection,
-        },
-        Ok(Ok(Reply::Failed { message, .. })) if case.init.is_none() => Verdict::NeverRan(message),
-        Err(_) if case.init.is_none() => {
-            Verdict::NeverRan(format!("its shim did not start it within {within:?}"))
-        }
-        _ => Verdict::Silent { connection },
+async fn judge_started(shared: &Arc<Shared>, case: &Case, init: ProcessId) -> Verdict {
+    if case.boot == Boot::Earlier {
+        return Verdict::Over(over(shared, case, None).await);
     }
+    if let Ok(connection) = Connection::open(&shared.paths.shim_socket(&case.id)) {
+        let asked = connection.ask(Request::State);
+        match tokio::time::timeout(shared.config.timeouts.shim, asked).await {
+            Ok(Ok(Reply::State(StateReport {
+                exit: Some(record), ..
+            }))) => {
+                return Verdict::Over(record);
+            }
+            Ok(Ok(Reply::State(_))) => return Verdict::Alive { init, connection },
+            _ if lives(&init) => return Verdict::Silent { connection },
+            _ => dispose(&connection).await,
+        }
+    }
+    if lives(&init) {
+        return Verdict::Alone;
+    }
+    let status = case.pidfd.as_deref().and_then(seen_status);
+    Verdict::Over(over(shared, case, status).await)
+}
+
+/// Whether any thread of exactly this process is left.
+pub(crate) fn lives(process: &ProcessId) -> bool {
+    let open = PidFd::open_exact(process);
+    open.is_ok_and(|pidfd| pidfd.is_some_and(|pidfd| !pidfd.has_exited()))
+}
+
+/// A silent shim whose init is over keeps the kernel from telling how it ended.
+async fn dispose(connection: &Connection) {
+    if let Some(shim) = connection.peer() {
+        kill(&shim);
+        // The orphan has to be reaped by its new parent first.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// It was about to be started: the shim tells with what outcome, once it listens.
+async fn judge_starting(shared: &Arc<Shared>, case: &Case) -> Verdict {
+    if case.boot == Boot::Earlier {
+        return Verdict::Untouched;
+    }
+    let asked = tokio::time::timeout(shared.config.timeouts.launch, outcome(shared, case));
+    let verdict = asked.await.unwrap_or_else(|_| {
+        let within = shared.config.timeouts.launch;
+        Verdict::NeverRan(format!("its shim did not start it within {within:?}"))
+    });
+    if matches!(verdict, Verdict::NeverRan(_) | Verdict::Untouched) {
+        for shim in paths::processes(SHIM, case.id.as_str()) {
+            kill(&shim);
+        }
+        let remains = clear::Remains {
+            pod: None,
+            id: case.id.clone(),
+            cgroup_path: Some(case.cgroup_path.clone()),
+            shim: None,
+        };
+        if let Err(error) = clear::after_failed_launch(shared, &remains).await {
+            return Verdict::NeverRan(error.to_string());
+        }
+    }
+    verdict
+}
+
+async fn outcome(shared: &Shared, case: &Case) -> Verdict {
+    loop {
+        // In this order: a shim that is seen nowhere has listened before or never will.
+        let is_there = !paths::processes(SHIM, case.id.as_str()).is_empty();
+        if let Ok(connection) = Connection::open(&shared.paths.shim_socket(&case.id)) {
+            match connection.ask(Request::State).await {
+                Ok(Reply::State(StateReport {
+                    exit: Some(record), ..
+                })) => {
+                    return Verdict::Over(record);
+                }
+                Ok(Reply::State(report)) => {
+                    let init = ProcessId {
+                        pid: report.pid,
+                        start_time: report.start_time,
+                    };
+                    return Verdict::Alive { init, connection };
+                }
+                Ok(Reply::Failed { message, .. }) => return Verdict::NeverRan(message),
+                _ => {}
+            }
+        }
+        if let Some(record) = read_slot(&shared.paths.exit_slot(&case.pod, &case.id)) {
+            return Verdict::Over(record);
+        }
+        if !is_there {
+            return Verdict::Untouched;
+        }
+        tokio::time::sleep(LISTENS_AFTER).await;
+    }
+}
+
+/// The end of a container that no shim tells of. What is left of it is killed first: with a PID
+/// namespace that is not its own, its processes outlive init.
+async fn over(shared: &Arc<Shared>, case: &Case, status: Option<ExitStatus>) -> ExitRecord {
+    let slot = shared.paths.exit_slot(&case.pod, &case.id);
+    let cgroup = shared.cgroup(&case.cgroup_path);
+    let look = move || {
+        let oom = cgroup.exists() && cgroup.oom_kills().is_ok_and(|kills| kills > 0);
+        if cgroup.exists()
+            && let Err(error) = cgroup.kill()
+        {
+            tracing::warn!(cgroup = cgroup.path(), %error, "what is left of a container is not killed");
+        }
+        let unseen = ExitRecord {
+            status: status.unwrap_or(ExitStatus::Lost),
+            finished_at: now(),
+            oom,
+        };
+        Ok(read_slot(&slot).unwrap_or(unseen))
+    };
+    let looked = crate::shared::blocking("look at what is left of a container", look);
+    looked.await.unwrap_or_else(|_| ExitRecord {
+        status: ExitStatus::Lost,
+        finished_at: now(),
+        oom: false,
+    })
 }
 
 /// What the shim wrote before it told anyone.
@@ -108,8 +204,9 @@ pub(crate) fn read_slot(path: &Path) -> Option<ExitRecord> {
 }
 
 /// Waits for the end of an init whose shim has gone, and writes down what the kernel tells.
-pub(crate) async fn watch_alone(shared: &Shared, case: &Case) -> ExitRecord {
-    let record = unseen(wait_for(case).await);
+pub(crate) async fn watch_alone(shared: &Arc<Shared>, case: &Case) -> ExitRecord {
+    let status = wait_for(case).await;
+    let record = over(shared, case, status).await;
     let slot = shared.paths.exit_slot(&case.pod, &case.id);
     if let Err(error) = file::fill_slot(&slot, &record.to_slot()) {
         tracing::debug!(container_id = %case.id, %error, "exit slot not written");
@@ -117,18 +214,31 @@ pub(crate) async fn watch_alone(shared: &Shared, case: &Case) -> ExitRecord {
     record
 }
 
+/// Waits until exactly this process is no more.
+pub(crate) async fn wait_for_end(process: &ProcessId) {
+    if let Ok(Some(pidfd)) = PidFd::open_exact(process) {
+        // What cannot be watched is taken for gone: who asked looks again.
+        readable(Arc::new(pidfd)).await;
+    }
+}
+
+async fn readable(pidfd: Arc<PidFd>) -> Option<()> {
+    #[expect(
+        deprecated,
+        reason = "sound for what owns one descriptor for life; the new one is unsafe"
+    )]
+    let watched = AsyncFd::new(pidfd).ok()?;
+    // The descriptor stays readable from the end on.
+    drop(watched.readable().await.ok()?);
+    Some(())
+}
+
 async fn wait_for(case: &Case) -> Option<ExitStatus> {
     let held = match &case.pidfd {
         Some(pidfd) => Arc::clone(pidfd),
         None => Arc::new(PidFd::open_exact(&case.init?).ok()??),
     };
-    #[expect(
-        deprecated,
-        reason = "sound for what owns one descriptor for life; the new one is unsafe"
-    )]
-    let watched = AsyncFd::new(Arc::clone(&held)).ok()?;
-    // The descriptor stays readable from the end on.
-    drop(watched.readable().await.ok()?);
+    readable(Arc::clone(&held)).await?;
     // The kernel tells the code once the new parent has reaped it.
     for pause in [1, 10, 100, 1000] {
         if let Some(status) = seen_status(&held) {
@@ -145,12 +255,4 @@ fn seen_status(pidfd: &PidFd) -> Option<ExitStatus> {
         WaitStatus::Code(code) => ExitStatus::Code(code),
         WaitStatus::Signal(signal) => ExitStatus::Signal(signal),
     })
-}
-
-fn unseen(status: Option<ExitStatus>) -> ExitRecord {
-    ExitRecord {
-        status: status.unwrap_or(ExitStatus::Lost),
-        finished_at: now(),
-        oom: false,
-    }
 }

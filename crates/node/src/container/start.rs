@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crisp_model::{ContainerId, PodId};
 use crisp_shim_api::exit::SLOT_SIZE;
@@ -22,6 +23,8 @@ use crate::error::{Error, Result};
 use crate::shared::{Shared, blocking};
 use crate::shim_client::Connection;
 
+/// How long a killed shim is waited for.
+const LEAVES_WITHIN: Duration = Duration::from_secs(2);
 /// How much of a shim's last words is told.
 const LAST_WORDS: u64 = 4096;
 
@@ -82,9 +85,11 @@ async fn try_launch(shared: &Arc<Shared>, plan: &Plan) -> Result<Launched> {
             Ok(launched)
         }
         Err(error) => {
-            // It leaves by itself after a failure; one that hangs does not.
+            // It leaves by itself after a failure; one that hangs does not. One that the kernel
+            // holds is not waited for.
             drop(child.start_kill());
-            drop(child.wait().await);
+            drop(tokio::time::timeout(LEAVES_WITHIN, child.wait()).await);
+            tokio::spawn(reap(child));
             Err(with_last_words(shared, plan, error))
         }
     }
@@ -103,6 +108,8 @@ fn spawn(shared: &Shared, plan: &Plan) -> Result<(Child, Conn)> {
     let (ours, theirs) = Conn::pair().map_err(step("make a socket"))?;
     let words = last_words(&shared.paths.bundle(&plan.id)).map_err(step("open the shim's log"))?;
     let mut shim = command(&shared.config.shim_path);
+    // The id is how a later daemon recognises a shim that does not listen yet.
+    shim.arg(plan.id.as_str());
     shim.stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::null())
         .stderr(Stdio::from(words))
@@ -183,7 +190,7 @@ fn started(reply: Reply, fds: Vec<OwnedFd>, connection: Connection) -> Result<La
 
 /// The kubelet kills what it finds below a pod's cgroup, and systemd what it finds in the
 /// daemon's: a shim is in neither. Off the start path.
-fn retire_shim_to_its_cgroup(shared: &Shared, shim: Option<ProcessId>) {
+pub(crate) fn retire_shim_to_its_cgroup(shared: &Shared, shim: Option<ProcessId>) {
     let Some(shim) = shim else {
         return;
     };

@@ -100,7 +100,7 @@ pub(super) fn pod_network(shared: &Shared, record: &PodRecord) -> PodNetwork {
     }
 }
 
-fn new_namespaces(shared: &Shared, record: &PodRecord) -> Vec<(Kind, PathBuf)> {
+pub(super) fn new_namespaces(shared: &Shared, record: &PodRecord) -> Vec<(Kind, PathBuf)> {
     let mut kinds = Vec::new();
     if has_own_network(&record.config) {
         kinds.push((Kind::Net, shared.paths.netns(&record.id)));

@@ -43,8 +43,13 @@ impl Pod {
             state: recorded,
         };
         self.note(&entry);
+        let started = state.started();
         if let Some(container) = self.containers.get_mut(id) {
-            container.state = state;
+            let before = std::mem::replace(&mut container.state, state);
+            // Who asked for a start whose outcome was found out by other ways.
+            if let State::Starting { mut waiters, .. } = before {
+                answer_all(&mut waiters, &started);
+            }
         }
         self.show(id, event);
     }
@@ -52,7 +57,7 @@ impl Pod {
     /// Publishes, and tells who listens.
     pub(super) fn show(&mut self, id: &ContainerId, event: Option<EventKind>) {
         if let (Some(view), Some(kind)) = (self.publish(), event) {
-            self.shared.events.send(kind, id, view);
+            self.shared.events.send(kind, id.as_str(), view);
         }
     }
 
@@ -222,8 +227,27 @@ impl Pod {
         }
     }
 
+    /// Init is over, and its shim does not say so: without the shim the kernel tells.
+    fn end_a_silent_shim(&mut self, id: &ContainerId) -> bool {
+        let Some(running) = self.containers.get_mut(id).and_then(Container::running) else {
+            return false;
+        };
+        let shim = running.watch.shim().and_then(|shim| shim.process);
+        match shim {
+            Some(shim) if !crate::container::recover::lives(&running.init) => {
+                tracing::warn!(container_id = %id, pid = shim.pid, "killing a shim that is silent about the end of its container");
+                crate::shim_client::kill(&shim);
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// The kernel does not end what was killed: those who wait are told.
     fn overdue(&mut self, id: &ContainerId, stop: Stop) {
+        if stop.step == Step::Forced && self.end_a_silent_shim(id) {
+            return self.schedule(id, Step::Overdue, KILL_SHOWS_WITHIN);
+        }
         let within = KILL_SHOWS_WITHIN + self.shared.config.timeouts.kill;
         let text = format!("container {id} is still there {within:?} after it was killed");
         let error = Error::DeadlineExceeded(text);
@@ -276,7 +300,11 @@ impl Pod {
         let Some(container) = self.containers.get_mut(id) else {
             return;
         };
-        if let State::Creating { unwanted, .. } = &mut container.state {
+        if let State::Creating {
+            unwanted, cancel, ..
+        } = &mut container.state
+        {
+            cancel.notify_one();
             let text = format!("pod {} is being stopped", self.config.name);
             unwanted.get_or_insert(Error::FailedPrecondition(text));
         }

@@ -10,7 +10,9 @@ use super::boot::{self, Booted};
 use super::teardown::{self, Remains};
 use super::{Birth, Flow, Phase, Pod, Teardown, answer, answer_all};
 use crate::book::Mailbox;
+use crate::container::recover;
 use crate::error::{Error, Result};
+use crate::events::EventKind;
 use crate::journal::Journal;
 use crate::message::{Message, Reply};
 use crate::names::NameMessage;
@@ -185,10 +187,41 @@ impl Pod {
         let entry = self.set_state(PodState::Ready);
         self.write(&entry)?;
         self.phase = Phase::Ready;
-        self.publish();
+        self.tell(EventKind::Created);
+        self.tell(EventKind::Started);
+        self.watch_holder();
         let ips: Vec<String> = self.progress.ips.iter().map(ToString::to_string).collect();
         tracing::info!(pod = %self.config.name, pod_id = %self.record.id, ips = ips.join(","), "pod ready");
         Ok(())
+    }
+
+    /// Publishes, and tells who listens about the pod itself.
+    fn tell(&mut self, kind: EventKind) {
+        if let Some(view) = self.publish() {
+            self.shared.events.send(kind, self.record.id.as_str(), view);
+        }
+    }
+
+    /// Wants to be told when the init of the shared PID namespace ends.
+    pub(super) fn watch_holder(&self) {
+        let Some(holder) = self.progress.holder else {
+            return;
+        };
+        let mailbox = self.mailbox.clone();
+        tokio::spawn(async move {
+            recover::wait_for_end(&holder).await;
+            // A pod that is gone has ended its holder itself.
+            drop(mailbox.send(Message::HolderEnded));
+        });
+    }
+
+    /// Everything in the shared PID namespace has ended with its init: nothing can be started in
+    /// this pod any more.
+    pub(super) fn holder_ended(&mut self) {
+        if matches!(self.phase, Phase::Ready) {
+            tracing::warn!(pod = %self.config.name, pod_id = %self.record.id, "the init of the pod's PID namespace was killed; stopping the pod");
+            self.begin_stop(None);
+        }
     }
 
     /// Notes new totals of the pod's resources.
@@ -272,6 +305,8 @@ impl Pod {
         if owed.is_none() {
             self.progress.holder = None;
             self.progress.made_cgroup = None;
+            // Another pod may get them now.
+            self.progress.ips.clear();
         }
         if let Phase::Undoing {
             waiters,
@@ -299,8 +334,13 @@ impl Pod {
         };
         let entry = self.set_state(state);
         self.note(&entry);
+        let was_stopping = matches!(self.phase, Phase::Stopping { .. });
         let before = std::mem::replace(&mut self.phase, Phase::NotReady { owed });
-        self.publish();
+        if was_stopping {
+            self.tell(EventKind::Stopped);
+        } else {
+            self.publish();
+        }
         if let Phase::Stopping { mut waiters, .. } = before {
             answer_all(&mut waiters, &result);
         }
@@ -360,17 +400,24 @@ impl Pod {
             self.removal_failed(&error);
             return Flow::On;
         }
-        let seen = self.shared.book.pod(id.as_str()).is_ok();
+        let last = self.publish();
+        let seen = last.is_some();
         self.shared.sampler.forget_pod(&self.record.cgroup_path);
         self.shared.book.close(&id);
         let name = self.config.name.clone();
         // Names outlive every pod.
-        drop(self.names.send(NameMessage::Removed { name, id }));
+        let removed = id.clone();
+        drop(self.names.send(NameMessage::Removed { name, id: removed }));
         if let Phase::Undoing { replaced, .. } = &mut self.phase
             && let Some(gone) = replaced.take()
         {
             // A successor that left does not wait.
             gone.send(()).ok();
+        }
+        if let Some(view) = last {
+            self.shared
+                .events
+                .send(EventKind::Deleted, id.as_str(), view);
         }
         if seen {
             tracing::info!(pod = %self.config.name, pod_id = %self.record.id, "pod removed");

@@ -16,6 +16,7 @@ pub(crate) mod teardown;
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crisp_model::{ContainerId, PodConfig, PodId, PodPhase};
 use futures::FutureExt;
@@ -30,6 +31,9 @@ use crate::names::{Gone, NameMessage};
 use crate::record::{Entry, PodProgress, PodRecord, PodState};
 use crate::shared::Shared;
 use crate::view::PodView;
+
+/// A task that fails sooner than this after its birth is not taken up again.
+const LIVES_AT_LEAST: Duration = Duration::from_secs(10);
 
 /// A pod that is wanted.
 #[derive(Debug)]
@@ -127,25 +131,54 @@ pub(crate) fn bear(
     });
 }
 
-/// Runs a pod's task; a panic in it costs this pod alone.
+/// Runs a pod's task. A panic in it costs this pod alone: it is taken up again from its record, as
+/// after a restart of the daemon, unless it fails at once again.
 pub(crate) async fn guard(pod: Pod, inbox: mpsc::UnboundedReceiver<Message>) {
     let (id, name) = (pod.record.id.clone(), pod.config.name.clone());
-    let ended = AssertUnwindSafe(pod.run(inbox)).catch_unwind().await;
-    if ended.is_err() {
-        tracing::error!(pod = %name, pod_id = %id, "the pod's task failed; restart crispd to reconcile it");
+    let (shared, names) = (Arc::clone(&pod.shared), pod.names.clone());
+    let began = Instant::now();
+    if AssertUnwindSafe(pod.run(inbox))
+        .catch_unwind()
+        .await
+        .is_ok()
+    {
+        return;
     }
+    if began.elapsed() < LIVES_AT_LEAST {
+        tracing::error!(pod = %name, pod_id = %id, "the pod's task fails again and again; restart crispd to reconcile it");
+        return;
+    }
+    tracing::error!(pod = %name, pod_id = %id, "the pod's task failed; its pod is taken up again from its record");
+    let (settling, _) = mpsc::channel(1);
+    let helm = resume::Helm {
+        shared,
+        names,
+        settling,
+    };
+    resume::again(helm, &id);
 }
 
 impl Pod {
     async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Message>) {
-        if self.advance() == Flow::End {
-            return;
-        }
-        while let Some(message) = inbox.recv().await {
-            self.handle(message);
-            if self.advance() == Flow::End {
+        let mut flow = self.advance();
+        while flow == Flow::On {
+            let Some(message) = inbox.recv().await else {
                 return;
-            }
+            };
+            self.handle(message);
+            flow = self.advance();
+        }
+        inbox.close();
+        while let Ok(message) = inbox.try_recv() {
+            self.turn_away(message);
+        }
+    }
+
+    /// What came while the pod was going: a wish for its name is one for a new pod.
+    fn turn_away(&self, message: Message) {
+        if let Message::Join { config, reply } = message {
+            // Names outlive every pod.
+            drop(self.names.send(NameMessage::Run { config, reply }));
         }
     }
 
@@ -162,6 +195,7 @@ impl Pod {
             Message::Create { config, reply } => self.create(config, reply),
             Message::Request { container, request } => self.request(&container, request),
             Message::Booted(result) => self.booted(result),
+            Message::HolderEnded => self.holder_ended(),
             Message::TornDown(errors) => self.torn_down(errors),
             Message::Report { container, report } => self.report(&container, report),
         }

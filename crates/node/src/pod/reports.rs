@@ -1,6 +1,7 @@
 //! What a container's children and shim tell the pod's task.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crisp_model::{ContainerId, Resources};
 
@@ -8,30 +9,39 @@ use super::{Phase, Pod, answer, answer_all};
 use crate::container::clear;
 use crate::container::create::Made;
 use crate::container::recover::{self, Boot, Case, Verdict};
-use crate::container::start::Launched;
+use crate::container::start::{self, Launched};
 use crate::container::{Container, Running, State, Watch};
 use crate::error::{Error, Result};
 use crate::events::EventKind;
-use crate::message::{Message, Reply, Report};
+use crate::message::{Message, Report};
 use crate::record::{ContainerState, Entry};
 use crate::shim_client::{Connection, ShimClient, ShimEvent};
+
+/// Before each attempt to remove what a creation left.
+const UNMAKING_PAUSES: [Duration; 3] = [
+    Duration::ZERO,
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+];
 
 impl Pod {
     /// Something was told about a container.
     pub(super) fn report(&mut self, id: &ContainerId, report: Report) {
         match report {
             Report::Made(result) => self.made(id, result),
-            Report::Unmade => drop(self.containers.remove(id)),
+            Report::Unmade => {
+                self.note(&Entry::Gone { id: id.clone() });
+                self.containers.remove(id);
+            }
             Report::Launched(result) => self.launched(id, result),
             Report::Shim(ShimEvent::Exited(record)) => self.over(id, record),
             Report::Shim(ShimEvent::Gone) => self.shim_gone(id),
             Report::Judged(verdict) => self.judged(id, verdict),
             Report::StopDue(number) => self.stop_due(id, number),
-            Report::Updated {
-                resources,
-                result,
-                reply,
-            } => self.updated(id, (resources, result), reply),
+            Report::Updated(result) => {
+                self.updated(id, result.map(|resources| *resources));
+                self.next_update(id);
+            }
             Report::Cleared(result) => self.cleared(id, result),
         }
     }
@@ -41,7 +51,10 @@ impl Pod {
         let Some(container) = self.containers.get_mut(id) else {
             return;
         };
-        let State::Creating { waiters, unwanted } = &mut container.state else {
+        let State::Creating {
+            waiters, unwanted, ..
+        } = &mut container.state
+        else {
             return;
         };
         let (mut waiters, unwanted) = (std::mem::take(waiters), unwanted.take());
@@ -91,12 +104,22 @@ impl Pod {
             container = %container.config.name, container_id = %id, %error, "container not created"
         );
         container.state = State::Unmaking;
+        self.spawn_unmaking(id);
+    }
+
+    /// Removes what a creation left, if need be again.
+    pub(super) fn spawn_unmaking(&self, id: &ContainerId) {
         let remains = self.remains(id, None);
-        self.note(&Entry::Gone { id: id.clone() });
         let shared = Arc::clone(&self.shared);
         self.child(id, async move {
-            if let Err(error) = clear::clear(&shared, remains.clone()).await {
-                tracing::warn!(container_id = %remains.id, %error, "failed creation not wholly undone");
+            for pause in UNMAKING_PAUSES {
+                tokio::time::sleep(pause).await;
+                match clear::clear(&shared, remains.clone()).await {
+                    Ok(()) => break,
+                    Err(error) => {
+                        tracing::warn!(container_id = %remains.id, %error, "failed creation not wholly undone");
+                    }
+                }
             }
             Report::Unmade
         });
@@ -158,7 +181,7 @@ impl Pod {
         let unwanted = stopping || !container.removals.is_empty();
         let pending = container.stops.take_pending();
         if unwanted {
-            self.end_within(id, std::time::Duration::ZERO);
+            self.end_within(id, Duration::ZERO);
         } else if let Some(grace) = pending {
             self.end_within(id, grace);
         }
@@ -201,12 +224,14 @@ impl Pod {
         let Some(container) = self.containers.get_mut(id) else {
             return;
         };
+        let cgroup_path = container.record.cgroup_path.clone();
         let running = container.running();
         let case = Case {
             pod: self.record.id.clone(),
             id: id.clone(),
             init: running.as_ref().map(|running| running.init),
             pidfd: running.and_then(|running| running.pidfd.clone()),
+            cgroup_path,
             boot,
         };
         let shared = Arc::clone(&self.shared);
@@ -222,6 +247,30 @@ impl Pod {
             Verdict::Alone => self.found_alone(id),
             Verdict::Over(record) => self.over(id, record),
             Verdict::NeverRan(why) => self.not_started(id, why),
+            Verdict::Untouched => self.untouched(id),
+        }
+    }
+
+    /// A start came to nothing: who asked for it again gets it, else it is as before.
+    fn untouched(&mut self, id: &ContainerId) {
+        let Some(container) = self.containers.get_mut(id) else {
+            return;
+        };
+        let State::Starting { waiters, .. } = &mut container.state else {
+            return;
+        };
+        let waiters = std::mem::take(waiters);
+        self.turn(id, State::Created, None);
+        for reply in waiters {
+            self.start(id, reply);
+        }
+        if let Some(container) = self.containers.get_mut(id)
+            && container.state.is_settled()
+        {
+            answer_all(&mut container.stops.waiters, &Ok(()));
+            if !container.removals.is_empty() {
+                self.clear(id);
+            }
         }
     }
 
@@ -232,6 +281,7 @@ impl Pod {
         connection: Connection,
     ) {
         let process = connection.peer();
+        start::retire_shim_to_its_cgroup(&self.shared, process);
         let shim = self.client(id, connection, process);
         let Some(container) = self.containers.get_mut(id) else {
             return;
@@ -272,16 +322,25 @@ impl Pod {
         self.catch_up_with_stops(id);
     }
 
+    fn cgroup_path(&self, id: &ContainerId) -> Option<String> {
+        Some(self.containers.get(id)?.record.cgroup_path.clone())
+    }
+
     fn found_alone(&mut self, id: &ContainerId) {
         let Some(running) = self.containers.get_mut(id).and_then(Container::running) else {
             return;
         };
         running.watch = Watch::Alone;
+        let (init, pidfd) = (running.init, running.pidfd.clone());
+        let Some(cgroup_path) = self.cgroup_path(id) else {
+            return;
+        };
         let case = Case {
             pod: self.record.id.clone(),
             id: id.clone(),
-            init: Some(running.init),
-            pidfd: running.pidfd.clone(),
+            init: Some(init),
+            pidfd,
+            cgroup_path,
             boot: Boot::This,
         };
         let shared = Arc::clone(&self.shared);
@@ -292,18 +351,19 @@ impl Pod {
     }
 
     /// New limits are in force, or not.
-    fn updated(
-        &mut self,
-        id: &ContainerId,
-        (resources, result): (Box<Resources>, Result<()>),
-        reply: Reply<()>,
-    ) {
-        if let (Ok(()), Some(container)) = (&result, self.containers.get_mut(id)) {
-            container.record.resources = *resources;
+    pub(super) fn updated(&mut self, id: &ContainerId, result: Result<Resources>) {
+        let Some(container) = self.containers.get_mut(id) else {
+            return;
+        };
+        let Some((_, reply)) = container.updates.pop_front() else {
+            return;
+        };
+        let outcome = result.map(|resources| container.record.resources = resources);
+        if outcome.is_ok() {
             let entry = Entry::Container(Box::new(container.record.clone()));
             self.note(&entry);
             self.publish();
         }
-        answer(reply, result);
+        answer(reply, outcome);
     }
 }

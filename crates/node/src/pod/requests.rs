@@ -6,6 +6,7 @@ use std::time::Duration;
 use crisp_model::{ContainerConfig, ContainerId, NamespaceMode, Resources};
 use crisp_shim_api::{Request as ShimRequest, Stdin};
 use crisp_sys::process::ProcessId;
+use tokio::sync::Notify;
 
 use super::{Phase, Pod, answer};
 use crate::container::start::{self, Plan as LaunchPlan};
@@ -15,7 +16,6 @@ use crate::exec::{self, Exec, ExecOutput};
 use crate::message::{Reply, Report, Request};
 use crate::paths::Paths;
 use crate::record::{ContainerRecord, Entry};
-use crate::shared::blocking;
 use crate::shim_client::ShimClient;
 
 impl Pod {
@@ -71,14 +71,17 @@ impl Pod {
             made: None,
         };
         self.write(&Entry::Container(Box::new(record.clone())))?;
+        let cancel = Arc::<Notify>::default();
         let state = State::Creating {
             waiters: Vec::new(),
             unwanted: None,
+            cancel: Arc::clone(&cancel),
         };
         let plan = create::Plan {
             pod: self.record.clone(),
             record: record.clone(),
             target,
+            cancel,
         };
         let container = Container::new(record, state, &self.record.id, &self.shared.paths);
         self.containers.insert(id.clone(), container);
@@ -122,12 +125,12 @@ impl Pod {
                 timeout,
                 reply,
             } => self.exec(id, command, (timeout, reply)),
-            Request::Update { resources, reply } => self.update_container(id, &resources, reply),
+            Request::Update { resources, reply } => self.update_container(id, *resources, reply),
             Request::ReopenLog { reply } => self.reopen_log(id, reply),
         }
     }
 
-    fn start(&mut self, id: &ContainerId, reply: Reply<()>) {
+    pub(super) fn start(&mut self, id: &ContainerId, reply: Reply<()>) {
         if let Err(error) = self.check_ready("start a container") {
             return answer(reply, Err(error));
         }
@@ -257,36 +260,47 @@ impl Pod {
         })
     }
 
-    fn update_container(&mut self, id: &ContainerId, asked: &Resources, reply: Reply<()>) {
-        let work = match self.limits(id, asked) {
-            Ok(work) => work,
-            Err(error) => return answer(reply, Err(error)),
+    /// New limits, one change after another: each builds on what the one before has left.
+    fn update_container(&mut self, id: &ContainerId, asked: Resources, reply: Reply<()>) {
+        let Some(container) = self.containers.get_mut(id) else {
+            return answer(reply, Err(missing(id)));
         };
-        let within = self.shared.config.timeouts.shim;
-        self.child(id, async move {
-            let Limits { merged, place } = work;
-            let result = place.apply(within).await;
-            Report::Updated {
-                resources: Box::new(merged),
-                result,
-                reply,
-            }
-        });
+        container.updates.push_back((asked, reply));
+        if container.updates.len() == 1 {
+            self.next_update(id);
+        }
     }
 
-    fn limits(&self, id: &ContainerId, asked: &Resources) -> Result<Limits> {
-        let container = self.containers.get(id).ok_or_else(|| missing(id))?;
-        let v2 = self.shared.layout.is_v2();
-        let merged = update::merge(&container.record.resources, asked);
-        let whole = update::to_oci(&merged, v2)?;
-        let place = match container.state {
-            State::Created => Place::Bundle(self.shared.paths.bundle(id), Box::new(whole)),
-            _ => {
-                let shim = self.shim_of(id, "update")?;
-                Place::Shim(shim, Box::new(update::to_oci(asked, v2)?))
+    /// Puts the first of the new limits in force.
+    pub(super) fn next_update(&mut self, id: &ContainerId) {
+        while let Some((asked, _)) = self.containers.get(id).and_then(|c| c.updates.front()) {
+            let asked = asked.clone();
+            match self.put_in_force(id, &asked) {
+                // A report will tell.
+                Ok(None) => return,
+                Ok(Some(merged)) => self.updated(id, Ok(merged)),
+                Err(error) => self.updated(id, Err(error)),
             }
-        };
-        Ok(Limits { merged, place })
+        }
+    }
+
+    /// The limits that are in force now; `None` while the shim is asked.
+    fn put_in_force(&mut self, id: &ContainerId, asked: &Resources) -> Result<Option<Resources>> {
+        let container = self.containers.get(id).ok_or_else(|| missing(id))?;
+        let merged = update::merge(&container.record.resources, asked);
+        let whole = update::to_oci(&merged, self.shared.layout.is_v2())?;
+        if matches!(container.state, State::Created) {
+            update::rewrite(&self.shared.paths.bundle(id), whole)?;
+            return Ok(Some(merged));
+        }
+        let shim = self.shim_of(id, "update")?;
+        let within = self.shared.config.timeouts.shim;
+        let resources = Box::new(whole);
+        self.child(id, async move {
+            let order = shim.order(ShimRequest::Update { resources }, within);
+            Report::Updated(order.await.map(|()| Box::new(merged)))
+        });
+        Ok(None)
     }
 
     fn reopen_log(&mut self, id: &ContainerId, reply: Reply<()>) {
@@ -297,36 +311,6 @@ impl Pod {
                 tokio::spawn(async move {
                     answer(reply, shim.order(ShimRequest::ReopenLog, within).await);
                 });
-            }
-        }
-    }
-}
-
-/// New limits, and where they go.
-struct Limits {
-    merged: Resources,
-    place: Place,
-}
-
-/// Where a container's limits are kept.
-enum Place {
-    /// Its spec, until it is started.
-    Bundle(std::path::PathBuf, Box<oci_spec::runtime::LinuxResources>),
-    /// Its cgroup, which is its shim's.
-    Shim(ShimClient, Box<oci_spec::runtime::LinuxResources>),
-}
-
-impl Place {
-    async fn apply(self, within: Duration) -> Result<()> {
-        match self {
-            Self::Bundle(bundle, resources) => {
-                blocking("rewrite a spec", move || {
-                    update::rewrite(&bundle, *resources)
-                })
-                .await
-            }
-            Self::Shim(shim, resources) => {
-                shim.order(ShimRequest::Update { resources }, within).await
             }
         }
     }
@@ -358,7 +342,10 @@ impl Container {
         let id = self.record.id.clone();
         match &mut self.state {
             State::Creating { waiters, .. } if same => Joined::Waits(waiters),
-            State::Creating { unwanted, .. } => {
+            State::Creating {
+                unwanted, cancel, ..
+            } => {
+                cancel.notify_one();
                 let text = format!(
                     "container {} was asked for again with another configuration",
                     config.name

@@ -5,20 +5,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crisp_model::phase::{Exit, ExitCause};
-use crisp_model::{ContainerId, ExitStatus, NamespaceMode};
+use crisp_model::{ContainerId, ExitStatus, NamespaceMode, PodId};
 use crisp_shim_api::ExitRecord;
 use crisp_sys::pidfd::PidFd;
 use tokio::sync::mpsc;
 
-use super::teardown::has_own_network;
 use super::{Phase, Pod, Teardown};
 use crate::book::Mailbox;
-use crate::container::clear;
 use crate::container::recover::{Boot, read_slot};
 use crate::container::{Container, Running, State, Watch};
 use crate::error::Error;
-use crate::journal::Journal;
-use crate::message::Report;
+use crate::journal::{self, Journal};
 use crate::names::NameMessage;
 use crate::record::{ContainerRecord, ContainerState, PodProgress, PodRecord, PodState, Replay};
 use crate::shared::{Shared, now};
@@ -85,6 +82,18 @@ pub(crate) fn resume(helm: Helm, found: Found) {
     });
 }
 
+/// Takes up a pod whose task has failed.
+pub(crate) fn again(helm: Helm, id: &PodId) {
+    let path = helm.shared.paths.journal(id);
+    let (replay, _) = journal::read(&path);
+    let journal = Journal::resume(&path);
+    match journal.map(|journal| Found::new(replay, journal)) {
+        Ok(Some(found)) => resume(helm, found),
+        Ok(None) => tracing::error!(pod_id = %id, "the pod's record does not say what it is"),
+        Err(damage) => tracing::error!(pod_id = %id, %damage, "the pod's record cannot be read"),
+    }
+}
+
 fn take_up(helm: Helm, mailbox: Mailbox, found: Found) -> Pod {
     let boot = match found.progress.boot_id == helm.shared.boot_id {
         true => Boot::This,
@@ -133,10 +142,14 @@ fn phase(shared: &Shared, (record, progress): (&PodRecord, &PodProgress), boot: 
 
 /// Whether the namespaces of a ready pod are still there.
 fn is_whole(shared: &Shared, record: &PodRecord, progress: &PodProgress) -> bool {
-    let network = !has_own_network(&record.config) || shared.paths.netns(&record.id).exists();
+    let kinds = super::boot::new_namespaces(shared, record);
+    let own_ipc = record.config.namespaces.ipc != NamespaceMode::Node;
+    let shm = own_ipc.then(|| shared.paths.pin(&record.id, "shm"));
+    let mut paths = kinds.into_iter().map(|(_, path)| path).chain(shm);
+    let pinned = paths.all(|path| path.exists());
     let shares_pids = record.config.namespaces.pid == NamespaceMode::Pod;
     let holder = progress.holder.is_some_and(|holder| holder.is_alive());
-    network && (!shares_pids || holder)
+    pinned && (!shares_pids || holder)
 }
 
 /// The state that a recorded one comes to.
@@ -199,11 +212,12 @@ impl Pod {
         for id in ids {
             match self.containers.get(&id).map(|container| &container.state) {
                 Some(State::Starting { .. } | State::Running(_)) => self.judge(&id, boot),
-                Some(State::Unmaking) => self.unmake_silently(&id),
+                Some(State::Unmaking) => self.spawn_unmaking(&id),
                 _ => {}
             }
         }
         removing.iter().for_each(|id| self.clear(id));
+        self.watch_holder();
         match self.phase {
             Phase::Undoing { .. } => self.spawn_teardown(),
             Phase::Stopping { .. } => {
@@ -213,16 +227,5 @@ impl Pod {
             }
             _ => {}
         }
-    }
-
-    fn unmake_silently(&self, id: &ContainerId) {
-        let remains = self.remains(id, None);
-        let shared = Arc::clone(&self.shared);
-        self.child(id, async move {
-            if let Err(error) = clear::clear(&shared, remains.clone()).await {
-                tracing::warn!(container_id = %remains.id, %error, "unfinished creation not wholly undone");
-            }
-            Report::Unmade
-        });
     }
 }

@@ -88,6 +88,12 @@ fn teardown_kernel(shared: &Shared, remains: &Remains) -> Vec<Error> {
     for holder in holders(remains) {
         errors.extend(end_holder(holder).map_err(step("end the holder")).err());
     }
+    if remains.holder.is_none() {
+        // One that was being made when its maker was found.
+        for holder in holders(remains) {
+            errors.extend(end_holder(holder).map_err(step("end the holder")).err());
+        }
+    }
     let netns = ns::unpin(&shared.paths.netns(id));
     errors.extend(netns.map_err(step("let go of the network namespace")).err());
     let shm = remove_shm(&shared.paths.pin(id, "shm"));
@@ -124,19 +130,9 @@ fn holders(remains: &Remains) -> Vec<ProcessId> {
     }
 }
 
-/// Holders carry their pod's id as their argument.
+/// Holders, and those that are making one, carry their pod's id as their last argument.
 fn find_holders(pod: &PodId) -> Vec<ProcessId> {
-    let pids = crate::paths::ids(Path::new("/proc"), |name| name.parse::<i32>().ok());
-    let is_holder = |pid: &i32| {
-        let Ok(line) = std::fs::read(format!("/proc/{pid}/cmdline")) else {
-            return false;
-        };
-        let mut words = line.split(|byte| *byte == 0);
-        let program = words.next().unwrap_or_default();
-        program.ends_with(b"crisp-holder") && words.next() == Some(pod.as_str().as_bytes())
-    };
-    let found = pids.into_iter().filter(is_holder);
-    found.filter_map(|pid| ProcessId::of(pid).ok()).collect()
+    crate::paths::processes("crisp-holder", pod.as_str())
 }
 
 fn end_holder(holder: ProcessId) -> std::io::Result<()> {
