@@ -54,7 +54,7 @@ impl Call {
         match failure {
             None => tracing::debug!(rpc, about, %took, "call answered"),
             // Not being there yet, or not built yet, is an answer that clients live with.
-            Some(status) if status.code() == Code::NotFound => {
+            Some(status) if matches!(status.code(), Code::NotFound | Code::Unimplemented) => {
                 tracing::debug!(rpc, about, %took, code = ?status.code(), why = status.message(), "call answered");
             }
             Some(status) => {

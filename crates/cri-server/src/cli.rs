@@ -73,11 +73,14 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
+            if error.use_stderr() {
+                eprintln!("crispd: {}; see crispd --help", reason(&error));
+                return Exit::Usage.into();
+            }
             // Help and version come this way too; when nobody reads, nothing is to be done.
-            let printed = error.print().is_ok();
-            return match (error.use_stderr(), printed) {
-                (false, true) => ExitCode::SUCCESS,
-                _ => Exit::Usage.into(),
+            return match error.print() {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(_) => Exit::Usage.into(),
             };
         }
     };
@@ -88,6 +91,14 @@ pub fn main() -> ExitCode {
             fatal.exit.into()
         }
     }
+}
+
+/// The first paragraph of what clap says, as one line.
+fn reason(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let lines = text.lines().take_while(|line| !line.trim().is_empty());
+    let words: Vec<&str> = lines.flat_map(str::split_whitespace).collect();
+    words.join(" ").trim_start_matches("error: ").to_owned()
 }
 
 #[expect(
@@ -151,6 +162,18 @@ mod tests {
     fn the_command_line_is_sound() {
         use clap::CommandFactory as _;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_bad_flag_has_one_line_of_reason() {
+        let bad = |words: &[&str]| reason(&Cli::try_parse_from(words).unwrap_err());
+        let text = bad(&["crispd", "--rot", "/x"]);
+        assert!(text.starts_with("unexpected argument '--rot'"), "{text}");
+        let text = bad(&["crispd", "--network", "host"]);
+        assert!(
+            text.contains("'host'") && text.contains("builtin"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub(crate) enum Message {
     },
     /// The boot ended.
     Booted(Result<Box<Booted>>),
+    /// What a failed boot left is to be torn down once more.
+    UndoAgain,
     /// The init of the shared PID namespace is gone, and with it everything in that namespace.
     HolderEnded,
     /// The teardown ended with these errors.

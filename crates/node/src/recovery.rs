@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crisp_model::{ContainerId, PodId, PodName, Timestamp};
 use crisp_spec::{Arch, HostFacts};
@@ -32,6 +32,9 @@ const SETTLE_WITHIN: Duration = Duration::from_millis(500);
 /// How long the start waits for the network to drop what nobody owns; it goes on afterwards.
 const COLLECT_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long a lock may still be held by what a killed daemon left.
+const LOCK_WITHIN: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// How long the start waits for the end of containers whose pod no record names.
 const SWEEP_WITHIN: Duration = Duration::from_secs(10);
 
@@ -55,7 +58,7 @@ pub(crate) async fn start(
 ) -> Result<(Arc<Shared>, mpsc::UnboundedSender<NameMessage>)> {
     let (shared, survey) = blocking("read the records", move || open(config)).await?;
     let shared = Arc::new(shared);
-    let known: BTreeSet<PodId> = survey.known().collect();
+    let attached: BTreeSet<PodId> = survey.attached().collect();
     let names = Names::start(&shared, survey.taken());
     let (settling, mut settled) = mpsc::channel(1);
     let helm = Helm {
@@ -68,7 +71,7 @@ pub(crate) async fn start(
         resume::resume(helm.clone(), found);
     }
     drop(helm);
-    let collecting = tokio::time::timeout(COLLECT_WITHIN, shared.config.network.collect(&known));
+    let collecting = tokio::time::timeout(COLLECT_WITHIN, shared.config.network.collect(&attached));
     if let Ok(Err(error)) = collecting.await {
         tracing::warn!(%error, "the network keeps something of pods that are gone");
     }
@@ -91,9 +94,16 @@ pub(crate) async fn start(
 }
 
 impl Survey {
-    /// Whoever has a record, readable or not.
-    fn known(&self) -> impl Iterator<Item = PodId> + '_ {
-        let pods = self.pods.iter().map(|found| found.record.id.clone());
+    /// Whoever may have something of the network: all but those that were torn down.
+    fn attached(&self) -> impl Iterator<Item = PodId> + '_ {
+        let gone = |found: &&Found| {
+            matches!(
+                found.progress.phase,
+                PodState::NotReady | PodState::Removing
+            )
+        };
+        let pods = self.pods.iter().filter(move |found| !gone(found));
+        let pods = pods.map(|found| found.record.id.clone());
         pods.chain(self.unread.iter().cloned())
     }
 
@@ -158,9 +168,21 @@ fn lock(paths: &Paths) -> Result<Vec<File>> {
             .display()
             .to_string();
         let used = || Error::FailedPrecondition(format!("another crispd uses {dir}"));
-        file::lock_exclusive(&path).map_err(step)?.ok_or_else(used)
+        lock_in_time(&path).map_err(step)?.ok_or_else(used)
     });
     each.collect()
+}
+
+/// A child of a daemon that was just killed holds its locks until it has become a shim.
+fn lock_in_time(path: &Path) -> std::io::Result<Option<File>> {
+    let deadline = Instant::now() + LOCK_WITHIN;
+    loop {
+        let locked = file::lock_exclusive(path)?;
+        if locked.is_some() || Instant::now() > deadline {
+            return Ok(locked);
+        }
+        std::thread::sleep(LOCK_PAUSE);
+    }
 }
 
 /// A tmpfs whose mounts do not spread into other mount namespaces.

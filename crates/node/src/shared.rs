@@ -114,14 +114,16 @@ impl Shared {
         unflushed.insert(journal);
     }
 
-    /// Flushes what was noted. Blocks. Journals that are gone meanwhile need no flush.
-    pub(crate) fn flush(&self) {
+    /// Flushes what was noted, and tells whether anything was. Blocks. Journals that are gone
+    /// meanwhile need no flush.
+    pub(crate) fn flush(&self) -> bool {
         let mut unflushed = self
             .unflushed
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let journals = std::mem::take(&mut *unflushed);
         drop(unflushed);
+        let has_worked = !journals.is_empty();
         for path in journals {
             let flushed = File::open(&path).and_then(|file| file.sync_data());
             match flushed {
@@ -131,6 +133,7 @@ impl Shared {
                 _ => {}
             }
         }
+        has_worked
     }
 }
 
@@ -141,7 +144,12 @@ pub(crate) async fn flush_now_and_then(shared: std::sync::Weak<Shared>) {
         let Some(shared) = shared.upgrade() else {
             return;
         };
-        if let Err(error) = tokio::task::spawn_blocking(move || shared.flush()).await {
+        let work = move || {
+            if shared.flush() {
+                crisp_sys::memory::give_back();
+            }
+        };
+        if let Err(error) = tokio::task::spawn_blocking(work).await {
             tracing::warn!(%error, "flushing records failed");
         }
     }

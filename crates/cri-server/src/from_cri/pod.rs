@@ -136,7 +136,23 @@ fn ports(wire: &[cri::PortMapping]) -> Result<Vec<PortMapping>> {
             },
         })
     };
-    wire.iter().enumerate().map(one).collect()
+    let ports: Vec<PortMapping> = wire.iter().enumerate().map(one).collect::<Result<_>>()?;
+    for (i, port) in ports
+        .iter()
+        .enumerate()
+        .filter(|(_, port)| port.host_port != 0)
+    {
+        let twice = |other: &PortMapping| {
+            let addresses = (port.host_ip, other.host_ip);
+            let meet = matches!(addresses, (None, _) | (_, None)) || addresses.0 == addresses.1;
+            meet && (port.protocol, port.host_port) == (other.protocol, other.host_port)
+        };
+        if ports[..i].iter().any(twice) {
+            let at = format!("config.port_mappings[{i}].host_port");
+            return invalid(at, format!("{} is asked for twice", port.host_port));
+        }
+    }
+    Ok(ports)
 }
 
 /// Relative to the cgroup root, as a plain path.

@@ -168,6 +168,13 @@ fn every_bad_field_of_a_pod_is_named() {
         ("config.port_mappings[0].host_port", |c| {
             c.port_mappings[0].host_port = 65536
         }),
+        ("config.port_mappings[1].host_port", |c| {
+            let again = cri::PortMapping {
+                host_ip: String::new(),
+                ..c.port_mappings[0].clone()
+            };
+            c.port_mappings.push(again);
+        }),
         ("config.port_mappings[0].host_ip", |c| {
             c.port_mappings[0].host_ip = "here".into()
         }),

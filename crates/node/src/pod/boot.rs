@@ -173,7 +173,8 @@ fn finish(shared: &Shared, record: &PodRecord, ips: &[IpAddr]) -> Result<()> {
     let step = |what: &str| Error::step(format!("{what} of pod {}", record.config.name));
     let sysctls = sysctl::check_all(&record.config)?;
     if !sysctls.is_empty() {
-        set_sysctls(shared, record, &sysctls).map_err(step("set the sysctls"))?;
+        set_sysctls(shared, record, &sysctls)
+            .map_err(|error| Error::invalid("linux.sysctls", error.to_string()))?;
     }
     let dir = shared.paths.pod(&record.id);
     files::write(&dir, &record.config, ips).map_err(step("write the files"))

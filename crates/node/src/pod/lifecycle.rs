@@ -1,6 +1,7 @@
 //! A pod's own transitions: booting, ready, stopping, not ready, gone.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crisp_model::{PodConfig, PodId, Resources};
 use crisp_sys::file;
@@ -18,6 +19,9 @@ use crate::message::{Message, Reply};
 use crate::names::NameMessage;
 use crate::record::{Entry, PodProgress, PodRecord, PodState};
 use crate::shared::Shared;
+
+/// Before the teardown of a failed boot is tried again.
+const UNDO_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// Writes a new pod's first record and starts its boot. Without a record there is no pod: the
 /// caller is told why.
@@ -316,10 +320,15 @@ impl Pod {
         } = &mut self.phase
         {
             answer_all(waiters, &Err(error.clone()));
-            if owed.is_none() {
-                *teardown = Teardown::Done;
-                return;
+            match owed {
+                None => *teardown = Teardown::Done,
+                Some(error) => {
+                    *teardown = Teardown::Waiting;
+                    tracing::warn!(pod = %self.config.name, pod_id = %self.record.id, %error, "failed boot not wholly undone; trying again");
+                    self.undo_later();
+                }
             }
+            return;
         }
         let result = owed.clone().map_or(Ok(()), Err);
         if let Some(error) = &owed {
@@ -343,6 +352,26 @@ impl Pod {
         }
         if let Phase::Stopping { mut waiters, .. } = before {
             answer_all(&mut waiters, &result);
+        }
+    }
+
+    /// A boot that failed is nobody's to clean up but ours: the teardown is tried until it succeeds.
+    fn undo_later(&self) {
+        let mailbox = self.mailbox.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(UNDO_AGAIN_AFTER).await;
+            // The task lives until it is undone.
+            drop(mailbox.send(Message::UndoAgain));
+        });
+    }
+
+    /// It is time for another try.
+    pub(super) fn undo_again(&mut self) {
+        if let Phase::Undoing { teardown, .. } = &mut self.phase
+            && *teardown == Teardown::Waiting
+        {
+            *teardown = Teardown::Running;
+            self.spawn_teardown();
         }
     }
 

@@ -195,6 +195,7 @@ impl Pod {
             Message::Create { config, reply } => self.create(config, reply),
             Message::Request { container, request } => self.request(&container, request),
             Message::Booted(result) => self.booted(result),
+            Message::UndoAgain => self.undo_again(),
             Message::HolderEnded => self.holder_ended(),
             Message::TornDown(errors) => self.torn_down(errors),
             Message::Report { container, report } => self.report(&container, report),
