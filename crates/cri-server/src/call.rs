@@ -7,24 +7,64 @@ use std::time::{Duration, Instant};
 use futures::FutureExt as _;
 use tonic::{Code, Response, Status};
 
+/// What a call is about, as far as it is known; absent in lists.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Subject {
+    /// Namespace and name of the pod.
+    pub(crate) pod: Option<String>,
+    /// Its id.
+    pub(crate) pod_id: Option<String>,
+    /// Name of the container.
+    pub(crate) container: Option<String>,
+    /// Its id.
+    pub(crate) container_id: Option<String>,
+    /// Anything else, as the caller named it.
+    pub(crate) about: Option<String>,
+}
+
+impl From<&str> for Subject {
+    fn from(about: &str) -> Self {
+        Self {
+            about: Some(about.to_owned()).filter(|text| !text.is_empty()),
+            ..Self::default()
+        }
+    }
+}
+
+impl From<&String> for Subject {
+    fn from(about: &String) -> Self {
+        about.as_str().into()
+    }
+}
+
 /// A call in flight. Dropped before its end, the client went away: the work goes on without it.
 struct Call {
     rpc: &'static str,
-    /// The id or name that it is about; empty for lists.
-    about: String,
+    subject: Subject,
     since: Instant,
     is_answered: bool,
 }
 
+/// Calls whose failures the engine logs, with the step that failed.
+const TOLD: [&str; 7] = [
+    "RunPodSandbox",
+    "StopPodSandbox",
+    "RemovePodSandbox",
+    "CreateContainer",
+    "StartContainer",
+    "StopContainer",
+    "RemoveContainer",
+];
+
 /// Runs the work of one call.
 pub(crate) async fn call<T>(
     rpc: &'static str,
-    about: &str,
+    subject: impl Into<Subject>,
     work: impl Future<Output = Result<T, Status>>,
 ) -> Result<Response<T>, Status> {
     let mut call = Call {
         rpc,
-        about: about.to_owned(),
+        subject: subject.into(),
         since: Instant::now(),
         is_answered: false,
     };
@@ -47,19 +87,38 @@ fn said(payload: &Box<dyn Any + Send>) -> &str {
         .unwrap_or("panic")
 }
 
+/// An event about a call with all that is known of its subject.
+macro_rules! tell {
+    ($level:ident, $call:expr, $($rest:tt)+) => {
+        tracing::$level!(
+            rpc = $call.rpc,
+            about = $call.subject.about.as_deref(),
+            pod = $call.subject.pod.as_deref(),
+            pod_id = $call.subject.pod_id.as_deref(),
+            container = $call.subject.container.as_deref(),
+            container_id = $call.subject.container_id.as_deref(),
+            took = %Took($call.since.elapsed()),
+            $($rest)+
+        )
+    };
+}
+
 impl Call {
     fn log(&self, failure: Option<&Status>) {
-        let Self { rpc, about, .. } = self;
-        let took = Took(self.since.elapsed());
-        match failure {
-            None => tracing::debug!(rpc, about, %took, "call answered"),
-            // Not being there yet, or not built yet, is an answer that clients live with.
-            Some(status) if matches!(status.code(), Code::NotFound | Code::Unimplemented) => {
-                tracing::debug!(rpc, about, %took, code = ?status.code(), why = status.message(), "call answered");
-            }
-            Some(status) => {
-                tracing::warn!(rpc, about, %took, code = ?status.code(), why = status.message(), "call failed");
-            }
+        let Some(status) = failure else {
+            return tell!(debug, self, "call answered");
+        };
+        let (code, why) = (status.code(), status.message());
+        // Not being there yet, or not built yet, is an answer that clients live with.
+        let usual = matches!(code, Code::NotFound | Code::Unimplemented);
+        let ours = matches!(
+            code,
+            Code::Internal | Code::DeadlineExceeded | Code::Unavailable
+        );
+        if usual || ours && TOLD.contains(&self.rpc) {
+            tell!(debug, self, ?code, why, "call failed");
+        } else {
+            tell!(warn, self, ?code, why, "call failed");
         }
     }
 }
@@ -67,8 +126,7 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         if !self.is_answered {
-            let took = Took(self.since.elapsed());
-            tracing::debug!(rpc = self.rpc, about = self.about, %took, "the client went away");
+            tell!(debug, self, "the client went away");
         }
     }
 }

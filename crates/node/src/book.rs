@@ -103,11 +103,18 @@ impl Book {
     /// Finds a visible pod by its id or the unique beginning of it.
     pub(crate) fn pod(&self, text: &str) -> Result<(Mailbox, Arc<PodView>)> {
         let pages = self.read();
-        let visible = pages.pods.iter().filter(|(_, page)| page.view.is_some());
-        let id = unique(POD, text, visible.map(|(id, _)| (id, id.as_str())))?;
+        let whole = PodId::parse(text).ok();
+        let whole = whole.filter(|id| pages.pods.get(id).is_some_and(|page| page.view.is_some()));
+        let id = match whole {
+            Some(id) => id,
+            None => {
+                let visible = pages.pods.iter().filter(|(_, page)| page.view.is_some());
+                unique(POD, text, visible.map(|(id, _)| (id, id.as_str())))?.clone()
+            }
+        };
         let found = pages
             .pods
-            .get(id)
+            .get(&id)
             .and_then(|page| Some((page.mailbox.clone(), page.view.clone()?)));
         found.ok_or_else(|| missing(POD, text))
     }
@@ -119,7 +126,7 @@ impl Book {
         let id = unique(CONTAINER, text, ids)?;
         let page = pages.containers.get(id).and_then(|pod| pages.pods.get(pod));
         let found = page.and_then(|page| {
-            let view = page.view.as_ref()?.container(id)?;
+            let view = page.view.as_ref()?.container(&id)?;
             Some((page.mailbox.clone(), Arc::clone(view)))
         });
         found.ok_or_else(|| missing(CONTAINER, text))

@@ -96,6 +96,14 @@ impl Error {
         }
     }
 
+    /// Whether the caller has to change something: then whoever answers it logs it, not we.
+    pub(crate) fn is_callers(&self) -> bool {
+        !matches!(
+            self.code(),
+            Code::Internal | Code::DeadlineExceeded | Code::Unavailable
+        )
+    }
+
     /// A failed step and its cause; for `map_err`.
     pub(crate) fn step<E: fmt::Display>(step: impl Into<String>) -> impl FnOnce(E) -> Self {
         let step = step.into();

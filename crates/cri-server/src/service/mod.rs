@@ -17,6 +17,8 @@ use std::sync::Arc;
 use crisp_node::Engine;
 use serde_json::Value;
 
+use crate::call::Subject;
+
 /// What both services stand on. Clones share everything.
 #[derive(Debug, Clone)]
 pub struct Service {
@@ -42,6 +44,31 @@ impl Service {
         Self {
             engine,
             about: Arc::new(about),
+        }
+    }
+
+    /// What a call about a pod is about; what is not there has but the id that was given.
+    fn pod_subject(&self, id: &str) -> Subject {
+        let pod = self.engine.pod(id).ok();
+        Subject {
+            pod: pod.as_ref().map(|pod| pod.config.name.to_string()),
+            pod_id: Some(pod.map_or_else(|| id.to_owned(), |pod| pod.id.to_string())),
+            ..Subject::default()
+        }
+    }
+
+    /// What a call about a container is about.
+    fn container_subject(&self, id: &str) -> Subject {
+        let Ok(container) = self.engine.container(id) else {
+            return Subject {
+                container_id: Some(id.to_owned()),
+                ..Subject::default()
+            };
+        };
+        Subject {
+            container: Some(container.config.name.to_string()),
+            container_id: Some(container.id.to_string()),
+            ..self.pod_subject(container.pod_id.as_str())
         }
     }
 }

@@ -8,28 +8,18 @@ use tonic::{Request, Response, Status};
 use super::events::EventStream;
 use super::roadmap::not_yet;
 use super::{Service, status};
-use crate::call::call;
+use crate::call::{Subject, call};
 
 /// A stream that is never opened.
 type Nothing<T> = Empty<Result<T, Status>>;
 
-fn pod_name(request: &cri::RunPodSandboxRequest) -> String {
-    let metadata = request
-        .config
-        .as_ref()
-        .and_then(|config| config.metadata.as_ref());
-    metadata
-        .map(|m| format!("{}/{}", m.namespace, m.name))
-        .unwrap_or_default()
-}
-
-fn container_name(request: &cri::CreateContainerRequest) -> String {
-    let metadata = request
-        .config
-        .as_ref()
-        .and_then(|config| config.metadata.as_ref());
-    let name = metadata.map(|m| m.name.as_str()).unwrap_or_default();
-    format!("{name} in {}", request.pod_sandbox_id)
+fn pod_name(request: &cri::RunPodSandboxRequest) -> Subject {
+    let config = request.config.as_ref();
+    let metadata = config.and_then(|config| config.metadata.as_ref());
+    Subject {
+        pod: metadata.map(|m| format!("{}/{}", m.namespace, m.name)),
+        ..Subject::default()
+    }
 }
 
 #[tonic::async_trait]
@@ -46,8 +36,7 @@ impl RuntimeService for Service {
         request: Request<cri::RunPodSandboxRequest>,
     ) -> Result<Response<cri::RunPodSandboxResponse>, Status> {
         let request = request.into_inner();
-        let about = pod_name(&request);
-        call("RunPodSandbox", &about, self.run_pod(request)).await
+        call("RunPodSandbox", pod_name(&request), self.run_pod(request)).await
     }
 
     async fn stop_pod_sandbox(
@@ -56,7 +45,7 @@ impl RuntimeService for Service {
     ) -> Result<Response<cri::StopPodSandboxResponse>, Status> {
         let request = request.into_inner();
         let id = &request.pod_sandbox_id;
-        call("StopPodSandbox", id, self.stop_pod(id)).await
+        call("StopPodSandbox", self.pod_subject(id), self.stop_pod(id)).await
     }
 
     async fn remove_pod_sandbox(
@@ -65,7 +54,12 @@ impl RuntimeService for Service {
     ) -> Result<Response<cri::RemovePodSandboxResponse>, Status> {
         let request = request.into_inner();
         let id = &request.pod_sandbox_id;
-        call("RemovePodSandbox", id, self.remove_pod(id)).await
+        call(
+            "RemovePodSandbox",
+            self.pod_subject(id),
+            self.remove_pod(id),
+        )
+        .await
     }
 
     async fn pod_sandbox_status(
@@ -74,7 +68,10 @@ impl RuntimeService for Service {
     ) -> Result<Response<cri::PodSandboxStatusResponse>, Status> {
         let request = request.into_inner();
         let id = &request.pod_sandbox_id;
-        call("PodSandboxStatus", id, async { self.pod_status(&request) }).await
+        call("PodSandboxStatus", self.pod_subject(id), async {
+            self.pod_status(&request)
+        })
+        .await
     }
 
     async fn list_pod_sandbox(
@@ -90,8 +87,13 @@ impl RuntimeService for Service {
         request: Request<cri::CreateContainerRequest>,
     ) -> Result<Response<cri::CreateContainerResponse>, Status> {
         let request = request.into_inner();
-        let about = container_name(&request);
-        call("CreateContainer", &about, self.create(request)).await
+        let config = request.config.as_ref();
+        let metadata = config.and_then(|config| config.metadata.as_ref());
+        let subject = Subject {
+            container: metadata.map(|metadata| metadata.name.clone()),
+            ..self.pod_subject(&request.pod_sandbox_id)
+        };
+        call("CreateContainer", subject, self.create(request)).await
     }
 
     async fn start_container(
@@ -100,7 +102,7 @@ impl RuntimeService for Service {
     ) -> Result<Response<cri::StartContainerResponse>, Status> {
         let request = request.into_inner();
         let id = &request.container_id;
-        call("StartContainer", id, self.start(id)).await
+        call("StartContainer", self.container_subject(id), self.start(id)).await
     }
 
     async fn stop_container(
@@ -109,7 +111,12 @@ impl RuntimeService for Service {
     ) -> Result<Response<cri::StopContainerResponse>, Status> {
         let request = request.into_inner();
         let id = &request.container_id;
-        call("StopContainer", id, self.stop(&request)).await
+        call(
+            "StopContainer",
+            self.container_subject(id),
+            self.stop(&request),
+        )
+        .await
     }
 
     async fn remove_container(
@@ -118,7 +125,12 @@ impl RuntimeService for Service {
     ) -> Result<Response<cri::RemoveContainerResponse>, Status> {
         let request = request.into_inner();
         let id = &request.container_id;
-        call("RemoveContainer", id, self.remove(id)).await
+        call(
+            "RemoveContainer",
+            self.container_subject(id),
+            self.remove(id),
+        )
+        .await
     }
 
     async fn list_containers(
@@ -140,7 +152,7 @@ impl RuntimeService for Service {
         let id = &request.container_id;
         call(
             "ContainerStatus",
-            id,
+            self.container_subject(id),
             Service::container_status(self, &request),
         )
         .await
@@ -151,10 +163,9 @@ impl RuntimeService for Service {
         request: Request<cri::UpdateContainerResourcesRequest>,
     ) -> Result<Response<cri::UpdateContainerResourcesResponse>, Status> {
         let request = request.into_inner();
-        let about = request.container_id.clone();
         call(
             "UpdateContainerResources",
-            &about,
+            self.container_subject(&request.container_id),
             self.update_container(request),
         )
         .await
@@ -166,7 +177,12 @@ impl RuntimeService for Service {
     ) -> Result<Response<cri::ReopenContainerLogResponse>, Status> {
         let request = request.into_inner();
         let id = &request.container_id;
-        call("ReopenContainerLog", id, self.reopen_log(id)).await
+        call(
+            "ReopenContainerLog",
+            self.container_subject(id),
+            self.reopen_log(id),
+        )
+        .await
     }
 
     async fn exec_sync(
@@ -174,8 +190,8 @@ impl RuntimeService for Service {
         request: Request<cri::ExecSyncRequest>,
     ) -> Result<Response<cri::ExecSyncResponse>, Status> {
         let request = request.into_inner();
-        let about = request.container_id.clone();
-        call("ExecSync", &about, Service::exec_sync(self, request)).await
+        let subject = self.container_subject(&request.container_id);
+        call("ExecSync", subject, Service::exec_sync(self, request)).await
     }
 
     async fn exec(
@@ -184,7 +200,10 @@ impl RuntimeService for Service {
     ) -> Result<Response<cri::ExecResponse>, Status> {
         let request = request.into_inner();
         let id = &request.container_id;
-        call("Exec", id, async { Err(not_yet("Exec")) }).await
+        call("Exec", self.container_subject(id), async {
+            Err(not_yet("Exec"))
+        })
+        .await
     }
 
     async fn attach(
@@ -193,7 +212,10 @@ impl RuntimeService for Service {
     ) -> Result<Response<cri::AttachResponse>, Status> {
         let request = request.into_inner();
         let id = &request.container_id;
-        call("Attach", id, async { Err(not_yet("Attach")) }).await
+        call("Attach", self.container_subject(id), async {
+            Err(not_yet("Attach"))
+        })
+        .await
     }
 
     async fn port_forward(
@@ -202,7 +224,10 @@ impl RuntimeService for Service {
     ) -> Result<Response<cri::PortForwardResponse>, Status> {
         let request = request.into_inner();
         let id = &request.pod_sandbox_id;
-        call("PortForward", id, async { Err(not_yet("PortForward")) }).await
+        call("PortForward", self.pod_subject(id), async {
+            Err(not_yet("PortForward"))
+        })
+        .await
     }
 
     async fn container_stats(
@@ -211,7 +236,12 @@ impl RuntimeService for Service {
     ) -> Result<Response<cri::ContainerStatsResponse>, Status> {
         let request = request.into_inner();
         let id = &request.container_id;
-        call("ContainerStats", id, Service::container_stats(self, id)).await
+        call(
+            "ContainerStats",
+            self.container_subject(id),
+            Service::container_stats(self, id),
+        )
+        .await
     }
 
     async fn list_container_stats(
@@ -231,7 +261,7 @@ impl RuntimeService for Service {
     ) -> Result<Response<cri::PodSandboxStatsResponse>, Status> {
         let request = request.into_inner();
         let id = &request.pod_sandbox_id;
-        call("PodSandboxStats", id, self.pod_stats(id)).await
+        call("PodSandboxStats", self.pod_subject(id), self.pod_stats(id)).await
     }
 
     async fn list_pod_sandbox_stats(
@@ -273,7 +303,7 @@ impl RuntimeService for Service {
     ) -> Result<Response<cri::CheckpointContainerResponse>, Status> {
         let request = request.into_inner();
         let id = &request.container_id;
-        call("CheckpointContainer", id, async {
+        call("CheckpointContainer", self.container_subject(id), async {
             Err(not_yet("CheckpointContainer"))
         })
         .await
@@ -285,7 +315,10 @@ impl RuntimeService for Service {
     ) -> Result<Response<cri::CheckpointPodResponse>, Status> {
         let request = request.into_inner();
         let id = &request.pod_sandbox_id;
-        call("CheckpointPod", id, async { Err(not_yet("CheckpointPod")) }).await
+        call("CheckpointPod", self.pod_subject(id), async {
+            Err(not_yet("CheckpointPod"))
+        })
+        .await
     }
 
     async fn restore_pod(
@@ -330,10 +363,9 @@ impl RuntimeService for Service {
         request: Request<cri::UpdatePodSandboxResourcesRequest>,
     ) -> Result<Response<cri::UpdatePodSandboxResourcesResponse>, Status> {
         let request = request.into_inner();
-        let about = request.pod_sandbox_id.clone();
         call(
             "UpdatePodSandboxResources",
-            &about,
+            self.pod_subject(&request.pod_sandbox_id),
             self.update_pod_resources(request),
         )
         .await

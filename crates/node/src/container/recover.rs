@@ -239,8 +239,8 @@ async fn wait_for(case: &Case) -> Option<ExitStatus> {
         None => Arc::new(PidFd::open_exact(&case.init?).ok()??),
     };
     readable(Arc::clone(&held)).await?;
-    // The kernel tells the code once the new parent has reaped it.
-    for pause in [1, 10, 100, 1000] {
+    // The kernel tells the code once the new parent has reaped it, at its leisure.
+    for pause in [1, 10, 100, 1000, 2000, 3000, 4000] {
         if let Some(status) = seen_status(&held) {
             return Some(status);
         }

@@ -177,7 +177,9 @@ impl Pod {
             }
             Err(error) => error,
         };
-        tracing::warn!(pod = %self.config.name, pod_id = %self.record.id, %error, "pod boot failed");
+        if !error.is_callers() {
+            tracing::warn!(pod = %self.config.name, pod_id = %self.record.id, %error, "pod boot failed");
+        }
         self.phase = Phase::Undoing {
             waiters,
             error,

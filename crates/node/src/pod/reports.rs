@@ -99,10 +99,12 @@ impl Pod {
         let Some(container) = self.containers.get_mut(id) else {
             return;
         };
-        tracing::warn!(
-            pod = %self.config.name, pod_id = %self.record.id,
-            container = %container.config.name, container_id = %id, %error, "container not created"
-        );
+        if !error.is_callers() {
+            tracing::warn!(
+                pod = %self.config.name, pod_id = %self.record.id,
+                container = %container.config.name, container_id = %id, %error, "container not created"
+            );
+        }
         container.state = State::Unmaking;
         self.spawn_unmaking(id);
     }
