@@ -50,6 +50,8 @@ pub struct Shim {
     pub(crate) oom: bool,
     /// Who waits until the container is over, or was launched.
     pub(crate) waiting: Vec<(Asker, Waits)>,
+    /// To be told with the answer to the launch.
+    warnings: Vec<String>,
     socket: PathBuf,
     listener: Listener,
     signals: SignalFd,
@@ -149,6 +151,11 @@ impl Shim {
         }
     }
 
+    /// Has something told together with the outcome of the launch.
+    pub fn warn(&mut self, warning: String) {
+        self.warnings.push(warning);
+    }
+
     fn set_up(launch: Launch) -> Result<Self> {
         if launch.version != VERSION {
             let (theirs, ours) = (launch.version, VERSION);
@@ -183,6 +190,7 @@ impl Shim {
             errands: Vec::new(),
             exit_file: launch.exit_file,
             waiting: Vec::new(),
+            warnings: Vec::new(),
             socket: launch.socket,
             listener,
             signals,
@@ -338,7 +346,7 @@ impl Shim {
     }
 
     fn launched(&mut self, report: Report, fds: Vec<OwnedFd>) {
-        let (pid, start_time, warnings, streams) = match report {
+        let (pid, start_time, told, streams) = match report {
             Report::Started {
                 pid,
                 start_time,
@@ -358,6 +366,8 @@ impl Shim {
             id: ProcessId { pid, start_time },
             pidfd: pidfd.into(),
         });
+        let mut warnings = std::mem::take(&mut self.warnings);
+        warnings.extend(told);
         let reply = Reply::Started {
             pid,
             start_time,

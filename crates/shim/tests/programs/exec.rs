@@ -19,7 +19,7 @@ fn exec(id: &str, args: &[&str]) -> Request {
     }))
 }
 
-fn ended(lab: &mut Lab, id: &str) -> ExitStatus {
+pub fn ended(lab: &mut Lab, id: &str) -> ExitStatus {
     lab.event(|event| match event {
         Event::ExecExited { exec_id, status } if exec_id == id => Some(*status),
         _ => None,
@@ -27,7 +27,7 @@ fn ended(lab: &mut Lab, id: &str) -> ExitStatus {
 }
 
 /// Runs something with its output in a pipe.
-fn run(lab: &mut Lab, id: &str, args: &[&str]) -> (Reply, OwnedFd) {
+pub fn run(lab: &mut Lab, id: &str, args: &[&str]) -> (Reply, OwnedFd) {
     let (read, write) = pipe().unwrap();
     let fds = [null(), write.try_clone().unwrap(), write];
     let reply = lab.ask_with(exec(id, args), &borrow(&fds)).0;

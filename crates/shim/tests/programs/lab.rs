@@ -31,6 +31,7 @@ pub struct Lab {
     pub cgroup: Cgroup,
     pub spec: Value,
     pub launch: Launch,
+    pub program: PathBuf,
     pub shim: Option<Child>,
     pub conn: Option<Conn>,
     pub events: Vec<Event>,
@@ -74,6 +75,7 @@ impl Lab {
             spec: spec(script),
             dir,
             launch,
+            program: env!("CARGO_BIN_EXE_crisp-shim").into(),
             shim: None,
             conn: None,
             events: Vec::new(),
@@ -93,7 +95,8 @@ impl Lab {
         let config = self.launch.bundle.join("config.json");
         fs::write(config, serde_json::to_vec(&self.spec).unwrap()).unwrap();
         let (ours, theirs) = Conn::pair().unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_crisp-shim"))
+        let child = Command::new(&self.program)
+            .arg(self.launch.container_id.as_str())
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .spawn()
             .unwrap();
@@ -271,23 +274,27 @@ fn make_rootfs(root: &Path) {
     for dir in ["bin", "proc", "dev", "tmp"] {
         fs::create_dir(root.join(dir)).unwrap();
     }
-    let listing = Command::new("ldd")
-        .arg("/bin/busybox")
-        .output()
-        .unwrap()
-        .stdout;
-    let listing = String::from_utf8(listing).unwrap();
-    let libraries = listing
-        .split_whitespace()
-        .filter(|word| word.starts_with('/'));
-    for file in libraries.chain(["/bin/busybox"]) {
-        let copy = root.join(file.trim_start_matches('/'));
-        fs::create_dir_all(copy.parent().unwrap()).unwrap();
-        fs::copy(file, copy).unwrap();
-    }
+    copy_in(root, "/bin/busybox");
+    copy_libraries(root, "/bin/busybox");
     for name in ["sh", "cat", "sleep", "dd", "tail", "seq", "true", "id"] {
         std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).unwrap();
     }
+}
+
+/// What a program of the host needs to run in this root.
+pub fn copy_libraries(root: &Path, program: &str) {
+    let listing = Command::new("ldd").arg(program).output().unwrap().stdout;
+    let listing = String::from_utf8(listing).unwrap();
+    let libraries = listing.split_whitespace();
+    for library in libraries.filter(|word| word.starts_with('/')) {
+        copy_in(root, library);
+    }
+}
+
+fn copy_in(root: &Path, file: &str) {
+    let copy = root.join(file.trim_start_matches('/'));
+    fs::create_dir_all(copy.parent().unwrap()).unwrap();
+    fs::copy(file, copy).unwrap();
 }
 
 fn spec(script: &str) -> Value {
