@@ -92,6 +92,12 @@ impl Lab {
 
     /// Starts the shim and sends the launch; returns its answer.
     pub fn send_launch(&mut self) -> (Reply, Vec<OwnedFd>) {
+        self.begin_launch();
+        self.reply_to(0)
+    }
+
+    /// Starts the shim and sends the launch.
+    pub fn begin_launch(&mut self) {
         let config = self.launch.bundle.join("config.json");
         fs::write(config, serde_json::to_vec(&self.spec).unwrap()).unwrap();
         let (ours, theirs) = Conn::pair().unwrap();
@@ -103,7 +109,6 @@ impl Lab {
         self.shim = Some(child);
         ours.send(&self.launch.encode().unwrap(), &[]).unwrap();
         self.conn = Some(ours);
-        self.reply_to(0)
     }
 
     pub fn start(&mut self) -> Started {
