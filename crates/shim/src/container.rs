@@ -11,6 +11,7 @@ use crisp_sys::{file, pipe};
 use oci_spec::runtime::{LinuxResources, Spec};
 
 use crate::error::{Error, Result, Step};
+use crate::shim::Init;
 use crate::worker::{Report, Reported, Streams};
 
 /// The largest `config.json` that is read.
@@ -44,7 +45,7 @@ impl Container {
     }
 
     /// Runs a process in it.
-    pub(crate) fn exec(&self, init: i32, request: &ExecRequest, fds: Vec<OwnedFd>) -> Reported {
+    pub(crate) fn exec(&self, init: &Init, request: &ExecRequest, fds: Vec<OwnedFd>) -> Reported {
         report(FailureKind::Exec, self.try_exec(init, request, fds))
     }
 
@@ -92,7 +93,7 @@ impl Container {
         })
     }
 
-    fn try_exec(&self, init: i32, request: &ExecRequest, fds: Vec<OwnedFd>) -> Result<Running> {
+    fn try_exec(&self, init: &Init, request: &ExecRequest, fds: Vec<OwnedFd>) -> Result<Running> {
         self.step_out_of_ours()?;
         let spec = self.spec()?;
         let mut process = request.process.clone();
@@ -113,7 +114,8 @@ impl Container {
             _ => (Stdio::Terminal, Streams::Terminal),
         };
         let execed = crisp_runtime::exec(crisp_runtime::ExecRequest {
-            container_pid: init,
+            container_pid: init.id.pid,
+            container: &init.pidfd,
             spec: &spec,
             process: &process,
             cgroup: &self.cgroup,
@@ -216,6 +218,10 @@ fn report(kind: FailureKind, outcome: Result<Running>) -> Reported {
 }
 
 fn failed(kind: FailureKind, error: &Error) -> Reported {
+    let kind = match error {
+        Error::Runtime(crisp_runtime::Error::NotRunning) => FailureKind::NotRunning,
+        _ => kind,
+    };
     let message = error.to_string();
     (Report::Failed { kind, message }, Vec::new())
 }

@@ -106,7 +106,7 @@ impl Shim {
             let text = format!("{exec_id:?} is in use, or no name for an exec");
             return Some(failed(FailureKind::Exec, text));
         }
-        let worker = Worker::spawn(|| self.container.exec(init.id.pid, request, fds));
+        let worker = Worker::spawn(|| self.container.exec(init, request, fds));
         self.send_out(worker, Purpose::Exec { exec_id, asker: by })
     }
 
