@@ -1,5 +1,6 @@
 //! OCI resource limits to cgroup files, for both versions.
 
+use std::io::ErrorKind;
 use std::str::FromStr;
 
 use crisp_sys::cgroup::Cgroup;
@@ -43,12 +44,9 @@ pub fn apply(cgroup: &Cgroup, resources: &LinuxResources) -> Result<Vec<String>>
     if let Some(io) = resources.block_io() {
         limits.io(io)?;
     }
-    for limit in resources.hugepage_limits().as_deref().unwrap_or_default() {
-        let file = if limits.v2 { "max" } else { "limit_in_bytes" };
-        let file = format!("hugetlb.{}.{file}", limit.page_size());
-        limits.set("hugetlb", &file, &limit.limit().to_string())?;
-    }
-    limits.unified(resources)
+    let mut warnings = limits.hugepages(resources)?;
+    warnings.extend(limits.unified(resources)?);
+    Ok(warnings)
 }
 
 fn rule(device: &LinuxDeviceCgroup) -> DeviceRule {
@@ -249,6 +247,38 @@ impl Limits<'_> {
         }
         let file = format!("blkio.throttle.{v1}_device");
         self.set("blkio", &file, &format!("{major}:{minor} {rate}"))
+    }
+
+    /// The kubelet limits pages of every size in every container, whatever the machine has: without
+    /// the controller the limits are passed over.
+    fn hugepages(&self, resources: &LinuxResources) -> Result<Vec<String>> {
+        let mut missing = Vec::new();
+        for limit in resources.hugepage_limits().as_deref().unwrap_or_default() {
+            let size = limit.page_size();
+            if size.contains('/') {
+                let field = "linux.resources.hugepageLimits";
+                return Err(Error::invalid(field, format!("{size:?}")));
+            }
+            let file = if self.v2 { "max" } else { "limit_in_bytes" };
+            let file = format!("hugetlb.{size}.{file}");
+            let written = self
+                .cgroup
+                .write("hugetlb", &file, &limit.limit().to_string());
+            match written.map_err(|error| (error.kind(), error)) {
+                Ok(()) => {}
+                Err((ErrorKind::NotFound | ErrorKind::Unsupported, _)) => {
+                    missing.push(size.as_str())
+                }
+                Err((_, error)) => return Err(Error::cgroup("limit", error)),
+            }
+        }
+        if missing.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sizes = missing.join(", ");
+        Ok(vec![format!(
+            "limits of {sizes} pages are ignored: this machine has no cgroup files for them"
+        )])
     }
 
     fn unified(&self, resources: &LinuxResources) -> Result<Vec<String>> {

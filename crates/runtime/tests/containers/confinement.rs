@@ -18,6 +18,10 @@ pub const CASES: &[Case] = &[
     ("privileged_sysctls_reach_the_namespace", sysctls),
     ("privileged_devices_are_made_and_guarded", devices),
     ("privileged_cgroup_limits_are_in_force", cgroup_limits),
+    (
+        "privileged_missing_limits_of_huge_pages_are_told",
+        missing_hugepages,
+    ),
     ("privileged_limits_change_in_any_order", limits_change),
     ("privileged_the_setup_cannot_be_looked_into", untraceable),
     ("privileged_the_runtimes_binary_is_out_of_reach", own_binary),
@@ -209,6 +213,26 @@ fn cgroup_limits() {
         .lines()
         .filter(|line| !line.ends_with(bench.cgroup.path()));
     assert_eq!(outside.count(), 0, "{member}");
+}
+
+/// As the kubelet asks on every machine; a size that no machine has stands for the missing files.
+fn missing_hugepages() {
+    let mut bench = Bench::new("true");
+    bench.spec["linux"]["resources"] = json!({ "hugepageLimits": [
+        { "pageSize": "2MB", "limit": 0 }, { "pageSize": "3MB", "limit": 0 }
+    ]});
+    let (_read, stdio) = crate::bench::piped();
+    let created = bench.create(stdio, crisp_runtime::Gate::Socket).unwrap();
+    let warned = |warning: &String| warning.contains("3MB pages are ignored");
+    assert_eq!(
+        created.warnings.iter().filter(|w| warned(w)).count(),
+        1,
+        "{:?}",
+        created.warnings
+    );
+    let resources = json!({ "hugepageLimits": [{ "pageSize": "../2MB", "limit": 0 }] });
+    let resources = serde_json::from_value(resources).unwrap();
+    assert!(crisp_runtime::update(&bench.cgroup, &resources).is_err());
 }
 
 /// Each of these on top of the last, in the terms of both versions.
