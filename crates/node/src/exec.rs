@@ -6,20 +6,17 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crisp_model::{ContainerId, ExitStatus};
 use crisp_shim_api::{ExecRequest, Reply, Request};
 use crisp_sys::pipe::pipe;
-use oci_spec::runtime::Process;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::container::update::read_spec;
 use crate::error::{Error, Result};
 use crate::shim_client::{ShimClient, failure};
 
@@ -52,7 +49,6 @@ static SERIAL: AtomicU64 = AtomicU64::new(1);
 #[derive(Debug)]
 pub(crate) struct Exec {
     pub(crate) container: ContainerId,
-    pub(crate) bundle: PathBuf,
     pub(crate) shim: ShimClient,
     pub(crate) command: Vec<String>,
     pub(crate) timeout: Option<Duration>,
@@ -87,17 +83,14 @@ fn exec_id() -> String {
 }
 
 async fn attempt(exec: &Exec, exec_id: &str) -> Result<ExecOutput> {
-    let bundle = exec.bundle.clone();
-    let command = exec.command.clone();
-    let process = move || exec_process(&bundle, command);
-    let process = crate::shared::blocking("read the spec", process).await?;
     let pipes = || Error::step("make pipes for an exec");
     let (stdout, stdout_end) = pipe().map_err(pipes())?;
     let (stderr, stderr_end) = pipe().map_err(pipes())?;
     let stdin = std::fs::File::open("/dev/null").map_err(Error::step("open /dev/null"))?;
     let request = Request::Exec(Box::new(ExecRequest {
         exec_id: exec_id.to_owned(),
-        process,
+        args: exec.command.clone(),
+        ..ExecRequest::default()
     }));
     let (end, ended) = oneshot::channel();
     let fds = vec![OwnedFd::from(stdin), stdout_end, stderr_end];
@@ -109,16 +102,6 @@ async fn attempt(exec: &Exec, exec_id: &str) -> Result<ExecOutput> {
         return Err(failure(kind, message));
     }
     collect(exec, [stdout, stderr], ended).await
-}
-
-/// The container's own process with another command.
-fn exec_process(bundle: &Path, command: Vec<String>) -> Result<Process> {
-    let spec = read_spec(bundle)?;
-    let mut process = spec.process().clone().unwrap_or_default();
-    process.set_args(Some(command));
-    process.set_terminal(Some(false));
-    process.set_console_size(None);
-    Ok(process)
 }
 
 async fn collect(

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use crisp_shim_api::{ExecRequest, FailureKind, Reply, Request, StateReport};
+use crisp_shim_api::{ExecRequest, ExecStreams, FailureKind, Reply, Request, StateReport};
 use crisp_sys::cgroup::Cgroup;
 
 use crate::clients::{Asked, Asker};
@@ -96,8 +96,16 @@ impl Shim {
         let Phase::Running(init) = &self.phase else {
             return Some(not_running());
         };
-        let terminal = request.process.terminal().unwrap_or(false);
-        if fds.len() != if terminal { 0 } else { 3 } {
+        let streams = match &request.process {
+            Some(process) if process.terminal() == Some(true) => ExecStreams::Terminal,
+            Some(_) => ExecStreams::Descriptors,
+            None => request.streams,
+        };
+        let wanted = match streams {
+            ExecStreams::Descriptors => 3,
+            ExecStreams::Terminal => 0,
+        };
+        if fds.len() != wanted {
             let text = format!("an exec with {} descriptors", fds.len());
             return Some(failed(FailureKind::Io, text));
         }

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 
 use crisp_model::ExitStatus;
-use crisp_shim_api::{Event, ExecRequest, FailureKind, Reply, Request};
+use crisp_shim_api::{Event, ExecRequest, ExecStreams, FailureKind, Reply, Request};
 use crisp_sys::pipe::pipe;
 use crisp_sys::process::{ProcessId, Stat};
 use serde_json::json;
@@ -15,7 +15,8 @@ use crate::lab::{Lab, borrow, null, process, read_all, until};
 fn exec(id: &str, args: &[&str]) -> Request {
     Request::Exec(Box::new(ExecRequest {
         exec_id: id.to_owned(),
-        process: serde_json::from_value(process(args)).unwrap(),
+        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+        ..ExecRequest::default()
     }))
 }
 
@@ -59,6 +60,41 @@ fn privileged_an_exec_runs_in_the_container() {
         ),
         "{late:?}"
     );
+    lab.shut_down();
+}
+
+/// The environment is longer than any frame; the command's own is the container's.
+#[test]
+fn privileged_an_exec_has_the_environment_of_its_container() {
+    let mut lab = Lab::new("sleep 1000");
+    let mut variables = vec!["PATH=/bin".to_owned(), "LAST=seen".to_owned()];
+    variables.extend((0..3000).map(|number| format!("V{number}={}", "x".repeat(100))));
+    lab.spec["process"]["env"] = json!(variables);
+    lab.spec["process"]["user"] = json!({ "uid": 7, "gid": 7 });
+    lab.start();
+    let (reply, output) = run(
+        &mut lab,
+        "env",
+        &["sh", "-c", "echo $LAST ${#V2999}; id -u"],
+    );
+    assert!(matches!(reply, Reply::Exec { .. }), "{reply:?}");
+    assert_eq!(read_all(output), "seen 100\n7\n");
+    // As daemons asked before.
+    let (read, write) = pipe().unwrap();
+    let fds = [null(), write.try_clone().unwrap(), write];
+    let older = ExecRequest {
+        exec_id: "older".to_owned(),
+        process: serde_json::from_value(process(&["id", "-u"])).unwrap(),
+        ..ExecRequest::default()
+    };
+    let reply = lab
+        .ask_with(Request::Exec(Box::new(older)), &borrow(&fds))
+        .0;
+    assert!(matches!(reply, Reply::Exec { .. }), "{reply:?}");
+    drop(fds);
+    assert_eq!(read_all(read), "0\n");
+    lab.ask(Request::KillAll);
+    lab.exited();
     lab.shut_down();
 }
 
@@ -175,13 +211,12 @@ fn mut_free(lab: &Lab) -> std::path::PathBuf {
 fn privileged_an_exec_can_have_a_terminal() {
     let mut lab = Lab::new("sleep 1000");
     lab.start();
-    let mut request = process(&["sh", "-c", "read line; echo got $line; test -t 1"]);
-    request["terminal"] = json!(true);
-    let request = Request::Exec(Box::new(ExecRequest {
-        exec_id: "tty".to_owned(),
-        process: serde_json::from_value(request).unwrap(),
-    }));
-    let (reply, mut fds) = lab.ask_with(request, &[]);
+    let script = "read line; echo got $line; test -t 1";
+    let Request::Exec(mut request) = exec("tty", &["sh", "-c", script]) else {
+        unreachable!()
+    };
+    request.streams = ExecStreams::Terminal;
+    let (reply, mut fds) = lab.ask_with(Request::Exec(request), &[]);
     assert!(matches!(reply, Reply::Exec { .. }), "{reply:?}");
     let mut master = fs::File::from(fds.remove(0));
     master.write_all(b"hello\n").unwrap();
