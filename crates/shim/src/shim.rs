@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crisp_shim_api::{ExitRecord, FailureKind, Launch, Reply, VERSION};
+use crisp_shim_api::{ExitRecord, FailureKind, Launch, Orphan, Reply, VERSION};
 use crisp_sys::cgroup::{Cgroup, Layout};
 use crisp_sys::pidfd::PidFd;
 use crisp_sys::process::{self, ProcessId};
@@ -41,8 +41,8 @@ pub struct Shim {
     pub(crate) clients: Clients,
     pub(crate) output: Output,
     pub(crate) phase: Phase,
-    /// Running processes that were exec'd: name by pid.
-    pub(crate) execs: BTreeMap<i32, String>,
+    /// Running processes that were exec'd, by pid.
+    pub(crate) execs: BTreeMap<i32, Exec>,
     pub(crate) errands: Vec<Errand>,
     pub(crate) exit_file: PathBuf,
     /// OOM kills in the cgroup that are told already, and whether any was the container's.
@@ -96,6 +96,14 @@ pub(crate) enum Waits {
     Shutdown,
 }
 
+/// A process that was asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Exec {
+    pub id: String,
+    pub asker: Asker,
+    pub orphan: Orphan,
+}
+
 /// A worker and what it is at.
 #[derive(Debug)]
 pub(crate) struct Errand {
@@ -107,7 +115,7 @@ pub(crate) struct Errand {
 #[derive(Debug)]
 pub(crate) enum Purpose {
     Launch,
-    Exec { exec_id: String, asker: Asker },
+    Exec(Exec),
     Update { asker: Asker },
 }
 
@@ -217,6 +225,7 @@ impl Shim {
                     return Ok(());
                 }
             }
+            self.kill_orphans();
             if self.after_turn() == Next::Leave {
                 return Ok(());
             }
@@ -340,7 +349,7 @@ impl Shim {
     pub(crate) fn conclude(&mut self, purpose: Purpose, (report, fds): Reported) {
         match purpose {
             Purpose::Launch => self.launched(report, fds),
-            Purpose::Exec { exec_id, asker } => self.execed(exec_id, asker, (report, fds)),
+            Purpose::Exec(exec) => self.execed(exec, (report, fds)),
             Purpose::Update { asker } => self.clients.reply(asker, reply_of(report), Vec::new()),
         }
     }

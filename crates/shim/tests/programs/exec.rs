@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 
 use crisp_model::ExitStatus;
-use crisp_shim_api::{Event, ExecRequest, ExecStreams, FailureKind, Reply, Request};
+use crisp_shim_api::{Event, ExecRequest, ExecStreams, FailureKind, Orphan, Reply, Request};
 use crisp_sys::pipe::pipe;
 use crisp_sys::process::{ProcessId, Stat};
 use serde_json::json;
@@ -170,6 +170,62 @@ fn privileged_killing_an_exec_takes_its_descendants_and_nobody_else() {
     lab.shut_down();
 }
 
+/// The same, to be killed with its asker.
+fn attended(id: &str, args: &[&str]) -> Request {
+    let Request::Exec(mut request) = exec(id, args) else {
+        unreachable!()
+    };
+    request.orphan = Orphan::IsKilled;
+    Request::Exec(request)
+}
+
+/// A killed daemon neither reads what a command says nor ends it at its deadline.
+#[test]
+fn privileged_what_only_its_asker_wants_dies_with_the_connection() {
+    let mut lab = Lab::new("sleep 1000");
+    lab.start();
+    let (read, write) = pipe().unwrap();
+    let fds = [null(), write.try_clone().unwrap(), write];
+    let script = "(sleep 2000 &) ; sleep 3000";
+    let reply = lab
+        .ask_with(attended("asked", &["sh", "-c", script]), &borrow(&fds))
+        .0;
+    assert!(matches!(reply, Reply::Exec { .. }), "{reply:?}");
+    drop(fds);
+    let (other, _keep) = run(&mut lab, "other", &["sleep", "5000"]);
+    let Reply::Exec { pid } = other else {
+        panic!("{other:?}")
+    };
+    let other = ProcessId::of(pid).unwrap();
+    lab.reconnect();
+    assert_eq!(read_all(read), "");
+    assert!(other.is_alive());
+    lab.ask(Request::KillAll);
+    lab.exited();
+    lab.shut_down();
+}
+
+/// Whenever the asker leaves while the command is being started.
+#[test]
+fn privileged_an_asker_that_leaves_at_once_leaves_nothing() {
+    let mut lab = Lab::new("sleep 1000");
+    lab.start();
+    for number in 0..30 {
+        let (read, write) = pipe().unwrap();
+        let fds = [null(), write.try_clone().unwrap(), write];
+        let id = format!("e{number}");
+        lab.send(attended(&id, &["sleep", "2000"]), &borrow(&fds));
+        drop(fds);
+        std::thread::sleep(std::time::Duration::from_micros(number * 150));
+        lab.reconnect();
+        assert_eq!(read_all(read), "");
+    }
+    assert!(matches!(lab.ask(Request::State), Reply::State(_)));
+    lab.ask(Request::KillAll);
+    lab.exited();
+    lab.shut_down();
+}
+
 #[test]
 fn privileged_background_processes_of_an_exec_can_be_killed_after_its_end() {
     let mut lab = Lab::new("sleep 1000");
@@ -236,6 +292,8 @@ fn privileged_many_execs_at_once_leave_nothing() {
     let mut lab = Lab::new("sleep 1000");
     lab.start();
     let shim = i32::try_from(lab.shim.as_ref().unwrap().id()).unwrap();
+    // The answer to the launch comes before the shim has put away what it had for it.
+    lab.ask(Request::State);
     let fds_before = fs::read_dir(format!("/proc/{shim}/fd")).unwrap().count();
     let mut outputs = Vec::new();
     for number in 0..20 {

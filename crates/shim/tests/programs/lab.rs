@@ -126,16 +126,7 @@ impl Lab {
 
     fn receive(&mut self) -> (FromShim, Vec<OwnedFd>) {
         let conn = self.conn.as_ref().unwrap();
-        let mut fds = [PollFd::new(conn, PollFlags::IN)];
-        let patience = Timespec {
-            tv_sec: i64::try_from(PATIENCE.as_secs()).unwrap(),
-            tv_nsec: 0,
-        };
-        assert_eq!(
-            poll(&mut fds, Some(&patience)).unwrap(),
-            1,
-            "the shim is silent"
-        );
+        wait_for(conn, "the shim is silent");
         let (bytes, fds) = conn.recv(MAX_FRAME).unwrap().expect("the shim is gone");
         (FromShim::decode(&bytes).unwrap(), fds)
     }
@@ -256,9 +247,24 @@ pub fn until(what: &str, check: impl Fn() -> bool) {
 
 /// All that a pipe brings until its end.
 pub fn read_all(fd: OwnedFd) -> String {
-    let mut text = String::new();
-    File::from(fd).read_to_string(&mut text).unwrap();
-    text
+    let mut file = File::from(fd);
+    let (mut bytes, mut part) = (Vec::new(), [0; 4096]);
+    loop {
+        wait_for(&file, "the pipe is silent");
+        match file.read(&mut part).unwrap() {
+            0 => return String::from_utf8(bytes).unwrap(),
+            count => bytes.extend_from_slice(&part[..count]),
+        }
+    }
+}
+
+fn wait_for(fd: &impl AsFd, otherwise: &str) {
+    let mut fds = [PollFd::new(fd, PollFlags::IN)];
+    let patience = Timespec {
+        tv_sec: i64::try_from(PATIENCE.as_secs()).unwrap(),
+        tv_nsec: 0,
+    };
+    assert_eq!(poll(&mut fds, Some(&patience)).unwrap(), 1, "{otherwise}");
 }
 
 pub fn null() -> OwnedFd {
