@@ -6,20 +6,17 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crisp_model::{ContainerId, ExitStatus};
-use crisp_shim_api::{ExecRequest, Reply, Request};
+use crisp_shim_api::{ExecRequest, Orphan, Reply, Request};
 use crisp_sys::pipe::pipe;
-use oci_spec::runtime::Process;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::container::update::read_spec;
 use crate::error::{Error, Result};
 use crate::shim_client::{ShimClient, failure};
 
@@ -52,7 +49,6 @@ static SERIAL: AtomicU64 = AtomicU64::new(1);
 #[derive(Debug)]
 pub(crate) struct Exec {
     pub(crate) container: ContainerId,
-    pub(crate) bundle: PathBuf,
     pub(crate) shim: ShimClient,
     pub(crate) command: Vec<String>,
     pub(crate) timeout: Option<Duration>,
@@ -60,22 +56,36 @@ pub(crate) struct Exec {
     pub(crate) shim_within: Duration,
 }
 
-/// Runs a command to its end or its deadline.
+/// How an attempt failed.
+enum Failed {
+    /// Nothing runs.
+    Refused(Error),
+    /// The command may run, or be about to.
+    Unwatched(Error),
+}
+
+/// Runs a command to its end or its deadline. One that nobody watches any more is killed.
 pub(crate) async fn run(exec: Exec) -> Result<ExecOutput> {
     let deadline = Instant::now() + exec.timeout.unwrap_or(FOR_EVER).min(FOR_EVER);
     let exec_id = exec_id();
-    match timeout_at(deadline, attempt(&exec, &exec_id)).await {
-        Ok(outcome) => outcome,
-        Err(_) => {
+    let overdue = || {
+        let after = exec.timeout.unwrap_or_default();
+        Failed::Unwatched(Error::DeadlineExceeded(format!(
+            "command {:?} in container {} timed out after {after:?}",
+            exec.command, exec.container
+        )))
+    };
+    let attempt = timeout_at(deadline, attempt(&exec, &exec_id)).await;
+    match attempt.unwrap_or_else(|_| Err(overdue())) {
+        Ok(output) => Ok(output),
+        Err(Failed::Refused(error)) => Err(error),
+        Err(Failed::Unwatched(error)) => {
             let kill = Request::KillExec { exec_id };
+            // A shim that gives no answer now gets to it after the exec.
             if let Err(error) = exec.shim.order(kill, KILL_WITHIN).await {
-                tracing::debug!(container_id = %exec.container, %error, "overdue exec not killed");
+                tracing::debug!(container_id = %exec.container, %error, "exec not killed");
             }
-            let after = exec.timeout.unwrap_or_default();
-            Err(Error::DeadlineExceeded(format!(
-                "command {:?} in container {} timed out after {after:?}",
-                exec.command, exec.container
-            )))
+            Err(error)
         }
     }
 }
@@ -86,39 +96,35 @@ fn exec_id() -> String {
     format!("{:x}-{serial:x}", crisp_sys::clock::monotonic())
 }
 
-async fn attempt(exec: &Exec, exec_id: &str) -> Result<ExecOutput> {
-    let bundle = exec.bundle.clone();
-    let command = exec.command.clone();
-    let process = move || exec_process(&bundle, command);
-    let process = crate::shared::blocking("read the spec", process).await?;
+async fn attempt(exec: &Exec, exec_id: &str) -> std::result::Result<ExecOutput, Failed> {
+    let ([stdout, stderr], fds) = plumbing().map_err(Failed::Refused)?;
+    let request = Request::Exec(Box::new(ExecRequest {
+        exec_id: exec_id.to_owned(),
+        args: exec.command.clone(),
+        // Its output and its end are nobody's but this daemon's.
+        orphan: Orphan::IsKilled,
+        ..ExecRequest::default()
+    }));
+    let (end, ended) = oneshot::channel();
+    let started = exec
+        .shim
+        .call_with(request, fds, Some(end), exec.shim_within)
+        .await
+        .map_err(Failed::Unwatched)?;
+    if let Reply::Failed { kind, message } = started {
+        return Err(Failed::Refused(failure(kind, message)));
+    }
+    let collected = collect(exec, [stdout, stderr], ended).await;
+    collected.map_err(Failed::Unwatched)
+}
+
+/// What is read here, and what the command gets.
+fn plumbing() -> Result<([OwnedFd; 2], Vec<OwnedFd>)> {
     let pipes = || Error::step("make pipes for an exec");
     let (stdout, stdout_end) = pipe().map_err(pipes())?;
     let (stderr, stderr_end) = pipe().map_err(pipes())?;
     let stdin = std::fs::File::open("/dev/null").map_err(Error::step("open /dev/null"))?;
-    let request = Request::Exec(Box::new(ExecRequest {
-        exec_id: exec_id.to_owned(),
-        process,
-    }));
-    let (end, ended) = oneshot::channel();
-    let fds = vec![OwnedFd::from(stdin), stdout_end, stderr_end];
-    let started = exec
-        .shim
-        .call_with(request, fds, Some(end), exec.shim_within)
-        .await?;
-    if let Reply::Failed { kind, message } = started {
-        return Err(failure(kind, message));
-    }
-    collect(exec, [stdout, stderr], ended).await
-}
-
-/// The container's own process with another command.
-fn exec_process(bundle: &Path, command: Vec<String>) -> Result<Process> {
-    let spec = read_spec(bundle)?;
-    let mut process = spec.process().clone().unwrap_or_default();
-    process.set_args(Some(command));
-    process.set_terminal(Some(false));
-    process.set_console_size(None);
-    Ok(process)
+    Ok(([stdout, stderr], vec![stdin.into(), stdout_end, stderr_end]))
 }
 
 async fn collect(
@@ -188,7 +194,66 @@ async fn read_all(pipe: &mut Receiver, kept: &mut Vec<u8>, quiet: Duration) -> i
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shim_client::Connection;
+    use crisp_shim_api::{FailureKind, FromShim, ToShim};
+    use crisp_sys::socket::Conn;
     use std::io::Write;
+
+    fn exec(shim_within: Duration) -> (Exec, Connection) {
+        let (ours, theirs) = Conn::pair().unwrap();
+        let container = ContainerId::from_entropy([3; 32]);
+        let connection = Connection::new(ours).unwrap();
+        let exec = Exec {
+            shim: ShimClient::start(connection, container.clone(), None, |_| {}),
+            container,
+            command: vec!["true".to_owned()],
+            timeout: None,
+            shim_within,
+        };
+        (exec, Connection::new(theirs).unwrap())
+    }
+
+    async fn heard(shim: &Connection) -> (u64, Request) {
+        let (bytes, _) = shim.receive().await.unwrap().unwrap();
+        let ToShim { seq, request } = ToShim::decode(&bytes).unwrap();
+        (seq, request)
+    }
+
+    async fn answer(shim: &Connection, seq: u64, reply: Reply) {
+        let frame = FromShim::Reply { seq, reply };
+        shim.send(&frame.encode().unwrap(), &[]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_command_that_a_shim_may_yet_start_is_killed() {
+        let (exec, shim) = exec(Duration::from_millis(20));
+        let running = tokio::spawn(run(exec));
+        let Request::Exec(asked) = heard(&shim).await.1 else {
+            panic!("no exec");
+        };
+        assert_eq!(
+            (&asked.args[..], asked.orphan),
+            (&["true".to_owned()][..], Orphan::IsKilled)
+        );
+        let exec_id = asked.exec_id;
+        let (seq, kill) = heard(&shim).await;
+        assert_eq!(kill, Request::KillExec { exec_id });
+        answer(&shim, seq, Reply::Done).await;
+        let error = running.await.unwrap().unwrap_err();
+        assert!(matches!(error, Error::Unavailable(_)), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_command_that_was_refused_is_not() {
+        let (exec, shim) = exec(Duration::from_secs(5));
+        let running = tokio::spawn(run(exec));
+        let (seq, _) = heard(&shim).await;
+        let (kind, message) = (FailureKind::Exec, "no such file".to_owned());
+        answer(&shim, seq, Reply::Failed { kind, message }).await;
+        assert!(running.await.unwrap().is_err());
+        // The last handle is gone, and with it the connection.
+        assert!(shim.receive().await.unwrap().is_none());
+    }
 
     #[tokio::test]
     async fn a_pipe_that_stays_open_does_not_hold_the_answer() {

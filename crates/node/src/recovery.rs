@@ -212,6 +212,7 @@ fn host_facts(layout: &Layout) -> Result<HostFacts> {
         // No profile of ours is loaded.
         apparmor_default: None,
         selinux: Path::new("/sys/fs/selinux/enforce").exists(),
+        hostname: rustix::system::uname().nodename().to_string_lossy().into(),
     })
 }
 

@@ -1,5 +1,8 @@
 //! OCI resource limits to cgroup files, for both versions.
 
+use std::io::ErrorKind;
+use std::str::FromStr;
+
 use crisp_sys::cgroup::Cgroup;
 use crisp_sys::device_filter::{self, DeviceRule, DeviceType};
 use oci_spec::runtime::{
@@ -8,6 +11,7 @@ use oci_spec::runtime::{
 };
 
 use crate::error::{Error, Result};
+use crate::limits::{self, LIMIT_V2, SWAP_V2, TOTAL_V1, max_or};
 
 /// Puts limits in force; what is absent stays as it is. Returns what could not be done to the
 /// letter.
@@ -40,12 +44,9 @@ pub fn apply(cgroup: &Cgroup, resources: &LinuxResources) -> Result<Vec<String>>
     if let Some(io) = resources.block_io() {
         limits.io(io)?;
     }
-    for limit in resources.hugepage_limits().as_deref().unwrap_or_default() {
-        let file = if limits.v2 { "max" } else { "limit_in_bytes" };
-        let file = format!("hugetlb.{}.{file}", limit.page_size());
-        limits.set("hugetlb", &file, &limit.limit().to_string())?;
-    }
-    limits.unified(resources)
+    let mut warnings = limits.hugepages(resources)?;
+    warnings.extend(limits.unified(resources)?);
+    Ok(warnings)
 }
 
 fn rule(device: &LinuxDeviceCgroup) -> DeviceRule {
@@ -60,15 +61,6 @@ fn rule(device: &LinuxDeviceCgroup) -> DeviceRule {
         major: number(device.major()),
         minor: number(device.minor()),
         access: device.access().clone().unwrap_or_else(|| "rwm".to_owned()),
-    }
-}
-
-/// `-1` is "no limit" in the spec and in version 1, `max` in version 2.
-fn max_or(value: i64) -> String {
-    if value < 0 {
-        "max".to_owned()
-    } else {
-        value.to_string()
     }
 }
 
@@ -115,21 +107,16 @@ impl Limits<'_> {
     }
 
     fn memory_v2(&self, memory: &LinuxMemory) -> Result<()> {
-        let limit = memory.limit().filter(|limit| *limit != 0);
-        if let Some(swap) = memory.swap().filter(|swap| *swap != 0) {
-            // The spec counts memory and swap together, version 2 counts swap alone.
-            let alone = if swap < 0 {
-                -1
-            } else {
-                (swap - limit.unwrap_or(0)).max(0)
-            };
-            match self.set("memory", "memory.swap.max", &max_or(alone)) {
-                Err(_) if alone == 0 && !self.has_file("memory.swap.max") => {}
+        let present = self.read_number(LIMIT_V2);
+        for (file, value) in limits::memory_v2(memory, present) {
+            match self.set("memory", file, &value) {
+                // Without swap, both are so by themselves.
+                Err(_)
+                    if file == SWAP_V2
+                        && matches!(value.as_str(), "0" | "max")
+                        && !self.has_file(SWAP_V2) => {}
                 other => other?,
             }
-        }
-        if let Some(limit) = limit {
-            self.set("memory", "memory.max", &max_or(limit))?;
         }
         if let Some(reservation) = memory.reservation().filter(|value| *value != 0) {
             self.set("memory", "memory.low", &max_or(reservation))?;
@@ -141,29 +128,13 @@ impl Limits<'_> {
         self.cgroup.read("memory", file).is_ok()
     }
 
-    /// The limit with swap may never be below the one without: raising starts with the former,
-    /// lowering with the latter.
+    fn read_number<T: FromStr>(&self, file: &str) -> Option<T> {
+        self.cgroup.read("memory", file).ok()?.trim().parse().ok()
+    }
+
     fn memory_v1(&self, memory: &LinuxMemory) -> Result<()> {
-        let limit = memory.limit().filter(|limit| *limit != 0);
-        let swap = memory.swap().filter(|swap| *swap != 0);
-        let with_swap = "memory.memsw.limit_in_bytes";
-        // A kernel without swap accounting has no such file; without swap nothing is lost.
-        let swap = swap.filter(|_| self.has_file(with_swap));
-        let set_limit = || {
-            limit.map_or(Ok(()), |l| {
-                self.set("memory", "memory.limit_in_bytes", &l.to_string())
-            })
-        };
-        let set_swap = || swap.map_or(Ok(()), |s| self.set("memory", with_swap, &s.to_string()));
-        let present = self.cgroup.read("memory", with_swap).unwrap_or_default();
-        let present = present.trim().parse::<u64>().unwrap_or(u64::MAX);
-        let raise = limit.is_some_and(|l| l < 0 || u64::try_from(l).is_ok_and(|l| l > present));
-        if raise {
-            set_swap()?;
-            set_limit()?;
-        } else {
-            set_limit()?;
-            set_swap()?;
+        for (file, value) in limits::memory_v1(memory, self.read_number(TOTAL_V1)) {
+            self.set("memory", file, &value)?;
         }
         if let Some(reservation) = memory.reservation().filter(|value| *value != 0) {
             self.set(
@@ -183,25 +154,19 @@ impl Limits<'_> {
 
     fn cpu(&self, cpu: &LinuxCpu) -> Result<()> {
         let shares = cpu.shares().filter(|shares| *shares != 0);
-        let quota = cpu.quota().filter(|quota| *quota != 0);
-        let period = cpu.period().filter(|period| *period != 0);
         if self.v2 {
             if let Some(shares) = shares {
                 self.set("cpu", "cpu.weight", &weight_of_shares(shares).to_string())?;
             }
-            if quota.is_some() || period.is_some() {
-                let period = period.unwrap_or(100_000);
-                self.set(
-                    "cpu",
-                    "cpu.max",
-                    &format!("{} {period}", max_or(quota.unwrap_or(-1))),
-                )?;
+            let present = || self.cgroup.read("cpu", "cpu.max").ok();
+            if let Some(max) = limits::cpu_max(cpu, present) {
+                self.set("cpu", "cpu.max", &max)?;
             }
         } else {
             if let Some(shares) = shares {
                 self.set("cpu", "cpu.shares", &shares.to_string())?;
             }
-            self.quota_v1(quota, period)?;
+            self.quota_v1(cpu)?;
         }
         if let Some(burst) = cpu.burst() {
             let file = if self.v2 {
@@ -223,7 +188,9 @@ impl Limits<'_> {
     }
 
     /// The parent's quota bounds the ratio of both: whichever order keeps it valid is taken.
-    fn quota_v1(&self, quota: Option<i64>, period: Option<u64>) -> Result<()> {
+    fn quota_v1(&self, cpu: &LinuxCpu) -> Result<()> {
+        let quota = cpu.quota().filter(|quota| *quota != 0);
+        let period = cpu.period().filter(|period| *period != 0);
         let set_period = || {
             period.map_or(Ok(()), |p| {
                 self.set("cpu", "cpu.cfs_period_us", &p.to_string())
@@ -280,6 +247,38 @@ impl Limits<'_> {
         }
         let file = format!("blkio.throttle.{v1}_device");
         self.set("blkio", &file, &format!("{major}:{minor} {rate}"))
+    }
+
+    /// The kubelet limits pages of every size in every container, whatever the machine has: without
+    /// the controller the limits are passed over.
+    fn hugepages(&self, resources: &LinuxResources) -> Result<Vec<String>> {
+        let mut missing = Vec::new();
+        for limit in resources.hugepage_limits().as_deref().unwrap_or_default() {
+            let size = limit.page_size();
+            if size.contains('/') {
+                let field = "linux.resources.hugepageLimits";
+                return Err(Error::invalid(field, format!("{size:?}")));
+            }
+            let file = if self.v2 { "max" } else { "limit_in_bytes" };
+            let file = format!("hugetlb.{size}.{file}");
+            let written = self
+                .cgroup
+                .write("hugetlb", &file, &limit.limit().to_string());
+            match written.map_err(|error| (error.kind(), error)) {
+                Ok(()) => {}
+                Err((ErrorKind::NotFound | ErrorKind::Unsupported, _)) => {
+                    missing.push(size.as_str())
+                }
+                Err((_, error)) => return Err(Error::cgroup("limit", error)),
+            }
+        }
+        if missing.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sizes = missing.join(", ");
+        Ok(vec![format!(
+            "limits of {sizes} pages are ignored: this machine has no cgroup files for them"
+        )])
     }
 
     fn unified(&self, resources: &LinuxResources) -> Result<Vec<String>> {

@@ -31,6 +31,9 @@ pub enum Error {
     /// The process that was being set up ended without a word, as if it was killed.
     #[error("the container's init ended during set-up: {0}")]
     Vanished(String),
+    /// The container that a process was to be run in has ended.
+    #[error("the container is not running any more")]
+    NotRunning,
 }
 
 /// Results of this crate.

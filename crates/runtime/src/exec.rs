@@ -27,6 +27,9 @@ use crate::sync::{Word, hear, let_go_of, say};
 pub struct ExecRequest<'a> {
     /// Host pid of the container's init.
     pub container_pid: i32,
+    /// The container's init. It tells whether the pid still is its: whoever got the pid of one that
+    /// has ended may be a process of the host, in whose namespaces nothing must run.
+    pub container: &'a PidFd,
     /// The container's spec.
     pub spec: &'a Spec,
     /// The process.
@@ -102,6 +105,10 @@ fn start(request: ExecRequest<'_>, unified: Option<&Path>) -> Result<Execed> {
     let filter = Filter::of(request.spec)?;
     let program = Program::of(process)?;
     let namespaces = foreign_namespaces(request.container_pid)?;
+    // Only now: as long as init has not ended, its pid was nobody else's.
+    if request.container.has_exited() {
+        return Err(Error::NotRunning);
+    }
     let streams = streams(request.stdio)?;
     let (ours, theirs) = Conn::pair().step(|| "make a socket pair")?;
     let dir = unified

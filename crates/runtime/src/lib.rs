@@ -17,6 +17,7 @@ mod exec;
 pub mod features;
 mod freezer;
 pub mod hooks;
+mod limits;
 mod mask;
 mod mounts;
 mod namespaces;

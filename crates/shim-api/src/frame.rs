@@ -27,6 +27,9 @@ pub enum Request {
     KillAll,
     /// Run a process in the container; descriptors: stdin (or `/dev/null`), stdout, stderr. A
     /// process with a terminal gets none, and the terminal's master comes with the reply.
+    ///
+    /// Only what differs from the container's own process is sent: that one stands in the bundle,
+    /// and its environment may be longer than a frame.
     Exec(Box<ExecRequest>),
     /// Kill a process that was exec'd, and all its descendants, also those that outlived it.
     KillExec {
@@ -47,12 +50,42 @@ pub enum Request {
 }
 
 /// A process to run in the container.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ExecRequest {
     /// Chosen by the daemon, unique in the container: lowercase letters, digits and dashes.
     pub exec_id: String,
-    /// What to run.
-    pub process: Process,
+    /// The program and its arguments.
+    pub args: Vec<String>,
+    /// Its standard streams.
+    pub streams: ExecStreams,
+    /// What becomes of it without its asker.
+    pub orphan: Orphan,
+    /// All of the process, instead of `args` and `streams` over the container's own: daemons sent it
+    /// before those were there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process: Option<Box<Process>>,
+}
+
+/// The standard streams of a process to run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExecStreams {
+    /// The descriptors of the request.
+    #[default]
+    Descriptors,
+    /// A terminal of its own.
+    Terminal,
+}
+
+/// What becomes of a process when the connection that asked for it closes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Orphan {
+    /// It runs on.
+    #[default]
+    RunsOn,
+    /// It is killed, and all its descendants: nobody is left who could want its outcome, or would
+    /// end it at its deadline.
+    IsKilled,
 }
 
 /// A frame from the shim.
@@ -216,6 +249,18 @@ mod tests {
             reply: Reply::Done,
         };
         assert_eq!(FromShim::decode(&frame.encode().unwrap()).unwrap(), frame);
+    }
+
+    #[test]
+    fn older_daemons_send_the_whole_process() {
+        let older = br#"{"seq":1,"request":{"Exec":{"exec_id":"e","process":
+            {"terminal":true,"user":{"uid":0,"gid":0},"args":["ls"],"cwd":"/"}}}}"#;
+        let Request::Exec(exec) = ToShim::decode(older).unwrap().request else {
+            panic!("no exec");
+        };
+        assert_eq!((exec.orphan, exec.args.len()), (Orphan::RunsOn, 0));
+        let args = exec.process.unwrap().args().clone();
+        assert_eq!(args.as_deref(), Some(&["ls".to_owned()][..]));
     }
 
     #[test]

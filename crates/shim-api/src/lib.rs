@@ -12,7 +12,10 @@ pub mod frame;
 pub mod launch;
 
 pub use exit::ExitRecord;
-pub use frame::{Event, ExecRequest, FailureKind, FromShim, Reply, Request, StateReport, ToShim};
+pub use frame::{
+    Event, ExecRequest, ExecStreams, FailureKind, FromShim, Orphan, Reply, Request, StateReport,
+    ToShim,
+};
 pub use launch::{Launch, RootfsSpec, Stdin};
 
 /// The protocol that this build speaks; stands in every [`Launch`] and in the pod's record.

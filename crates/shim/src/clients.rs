@@ -71,6 +71,11 @@ impl Clients {
         self.next += 1;
     }
 
+    /// Whether this client is still there.
+    pub(crate) fn has(&self, key: u64) -> bool {
+        self.position(key).is_some()
+    }
+
     /// What to poll.
     pub(crate) fn interests(&self) -> impl Iterator<Item = Interest<'_>> {
         self.open.iter().map(|client| Interest {

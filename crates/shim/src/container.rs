@@ -4,13 +4,14 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use crisp_runtime::{CreateRequest, Gate, Keyring, Rootfs, Stdio, cgroups};
-use crisp_shim_api::{ExecRequest, FailureKind, RootfsSpec, Stdin};
+use crisp_shim_api::{ExecRequest, ExecStreams, FailureKind, RootfsSpec, Stdin};
 use crisp_sys::cgroup::Cgroup;
 use crisp_sys::process::{self, ProcessId};
 use crisp_sys::{file, pipe};
-use oci_spec::runtime::{LinuxResources, Spec};
+use oci_spec::runtime::{LinuxResources, Process, Spec};
 
 use crate::error::{Error, Result, Step};
+use crate::shim::Init;
 use crate::worker::{Report, Reported, Streams};
 
 /// The largest `config.json` that is read.
@@ -44,7 +45,7 @@ impl Container {
     }
 
     /// Runs a process in it.
-    pub(crate) fn exec(&self, init: i32, request: &ExecRequest, fds: Vec<OwnedFd>) -> Reported {
+    pub(crate) fn exec(&self, init: &Init, request: &ExecRequest, fds: Vec<OwnedFd>) -> Reported {
         report(FailureKind::Exec, self.try_exec(init, request, fds))
     }
 
@@ -92,14 +93,10 @@ impl Container {
         })
     }
 
-    fn try_exec(&self, init: i32, request: &ExecRequest, fds: Vec<OwnedFd>) -> Result<Running> {
+    fn try_exec(&self, init: &Init, request: &ExecRequest, fds: Vec<OwnedFd>) -> Result<Running> {
         self.step_out_of_ours()?;
         let spec = self.spec()?;
-        let mut process = request.process.clone();
-        let score = spec.process().as_ref().and_then(|p| p.oom_score_adj());
-        if process.oom_score_adj().is_none() {
-            process.set_oom_score_adj(score);
-        }
+        let process = exec_process(&spec, request);
         let mut fds = fds.into_iter();
         let (stdio, streams) = match (fds.next(), fds.next(), fds.next()) {
             (stdin, Some(stdout), Some(stderr)) => {
@@ -113,7 +110,8 @@ impl Container {
             _ => (Stdio::Terminal, Streams::Terminal),
         };
         let execed = crisp_runtime::exec(crisp_runtime::ExecRequest {
-            container_pid: init,
+            container_pid: init.id.pid,
+            container: &init.pidfd,
             spec: &spec,
             process: &process,
             cgroup: &self.cgroup,
@@ -145,6 +143,23 @@ impl Container {
             file::read_bounded(&path, MAX_SPEC).step(|| format!("read {}", path.display()))?;
         serde_json::from_slice(&bytes).map_err(|source| Error::Spec { path, source })
     }
+}
+
+/// The container's own process with another command.
+fn exec_process(spec: &Spec, request: &ExecRequest) -> Process {
+    let own = spec.process().clone().unwrap_or_default();
+    if let Some(process) = &request.process {
+        let mut process = process.as_ref().clone();
+        if process.oom_score_adj().is_none() {
+            process.set_oom_score_adj(own.oom_score_adj());
+        }
+        return process;
+    }
+    let mut process = own;
+    process.set_args(Some(request.args.clone()));
+    process.set_terminal(Some(request.streams == ExecStreams::Terminal));
+    process.set_console_size(None);
+    process
 }
 
 /// Both sides of the container's standard streams.
@@ -216,6 +231,10 @@ fn report(kind: FailureKind, outcome: Result<Running>) -> Reported {
 }
 
 fn failed(kind: FailureKind, error: &Error) -> Reported {
+    let kind = match error {
+        Error::Runtime(crisp_runtime::Error::NotRunning) => FailureKind::NotRunning,
+        _ => kind,
+    };
     let message = error.to_string();
     (Report::Failed { kind, message }, Vec::new())
 }

@@ -40,8 +40,8 @@ impl Shim {
         }
         if self.errands.iter().any(|errand| errand.worker.pid() == pid) {
             self.worker_ended(pid, status);
-        } else if let Some(exec_id) = self.execs.remove(&pid) {
-            self.exec_ended(exec_id, status);
+        } else if let Some(exec) = self.execs.remove(&pid) {
+            self.exec_ended(exec.id, status);
         } else if matches!(&self.phase, Phase::Running(init) if init.id.pid == pid) {
             self.init_ended(status);
         }
@@ -70,8 +70,8 @@ impl Shim {
         let errand = self.errands.remove(index);
         let kind = match &errand.purpose {
             Purpose::Launch => FailureKind::Start,
-            Purpose::Exec { exec_id, .. } => {
-                let cgroup = self.exec_cgroup(exec_id);
+            Purpose::Exec(exec) => {
+                let cgroup = self.exec_cgroup(&exec.id);
                 if cgroup.unified_dir().is_some_and(|dir| dir.is_dir()) {
                     // Nobody else can be told; the container's end sweeps.
                     drop(kill(&cgroup));

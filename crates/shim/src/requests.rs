@@ -3,12 +3,12 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use crisp_shim_api::{ExecRequest, FailureKind, Reply, Request, StateReport};
+use crisp_shim_api::{ExecRequest, ExecStreams, FailureKind, Orphan, Reply, Request, StateReport};
 use crisp_sys::cgroup::Cgroup;
 
 use crate::clients::{Asked, Asker};
 use crate::ending;
-use crate::shim::{Errand, Next, Phase, Purpose, Shim, Waits};
+use crate::shim::{Errand, Exec, Next, Phase, Purpose, Shim, Waits};
 use crate::worker::{Report, Reported, Worker};
 
 /// Highest signal number (signal(7)).
@@ -96,8 +96,16 @@ impl Shim {
         let Phase::Running(init) = &self.phase else {
             return Some(not_running());
         };
-        let terminal = request.process.terminal().unwrap_or(false);
-        if fds.len() != if terminal { 0 } else { 3 } {
+        let streams = match &request.process {
+            Some(process) if process.terminal() == Some(true) => ExecStreams::Terminal,
+            Some(_) => ExecStreams::Descriptors,
+            None => request.streams,
+        };
+        let wanted = match streams {
+            ExecStreams::Descriptors => 3,
+            ExecStreams::Terminal => 0,
+        };
+        if fds.len() != wanted {
             let text = format!("an exec with {} descriptors", fds.len());
             return Some(failed(FailureKind::Io, text));
         }
@@ -106,26 +114,56 @@ impl Shim {
             let text = format!("{exec_id:?} is in use, or no name for an exec");
             return Some(failed(FailureKind::Exec, text));
         }
-        let worker = Worker::spawn(|| self.container.exec(init.id.pid, request, fds));
-        self.send_out(worker, Purpose::Exec { exec_id, asker: by })
+        let worker = Worker::spawn(|| self.container.exec(init, request, fds));
+        let exec = Exec {
+            id: exec_id,
+            asker: by,
+            orphan: request.orphan,
+        };
+        self.send_out(worker, Purpose::Exec(exec))
+    }
+
+    /// Execs that a worker is about to start.
+    fn starting(&self) -> impl Iterator<Item = (&Exec, &Worker)> {
+        self.errands
+            .iter()
+            .filter_map(|errand| match &errand.purpose {
+                Purpose::Exec(exec) => Some((exec, &errand.worker)),
+                Purpose::Launch | Purpose::Update { .. } => None,
+            })
     }
 
     /// Whether a worker is about to start an exec.
     pub(crate) fn is_starting(&self, exec_id: &str) -> bool {
-        self.errands.iter().any(|errand| {
-            matches!(&errand.purpose, Purpose::Exec { exec_id: other, .. } if other == exec_id)
-        })
+        self.starting().any(|(exec, _)| exec.id == exec_id)
     }
 
     fn knows(&self, exec_id: &str) -> bool {
-        self.is_starting(exec_id) || self.execs.values().any(|other| other == exec_id)
+        self.is_starting(exec_id) || self.execs.values().any(|exec| exec.id == exec_id)
+    }
+
+    /// Kills what was asked for by somebody who has left and would not want it to run on.
+    pub(crate) fn kill_orphans(&mut self) {
+        let starting = self.starting().map(|(exec, _)| exec);
+        let all = starting.chain(self.execs.values());
+        let orphans = all
+            .filter(|exec| exec.orphan == Orphan::IsKilled && !self.clients.has(exec.asker.client));
+        for id in orphans.map(|exec| exec.id.clone()).collect::<Vec<_>>() {
+            // Nobody is left who could be told.
+            drop(self.kill_exec(&id));
+            // Once is enough for those that run.
+            for exec in self.execs.values_mut().filter(|exec| exec.id == id) {
+                exec.orphan = Orphan::RunsOn;
+            }
+        }
     }
 
     /// An exec's worker has reported.
-    pub(crate) fn execed(&mut self, exec_id: String, asker: Asker, (report, fds): Reported) {
+    pub(crate) fn execed(&mut self, exec: Exec, (report, fds): Reported) {
+        let asker = exec.asker;
         match report {
             Report::Started { pid, .. } => {
-                self.execs.insert(pid, exec_id);
+                self.execs.insert(pid, exec);
                 // The pidfd stays here: the daemon gets the terminal's master, if there is one.
                 let console = fds.into_iter().skip(1).collect();
                 self.clients.reply(asker, Reply::Exec { pid }, console);
@@ -151,9 +189,9 @@ impl Shim {
         if !is_exec_id(exec_id) {
             return unknown();
         }
-        for errand in &self.errands {
-            if matches!(&errand.purpose, Purpose::Exec { exec_id: other, .. } if other == exec_id) {
-                errand.worker.kill();
+        for (exec, worker) in self.starting() {
+            if exec.id == exec_id {
+                worker.kill();
             }
         }
         let cgroup = self.exec_cgroup(exec_id);
@@ -162,7 +200,7 @@ impl Shim {
             return outcome("kill the exec", ending::kill(&cgroup));
         }
         // Without a version 2 tree there is but the process itself.
-        let pid = self.execs.iter().find(|(_, other)| *other == exec_id);
+        let pid = self.execs.iter().find(|(_, exec)| exec.id == exec_id);
         match pid {
             Some((pid, _)) => outcome("kill the exec", crisp_sys::signals::kill(*pid, 9)),
             None if self.knows(exec_id) => Reply::Done,

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crisp_shim_api::{ExitRecord, FailureKind, Launch, Reply, VERSION};
+use crisp_shim_api::{ExitRecord, FailureKind, Launch, Orphan, Reply, VERSION};
 use crisp_sys::cgroup::{Cgroup, Layout};
 use crisp_sys::pidfd::PidFd;
 use crisp_sys::process::{self, ProcessId};
@@ -41,8 +41,8 @@ pub struct Shim {
     pub(crate) clients: Clients,
     pub(crate) output: Output,
     pub(crate) phase: Phase,
-    /// Running processes that were exec'd: name by pid.
-    pub(crate) execs: BTreeMap<i32, String>,
+    /// Running processes that were exec'd, by pid.
+    pub(crate) execs: BTreeMap<i32, Exec>,
     pub(crate) errands: Vec<Errand>,
     pub(crate) exit_file: PathBuf,
     /// OOM kills in the cgroup that are told already, and whether any was the container's.
@@ -50,6 +50,8 @@ pub struct Shim {
     pub(crate) oom: bool,
     /// Who waits until the container is over, or was launched.
     pub(crate) waiting: Vec<(Asker, Waits)>,
+    /// To be told with the answer to the launch.
+    warnings: Vec<String>,
     socket: PathBuf,
     listener: Listener,
     signals: SignalFd,
@@ -94,6 +96,14 @@ pub(crate) enum Waits {
     Shutdown,
 }
 
+/// A process that was asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Exec {
+    pub id: String,
+    pub asker: Asker,
+    pub orphan: Orphan,
+}
+
 /// A worker and what it is at.
 #[derive(Debug)]
 pub(crate) struct Errand {
@@ -105,7 +115,7 @@ pub(crate) struct Errand {
 #[derive(Debug)]
 pub(crate) enum Purpose {
     Launch,
-    Exec { exec_id: String, asker: Asker },
+    Exec(Exec),
     Update { asker: Asker },
 }
 
@@ -149,6 +159,11 @@ impl Shim {
         }
     }
 
+    /// Has something told together with the outcome of the launch.
+    pub fn warn(&mut self, warning: String) {
+        self.warnings.push(warning);
+    }
+
     fn set_up(launch: Launch) -> Result<Self> {
         if launch.version != VERSION {
             let (theirs, ours) = (launch.version, VERSION);
@@ -183,6 +198,7 @@ impl Shim {
             errands: Vec::new(),
             exit_file: launch.exit_file,
             waiting: Vec::new(),
+            warnings: Vec::new(),
             socket: launch.socket,
             listener,
             signals,
@@ -209,6 +225,7 @@ impl Shim {
                     return Ok(());
                 }
             }
+            self.kill_orphans();
             if self.after_turn() == Next::Leave {
                 return Ok(());
             }
@@ -332,13 +349,13 @@ impl Shim {
     pub(crate) fn conclude(&mut self, purpose: Purpose, (report, fds): Reported) {
         match purpose {
             Purpose::Launch => self.launched(report, fds),
-            Purpose::Exec { exec_id, asker } => self.execed(exec_id, asker, (report, fds)),
+            Purpose::Exec(exec) => self.execed(exec, (report, fds)),
             Purpose::Update { asker } => self.clients.reply(asker, reply_of(report), Vec::new()),
         }
     }
 
     fn launched(&mut self, report: Report, fds: Vec<OwnedFd>) {
-        let (pid, start_time, warnings, streams) = match report {
+        let (pid, start_time, told, streams) = match report {
             Report::Started {
                 pid,
                 start_time,
@@ -358,6 +375,8 @@ impl Shim {
             id: ProcessId { pid, start_time },
             pidfd: pidfd.into(),
         });
+        let mut warnings = std::mem::take(&mut self.warnings);
+        warnings.extend(told);
         let reply = Reply::Started {
             pid,
             start_time,

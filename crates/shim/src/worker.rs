@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use crisp_shim_api::FailureKind;
 use crisp_sys::fork::{CloneFlags, fork_with};
 use crisp_sys::pidfd::PidFd;
+use crisp_sys::process::set_parent_death_signal;
 use crisp_sys::socket::Conn;
 use serde::{Deserialize, Serialize};
 
@@ -71,7 +72,11 @@ impl Worker {
     pub(crate) fn spawn(work: impl FnOnce() -> Reported) -> io::Result<Self> {
         let (ours, theirs) = Conn::pair()?;
         ours.set_nonblocking()?;
+        let shim = std::process::id();
         let (pid, pidfd) = fork_with(CloneFlags::NONE, None, || {
+            if die_with(shim).is_err() {
+                return 1;
+            }
             let (report, fds) = work();
             let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
             let sent = serde_json::to_vec(&report)
@@ -102,6 +107,17 @@ impl Worker {
     pub(crate) fn kill(&self) {
         // It may have ended by itself.
         drop(self.pidfd.signal(9));
+    }
+}
+
+/// Makes this process end with its parent: what it would go on making would be nobody's.
+fn die_with(parent: u32) -> io::Result<()> {
+    set_parent_death_signal(9)?;
+    // The parent may have ended before the kernel was told (prctl(2)).
+    if std::os::unix::process::parent_id() == parent {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::BrokenPipe.into())
     }
 }
 

@@ -36,7 +36,9 @@ pub(crate) struct Granted {
     ambient: BTreeSet<String>,
 }
 
-/// Drops are applied to the defaults, then adds: `drop: [ALL], add: [X]` leaves X alone.
+/// `ALL` among the adds or drops makes the set that the others change: `drop: [ALL], add: [X]`
+/// leaves X alone, `add: [ALL], drop: [X]` all but X. Of one that is both added and dropped,
+/// the drop counts, as with containerd.
 pub(crate) fn grant(context: &SecurityContext, host: &HostFacts) -> Result<Granted> {
     let changes = &context.capabilities;
     let (add, all_added) = parse("add_capabilities", &changes.add)?;
@@ -47,15 +49,17 @@ pub(crate) fn grant(context: &SecurityContext, host: &HostFacts) -> Result<Grant
         return Ok(Granted { names, ambient });
     }
     let mut names = match (all_added, all_dropped) {
-        (true, _) => host.capabilities.clone(),
-        (false, true) => BTreeSet::new(),
+        (_, true) => BTreeSet::new(),
+        (true, false) => host.capabilities.clone(),
         (false, false) => DEFAULT.iter().map(|name| (*name).to_owned()).collect(),
     };
-    names.retain(|name| !drop.contains(name));
     names.extend(add);
-    let ambient = if all_ambient { names.clone() } else { ambient };
+    let mut ambient = if all_ambient { names.clone() } else { ambient };
     // The kernel takes as ambient only what is permitted as well (capabilities(7)).
     names.extend(ambient.iter().cloned());
+    for set in [&mut names, &mut ambient] {
+        set.retain(|name| !drop.contains(name));
+    }
     Ok(Granted { names, ambient })
 }
 
@@ -115,30 +119,57 @@ mod tests {
         list.iter().map(|text| (*text).to_owned()).collect()
     }
 
-    #[test]
-    fn drops_come_before_adds() {
-        let names = granted(|c| {
-            c.capabilities = Capabilities {
-                add: texts(&["net_admin", "CAP_CHOWN"]),
-                drop: texts(&["ALL"]),
+    /// What `add` and `drop` come to.
+    fn changed(add: &[&str], drop: &[&str]) -> BTreeSet<String> {
+        let host = crate::compose::tests::host();
+        let context = SecurityContext {
+            capabilities: Capabilities {
+                add: texts(add),
+                drop: texts(drop),
                 ..Capabilities::default()
-            };
-        });
-        assert_eq!(
-            Vec::from_iter(names.unwrap().names),
-            ["CAP_CHOWN", "CAP_NET_ADMIN"]
-        );
-        let names = granted(|c| c.capabilities.drop = texts(&["CHOWN"]))
-            .unwrap()
-            .names;
-        assert_eq!(names.len(), DEFAULT.len() - 1);
-        let names = granted(|c| {
-            c.capabilities.add = texts(&["ALL"]);
-            c.capabilities.drop = texts(&["SYS_ADMIN"]);
-        });
-        let names = names.unwrap().names;
-        assert!(names.contains("CAP_NET_ADMIN") && !names.contains("CAP_SYS_ADMIN"));
+            },
+            ..SecurityContext::default()
+        };
+        grant(&context, &host).unwrap().names
+    }
+
+    #[test]
+    fn drops_win_over_adds_and_all_is_where_both_begin() {
+        let table: [(&[&str], &[&str], &[&str]); 7] = [
+            (
+                &["net_admin", "CAP_CHOWN"],
+                &["ALL"],
+                &["CAP_CHOWN", "CAP_NET_ADMIN"],
+            ),
+            (&[], &["all"], &[]),
+            (&["ALL"], &["ALL"], &[]),
+            (&["ALL", "CHOWN"], &["all"], &["CAP_CHOWN"]),
+            (&["CHOWN"], &["ALL", "CHOWN"], &[]),
+            (&["NET_ADMIN"], &["NET_ADMIN"], &DEFAULT),
+            (&["CHOWN"], &[], &DEFAULT),
+        ];
+        for (add, drop, expected) in table {
+            let names = changed(add, drop);
+            assert!(names.iter().eq(expected), "+{add:?} -{drop:?}: {names:?}");
+        }
+        let all = changed(&["ALL"], &[]);
+        let mut but_one = changed(&["ALL", "SYS_ADMIN"], &["SYS_ADMIN"]);
+        assert!(!but_one.contains("CAP_SYS_ADMIN"));
+        but_one.insert("CAP_SYS_ADMIN".to_owned());
+        assert_eq!(all, but_one);
+        assert!(!changed(&["CHOWN"], &["CHOWN"]).contains("CAP_CHOWN"));
         assert_eq!(granted(|c| c.privileged = true).unwrap().names.len(), 41);
+    }
+
+    #[test]
+    fn what_is_dropped_is_not_ambient_either() {
+        let granted = granted(|c| {
+            c.capabilities.add_ambient = texts(&["NET_ADMIN", "CHOWN"]);
+            c.capabilities.drop = texts(&["CHOWN"]);
+        });
+        let granted = granted.unwrap();
+        assert_eq!(Vec::from_iter(&granted.ambient), ["CAP_NET_ADMIN"]);
+        assert!(!granted.names.contains("CAP_CHOWN"));
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub(crate) fn host() -> HostFacts {
         apparmor: true,
         apparmor_default: Some("crisp-default".to_owned()),
         selinux: false,
+        hostname: "node".to_owned(),
     }
 }
 
@@ -227,6 +228,17 @@ fn later_variables_win_in_their_first_place() {
         found,
         ["PATH=/bin", "HOSTNAME=web", "HOME=/", "A=two", "B=image="]
     );
+}
+
+#[test]
+fn a_pod_without_a_name_has_the_hosts() {
+    for (pod, expected) in [("web", "HOSTNAME=web"), ("", "HOSTNAME=node")] {
+        let mut case = case();
+        case.pod.hostname = pod.to_owned();
+        let spec = case.build().unwrap();
+        let found = spec.process().as_ref().unwrap().env().clone().unwrap();
+        assert_eq!(found[1], expected);
+    }
 }
 
 #[test]

@@ -57,6 +57,8 @@ pub struct HostFacts {
     pub apparmor_default: Option<String>,
     /// Whether the kernel enforces SELinux.
     pub selinux: bool,
+    /// The host's own name, which is that of pods that have none.
+    pub hostname: String,
 }
 
 /// A bind mount whose source was found.

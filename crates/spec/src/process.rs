@@ -68,8 +68,10 @@ fn environment(input: &Input<'_>) -> Vec<String> {
         None => variables.push((name, value)),
     };
     set("PATH", PATH);
-    if !input.pod.hostname.is_empty() {
-        set("HOSTNAME", &input.pod.hostname);
+    // A pod in the host's namespaces has no name of its own.
+    let names = [&input.pod.hostname, &input.host.hostname];
+    if let Some(name) = names.into_iter().find(|name| !name.is_empty()) {
+        set("HOSTNAME", name);
     }
     if input.container.tty {
         set("TERM", "xterm");

@@ -236,7 +236,6 @@ impl Pod {
         };
         let exec = Exec {
             container: id.clone(),
-            bundle: self.shared.paths.bundle(id),
             shim,
             command,
             timeout,

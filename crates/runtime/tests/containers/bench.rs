@@ -147,6 +147,7 @@ impl Bench {
         let (read, stdio) = piped();
         let execed = crisp_runtime::exec(ExecRequest {
             container_pid: container.pid,
+            container: &container.pidfd,
             spec: &self.parsed(),
             process: &process,
             cgroup: &self.cgroup,

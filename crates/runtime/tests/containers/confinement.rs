@@ -18,6 +18,11 @@ pub const CASES: &[Case] = &[
     ("privileged_sysctls_reach_the_namespace", sysctls),
     ("privileged_devices_are_made_and_guarded", devices),
     ("privileged_cgroup_limits_are_in_force", cgroup_limits),
+    (
+        "privileged_missing_limits_of_huge_pages_are_told",
+        missing_hugepages,
+    ),
+    ("privileged_limits_change_in_any_order", limits_change),
     ("privileged_the_setup_cannot_be_looked_into", untraceable),
     ("privileged_the_runtimes_binary_is_out_of_reach", own_binary),
 ];
@@ -208,6 +213,69 @@ fn cgroup_limits() {
         .lines()
         .filter(|line| !line.ends_with(bench.cgroup.path()));
     assert_eq!(outside.count(), 0, "{member}");
+}
+
+/// As the kubelet asks on every machine; a size that no machine has stands for the missing files.
+fn missing_hugepages() {
+    let mut bench = Bench::new("true");
+    bench.spec["linux"]["resources"] = json!({ "hugepageLimits": [
+        { "pageSize": "2MB", "limit": 0 }, { "pageSize": "3MB", "limit": 0 }
+    ]});
+    let (_read, stdio) = crate::bench::piped();
+    let created = bench.create(stdio, crisp_runtime::Gate::Socket).unwrap();
+    let warned = |warning: &String| warning.contains("3MB pages are ignored");
+    assert_eq!(
+        created.warnings.iter().filter(|w| warned(w)).count(),
+        1,
+        "{:?}",
+        created.warnings
+    );
+    let resources = json!({ "hugepageLimits": [{ "pageSize": "../2MB", "limit": 0 }] });
+    let resources = serde_json::from_value(resources).unwrap();
+    assert!(crisp_runtime::update(&bench.cgroup, &resources).is_err());
+}
+
+/// Each of these on top of the last, in the terms of both versions.
+fn limits_change() {
+    let bench = Bench::new("true");
+    bench.cgroup.create().unwrap();
+    let v2 = bench.cgroup.layout().is_v2();
+    let file = |controller: &str, v1: &str, in_v2: &str| {
+        let file = if v2 { in_v2 } else { v1 };
+        bench
+            .cgroup
+            .read(controller, file)
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
+    };
+    let mib = |count: u64| count << 20;
+    let memory =
+        |limit: u64, swap: u64| json!({ "memory": { "limit": mib(limit), "swap": mib(swap) } });
+    let steps = [
+        memory(64, 64),
+        json!({ "cpu": { "quota": 30000, "period": 100_000 } }),
+        json!({ "cpu": { "period": 50_000 } }),
+        memory(256, 256),
+        json!({ "memory": { "limit": mib(512) } }),
+        memory(32, 48),
+        json!({ "memory": { "limit": mib(96), "swap": mib(48) } }),
+    ];
+    for step in steps {
+        let resources = serde_json::from_value(step.clone()).unwrap();
+        crisp_runtime::update(&bench.cgroup, &resources).unwrap_or_else(|e| panic!("{step}: {e}"));
+    }
+    let limit = file("memory", "memory.limit_in_bytes", "memory.max");
+    assert_eq!(limit, mib(96).to_string());
+    let total = file("memory", "memory.memsw.limit_in_bytes", "memory.swap.max");
+    let expected = if v2 { 0 } else { mib(96) };
+    assert!(total.is_empty() || total == expected.to_string(), "{total}");
+    assert_eq!(
+        file("cpu", "cpu.cfs_quota_us", "cpu.max").split(' ').next(),
+        Some("30000")
+    );
+    let period = file("cpu", "cpu.cfs_period_us", "cpu.max");
+    assert!(period.ends_with("50000"), "{period}");
 }
 
 /// Before its program starts, init is a copy of the runtime: nobody may open it.

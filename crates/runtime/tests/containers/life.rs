@@ -17,6 +17,10 @@ pub const CASES: &[Case] = &[
     ("privileged_another_process_opens_the_gate", listening_gate),
     ("privileged_a_second_process_joins", exec_joins),
     ("privileged_an_exec_is_killed_alone", exec_is_killed_alone),
+    (
+        "privileged_an_exec_finds_no_stranger",
+        exec_finds_no_stranger,
+    ),
     ("privileged_a_terminal_is_the_containers_own", terminal),
     (
         "privileged_pid_namespaces_can_be_shared",
@@ -145,6 +149,7 @@ fn exec_is_killed_alone() {
     let (_out, stdio) = piped();
     let execed = crisp_runtime::exec(crisp_runtime::ExecRequest {
         container_pid: created.pid,
+        container: &created.pidfd,
         spec: &spec,
         process: &process,
         cgroup: &bench.cgroup,
@@ -163,6 +168,29 @@ fn exec_is_killed_alone() {
     );
     cgroup.remove().unwrap();
     assert!(!created.pidfd.has_exited());
+}
+
+/// The pid of an init that was reaped belongs to whoever comes next.
+fn exec_finds_no_stranger() {
+    let bench = Bench::new("true");
+    let (read, stdio) = piped();
+    let mut created = bench.create(stdio, Gate::Socket).unwrap();
+    created.start().unwrap();
+    finish(created.pid, read);
+    let mut stranger = std::process::Command::new("sleep")
+        .arg("1000")
+        .spawn()
+        .unwrap();
+    created.pid = i32::try_from(stranger.id()).unwrap();
+    let refused = bench
+        .exec(&created, process("echo on the host"))
+        .unwrap_err();
+    assert!(
+        matches!(refused, crisp_runtime::Error::NotRunning),
+        "{refused}"
+    );
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
 }
 
 fn terminal() {

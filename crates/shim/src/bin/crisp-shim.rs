@@ -1,4 +1,7 @@
 //! `crisp-shim`: owns one container. Started by `crispd` with a socket as standard input.
+//!
+//! The only argument is the container's id: it is how others find a shim among the processes of the
+//! host, and is not read here. What the shim shall do comes over the socket.
 
 #![forbid(unsafe_code)]
 
@@ -9,7 +12,7 @@ use std::process::ExitCode;
 
 use crisp_shim::shim::Shim;
 use crisp_sys::socket::Conn;
-use crisp_sys::{memory, process};
+use crisp_sys::{memory, own_binary, process};
 
 fn main() -> ExitCode {
     match own() {
@@ -22,9 +25,16 @@ fn main() -> ExitCode {
 }
 
 fn own() -> Result<(), Box<dyn std::error::Error>> {
+    // A container that could write to this file would run as root on the host one day.
+    let sealed = own_binary::run_read_only(c"crisp-shim");
     memory::keep_little();
     let conn = take_stdin()?;
     let mut shim = Shim::begin(conn)?;
+    if let Err(error) = sealed {
+        shim.warn(format!(
+            "the shim's file is not protected from the container: {error}"
+        ));
+    }
     shim.run()?;
     Ok(())
 }

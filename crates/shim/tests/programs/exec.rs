@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 
 use crisp_model::ExitStatus;
-use crisp_shim_api::{Event, ExecRequest, FailureKind, Reply, Request};
+use crisp_shim_api::{Event, ExecRequest, ExecStreams, FailureKind, Orphan, Reply, Request};
 use crisp_sys::pipe::pipe;
 use crisp_sys::process::{ProcessId, Stat};
 use serde_json::json;
@@ -15,11 +15,12 @@ use crate::lab::{Lab, borrow, null, process, read_all, until};
 fn exec(id: &str, args: &[&str]) -> Request {
     Request::Exec(Box::new(ExecRequest {
         exec_id: id.to_owned(),
-        process: serde_json::from_value(process(args)).unwrap(),
+        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+        ..ExecRequest::default()
     }))
 }
 
-fn ended(lab: &mut Lab, id: &str) -> ExitStatus {
+pub fn ended(lab: &mut Lab, id: &str) -> ExitStatus {
     lab.event(|event| match event {
         Event::ExecExited { exec_id, status } if exec_id == id => Some(*status),
         _ => None,
@@ -27,7 +28,7 @@ fn ended(lab: &mut Lab, id: &str) -> ExitStatus {
 }
 
 /// Runs something with its output in a pipe.
-fn run(lab: &mut Lab, id: &str, args: &[&str]) -> (Reply, OwnedFd) {
+pub fn run(lab: &mut Lab, id: &str, args: &[&str]) -> (Reply, OwnedFd) {
     let (read, write) = pipe().unwrap();
     let fds = [null(), write.try_clone().unwrap(), write];
     let reply = lab.ask_with(exec(id, args), &borrow(&fds)).0;
@@ -59,6 +60,41 @@ fn privileged_an_exec_runs_in_the_container() {
         ),
         "{late:?}"
     );
+    lab.shut_down();
+}
+
+/// The environment is longer than any frame; the command's own is the container's.
+#[test]
+fn privileged_an_exec_has_the_environment_of_its_container() {
+    let mut lab = Lab::new("sleep 1000");
+    let mut variables = vec!["PATH=/bin".to_owned(), "LAST=seen".to_owned()];
+    variables.extend((0..3000).map(|number| format!("V{number}={}", "x".repeat(100))));
+    lab.spec["process"]["env"] = json!(variables);
+    lab.spec["process"]["user"] = json!({ "uid": 7, "gid": 7 });
+    lab.start();
+    let (reply, output) = run(
+        &mut lab,
+        "env",
+        &["sh", "-c", "echo $LAST ${#V2999}; id -u"],
+    );
+    assert!(matches!(reply, Reply::Exec { .. }), "{reply:?}");
+    assert_eq!(read_all(output), "seen 100\n7\n");
+    // As daemons asked before.
+    let (read, write) = pipe().unwrap();
+    let fds = [null(), write.try_clone().unwrap(), write];
+    let older = ExecRequest {
+        exec_id: "older".to_owned(),
+        process: serde_json::from_value(process(&["id", "-u"])).unwrap(),
+        ..ExecRequest::default()
+    };
+    let reply = lab
+        .ask_with(Request::Exec(Box::new(older)), &borrow(&fds))
+        .0;
+    assert!(matches!(reply, Reply::Exec { .. }), "{reply:?}");
+    drop(fds);
+    assert_eq!(read_all(read), "0\n");
+    lab.ask(Request::KillAll);
+    lab.exited();
     lab.shut_down();
 }
 
@@ -134,6 +170,62 @@ fn privileged_killing_an_exec_takes_its_descendants_and_nobody_else() {
     lab.shut_down();
 }
 
+/// The same, to be killed with its asker.
+fn attended(id: &str, args: &[&str]) -> Request {
+    let Request::Exec(mut request) = exec(id, args) else {
+        unreachable!()
+    };
+    request.orphan = Orphan::IsKilled;
+    Request::Exec(request)
+}
+
+/// A killed daemon neither reads what a command says nor ends it at its deadline.
+#[test]
+fn privileged_what_only_its_asker_wants_dies_with_the_connection() {
+    let mut lab = Lab::new("sleep 1000");
+    lab.start();
+    let (read, write) = pipe().unwrap();
+    let fds = [null(), write.try_clone().unwrap(), write];
+    let script = "(sleep 2000 &) ; sleep 3000";
+    let reply = lab
+        .ask_with(attended("asked", &["sh", "-c", script]), &borrow(&fds))
+        .0;
+    assert!(matches!(reply, Reply::Exec { .. }), "{reply:?}");
+    drop(fds);
+    let (other, _keep) = run(&mut lab, "other", &["sleep", "5000"]);
+    let Reply::Exec { pid } = other else {
+        panic!("{other:?}")
+    };
+    let other = ProcessId::of(pid).unwrap();
+    lab.reconnect();
+    assert_eq!(read_all(read), "");
+    assert!(other.is_alive());
+    lab.ask(Request::KillAll);
+    lab.exited();
+    lab.shut_down();
+}
+
+/// Whenever the asker leaves while the command is being started.
+#[test]
+fn privileged_an_asker_that_leaves_at_once_leaves_nothing() {
+    let mut lab = Lab::new("sleep 1000");
+    lab.start();
+    for number in 0..30 {
+        let (read, write) = pipe().unwrap();
+        let fds = [null(), write.try_clone().unwrap(), write];
+        let id = format!("e{number}");
+        lab.send(attended(&id, &["sleep", "2000"]), &borrow(&fds));
+        drop(fds);
+        std::thread::sleep(std::time::Duration::from_micros(number * 150));
+        lab.reconnect();
+        assert_eq!(read_all(read), "");
+    }
+    assert!(matches!(lab.ask(Request::State), Reply::State(_)));
+    lab.ask(Request::KillAll);
+    lab.exited();
+    lab.shut_down();
+}
+
 #[test]
 fn privileged_background_processes_of_an_exec_can_be_killed_after_its_end() {
     let mut lab = Lab::new("sleep 1000");
@@ -175,13 +267,12 @@ fn mut_free(lab: &Lab) -> std::path::PathBuf {
 fn privileged_an_exec_can_have_a_terminal() {
     let mut lab = Lab::new("sleep 1000");
     lab.start();
-    let mut request = process(&["sh", "-c", "read line; echo got $line; test -t 1"]);
-    request["terminal"] = json!(true);
-    let request = Request::Exec(Box::new(ExecRequest {
-        exec_id: "tty".to_owned(),
-        process: serde_json::from_value(request).unwrap(),
-    }));
-    let (reply, mut fds) = lab.ask_with(request, &[]);
+    let script = "read line; echo got $line; test -t 1";
+    let Request::Exec(mut request) = exec("tty", &["sh", "-c", script]) else {
+        unreachable!()
+    };
+    request.streams = ExecStreams::Terminal;
+    let (reply, mut fds) = lab.ask_with(Request::Exec(request), &[]);
     assert!(matches!(reply, Reply::Exec { .. }), "{reply:?}");
     let mut master = fs::File::from(fds.remove(0));
     master.write_all(b"hello\n").unwrap();
@@ -201,6 +292,8 @@ fn privileged_many_execs_at_once_leave_nothing() {
     let mut lab = Lab::new("sleep 1000");
     lab.start();
     let shim = i32::try_from(lab.shim.as_ref().unwrap().id()).unwrap();
+    // The answer to the launch comes before the shim has put away what it had for it.
+    lab.ask(Request::State);
     let fds_before = fs::read_dir(format!("/proc/{shim}/fd")).unwrap().count();
     let mut outputs = Vec::new();
     for number in 0..20 {

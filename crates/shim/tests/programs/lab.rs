@@ -31,6 +31,7 @@ pub struct Lab {
     pub cgroup: Cgroup,
     pub spec: Value,
     pub launch: Launch,
+    pub program: PathBuf,
     pub shim: Option<Child>,
     pub conn: Option<Conn>,
     pub events: Vec<Event>,
@@ -74,6 +75,7 @@ impl Lab {
             spec: spec(script),
             dir,
             launch,
+            program: env!("CARGO_BIN_EXE_crisp-shim").into(),
             shim: None,
             conn: None,
             events: Vec::new(),
@@ -90,17 +92,23 @@ impl Lab {
 
     /// Starts the shim and sends the launch; returns its answer.
     pub fn send_launch(&mut self) -> (Reply, Vec<OwnedFd>) {
+        self.begin_launch();
+        self.reply_to(0)
+    }
+
+    /// Starts the shim and sends the launch.
+    pub fn begin_launch(&mut self) {
         let config = self.launch.bundle.join("config.json");
         fs::write(config, serde_json::to_vec(&self.spec).unwrap()).unwrap();
         let (ours, theirs) = Conn::pair().unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_crisp-shim"))
+        let child = Command::new(&self.program)
+            .arg(self.launch.container_id.as_str())
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .spawn()
             .unwrap();
         self.shim = Some(child);
         ours.send(&self.launch.encode().unwrap(), &[]).unwrap();
         self.conn = Some(ours);
-        self.reply_to(0)
     }
 
     pub fn start(&mut self) -> Started {
@@ -118,16 +126,7 @@ impl Lab {
 
     fn receive(&mut self) -> (FromShim, Vec<OwnedFd>) {
         let conn = self.conn.as_ref().unwrap();
-        let mut fds = [PollFd::new(conn, PollFlags::IN)];
-        let patience = Timespec {
-            tv_sec: i64::try_from(PATIENCE.as_secs()).unwrap(),
-            tv_nsec: 0,
-        };
-        assert_eq!(
-            poll(&mut fds, Some(&patience)).unwrap(),
-            1,
-            "the shim is silent"
-        );
+        wait_for(conn, "the shim is silent");
         let (bytes, fds) = conn.recv(MAX_FRAME).unwrap().expect("the shim is gone");
         (FromShim::decode(&bytes).unwrap(), fds)
     }
@@ -248,9 +247,24 @@ pub fn until(what: &str, check: impl Fn() -> bool) {
 
 /// All that a pipe brings until its end.
 pub fn read_all(fd: OwnedFd) -> String {
-    let mut text = String::new();
-    File::from(fd).read_to_string(&mut text).unwrap();
-    text
+    let mut file = File::from(fd);
+    let (mut bytes, mut part) = (Vec::new(), [0; 4096]);
+    loop {
+        wait_for(&file, "the pipe is silent");
+        match file.read(&mut part).unwrap() {
+            0 => return String::from_utf8(bytes).unwrap(),
+            count => bytes.extend_from_slice(&part[..count]),
+        }
+    }
+}
+
+fn wait_for(fd: &impl AsFd, otherwise: &str) {
+    let mut fds = [PollFd::new(fd, PollFlags::IN)];
+    let patience = Timespec {
+        tv_sec: i64::try_from(PATIENCE.as_secs()).unwrap(),
+        tv_nsec: 0,
+    };
+    assert_eq!(poll(&mut fds, Some(&patience)).unwrap(), 1, "{otherwise}");
 }
 
 pub fn null() -> OwnedFd {
@@ -271,23 +285,27 @@ fn make_rootfs(root: &Path) {
     for dir in ["bin", "proc", "dev", "tmp"] {
         fs::create_dir(root.join(dir)).unwrap();
     }
-    let listing = Command::new("ldd")
-        .arg("/bin/busybox")
-        .output()
-        .unwrap()
-        .stdout;
-    let listing = String::from_utf8(listing).unwrap();
-    let libraries = listing
-        .split_whitespace()
-        .filter(|word| word.starts_with('/'));
-    for file in libraries.chain(["/bin/busybox"]) {
-        let copy = root.join(file.trim_start_matches('/'));
-        fs::create_dir_all(copy.parent().unwrap()).unwrap();
-        fs::copy(file, copy).unwrap();
-    }
+    copy_in(root, "/bin/busybox");
+    copy_libraries(root, "/bin/busybox");
     for name in ["sh", "cat", "sleep", "dd", "tail", "seq", "true", "id"] {
         std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).unwrap();
     }
+}
+
+/// What a program of the host needs to run in this root.
+pub fn copy_libraries(root: &Path, program: &str) {
+    let listing = Command::new("ldd").arg(program).output().unwrap().stdout;
+    let listing = String::from_utf8(listing).unwrap();
+    let libraries = listing.split_whitespace();
+    for library in libraries.filter(|word| word.starts_with('/')) {
+        copy_in(root, library);
+    }
+}
+
+fn copy_in(root: &Path, file: &str) {
+    let copy = root.join(file.trim_start_matches('/'));
+    fs::create_dir_all(copy.parent().unwrap()).unwrap();
+    fs::copy(file, copy).unwrap();
 }
 
 fn spec(script: &str) -> Value {

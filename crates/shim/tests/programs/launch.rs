@@ -4,6 +4,7 @@ use std::fs;
 
 use crisp_model::ExitStatus;
 use crisp_shim_api::{FailureKind, Reply, Request, RootfsSpec, Stdin};
+use crisp_sys::process::ProcessId;
 use serde_json::json;
 
 use crate::lab::{Lab, in_rootfs, until};
@@ -157,4 +158,31 @@ fn privileged_what_it_starts_does_not_inherit_its_protection() {
     // The shell's glob has the directory open as 3.
     assert_eq!(log[2].matches("/proc/self/fd/").count(), 4, "{log:?}");
     lab.shut_down();
+}
+
+/// A launch that goes on without its shim makes a container that is nobody's.
+#[test]
+fn privileged_a_launch_dies_with_its_shim() {
+    let mut lab = Lab::new("echo > /tmp/up; sleep 1000");
+    let (reached, go_on) = (lab.dir.path().join("reached"), lab.dir.path().join("go-on"));
+    let wait = format!(
+        "echo > {}; until test -e {}; do sleep 0.01; done",
+        reached.display(),
+        go_on.display()
+    );
+    lab.spec["hooks"]["createRuntime"] = json!([
+        { "path": "/bin/sh", "args": ["sh", "-c", wait], "env": ["PATH=/bin:/usr/bin"] }
+    ]);
+    lab.begin_launch();
+    until("the hook", || reached.exists());
+    let mut shim = lab.shim.take().unwrap();
+    let children = format!("/proc/{0}/task/{0}/children", shim.id());
+    let children = fs::read_to_string(children).unwrap();
+    let worker = ProcessId::of(children.trim().parse().unwrap()).unwrap();
+    shim.kill().unwrap();
+    shim.wait().unwrap();
+    until("the worker's end", || !worker.is_alive());
+    fs::write(go_on, "").unwrap();
+    until("nobody left", || lab.cgroup.procs().unwrap().is_empty());
+    assert!(!in_rootfs(&lab, "tmp/up").exists());
 }

@@ -8,6 +8,7 @@
 
 mod ending;
 mod exec;
+mod guard;
 mod holder;
 mod lab;
 mod launch;

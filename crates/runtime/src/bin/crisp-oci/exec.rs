@@ -62,6 +62,7 @@ impl<'a> Running<'a> {
         let exec_id = format!("{}-{}", own.pid, own.start_time);
         let execed = crisp_runtime::exec(ExecRequest {
             container_pid: container.live_pid()?,
+            container: &container.live_init()?,
             spec: &container.record.spec,
             process,
             cgroup: &container.cgroup,

@@ -1,6 +1,5 @@
 //! `kill`: signals by name or number, to init or to all.
 
-use crisp_sys::pidfd::PidFd;
 use crisp_sys::signals;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
@@ -24,12 +23,9 @@ pub(crate) fn kill(context: &Context, arguments: &KillArgs) -> Result<()> {
         // Nobody else ends what such an init leaves behind.
         return kill_all(&container, signal);
     }
-    let init = container.record.init.as_ref().map(PidFd::open_exact);
-    let init = init.transpose().during(|| "open the container's init")?;
-    let init = init
-        .flatten()
-        .ok_or_else(|| Failure::refused("container not running"))?;
-    init.signal(signal)
+    container
+        .live_init()?
+        .signal(signal)
         .during(|| format!("send signal {signal}"))?;
     wake(&container, signal)
 }

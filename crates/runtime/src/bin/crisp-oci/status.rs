@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crisp_runtime::Freeze;
 use crisp_sys::cgroup::{Cgroup, Layout};
+use crisp_sys::pidfd::PidFd;
 use serde::Serialize;
 
 use crate::failure::{During, Failure, Result};
@@ -66,6 +67,15 @@ impl Container {
     /// The host pid of its init, or a refusal.
     pub(crate) fn live_pid(&self) -> Result<i32> {
         self.pid()
+            .ok_or_else(|| Failure::refused("container not running"))
+    }
+
+    /// Exactly its init, or a refusal.
+    pub(crate) fn live_init(&self) -> Result<PidFd> {
+        self.live_pid()?;
+        let init = self.record.init.as_ref().map(PidFd::open_exact);
+        let init = init.transpose().during(|| "open the container's init")?;
+        init.flatten()
             .ok_or_else(|| Failure::refused("container not running"))
     }
 
