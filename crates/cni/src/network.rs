@@ -12,7 +12,7 @@ use crisp_sys::ns::{self, Kind};
 use serde_json::json;
 
 use crate::builtin::{self, Owner};
-use crate::client::{Cache, Caller, ConfList, Record, Target, Watch};
+use crate::client::{Cache, Caller, ConfList, Found, Record, Target, Watch};
 use crate::netlink::{Batch, link};
 use crate::{Attachment, Error, InterfaceStats, NetworkStatus, PodNetwork, Result};
 
@@ -190,8 +190,9 @@ impl Network {
     /// # Errors
     /// When a plugin fails; all others were called. Call it again.
     pub async fn detach(&self, pod: &PodNetwork) -> Result<()> {
-        let (inner, id) = (Arc::clone(&self.inner), pod.pod_id.clone());
-        blocking(move || inner.detach(&id)).await
+        let (inner, otherwise) = (Arc::clone(&self.inner), Target::unasked(pod));
+        let id = pod.pod_id.clone();
+        blocking(move || inner.detach(&id, &otherwise)).await
     }
 
     /// What [`Self::attach`] returned for a pod that is still attached.
@@ -248,7 +249,7 @@ impl Inner {
             .collection
             .read()
             .unwrap_or_else(PoisonError::into_inner);
-        self.undo(&pod.pod_id)?;
+        self.undo(&pod.pod_id, &target)?;
         let record = Record::new(pod, &list);
         self.cache.write(&record)?;
         let added = self.add(pod, &list, &target).and_then(|result| {
@@ -257,7 +258,7 @@ impl Inner {
             Ok(result.attachment(list.version()))
         });
         if added.is_err()
-            && let Err(error) = self.undo(&pod.pod_id)
+            && let Err(error) = self.undo(&pod.pod_id, &target)
         {
             tracing::warn!(pod_id = %pod.pod_id, pod = %pod.name, %error, "failed attachment not wholly undone");
         }
@@ -281,15 +282,18 @@ impl Inner {
         self.caller.add(list, target)
     }
 
-    fn detach(&self, pod: &PodId) -> Result<()> {
+    fn detach(&self, pod: &PodId, otherwise: &Target) -> Result<()> {
         let _turn = self.turns.take(pod);
-        self.undo(pod)
+        self.undo(pod, otherwise)
     }
 
-    /// DEL for what is recorded; without a record nothing was ever begun.
-    fn undo(&self, pod: &PodId) -> Result<()> {
-        let Some(record) = self.cache.read(pod)? else {
-            return Ok(());
+    /// DEL for what is recorded; without a record nothing was ever begun. `otherwise` is what is
+    /// known of the pod without its record.
+    fn undo(&self, pod: &PodId, otherwise: &Target) -> Result<()> {
+        let record = match self.cache.look(pod)? {
+            Found::Nothing => return Ok(()),
+            Found::Record(record) => record,
+            Found::Damaged(why) => return self.undo_blindly(pod, otherwise, &why),
         };
         // Wishes that were accepted once are passed again; what is refused now must not keep the
         // pod from being removed.
@@ -297,6 +301,16 @@ impl Inner {
         self.caller
             .del(&record.list, &target, record.result().as_ref())?;
         self.cache.remove(pod)
+    }
+
+    /// DEL by today's list, which in all likelihood is that of the attachment. Without a list
+    /// there is nobody to call; a plugin that comes later collects.
+    fn undo_blindly(&self, pod: &PodId, target: &Target, why: &str) -> Result<()> {
+        match self.watch.list() {
+            Ok(list) => self.caller.del(&list, target, None)?,
+            Err(_) => self.caller.del_builtin(target)?,
+        }
+        self.cache.set_aside(pod, why)
     }
 
     fn check(&self, pod: &PodId) -> Result<()> {
@@ -326,7 +340,7 @@ impl Inner {
         let mut errors = Vec::new();
         for pod in self.cache.pods()? {
             if !live.contains(&pod) && !self.turns.is_taken(&pod) {
-                errors.extend(self.detach(&pod).err());
+                errors.extend(self.detach(&pod, &Target::nameless(&pod)).err());
             }
         }
         let Some(_still) = self.stand_still() else {
