@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockWriteGuard, TryLockError};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 use std::time::Duration;
 
 use crisp_model::PodId;
@@ -13,9 +13,15 @@ use serde_json::json;
 
 use crate::builtin::{self, Owner};
 use crate::client::{Cache, Caller, ConfList, Found, Record, Target, Watch};
+use crate::lane::{Lane, on_thread, to_the_end};
 use crate::netlink::{Batch, link};
+use crate::turns::{Turn, Turns};
 use crate::{Attachment, Error, InterfaceStats, NetworkStatus, PodNetwork, Result};
 
+/// Attachments at a time. A plugin that hangs holds a seat until its deadline.
+const ADDS: usize = 64;
+/// Detachments and checks at a time.
+const DELS: usize = 64;
 const STILL_TRIES: u32 = 250;
 const STILL_PAUSE: Duration = Duration::from_millis(20);
 
@@ -62,51 +68,14 @@ struct Inner {
     watch: Watch,
     caller: Arc<Caller>,
     cache: Cache,
-    turns: Turns,
+    turns: Arc<Turns>,
+    adds: Lane,
+    /// DEL and what only asks.
+    dels: Lane,
+    collections: Lane,
     /// Held for writing while everything but what is known is dropped: nothing may come into
-    /// being meanwhile.
+    /// being meanwhile, and plugins that collect must be alone (CNI specification, GC).
     collection: RwLock<()>,
-}
-
-/// Whose turn it is: at most one call per pod at a time, so that a DEL waits for an ADD whose
-/// caller went away.
-#[derive(Debug, Default)]
-struct Turns {
-    busy: Mutex<BTreeSet<PodId>>,
-    changed: Condvar,
-}
-
-#[derive(Debug)]
-struct Turn<'a> {
-    turns: &'a Turns,
-    pod: &'a PodId,
-}
-
-impl Turns {
-    fn take<'a>(&'a self, pod: &'a PodId) -> Turn<'a> {
-        let busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        let waiting = self.changed.wait_while(busy, |busy| busy.contains(pod));
-        let mut busy = waiting.unwrap_or_else(PoisonError::into_inner);
-        busy.insert(pod.clone());
-        Turn { turns: self, pod }
-    }
-
-    fn is_taken(&self, pod: &PodId) -> bool {
-        let busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        busy.contains(pod)
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        let mut busy = self
-            .turns
-            .busy
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        busy.remove(self.pod);
-        self.turns.changed.notify_all();
-    }
 }
 
 /// The compiled-in list. A daemon that says nothing chooses a bridge of its own, so that several
@@ -122,6 +91,7 @@ fn builtin_list(bridge: &str, subnets: &[String], data_root: &Path) -> Result<Co
     ConfList::inline(&json!({"cniVersion": "1.1.0", "name": "crisp", "plugins": [plugin]}))
 }
 
+/// Short work that waits for no plugin.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
@@ -160,7 +130,10 @@ impl Network {
             watch,
             caller,
             cache,
-            turns: Turns::default(),
+            turns: Arc::default(),
+            adds: Lane::new(ADDS),
+            dels: Lane::new(DELS),
+            collections: Lane::new(1),
             collection: RwLock::default(),
         };
         Ok(Self {
@@ -180,7 +153,16 @@ impl Network {
     /// When any plugin fails; what had been done is undone.
     pub async fn attach(&self, pod: &PodNetwork) -> Result<Attachment> {
         let (inner, pod) = (Arc::clone(&self.inner), pod.clone());
-        blocking(move || inner.attach(&pod)).await
+        to_the_end(async move {
+            let turn = inner.turns.take(&pod.pod_id).await;
+            let seat = inner.adds.seat().await;
+            on_thread(move || {
+                let _held = (turn, seat);
+                inner.attach(&pod)
+            })
+            .await
+        })
+        .await
     }
 
     /// Detaches a pod: `DEL`, from the cached configuration. Idempotent; works with the
@@ -192,7 +174,16 @@ impl Network {
     pub async fn detach(&self, pod: &PodNetwork) -> Result<()> {
         let (inner, otherwise) = (Arc::clone(&self.inner), Target::unasked(pod));
         let id = pod.pod_id.clone();
-        blocking(move || inner.detach(&id, &otherwise)).await
+        to_the_end(async move {
+            let turn = inner.turns.take(&id).await;
+            let seat = inner.dels.seat().await;
+            on_thread(move || {
+                let _seat = seat;
+                inner.detach(&turn, &otherwise)
+            })
+            .await
+        })
+        .await
     }
 
     /// What [`Self::attach`] returned for a pod that is still attached.
@@ -208,17 +199,31 @@ impl Network {
     /// What is missing.
     pub async fn check(&self, pod: &PodId) -> Result<()> {
         let (inner, pod) = (Arc::clone(&self.inner), pod.clone());
-        blocking(move || inner.check(&pod)).await
+        let seat = self.inner.dels.seat().await;
+        on_thread(move || {
+            let _seat = seat;
+            inner.check(&pod)
+        })
+        .await
     }
 
     /// Drops whatever belongs to no live pod: addresses, links, host ports, cached results. Pods
-    /// that are being attached at the moment are left alone, and others wait.
+    /// that are being attached at the moment are left alone, and others wait. Goes on when the
+    /// caller drops it.
     ///
     /// # Errors
     /// When something could not be dropped; the rest was.
     pub async fn collect(&self, live: &BTreeSet<PodId>) -> Result<()> {
         let (inner, live) = (Arc::clone(&self.inner), live.clone());
-        blocking(move || inner.collect(&live)).await
+        to_the_end(async move {
+            let seat = inner.collections.seat().await;
+            on_thread(move || {
+                let _seat = seat;
+                inner.collect(&live)
+            })
+            .await
+        })
+        .await
     }
 
     /// Removes the built-in bridge and its firewall table when no pod uses them: for a daemon
@@ -228,7 +233,7 @@ impl Network {
     /// When the kernel refuses.
     pub async fn retire(&self) -> Result<()> {
         let inner = Arc::clone(&self.inner);
-        blocking(move || {
+        on_thread(move || {
             let retired = inner
                 .caller
                 .crisps()
@@ -244,11 +249,7 @@ impl Inner {
     fn attach(&self, pod: &PodNetwork) -> Result<Attachment> {
         let list = self.watch.list()?;
         let target = Target::of(pod)?;
-        let _turn = self.turns.take(&pod.pod_id);
-        let _growing = self
-            .collection
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _growing = self.uncollected();
         self.undo(&pod.pod_id, &target)?;
         let record = Record::new(pod, &list);
         self.cache.write(&record)?;
@@ -263,6 +264,12 @@ impl Inner {
             tracing::warn!(pod_id = %pod.pod_id, pod = %pod.name, %error, "failed attachment not wholly undone");
         }
         added
+    }
+
+    /// Keeps collection away.
+    fn uncollected(&self) -> RwLockReadGuard<'_, ()> {
+        let guard = self.collection.read();
+        guard.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn add(
@@ -282,9 +289,9 @@ impl Inner {
         self.caller.add(list, target)
     }
 
-    fn detach(&self, pod: &PodId, otherwise: &Target) -> Result<()> {
-        let _turn = self.turns.take(pod);
-        self.undo(pod, otherwise)
+    fn detach(&self, turn: &Turn, otherwise: &Target) -> Result<()> {
+        let _shrinking = self.uncollected();
+        self.undo(turn.pod(), otherwise)
     }
 
     /// DEL for what is recorded; without a record nothing was ever begun. `otherwise` is what is
@@ -339,8 +346,11 @@ impl Inner {
     fn collect(&self, live: &BTreeSet<PodId>) -> Result<()> {
         let mut errors = Vec::new();
         for pod in self.cache.pods()? {
-            if !live.contains(&pod) && !self.turns.is_taken(&pod) {
-                errors.extend(self.detach(&pod, &Target::nameless(&pod)).err());
+            if live.contains(&pod) {
+                continue;
+            }
+            if let Some(turn) = self.turns.take_free(&pod) {
+                errors.extend(self.detach(&turn, &Target::nameless(&pod)).err());
             }
         }
         let Some(_still) = self.stand_still() else {

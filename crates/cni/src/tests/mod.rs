@@ -4,3 +4,4 @@ mod builtin_network;
 mod damage;
 mod lab;
 mod plugin_programs;
+mod together;
