@@ -157,8 +157,8 @@ impl Network {
             let turn = inner.turns.take(&pod.pod_id).await;
             let seat = inner.adds.seat().await;
             on_thread(move || {
-                let _held = (turn, seat);
-                inner.attach(&pod)
+                let _seat = seat;
+                inner.attach(&pod, &turn)
             })
             .await
         })
@@ -208,8 +208,9 @@ impl Network {
     }
 
     /// Drops whatever belongs to no live pod: addresses, links, host ports, cached results. Pods
-    /// that are being attached at the moment are left alone, and others wait. Goes on when the
-    /// caller drops it.
+    /// that this process attached, or is attaching, are left alone whether they are named or not,
+    /// until they are detached: `live` may be older than they are. Goes on when the caller drops
+    /// it; others wait for the last part.
     ///
     /// # Errors
     /// When something could not be dropped; the rest was.
@@ -246,20 +247,35 @@ impl Network {
 }
 
 impl Inner {
-    fn attach(&self, pod: &PodNetwork) -> Result<Attachment> {
+    fn attach(&self, pod: &PodNetwork, turn: &Turn) -> Result<Attachment> {
         let list = self.watch.list()?;
         let target = Target::of(pod)?;
+        turn.hold();
         let _growing = self.uncollected();
-        self.undo(&pod.pod_id, &target)?;
-        let record = Record::new(pod, &list);
+        let added = self.attach_anew(pod, &list, &target);
+        if added.is_err() {
+            // Nobody relies on it; what is left is anybody's to drop.
+            turn.let_go();
+        }
+        added
+    }
+
+    fn attach_anew(
+        &self,
+        pod: &PodNetwork,
+        list: &ConfList,
+        target: &Target,
+    ) -> Result<Attachment> {
+        self.undo(&pod.pod_id, target)?;
+        let record = Record::new(pod, list);
         self.cache.write(&record)?;
-        let added = self.add(pod, &list, &target).and_then(|result| {
+        let added = self.add(pod, list, target).and_then(|result| {
             let record = record.with_result(&result);
             self.cache.write(&record)?;
             Ok(result.attachment(list.version()))
         });
         if added.is_err()
-            && let Err(error) = self.undo(&pod.pod_id, &target)
+            && let Err(error) = self.undo(&pod.pod_id, target)
         {
             tracing::warn!(pod_id = %pod.pod_id, pod = %pod.name, %error, "failed attachment not wholly undone");
         }
@@ -290,6 +306,7 @@ impl Inner {
     }
 
     fn detach(&self, turn: &Turn, otherwise: &Target) -> Result<()> {
+        turn.let_go();
         let _shrinking = self.uncollected();
         self.undo(turn.pod(), otherwise)
     }
@@ -349,7 +366,8 @@ impl Inner {
             if live.contains(&pod) {
                 continue;
             }
-            if let Some(turn) = self.turns.take_free(&pod) {
+            // Looked at within the turn: no attachment falls between the look and the DEL.
+            if let Some(turn) = self.turns.take_stale(&pod) {
                 errors.extend(self.detach(&turn, &Target::nameless(&pod)).err());
             }
         }
@@ -360,7 +378,8 @@ impl Inner {
             return Error::gather(errors);
         };
         // Whoever has a record now was attached meanwhile, or could not be detached.
-        let known = self.cache.pods()?;
+        let mut known = self.turns.held();
+        known.extend(self.cache.pods()?);
         let valid = live
             .iter()
             .chain(&known)

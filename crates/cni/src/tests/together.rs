@@ -1,10 +1,12 @@
-//! Many calls at once: what hangs takes nothing from others.
+//! Many calls at once: what hangs takes nothing from others, and what is attached while others
+//! are collected stays.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crisp_model::PodId;
 
-use super::lab::{Lab, open};
+use super::lab::{Lab, eventually, open};
 use super::plugin_programs::{RESULT, list, log, put, script, wait_ready};
 use crate::{Network, PodNetwork};
 
@@ -70,4 +72,58 @@ fn privileged_plugins_that_hang_hold_neither_shared_threads_nor_a_del() {
     let log = log(&lab);
     let dels = log.lines().filter(|l| l.starts_with("slow DEL")).count();
     assert_eq!(dels, 71, "one that was attached has one DEL");
+}
+
+#[test]
+fn privileged_collection_by_older_knowledge_spares_who_came_since() {
+    let lab = Lab::new();
+    script(&lab, "good", RESULT);
+    list(&lab, "1.0.0", r#"{"type": "good"}"#);
+    let pod = lab.pod("a");
+    let twins: Vec<PodNetwork> = (0..8).map(|n| twin(&pod, n)).collect();
+    lab.on_node(|| async {
+        let network = open(lab.conf());
+        wait_ready(&network);
+        network.attach(&pod).await.unwrap();
+        network.collect(&BTreeSet::new()).await.unwrap();
+        assert!(network.cached(&pod.pod_id).await.is_some());
+        let adds: Vec<_> = twins.iter().map(|pod| begin(&network, pod)).collect();
+        while adds.iter().any(|add| !add.is_finished()) {
+            drop(network.collect(&BTreeSet::new()).await);
+        }
+        for twin in &twins {
+            assert!(network.cached(&twin.pod_id).await.is_some());
+        }
+        network.detach(&pod).await.unwrap();
+        drop(network);
+        // To the next life of the daemon they are strangers.
+        let network = open(lab.conf());
+        wait_ready(&network);
+        network.collect(&BTreeSet::new()).await.unwrap();
+        assert_eq!(network.cached(&twins[0].pod_id).await, None);
+    });
+}
+
+#[test]
+fn privileged_a_builtin_pod_outlives_collections_by_older_knowledge() {
+    let lab = Lab::new();
+    let pod = lab.pod("a");
+    lab.on_node(|| async {
+        let network = open(lab.builtin());
+        network.attach(&pod).await.unwrap();
+        network.collect(&BTreeSet::new()).await.unwrap();
+        network.check(&pod.pod_id).await.unwrap();
+        // Nor does it go with its record.
+        let record = format!("cache/results/{}.json", pod.pod_id);
+        std::fs::remove_file(lab.path().join(record)).unwrap();
+        network.collect(&BTreeSet::new()).await.unwrap();
+        let addresses = lab.path().join("cache/crisp/crisp0/addresses");
+        assert_eq!(std::fs::read_dir(&addresses).unwrap().count(), 2);
+        assert_eq!(lab.links("a").len(), 1);
+        network.detach(&pod).await.unwrap();
+        network.collect(&BTreeSet::new()).await.unwrap();
+        eventually("addresses freed", || {
+            std::fs::read_dir(&addresses).unwrap().count() == 0
+        });
+    });
 }
