@@ -4,6 +4,7 @@
 //! carries no controller but gives what version 1 lacks: birth in the cgroup, `cgroup.kill`,
 //! `populated`.
 
+mod kill;
 mod layout;
 mod tree;
 
@@ -153,14 +154,19 @@ impl Cgroup {
     /// Those of reading; a cgroup that does not exist has none.
     pub fn procs(&self) -> io::Result<Vec<i32>> {
         let mut pids = std::collections::BTreeSet::new();
+        let mut failed = None;
         for dir in self.dirs() {
-            tree::visit(&dir, &mut |dir| {
-                let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-                pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
-            });
+            let mut read = |dir: &Path| match fs::read_to_string(dir.join("cgroup.procs")) {
+                Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok())),
+                Err(error) if has_no_procs(&error) => {}
+                Err(error) => {
+                    failed.get_or_insert(explain(&error, "read the processes of", dir));
+                }
+            };
+            tree::visit(&dir, &mut read);
         }
         pids.remove(&0);
-        Ok(pids.into_iter().collect())
+        failed.map_or_else(|| Ok(pids.into_iter().collect()), Err)
     }
 
     /// Whether a live process is in it or below it.
@@ -171,10 +177,14 @@ impl Cgroup {
         Ok(!self.procs()?.is_empty())
     }
 
-    /// Kills every process in it and below it, also those that are being forked.
+    /// Kills every process in it and below it, also those that are being forked. Where the kernel
+    /// does it, on version 2, their end is not waited for; else they have ended, reaped or not,
+    /// when it returns.
     ///
     /// # Errors
-    /// Those of writing `cgroup.kill` where the kernel has it; else of reading the processes.
+    /// Those of writing `cgroup.kill` where the kernel has it; else of reading the processes, and
+    /// `TimedOut` when some are there a second later: in uninterruptible sleep, they end when the
+    /// kernel lets go of them.
     pub fn kill(&self) -> io::Result<()> {
         if let Some(dir) = self.unified_dir() {
             match write_file(&dir.join("cgroup.kill"), "1") {
@@ -185,23 +195,7 @@ impl Cgroup {
                 Err(error) => return Err(error),
             }
         }
-        self.kill_each()
-    }
-
-    /// SIGKILL to a fixed point: a fork between two looks is seen by the next.
-    fn kill_each(&self) -> io::Result<()> {
-        for _ in 0..64 {
-            let pids = self.procs()?;
-            let mut alive = false;
-            for pid in pids {
-                let running = crate::process::Stat::read(pid).is_ok_and(|stat| stat.state != b'Z');
-                alive |= running && crate::signals::kill(pid, 9).is_ok();
-            }
-            if !alive {
-                return Ok(());
-            }
-        }
-        Ok(())
+        kill::each(self)
     }
 
     /// Stops every process in it.
@@ -273,6 +267,13 @@ impl Cgroup {
             drop(write_file(&procs, "0"));
         }
     }
+}
+
+/// A cgroup that is gone has no processes; those of a threaded one are told by the domain above
+/// (cgroups(7)).
+fn has_no_procs(error: &io::Error) -> bool {
+    let code = error.raw_os_error().unwrap_or(0);
+    [libc::ENOENT, libc::ENOTDIR, libc::ENODEV, libc::EOPNOTSUPP].contains(&code)
 }
 
 fn explain(error: &io::Error, step: &str, path: &Path) -> io::Error {
