@@ -81,8 +81,9 @@ impl Cgroup {
 
     /// Makes it and its parents in every hierarchy.
     ///
-    /// On version 2, controllers are enabled on the way down; on version 1, a new cpuset inherits
-    /// CPUs and memory nodes, without which nothing can be attached.
+    /// On version 2, controllers are enabled on the way down, as far as the kernel allows (one may
+    /// be refused where a parent holds processes or real-time tasks); on version 1, a new cpuset
+    /// inherits CPUs and memory nodes, without which nothing can be attached.
     ///
     /// # Errors
     /// Those of mkdir(2) and of the cgroup files.
@@ -105,14 +106,36 @@ impl Cgroup {
     /// Writes a file of a controller.
     ///
     /// # Errors
-    /// `Unsupported` when the machine lacks the controller, else what the kernel said, with the
-    /// file and value in the message.
+    /// `Unsupported` when the machine lacks the controller or the cgroup was made without it, else
+    /// what the kernel said, with the file and value in the message.
     pub fn write(&self, controller: &str, file: &str, value: &str) -> io::Result<()> {
         let dir = self.dir(controller).ok_or_else(|| {
             let text = format!("this machine has no {controller} cgroup controller");
             io::Error::new(io::ErrorKind::Unsupported, text)
         })?;
-        write_file(&dir.join(file), value)
+        match write_file(&dir.join(file), value) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(self.disabled(controller, &dir).unwrap_or(error))
+            }
+            other => other,
+        }
+    }
+
+    /// Why a file of a controller is missing from an existing directory of version 2, if that is
+    /// because the controller could not be enabled.
+    fn disabled(&self, controller: &str, dir: &Path) -> Option<io::Error> {
+        if !self.layout.is_v2() {
+            return None;
+        }
+        let enabled = fs::read_to_string(dir.join("cgroup.controllers")).ok()?;
+        if tree::has(&enabled, controller) {
+            return None;
+        }
+        let text = format!(
+            "the {controller} controller is not enabled in {}: the kernel refused it, or a parent's cgroup.subtree_control lacks it",
+            dir.display()
+        );
+        Some(io::Error::new(io::ErrorKind::Unsupported, text))
     }
 
     /// Reads a file of a controller.
@@ -298,6 +321,35 @@ pub(crate) fn write_file(path: &Path, value: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Directories and files in place of a version 2 tree in which no controller can be enabled.
+    #[test]
+    fn a_refused_controller_is_missed_by_its_limit_alone() {
+        let root = std::env::temp_dir().join(format!("crisp-cgroup-{}", std::process::id()));
+        fs::create_dir_all(root.join("cgroup.subtree_control")).unwrap();
+        crate::file::write_atomic(&root.join("cgroup.controllers"), b"cpu pids", 0o600).unwrap();
+        let controllers = vec!["cpu".to_owned(), "pids".to_owned()];
+        let layout = Layout::V2 {
+            root: root.clone(),
+            controllers,
+        };
+        let cgroup = Cgroup::new(Arc::new(layout), "pod");
+        cgroup.create().unwrap();
+        let dir = root.join("pod");
+        crate::file::write_atomic(&dir.join("cgroup.controllers"), b"cpu", 0o600).unwrap();
+        crate::file::write_atomic(&dir.join("cpu.weight"), b"100", 0o600).unwrap();
+        cgroup.write("cpu", "cpu.weight", "200").unwrap();
+        let error = cgroup.write("cpu", "cpu.new", "1").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        let error = cgroup.write("pids", "pids.max", "1").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+        let text = error.to_string();
+        assert!(
+            text.contains("the pids controller is not enabled"),
+            "{text}"
+        );
+        fs::remove_dir_all(&root).unwrap();
+    }
 
     #[test]
     fn privileged_a_cgroup_lives_and_dies() {
