@@ -195,7 +195,9 @@ impl Snapshotter {
     }
 
     /// Copies what the image has below the directory `path` into the existing directory `target`
-    /// of the host; an image without that directory copies nothing.
+    /// of the host, which gets the directory's own attributes; an image without that directory
+    /// copies nothing, and `target` is for everybody to enter and read, as one that an image's
+    /// builder makes.
     ///
     /// # Errors
     /// [`Error::NoLayer`], or when the disk fails.

@@ -248,6 +248,13 @@ fn privileged_volumes_get_the_images_content_and_only_that() {
     let names = fs::read_dir(path).unwrap().count();
     assert_eq!(names, 3, "only kept, out and sub");
 
+    for items in [vec![dir("else")], vec![file("data", "no directory")]] {
+        let target = volume(vec![items], "/data");
+        let plain = fs::metadata(target.path()).unwrap();
+        assert_eq!((plain.mode() & 0o7777, plain.uid()), (0o755, 0));
+        assert_eq!(fs::read_dir(target.path()).unwrap().count(), 0);
+    }
+
     // CVE-2022-23648: a volume whose path is a link or leads upwards copied files of the host.
     for path in ["/data", "/../../../etc", "/data/../../etc"] {
         let items = vec![symlink("data", "/etc"), file("etc/own", "image")];
