@@ -48,6 +48,24 @@ fn privileged_what_a_crash_left_is_collected() {
 }
 
 #[test]
+fn privileged_names_go_at_once_and_trees_later() {
+    let lab = Lab::new();
+    let many: Vec<Item> = (0..5000).map(|n| file(&format!("f{n}"), "x")).collect();
+    lab.layer(1, many);
+    lab.layer(2, vec![file("a", "x")]);
+    lab.layer(3, vec![file("a", "x")]);
+    let gone = [chain(1), chain(9), chain(2)];
+    lab.store.remove_layers_later(&gone).unwrap();
+    assert!(lab.in_transit() > 0, "deleted before it returned");
+    assert_eq!(lab.store.layers().unwrap(), [chain(3)]);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while lab.in_transit() > 0 {
+        assert!(Instant::now() < deadline, "never deleted");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
 fn privileged_snapshots_come_and_go() {
     let lab = Lab::new();
     let root = dir("./").mode(0o711).owner(5, 6);
