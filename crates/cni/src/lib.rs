@@ -7,8 +7,9 @@
 //! binary `crisp-cni`.
 //!
 //! Everything that a plugin is told is on disk before the plugin is called, so that a later
-//! daemon can undo it with the configuration gone. Work is synchronous and runs on blocking
-//! threads: a caller that goes away never stops it half-way.
+//! daemon can undo it with the configuration gone. Work is synchronous and runs on threads
+//! of its own: a caller that goes away never stops it half-way, and a plugin that hangs takes
+//! nothing from others.
 
 #![forbid(unsafe_code)]
 
@@ -16,12 +17,14 @@ pub mod attachment;
 mod builtin;
 mod client;
 pub mod error;
+mod lane;
 mod netlink;
 pub mod network;
 mod nft;
 pub mod plugin;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 pub use attachment::{Attachment, Interface, InterfaceStats, NetworkStatus, PodNetwork};
 pub use error::{Error, Result};

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockWriteGuard, TryLockError};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 use std::time::Duration;
 
 use crisp_model::PodId;
@@ -12,10 +12,16 @@ use crisp_sys::ns::{self, Kind};
 use serde_json::json;
 
 use crate::builtin::{self, Owner};
-use crate::client::{Cache, Caller, ConfList, Record, Target, Watch};
+use crate::client::{Cache, Caller, ConfList, Found, Record, Target, Watch};
+use crate::lane::{Lane, on_thread, to_the_end};
 use crate::netlink::{Batch, link};
+use crate::turns::{Turn, Turns};
 use crate::{Attachment, Error, InterfaceStats, NetworkStatus, PodNetwork, Result};
 
+/// Attachments at a time. A plugin that hangs holds a seat until its deadline.
+const ADDS: usize = 64;
+/// Detachments and checks at a time.
+const DELS: usize = 64;
 const STILL_TRIES: u32 = 250;
 const STILL_PAUSE: Duration = Duration::from_millis(20);
 
@@ -62,51 +68,14 @@ struct Inner {
     watch: Watch,
     caller: Arc<Caller>,
     cache: Cache,
-    turns: Turns,
+    turns: Arc<Turns>,
+    adds: Lane,
+    /// DEL and what only asks.
+    dels: Lane,
+    collections: Lane,
     /// Held for writing while everything but what is known is dropped: nothing may come into
-    /// being meanwhile.
+    /// being meanwhile, and plugins that collect must be alone (CNI specification, GC).
     collection: RwLock<()>,
-}
-
-/// Whose turn it is: at most one call per pod at a time, so that a DEL waits for an ADD whose
-/// caller went away.
-#[derive(Debug, Default)]
-struct Turns {
-    busy: Mutex<BTreeSet<PodId>>,
-    changed: Condvar,
-}
-
-#[derive(Debug)]
-struct Turn<'a> {
-    turns: &'a Turns,
-    pod: &'a PodId,
-}
-
-impl Turns {
-    fn take<'a>(&'a self, pod: &'a PodId) -> Turn<'a> {
-        let busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        let waiting = self.changed.wait_while(busy, |busy| busy.contains(pod));
-        let mut busy = waiting.unwrap_or_else(PoisonError::into_inner);
-        busy.insert(pod.clone());
-        Turn { turns: self, pod }
-    }
-
-    fn is_taken(&self, pod: &PodId) -> bool {
-        let busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        busy.contains(pod)
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        let mut busy = self
-            .turns
-            .busy
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        busy.remove(self.pod);
-        self.turns.changed.notify_all();
-    }
 }
 
 /// The compiled-in list. A daemon that says nothing chooses a bridge of its own, so that several
@@ -122,6 +91,7 @@ fn builtin_list(bridge: &str, subnets: &[String], data_root: &Path) -> Result<Co
     ConfList::inline(&json!({"cniVersion": "1.1.0", "name": "crisp", "plugins": [plugin]}))
 }
 
+/// Short work that waits for no plugin.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
@@ -160,7 +130,10 @@ impl Network {
             watch,
             caller,
             cache,
-            turns: Turns::default(),
+            turns: Arc::default(),
+            adds: Lane::new(ADDS),
+            dels: Lane::new(DELS),
+            collections: Lane::new(1),
             collection: RwLock::default(),
         };
         Ok(Self {
@@ -180,7 +153,16 @@ impl Network {
     /// When any plugin fails; what had been done is undone.
     pub async fn attach(&self, pod: &PodNetwork) -> Result<Attachment> {
         let (inner, pod) = (Arc::clone(&self.inner), pod.clone());
-        blocking(move || inner.attach(&pod)).await
+        to_the_end(async move {
+            let turn = inner.turns.take(&pod.pod_id).await;
+            let seat = inner.adds.seat().await;
+            on_thread(move || {
+                let _seat = seat;
+                inner.attach(&pod, &turn)
+            })
+            .await
+        })
+        .await
     }
 
     /// Detaches a pod: `DEL`, from the cached configuration. Idempotent; works with the
@@ -190,8 +172,18 @@ impl Network {
     /// # Errors
     /// When a plugin fails; all others were called. Call it again.
     pub async fn detach(&self, pod: &PodNetwork) -> Result<()> {
-        let (inner, id) = (Arc::clone(&self.inner), pod.pod_id.clone());
-        blocking(move || inner.detach(&id)).await
+        let (inner, otherwise) = (Arc::clone(&self.inner), Target::unasked(pod));
+        let id = pod.pod_id.clone();
+        to_the_end(async move {
+            let turn = inner.turns.take(&id).await;
+            let seat = inner.dels.seat().await;
+            on_thread(move || {
+                let _seat = seat;
+                inner.detach(&turn, &otherwise)
+            })
+            .await
+        })
+        .await
     }
 
     /// What [`Self::attach`] returned for a pod that is still attached.
@@ -207,17 +199,32 @@ impl Network {
     /// What is missing.
     pub async fn check(&self, pod: &PodId) -> Result<()> {
         let (inner, pod) = (Arc::clone(&self.inner), pod.clone());
-        blocking(move || inner.check(&pod)).await
+        let seat = self.inner.dels.seat().await;
+        on_thread(move || {
+            let _seat = seat;
+            inner.check(&pod)
+        })
+        .await
     }
 
     /// Drops whatever belongs to no live pod: addresses, links, host ports, cached results. Pods
-    /// that are being attached at the moment are left alone, and others wait.
+    /// that this process attached, or is attaching, are left alone whether they are named or not,
+    /// until they are detached: `live` may be older than they are. Goes on when the caller drops
+    /// it; others wait for the last part.
     ///
     /// # Errors
     /// When something could not be dropped; the rest was.
     pub async fn collect(&self, live: &BTreeSet<PodId>) -> Result<()> {
         let (inner, live) = (Arc::clone(&self.inner), live.clone());
-        blocking(move || inner.collect(&live)).await
+        to_the_end(async move {
+            let seat = inner.collections.seat().await;
+            on_thread(move || {
+                let _seat = seat;
+                inner.collect(&live)
+            })
+            .await
+        })
+        .await
     }
 
     /// Removes the built-in bridge and its firewall table when no pod uses them: for a daemon
@@ -227,7 +234,7 @@ impl Network {
     /// When the kernel refuses.
     pub async fn retire(&self) -> Result<()> {
         let inner = Arc::clone(&self.inner);
-        blocking(move || {
+        on_thread(move || {
             let retired = inner
                 .caller
                 .crisps()
@@ -240,28 +247,45 @@ impl Network {
 }
 
 impl Inner {
-    fn attach(&self, pod: &PodNetwork) -> Result<Attachment> {
+    fn attach(&self, pod: &PodNetwork, turn: &Turn) -> Result<Attachment> {
         let list = self.watch.list()?;
         let target = Target::of(pod)?;
-        let _turn = self.turns.take(&pod.pod_id);
-        let _growing = self
-            .collection
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        self.undo(&pod.pod_id)?;
-        let record = Record::new(pod, &list);
+        turn.hold();
+        let _growing = self.uncollected();
+        let added = self.attach_anew(pod, &list, &target);
+        if added.is_err() {
+            // Nobody relies on it; what is left is anybody's to drop.
+            turn.let_go();
+        }
+        added
+    }
+
+    fn attach_anew(
+        &self,
+        pod: &PodNetwork,
+        list: &ConfList,
+        target: &Target,
+    ) -> Result<Attachment> {
+        self.undo(&pod.pod_id, target)?;
+        let record = Record::new(pod, list);
         self.cache.write(&record)?;
-        let added = self.add(pod, &list, &target).and_then(|result| {
+        let added = self.add(pod, list, target).and_then(|result| {
             let record = record.with_result(&result);
             self.cache.write(&record)?;
             Ok(result.attachment(list.version()))
         });
         if added.is_err()
-            && let Err(error) = self.undo(&pod.pod_id)
+            && let Err(error) = self.undo(&pod.pod_id, target)
         {
             tracing::warn!(pod_id = %pod.pod_id, pod = %pod.name, %error, "failed attachment not wholly undone");
         }
         added
+    }
+
+    /// Keeps collection away.
+    fn uncollected(&self) -> RwLockReadGuard<'_, ()> {
+        let guard = self.collection.read();
+        guard.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn add(
@@ -281,15 +305,19 @@ impl Inner {
         self.caller.add(list, target)
     }
 
-    fn detach(&self, pod: &PodId) -> Result<()> {
-        let _turn = self.turns.take(pod);
-        self.undo(pod)
+    fn detach(&self, turn: &Turn, otherwise: &Target) -> Result<()> {
+        turn.let_go();
+        let _shrinking = self.uncollected();
+        self.undo(turn.pod(), otherwise)
     }
 
-    /// DEL for what is recorded; without a record nothing was ever begun.
-    fn undo(&self, pod: &PodId) -> Result<()> {
-        let Some(record) = self.cache.read(pod)? else {
-            return Ok(());
+    /// DEL for what is recorded; without a record nothing was ever begun. `otherwise` is what is
+    /// known of the pod without its record.
+    fn undo(&self, pod: &PodId, otherwise: &Target) -> Result<()> {
+        let record = match self.cache.look(pod)? {
+            Found::Nothing => return Ok(()),
+            Found::Record(record) => record,
+            Found::Damaged(why) => return self.undo_blindly(pod, otherwise, &why),
         };
         // Wishes that were accepted once are passed again; what is refused now must not keep the
         // pod from being removed.
@@ -297,6 +325,16 @@ impl Inner {
         self.caller
             .del(&record.list, &target, record.result().as_ref())?;
         self.cache.remove(pod)
+    }
+
+    /// DEL by today's list, which in all likelihood is that of the attachment. Without a list
+    /// there is nobody to call; a plugin that comes later collects.
+    fn undo_blindly(&self, pod: &PodId, target: &Target, why: &str) -> Result<()> {
+        match self.watch.list() {
+            Ok(list) => self.caller.del(&list, target, None)?,
+            Err(_) => self.caller.del_builtin(target)?,
+        }
+        self.cache.set_aside(pod, why)
     }
 
     fn check(&self, pod: &PodId) -> Result<()> {
@@ -325,8 +363,12 @@ impl Inner {
     fn collect(&self, live: &BTreeSet<PodId>) -> Result<()> {
         let mut errors = Vec::new();
         for pod in self.cache.pods()? {
-            if !live.contains(&pod) && !self.turns.is_taken(&pod) {
-                errors.extend(self.detach(&pod).err());
+            if live.contains(&pod) {
+                continue;
+            }
+            // Looked at within the turn: no attachment falls between the look and the DEL.
+            if let Some(turn) = self.turns.take_stale(&pod) {
+                errors.extend(self.detach(&turn, &Target::nameless(&pod)).err());
             }
         }
         let Some(_still) = self.stand_still() else {
@@ -336,7 +378,8 @@ impl Inner {
             return Error::gather(errors);
         };
         // Whoever has a record now was attached meanwhile, or could not be detached.
-        let known = self.cache.pods()?;
+        let mut known = self.turns.held();
+        known.extend(self.cache.pods()?);
         let valid = live
             .iter()
             .chain(&known)

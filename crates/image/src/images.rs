@@ -191,7 +191,8 @@ impl Images {
     }
 
     /// Copies what the image holds below `path` into the existing host directory `target`: the
-    /// first content of an image's volume. An image without that directory copies nothing.
+    /// first content of an image's volume. An image without that directory copies nothing; the
+    /// target's attributes are the image's, or those of a plain directory of root.
     ///
     /// # Errors
     /// When a layer is gone, or the disk fails.

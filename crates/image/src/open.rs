@@ -19,7 +19,7 @@ use crate::error::{Result, io};
 use crate::image_config::{self, MAX_CONFIG};
 use crate::images::Config;
 use crate::record::{Edit, Image, ImageRecord, LayerRecord};
-use crate::store::{Parts, Store, read_leases};
+use crate::store::{Parts, Store, Trees, read_leases};
 
 /// Opens everything and drops what cannot be trusted.
 pub(crate) fn open(config: Config) -> Result<Arc<Store>> {
@@ -155,18 +155,23 @@ fn adopt_leased(
     }
 }
 
-/// Removes layers and blobs that no record names. What cannot be removed now is no reason not to
-/// start: it is tried again at the next sweep that finds it, or the next start.
+/// Removes layers and blobs that no record names. Layers lose their names at once, lest a pull
+/// believe in them, and their trees in the background: the first answer does not wait for the disk.
+/// What cannot be removed now is no reason not to start: it is tried again at the next sweep that
+/// finds it, or the next start.
 fn clear(store: &Store, unpacked: &BTreeSet<Digest>) {
-    for id in unpacked {
-        if store.catalog().layer(id).is_none() {
-            tracing::info!(layer = %id, "removing a layer that no image names");
-            if let Err(error) = store.snapshotter.remove_layer(id) {
-                tracing::warn!(layer = %id, %error, "cannot remove a layer");
-            }
-        }
+    let unnamed: Vec<Digest> = unpacked
+        .iter()
+        .filter(|id| store.catalog().layer(id).is_none())
+        .cloned()
+        .collect();
+    for layer in &unnamed {
+        tracing::info!(%layer, "removing a layer that no image names");
     }
-    if let Err(error) = store.remove_idle() {
+    if let Err(error) = store.snapshotter.remove_layers_later(&unnamed) {
+        tracing::warn!(%error, "cannot remove a layer that no image names");
+    }
+    if let Err(error) = store.remove_idle(Trees::Later) {
         tracing::warn!(%error, "cannot remove what no image needs");
     }
 }

@@ -150,28 +150,38 @@ impl Store {
     /// Removes layers and blobs that nobody needs. Blocks; not for async tasks.
     pub(crate) fn sweep(&self) -> Result<()> {
         let _turn = self.sweeping.blocking_lock();
-        self.remove_idle()
+        self.remove_idle(Trees::Now)
     }
 
     /// A sweep without taking turns: for the time when nobody else has the store.
-    pub(crate) fn remove_idle(&self) -> Result<()> {
+    pub(crate) fn remove_idle(&self, trees: Trees) -> Result<()> {
         let mut idle = Vec::new();
         self.commit(|catalog| {
             idle = catalog.idle_layers();
             idle.iter().cloned().map(Edit::DropLayer).collect()
         })?;
-        let mut failed = None;
         for layer in &idle {
             tracing::debug!(%layer, "removing a layer that nobody needs");
-            if let Err(error) = self.snapshotter.remove_layer(layer) {
-                failed.get_or_insert(Error::from(error));
-            }
         }
+        let mut failed = self.remove_layers(&idle, trees).err();
         let needed = self.catalog().needed_blobs();
         if let Err(error) = self.content.collect(&needed) {
             failed.get_or_insert(Error::from(error));
         }
         self.measure();
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn remove_layers(&self, layers: &[Digest], trees: Trees) -> Result<()> {
+        if trees == Trees::Later {
+            return Ok(self.snapshotter.remove_layers_later(layers)?);
+        }
+        let mut failed = None;
+        for layer in layers {
+            if let Err(error) = self.snapshotter.remove_layer(layer) {
+                failed.get_or_insert(Error::from(error));
+            }
+        }
         failed.map_or(Ok(()), Err)
     }
 
@@ -242,6 +252,15 @@ impl Store {
         tracing::debug!(count, elapsed = ?begun.elapsed(), "layers are on the disk");
         Ok(())
     }
+}
+
+/// When the trees of layers are deleted that have lost their names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trees {
+    /// Before the call returns.
+    Now,
+    /// In the background.
+    Later,
 }
 
 /// Layers and blobs that a pull under way relies on.

@@ -52,11 +52,7 @@ impl Snapshotter {
         let left = entries(&ingest)?;
         let numbers = left.iter().filter_map(|name| name.parse::<u64>().ok());
         let next = numbers.max().map_or(0, |last| last.saturating_add(1));
-        if !left.is_empty() {
-            let paths: Vec<PathBuf> = left.iter().map(|name| ingest.join(name)).collect();
-            // What this thread does not get done is there to be done when the store is opened next.
-            std::thread::spawn(move || paths.iter().for_each(|path| drop(remove_path(path))));
-        }
+        delete_later(left.iter().map(|name| ingest.join(name)).collect());
         Ok(Self {
             root: root.to_owned(),
             serial: AtomicU64::new(next),
@@ -110,6 +106,24 @@ impl Snapshotter {
     /// When the disk fails.
     pub fn remove_layer(&self, chain_id: &Digest) -> Result<()> {
         self.discard(&self.layer_dir(chain_id))
+    }
+
+    /// Takes layers' names away, one rename each, and deletes their trees in the background. Ones
+    /// that are not there are fine; one that cannot be renamed keeps no other.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn remove_layers_later(&self, chain_ids: &[Digest]) -> Result<()> {
+        let mut doomed = Vec::new();
+        let mut failed = None;
+        for chain_id in chain_ids {
+            match self.take_name(&self.layer_dir(chain_id)) {
+                Ok(taken) => doomed.extend(taken),
+                Err(error) => drop(failed.get_or_insert(error)),
+            }
+        }
+        delete_later(doomed);
+        failed.map_or(Ok(()), Err)
     }
 
     /// Makes the writable part of a container above its layers, given bottom first. One that is
@@ -195,7 +209,9 @@ impl Snapshotter {
     }
 
     /// Copies what the image has below the directory `path` into the existing directory `target`
-    /// of the host; an image without that directory copies nothing.
+    /// of the host, which gets the directory's own attributes; an image without that directory
+    /// copies nothing, and `target` is for everybody to enter and read, as one that an image's
+    /// builder makes.
     ///
     /// # Errors
     /// [`Error::NoLayer`], or when the disk fails.
@@ -252,12 +268,27 @@ impl Snapshotter {
 
     /// Takes a tree's name away, then deletes it.
     fn discard(&self, path: &Path) -> Result<()> {
+        let doomed = self.take_name(path)?;
+        doomed.map_or(Ok(()), |doomed| remove_path(&doomed))
+    }
+
+    /// Takes a tree's name away; where it is then, if it was there.
+    fn take_name(&self, path: &Path) -> Result<Option<PathBuf>> {
         let doomed = self.fresh();
         match fs::rename(path, &doomed) {
-            Ok(()) => remove_path(&doomed),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Ok(()) => Ok(Some(doomed)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(io("remove", path)(error)),
         }
+    }
+}
+
+/// Deletes nameless trees in a thread of its own. What does not get done, or for want of a thread
+/// is not begun, is there to be done when the store is opened next.
+fn delete_later(paths: Vec<PathBuf>) {
+    if !paths.is_empty() {
+        let thread = std::thread::Builder::new().name("layer-removal".to_owned());
+        drop(thread.spawn(move || paths.iter().for_each(|path| drop(remove_path(path)))));
     }
 }
 

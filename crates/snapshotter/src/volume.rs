@@ -22,11 +22,16 @@ use crate::metadata;
 /// Deeper trees are no content of a volume but an attack on the stack.
 const MAX_DEPTH: usize = 128;
 
+/// The mode of a volume that the image says nothing about: users other than root enter it too.
+const PLAIN_MODE: u32 = 0o755;
+
 /// Copies what is below `path`, if that is a directory of the image, and its own attributes.
 pub(crate) fn copy(image: &Merged, path: &Path, target: &OwnedFd) -> std::io::Result<()> {
     match image.resolve(path)? {
         Found::Dir(dir) => copy_dir(&dir, target, 0),
-        Found::Absent | Found::Link(_) | Found::Leaf(_) => Ok(()),
+        Found::Absent | Found::Link(_) | Found::Leaf(_) => {
+            Ok(fchmod(target, Mode::from_raw_mode(PLAIN_MODE))?)
+        }
     }
 }
 

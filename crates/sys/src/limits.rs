@@ -63,22 +63,56 @@ fn set_exact(number: u32, soft: u64, hard: u64) -> io::Result<()> {
 }
 
 fn hard_limit(number: u32) -> io::Result<u64> {
+    Ok(read(number)?.rlim_max)
+}
+
+fn read(number: u32) -> io::Result<libc::rlimit> {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
     };
     // SAFETY: the struct outlives the call.
     check_int(unsafe { libc::getrlimit(number, &raw mut limit) })?;
-    Ok(limit.rlim_max)
+    Ok(limit)
 }
 
 /// Raises the soft limit of open files to the hard one: a daemon that holds many pods needs them.
+/// Returns the soft limit as it was: programs that use select(2), or close all that could be open,
+/// count on a low one, so containers are to get it back by [`restore_open_files`].
 ///
 /// # Errors
 /// Those of setrlimit(2).
 pub fn raise_open_files() -> io::Result<u64> {
     let number = libc::RLIMIT_NOFILE;
+    let born = read(number)?;
+    set_exact(number, born.rlim_max, born.rlim_max)?;
+    Ok(born.rlim_cur)
+}
+
+/// Sets the soft limit of open files, as far as the hard one allows; that stays.
+///
+/// # Errors
+/// Those of setrlimit(2).
+pub fn restore_open_files(soft: u64) -> io::Result<()> {
+    let number = libc::RLIMIT_NOFILE;
     let hard = hard_limit(number)?;
-    set_exact(number, hard, hard)?;
-    Ok(hard)
+    set_exact(number, soft.min(hard), hard)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_of_open_files_goes_up_and_back() {
+        let soft = || read(libc::RLIMIT_NOFILE).unwrap().rlim_cur;
+        let hard = hard_limit(libc::RLIMIT_NOFILE).unwrap();
+        let low = soft().min(512);
+        restore_open_files(low).unwrap();
+        assert_eq!(raise_open_files().unwrap(), low);
+        assert_eq!(soft(), hard);
+        assert_eq!(raise_open_files().unwrap(), hard);
+        restore_open_files(u64::MAX).unwrap();
+        assert_eq!(hard_limit(libc::RLIMIT_NOFILE).unwrap(), hard);
+    }
 }

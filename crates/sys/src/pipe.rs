@@ -1,8 +1,9 @@
 //! Pipes, closed on exec.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 /// A pipe: `(read end, write end)`, both close-on-exec and blocking.
@@ -17,10 +18,16 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 ///
 /// # Errors
 /// Those of `fcntl(2)`.
-pub fn set_nonblocking(fd: impl std::os::fd::AsFd) -> io::Result<()> {
-    let flags = rustix::fs::fcntl_getfl(&fd)?;
-    Ok(rustix::fs::fcntl_setfl(
-        &fd,
-        flags | rustix::fs::OFlags::NONBLOCK,
-    )?)
+pub fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
+    let flags = fcntl_getfl(&fd)?;
+    Ok(fcntl_setfl(&fd, flags | OFlags::NONBLOCK)?)
+}
+
+/// Makes a descriptor blocking.
+///
+/// # Errors
+/// Those of `fcntl(2)`.
+pub fn set_blocking(fd: impl AsFd) -> io::Result<()> {
+    let flags = fcntl_getfl(&fd)?;
+    Ok(fcntl_setfl(&fd, flags - OFlags::NONBLOCK)?)
 }

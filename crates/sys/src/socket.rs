@@ -48,8 +48,11 @@ pub struct Conn(OwnedFd);
 #[derive(Debug)]
 pub struct Listener(OwnedFd);
 
-fn new_socket() -> io::Result<OwnedFd> {
-    let flags = SocketFlags::CLOEXEC;
+/// Connections that wait to be taken: a stopped listener keeps those of callers that are long gone.
+const BACKLOG: i32 = 128;
+
+fn new_socket(more: SocketFlags) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | more;
     Ok(socket_with(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,
@@ -83,10 +86,10 @@ impl Listener {
     /// # Errors
     /// Those of bind(2) and listen(2).
     pub fn bind(path: &Path) -> io::Result<Self> {
-        let socket = new_socket()?;
+        let socket = new_socket(SocketFlags::empty())?;
         with_address(path, |address| bind(&socket, address))?;
         rustix::fs::chmod(path, Mode::from_raw_mode(0o600))?;
-        listen(&socket, 16)?;
+        listen(&socket, BACKLOG)?;
         Ok(Self(socket))
     }
 
@@ -100,13 +103,15 @@ impl Listener {
 }
 
 impl Conn {
-    /// Connects to a listener.
+    /// Connects to a listener, without waiting; the connection itself blocks as usual.
     ///
     /// # Errors
-    /// Those of connect(2).
+    /// Those of connect(2); `WouldBlock` when the listener is there but takes no connections, so
+    /// that no more fit its queue.
     pub fn connect(path: &Path) -> io::Result<Self> {
-        let socket = new_socket()?;
+        let socket = new_socket(SocketFlags::NONBLOCK)?;
         with_address(path, |address| connect(&socket, address))?;
+        crate::pipe::set_blocking(&socket)?;
         Ok(Self(socket))
     }
 
@@ -252,6 +257,32 @@ mod tests {
         assert_eq!(other.recv(64).unwrap().unwrap().0, b"second");
         drop(one);
         assert!(other.recv(64).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_listener_that_takes_nobody_keeps_nobody_waiting() {
+        let dir = std::env::temp_dir().join(format!("crisp-backlog-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let listener = Listener::bind(&dir.join("s")).unwrap();
+        let mut waiting = Vec::new();
+        let error = loop {
+            match Conn::connect(&dir.join("s")) {
+                Ok(conn) => waiting.push(conn),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        assert!(waiting.len() >= 100, "{}", waiting.len());
+        // Both ends block as before: this waits for the message.
+        let server = listener.accept().unwrap();
+        let first = waiting.remove(0);
+        let thread = std::thread::spawn(move || server.recv(16).unwrap().unwrap().0);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        first.send(b"hello", &[]).unwrap();
+        assert_eq!(thread.join().unwrap(), b"hello");
+        let flags = rustix::fs::fcntl_getfl(&first).unwrap();
+        assert!(!flags.contains(OFlags::NONBLOCK));
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

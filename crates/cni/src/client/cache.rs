@@ -2,6 +2,9 @@
 //!
 //! A record is there before the first plugin is called, so an attachment that a killed daemon
 //! left half-made is found and undone; it goes when DEL of the whole chain has succeeded.
+//!
+//! The start of a pod does not wait for the disk, so a power cut may leave a record empty. One that
+//! cannot be read is set aside, and never keeps its pod from being removed.
 
 use std::fs;
 use std::io;
@@ -58,6 +61,34 @@ impl Record {
     }
 }
 
+/// What is under a pod's name.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// Nothing was ever begun for the pod, or all was undone.
+    Nothing,
+    /// Its record.
+    Record(Box<Record>),
+    /// Something that is no record, and why.
+    Damaged(String),
+}
+
+/// Whether reading the file failed because of what it is, not because of what this process lacks.
+fn is_damage(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, IsADirectory};
+    let of_disk = [libc::EIO, libc::EUCLEAN, libc::EBADMSG];
+    matches!(error.kind(), FileTooLarge | IsADirectory)
+        || error.raw_os_error().is_some_and(|e| of_disk.contains(&e))
+}
+
+fn parse(bytes: &[u8]) -> std::result::Result<Record, String> {
+    let value: Value = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+    let format = value.get("format").and_then(Value::as_u64);
+    if format != Some(FORMAT.into()) {
+        return Err(format!("format {format:?} is not known to this version"));
+    }
+    serde_json::from_value(value).map_err(|e| e.to_string())
+}
+
 /// The directory of records.
 #[derive(Debug, Clone)]
 pub(crate) struct Cache {
@@ -86,29 +117,39 @@ impl Cache {
             .map_err(Error::io("write network record", &path))
     }
 
+    /// Looks a pod up.
+    pub(crate) fn look(&self, pod: &PodId) -> Result<Found> {
+        let path = self.path(pod);
+        match crisp_sys::file::read_bounded(&path, LARGEST) {
+            Ok(bytes) => Ok(match parse(&bytes) {
+                Ok(record) => Found::Record(Box::new(record)),
+                Err(why) => Found::Damaged(why),
+            }),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Found::Nothing),
+            Err(e) if is_damage(&e) => Ok(Found::Damaged(e.to_string())),
+            Err(e) => Err(Error::io("read network record", &path)(e)),
+        }
+    }
+
     /// A pod's record.
     pub(crate) fn read(&self, pod: &PodId) -> Result<Option<Record>> {
-        let path = self.path(pod);
-        let bytes = match crisp_sys::file::read_bounded(&path, LARGEST) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other.map_err(Error::io("read network record", &path))?,
-        };
-        let wrong = |why: &dyn ToString| {
-            Error::invalid(
-                format!("network record {}", path.display()),
-                why.to_string(),
-            )
-        };
-        let value: Value = serde_json::from_slice(&bytes).map_err(|e| wrong(&e))?;
-        let format = value.get("format").and_then(Value::as_u64);
-        if format != Some(FORMAT.into()) {
-            return Err(wrong(&format!(
-                "format {format:?} is not known to this version"
-            )));
+        match self.look(pod)? {
+            Found::Nothing => Ok(None),
+            Found::Record(record) => Ok(Some(*record)),
+            Found::Damaged(why) => {
+                let what = format!("network record {}", self.path(pod).display());
+                Err(Error::invalid(what, why))
+            }
         }
-        serde_json::from_value(value)
-            .map(Some)
-            .map_err(|e| wrong(&e))
+    }
+
+    /// Keeps what is no record for the operator, under a name that is not looked at.
+    pub(crate) fn set_aside(&self, pod: &PodId, why: &str) -> Result<()> {
+        let path = self.path(pod);
+        let kept = path.with_extension("json.damaged");
+        fs::rename(&path, &kept).map_err(Error::io("set aside network record", &path))?;
+        tracing::error!(pod_id = %pod, kept = %kept.display(), why, "damaged network record set aside");
+        Ok(())
     }
 
     /// Forgets a pod.

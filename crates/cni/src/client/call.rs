@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crisp_model::PodId;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -81,6 +82,18 @@ impl Target {
                 clean(&name.name),
                 clean(&name.uid),
             ),
+            arguments: Map::new(),
+        }
+    }
+
+    /// A pod of which no more than the id is known.
+    pub(crate) fn nameless(pod: &PodId) -> Self {
+        let id = pod.as_str();
+        Self {
+            owner: Self::owner(id),
+            netns: PathBuf::new(),
+            label: format!("pod {}", pod.short()),
+            args: format!("IgnoreUnknown=1;K8S_POD_INFRA_CONTAINER_ID={id}"),
             arguments: Map::new(),
         }
     }
@@ -363,6 +376,13 @@ impl Caller {
             errors.extend(done.err());
         }
         Error::gather(errors)
+    }
+
+    /// DEL of what the in-process plugins hold, for when there is no list to go by.
+    pub(crate) fn del_builtin(&self, target: &Target) -> Result<()> {
+        let crisps = self.crisps().into_iter();
+        let deleted = crisps.map(|crisp| crisp.del(&target.owner, Reap::Later));
+        Error::gather(deleted.filter_map(Result::err).collect())
     }
 
     /// CHECK of the whole chain, where the configuration allows it.

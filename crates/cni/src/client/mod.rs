@@ -8,7 +8,7 @@ mod result;
 mod runtime_config;
 mod watch;
 
-pub(crate) use cache::{Cache, Record};
+pub(crate) use cache::{Cache, Found, Record};
 pub(crate) use call::{Caller, Target};
 pub(crate) use conf::{ConfList, Version};
 

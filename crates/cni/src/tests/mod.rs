@@ -1,5 +1,7 @@
 //! The network tried for real: namespaces that stand for a node, its pods and the world outside.
 
 mod builtin_network;
+mod damage;
 mod lab;
 mod plugin_programs;
+mod together;

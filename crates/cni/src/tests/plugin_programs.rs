@@ -10,7 +10,7 @@ use crate::{Error, Network};
 
 const REFERENCE: &str = "/usr/lib/cni";
 
-fn put(lab: &Lab, name: &str, text: &str) -> PathBuf {
+pub(super) fn put(lab: &Lab, name: &str, text: &str) -> PathBuf {
     let path = lab.path().join(name);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     crisp_sys::file::write_atomic(&path, text.as_bytes(), 0o644).unwrap();
@@ -18,7 +18,7 @@ fn put(lab: &Lab, name: &str, text: &str) -> PathBuf {
 }
 
 /// A plugin that appends what it is told to a log, then runs a script.
-fn script(lab: &Lab, name: &str, body: &str) {
+pub(super) fn script(lab: &Lab, name: &str, body: &str) {
     let log = lab.path().join("log").display().to_string();
     let text = format!(
         "#!/bin/sh\nconf=$(cat)\necho \"{name} $CNI_COMMAND ns=$CNI_NETNS $CNI_ARGS $conf\" >> {log}\n{body}\n"
@@ -27,20 +27,20 @@ fn script(lab: &Lab, name: &str, body: &str) {
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
 }
 
-fn log(lab: &Lab) -> String {
+pub(super) fn log(lab: &Lab) -> String {
     std::fs::read_to_string(lab.path().join("log")).unwrap_or_default()
 }
 
-fn list(lab: &Lab, version: &str, plugins: &str) {
+pub(super) fn list(lab: &Lab, version: &str, plugins: &str) {
     let text = format!(r#"{{"cniVersion": "{version}", "name": "net", "plugins": [{plugins}]}}"#);
     put(lab, "net.d/10-net.conflist", &text);
 }
 
-fn wait_ready(network: &Network) {
+pub(super) fn wait_ready(network: &Network) {
     eventually("network ready", || network.status().ready);
 }
 
-const RESULT: &str = r#"if [ $CNI_COMMAND = ADD ]; then
+pub(super) const RESULT: &str = r#"if [ $CNI_COMMAND = ADD ]; then
 echo '{"cniVersion": "1.0.0", "interfaces": [{"name": "eth0", "sandbox": "x"}], "ips": [{"address": "10.1.0.5/24", "interface": 0}]}'
 fi"#;
 

@@ -134,6 +134,19 @@ pub(crate) fn remains(root: &Path) -> [Vec<String>; 4] {
     .map(|dir| names(&root.join(dir)))
 }
 
+/// Names are gone now; trees of layers go in the background: they may be large.
+pub(crate) async fn empties(root: &Path) {
+    let named = &remains(root)[..3];
+    assert!(named.iter().all(Vec::is_empty), "{named:?}");
+    for _ in 0..500 {
+        if remains(root)[3].is_empty() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("{:?}", remains(root));
+}
+
 pub(crate) fn assert_empty(root: &Path) {
     let remains = remains(root);
     assert!(remains.iter().all(Vec::is_empty), "{remains:?}");

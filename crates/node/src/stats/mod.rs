@@ -1,5 +1,6 @@
 //! What pods and containers use, in our nouns; read by the daemon from cgroup files and netlink.
 
+mod layers;
 mod reader;
 mod sampler;
 
@@ -62,7 +63,7 @@ pub struct ResourceStats {
 /// What a container wrote to its own layer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayerStats {
-    /// When it was measured; up to ten seconds ago.
+    /// When it was measured: up to ten seconds ago, or longer while it is measured anew.
     pub at: Timestamp,
     /// Bytes and inodes.
     pub usage: Usage,
@@ -75,7 +76,7 @@ pub struct ContainerStats {
     pub container: Arc<ContainerView>,
     /// Its cgroup; `None` when it does not run.
     pub resources: Option<ResourceStats>,
-    /// Its writable layer; `None` when it cannot be measured.
+    /// Its writable layer; `None` when it cannot be measured, or takes long for the first time.
     pub writable_layer: Option<LayerStats>,
 }
 

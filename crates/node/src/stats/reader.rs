@@ -121,18 +121,17 @@ fn sum(containers: &[ContainerStats]) -> Option<ResourceStats> {
 }
 
 async fn layer_stats(shared: &Arc<Shared>, view: &ContainerView) -> Option<LayerStats> {
-    if let Some(known) = shared.sampler.layer(&view.id, now().0) {
-        return Some(known);
-    }
-    match shared.config.images.container_usage(&view.id).await {
-        Ok(usage) => {
-            let stats = LayerStats { at: now(), usage };
-            shared.sampler.note_layer(&view.id, stats.clone());
-            Some(stats)
+    let (owned, id) = (Arc::clone(shared), view.id.clone());
+    let name = view.config.name.clone();
+    let measure = async move {
+        match owned.config.images.container_usage(&id).await {
+            Ok(usage) => Some(LayerStats { at: now(), usage }),
+            Err(error) => {
+                tracing::debug!(container = %name, container_id = %id, %error, "writable layer not measured");
+                None
+            }
         }
-        Err(error) => {
-            tracing::debug!(container = %view.config.name, container_id = %view.id, %error, "writable layer not measured");
-            None
-        }
-    }
+    };
+    let layers = &shared.sampler.layers;
+    layers.stats(&view.id, now().0, measure).await
 }

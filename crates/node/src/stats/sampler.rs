@@ -1,27 +1,22 @@
-//! What stats remember between two looks: rates of CPU use, and sizes that are dear to measure.
+//! What stats remember between two looks: rates of CPU use, and the measures of layers.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crisp_model::ContainerId;
 
-use super::LayerStats;
+use super::layers::Layers;
 
 /// Two looks that are closer give no rate: the last one stands.
 const SHORTEST: i64 = 100_000_000;
-/// How long the measure of a layer is good.
-const LAYER_GOOD_FOR: i64 = 10_000_000_000;
 const SECOND: u128 = 1_000_000_000;
 
 /// Memory of earlier looks. The lock is held for a look-up, never across an await.
 #[derive(Debug, Default)]
-pub(crate) struct Sampler(Mutex<Memory>);
-
-#[derive(Debug, Default)]
-struct Memory {
+pub(crate) struct Sampler {
     /// By the cgroup's path.
-    cpu: BTreeMap<String, Look>,
-    layers: BTreeMap<ContainerId, LayerStats>,
+    cpu: Mutex<BTreeMap<String, Look>>,
+    pub(crate) layers: Layers,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -32,20 +27,20 @@ struct Look {
 }
 
 impl Sampler {
-    fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cpu(&self) -> MutexGuard<'_, BTreeMap<String, Look>> {
+        self.cpu.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Billionths of a core since the last look; 0 at the first.
     pub(crate) fn nanocores(&self, cgroup: &str, at: i64, usage_ns: u64) -> u64 {
-        let mut memory = self.memory();
+        let mut cpu = self.cpu();
         let fresh = Look {
             at,
             usage_ns,
             nanocores: 0,
         };
-        let Some(last) = memory.cpu.get_mut(cgroup) else {
-            memory.cpu.insert(cgroup.to_owned(), fresh);
+        let Some(last) = cpu.get_mut(cgroup) else {
+            cpu.insert(cgroup.to_owned(), fresh);
             return 0;
         };
         let passed = at - last.at;
@@ -61,30 +56,17 @@ impl Sampler {
         last.nanocores
     }
 
-    /// The last measure of a layer, while it is good.
-    pub(crate) fn layer(&self, container: &ContainerId, now: i64) -> Option<LayerStats> {
-        let memory = self.memory();
-        let known = memory.layers.get(container)?;
-        (now - known.at.0 < LAYER_GOOD_FOR).then(|| known.clone())
-    }
-
-    /// Notes a measure of a layer.
-    pub(crate) fn note_layer(&self, container: &ContainerId, stats: LayerStats) {
-        self.memory().layers.insert(container.clone(), stats);
-    }
-
     /// Forgets a container.
     pub(crate) fn forget(&self, container: &ContainerId, cgroup: Option<&str>) {
-        let mut memory = self.memory();
-        memory.layers.remove(container);
+        self.layers.forget(container);
         if let Some(cgroup) = cgroup {
-            memory.cpu.remove(cgroup);
+            self.cpu().remove(cgroup);
         }
     }
 
     /// Forgets the cgroup of a pod.
     pub(crate) fn forget_pod(&self, cgroup: &str) {
-        self.memory().cpu.remove(cgroup);
+        self.cpu().remove(cgroup);
     }
 }
 

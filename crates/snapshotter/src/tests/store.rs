@@ -48,6 +48,24 @@ fn privileged_what_a_crash_left_is_collected() {
 }
 
 #[test]
+fn privileged_names_go_at_once_and_trees_later() {
+    let lab = Lab::new();
+    let many: Vec<Item> = (0..5000).map(|n| file(&format!("f{n}"), "x")).collect();
+    lab.layer(1, many);
+    lab.layer(2, vec![file("a", "x")]);
+    lab.layer(3, vec![file("a", "x")]);
+    let gone = [chain(1), chain(9), chain(2)];
+    lab.store.remove_layers_later(&gone).unwrap();
+    assert!(lab.in_transit() > 0, "deleted before it returned");
+    assert_eq!(lab.store.layers().unwrap(), [chain(3)]);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while lab.in_transit() > 0 {
+        assert!(Instant::now() < deadline, "never deleted");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
 fn privileged_snapshots_come_and_go() {
     let lab = Lab::new();
     let root = dir("./").mode(0o711).owner(5, 6);
@@ -247,6 +265,13 @@ fn privileged_volumes_get_the_images_content_and_only_that() {
     assert!(path.join("out").is_symlink());
     let names = fs::read_dir(path).unwrap().count();
     assert_eq!(names, 3, "only kept, out and sub");
+
+    for items in [vec![dir("else")], vec![file("data", "no directory")]] {
+        let target = volume(vec![items], "/data");
+        let plain = fs::metadata(target.path()).unwrap();
+        assert_eq!((plain.mode() & 0o7777, plain.uid()), (0o755, 0));
+        assert_eq!(fs::read_dir(target.path()).unwrap().count(), 0);
+    }
 
     // CVE-2022-23648: a volume whose path is a link or leads upwards copied files of the host.
     for path in ["/data", "/../../../etc", "/data/../../etc"] {

@@ -4,6 +4,7 @@
 //! carries no controller but gives what version 1 lacks: birth in the cgroup, `cgroup.kill`,
 //! `populated`.
 
+mod kill;
 mod layout;
 mod tree;
 
@@ -91,8 +92,9 @@ impl Cgroup {
 
     /// Makes it and its parents in every hierarchy.
     ///
-    /// On version 2, controllers are enabled on the way down; on version 1, a new cpuset inherits
-    /// CPUs and memory nodes, without which nothing can be attached.
+    /// On version 2, controllers are enabled on the way down, as far as the kernel allows (one may
+    /// be refused where a parent holds processes or real-time tasks); on version 1, a new cpuset
+    /// inherits CPUs and memory nodes, without which nothing can be attached.
     ///
     /// # Errors
     /// Those of mkdir(2) and of the cgroup files.
@@ -115,14 +117,36 @@ impl Cgroup {
     /// Writes a file of a controller.
     ///
     /// # Errors
-    /// `Unsupported` when the machine lacks the controller, else what the kernel said, with the
-    /// file and value in the message.
+    /// `Unsupported` when the machine lacks the controller or the cgroup was made without it, else
+    /// what the kernel said, with the file and value in the message.
     pub fn write(&self, controller: &str, file: &str, value: &str) -> io::Result<()> {
         let dir = self.dir(controller).ok_or_else(|| {
             let text = format!("this machine has no {controller} cgroup controller");
             io::Error::new(io::ErrorKind::Unsupported, text)
         })?;
-        write_file(&dir.join(file), value)
+        match write_file(&dir.join(file), value) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(self.disabled(controller, &dir).unwrap_or(error))
+            }
+            other => other,
+        }
+    }
+
+    /// Why a file of a controller is missing from an existing directory of version 2, if that is
+    /// because the controller could not be enabled.
+    fn disabled(&self, controller: &str, dir: &Path) -> Option<io::Error> {
+        if !self.layout.is_v2() {
+            return None;
+        }
+        let enabled = fs::read_to_string(dir.join("cgroup.controllers")).ok()?;
+        if tree::has(&enabled, controller) {
+            return None;
+        }
+        let text = format!(
+            "the {controller} controller is not enabled in {}: the kernel refused it, or a parent's cgroup.subtree_control lacks it",
+            dir.display()
+        );
+        Some(io::Error::new(io::ErrorKind::Unsupported, text))
     }
 
     /// Reads a file of a controller.
@@ -164,14 +188,19 @@ impl Cgroup {
     /// Those of reading; a cgroup that does not exist has none.
     pub fn procs(&self) -> io::Result<Vec<i32>> {
         let mut pids = std::collections::BTreeSet::new();
+        let mut failed = None;
         for dir in self.dirs() {
-            tree::visit(&dir, &mut |dir| {
-                let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-                pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
-            });
+            let mut read = |dir: &Path| match fs::read_to_string(dir.join("cgroup.procs")) {
+                Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok())),
+                Err(error) if has_no_procs(&error) => {}
+                Err(error) => {
+                    failed.get_or_insert(explain(&error, "read the processes of", dir));
+                }
+            };
+            tree::visit(&dir, &mut read);
         }
         pids.remove(&0);
-        Ok(pids.into_iter().collect())
+        failed.map_or_else(|| Ok(pids.into_iter().collect()), Err)
     }
 
     /// Whether a live process is in it or below it.
@@ -182,10 +211,14 @@ impl Cgroup {
         Ok(!self.procs()?.is_empty())
     }
 
-    /// Kills every process in it and below it, also those that are being forked.
+    /// Kills every process in it and below it, also those that are being forked. Where the kernel
+    /// does it, on version 2, their end is not waited for; else they have ended, reaped or not,
+    /// when it returns.
     ///
     /// # Errors
-    /// Those of writing `cgroup.kill` where the kernel has it; else of reading the processes.
+    /// Those of writing `cgroup.kill` where the kernel has it; else of reading the processes, and
+    /// `TimedOut` when some are there a second later: in uninterruptible sleep, they end when the
+    /// kernel lets go of them.
     pub fn kill(&self) -> io::Result<()> {
         if let Some(dir) = self.unified_dir() {
             match write_file(&dir.join("cgroup.kill"), "1") {
@@ -196,23 +229,7 @@ impl Cgroup {
                 Err(error) => return Err(error),
             }
         }
-        self.kill_each()
-    }
-
-    /// SIGKILL to a fixed point: a fork between two looks is seen by the next.
-    fn kill_each(&self) -> io::Result<()> {
-        for _ in 0..64 {
-            let pids = self.procs()?;
-            let mut alive = false;
-            for pid in pids {
-                let running = crate::process::Stat::read(pid).is_ok_and(|stat| stat.state != b'Z');
-                alive |= running && crate::signals::kill(pid, 9).is_ok();
-            }
-            if !alive {
-                return Ok(());
-            }
-        }
-        Ok(())
+        kill::each(self)
     }
 
     /// Stops every process in it.
@@ -310,6 +327,13 @@ impl Cgroup {
     }
 }
 
+/// A cgroup that is gone has no processes; those of a threaded one are told by the domain above
+/// (cgroups(7)).
+fn has_no_procs(error: &io::Error) -> bool {
+    let code = error.raw_os_error().unwrap_or(0);
+    [libc::ENOENT, libc::ENOTDIR, libc::ENODEV, libc::EOPNOTSUPP].contains(&code)
+}
+
 fn explain(error: &io::Error, step: &str, path: &Path) -> io::Error {
     io::Error::new(error.kind(), format!("{step} {}: {error}", path.display()))
 }
@@ -332,6 +356,35 @@ pub(crate) fn write_file(path: &Path, value: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Directories and files in place of a version 2 tree in which no controller can be enabled.
+    #[test]
+    fn a_refused_controller_is_missed_by_its_limit_alone() {
+        let root = std::env::temp_dir().join(format!("crisp-cgroup-{}", std::process::id()));
+        fs::create_dir_all(root.join("cgroup.subtree_control")).unwrap();
+        crate::file::write_atomic(&root.join("cgroup.controllers"), b"cpu pids", 0o600).unwrap();
+        let controllers = vec!["cpu".to_owned(), "pids".to_owned()];
+        let layout = Layout::V2 {
+            root: root.clone(),
+            controllers,
+        };
+        let cgroup = Cgroup::new(Arc::new(layout), "pod");
+        cgroup.create().unwrap();
+        let dir = root.join("pod");
+        crate::file::write_atomic(&dir.join("cgroup.controllers"), b"cpu", 0o600).unwrap();
+        crate::file::write_atomic(&dir.join("cpu.weight"), b"100", 0o600).unwrap();
+        cgroup.write("cpu", "cpu.weight", "200").unwrap();
+        let error = cgroup.write("cpu", "cpu.new", "1").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        let error = cgroup.write("pids", "pids.max", "1").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+        let text = error.to_string();
+        assert!(
+            text.contains("the pids controller is not enabled"),
+            "{text}"
+        );
+        fs::remove_dir_all(&root).unwrap();
+    }
 
     #[test]
     fn privileged_a_cgroup_lives_and_dies() {

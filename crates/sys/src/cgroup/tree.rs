@@ -15,7 +15,7 @@ pub(super) fn make_path(root: &Path, path: &str, controllers: &[String]) -> io::
     let mut dir = root.to_owned();
     for name in path.split('/').filter(|name| !name.is_empty()) {
         if v2 {
-            enable(&dir, controllers)?;
+            enable(&dir, controllers);
         }
         let parent = dir.clone();
         dir.push(name);
@@ -33,20 +33,28 @@ pub(super) fn make_path(root: &Path, path: &str, controllers: &[String]) -> io::
 }
 
 /// Enables for children whatever the directory has: one by one, since one that is refused must not
-/// keep the others away.
-fn enable(dir: &Path, wanted: &[String]) -> io::Result<()> {
+/// keep the others away. Nor does it keep the cgroup from being made: whether anything misses it is
+/// known when a limit is set, which says so then.
+fn enable(dir: &Path, wanted: &[String]) {
     if wanted.is_empty() {
-        return Ok(());
+        return;
     }
-    let enabled = fs::read_to_string(dir.join("cgroup.subtree_control"))?;
-    let available = fs::read_to_string(dir.join("cgroup.controllers"))?;
-    let has = |list: &str, name: &str| list.split_whitespace().any(|word| word == name);
+    let read = |file| fs::read_to_string(dir.join(file)).unwrap_or_default();
+    let enabled = read("cgroup.subtree_control");
+    let available = read("cgroup.controllers");
     for name in wanted {
         if has(&available, name) && !has(&enabled, name) {
-            write_file(&dir.join("cgroup.subtree_control"), &format!("+{name}"))?;
+            drop(write_file(
+                &dir.join("cgroup.subtree_control"),
+                &format!("+{name}"),
+            ));
         }
     }
-    Ok(())
+}
+
+/// Whether a list of controllers has this one.
+pub(super) fn has(list: &str, name: &str) -> bool {
+    list.split_whitespace().any(|word| word == name)
 }
 
 fn inherit(parent: &Path, dir: &Path, file: &str) -> io::Result<()> {

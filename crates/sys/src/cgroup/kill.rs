@@ -1,0 +1,252 @@
+//! Killing one by one, where the kernel does not kill a cgroup as a whole.
+//!
+//! A pid that was read may be another process' by now: it is opened, and looked for again in the
+//! cgroup, before it is signalled. Most ends take one turn and a moment; where others have come
+//! meanwhile, somebody forks, and from then on everybody is held still while they are signalled.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::{Cgroup, tree, write_file};
+use crate::pidfd::PidFd;
+
+const WITHIN: Duration = Duration::from_secs(1);
+const FIRST_PAUSE: Duration = Duration::from_micros(200);
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+/// How long the freezer may take; processes in uninterruptible sleep never freeze.
+const FREEZES_WITHIN: Duration = Duration::from_millis(50);
+/// Descriptors that are open at once.
+const AT_ONCE: usize = 64;
+const MOST_NAMED: usize = 10;
+const SIGKILL: i32 = 9;
+
+/// Kills until nobody lives there.
+pub(super) fn each(cgroup: &Cgroup) -> io::Result<()> {
+    let deadline = Instant::now() + WITHIN;
+    let mut pause = FIRST_PAUSE;
+    let mut seen = BTreeSet::new();
+    let mut somebody_forks = false;
+    loop {
+        let held = somebody_forks.then(|| Still::hold(cgroup));
+        let alive = one_turn(cgroup);
+        drop(held);
+        let alive = alive?;
+        if alive.is_empty() {
+            return Ok(());
+        }
+        if seen.is_empty() {
+            // Processes that somebody froze before do not end.
+            thaw(cgroup);
+        } else {
+            somebody_forks |= alive.iter().any(|pid| !seen.contains(pid));
+        }
+        if Instant::now() > deadline {
+            return Err(survivors(cgroup, &alive));
+        }
+        seen.extend(alive);
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Signals everybody who lives there, and tells who that was.
+fn one_turn(cgroup: &Cgroup) -> io::Result<Vec<i32>> {
+    let mut alive = Vec::new();
+    for pids in cgroup.procs()?.chunks(AT_ONCE) {
+        alive.append(&mut signal(cgroup, pids)?);
+    }
+    Ok(alive)
+}
+
+fn signal(cgroup: &Cgroup, pids: &[i32]) -> io::Result<Vec<i32>> {
+    let mut opened = Vec::with_capacity(pids.len());
+    for &pid in pids {
+        match PidFd::open(pid) {
+            // Ended, reaped or not. A leader that ended before its threads has not.
+            Ok(process) if process.has_exited() => {}
+            Ok(process) => opened.push((pid, process)),
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+            // Descriptors have run out: the others' turn comes when these have ended.
+            Err(_) if !opened.is_empty() => break,
+            Err(error) => return Err(error),
+        }
+    }
+    if opened.is_empty() {
+        return Ok(Vec::new());
+    }
+    let members: BTreeSet<i32> = cgroup.procs()?.into_iter().collect();
+    let is_gone = |error: io::Error| error.raw_os_error() == Some(libc::ESRCH);
+    let signalled = opened.iter().filter(|(pid, process)| {
+        members.contains(pid) && !process.signal(SIGKILL).is_err_and(is_gone)
+    });
+    Ok(signalled.map(|(pid, _)| *pid).collect())
+}
+
+/// Nobody there runs, and so nobody forks, as long as this lives.
+struct Still<'a>(Option<&'a Cgroup>);
+
+impl<'a> Still<'a> {
+    /// Version 1 alone: a kernel without `cgroup.kill` is so old that version 2 is not worth the
+    /// way. Best effort: who cannot be frozen is signalled all the same.
+    fn hold(cgroup: &'a Cgroup) -> Self {
+        if cgroup.layout().is_v2() || cgroup.freeze().is_err() {
+            return Self(None);
+        }
+        let begun = Instant::now();
+        let is_still = || {
+            let state = cgroup.read("freezer", "freezer.state");
+            state.is_ok_and(|state| state.trim() == "FROZEN")
+        };
+        while !is_still() && begun.elapsed() < FREEZES_WITHIN {
+            std::thread::sleep(FIRST_PAUSE);
+        }
+        Self(Some(cgroup))
+    }
+}
+
+impl Drop for Still<'_> {
+    fn drop(&mut self) {
+        if let Some(cgroup) = self.0 {
+            thaw(cgroup);
+        }
+    }
+}
+
+/// A frozen process of version 1 takes its signals when it is thawed, whoever froze it: also the
+/// container itself, in a cgroup of its own below. Best effort: without a freezer nobody is frozen.
+fn thaw(cgroup: &Cgroup) {
+    if cgroup.layout().is_v2() {
+        return;
+    }
+    if let Some(dir) = cgroup.dir("freezer") {
+        tree::visit(&dir, &mut |dir| {
+            drop(write_file(&dir.join("freezer.state"), "THAWED"));
+        });
+    }
+}
+
+fn survivors(cgroup: &Cgroup, alive: &[i32]) -> io::Error {
+    let named: Vec<String> = alive
+        .iter()
+        .take(MOST_NAMED)
+        .map(ToString::to_string)
+        .collect();
+    let text = format!(
+        "{} processes of {} are there {WITHIN:?} after they were killed, among them {}",
+        alive.len(),
+        cgroup.path(),
+        named.join(", ")
+    );
+    io::Error::new(io::ErrorKind::TimedOut, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Child;
+    use std::sync::Arc;
+
+    use super::super::Layout;
+    use super::*;
+
+    struct Bench(Cgroup);
+
+    impl Bench {
+        fn new(name: &str) -> Self {
+            let layout = Arc::new(Layout::detect().unwrap());
+            let name = format!("crisp-sys-kill-{name}-{}", std::process::id());
+            let cgroup = Cgroup::new(layout, &name);
+            cgroup.create().unwrap();
+            Self(cgroup)
+        }
+
+        fn run(&self, script: &str) -> Child {
+            let mut shell = crate::process::command("sh");
+            let mut child = shell
+                .args(["-c", &format!("read go; {script}")])
+                .stdin(std::process::Stdio::piped())
+                .spawn()
+                .unwrap();
+            self.0.attach(i32::try_from(child.id()).unwrap()).unwrap();
+            drop(child.stdin.take());
+            child
+        }
+    }
+
+    impl Drop for Bench {
+        fn drop(&mut self) {
+            thaw(&self.0);
+            drop(self.0.kill());
+            drop(self.0.remove());
+        }
+    }
+
+    #[test]
+    fn privileged_those_who_fork_faster_than_one_looks_end_too() {
+        let bench = Bench::new("forks");
+        let mut shells: Vec<Child> = (0..4)
+            .map(|_| bench.run("while :; do (sleep 1000 & sleep 1000) & done"))
+            .collect();
+        std::thread::sleep(Duration::from_millis(30));
+        // More than one look's worth; what is born meanwhile is found by the next.
+        each(&bench.0).unwrap();
+        for shell in &mut shells {
+            shell.wait().unwrap();
+        }
+        let alive = bench.0.procs().unwrap().into_iter();
+        let alive = alive.filter(|pid| PidFd::open(*pid).is_ok_and(|p| !p.has_exited()));
+        assert_eq!(alive.count(), 0);
+    }
+
+    #[test]
+    fn privileged_who_is_frozen_ends_and_a_zombie_keeps_nobody() {
+        let bench = Bench::new("frozen");
+        let inner = bench.0.child("inner");
+        inner.create().unwrap();
+        let mut outer_child = bench.run("sleep 1000");
+        let mut inner_child = bench.run("sleep 1000");
+        inner
+            .attach(i32::try_from(inner_child.id()).unwrap())
+            .unwrap();
+        bench.0.freeze().unwrap();
+        inner.freeze().unwrap();
+        // Their parent, this test, has not reaped them when this returns.
+        each(&bench.0).unwrap();
+        each(&bench.0).unwrap();
+        outer_child.wait().unwrap();
+        inner_child.wait().unwrap();
+    }
+
+    #[test]
+    fn privileged_survivors_are_told_of_in_time() {
+        let bench = Bench::new("survivor");
+        if bench.0.layout().is_v2() {
+            return;
+        }
+        let inner = bench.0.child("inner");
+        inner.create().unwrap();
+        let mut child = bench.run("sleep 1000");
+        let pid = i32::try_from(child.id()).unwrap();
+        inner.attach(pid).unwrap();
+        // As in uninterruptible sleep: what the cgroup above has frozen cannot be thawed here.
+        bench.0.freeze().unwrap();
+        let begun = Instant::now();
+        let error = each(&inner).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(error.to_string().contains(&pid.to_string()), "{error}");
+        assert!(begun.elapsed() < 3 * WITHIN);
+        bench.0.thaw().unwrap();
+        child.wait().unwrap();
+        each(&bench.0).unwrap();
+    }
+
+    #[test]
+    fn privileged_many_end_in_a_few_handfuls() {
+        let bench = Bench::new("many");
+        let mut shells: Vec<Child> = (0..2 * AT_ONCE).map(|_| bench.run("sleep 1000")).collect();
+        each(&bench.0).unwrap();
+        for shell in &mut shells {
+            shell.wait().unwrap();
+        }
+    }
+}
