@@ -377,13 +377,11 @@ impl Inner {
             ));
             return Error::gather(errors);
         };
-        // Whoever has a record now was attached meanwhile, or could not be detached.
+        // Whoever has a record is attached, or could not be detached. A live pod without one is
+        // neither: an address that it has was about to be freed when a daemon was killed.
         let mut known = self.turns.held();
         known.extend(self.cache.pods()?);
-        let valid = live
-            .iter()
-            .chain(&known)
-            .map(|pod| Target::owner(pod.as_str()));
+        let valid = known.iter().map(|pod| Target::owner(pod.as_str()));
         let valid: BTreeSet<Owner> = valid.collect();
         if let Ok(list) = self.watch.list() {
             errors.extend(self.caller.collect(&list, &valid).err());

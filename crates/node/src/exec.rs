@@ -18,6 +18,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::error::{Error, Result};
+use crate::message::Reply as ReplyTo;
 use crate::shim_client::{ShimClient, failure};
 
 /// The outcome of a command.
@@ -64,8 +65,15 @@ enum Failed {
     Unwatched(Error),
 }
 
-/// Runs a command to its end or its deadline. One that nobody watches any more is killed.
-pub(crate) async fn run(exec: Exec) -> Result<ExecOutput> {
+/// Runs a command to its end or its deadline, and answers. One that nobody watches any more is
+/// killed: past its deadline, or when its caller has left.
+pub(crate) async fn run(exec: Exec, mut reply: ReplyTo<ExecOutput>) {
+    let output = run_for(&exec, &mut reply).await;
+    // A caller that left needs no answer.
+    drop(reply.send(output));
+}
+
+async fn run_for(exec: &Exec, caller: &mut ReplyTo<ExecOutput>) -> Result<ExecOutput> {
     let deadline = Instant::now() + exec.timeout.unwrap_or(FOR_EVER).min(FOR_EVER);
     let exec_id = exec_id();
     let overdue = || {
@@ -75,8 +83,16 @@ pub(crate) async fn run(exec: Exec) -> Result<ExecOutput> {
             exec.command, exec.container
         )))
     };
-    let attempt = timeout_at(deadline, attempt(&exec, &exec_id)).await;
-    match attempt.unwrap_or_else(|_| Err(overdue())) {
+    let outcome = tokio::select! {
+        attempt = timeout_at(deadline, attempt(exec, &exec_id)) => {
+            attempt.unwrap_or_else(|_| Err(overdue()))
+        }
+        () = caller.closed() => {
+            let text = "the caller has left".to_owned();
+            Err(Failed::Unwatched(Error::Unavailable(text)))
+        }
+    };
+    match outcome {
         Ok(output) => Ok(output),
         Err(Failed::Refused(error)) => Err(error),
         Err(Failed::Unwatched(error)) => {
@@ -227,7 +243,8 @@ mod tests {
     #[tokio::test]
     async fn a_command_that_a_shim_may_yet_start_is_killed() {
         let (exec, shim) = exec(Duration::from_millis(20));
-        let running = tokio::spawn(run(exec));
+        let (reply, output) = oneshot::channel();
+        tokio::spawn(run(exec, reply));
         let Request::Exec(asked) = heard(&shim).await.1 else {
             panic!("no exec");
         };
@@ -239,18 +256,31 @@ mod tests {
         let (seq, kill) = heard(&shim).await;
         assert_eq!(kill, Request::KillExec { exec_id });
         answer(&shim, seq, Reply::Done).await;
-        let error = running.await.unwrap().unwrap_err();
+        let error = output.await.unwrap().unwrap_err();
         assert!(matches!(error, Error::Unavailable(_)), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_command_whose_caller_has_left_is_killed() {
+        let (exec, shim) = exec(Duration::from_secs(5));
+        let (reply, output) = oneshot::channel();
+        tokio::spawn(run(exec, reply));
+        let (seq, _) = heard(&shim).await;
+        answer(&shim, seq, Reply::Exec { pid: 7 }).await;
+        drop(output);
+        let (_, kill) = heard(&shim).await;
+        assert!(matches!(kill, Request::KillExec { .. }), "{kill:?}");
     }
 
     #[tokio::test]
     async fn a_command_that_was_refused_is_not() {
         let (exec, shim) = exec(Duration::from_secs(5));
-        let running = tokio::spawn(run(exec));
+        let (reply, output) = oneshot::channel();
+        tokio::spawn(run(exec, reply));
         let (seq, _) = heard(&shim).await;
         let (kind, message) = (FailureKind::Exec, "no such file".to_owned());
         answer(&shim, seq, Reply::Failed { kind, message }).await;
-        assert!(running.await.unwrap().is_err());
+        assert!(output.await.unwrap().is_err());
         // The last handle is gone, and with it the connection.
         assert!(shim.receive().await.unwrap().is_none());
     }

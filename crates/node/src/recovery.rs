@@ -29,8 +29,6 @@ use crate::shared::{self, Shared, blocking};
 
 /// How long the start waits for what shims have to say; a silent one tells later.
 const SETTLE_WITHIN: Duration = Duration::from_millis(500);
-/// How long the start waits for the network to drop what nobody owns; it goes on afterwards.
-const COLLECT_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long a lock may still be held by what a killed daemon left.
 const LOCK_WITHIN: Duration = Duration::from_secs(2);
@@ -71,10 +69,13 @@ pub(crate) async fn start(
         resume::resume(helm.clone(), found);
     }
     drop(helm);
-    let collecting = tokio::time::timeout(COLLECT_WITHIN, shared.config.network.collect(&attached));
-    if let Ok(Err(error)) = collecting.await {
-        tracing::warn!(%error, "the network keeps something of pods that are gone");
-    }
+    // Beside the first calls: it passes over whoever is attached meanwhile.
+    let network = shared.config.network.clone();
+    tokio::spawn(async move {
+        if let Err(error) = network.collect(&attached).await {
+            tracing::warn!(%error, "the network keeps something of pods that are gone");
+        }
+    });
     let unseen = !survey.nameless.is_empty();
     let strays = Strays {
         nameless: survey.nameless,

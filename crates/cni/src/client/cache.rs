@@ -72,6 +72,19 @@ pub(crate) enum Found {
     Damaged(String),
 }
 
+/// Removes records that a killed daemon was writing: they never had their name.
+fn sweep(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.as_encoded_bytes();
+        if name.starts_with(b".") && name.ends_with(b".tmp") {
+            crisp_sys::file::remove_if_there(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// Whether reading the file failed because of what it is, not because of what this process lacks.
 fn is_damage(error: &io::Error) -> bool {
     use io::ErrorKind::{FileTooLarge, IsADirectory};
@@ -100,6 +113,7 @@ impl Cache {
     pub(crate) fn open(dir: &Path) -> Result<Self> {
         crisp_sys::file::make_private_dirs(dir)
             .map_err(Error::io("make network cache directory", dir))?;
+        sweep(dir).map_err(Error::io("sweep network cache directory", dir))?;
         Ok(Self {
             dir: dir.to_owned(),
         })

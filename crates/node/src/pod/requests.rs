@@ -241,7 +241,7 @@ impl Pod {
             timeout,
             shim_within: self.shared.config.timeouts.shim,
         };
-        tokio::spawn(async move { answer(reply, exec::run(exec).await) });
+        tokio::spawn(exec::run(exec, reply));
     }
 
     /// The shim of a container that runs.
