@@ -65,6 +65,15 @@ calls! {
     pods.reopen_container_log(ReopenContainerLogRequest) -> ReopenContainerLogResponse;
     pods.exec_sync(ExecSyncRequest) -> ExecSyncResponse;
     pods.exec(ExecRequest) -> ExecResponse;
+    pods.attach(AttachRequest) -> AttachResponse;
+    pods.port_forward(PortForwardRequest) -> PortForwardResponse;
+    pods.runtime_config(RuntimeConfigRequest) -> RuntimeConfigResponse;
+    pods.list_pod_sandbox_stats(ListPodSandboxStatsRequest) -> ListPodSandboxStatsResponse;
+    pods.list_metric_descriptors(ListMetricDescriptorsRequest) -> ListMetricDescriptorsResponse;
+    pods.list_pod_sandbox_metrics(ListPodSandboxMetricsRequest) -> ListPodSandboxMetricsResponse;
+    pods.update_pod_sandbox_resources(UpdatePodSandboxResourcesRequest)
+        -> UpdatePodSandboxResourcesResponse;
+    pods.update_runtime_config(UpdateRuntimeConfigRequest) -> UpdateRuntimeConfigResponse;
     pods.checkpoint_container(CheckpointContainerRequest) -> CheckpointContainerResponse;
     images.pull_image(PullImageRequest) -> PullImageResponse;
     images.image_status(ImageStatusRequest) -> ImageStatusResponse;
@@ -241,6 +250,44 @@ impl Cri {
         let errors = String::from_utf8_lossy(&reply.stderr);
         assert_eq!(reply.exit_code, 0, "{line}: {text}{errors}");
         text
+    }
+
+    /// Ids of all pods.
+    #[track_caller]
+    pub fn pod_ids(&mut self) -> Vec<String> {
+        let list = self.list_pod_sandbox(cri::ListPodSandboxRequest::default());
+        let items = list.unwrap().items;
+        items.into_iter().map(|pod| pod.id).collect()
+    }
+
+    /// Ids of all containers.
+    #[track_caller]
+    pub fn container_ids(&mut self) -> Vec<String> {
+        let list = self.list_containers(cri::ListContainersRequest::default());
+        let items = list.unwrap().containers;
+        items.into_iter().map(|container| container.id).collect()
+    }
+
+    /// Removes a catalogue image.
+    #[track_caller]
+    pub fn forget(&mut self, name: &str) {
+        let image = Some(cri::ImageSpec {
+            image: crate::configs::image(name),
+            ..Default::default()
+        });
+        self.remove_image(cri::RemoveImageRequest { image })
+            .unwrap();
+    }
+
+    /// All names that images have.
+    #[track_caller]
+    pub fn image_names(&mut self) -> Vec<String> {
+        let list = self.list_images(cri::ListImagesRequest::default());
+        let images = list.unwrap().images;
+        let names = images
+            .into_iter()
+            .flat_map(|i| [i.repo_tags, i.repo_digests].concat());
+        names.collect()
     }
 
     /// Pulls an image and tells its id.

@@ -8,6 +8,7 @@
 //! netns      the network namespace that a daemon lives in, and a neighbour to call it from
 //! image/     makes images from Debian's busybox and pushes them to a registry
 //! registry   Debian's docker-registry on loopback
+//! fake_registry  one that says what a test wants it to say
 //! node       a daemon with its own root, state and registry; stopped, killed, started again
 //! crictl     runs crictl against a node
 //! cri        calls a node by gRPC
@@ -27,6 +28,7 @@ pub mod checker;
 pub mod configs;
 pub mod cri;
 pub mod crictl;
+pub mod fake_registry;
 pub mod image;
 pub mod netns;
 pub mod node;

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
 
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
@@ -16,6 +17,8 @@ pub const NODE: &str = "192.0.2.1";
 pub const NEIGHBOUR: &str = "192.0.2.2";
 /// IPv6 address of the node.
 pub const NODE6: &str = "2001:db8::1";
+/// IPv6 address of the neighbour.
+pub const NEIGHBOUR6: &str = "2001:db8::2";
 
 /// A network namespace; it goes when nobody uses it any more.
 #[derive(Debug)]
@@ -34,6 +37,12 @@ impl Net {
         Self(made)
     }
 
+    /// The one that a path names, as the pin of a pod's.
+    #[must_use]
+    pub fn at(path: &Path) -> Self {
+        Self(File::open(path).unwrap().into())
+    }
+
     /// A node and a neighbour that are joined by a cable.
     #[must_use]
     pub fn pair() -> (Self, Self) {
@@ -46,7 +55,7 @@ impl Net {
             (&node, [format!("{NODE}/24"), format!("{NODE6}/64")]),
             (
                 &neighbour,
-                [format!("{NEIGHBOUR}/24"), "2001:db8::2/64".to_owned()],
+                [format!("{NEIGHBOUR}/24"), format!("{NEIGHBOUR6}/64")],
             ),
         ] {
             net.ip("link set up0 up");

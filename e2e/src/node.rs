@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crisp_api::runtime::v1 as cri;
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::configs;
@@ -37,15 +38,22 @@ pub enum Network {
 pub struct Options {
     /// Where pods get their network from.
     pub network: Network,
-    /// More of `config.toml`.
+    /// For [`Network::Cni`]: the plugins of a list that is there from the start, for a node with
+    /// its own directory at a path.
+    pub plugins: Option<fn(&Path) -> Value>,
+    /// More of `config.toml`, which begins in its table `network`.
     pub config: String,
+    /// `--log-level`.
+    pub log_level: &'static str,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
             network: Network::Builtin,
+            plugins: None,
             config: String::new(),
+            log_level: "debug",
         }
     }
 }
@@ -81,7 +89,7 @@ impl Node {
             .unwrap();
         let (net, neighbour) = Net::pair();
         let registry = Registry::start(&net, dir.path());
-        for name in ["certs.d", "net.d", "logs"] {
+        for name in ["bin", "certs.d", "net.d", "logs"] {
             fs::create_dir(dir.path().join(name)).unwrap();
         }
         write_hosts(&dir.path().join("certs.d"), HOST, &[ADDRESS]);
@@ -95,14 +103,18 @@ impl Node {
             _lock: lock,
         };
         node.write_config();
+        if let Some(plugins) = node.options.plugins {
+            node.write_plugins("10-test.conflist", &plugins(node.dir.path()));
+        }
         node.restart();
         node
     }
 
     fn write_config(&self) {
         let text = format!(
-            "[network]\nconf_dir = \"{}\"\nbin_dirs = [\"/usr/lib/cni\", \"/opt/cni/bin\"]\n{}",
+            "[network]\nconf_dir = \"{}\"\nbin_dirs = [\"/usr/lib/cni\", \"{}\"]\n{}",
             self.cni_dir().display(),
+            self.path("bin").display(),
             self.options.config
         );
         fs::write(self.path("config.toml"), text).unwrap();
@@ -136,6 +148,12 @@ impl Node {
     #[must_use]
     pub fn cni_dir(&self) -> PathBuf {
         self.path("net.d")
+    }
+
+    /// Writes a list of plugins among the CNI configurations.
+    pub fn write_plugins(&self, file: &str, plugins: &Value) {
+        let list = json!({"cniVersion": "0.4.0", "name": "test", "plugins": plugins});
+        fs::write(self.cni_dir().join(file), list.to_string()).unwrap();
     }
 
     /// `--registry-config`.
@@ -239,7 +257,7 @@ impl Node {
         command.arg("--config").arg(self.path("config.toml"));
         command.arg("--registry-config").arg(self.certs());
         command.args(["--network", network, "--cgroup-driver", "cgroupfs"]);
-        command.args(["--log-level", "debug"]);
+        command.args(["--log-level", self.options.log_level]);
         command
     }
 

@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use crisp_api::runtime::v1 as cri;
+
 use crate::checker::{Picture, difference};
 use crate::configs;
-use crate::node::{Node, Options};
+use crate::node::{Network, Node, Options};
 
 /// Removal may go on a little after the call that asked for it: the kernel frees network
 /// namespaces and their links in batches.
@@ -20,15 +22,13 @@ pub fn trial(test: impl FnOnce(&mut Node)) {
 /// removed, and the machine as it was, once the daemon has ended.
 ///
 /// The picture of the node is taken after a first pod has come and gone, because the first one
-/// brings the bridge and the firewall's tables, which stay.
+/// brings the bridge, the firewall's tables and the parents of cgroups, which stay.
 #[track_caller]
 pub fn trial_with(options: &Options, test: impl FnOnce(&mut Node)) {
     let outside = Picture::of_machine();
     let mut node = Node::start(options.clone());
     node.pull(&["busybox"]);
-    if options.network == crate::node::Network::Builtin {
-        warm_up(&node);
-    }
+    warm_up(&node, options);
     let before = at_rest(&node);
     test(&mut node);
     let left = node.crictl().ok(&["pods", "--quiet"]);
@@ -53,11 +53,17 @@ fn at_rest(node: &Node) -> Picture {
     }
 }
 
-fn warm_up(node: &Node) {
+fn warm_up(node: &Node, options: &Options) {
     let mut cri = node.cri();
-    let pod = node.pod("warm-up");
+    let mut pod = node.pod("warm-up");
+    pod.port_mappings = vec![configs::port(cri::Protocol::Tcp, 65000, 80)];
+    if options.network == Network::Cni && options.plugins.is_none() {
+        pod.hostname.clear();
+        configs::namespaces(&mut pod).network = cri::NamespaceMode::Node.into();
+    }
     let id = cri.run_pod(&pod);
-    let container = cri.run(&id, &pod, &configs::idle("main"));
+    let config = configs::idle("main");
+    let container = cri.run(&id, &pod, &config);
     cri.shell(&container, "true");
     cri.remove_pod(&id);
     std::fs::remove_dir_all(node.path("logs/warm-up")).unwrap();

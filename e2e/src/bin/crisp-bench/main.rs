@@ -13,18 +13,20 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use crisp_e2e::configs;
 
 use client::{Life, Node};
 use figures::{Figures, Memory};
 
-/// Measures the CRI runtime behind an endpoint.
+/// Measures a CRI runtime: the one behind an endpoint, else a crispd of its own from beside this
+/// program, in a network namespace of its own, on the built-in network.
 #[derive(Debug, Parser)]
 struct Options {
     /// The CRI endpoint, `unix:///PATH`.
-    #[arg(long)]
-    endpoint: String,
+    #[arg(long, requires = "image")]
+    endpoint: Option<String>,
     /// An image with `sleep` and `true`; pulled first.
-    #[arg(long)]
+    #[arg(long, default_value_t = configs::image("busybox"))]
     image: String,
     /// Pods to run one after another.
     #[arg(long, default_value_t = 100)]
@@ -43,19 +45,42 @@ struct Options {
     json: Option<PathBuf>,
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<()> {
-    let options = Options::parse();
-    let mut node = Node::connect(&options.endpoint).await?;
+fn main() -> Result<()> {
+    let mut options = Options::parse();
+    // Held to the end: dropped, it stops the daemon.
+    let _own = match &options.endpoint {
+        Some(_) => None,
+        None => Some(own_node(&mut options)),
+    };
+    let executor = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    executor.block_on(measure(&options))
+}
+
+fn own_node(options: &mut Options) -> crisp_e2e::Node {
+    let node = crisp_e2e::Node::start(crisp_e2e::Options {
+        log_level: "info",
+        ..Default::default()
+    });
+    node.pull(&["busybox"]);
+    options.endpoint = Some(format!("unix://{}", node.socket().display()));
+    options.daemon = Some(node.pid());
+    node
+}
+
+async fn measure(options: &Options) -> Result<()> {
+    let endpoint = options.endpoint.as_deref().context("no endpoint")?;
+    let mut node = Node::connect(endpoint).await?;
     node.pull(&options.image).await?;
     let mut figures = Figures::default();
     for number in 0..options.pods {
-        one_life(&mut node, &options, number, &mut figures)
+        one_life(&mut node, options, number, &mut figures)
             .await
             .with_context(|| format!("pod {number}"))?;
     }
     println!("{}", figures.table(options.pods));
-    let memory = idle_memory(&mut node, &options).await?;
+    let memory = idle_memory(&mut node, options).await?;
     println!("{memory}");
     if let Some(path) = &options.json {
         let body = serde_json::json!({ "figures": figures, "memory": memory });

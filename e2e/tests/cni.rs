@@ -1,0 +1,226 @@
+//! Networks by configuration files: Debian's plugins, ours among them, and plugins that fail.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test: what goes wrong is a panic that says where"
+)]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crisp_api::runtime::v1 as cri;
+use crisp_e2e::netns::NODE;
+use crisp_e2e::{Cri, Network, Node, Options, configs, trial_with};
+use serde_json::{Value, json};
+use tonic::Status;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn options() -> Options {
+    Options {
+        network: Network::Cni,
+        config: "timeout_seconds = 2\n".to_owned(),
+        ..Default::default()
+    }
+}
+
+/// A bridge of Debian's plugin with addresses from a directory of the node's own.
+fn bridge(node: &Path) -> Value {
+    json!({
+        "type": "bridge", "bridge": "br-test", "isGateway": true, "ipMasq": false,
+        "ipam": {
+            "type": "host-local",
+            "dataDir": node.join("addresses"),
+            "ranges": [[{"subnet": "10.99.0.0/24"}]],
+            "routes": [{"dst": "0.0.0.0/0"}],
+        },
+    })
+}
+
+/// The bridge, and another plugin that opens the node's ports.
+fn chain(node: &Path, mapper: &str) -> Value {
+    let mapper = json!({"type": mapper, "capabilities": {"portMappings": true}});
+    json!([bridge(node), mapper])
+}
+
+/// Puts a plugin where plugins are looked for whose ADD is a shell line. It has nothing to delete.
+fn script(node: &Node, name: &str, add: &str) {
+    let path = node.path("bin").join(name);
+    let text = format!("#!/bin/sh\ncat >/dev/null\n[ $CNI_COMMAND = DEL ] && exit 0\n{add}\n");
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// The condition NetworkReady, as status and message.
+fn ready(cri: &mut Cri) -> (bool, String) {
+    let status = cri
+        .status(cri::StatusRequest::default())
+        .unwrap()
+        .status
+        .unwrap();
+    let network = status
+        .conditions
+        .into_iter()
+        .find(|c| c.r#type == "NetworkReady");
+    let network = network.unwrap();
+    (
+        network.status,
+        format!("{} {}", network.reason, network.message),
+    )
+}
+
+fn wait_ready(cri: &mut Cri, wanted: bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while ready(cri).0 != wanted {
+        assert!(Instant::now() < deadline, "{:?}", ready(cri));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn try_pod(cri: &mut Cri, pod: &cri::PodSandboxConfig) -> Result<String, Status> {
+    let request = cri::RunPodSandboxRequest {
+        config: Some(pod.clone()),
+        ..Default::default()
+    };
+    cri.run_pod_sandbox(request)
+        .map(|reply| reply.pod_sandbox_id)
+}
+
+fn addresses_in_use(node: &Node) -> usize {
+    let dir = fs::read_dir(node.path("addresses/test")).unwrap();
+    let names = dir.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.starts_with("10.")).count()
+}
+
+#[test]
+fn privileged_no_configuration_is_no_network_until_one_comes() {
+    trial_with(&options(), |node| {
+        let mut cri = node.cri();
+        let (is_ready, text) = ready(&mut cri);
+        assert!(
+            !is_ready && text.contains("NetworkPluginNotReady"),
+            "{text}"
+        );
+        let pod = node.pod("early");
+        let error = try_pod(&mut cri, &pod).unwrap_err();
+        assert!(error.message().contains("network"), "{error:?}");
+        assert!(cri.pod_ids().is_empty());
+        // A pod on the node's own network needs none.
+        let id = cri.run_pod(&configs::host_network("host"));
+        cri.remove_pod(&id);
+
+        fs::write(node.cni_dir().join("00-broken.conflist"), "{").unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        assert!(!ready(&mut cri).0, "a broken one does not count");
+        node.write_plugins("10-test.conflist", &json!([bridge(&node.path(""))]));
+        wait_ready(&mut cri, true);
+        let id = cri.run_pod(&pod);
+        assert!(cri.address(&id).starts_with("10.99.0."));
+
+        // It works without the configuration too: what was done is on record.
+        fs::remove_file(node.cni_dir().join("10-test.conflist")).unwrap();
+        wait_ready(&mut cri, false);
+        assert_eq!(addresses_in_use(node), 1);
+        cri.remove_pod(&id);
+        assert_eq!(addresses_in_use(node), 0);
+        // What this plugin leaves for good.
+        node.net.ip("link del br-test");
+    });
+}
+
+#[test]
+fn privileged_plugins_of_debian_with_ours_among_them() {
+    let chains: [fn(&Path) -> Value; 2] =
+        [|node| chain(node, "portmap"), |node| chain(node, "crisp")];
+    for plugins in chains {
+        let options = Options {
+            plugins: Some(plugins),
+            ..options()
+        };
+        trial_with(&options, |node| {
+            let mut cri = node.cri();
+            wait_ready(&mut cri, true);
+            let mut pod = node.pod("mapped");
+            pod.port_mappings = vec![configs::port(cri::Protocol::Tcp, 8080, 7000)];
+            let id = cri.run_pod(&pod);
+            let line = "while :; do echo served | nc -l -p 7000 -w 5; done";
+            let container = cri.run(&id, &pod, &configs::shell("main", line));
+            let inside = cri.shell(&container, "ip -4 addr show eth0");
+            assert!(inside.contains(&cri.address(&id)), "{inside}");
+            let deadline = Instant::now() + PATIENCE;
+            while fetch(node).as_deref() != Some("served\n") {
+                assert!(Instant::now() < deadline, "{:?}", fetch(node));
+            }
+            cri.remove_pod(&id);
+            assert_eq!(addresses_in_use(node), 0);
+        });
+    }
+}
+
+/// What the node's port answers to the neighbour.
+fn fetch(node: &Node) -> Option<String> {
+    use std::io::Read as _;
+    node.neighbour.run(|| {
+        let address = format!("{NODE}:8080").parse().unwrap();
+        let patience = Duration::from_millis(500);
+        let mut stream = std::net::TcpStream::connect_timeout(&address, patience).ok()?;
+        stream.set_read_timeout(Some(patience)).ok()?;
+        let mut buffer = [0; 64];
+        let length = stream.read(&mut buffer).ok()?;
+        Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
+    })
+}
+
+#[test]
+fn privileged_plugins_that_fail_or_hang_are_named() {
+    trial_with(&options(), |node| {
+        let refusal = r#"{"cniVersion": "0.4.0", "code": 11, "msg": "the cable is cut"}"#;
+        script(node, "failing", &format!("echo '{refusal}'; exit 1"));
+        // One that hangs with a child that holds its output, and ignores what can be ignored.
+        script(
+            node,
+            "hanging",
+            "trap '' TERM INT; sleep 4711 & wait; sleep 4711",
+        );
+        script(node, "babbling", "echo this is no JSON");
+        let mut cri = node.cri();
+        for (plugin, cause) in [
+            ("failing", "the cable is cut"),
+            ("hanging", "hanging"),
+            ("babbling", "babbling"),
+            ("not-there", "not-there"),
+        ] {
+            node.write_plugins("10-test.conflist", &json!([{"type": plugin}]));
+            let deadline = Instant::now() + PATIENCE;
+            loop {
+                let begun = Instant::now();
+                let error = try_pod(&mut cri, &node.pod(plugin)).unwrap_err();
+                assert!(
+                    begun.elapsed() < Duration::from_secs(15),
+                    "{plugin}: {error:?}"
+                );
+                let text = error.message();
+                if text.contains(plugin) && text.contains(cause) {
+                    break;
+                }
+                // The watcher may not have seen the new file yet.
+                assert!(Instant::now() < deadline, "{plugin}: {error:?}");
+            }
+            let left = std::process::Command::new("pgrep")
+                .args(["-f", "sleep 4711"])
+                .output();
+            assert_eq!(
+                left.unwrap().stdout,
+                b"",
+                "{plugin} was killed with its children"
+            );
+        }
+        fs::remove_file(node.cni_dir().join("10-test.conflist")).unwrap();
+        // What a missing plugin may have left can go once there is a plugin.
+        script(node, "not-there", "exit 1");
+        node.crictl().ok(&["rmp", "-fa"]);
+    });
+}

@@ -1,0 +1,306 @@
+//! What goes wrong in a container's life, and how callers are told.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test: what goes wrong is a panic that says where"
+)]
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crisp_api::runtime::v1 as cri;
+use crisp_e2e::checker::{Picture, difference};
+use crisp_e2e::{Cri, Node, configs, trial};
+use tonic::Code;
+
+/// Runs a test in a pod.
+fn with_pod(test: impl FnOnce(&Node, &mut Cri, &str, &cri::PodSandboxConfig)) {
+    trial(|node| {
+        let mut cri = node.cri();
+        let pod = node.pod("life");
+        let id = cri.run_pod(&pod);
+        test(node, &mut cri, &id, &pod);
+        cri.remove_pod(&id);
+    });
+}
+
+fn nanoseconds() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    i64::try_from(now.as_nanos()).unwrap()
+}
+
+#[test]
+fn privileged_a_failed_start_is_a_status_too() {
+    with_pod(|node, cri, id, pod| {
+        let file = node.path("not-a-program");
+        std::fs::write(&file, "plain text").unwrap();
+        let mut inside = configs::container("inside", &["true"]);
+        inside.working_dir = "/etc/passwd".to_owned();
+        let cases = [
+            (
+                configs::container("missing", &["/no/such/program"]),
+                "no such file",
+            ),
+            (
+                configs::container("no-path", &["no-such-program"]),
+                "not found",
+            ),
+            (
+                configs::container("not-executable", &["/etc/passwd"]),
+                "permission denied",
+            ),
+            (
+                configs::container("directory", &["/etc"]),
+                "permission denied",
+            ),
+            (inside, "not a directory"),
+        ];
+        for (config, cause) in cases {
+            let name = &config.metadata.as_ref().unwrap().name;
+            let begun = nanoseconds();
+            let container = cri.create(id, pod, &config).unwrap();
+            let error = cri.start(&container).unwrap_err();
+            let text = error.message().to_lowercase();
+            assert!(text.contains(cause), "{name}: {text}");
+            let status = cri.look(&container);
+            assert_eq!(
+                status.state(),
+                cri::ContainerState::ContainerExited,
+                "{name}"
+            );
+            assert_eq!(
+                (status.reason.as_str(), status.exit_code),
+                ("StartError", 128),
+                "{name}"
+            );
+            assert!(
+                status.message.to_lowercase().contains(cause),
+                "{name}: {}",
+                status.message
+            );
+            assert!(status.created_at >= begun, "{name}");
+            assert!(
+                status.started_at >= status.created_at,
+                "{name}: {}",
+                status.started_at
+            );
+            assert!(status.finished_at >= status.started_at, "{name}");
+            let again = cri.start(&container).unwrap_err();
+            assert_eq!(again.code(), Code::FailedPrecondition, "{name}");
+        }
+    });
+}
+
+#[test]
+fn privileged_what_cannot_be_made_is_refused_at_create_and_named() {
+    with_pod(|node, cri, id, pod| {
+        node.pull(&["user-unknown", "user-huge"]);
+        let before = Picture::of_node(node);
+        for (config, named) in refused() {
+            let error = cri.create(id, pod, &config).unwrap_err();
+            assert!(error.message().contains(named), "{named}: {error:?}");
+            let codes = [
+                Code::InvalidArgument,
+                Code::NotFound,
+                Code::FailedPrecondition,
+            ];
+            assert!(codes.contains(&error.code()), "{named}: {error:?}");
+            assert!(cri.container_ids().is_empty(), "{named}");
+        }
+        let mut left = difference(&before, &Picture::of_node(node));
+        left.retain(|line| !line.contains("descriptor"));
+        assert!(left.is_empty(), "{left:?}");
+        // The name is free all the same.
+        cri.create(id, pod, &configs::container("refused", &["true"]))
+            .unwrap();
+        for name in ["user-unknown", "user-huge"] {
+            cri.forget(name);
+        }
+    });
+}
+
+/// Containers that cannot be, each with what the answer has to name.
+fn refused() -> Vec<(cri::ContainerConfig, &'static str)> {
+    type Change = fn(&mut cri::ContainerConfig);
+    let cases: [(&str, Change); 12] = [
+        ("/no/such/source", |c| {
+            c.mounts = vec![configs::mount("/no/such/source", "/m")]
+        }),
+        ("nobody-knows", |c| {
+            configs::security(c).run_as_username = "nobody-knows".into()
+        }),
+        ("nobody-knows", |c| of_image(c, "user-unknown")),
+        ("4294967296", |c| of_image(c, "user-huge")),
+        ("never-pulled", |c| of_image(c, "never-pulled")),
+        ("/dev/no-such-device", |c| {
+            c.devices = vec![device("/dev/no-such-device")]
+        }),
+        ("/etc/passwd", |c| c.devices = vec![device("/etc/passwd")]),
+        ("NOT_A_CAPABILITY", |c| {
+            configs::security(c).capabilities = Some(cri::Capability {
+                add_capabilities: vec!["NOT_A_CAPABILITY".to_owned()],
+                ..Default::default()
+            });
+        }),
+        ("working_dir", |c| c.working_dir = "relative".into()),
+        ("log_path", |c| c.log_path = "../outside.log".into()),
+        ("metadata", |c| c.metadata = None),
+        ("image", |c| c.image = None),
+    ];
+    let changed = cases.into_iter().map(|(named, change)| {
+        let mut config = configs::container("refused", &["true"]);
+        change(&mut config);
+        (config, named)
+    });
+    changed.collect()
+}
+
+fn of_image(config: &mut cri::ContainerConfig, name: &str) {
+    config.image.as_mut().unwrap().image = configs::image(name);
+}
+
+fn device(path: &str) -> cri::Device {
+    cri::Device {
+        host_path: path.to_owned(),
+        container_path: path.to_owned(),
+        permissions: "rw".to_owned(),
+    }
+}
+
+#[test]
+fn privileged_how_it_ended_is_told_as_callers_know_it() {
+    with_pod(|_, cri, id, pod| {
+        let mut cases = vec![
+            ("true".to_owned(), 0, "Completed"),
+            ("exit 42".to_owned(), 42, "Error"),
+        ];
+        for signal in [1, 2, 6, 9, 11, 15] {
+            cases.push((format!("exec sh -c 'kill -{signal} $$'"), 0, "signal"));
+        }
+        for (number, (line, code, reason)) in cases.iter().enumerate() {
+            // Process 1 of a PID namespace ignores what it has no handler for; its child does not.
+            let line = match *reason {
+                "signal" => format!("({line}); exit $?"),
+                _ => line.clone(),
+            };
+            let container = cri.run(id, pod, &configs::shell(&format!("c{number}"), &line));
+            let status = cri.wait_exit(&container);
+            if *reason == "signal" {
+                assert!(status.exit_code > 128, "{line}: {status:?}");
+                assert_eq!(status.reason, "Error", "{line}");
+            } else {
+                assert_eq!(
+                    (status.exit_code, status.reason.as_str()),
+                    (*code, *reason),
+                    "{line}"
+                );
+            }
+        }
+        // From outside, process 1 itself.
+        let container = cri.run(id, pod, &configs::container("killed", &["sleep", "1000"]));
+        cri.stop(&container, 0);
+        let status = cri.look(&container);
+        assert_eq!((status.exit_code, status.reason.as_str()), (137, "Error"));
+        let container = cri.run(id, pod, &configs::idle("terminated"));
+        cri.stop(&container, 30);
+        assert_eq!(cri.look(&container).exit_code, 0);
+    });
+}
+
+#[test]
+fn privileged_out_of_memory_is_told() {
+    with_pod(|_, cri, id, pod| {
+        let line = "a=x; while :; do a=$a$a; done";
+        let mut config = configs::shell("greedy", line);
+        configs::resources(&mut config).memory_limit_in_bytes = 16 << 20;
+        configs::resources(&mut config).memory_swap_limit_in_bytes = 16 << 20;
+        let container = cri.run(id, pod, &config);
+        let status = cri.wait_exit(&container);
+        assert_eq!(
+            (status.reason.as_str(), status.exit_code),
+            ("OOMKilled", 137),
+            "{status:?}"
+        );
+    });
+}
+
+#[test]
+fn privileged_stops_are_idempotent_and_a_shorter_grace_wins() {
+    with_pod(|node, cri, id, pod| {
+        let stubborn = configs::shell("stubborn", "trap '' TERM; while :; do sleep 1; done");
+        let container = cri.run(id, pod, &stubborn);
+        // Process 1 needs a moment to set its trap.
+        std::thread::sleep(Duration::from_millis(300));
+        std::thread::scope(|scope| {
+            let long = scope.spawn(|| node.cri().stop(&container, 1000));
+            std::thread::sleep(Duration::from_millis(200));
+            let begun = std::time::Instant::now();
+            cri.stop(&container, 1);
+            assert!(
+                begun.elapsed() < Duration::from_secs(5),
+                "{:?}",
+                begun.elapsed()
+            );
+            long.join().unwrap();
+        });
+        assert_eq!(cri.look(&container).exit_code, 137);
+        cri.stop(&container, 0);
+        cri.stop(&container, 10);
+        // Removal of a running one kills it first; removal of what is gone is a success.
+        let running = cri.run(id, pod, &configs::idle("running"));
+        for _ in 0..2 {
+            let container_id = running.clone();
+            cri.remove_container(cri::RemoveContainerRequest { container_id })
+                .unwrap();
+        }
+        let gone = cri.container_status(cri::ContainerStatusRequest {
+            container_id: running,
+            verbose: false,
+        });
+        assert_eq!(gone.unwrap_err().code(), Code::NotFound);
+    });
+}
+
+#[test]
+fn privileged_a_stopped_pod_takes_no_more() {
+    trial(|node| {
+        let mut cri = node.cri();
+        let pod = node.pod("life");
+        let id = cri.run_pod(&pod);
+        let created = cri.create(&id, &pod, &configs::idle("created")).unwrap();
+        let running = cri.run(&id, &pod, &configs::idle("running"));
+        for _ in 0..2 {
+            let pod_sandbox_id = id.clone();
+            cri.stop_pod_sandbox(cri::StopPodSandboxRequest { pod_sandbox_id })
+                .unwrap();
+        }
+        assert_eq!(
+            cri.look(&running).state(),
+            cri::ContainerState::ContainerExited
+        );
+        let error = cri.create(&id, &pod, &configs::idle("late")).unwrap_err();
+        assert_eq!(error.code(), Code::FailedPrecondition, "{error:?}");
+        assert!(cri.start(&created).is_err());
+        assert_eq!(cri.pod(&id).state(), cri::PodSandboxState::SandboxNotready);
+        for _ in 0..2 {
+            cri.remove_pod(&id);
+        }
+        assert!(cri.container_ids().is_empty());
+    });
+}
+
+#[test]
+fn privileged_a_repeated_create_finds_the_first() {
+    with_pod(|_, cri, id, pod| {
+        let config = configs::idle("main");
+        let first = cri.create(id, pod, &config).unwrap();
+        assert_eq!(cri.create(id, pod, &config).unwrap(), first);
+        let mut next = config.clone();
+        next.metadata.as_mut().unwrap().attempt = 1;
+        let second = cri.create(id, pod, &next).unwrap();
+        assert_ne!(first, second);
+        let (first, second) = (cri.look(&first), cri.look(&second));
+        assert!(second.created_at > first.created_at);
+        assert_eq!(second.metadata.unwrap().attempt, 1);
+    });
+}
