@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::checker::Picture;
 use crate::configs;
 use crate::cri::{Cri, Events};
 use crate::crictl::Crictl;
@@ -67,6 +68,8 @@ pub struct Node {
     pub neighbour: Net,
     /// Debian's docker-registry.
     pub registry: Registry,
+    /// The machine before the daemon's first start, when no other was under test.
+    pub(crate) machine: Picture,
     dir: TempDir,
     options: Options,
     daemon: Option<Child>,
@@ -83,6 +86,7 @@ impl Node {
             "these tests run as root"
         );
         let lock = lock();
+        let machine = Picture::of_machine();
         let dir = tempfile::Builder::new()
             .prefix("crisp-e2e-")
             .tempdir()
@@ -97,6 +101,7 @@ impl Node {
             net,
             neighbour,
             registry,
+            machine,
             dir,
             options,
             daemon: None,

@@ -25,7 +25,6 @@ pub fn trial(test: impl FnOnce(&mut Node)) {
 /// brings the bridge, the firewall's tables and the parents of cgroups, which stay.
 #[track_caller]
 pub fn trial_with(options: &Options, test: impl FnOnce(&mut Node)) {
-    let outside = Picture::of_machine();
     let mut node = Node::start(options.clone());
     node.pull(&["busybox"]);
     warm_up(&node, options);
@@ -36,7 +35,7 @@ pub fn trial_with(options: &Options, test: impl FnOnce(&mut Node)) {
     settle("on the node", &before, || Picture::of_node(&node));
     let status = node.terminate();
     assert!(status.success(), "crispd ended with {status}");
-    settle("on the machine", &outside, Picture::of_machine);
+    settle("on the machine", &node.machine, Picture::of_machine);
 }
 
 /// The node once what the first pod had has gone: a shim ends a moment after its pod is removed.
