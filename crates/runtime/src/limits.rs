@@ -96,133 +96,66 @@ mod tests {
         memory
     }
 
-    fn check(name: &str, writes: &[Write], expected: &[(&str, &str)]) {
-        let writes: Vec<(&str, &str)> = writes.iter().map(|(f, v)| (*f, v.as_str())).collect();
-        assert_eq!(writes, expected, "{name}");
+    /// `total=300 limit=200`, in their order.
+    fn text(writes: &[Write]) -> String {
+        let word = |(file, value): &Write| {
+            let name = match *file {
+                TOTAL_V1 => "total",
+                SWAP_V2 => "swap",
+                _ => "limit",
+            };
+            format!("{name}={value}")
+        };
+        writes.iter().map(word).collect::<Vec<_>>().join(" ")
     }
 
     #[test]
     fn version_1_never_puts_the_total_below_the_limit() {
-        let table: [(&str, i64, i64, u64, &[(&str, &str)]); 9] = [
-            ("nothing", NONE, NONE, 100, &[]),
-            (
-                "lowered",
-                50,
-                60,
-                100,
-                &[(LIMIT_V1, "50"), (TOTAL_V1, "60")],
-            ),
-            (
-                "raised within",
-                90,
-                200,
-                100,
-                &[(LIMIT_V1, "90"), (TOTAL_V1, "200")],
-            ),
-            (
-                "raised above",
-                200,
-                300,
-                100,
-                &[(TOTAL_V1, "300"), (LIMIT_V1, "200")],
-            ),
+        let table = [
+            ("nothing", (NONE, NONE), Some(100), ""),
+            ("lowered", (50, 60), Some(100), "limit=50 total=60"),
+            ("raised within", (90, 200), Some(100), "limit=90 total=200"),
+            ("raised above", (200, 300), Some(100), "total=300 limit=200"),
             (
                 "raised alone",
-                200,
-                NONE,
-                100,
-                &[(TOTAL_V1, "200"), (LIMIT_V1, "200")],
+                (200, NONE),
+                Some(100),
+                "total=200 limit=200",
             ),
             (
                 "above an old total",
-                200,
-                150,
-                150,
-                &[(TOTAL_V1, "200"), (LIMIT_V1, "200")],
+                (200, 150),
+                Some(150),
+                "total=200 limit=200",
             ),
-            (
-                "lifted",
-                -1,
-                NONE,
-                100,
-                &[(TOTAL_V1, "-1"), (LIMIT_V1, "-1")],
-            ),
-            (
-                "total lifted",
-                90,
-                -1,
-                100,
-                &[(LIMIT_V1, "90"), (TOTAL_V1, "-1")],
-            ),
-            ("total alone", NONE, 300, 100, &[(TOTAL_V1, "300")]),
+            ("lifted", (-1, NONE), Some(100), "total=-1 limit=-1"),
+            ("total lifted", (90, -1), Some(100), "limit=90 total=-1"),
+            ("total alone", (NONE, 300), Some(100), "total=300"),
+            ("no swap accounting", (200, 300), None, "limit=200"),
+            ("lifted, no swap accounting", (-1, NONE), None, "limit=-1"),
         ];
-        for (name, limit, swap, present, expected) in table {
-            check(
-                name,
-                &memory_v1(&memory(limit, swap), Some(present)),
-                expected,
-            );
+        for (name, (limit, swap), present, expected) in table {
+            let writes = memory_v1(&memory(limit, swap), present);
+            assert_eq!(text(&writes), expected, "{name}");
         }
-        let without = memory_v1(&memory(200, 300), None);
-        check("no swap accounting", &without, &[(LIMIT_V1, "200")]);
-        check(
-            "no swap accounting",
-            &memory_v1(&memory(-1, NONE), None),
-            &[(LIMIT_V1, "-1")],
-        );
     }
 
     #[test]
     fn version_2_counts_swap_alone() {
-        let table: [(&str, i64, i64, Option<i64>, &[(&str, &str)]); 9] = [
-            ("nothing", NONE, NONE, Some(5), &[]),
-            (
-                "no swap",
-                100,
-                100,
-                None,
-                &[(SWAP_V2, "0"), (LIMIT_V2, "100")],
-            ),
-            (
-                "some swap",
-                100,
-                130,
-                None,
-                &[(SWAP_V2, "30"), (LIMIT_V2, "100")],
-            ),
-            (
-                "an old total",
-                200,
-                130,
-                Some(100),
-                &[(SWAP_V2, "0"), (LIMIT_V2, "200")],
-            ),
-            (
-                "all swap",
-                100,
-                -1,
-                None,
-                &[(SWAP_V2, "max"), (LIMIT_V2, "100")],
-            ),
-            ("limit alone", 100, NONE, None, &[(LIMIT_V2, "100")]),
-            (
-                "lifted",
-                -1,
-                NONE,
-                Some(100),
-                &[(SWAP_V2, "max"), (LIMIT_V2, "max")],
-            ),
-            ("total alone", NONE, 130, Some(100), &[(SWAP_V2, "30")]),
-            (
-                "total of unlimited memory",
-                NONE,
-                130,
-                None,
-                &[(SWAP_V2, "130")],
-            ),
+        let table = [
+            ("nothing", (NONE, NONE), Some(5), ""),
+            ("no swap", (100, 100), None, "swap=0 limit=100"),
+            ("some swap", (100, 130), None, "swap=30 limit=100"),
+            ("an old total", (200, 130), Some(100), "swap=0 limit=200"),
+            ("all swap", (100, -1), None, "swap=max limit=100"),
+            ("limit alone", (100, NONE), None, "limit=100"),
+            ("lifted", (-1, NONE), Some(100), "swap=max limit=max"),
+            ("total alone", (NONE, 130), Some(100), "swap=30"),
+            ("total of unlimited memory", (NONE, 130), None, "swap=130"),
         ];
-        for (name, limit, swap, present, expected) in table {
-            check(name, &memory_v2(&memory(limit, swap), present), expected);
+        for (name, (limit, swap), present, expected) in table {
+            let writes = memory_v2(&memory(limit, swap), present);
+            assert_eq!(text(&writes), expected, "{name}");
         }
     }
 
