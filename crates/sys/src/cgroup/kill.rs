@@ -161,16 +161,20 @@ mod tests {
         }
 
         fn run(&self, script: &str) -> Child {
-            let mut shell = crate::process::command("sh");
-            let mut child = shell
-                .args(["-c", &format!("read go; {script}")])
-                .stdin(std::process::Stdio::piped())
-                .spawn()
-                .unwrap();
-            self.0.attach(i32::try_from(child.id()).unwrap()).unwrap();
-            drop(child.stdin.take());
-            child
+            run(&self.0, script)
         }
+    }
+
+    fn run(cgroup: &Cgroup, script: &str) -> Child {
+        let mut shell = crate::process::command("sh");
+        let mut child = shell
+            .args(["-c", &format!("read go; {script}")])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        cgroup.attach(i32::try_from(child.id()).unwrap()).unwrap();
+        drop(child.stdin.take());
+        child
     }
 
     impl Drop for Bench {
@@ -201,20 +205,20 @@ mod tests {
     #[test]
     fn privileged_who_is_frozen_ends_and_a_zombie_keeps_nobody() {
         let bench = Bench::new("frozen");
-        let inner = bench.0.child("inner");
-        inner.create().unwrap();
-        let mut outer_child = bench.run("sleep 1000");
-        let mut inner_child = bench.run("sleep 1000");
-        inner
-            .attach(i32::try_from(inner_child.id()).unwrap())
-            .unwrap();
+        let frozen = [bench.0.child("one"), bench.0.child("other")];
+        let mut children = Vec::new();
+        for cgroup in &frozen {
+            cgroup.create().unwrap();
+            children.push(run(cgroup, "sleep 1000"));
+        }
+        frozen[0].freeze().unwrap();
         bench.0.freeze().unwrap();
-        inner.freeze().unwrap();
         // Their parent, this test, has not reaped them when this returns.
         each(&bench.0).unwrap();
         each(&bench.0).unwrap();
-        outer_child.wait().unwrap();
-        inner_child.wait().unwrap();
+        for child in &mut children {
+            child.wait().unwrap();
+        }
     }
 
     #[test]

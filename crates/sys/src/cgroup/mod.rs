@@ -387,6 +387,30 @@ mod tests {
     }
 
     #[test]
+    fn privileged_a_child_is_made_below_a_cgroup_that_holds_processes() {
+        let layout = Arc::new(Layout::detect().unwrap());
+        let name = format!("crisp-sys-held-{}", std::process::id());
+        let cgroup = Cgroup::new(layout, &name);
+        cgroup.create().unwrap();
+        let mut child = crate::process::command("sleep")
+            .arg("1000")
+            .spawn()
+            .unwrap();
+        cgroup.attach(i32::try_from(child.id()).unwrap()).unwrap();
+        // On version 2 the memory controller is refused: no internal processes.
+        let made = cgroup.child("inner").create();
+        let limited = cgroup.child("inner").write("memory", "memory.max", "max");
+        cgroup.kill().unwrap();
+        child.wait().unwrap();
+        cgroup.remove().unwrap();
+        made.unwrap();
+        if cgroup.layout().is_v2() {
+            let text = limited.unwrap_err().to_string();
+            assert!(text.contains("memory controller is not enabled"), "{text}");
+        }
+    }
+
+    #[test]
     fn privileged_a_cgroup_lives_and_dies() {
         let layout = Arc::new(Layout::detect().unwrap());
         let name = format!("crisp-sys-test-{}", std::process::id());
