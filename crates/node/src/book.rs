@@ -103,15 +103,13 @@ impl Book {
     /// Finds a visible pod by its id or the unique beginning of it.
     pub(crate) fn pod(&self, text: &str) -> Result<(Mailbox, Arc<PodView>)> {
         let pages = self.read();
-        let whole = PodId::parse(text).ok();
-        let whole = whole.filter(|id| pages.pods.get(id).is_some_and(|page| page.view.is_some()));
-        let id = match whole {
-            Some(id) => id,
-            None => {
-                let visible = pages.pods.iter().filter(|(_, page)| page.view.is_some());
-                unique(POD, text, visible.map(|(id, _)| (id, id.as_str())))?.clone()
-            }
-        };
+        let is_seen = |id: &PodId| pages.pods.get(id).is_some_and(|page| page.view.is_some());
+        let whole = PodId::parse(text).ok().filter(is_seen);
+        let visible = pages.pods.keys().filter(|id| is_seen(id));
+        let id = whole.map_or_else(
+            || unique(POD, text, visible.map(|id| (id, id.as_str()))).cloned(),
+            Ok,
+        )?;
         let found = pages
             .pods
             .get(&id)
@@ -122,9 +120,14 @@ impl Book {
     /// Finds a container by its id or the unique beginning of it.
     pub(crate) fn container(&self, text: &str) -> Result<(Mailbox, Arc<ContainerView>)> {
         let pages = self.read();
+        let whole = ContainerId::parse(text).ok();
+        let whole = whole.filter(|id| pages.containers.contains_key(id));
         let ids = pages.containers.keys().map(|id| (id, id.as_str()));
-        let id = unique(CONTAINER, text, ids)?;
-        let page = pages.containers.get(id).and_then(|pod| pages.pods.get(pod));
+        let id = whole.map_or_else(|| unique(CONTAINER, text, ids).cloned(), Ok)?;
+        let page = pages
+            .containers
+            .get(&id)
+            .and_then(|pod| pages.pods.get(pod));
         let found = page.and_then(|page| {
             let view = page.view.as_ref()?.container(&id)?;
             Some((page.mailbox.clone(), Arc::clone(view)))

@@ -152,7 +152,7 @@ impl Clients {
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(material.dial_timeout.unwrap_or(timeouts.connect))
             .read_timeout(timeouts.idle)
-            .pool_idle_timeout(Duration::from_secs(30))
+            .pool_idle_timeout(Duration::from_secs(10))
             .referer(false)
             .build()
             .map_err(|e| e.to_string())
