@@ -126,7 +126,7 @@ impl Book {
         let id = unique(CONTAINER, text, ids)?;
         let page = pages.containers.get(id).and_then(|pod| pages.pods.get(pod));
         let found = page.and_then(|page| {
-            let view = page.view.as_ref()?.container(&id)?;
+            let view = page.view.as_ref()?.container(id)?;
             Some((page.mailbox.clone(), Arc::clone(view)))
         });
         found.ok_or_else(|| missing(CONTAINER, text))
