@@ -101,62 +101,72 @@ mod tests {
         assert_eq!(writes, expected, "{name}");
     }
 
+    /// Name, limit, total, what is there now, and what is written in which order.
+    type Case<Present> = (
+        &'static str,
+        i64,
+        i64,
+        Present,
+        &'static [(&'static str, &'static str)],
+    );
+
+    const ON_VERSION_1: [Case<u64>; 9] = [
+        ("nothing", NONE, NONE, 100, &[]),
+        (
+            "lowered",
+            50,
+            60,
+            100,
+            &[(LIMIT_V1, "50"), (TOTAL_V1, "60")],
+        ),
+        (
+            "raised within",
+            90,
+            200,
+            100,
+            &[(LIMIT_V1, "90"), (TOTAL_V1, "200")],
+        ),
+        (
+            "raised above",
+            200,
+            300,
+            100,
+            &[(TOTAL_V1, "300"), (LIMIT_V1, "200")],
+        ),
+        (
+            "raised alone",
+            200,
+            NONE,
+            100,
+            &[(TOTAL_V1, "200"), (LIMIT_V1, "200")],
+        ),
+        (
+            "above an old total",
+            200,
+            150,
+            150,
+            &[(TOTAL_V1, "200"), (LIMIT_V1, "200")],
+        ),
+        (
+            "lifted",
+            -1,
+            NONE,
+            100,
+            &[(TOTAL_V1, "-1"), (LIMIT_V1, "-1")],
+        ),
+        (
+            "total lifted",
+            90,
+            -1,
+            100,
+            &[(LIMIT_V1, "90"), (TOTAL_V1, "-1")],
+        ),
+        ("total alone", NONE, 300, 100, &[(TOTAL_V1, "300")]),
+    ];
+
     #[test]
     fn version_1_never_puts_the_total_below_the_limit() {
-        let table: [(&str, i64, i64, u64, &[(&str, &str)]); 9] = [
-            ("nothing", NONE, NONE, 100, &[]),
-            (
-                "lowered",
-                50,
-                60,
-                100,
-                &[(LIMIT_V1, "50"), (TOTAL_V1, "60")],
-            ),
-            (
-                "raised within",
-                90,
-                200,
-                100,
-                &[(LIMIT_V1, "90"), (TOTAL_V1, "200")],
-            ),
-            (
-                "raised above",
-                200,
-                300,
-                100,
-                &[(TOTAL_V1, "300"), (LIMIT_V1, "200")],
-            ),
-            (
-                "raised alone",
-                200,
-                NONE,
-                100,
-                &[(TOTAL_V1, "200"), (LIMIT_V1, "200")],
-            ),
-            (
-                "above an old total",
-                200,
-                150,
-                150,
-                &[(TOTAL_V1, "200"), (LIMIT_V1, "200")],
-            ),
-            (
-                "lifted",
-                -1,
-                NONE,
-                100,
-                &[(TOTAL_V1, "-1"), (LIMIT_V1, "-1")],
-            ),
-            (
-                "total lifted",
-                90,
-                -1,
-                100,
-                &[(LIMIT_V1, "90"), (TOTAL_V1, "-1")],
-            ),
-            ("total alone", NONE, 300, 100, &[(TOTAL_V1, "300")]),
-        ];
-        for (name, limit, swap, present, expected) in table {
+        for (name, limit, swap, present, expected) in ON_VERSION_1 {
             check(
                 name,
                 &memory_v1(&memory(limit, swap), Some(present)),
@@ -172,56 +182,57 @@ mod tests {
         );
     }
 
+    const ON_VERSION_2: [Case<Option<i64>>; 9] = [
+        ("nothing", NONE, NONE, Some(5), &[]),
+        (
+            "no swap",
+            100,
+            100,
+            None,
+            &[(SWAP_V2, "0"), (LIMIT_V2, "100")],
+        ),
+        (
+            "some swap",
+            100,
+            130,
+            None,
+            &[(SWAP_V2, "30"), (LIMIT_V2, "100")],
+        ),
+        (
+            "an old total",
+            200,
+            130,
+            Some(100),
+            &[(SWAP_V2, "0"), (LIMIT_V2, "200")],
+        ),
+        (
+            "all swap",
+            100,
+            -1,
+            None,
+            &[(SWAP_V2, "max"), (LIMIT_V2, "100")],
+        ),
+        ("limit alone", 100, NONE, None, &[(LIMIT_V2, "100")]),
+        (
+            "lifted",
+            -1,
+            NONE,
+            Some(100),
+            &[(SWAP_V2, "max"), (LIMIT_V2, "max")],
+        ),
+        ("total alone", NONE, 130, Some(100), &[(SWAP_V2, "30")]),
+        (
+            "total of unlimited memory",
+            NONE,
+            130,
+            None,
+            &[(SWAP_V2, "130")],
+        ),
+    ];
+
     #[test]
     fn version_2_counts_swap_alone() {
-        let table: [(&str, i64, i64, Option<i64>, &[(&str, &str)]); 9] = [
-            ("nothing", NONE, NONE, Some(5), &[]),
-            (
-                "no swap",
-                100,
-                100,
-                None,
-                &[(SWAP_V2, "0"), (LIMIT_V2, "100")],
-            ),
-            (
-                "some swap",
-                100,
-                130,
-                None,
-                &[(SWAP_V2, "30"), (LIMIT_V2, "100")],
-            ),
-            (
-                "an old total",
-                200,
-                130,
-                Some(100),
-                &[(SWAP_V2, "0"), (LIMIT_V2, "200")],
-            ),
-            (
-                "all swap",
-                100,
-                -1,
-                None,
-                &[(SWAP_V2, "max"), (LIMIT_V2, "100")],
-            ),
-            ("limit alone", 100, NONE, None, &[(LIMIT_V2, "100")]),
-            (
-                "lifted",
-                -1,
-                NONE,
-                Some(100),
-                &[(SWAP_V2, "max"), (LIMIT_V2, "max")],
-            ),
-            ("total alone", NONE, 130, Some(100), &[(SWAP_V2, "30")]),
-            (
-                "total of unlimited memory",
-                NONE,
-                130,
-                None,
-                &[(SWAP_V2, "130")],
-            ),
-        ];
-        for (name, limit, swap, present, expected) in table {
+        for (name, limit, swap, present, expected) in ON_VERSION_2 {
             check(name, &memory_v2(&memory(limit, swap), present), expected);
         }
     }

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crisp_model::ExitStatus;
 use crisp_shim_api::{Reply, Request};
+use crisp_sys::rootfs::proc_path;
 use serde_json::json;
 
 use crate::lab::{Lab, copy_libraries, in_rootfs, until};
@@ -64,7 +64,7 @@ fn privileged_the_shims_file_is_out_of_reach_for_the_container() {
     assert_eq!(lab.ask(Request::Shutdown), Reply::Done);
     lab.is_gone();
     // Now that it does not run any more, only the mount is in the way.
-    let again = format!("/proc/self/fd/{}", held.as_raw_fd());
+    let again = proc_path(&held);
     let again = File::options().append(true).open(again).unwrap_err();
     assert_eq!(again.kind(), ErrorKind::ReadOnlyFilesystem);
     assert!(fs::read(&program).unwrap() == before);
@@ -86,7 +86,7 @@ fn watch(shim: u32, program: &Path, over: &AtomicBool) -> BTreeSet<String> {
                 continue;
             };
             if file(held.metadata().unwrap()) == ours {
-                let again = format!("/proc/self/fd/{}", held.as_raw_fd());
+                let again = proc_path(&held);
                 let access = rustix::fs::access(again, rustix::fs::Access::WRITE_OK);
                 assert_eq!(access, Err(rustix::io::Errno::ROFS), "{pid}");
                 seen.insert(pid.to_owned());
