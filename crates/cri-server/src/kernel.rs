@@ -54,65 +54,10 @@ impl Report {
             .to_string_lossy()
             .into_owned();
         let (cgroup_layout, controllers) = cgroups(Path::new("/sys/fs/cgroup"));
-        let since = |major, minor, name, instead| {
-            feature(name, version(&release) >= (major, minor), instead)
-        };
-        let features = vec![
-            feature("overlayfs", has_overlay(), "no container can be created"),
-            feature(
-                "overlayfs lowerdir+",
-                has_lowerdir_plus(),
-                "layers go in one option, so images with very many layers may not fit",
-            ),
-            feature("openat2", has_openat2(), "no container can be created"),
-            since(
-                5,
-                7,
-                "clone3 into a cgroup",
-                "processes are moved into their cgroup after birth",
-            ),
-            feature(
-                "cgroup.kill",
-                has_cgroup_kill(version(&release)),
-                "processes are frozen and killed one by one",
-            ),
-            since(
-                6,
-                15,
-                "exit status by pidfd",
-                "the status of a container whose shim was killed may be lost",
-            ),
-            feature(
-                "seccomp",
-                has_file("/proc/sys/kernel/seccomp/actions_avail"),
-                "profiles other than Unconfined are refused",
-            ),
-            feature(
-                "AppArmor",
-                reads("/sys/module/apparmor/parameters/enabled", "Y"),
-                "profiles of pods are not applied",
-            ),
-            feature(
-                "SELinux",
-                has_file("/sys/fs/selinux/enforce"),
-                "labels of pods are not applied",
-            ),
-            since(
-                5,
-                12,
-                "idmapped mounts",
-                "recursive read-only mounts are refused",
-            ),
-            feature(
-                "CAP_SYS_RESOURCE",
-                has_capability(CAP_SYS_RESOURCE),
-                "oom_score_adj and hard limits stay where they cannot be changed",
-            ),
-        ];
         Self {
             cgroup_layout,
             controllers,
-            features,
+            features: features(&release),
             privilege: feature("", has_capability(CAP_SYS_ADMIN), "crispd must run as root")
                 .presence,
             release,
@@ -160,6 +105,64 @@ impl Report {
             "features": features.collect::<serde_json::Map<_, _>>(),
         })
     }
+}
+
+/// What the kernel has of what is used, and what is done without it.
+fn features(release: &str) -> Vec<Feature> {
+    let since =
+        |major, minor, name, instead| feature(name, version(release) >= (major, minor), instead);
+    vec![
+        feature("overlayfs", has_overlay(), "no container can be created"),
+        feature(
+            "overlayfs lowerdir+",
+            has_lowerdir_plus(),
+            "layers go in one option, so images with very many layers may not fit",
+        ),
+        feature("openat2", has_openat2(), "no container can be created"),
+        since(
+            5,
+            7,
+            "clone3 into a cgroup",
+            "processes are moved into their cgroup after birth",
+        ),
+        feature(
+            "cgroup.kill",
+            has_cgroup_kill(version(release)),
+            "processes are frozen and killed one by one",
+        ),
+        since(
+            6,
+            15,
+            "exit status by pidfd",
+            "the status of a container whose shim was killed may be lost",
+        ),
+        feature(
+            "seccomp",
+            has_file("/proc/sys/kernel/seccomp/actions_avail"),
+            "profiles other than Unconfined are refused",
+        ),
+        feature(
+            "AppArmor",
+            reads("/sys/module/apparmor/parameters/enabled", "Y"),
+            "profiles of pods are not applied",
+        ),
+        feature(
+            "SELinux",
+            has_file("/sys/fs/selinux/enforce"),
+            "labels of pods are not applied",
+        ),
+        since(
+            5,
+            12,
+            "idmapped mounts",
+            "recursive read-only mounts are refused",
+        ),
+        feature(
+            "CAP_SYS_RESOURCE",
+            has_capability(CAP_SYS_RESOURCE),
+            "oom_score_adj and hard limits stay where they cannot be changed",
+        ),
+    ]
 }
 
 fn feature(name: &'static str, is_present: bool, instead: &'static str) -> Feature {

@@ -1,7 +1,5 @@
 //! The default configuration as a commented file: the defaults of [`Written`], each with its story.
 
-use std::fmt::Write as _;
-
 use toml::{Table, Value};
 
 use super::Written;
@@ -160,8 +158,7 @@ fn print(text: &mut String, path: &str, table: &Table) {
     for (key, value) in values {
         text.push('\n');
         text.push_str(&comment(story(&full(key)).unwrap_or_default(), 98));
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "{key} = {value}");
+        text.push_str(&format!("{key} = {value}\n"));
     }
     for (key, value) in tables {
         let path = full(key);
@@ -173,7 +170,7 @@ fn print(text: &mut String, path: &str, table: &Table) {
             text.push_str(&comment(story, 98));
         }
         if table.values().any(|value| !value.is_table()) {
-            let _ = writeln!(text, "[{path}]");
+            text.push_str(&format!("[{path}]\n"));
         }
         print(text, &path, table);
     }

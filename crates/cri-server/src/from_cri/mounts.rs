@@ -63,15 +63,15 @@ fn mount(at: &str, wire: cri::Mount) -> Result<Mount> {
         container_path,
         source: MountSource::Host(absolute(&field("host_path"), &wire.host_path)?),
         propagation,
-        access: access(at, wire.readonly, wire.recursive_read_only, propagation)?,
+        access: access(at, &wire, propagation)?,
         selinux_relabel: wire.selinux_relabel,
         options: wire.mount_options,
     })
 }
 
-fn access(at: &str, readonly: bool, recursive: bool, propagation: Propagation) -> Result<Access> {
+fn access(at: &str, wire: &cri::Mount, propagation: Propagation) -> Result<Access> {
     let at = format!("{at}.recursive_read_only");
-    match (readonly, recursive) {
+    match (wire.readonly, wire.recursive_read_only) {
         (false, false) => Ok(Access::ReadWrite),
         (true, false) => Ok(Access::ReadOnly),
         (false, true) => invalid(at, "needs readonly"),

@@ -123,12 +123,12 @@ fn either(
     deprecated: &str,
 ) -> Result<Profile> {
     match new {
-        Some(profile) => structured(&format!("{at}.{name}"), profile),
+        Some(profile) => structured(&format!("{at}.{name}"), &profile),
         None => written(&format!("{at}.{name} (its deprecated form)"), deprecated),
     }
 }
 
-fn structured(at: &str, profile: cri::SecurityProfile) -> Result<Profile> {
+fn structured(at: &str, profile: &cri::SecurityProfile) -> Result<Profile> {
     match enumeration(&format!("{at}.profile_type"), profile.profile_type)? {
         ProfileType::RuntimeDefault => Ok(Profile::RuntimeDefault),
         ProfileType::Unconfined => Ok(Profile::Unconfined),

@@ -132,182 +132,187 @@ fn a_pod_without_a_hostname_gets_its_name() {
     assert_eq!(pod_config(request).unwrap().hostname, "web-1-a");
 }
 
+fn pod_context(config: &mut cri::PodSandboxConfig) -> &mut cri::LinuxSandboxSecurityContext {
+    let linux = config.linux.as_mut().unwrap();
+    linux.security_context.as_mut().unwrap()
+}
+
+/// The field that has to be named, and how it is spoilt.
+type Spoilt<T> = (&'static str, fn(&mut T));
+
+const BAD_PODS: &[Spoilt<cri::PodSandboxConfig>] = &[
+    ("config.metadata", |c| c.metadata = None),
+    ("config.metadata.name", |c| {
+        c.metadata.as_mut().unwrap().name.clear()
+    }),
+    ("config.metadata.name", |c| {
+        c.metadata.as_mut().unwrap().name = "../x".into()
+    }),
+    ("config.metadata.namespace", |c| {
+        c.metadata.as_mut().unwrap().namespace = "a/b".into();
+    }),
+    ("config.hostname", |c| c.hostname = "x".repeat(65)),
+    ("config.hostname", |c| c.hostname = "a\n127.0.0.1 b".into()),
+    ("config.log_directory", |c| c.log_directory = "logs".into()),
+    ("config.log_directory", |c| {
+        c.log_directory = "/var/../etc".into()
+    }),
+    ("config.dns_config.servers[0]", |c| {
+        c.dns_config.as_mut().unwrap().servers[0] = "1.1.1.1\nsearch evil".into();
+    }),
+    ("config.port_mappings[0].protocol", |c| {
+        c.port_mappings[0].protocol = 9
+    }),
+    ("config.port_mappings[0].container_port", |c| {
+        c.port_mappings[0].container_port = 0
+    }),
+    ("config.port_mappings[0].host_port", |c| {
+        c.port_mappings[0].host_port = 65536
+    }),
+    ("config.port_mappings[1].host_port", |c| {
+        let again = cri::PortMapping {
+            host_ip: String::new(),
+            ..c.port_mappings[0].clone()
+        };
+        c.port_mappings.push(again);
+    }),
+    ("config.port_mappings[0].host_ip", |c| {
+        c.port_mappings[0].host_ip = "here".into()
+    }),
+    ("config.labels", |c| {
+        drop(c.labels.insert(String::new(), "x".into()))
+    }),
+    ("config.linux.cgroup_parent", |c| {
+        c.linux.as_mut().unwrap().cgroup_parent = "/../up".into();
+    }),
+    ("config.linux.sysctls[\"kernel.core_pattern\"]", |c| {
+        let sysctls = &mut c.linux.as_mut().unwrap().sysctls;
+        sysctls.insert("kernel.core_pattern".into(), "|/x".into());
+    }),
+    ("config.linux.sysctls[\"kernel.shm_rmid_forced\"]", |c| {
+        let sysctls = &mut c.linux.as_mut().unwrap().sysctls;
+        sysctls.insert("kernel.shm_rmid_forced".into(), "1\nx".into());
+    }),
+    ("config.linux.sysctls[\"net/../kernel/x\"]", |c| {
+        let sysctls = &mut c.linux.as_mut().unwrap().sysctls;
+        sysctls.insert("net/../kernel/x".into(), "1".into());
+    }),
+    ("config.linux.security_context.run_as_user", |c| {
+        pod_context(c).run_as_user = Some(cri::Int64Value { value: 1 << 31 });
+    }),
+    ("config.linux.security_context.run_as_group", |c| {
+        pod_context(c).run_as_group = Some(cri::Int64Value { value: 1 });
+    }),
+    ("config.linux.security_context.namespace_options.pid", |c| {
+        pod_context(c).namespace_options.as_mut().unwrap().pid = cri::NamespaceMode::Target.into();
+    }),
+    (
+        "config.linux.security_context.namespace_options.network",
+        |c| {
+            pod_context(c).namespace_options.as_mut().unwrap().network = 77;
+        },
+    ),
+    ("config.windows", |c| {
+        c.windows = Some(cri::WindowsPodSandboxConfig::default())
+    }),
+];
+
 #[test]
 fn every_bad_field_of_a_pod_is_named() {
-    type Spoil = fn(&mut cri::PodSandboxConfig);
-    fn context(config: &mut cri::PodSandboxConfig) -> &mut cri::LinuxSandboxSecurityContext {
-        let linux = config.linux.as_mut().unwrap();
-        linux.security_context.as_mut().unwrap()
-    }
-    let table: &[(&str, Spoil)] = &[
-        ("config.metadata", |c| c.metadata = None),
-        ("config.metadata.name", |c| {
-            c.metadata.as_mut().unwrap().name.clear()
-        }),
-        ("config.metadata.name", |c| {
-            c.metadata.as_mut().unwrap().name = "../x".into()
-        }),
-        ("config.metadata.namespace", |c| {
-            c.metadata.as_mut().unwrap().namespace = "a/b".into();
-        }),
-        ("config.hostname", |c| c.hostname = "x".repeat(65)),
-        ("config.hostname", |c| c.hostname = "a\n127.0.0.1 b".into()),
-        ("config.log_directory", |c| c.log_directory = "logs".into()),
-        ("config.log_directory", |c| {
-            c.log_directory = "/var/../etc".into()
-        }),
-        ("config.dns_config.servers[0]", |c| {
-            c.dns_config.as_mut().unwrap().servers[0] = "1.1.1.1\nsearch evil".into();
-        }),
-        ("config.port_mappings[0].protocol", |c| {
-            c.port_mappings[0].protocol = 9
-        }),
-        ("config.port_mappings[0].container_port", |c| {
-            c.port_mappings[0].container_port = 0
-        }),
-        ("config.port_mappings[0].host_port", |c| {
-            c.port_mappings[0].host_port = 65536
-        }),
-        ("config.port_mappings[1].host_port", |c| {
-            let again = cri::PortMapping {
-                host_ip: String::new(),
-                ..c.port_mappings[0].clone()
-            };
-            c.port_mappings.push(again);
-        }),
-        ("config.port_mappings[0].host_ip", |c| {
-            c.port_mappings[0].host_ip = "here".into()
-        }),
-        ("config.labels", |c| {
-            drop(c.labels.insert(String::new(), "x".into()))
-        }),
-        ("config.linux.cgroup_parent", |c| {
-            c.linux.as_mut().unwrap().cgroup_parent = "/../up".into();
-        }),
-        ("config.linux.sysctls[\"kernel.core_pattern\"]", |c| {
-            let sysctls = &mut c.linux.as_mut().unwrap().sysctls;
-            sysctls.insert("kernel.core_pattern".into(), "|/x".into());
-        }),
-        ("config.linux.sysctls[\"kernel.shm_rmid_forced\"]", |c| {
-            let sysctls = &mut c.linux.as_mut().unwrap().sysctls;
-            sysctls.insert("kernel.shm_rmid_forced".into(), "1\nx".into());
-        }),
-        ("config.linux.sysctls[\"net/../kernel/x\"]", |c| {
-            let sysctls = &mut c.linux.as_mut().unwrap().sysctls;
-            sysctls.insert("net/../kernel/x".into(), "1".into());
-        }),
-        ("config.linux.security_context.run_as_user", |c| {
-            context(c).run_as_user = Some(cri::Int64Value { value: 1 << 31 });
-        }),
-        ("config.linux.security_context.run_as_group", |c| {
-            context(c).run_as_group = Some(cri::Int64Value { value: 1 });
-        }),
-        ("config.linux.security_context.namespace_options.pid", |c| {
-            context(c).namespace_options.as_mut().unwrap().pid = cri::NamespaceMode::Target.into();
-        }),
-        (
-            "config.linux.security_context.namespace_options.network",
-            |c| {
-                context(c).namespace_options.as_mut().unwrap().network = 77;
-            },
-        ),
-        ("config.windows", |c| {
-            c.windows = Some(cri::WindowsPodSandboxConfig::default())
-        }),
-    ];
     assert_eq!(
         field(pod_config(cri::RunPodSandboxRequest::default())),
         "config"
     );
-    for (want, spoil) in table {
+    for (want, spoil) in BAD_PODS {
         let mut request = pod();
         spoil(request.config.as_mut().unwrap());
         assert_eq!(field(pod_config(request)), *want);
     }
 }
 
+fn context(config: &mut cri::ContainerConfig) -> &mut cri::LinuxContainerSecurityContext {
+    let linux = config.linux.as_mut().unwrap();
+    linux.security_context.as_mut().unwrap()
+}
+fn limits(config: &mut cri::ContainerConfig) -> &mut cri::LinuxContainerResources {
+    config.linux.as_mut().unwrap().resources.as_mut().unwrap()
+}
+
+const BAD_CONTAINERS: &[Spoilt<cri::ContainerConfig>] = &[
+    ("config.metadata", |c| c.metadata = None),
+    ("config.image", |c| c.image = None),
+    ("config.command[0]", |c| c.command[0] = "a\0b".into()),
+    ("config.working_dir", |c| c.working_dir = "relative".into()),
+    ("config.log_path", |c| c.log_path = "/absolute.log".into()),
+    ("config.log_path", |c| c.log_path = "../x.log".into()),
+    ("config.envs[0].key", |c| c.envs[0].key = "A=B".into()),
+    ("config.envs[0].value", |c| c.envs[0].value = vec![0xff]),
+    ("config.mounts[0].container_path", |c| {
+        c.mounts[0].container_path = "/".into()
+    }),
+    ("config.mounts[0].host_path", |c| {
+        c.mounts[0].host_path = "srv".into()
+    }),
+    ("config.mounts[0].propagation", |c| {
+        c.mounts[0].propagation = 5
+    }),
+    ("config.mounts[0].recursive_read_only", |c| {
+        c.mounts[0].recursive_read_only = true
+    }),
+    ("config.mounts[0].mount_options", |c| {
+        c.mounts[0].mount_options = vec!["suid".into()]
+    }),
+    ("config.devices[0].permissions", |c| {
+        c.devices[0].permissions = "rx".into()
+    }),
+    ("config.stop_signal", |c| c.stop_signal = 999),
+    ("config.CDI_devices", |c| {
+        c.cdi_devices = vec![cri::CdiDevice::default()]
+    }),
+    ("config.linux.resources.cpu_period", |c| {
+        limits(c).cpu_period = 1
+    }),
+    ("config.linux.resources.cpuset_cpus", |c| {
+        limits(c).cpuset_cpus = "3-1".into()
+    }),
+    ("config.linux.resources.oom_score_adj", |c| {
+        limits(c).oom_score_adj = 1001
+    }),
+    ("config.linux.resources.memory_swap_limit_in_bytes", |c| {
+        limits(c).memory_swap_limit_in_bytes = 1;
+    }),
+    ("config.linux.resources.unified", |c| {
+        limits(c).unified = BTreeMap::from([("../cgroup.procs".into(), "1".into())]);
+    }),
+    ("config.linux.security_context.privileged", |c| {
+        context(c).privileged = true
+    }),
+    ("config.linux.security_context.run_as_username", |c| {
+        context(c).run_as_username = "root".into();
+    }),
+    ("config.linux.security_context.masked_paths[0]", |c| {
+        context(c).masked_paths = vec!["proc".into()];
+    }),
+    ("config.linux.security_context.seccomp.localhost_ref", |c| {
+        context(c).seccomp = Some(cri::SecurityProfile {
+            profile_type: cri::security_profile::ProfileType::Localhost.into(),
+            localhost_ref: "../../etc/passwd".into(),
+        });
+    }),
+    (
+        "config.linux.security_context.namespace_options.network",
+        |c| {
+            context(c).namespace_options = Some(cri::NamespaceOption {
+                network: cri::NamespaceMode::Node.into(),
+                ..Default::default()
+            });
+        },
+    ),
+];
+
 #[test]
 fn every_bad_field_of_a_container_is_named() {
-    type Spoil = fn(&mut cri::ContainerConfig);
-    fn context(config: &mut cri::ContainerConfig) -> &mut cri::LinuxContainerSecurityContext {
-        let linux = config.linux.as_mut().unwrap();
-        linux.security_context.as_mut().unwrap()
-    }
-    fn limits(config: &mut cri::ContainerConfig) -> &mut cri::LinuxContainerResources {
-        config.linux.as_mut().unwrap().resources.as_mut().unwrap()
-    }
-    let table: &[(&str, Spoil)] = &[
-        ("config.metadata", |c| c.metadata = None),
-        ("config.image", |c| c.image = None),
-        ("config.command[0]", |c| c.command[0] = "a\0b".into()),
-        ("config.working_dir", |c| c.working_dir = "relative".into()),
-        ("config.log_path", |c| c.log_path = "/absolute.log".into()),
-        ("config.log_path", |c| c.log_path = "../x.log".into()),
-        ("config.envs[0].key", |c| c.envs[0].key = "A=B".into()),
-        ("config.envs[0].value", |c| c.envs[0].value = vec![0xff]),
-        ("config.mounts[0].container_path", |c| {
-            c.mounts[0].container_path = "/".into()
-        }),
-        ("config.mounts[0].host_path", |c| {
-            c.mounts[0].host_path = "srv".into()
-        }),
-        ("config.mounts[0].propagation", |c| {
-            c.mounts[0].propagation = 5
-        }),
-        ("config.mounts[0].recursive_read_only", |c| {
-            c.mounts[0].recursive_read_only = true
-        }),
-        ("config.mounts[0].mount_options", |c| {
-            c.mounts[0].mount_options = vec!["suid".into()]
-        }),
-        ("config.devices[0].permissions", |c| {
-            c.devices[0].permissions = "rx".into()
-        }),
-        ("config.stop_signal", |c| c.stop_signal = 999),
-        ("config.CDI_devices", |c| {
-            c.cdi_devices = vec![cri::CdiDevice::default()]
-        }),
-        ("config.linux.resources.cpu_period", |c| {
-            limits(c).cpu_period = 1
-        }),
-        ("config.linux.resources.cpuset_cpus", |c| {
-            limits(c).cpuset_cpus = "3-1".into()
-        }),
-        ("config.linux.resources.oom_score_adj", |c| {
-            limits(c).oom_score_adj = 1001
-        }),
-        ("config.linux.resources.memory_swap_limit_in_bytes", |c| {
-            limits(c).memory_swap_limit_in_bytes = 1;
-        }),
-        ("config.linux.resources.unified", |c| {
-            limits(c).unified = BTreeMap::from([("../cgroup.procs".into(), "1".into())]);
-        }),
-        ("config.linux.security_context.privileged", |c| {
-            context(c).privileged = true
-        }),
-        ("config.linux.security_context.run_as_username", |c| {
-            context(c).run_as_username = "root".into();
-        }),
-        ("config.linux.security_context.masked_paths[0]", |c| {
-            context(c).masked_paths = vec!["proc".into()];
-        }),
-        ("config.linux.security_context.seccomp.localhost_ref", |c| {
-            context(c).seccomp = Some(cri::SecurityProfile {
-                profile_type: cri::security_profile::ProfileType::Localhost.into(),
-                localhost_ref: "../../etc/passwd".into(),
-            });
-        }),
-        (
-            "config.linux.security_context.namespace_options.network",
-            |c| {
-                context(c).namespace_options = Some(cri::NamespaceOption {
-                    network: cri::NamespaceMode::Node.into(),
-                    ..Default::default()
-                });
-            },
-        ),
-    ];
-    for (want, spoil) in table {
+    for (want, spoil) in BAD_CONTAINERS {
         let mut config = container();
         spoil(&mut config);
         assert_eq!(field(parse(config)), *want);
