@@ -129,7 +129,7 @@ impl Book {
             .get(&id)
             .and_then(|pod| pages.pods.get(pod));
         let found = page.and_then(|page| {
-            let view = page.view.as_ref()?.container(id)?;
+            let view = page.view.as_ref()?.container(&id)?;
             Some((page.mailbox.clone(), Arc::clone(view)))
         });
         found.ok_or_else(|| missing(CONTAINER, text))
