@@ -126,9 +126,10 @@ impl Survey {
 /// Takes the directories into possession and reads what is in them.
 fn open(mut config: Config) -> Result<(Shared, Survey)> {
     // A journal, a socket and a pidfd for each of many pods.
-    if let Err(error) = crisp_sys::limits::raise_open_files() {
+    let raised = crisp_sys::limits::raise_open_files();
+    let open_files = raised.inspect_err(|error| {
         tracing::warn!(%error, "the limit of open files stays as it is");
-    }
+    });
     config.root = real_dir(&config.root)?;
     config.state = real_dir(&config.state)?;
     let paths = Paths::new(&config);
@@ -147,6 +148,7 @@ fn open(mut config: Config) -> Result<(Shared, Survey)> {
         host: host_facts(&layout)?,
         layout: Arc::new(layout),
         boot_id: crisp_sys::boot::boot_id().map_err(Error::step("read the boot id"))?,
+        open_files: open_files.ok(),
         latest: latest(&survey.pods),
         locks,
     };

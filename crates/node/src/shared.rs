@@ -31,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) layout: Arc<Layout>,
     pub(crate) host: HostFacts,
     pub(crate) boot_id: String,
+    /// Soft limit of open files before it was raised.
+    pub(crate) open_files: Option<u64>,
     /// The last creation time that was given out.
     clock: AtomicI64,
     /// Journals with entries that may be in memory alone.
@@ -45,6 +47,7 @@ pub(crate) struct Found {
     pub(crate) layout: Arc<Layout>,
     pub(crate) host: HostFacts,
     pub(crate) boot_id: String,
+    pub(crate) open_files: Option<u64>,
     pub(crate) latest: Timestamp,
     pub(crate) locks: Vec<File>,
 }
@@ -60,6 +63,7 @@ impl Shared {
             layout: found.layout,
             host: found.host,
             boot_id: found.boot_id,
+            open_files: found.open_files,
             clock: AtomicI64::new(found.latest.0),
             unflushed: Mutex::default(),
             _locks: found.locks,

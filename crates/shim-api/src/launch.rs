@@ -30,6 +30,10 @@ pub struct Launch {
     pub exit_file: PathBuf,
     /// Standard input of the container.
     pub stdin: Stdin,
+    /// Soft limit of open files that the container starts with: the daemon's own is raised. `None`
+    /// leaves the shim's.
+    #[serde(default)]
+    pub open_files: Option<u64>,
 }
 
 /// What the container reads on its standard input.

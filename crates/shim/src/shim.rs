@@ -11,7 +11,7 @@ use crisp_sys::pidfd::PidFd;
 use crisp_sys::process::{self, ProcessId};
 use crisp_sys::signals::SignalFd;
 use crisp_sys::socket::{Conn, Listener};
-use crisp_sys::{clock, file, memory};
+use crisp_sys::{clock, file, limits, memory};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::clients::{Asker, Clients};
@@ -170,6 +170,10 @@ impl Shim {
             return Err(Error::Version { theirs, ours });
         }
         let oom_score_adj = become_a_shim()?;
+        if let Some(soft) = launch.open_files {
+            // A limit that cannot be lowered is no reason not to start.
+            limits::restore_open_files(soft).ok();
+        }
         let layout = Layout::detect().step(|| "find the cgroup hierarchies")?;
         let cgroup = Cgroup::new(Arc::new(layout), &launch.cgroup_path);
         let log = launch

@@ -44,7 +44,7 @@ const STORIES: &[(&str, &str)] = &[
     ("daemon.workers", "Threads that serve calls, 1 to 64."),
     (
         "daemon.blocking_threads",
-        "Threads at most for work that blocks (disk, CNI plugins), 4 to 512; \
+        "Threads at most for work that blocks (disk, kernel), 4 to 512; \
       idle ones end.",
     ),
     (

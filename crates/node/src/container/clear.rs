@@ -1,6 +1,7 @@
 //! Removing all that a container has, whatever there is of it: for its removal, for a creation
 //! that failed, for remains that no record names.
 
+use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +33,10 @@ pub(crate) struct Remains {
 pub(crate) async fn clear(shared: &Arc<Shared>, remains: Remains) -> Result<()> {
     match &remains.shim {
         Some(shim) => shim.dismiss().await,
-        None => dismiss_stranger(&shared.paths.shim_socket(&remains.id)).await,
+        None => {
+            let socket = shared.paths.shim_socket(&remains.id);
+            dismiss_stranger(&socket, remains.id.as_str()).await;
+        }
     }
     let mut errors = Vec::new();
     let (kernel, owned) = (Arc::clone(shared), remains.clone());
@@ -65,10 +69,24 @@ pub(crate) async fn after_failed_launch(shared: &Arc<Shared>, remains: &Remains)
     .await
 }
 
+fn is_nobody(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused
+    )
+}
+
 /// A shim that we are not connected to: of a start that nobody finished, or of a lost record.
-async fn dismiss_stranger(socket: &Path) {
-    let Ok(connection) = Connection::open(socket) else {
-        return;
+async fn dismiss_stranger(socket: &Path, id: &str) {
+    let connection = match Connection::open(socket) {
+        Ok(connection) => connection,
+        Err(error) if is_nobody(&error) => return,
+        Err(_) => {
+            // It is there, and takes no connection.
+            return crate::paths::processes("crisp-shim", id)
+                .iter()
+                .for_each(kill);
+        }
     };
     let process = connection.peer();
     let leave = async {

@@ -146,6 +146,7 @@ async fn introduce(shared: &Shared, plan: &Plan, conn: Conn) -> Result<Launched>
         log: plan.log.clone(),
         exit_file: shared.paths.exit_slot(&plan.pod, &plan.id),
         stdin: plan.stdin,
+        open_files: shared.open_files,
     };
     let bytes = launch.encode().map_err(Error::step("encode the launch"))?;
     let sent = connection.send(&bytes, &[]).await;

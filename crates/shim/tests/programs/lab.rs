@@ -68,6 +68,7 @@ impl Lab {
             log: Some(path("logs/0.log")),
             exit_file: path("exit"),
             stdin: Stdin::Null,
+            open_files: None,
         };
         let layout = Arc::new(Layout::detect().unwrap());
         Self {
