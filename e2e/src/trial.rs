@@ -4,13 +4,14 @@ use std::time::{Duration, Instant};
 
 use crisp_api::runtime::v1 as cri;
 
-use crate::checker::{Picture, difference};
+use crate::checker::{Picture, difference, remains};
 use crate::configs;
 use crate::node::{Network, Node, Options};
 
 /// Removal may go on a little after the call that asked for it: the kernel frees network
-/// namespaces and their links in batches.
-const SETTLING: Duration = Duration::from_secs(20);
+/// namespaces and their links in batches, and idle connections to registries end when they are
+/// found to be idle.
+const SETTLING: Duration = Duration::from_secs(30);
 
 /// Runs a test on the usual node.
 #[track_caller]
@@ -72,7 +73,7 @@ fn warm_up(node: &Node, options: &Options) {
 fn settle(place: &str, before: &Picture, look: impl Fn() -> Picture) {
     let deadline = Instant::now() + SETTLING;
     loop {
-        let lines = difference(before, &look());
+        let lines = remains(before, &look());
         if lines.is_empty() {
             return;
         }

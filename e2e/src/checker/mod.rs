@@ -78,6 +78,22 @@ pub fn difference(before: &Picture, after: &Picture) -> Vec<String> {
     lines
 }
 
+/// As [`difference`], but descriptors may become fewer: connections to registries wait a while for
+/// their next use, and the picture before may show some.
+#[must_use]
+pub fn remains(before: &Picture, after: &Picture) -> Vec<String> {
+    let count = |picture: &Picture, line: &str| picture.0.get(line).copied().unwrap_or(0);
+    let mut before = before.clone();
+    before.0.retain(|line, had| {
+        let has = count(after, line);
+        if line.starts_with("descriptor ") && has < *had {
+            *had = has;
+        }
+        *had > 0
+    });
+    difference(&before, after)
+}
+
 /// A process that belongs to a runtime of this project.
 #[derive(Debug, Clone)]
 pub struct Process {
@@ -183,5 +199,20 @@ mod tests {
         let lines = difference(&before, &after);
         assert_eq!(lines, ["- a", "~ fd: 2 before, 3 after", "+ c"]);
         assert!(difference(&before, &before).is_empty());
+    }
+
+    #[test]
+    fn descriptors_may_become_fewer() {
+        let picture = |count: usize| {
+            let mut picture = Picture::default();
+            (0..count).for_each(|_| picture.add("descriptor socket".to_owned()));
+            picture.add("link lo".to_owned());
+            picture
+        };
+        assert!(remains(&picture(3), &picture(2)).is_empty());
+        assert!(remains(&picture(3), &picture(0)).is_empty());
+        let more = remains(&picture(2), &picture(3));
+        assert_eq!(more, ["~ descriptor socket: 2 before, 3 after"]);
+        assert_eq!(remains(&picture(1), &Picture::default()), ["- link lo"]);
     }
 }
