@@ -118,6 +118,9 @@ pub fn processes() -> Vec<Process> {
             continue;
         };
         let name = name.trim_end().to_owned();
+        if is_orphan_to_be_reaped(pid) {
+            continue;
+        }
         let cgroup = cgroups
             .lines()
             .filter_map(|line| line.rsplit(':').next())
@@ -130,6 +133,13 @@ pub fn processes() -> Vec<Process> {
         }
     }
     found
+}
+
+/// Ended, and process 1 takes its time to take note.
+fn is_orphan_to_be_reaped(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    fields.trim_start().starts_with("Z 1 ")
 }
 
 fn mounts(picture: &mut Picture) {

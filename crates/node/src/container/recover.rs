@@ -86,13 +86,16 @@ async fn judge_started(shared: &Arc<Shared>, case: &Case, init: ProcessId) -> Ve
             }
             Ok(Ok(Reply::State(_))) => return Verdict::Alive { init, connection },
             _ if lives(&init) => return Verdict::Silent { connection },
-            _ => dispose(&connection).await,
+            _ => dispose(&connection),
         }
     }
     if lives(&init) {
         return Verdict::Alone;
     }
-    let status = case.pidfd.as_deref().and_then(seen_status);
+    let status = match &case.pidfd {
+        Some(pidfd) => told_status(pidfd).await,
+        None => None,
+    };
     Verdict::Over(over(shared, case, status).await)
 }
 
@@ -103,11 +106,9 @@ pub(crate) fn lives(process: &ProcessId) -> bool {
 }
 
 /// A silent shim whose init is over keeps the kernel from telling how it ended.
-async fn dispose(connection: &Connection) {
+fn dispose(connection: &Connection) {
     if let Some(shim) = connection.peer() {
         kill(&shim);
-        // The orphan has to be reaped by its new parent first.
-        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
@@ -239,20 +240,18 @@ async fn wait_for(case: &Case) -> Option<ExitStatus> {
         None => Arc::new(PidFd::open_exact(&case.init?).ok()??),
     };
     readable(Arc::clone(&held)).await?;
-    // The kernel tells the code once the new parent has reaped it, at its leisure.
-    for pause in [1, 10, 100, 1000, 2000, 3000, 4000] {
-        if let Some(status) = seen_status(&held) {
-            return Some(status);
-        }
-        tokio::time::sleep(Duration::from_millis(pause)).await;
-    }
-    None
+    told_status(&held).await
 }
 
-/// The exit status, where the kernel tells it to others than the parent (Linux 6.15).
-fn seen_status(pidfd: &PidFd) -> Option<ExitStatus> {
-    Some(match pidfd.exit_info().ok()?? {
-        WaitStatus::Code(code) => ExitStatus::Code(code),
-        WaitStatus::Signal(signal) => ExitStatus::Signal(signal),
-    })
+/// The exit status of a process that is over, where the kernel tells it to others than the parent
+/// (Linux 6.15): once the new parent has reaped it, at its leisure.
+async fn told_status(pidfd: &PidFd) -> Option<ExitStatus> {
+    for pause in [1, 10, 100, 1000, 2000, 3000, 4000] {
+        match pidfd.exit_info().ok()? {
+            Some(WaitStatus::Code(code)) => return Some(ExitStatus::Code(code)),
+            Some(WaitStatus::Signal(signal)) => return Some(ExitStatus::Signal(signal)),
+            None => tokio::time::sleep(Duration::from_millis(pause)).await,
+        }
+    }
+    None
 }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::{Pod, answer_all};
 use crate::container::clear::{self, Remains};
+use crate::container::recover;
 use crate::container::stop::{self, Target};
 use crate::container::{Container, Running, State, Step, Stop};
 use crate::error::{Error, Result};
@@ -19,6 +20,12 @@ use crate::record::Entry;
 
 /// How long a shim's kill may take to show before the daemon kills by itself.
 const KILL_SHOWS_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long a shim whose container is over may still wait for its last output.
+const SHIM_TELLS_WITHIN: Duration = Duration::from_secs(3);
+
+/// How long the end of a container whose shim was ended may take to be told by the kernel.
+const REAPED_WITHIN: Duration = Duration::from_secs(15);
 
 impl Pod {
     /// Runs a child task whose outcome comes back as a report about a container.
@@ -170,7 +177,8 @@ impl Pod {
             return;
         };
         let within = match step {
-            Step::Forced => self.shared.config.timeouts.kill,
+            Step::Forced if recover::lives(&target.init) => self.shared.config.timeouts.kill,
+            Step::Forced => SHIM_TELLS_WITHIN,
             _ => KILL_SHOWS_WITHIN,
         };
         self.schedule(id, step, within);
@@ -234,7 +242,7 @@ impl Pod {
         };
         let shim = running.watch.shim().and_then(|shim| shim.process);
         match shim {
-            Some(shim) if !crate::container::recover::lives(&running.init) => {
+            Some(shim) if !recover::lives(&running.init) => {
                 tracing::warn!(container_id = %id, pid = shim.pid, "killing a shim that is silent about the end of its container");
                 crate::shim_client::kill(&shim);
                 true
@@ -246,7 +254,7 @@ impl Pod {
     /// The kernel does not end what was killed: those who wait are told.
     fn overdue(&mut self, id: &ContainerId, stop: Stop) {
         if stop.step == Step::Forced && self.end_a_silent_shim(id) {
-            return self.schedule(id, Step::Overdue, KILL_SHOWS_WITHIN);
+            return self.schedule(id, Step::Overdue, REAPED_WITHIN);
         }
         let within = KILL_SHOWS_WITHIN + self.shared.config.timeouts.kill;
         let text = format!("container {id} is still there {within:?} after it was killed");
