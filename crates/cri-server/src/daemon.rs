@@ -14,9 +14,11 @@ use tokio::net::UnixListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
+use crate::authority::Lenient;
 use crate::config::{Config, Source};
 use crate::exit::{Exit, Fatal};
 use crate::kernel::{Presence, Report};
@@ -240,6 +242,7 @@ async fn serve(socket: Socket, service: Service, mut stop: Stop) -> Result<(), F
     };
     let listener = socket.listener().and_then(UnixListener::from_std);
     let listener = listener.map_err(|e| fail("listen", &e))?;
+    let clients = UnixListenerStream::new(listener).map(|client| client.map(Lenient::new));
     let (quit, told) = oneshot::channel::<()>();
     let server = Server::builder()
         .add_service(
@@ -252,7 +255,7 @@ async fn serve(socket: Socket, service: Service, mut stop: Stop) -> Result<(), F
                 .max_decoding_message_size(MESSAGE)
                 .max_encoding_message_size(MESSAGE),
         )
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async {
+        .serve_with_incoming_shutdown(clients, async {
             // A dropped sender means the same.
             drop(told.await);
         });

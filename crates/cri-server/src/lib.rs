@@ -5,6 +5,7 @@
 //! config     what was written, and what is true
 //! kernel     what the machine can do, looked up once
 //! daemon     start, serve, stop
+//! authority  clients that name the socket's path as their host
 //! socket     the CRI socket, private and never taken from the living
 //! service    the calls: check, ask the engine, answer
 //! from_cri   CRI becomes our nouns; the only place that judges a request's fields
@@ -17,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod answer;
+pub mod authority;
 mod call;
 pub mod cli;
 pub mod config;

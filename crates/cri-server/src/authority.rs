@@ -1,0 +1,449 @@
+//! Clients that name the socket's path as their `:authority`.
+//!
+//! gRPC's C core, and so its Python, C++ and Ruby clients, sends the percent-encoded path of a unix
+//! socket there. That is no host by RFC 3986, and the HTTP library answers with a reset stream. The
+//! authority means nothing on a unix socket, so each percent sign in it becomes a dot on its way in:
+//! same length, hence nothing else in the stream changes, header compression included.
+//!
+//! Only as much of HTTP/2 (RFC 9113) and HPACK (RFC 7541) is followed as it takes to find that one
+//! value; what is not understood is passed on as it came.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::UnixStream;
+use tonic::transport::server::{Connected, UdsConnectInfo};
+
+const PREFACE: usize = 24;
+const FRAME_HEAD: usize = 9;
+const HEADERS: u8 = 1;
+const CONTINUATION: u8 = 9;
+const PADDED: u8 = 0x8;
+const PRIORITY: u8 = 0x20;
+/// Number of `:authority` in HPACK's static table.
+const AUTHORITY: u8 = 1;
+
+/// A connection whose clients may name paths.
+#[derive(Debug)]
+pub struct Lenient {
+    inner: UnixStream,
+    frames: Frames,
+}
+
+impl Lenient {
+    /// Takes an accepted connection.
+    #[must_use]
+    pub fn new(inner: UnixStream) -> Self {
+        Self {
+            inner,
+            frames: Frames::default(),
+        }
+    }
+}
+
+/// Where in the stream of frames the next byte is.
+#[derive(Debug, Default)]
+struct Frames {
+    place: Place,
+    block: Block,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    Preface(usize),
+    Head {
+        bytes: [u8; FRAME_HEAD],
+        got: usize,
+    },
+    /// What is passed over, and what then belongs to a header block.
+    Payload {
+        over: usize,
+        block: usize,
+        padded: bool,
+    },
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self::Preface(PREFACE)
+    }
+}
+
+impl Frames {
+    fn mend(&mut self, bytes: &mut [u8]) {
+        let mut at = 0;
+        while at < bytes.len() {
+            at += self.step(&mut bytes[at..]);
+        }
+    }
+
+    /// Takes at least one byte, and tells how many.
+    fn step(&mut self, bytes: &mut [u8]) -> usize {
+        match &mut self.place {
+            Place::Preface(left) => {
+                let taken = bytes.len().min(*left);
+                *left -= taken;
+                if *left == 0 {
+                    self.place = head();
+                }
+                taken
+            }
+            Place::Head { bytes: head, got } => {
+                head[*got] = bytes[0];
+                *got += 1;
+                if *got == FRAME_HEAD {
+                    let head = *head;
+                    self.begin(head);
+                }
+                1
+            }
+            Place::Payload { .. } => self.payload(bytes),
+        }
+    }
+
+    fn begin(&mut self, frame: [u8; FRAME_HEAD]) {
+        let length =
+            usize::from(frame[0]) << 16 | usize::from(frame[1]) << 8 | usize::from(frame[2]);
+        let (kind, flags) = (frame[3], frame[4]);
+        let (padded, over) = match kind {
+            HEADERS => {
+                self.block = Block::Field;
+                let priority = if flags & PRIORITY == 0 { 0 } else { 5 };
+                (flags & PADDED != 0, priority)
+            }
+            CONTINUATION => (false, 0),
+            _ => (false, length),
+        };
+        let over = over.min(length);
+        self.place = match length {
+            0 => head(),
+            _ => Place::Payload {
+                over,
+                block: length - over,
+                padded,
+            },
+        };
+    }
+
+    fn payload(&mut self, bytes: &mut [u8]) -> usize {
+        let Place::Payload {
+            over,
+            block,
+            padded,
+        } = &mut self.place
+        else {
+            return bytes.len();
+        };
+        let taken = if *padded {
+            // The length of the padding comes first; the padding itself is zeros at the end, which
+            // are no literals of a name that matters.
+            *padded = false;
+            *block = block.saturating_sub(1);
+            1
+        } else if *over > 0 {
+            let taken = bytes.len().min(*over);
+            *over -= taken;
+            taken
+        } else {
+            let taken = bytes.len().min(*block);
+            *block -= taken;
+            bytes[..taken]
+                .iter_mut()
+                .for_each(|byte| self.block.step(byte));
+            taken
+        };
+        if *over == 0 && *block == 0 {
+            self.place = head();
+        }
+        taken.max(1)
+    }
+}
+
+fn head() -> Place {
+    Place::Head {
+        bytes: [0; FRAME_HEAD],
+        got: 0,
+    }
+}
+
+/// Where in a header block the next byte is.
+#[derive(Debug, Default, Clone, Copy)]
+enum Block {
+    #[default]
+    Field,
+    /// In the rest of a long index; then a value follows, or not.
+    Index {
+        with_value: bool,
+    },
+    Length(Text),
+    LongLength {
+        text: Text,
+        is_coded: bool,
+        length: usize,
+        shift: u32,
+    },
+    Inside {
+        text: Text,
+        is_coded: bool,
+        left: usize,
+    },
+    /// Not understood: hands off.
+    Lost,
+}
+
+/// Which text of a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Text {
+    /// So many of its bytes are those of `:authority`.
+    Name {
+        alike: usize,
+    },
+    Value,
+    Authority,
+}
+
+const NAME: Text = Text::Name { alike: 0 };
+/// The name as it is written where the static table is not used.
+const WRITTEN: &[u8] = b":authority";
+/// Of a name that is another one.
+const UNLIKE: usize = usize::MAX;
+
+impl Text {
+    fn with(self, byte: u8) -> Self {
+        match self {
+            Self::Name { alike } if WRITTEN.get(alike) == Some(&byte) => {
+                Self::Name { alike: alike + 1 }
+            }
+            Self::Name { .. } => Self::Name { alike: UNLIKE },
+            other => other,
+        }
+    }
+}
+
+impl Block {
+    fn step(&mut self, byte: &mut u8) {
+        *self = match *self {
+            Self::Field => Self::field(*byte),
+            Self::Index { with_value } => match (*byte & 0x80 != 0, with_value) {
+                (true, _) => *self,
+                (false, true) => Self::Length(Text::Value),
+                (false, false) => Self::Field,
+            },
+            Self::Length(text) => {
+                let (is_coded, length) = (*byte & 0x80 != 0, usize::from(*byte & 0x7f));
+                match length {
+                    0x7f => Self::LongLength {
+                        text,
+                        is_coded,
+                        length,
+                        shift: 0,
+                    },
+                    left => Self::inside(text, is_coded, left),
+                }
+            }
+            Self::LongLength {
+                text,
+                is_coded,
+                length,
+                shift,
+            } => {
+                let length = length + (usize::from(*byte & 0x7f) << shift);
+                match (*byte & 0x80 != 0, shift) {
+                    (true, 21..) => Self::Lost,
+                    (true, _) => Self::LongLength {
+                        text,
+                        is_coded,
+                        length,
+                        shift: shift + 7,
+                    },
+                    (false, _) => Self::inside(text, is_coded, length),
+                }
+            }
+            Self::Inside {
+                text,
+                is_coded,
+                left,
+            } => {
+                if text == Text::Authority && !is_coded && *byte == b'%' {
+                    *byte = b'.';
+                }
+                Self::inside(text.with(*byte), is_coded, left - 1)
+            }
+            Self::Lost => Self::Lost,
+        };
+    }
+
+    /// The first byte of a field (RFC 7541, section 6).
+    fn field(byte: u8) -> Self {
+        let literal = |index: u8, most: u8| match index {
+            0 => Self::Length(NAME),
+            AUTHORITY => Self::Length(Text::Authority),
+            index if index == most => Self::Index { with_value: true },
+            _ => Self::Length(Text::Value),
+        };
+        let plain = |index: u8, most: u8| match index == most {
+            true => Self::Index { with_value: false },
+            false => Self::Field,
+        };
+        match byte {
+            0x80.. => plain(byte & 0x7f, 0x7f),
+            0x40.. => literal(byte & 0x3f, 0x3f),
+            0x20.. => plain(byte & 0x1f, 0x1f),
+            _ => literal(byte & 0x0f, 0x0f),
+        }
+    }
+
+    fn inside(text: Text, is_coded: bool, left: usize) -> Self {
+        match (left, text) {
+            (0, Text::Name { alike }) if alike == WRITTEN.len() && !is_coded => {
+                Self::Length(Text::Authority)
+            }
+            (0, Text::Name { .. }) => Self::Length(Text::Value),
+            (0, _) => Self::Field,
+            _ => Self::Inside {
+                text,
+                is_coded,
+                left,
+            },
+        }
+    }
+}
+
+impl AsyncRead for Lenient {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.inner).poll_read(context, buffer);
+        if matches!(polled, Poll::Ready(Ok(()))) {
+            self.frames.mend(&mut buffer.filled_mut()[before..]);
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Lenient {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}
+
+impl Connected for Lenient {
+    type ConnectInfo = UdsConnectInfo;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        self.inner.connect_info()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(payload.len()).unwrap();
+        [&[0, 0, length, kind, flags, 0, 0, 0, 1], payload].concat()
+    }
+
+    fn text(first: u8, value: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(value.len()).unwrap();
+        [&[first, length], value].concat()
+    }
+
+    /// Whatever way the stream is cut, the same comes out.
+    #[track_caller]
+    fn check(frames: &[Vec<u8>], want: &[Vec<u8>]) {
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+        let stream = |frames: &[Vec<u8>]| [&preface[..], &frames.concat()].concat();
+        for cut in 1..stream(frames).len() {
+            let mut bytes = stream(frames);
+            let mut machine = Frames::default();
+            bytes.chunks_mut(cut).for_each(|part| machine.mend(part));
+            assert_eq!(bytes, stream(want), "cut every {cut}");
+        }
+    }
+
+    #[test]
+    fn percent_signs_of_the_authority_become_dots_and_nothing_else_does() {
+        let settings = frame(4, 0, b"\x00\x03%2F%2F");
+        let data = frame(0, 0, b"\x41\x03%2F");
+        let path = text(0x44, b"/a%2Fb");
+        let other = [&[0x00, 1, b'x'][..], &[3], b"%41"].concat();
+        let block = |authority: &[u8]| {
+            let fields = [
+                &[0x83, 0x86][..],
+                &path,
+                authority,
+                &other,
+                &[0xff, 0x80, 0x01],
+            ];
+            fields.concat()
+        };
+        for first in [0x41, 0x01, 0x11] {
+            let before = block(&text(first, b"%2Frun%2Fcrisp.sock"));
+            let after = block(&text(first, b".2Frun.2Fcrisp.sock"));
+            let whole =
+                |block: &[u8]| vec![settings.clone(), frame(HEADERS, 4, block), data.clone()];
+            check(&whole(&before), &whole(&after));
+            let written = |value: &[u8]| block(&[&[0x40, 10][..], WRITTEN, value].concat());
+            let (long, short) = (written(b"\x03%2F"), written(b"\x03.2F"));
+            check(&whole(&long), &whole(&short));
+            let near = block(b"\x40\x0b:authorityx\x03%2F");
+            check(&whole(&near), &whole(&near));
+            let split = |block: &[u8]| {
+                let (head, tail) = block.split_at(14);
+                vec![
+                    frame(HEADERS, 0, head),
+                    frame(CONTINUATION, 4, tail),
+                    data.clone(),
+                ]
+            };
+            check(&split(&before), &split(&after));
+            let dressed = |block: &[u8]| {
+                let payload = [&[3, 0, 0, 0, 0, 7][..], block, &[0; 3]].concat();
+                vec![frame(HEADERS, 0x2c, &payload), data.clone()]
+            };
+            check(&dressed(&before), &dressed(&after));
+        }
+        // Huffman-coded: not ours to change.
+        let coded = [&[0x41, 0x83][..], b"%%%"].concat();
+        check(&[frame(HEADERS, 4, &coded)], &[frame(HEADERS, 4, &coded)]);
+    }
+
+    #[test]
+    fn long_texts_are_followed_to_their_end() {
+        let long = [b'%'; 200];
+        let head = [0x44, 0x7f, 73];
+        let before = [&head[..], &long, &text(0x41, b"%2F")].concat();
+        let after = [&head[..], &long, &text(0x41, b".2F")].concat();
+        check(&[frame(HEADERS, 4, &before)], &[frame(HEADERS, 4, &after)]);
+    }
+}
