@@ -306,7 +306,7 @@ fn privileged_limits_are_in_the_cgroup() {
         let text = cri.shell(&container, line);
         let words: Vec<&str> = text.split_whitespace().collect();
         match words.as_slice() {
-            ["67108864", "512", "50000"] | ["67108864", "20", "50000", "100000"] => {}
+            ["67108864", "512", "50000"] | ["67108864", "59", "50000", "100000"] => {}
             _ => panic!("{words:?}"),
         }
         let shown = cri.look(&container).resources.unwrap().linux.unwrap();
