@@ -39,4 +39,4 @@ pub mod trial;
 pub use configs::{container, pod};
 pub use cri::{Cri, Events};
 pub use node::{Network, Node, Options};
-pub use trial::{trial, trial_with};
+pub use trial::{in_pod, trial, trial_with};

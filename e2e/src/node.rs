@@ -192,6 +192,15 @@ impl Node {
         self.daemon.as_ref().expect("the daemon runs").id()
     }
 
+    /// The most memory that the daemon has had at once, in KiB.
+    #[must_use]
+    pub fn peak_memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let mut lines = status.lines();
+        let peak = lines.find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// Pushes catalogue images to the registry and pulls them.
     #[track_caller]
     pub fn pull(&self, names: &[&str]) {

@@ -6,6 +6,7 @@ use crisp_api::runtime::v1 as cri;
 
 use crate::checker::{Picture, difference, remains};
 use crate::configs;
+use crate::cri::Cri;
 use crate::node::{Network, Node, Options};
 
 /// Removal may go on a little after the call that asked for it: the kernel frees network
@@ -17,6 +18,18 @@ const SETTLING: Duration = Duration::from_secs(30);
 #[track_caller]
 pub fn trial(test: impl FnOnce(&mut Node)) {
     trial_with(&Options::default(), test);
+}
+
+/// Runs a test in a pod of the usual node.
+#[track_caller]
+pub fn in_pod(name: &str, test: impl FnOnce(&Node, &mut Cri, &str, &cri::PodSandboxConfig)) {
+    trial(|node| {
+        let mut cri = node.cri();
+        let pod = node.pod(name);
+        let id = cri.run_pod(&pod);
+        test(node, &mut cri, &id, &pod);
+        cri.remove_pod(&id);
+    });
 }
 
 /// Runs a test on a node and checks that it left no trace: the node as it was, once all pods are

@@ -9,17 +9,11 @@
 use cri::SupplementalGroupsPolicy as Policy;
 use cri::security_profile::ProfileType;
 use crisp_api::runtime::v1 as cri;
-use crisp_e2e::{Cri, Node, configs, trial};
+use crisp_e2e::{Cri, Node, configs, in_pod};
 
 /// Runs a test in a pod.
 fn with_pod(test: impl FnOnce(&Node, &mut Cri, &str, &cri::PodSandboxConfig)) {
-    trial(|node| {
-        let mut cri = node.cri();
-        let pod = node.pod("confined");
-        let id = cri.run_pod(&pod);
-        test(node, &mut cri, &id, &pod);
-        cri.remove_pod(&id);
-    });
+    in_pod("confined", test);
 }
 
 fn number(value: i64) -> Option<cri::Int64Value> {

@@ -129,12 +129,7 @@ fn privileged_endless_output_is_cut() {
         // What clients take as one message, which is 16 MiB with all that is around it.
         assert_eq!(reply.stdout.len(), (16 << 20) - 4096);
         assert_eq!(reply.exit_code, 5, "the command runs to its end");
-        let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
-        let peak = status
-            .lines()
-            .find(|line| line.starts_with("VmHWM:"))
-            .unwrap();
-        let kib: u64 = peak.split_whitespace().nth(1).unwrap().parse().unwrap();
+        let kib = node.peak_memory();
         assert!(kib < 200 * 1024, "the daemon's peak memory: {kib} KiB");
     });
 }

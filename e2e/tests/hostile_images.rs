@@ -293,12 +293,7 @@ fn privileged_files_of_images_are_read_within_bounds() {
             }
             watched.check(name);
         }
-        let status = fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
-        let peak = status
-            .lines()
-            .find(|line| line.starts_with("VmHWM:"))
-            .unwrap();
-        let kib: u64 = peak.split_whitespace().nth(1).unwrap().parse().unwrap();
+        let kib = node.peak_memory();
         assert!(kib < 200 * 1024, "the daemon's peak memory: {kib} KiB");
     });
 }

@@ -10,18 +10,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crisp_api::runtime::v1 as cri;
 use crisp_e2e::checker::{Picture, difference};
-use crisp_e2e::{Cri, Node, configs, trial};
+use crisp_e2e::{Cri, Node, configs, in_pod, trial};
 use tonic::Code;
 
 /// Runs a test in a pod.
 fn with_pod(test: impl FnOnce(&Node, &mut Cri, &str, &cri::PodSandboxConfig)) {
-    trial(|node| {
-        let mut cri = node.cri();
-        let pod = node.pod("life");
-        let id = cri.run_pod(&pod);
-        test(node, &mut cri, &id, &pod);
-        cri.remove_pod(&id);
-    });
+    in_pod("life", test);
 }
 
 fn nanoseconds() -> i64 {
