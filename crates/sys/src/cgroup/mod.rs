@@ -106,6 +106,20 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Makes it in a parent that is there, and enables no controller for it: on version 2, one that
+    /// is enabled where processes are makes threads' cgroups of all children (cgroups(7)).
+    ///
+    /// # Errors
+    /// Those of mkdir(2).
+    pub fn create_bare(&self) -> io::Result<()> {
+        self.dirs().try_for_each(|dir| match fs::create_dir(&dir) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(explain(&error, "create", &dir))
+            }
+            _ => Ok(()),
+        })
+    }
+
     /// Opens the directory in the version 2 tree, for a birth in this cgroup.
     ///
     /// # Errors

@@ -1,0 +1,61 @@
+//! The process that keeps a scope from being empty.
+//!
+//! systemd makes a scope around a process and removes it with all below it as soon as no process
+//! is left: before anybody has read whether the container ran out of memory. The keeper lives in
+//! the scope from before the container until its end is recorded.
+
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Stdio;
+
+use crisp_sys::process::command;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Child;
+
+use crate::error::{Error, Result};
+
+/// A keeper that leaves when its maker does, until it is told to stay.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    child: Child,
+    pid: i32,
+}
+
+/// Starts the keeper of a container's scope. The id is how a person recognises it.
+pub(super) fn spawn(program: &Path, id: &str) -> Result<Keeper> {
+    let step = format!("start the keeper of container {id}");
+    let mut keeper = command(program);
+    keeper
+        .args(["keep", id])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        // A signal to the daemon's terminal is not meant for it.
+        .process_group(0);
+    let child = tokio::process::Command::from(keeper).spawn();
+    let child = child.map_err(Error::step(step.as_str()))?;
+    let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+    let pid = pid.ok_or("it ended at once").map_err(Error::step(step))?;
+    Ok(Keeper { child, pid })
+}
+
+impl Keeper {
+    pub(super) fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Lets it stay: from now on it is found in its scope's cgroup.
+    pub(super) async fn stay(mut self) -> Result<()> {
+        let mut stdin = self.child.stdin.take();
+        let told = match &mut stdin {
+            Some(stdin) => stdin.write_all(b"stay").await,
+            None => Ok(()),
+        };
+        told.map_err(Error::step("tell a keeper to stay"))?;
+        tokio::spawn(async move {
+            // How it ends tells nothing.
+            drop(self.child.wait().await);
+        });
+        Ok(())
+    }
+}

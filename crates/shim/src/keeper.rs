@@ -1,0 +1,60 @@
+//! The process around which systemd makes the scope of a container.
+//!
+//! A scope ends with its last process, and its figures with it. This one does nothing and needs
+//! nothing; it lives until it is killed with the scope.
+
+use std::io::{self, Read};
+use std::path::Path;
+
+use crisp_sys::caps::{self, CapSet};
+use crisp_sys::credentials;
+use crisp_sys::process::{self, Dumpable};
+
+use crate::error::{Result, Step};
+use crate::holder::NOBODY_ELSE;
+
+/// The first argument that asks for a keeper.
+pub const KEEP: &str = "keep";
+
+/// What its maker says, before it hangs up, once it can be found in its scope.
+const STAY: &[u8] = b"stay";
+
+/// A keeper less is an OOM kill that nobody learns of.
+const OOM_SCORE_ADJ: i32 = -998;
+
+/// Stays when standard input says so before its end, for ever; else returns.
+///
+/// # Errors
+/// When the kernel refuses a step.
+pub fn run() -> Result<()> {
+    process::close_from(3).step(|| "close what leaked")?;
+    process::set_name(c"crisp-keeper").step(|| "set the name")?;
+    process::change_dir(Path::new("/")).step(|| "change to /")?;
+    let own = i32::try_from(std::process::id()).unwrap_or(0);
+    // Lowering takes a capability that not every daemon has; then it stays as it is.
+    drop(process::set_oom_score_adj(own, OOM_SCORE_ADJ));
+    let mut told = Vec::new();
+    io::stdin()
+        .take(64)
+        .read_to_end(&mut told)
+        .step(|| "hear from the maker")?;
+    if told != STAY {
+        return Ok(());
+    }
+    give_everything_up()?;
+    loop {
+        rustix::event::pause();
+    }
+}
+
+fn give_everything_up() -> Result<()> {
+    process::close_from(0).step(|| "close the streams")?;
+    caps::limit_bounding(CapSet::default()).step(|| "limit the capability bounding set")?;
+    credentials::set_groups(&[]).step(|| "drop the groups")?;
+    credentials::set_gid(NOBODY_ELSE).step(|| "set the group")?;
+    credentials::set_uid(NOBODY_ELSE).step(|| "set the user")?;
+    let none = CapSet::default();
+    caps::set(none, none, none).step(|| "drop the capabilities")?;
+    process::set_no_new_privs().step(|| "set no_new_privs")?;
+    process::set_dumpable(Dumpable::No).step(|| "become untraceable")
+}

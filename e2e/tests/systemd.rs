@@ -1,0 +1,325 @@
+//! The cgroup driver "systemd", on a node that runs it: a delegated scope for each container below
+//! the caller's slice, whose end tells all, and nothing left in systemd.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test: what goes wrong is a panic that says where"
+)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests start programs and read the tree directly"
+)]
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crisp_api::runtime::v1 as cri;
+use crisp_e2e::configs::{self, resources};
+use crisp_e2e::vm::{self, Boot};
+use crisp_e2e::{Cri, Node, Options, in_pod, node, tools, trial};
+use tonic::Code;
+
+const SLICE: &str = "kubepods-burstable-pod77.slice";
+const SLICE_DIR: &str =
+    "/sys/fs/cgroup/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod77.slice";
+
+/// On every other machine these tests are those of the node that boots for them.
+#[test]
+fn privileged_on_a_node_with_systemd() {
+    if !is_here() {
+        vm::run_tests(Boot::Systemd, "privileged_systemd");
+    }
+}
+
+fn is_here() -> bool {
+    node::cgroup_driver() == "systemd"
+}
+
+fn systemctl(arguments: &[&str]) -> String {
+    let output = Command::new("systemctl").args(arguments).output().unwrap();
+    tools::succeeded(&format!("systemctl {arguments:?}"), &output)
+}
+
+/// Properties of a unit.
+fn properties(unit: &str) -> HashMap<String, String> {
+    let shown = systemctl(&["show", unit]);
+    let pairs = shown.lines().filter_map(|line| line.split_once('='));
+    pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+}
+
+/// Units of ours that systemd still knows.
+fn units() -> Vec<String> {
+    let listed = systemctl(&["list-units", "--all", "--plain", "--no-legend", "crisp-*"]);
+    let names = listed.lines().filter_map(|line| line.split(' ').next());
+    names.map(str::to_owned).collect()
+}
+
+#[track_caller]
+fn wait_for(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not so after 20 s: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn sliced(node: &Node, name: &str) -> cri::PodSandboxConfig {
+    let mut pod = node.pod(name);
+    pod.linux.as_mut().unwrap().cgroup_parent = SLICE.to_owned();
+    pod
+}
+
+fn read(path: &str) -> String {
+    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    text.trim().to_owned()
+}
+
+/// Where the first process of a program's name is, by the last of its arguments.
+fn cgroup_of(program: &str, id: &str) -> Option<String> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let mut dirs = entries.map(|entry| entry.path()).filter(|dir| {
+        let line = fs::read_to_string(dir.join("cmdline")).unwrap_or_default();
+        let words: Vec<&str> = line.split_terminator('\0').collect();
+        words.first().is_some_and(|word| word.ends_with(program)) && words.last() == Some(&id)
+    });
+    let text = fs::read_to_string(dirs.next()?.join("cgroup")).ok()?;
+    Some(text.trim().trim_start_matches("0::").to_owned())
+}
+
+fn greedy() -> cri::ContainerConfig {
+    let line = "exec dd if=/dev/zero of=/dev/null bs=100M count=1";
+    let mut config = configs::shell("greedy", line);
+    resources(&mut config).memory_limit_in_bytes = 20 << 20;
+    config
+}
+
+#[test]
+fn privileged_systemd_has_a_scope_for_each_container() {
+    if !is_here() {
+        return;
+    }
+    trial(|node| {
+        let mut cri = node.cri();
+        let driver = cri.runtime_config(cri::RuntimeConfigRequest::default());
+        let driver = driver.unwrap().linux.unwrap().cgroup_driver();
+        assert_eq!(driver, cri::CgroupDriver::Systemd);
+        let pod = sliced(node, "scoped");
+        let id = cri.run_pod(&pod);
+        let mut config = configs::idle("main");
+        *resources(&mut config) = cri::LinuxContainerResources {
+            cpu_shares: 512,
+            memory_limit_in_bytes: 64 << 20,
+            unified: [("memory.low".to_owned(), "4194304".to_owned())].into(),
+            ..Default::default()
+        };
+        let container = cri.run(&id, &pod, &config);
+        scope_is_delegated(&container);
+        limits_are_kept(&mut cri, &container);
+        cri.stop(&container, 0);
+        let unit = format!("crisp-{container}.scope");
+        wait_for("an ended container has no scope", || {
+            !units().contains(&unit)
+        });
+        cri.remove_pod(&id);
+        // It was made for the pod, and its parents with it.
+        wait_for("the slice is gone", || {
+            !Path::new("/sys/fs/cgroup/kubepods.slice").exists()
+        });
+    });
+    nothing_is_left();
+}
+
+fn scope_is_delegated(container: &str) {
+    let unit = format!("crisp-{container}.scope");
+    wait_for("the weight is told", || {
+        properties(&unit)["CPUWeight"] == "59"
+    });
+    let scope = properties(&unit);
+    for (property, value) in [
+        ("Delegate", "yes"),
+        ("Slice", SLICE),
+        ("TasksMax", "infinity"),
+        ("MemoryLow", "4194304"),
+        ("ActiveState", "active"),
+    ] {
+        assert_eq!(scope[property], value, "{property}");
+    }
+    let dir = format!("{SLICE_DIR}/{unit}");
+    let procs = read(&format!("{dir}/container/cgroup.procs"));
+    assert_ne!(procs, "");
+    assert_eq!(read(&format!("{dir}/cgroup.procs")), "");
+    let place = "/system.slice/crisp-shims.scope";
+    wait_for("the shim is with the others", || {
+        cgroup_of("crisp-shim", container).as_deref() == Some(place)
+    });
+}
+
+/// Also when systemd puts in force what it knows.
+fn limits_are_kept(cri: &mut Cri, container: &str) {
+    let unit = format!("crisp-{container}.scope");
+    let update = cri::UpdateContainerResourcesRequest {
+        container_id: container.to_owned(),
+        linux: Some(cri::LinuxContainerResources {
+            cpu_shares: 1024,
+            memory_limit_in_bytes: 32 << 20,
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    cri.update_container_resources(update).unwrap();
+    assert_eq!(properties(&unit)["CPUWeight"], "100");
+    systemctl(&["daemon-reload"]);
+    let dir = format!("{SLICE_DIR}/{unit}");
+    for (file, value) in [
+        ("container/memory.max", "33554432"),
+        ("container/memory.low", "4194304"),
+        ("memory.low", "4194304"),
+        ("cpu.weight", "100"),
+        ("pids.max", "max"),
+    ] {
+        assert_eq!(read(&format!("{dir}/{file}")), value, "{file}");
+    }
+    assert_eq!(cri.shell(container, "echo well"), "well\n");
+}
+
+#[track_caller]
+fn nothing_is_left() {
+    wait_for("systemd knows no unit of ours", || units().is_empty());
+    let dir = "/run/systemd/transient";
+    let files = fs::read_dir(dir).unwrap().flatten();
+    let files: Vec<_> = files.map(|entry| entry.file_name()).collect();
+    assert!(files.is_empty(), "{dir}: {files:?}");
+}
+
+/// The scope must not end before it was asked how often the OOM killer struck.
+#[test]
+fn privileged_systemd_never_hides_that_memory_ran_out() {
+    if !is_here() {
+        return;
+    }
+    trial(|node| {
+        let mut cri = node.cri();
+        let pod = node.pod("oom");
+        let id = cri.run_pod(&pod);
+        for turn in 0..20 {
+            let mut config = greedy();
+            config.metadata.as_mut().unwrap().attempt = turn;
+            let container = cri.run(&id, &pod, &config);
+            let status = cri.wait_exit(&container);
+            assert_eq!(
+                (status.exit_code, status.reason.as_str()),
+                (137, "OOMKilled"),
+                "{turn}"
+            );
+        }
+        // Nobody else knows of this one when the daemon comes back.
+        let mut config = configs::shell(
+            "later",
+            "sleep 1; exec dd if=/dev/zero of=/dev/null bs=100M count=1",
+        );
+        resources(&mut config).memory_limit_in_bytes = 20 << 20;
+        let container = cri.run(&id, &pod, &config);
+        node.kill();
+        std::thread::sleep(Duration::from_secs(2));
+        node.restart();
+        let mut cri = node.cri();
+        let status = cri.wait_exit(&container);
+        assert_eq!(status.reason, "OOMKilled");
+        cri.remove_pod(&id);
+    });
+    nothing_is_left();
+}
+
+#[test]
+fn privileged_systemd_refuses_what_is_no_slice() {
+    if !is_here() {
+        return;
+    }
+    trial(|node| {
+        let mut cri = node.cri();
+        for parent in ["/kubepods/pod1", "a b.slice", "a--b.slice", "x.scope"] {
+            let mut pod = node.pod("unsliced");
+            pod.linux.as_mut().unwrap().cgroup_parent = parent.to_owned();
+            let request = cri::RunPodSandboxRequest {
+                config: Some(pod),
+                ..Default::default()
+            };
+            let error = cri.run_pod_sandbox(request).unwrap_err();
+            assert_eq!(error.code(), Code::InvalidArgument, "{parent}: {error}");
+            assert!(error.message().contains("linux.cgroup_parent"), "{error}");
+        }
+    });
+}
+
+#[test]
+fn privileged_systemd_is_reached_again_after_the_bus_was_gone() {
+    if !is_here() {
+        return;
+    }
+    in_pod("bus", |_, cri, id, pod| {
+        let remove = |cri: &mut Cri, container: String| {
+            let request = cri::RemoveContainerRequest {
+                container_id: container,
+            };
+            cri.remove_container(request).unwrap();
+        };
+        let before = cri.run(id, pod, &configs::idle("before"));
+        systemctl(&["stop", "dbus.socket", "dbus.service"]);
+        let without = cri.create(id, pod, &configs::idle("without")).unwrap();
+        let error = cri.start(&without).unwrap_err();
+        assert_eq!(error.code(), Code::Unavailable, "{error}");
+        assert!(error.message().contains("over D-Bus"), "{error}");
+        // Nobody has to be asked for leave to end.
+        assert_eq!(cri.shell(&before, "echo well"), "well\n");
+        remove(cri, before);
+        remove(cri, without);
+        systemctl(&["start", "dbus.socket"]);
+        for (turn, name) in ["again", "anew"].into_iter().enumerate() {
+            let container = cri.run(id, pod, &configs::idle(name));
+            assert_eq!(cri.shell(&container, "echo well"), "well\n");
+            remove(cri, container);
+            if turn == 0 {
+                systemctl(&["daemon-reexec"]);
+            }
+        }
+    });
+    nothing_is_left();
+}
+
+#[test]
+fn privileged_systemd_needs_no_keeper_to_go_on() {
+    if !is_here() {
+        return;
+    }
+    in_pod("kept", |_, cri, id, pod| {
+        let container = cri.run(id, pod, &configs::shell("main", "sleep 1000 & wait"));
+        let keeper = format!("crisp.slice/crisp-{container}.scope/keeper/cgroup.kill");
+        fs::write(Path::new("/sys/fs/cgroup").join(keeper), "1").unwrap();
+        assert_eq!(cri.shell(&container, "echo well"), "well\n");
+        cri.stop(&container, 0);
+        assert_eq!(cri.wait_exit(&container).exit_code, 137);
+    });
+    nothing_is_left();
+}
+
+/// Where there is no systemd, or no cgroup v2, the daemon says so and does not start.
+#[test]
+fn privileged_a_machine_without_systemd_is_told_of_the_other_driver() {
+    if vm::is_v2() {
+        return;
+    }
+    let mut node = Node::start(Options::default());
+    node.terminate();
+    let output = node.command().args(["--cgroup-driver", "systemd"]).output();
+    let output = output.unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(78), "{told}");
+    let last = told.lines().last().unwrap();
+    assert!(
+        last.contains("cgroup.driver") && last.contains("cgroupfs"),
+        "{last}"
+    );
+}
