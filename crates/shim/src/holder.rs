@@ -30,7 +30,7 @@ const HOLD: &str = "hold";
 const READY: &[u8] = b"ready";
 
 /// User and group of the holder; no image's user is meant to be the same.
-const NOBODY_ELSE: u32 = 2_147_483_629;
+pub(crate) const NOBODY_ELSE: u32 = 2_147_483_629;
 
 /// Without it a pod loses all its processes at once.
 const OOM_SCORE_ADJ: i32 = -998;

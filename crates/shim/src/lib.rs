@@ -4,7 +4,7 @@
 //! time (a launch, an exec, a change of limits) is done by a forked [`worker`] that reports and
 //! leaves: the loop goes on pumping the log meanwhile, and what the worker allocated is gone with
 //! it. Its children become the shim's, which is a subreaper. [`holder`] is the init of a PID
-//! namespace that a pod's containers share.
+//! namespace that a pod's containers share, [`keeper`] what holds a container's scope open.
 
 #![forbid(unsafe_code)]
 
@@ -13,6 +13,7 @@ mod container;
 mod ending;
 mod error;
 pub mod holder;
+pub mod keeper;
 mod lines;
 mod log;
 mod output;

@@ -1,11 +1,20 @@
-//! `crisp-holder`: the init of a PID namespace that the containers of a pod share.
+//! `crisp-holder`: the init of a PID namespace that the containers of a pod share; as
+//! `crisp-holder keep ID` the process around which systemd makes a container's scope.
 
 #![forbid(unsafe_code)]
 
+use std::ffi::OsStr;
 use std::process::ExitCode;
 
+use crisp_shim::{holder, keeper};
+
 fn main() -> ExitCode {
-    match crisp_shim::holder::run() {
+    let first = std::env::args_os().nth(1);
+    let outcome = match first.as_deref() == Some(OsStr::new(keeper::KEEP)) {
+        true => keeper::run(),
+        false => holder::run(),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("crisp-holder: {error}");

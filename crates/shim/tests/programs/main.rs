@@ -10,6 +10,7 @@ mod ending;
 mod exec;
 mod guard;
 mod holder;
+mod keeper;
 mod lab;
 mod launch;
 mod logging;
