@@ -8,7 +8,7 @@ use crisp_api::runtime::v1::image_service_server::ImageServiceServer;
 use crisp_api::runtime::v1::runtime_service_server::RuntimeServiceServer;
 use crisp_node::cni::{self, Network};
 use crisp_node::image::{self, Images, registry};
-use crisp_node::{CgroupConfig, CgroupDriver, Engine, Timeouts};
+use crisp_node::{CgroupDriver, Engine, Timeouts};
 use sd_notify::NotifyState;
 use tokio::net::UnixListener;
 use tokio::runtime::{Builder, Runtime};
@@ -105,6 +105,10 @@ async fn start(config: Config, files: &[PathBuf]) -> Result<(Socket, Engine, Ser
     if let Presence::Missing(reason) = kernel.privilege {
         return Err(Fatal::new(Exit::Permission, reason));
     }
+    if config.cgroups.driver == CgroupDriver::Systemd {
+        let unfit = |reason| Fatal::new(Exit::Config, format!("cgroup.driver: {reason}"));
+        kernel.suits_systemd().map_err(unfit)?;
+    }
     make_private(&config.root)?;
     make_private(&config.state)?;
     // Whoever connects from now on waits until all records are read.
@@ -150,11 +154,7 @@ async fn engine(config: &Config) -> Result<Engine, Fatal> {
         shim_path: helper("crisp-shim", config.shim.as_deref())?,
         holder_path: helper("crisp-holder", config.holder.as_deref())?,
         seccomp_dir: config.seccomp_dir.clone(),
-        cgroups: CgroupConfig {
-            driver: CgroupDriver::Cgroupfs,
-            parent: config.cgroup_parent.clone(),
-            shims: format!("{}-shims", config.cgroup_parent),
-        },
+        cgroups: config.cgroups.clone(),
         handlers: config.handlers.clone(),
         timeouts: Timeouts::default(),
         images,

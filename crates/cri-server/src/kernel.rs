@@ -89,6 +89,24 @@ impl Report {
         }
     }
 
+    /// Whether systemd can make cgroups here for others.
+    ///
+    /// # Errors
+    /// Says what is missing and what to do.
+    pub fn suits_systemd(&self) -> Result<(), &'static str> {
+        // sd_booted(3).
+        if !Path::new("/run/systemd/system").is_dir() {
+            return Err("systemd does not run this machine: use \"cgroupfs\"");
+        }
+        if self.cgroup_layout != "v2" {
+            return Err(
+                "systemd delegates cgroups safely on version 2 alone, and this machine has \
+                 version 1: use \"cgroupfs\"",
+            );
+        }
+        Ok(())
+    }
+
     /// For verbose status.
     #[must_use]
     pub fn to_json(&self) -> Value {

@@ -6,6 +6,8 @@ use std::time::Duration;
 use crisp_cni::Network;
 use crisp_image::Images;
 
+use crate::cgroups::slice_path;
+
 /// How to run the engine; every value is decided, nothing means "default".
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -38,13 +40,42 @@ pub struct Config {
 pub struct CgroupConfig {
     /// How callers name cgroup parents.
     pub driver: CgroupDriver,
-    /// Parent of containers whose pod names none, relative to the cgroup root (`crisp`).
+    /// Parent of containers whose pod names none, relative to the cgroup root: `crisp`, or
+    /// `crisp.slice`.
     pub parent: String,
-    /// cgroup of the shims, relative to the cgroup root (`crisp-shims`).
+    /// cgroup of the shims, relative to the cgroup root: `crisp-shims`, or
+    /// `system.slice/crisp-shims.scope`.
     pub shims: String,
 }
 
-/// How cgroup parents are named.
+impl CgroupConfig {
+    /// cgroups that Crisp makes, below `parent` where pods name none.
+    #[must_use]
+    pub fn cgroupfs(parent: &str) -> Self {
+        let parent = parent.trim_matches('/');
+        Self {
+            driver: CgroupDriver::Cgroupfs,
+            shims: format!("{parent}-shims"),
+            parent: parent.to_owned(),
+        }
+    }
+
+    /// cgroups that systemd makes, in the slice `parent` where pods name none; its name may come
+    /// without `.slice`.
+    ///
+    /// # Errors
+    /// Says why `parent` is not the name of a slice.
+    pub fn systemd(parent: &str) -> Result<Self, String> {
+        let name = parent.strip_suffix(".slice").unwrap_or(parent);
+        Ok(Self {
+            driver: CgroupDriver::Systemd,
+            parent: slice_path(&format!("{name}.slice"))?,
+            shims: format!("system.slice/{name}-shims.scope"),
+        })
+    }
+}
+
+/// Who makes cgroups, and how their parents are named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CgroupDriver {
     /// Paths.

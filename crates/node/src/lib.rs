@@ -11,6 +11,7 @@
 //! book        the published snapshots, found by id or the beginning of one
 //! pod/        a pod's task: boot, transitions, the one teardown
 //! container/  what a pod's task does for its containers: create, start, exec, stop, clear
+//! cgroups/    where cgroups are, and who makes them: Crisp, or systemd
 //! journal     records on disk: frames with a checksum, the last one of an entity wins
 //! recovery    after a start: records against what the kernel has
 //! ```
@@ -21,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 mod book;
+mod cgroups;
 pub mod config;
 mod container;
 mod engine;

@@ -133,11 +133,6 @@ impl Paths {
     pub(crate) fn shim_socket(&self, container: &ContainerId) -> PathBuf {
         self.shims().join(format!("{container}.sock"))
     }
-
-    /// A container's cgroup below the one of its pod.
-    pub(crate) fn container_cgroup(parent: &str, container: &ContainerId) -> String {
-        format!("{}/{PREFIX}{container}", parent.trim_matches('/'))
-    }
 }
 
 /// Processes that run a program of ours for the pod or container whose id is their last argument.

@@ -410,23 +410,11 @@ pub(crate) async fn retire(shared: &Arc<Shared>) {
         tracing::warn!(%error, "the network keeps its bridge");
     }
     let kernel = Arc::clone(shared);
-    let taken_away = blocking("take away what nobody uses", move || take_away(&kernel));
-    if let Err(error) = taken_away.await {
+    let unmount = move || {
+        mount::unmount(&kernel.paths.pins()).map_err(Error::step("unmount the place for pins"))
+    };
+    if let Err(error) = blocking("take away what nobody uses", unmount).await {
         tracing::warn!(%error, "something is left on the node");
     }
-}
-
-fn take_away(shared: &Shared) -> Result<()> {
-    mount::unmount(&shared.paths.pins()).map_err(Error::step("unmount the place for pins"))?;
-    let cgroups = &shared.config.cgroups;
-    for path in [&cgroups.shims, &cgroups.parent] {
-        let cgroup = shared.cgroup(path);
-        // Daemons side by side share them: in use, they stay.
-        if !teardown::is_in_use(&cgroup)
-            && let Err(error) = cgroup.remove()
-        {
-            tracing::debug!(path, %error, "cgroup stays");
-        }
-    }
-    Ok(())
+    shared.cgroups.retire().await;
 }

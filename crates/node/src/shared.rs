@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crisp_model::{PodConfig, Timestamp};
+use crisp_model::Timestamp;
 use crisp_spec::HostFacts;
 use crisp_sys::cgroup::{Cgroup, Layout};
 
 use crate::book::Book;
-use crate::config::{CgroupDriver, Config};
+use crate::cgroups::Cgroups;
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::events::Events;
 use crate::paths::Paths;
@@ -28,7 +29,7 @@ pub(crate) struct Shared {
     pub(crate) book: Book,
     pub(crate) events: Events,
     pub(crate) sampler: Sampler,
-    pub(crate) layout: Arc<Layout>,
+    pub(crate) cgroups: Cgroups,
     pub(crate) host: HostFacts,
     pub(crate) boot_id: String,
     /// Soft limit of open files before it was raised.
@@ -56,11 +57,11 @@ impl Shared {
     pub(crate) fn new(config: Config, found: Found) -> Self {
         Self {
             paths: Paths::new(&config),
+            cgroups: Cgroups::new(&config, found.layout),
             config,
             book: Book::default(),
             events: Events::new(),
             sampler: Sampler::default(),
-            layout: found.layout,
             host: found.host,
             boot_id: found.boot_id,
             open_files: found.open_files,
@@ -81,7 +82,7 @@ impl Shared {
     }
 
     pub(crate) fn cgroup(&self, path: &str) -> Cgroup {
-        Cgroup::new(Arc::clone(&self.layout), path)
+        self.cgroups.at(path)
     }
 
     /// Whether the engine has the handler that a pod asks for.
@@ -91,22 +92,6 @@ impl Shared {
         }
         let why = format!("no runtime handler {name:?} is configured");
         Err(Error::invalid("runtime_handler", why))
-    }
-
-    /// The parent cgroup of a pod's containers, relative to the cgroup root.
-    pub(crate) fn cgroup_parent(&self, config: &PodConfig) -> Result<String> {
-        let parent = config.cgroup_parent.trim_matches('/');
-        if parent.split('/').any(|part| part == ".." || part == ".") {
-            let why = format!("{:?} leaves the cgroup root", config.cgroup_parent);
-            return Err(Error::invalid("linux.cgroup_parent", why));
-        }
-        match self.config.cgroups.driver {
-            _ if parent.is_empty() => Ok(self.config.cgroups.parent.clone()),
-            CgroupDriver::Cgroupfs => Ok(parent.to_owned()),
-            CgroupDriver::Systemd => {
-                slice_path(parent).map_err(|why| Error::invalid("linux.cgroup_parent", why))
-            }
-        }
     }
 
     /// Notes that a journal has entries to flush.
@@ -172,37 +157,4 @@ pub(crate) async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|error| Err(Error::step(step)(error)))
-}
-
-/// The path of a systemd slice: `a-b.slice` lies in `a.slice` (systemd.slice(5)).
-fn slice_path(slice: &str) -> std::result::Result<String, String> {
-    let bad = || format!("{slice:?} is not the name of a slice");
-    let name = slice.strip_suffix(".slice").ok_or_else(bad)?;
-    if name == "-" {
-        return Ok(String::new());
-    }
-    if name.contains('/') || name.split('-').any(str::is_empty) {
-        return Err(bad());
-    }
-    let ends = name.match_indices('-').map(|(at, _)| at);
-    let parts: Vec<String> = ends
-        .chain(std::iter::once(name.len()))
-        .map(|end| format!("{}.slice", &name[..end]))
-        .collect();
-    Ok(parts.join("/"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn slices_lie_in_their_parents() {
-        let path = "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice";
-        assert_eq!(slice_path("kubepods-burstable-pod1.slice").unwrap(), path);
-        assert_eq!(slice_path("kubepods.slice").unwrap(), "kubepods.slice");
-        for bad in ["kubepods", "a/b.slice", "a--b.slice", "-a.slice", ".slice"] {
-            assert!(slice_path(bad).is_err(), "{bad}");
-        }
-    }
 }

@@ -61,12 +61,14 @@ const STORIES: &[(&str, &str)] = &[
     ),
     (
         "cgroup.driver",
-        "cgroupfs or systemd; must agree with the kubelet, which asks for it. \
+        "cgroupfs: Crisp makes cgroups itself. systemd (needs version 2): a delegated scope for \
+      each container, made over D-Bus; cgroup parents are slices. The kubelet asks which it is. \
       Flag --cgroup-driver.",
     ),
     (
         "cgroup.parent",
-        "Parent of pods that name no cgroup parent, below the root of each hierarchy.",
+        "Parent of pods that name no cgroup parent, below the root of each hierarchy; \
+      with systemd the name of a slice.",
     ),
     ("network", "The pod network."),
     (

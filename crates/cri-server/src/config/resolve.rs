@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crisp_node::CgroupConfig;
+
 use super::{
-    CgroupDriver, Error, Filter, HandlerKind, LogFormat, NetworkMode, NetworkTable, Written,
+    Cgroup, CgroupDriver, Error, Filter, HandlerKind, LogFormat, NetworkMode, NetworkTable, Written,
 };
 
 /// The handler that needs no other program.
@@ -33,8 +35,8 @@ pub struct Config {
     pub shim: Option<PathBuf>,
     /// `crisp-holder`, when its place was written.
     pub holder: Option<PathBuf>,
-    /// Parent of pods that name no cgroup parent.
-    pub cgroup_parent: String,
+    /// Who makes cgroups, and where.
+    pub cgroups: CgroupConfig,
     /// The pod network.
     pub network: Network,
     /// Images and registries.
@@ -116,7 +118,7 @@ pub fn resolve(written: Written) -> Result<Config, Error> {
         blocking_threads: count(written.daemon.blocking_threads.get()),
         shim: written.daemon.shim.to_path(),
         holder: written.daemon.holder.to_path(),
-        cgroup_parent: written.cgroup.parent.to_string(),
+        cgroups: cgroups(&written.cgroup)?,
         network: network(&written.network)?,
         images: Images {
             hosts_dir: written.images.registry_config.as_path().to_owned(),
@@ -150,11 +152,6 @@ fn count(number: u32) -> usize {
 }
 
 fn refuse_what_is_to_come(written: &Written) -> Result<(), Error> {
-    if written.cgroup.driver == CgroupDriver::Systemd {
-        let why = "the systemd driver is not part of this version: use \"cgroupfs\" (the kubelet \
-                   takes the driver over from the runtime)";
-        return Err(value("cgroup.driver", why));
-    }
     for (name, runtime) in &written.runtimes {
         if runtime.kind == HandlerKind::Oci {
             let why = "handlers of kind \"oci\" are not part of this version: use \"native\"";
@@ -167,6 +164,16 @@ fn refuse_what_is_to_come(written: &Written) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+fn cgroups(table: &Cgroup) -> Result<CgroupConfig, Error> {
+    let parent = table.parent.to_string();
+    match table.driver {
+        CgroupDriver::Cgroupfs => Ok(CgroupConfig::cgroupfs(&parent)),
+        CgroupDriver::Systemd => {
+            CgroupConfig::systemd(&parent).map_err(|why| value("cgroup.parent", why))
+        }
+    }
 }
 
 fn network(table: &NetworkTable) -> Result<Network, Error> {

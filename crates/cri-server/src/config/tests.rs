@@ -122,9 +122,9 @@ fn only_the_default_file_may_be_missing() {
 fn values_that_do_not_work_are_refused_with_the_alternative() {
     let cases = [
         (
-            "[cgroup]\ndriver = \"systemd\"\n",
-            "cgroup.driver: ",
-            "cgroupfs",
+            "[cgroup]\ndriver = \"systemd\"\nparent = \"a/b\"\n",
+            "cgroup.parent: ",
+            "slice",
         ),
         (
             "[runtimes.runc]\nkind = \"oci\"\n",
@@ -152,5 +152,28 @@ fn values_that_do_not_work_are_refused_with_the_alternative() {
             error.starts_with(key) && error.contains(right),
             "{text:?}: {error}"
         );
+    }
+}
+
+#[test]
+fn the_common_parent_is_a_path_or_a_slice() {
+    for (table, parent, shims) in [
+        ("", "crisp", "crisp-shims"),
+        ("parent = \"/a/b\"", "a/b", "a/b-shims"),
+        (
+            "driver = \"systemd\"",
+            "crisp.slice",
+            "system.slice/crisp-shims.scope",
+        ),
+        (
+            "driver = \"systemd\"\nparent = \"a-b.slice\"",
+            "a.slice/a-b.slice",
+            "system.slice/a-b-shims.scope",
+        ),
+    ] {
+        let place = Place::new(&[("config.toml", &format!("[cgroup]\n{table}\n"))]);
+        let config = resolve(place.load().unwrap().written).unwrap();
+        assert_eq!(config.cgroups.parent, parent, "{table}");
+        assert_eq!(config.cgroups.shims, shims, "{table}");
     }
 }

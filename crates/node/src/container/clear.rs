@@ -39,9 +39,7 @@ pub(crate) async fn clear(shared: &Arc<Shared>, remains: Remains) -> Result<()> 
         }
     }
     let mut errors = Vec::new();
-    let (kernel, owned) = (Arc::clone(shared), remains.clone());
-    let cgroup = blocking("remove a cgroup", move || remove_cgroup(&kernel, &owned)).await;
-    errors.extend(cgroup.err());
+    errors.extend(remove_cgroup(shared, &remains).await.err());
     let released = shared.config.images.release(&remains.id).await;
     let step = format!("release the snapshot of container {}", remains.id);
     errors.extend(released.map_err(Error::step(step)).err());
@@ -60,13 +58,9 @@ pub(crate) async fn clear(shared: &Arc<Shared>, remains: Remains) -> Result<()> 
 
 /// Removes what a launch that failed may have left running.
 pub(crate) async fn after_failed_launch(shared: &Arc<Shared>, remains: &Remains) -> Result<()> {
-    let (kernel, owned) = (Arc::clone(shared), remains.clone());
-    blocking("undo a start", move || {
-        remove_cgroup(&kernel, &owned)?;
-        let socket = kernel.paths.shim_socket(&owned.id);
-        file::remove_if_there(&socket).map_err(Error::step("remove the shim's socket"))
-    })
-    .await
+    remove_cgroup(shared, remains).await?;
+    let socket = shared.paths.shim_socket(&remains.id);
+    file::remove_if_there(&socket).map_err(Error::step("remove the shim's socket"))
 }
 
 fn is_nobody(error: &io::Error) -> bool {
@@ -106,18 +100,12 @@ async fn dismiss_stranger(socket: &Path, id: &str) {
     }
 }
 
-fn remove_cgroup(shared: &Shared, remains: &Remains) -> Result<()> {
+async fn remove_cgroup(shared: &Arc<Shared>, remains: &Remains) -> Result<()> {
     let known = remains.cgroup_path.clone();
-    let path = known.or_else(|| cgroup_of_bundle(&shared.paths.bundle(&remains.id)));
-    let Some(path) = path else {
-        return Ok(());
-    };
-    let cgroup = shared.cgroup(&path);
-    if !cgroup.exists() {
-        return Ok(());
+    match known.or_else(|| cgroup_of_bundle(&shared.paths.bundle(&remains.id))) {
+        Some(path) => shared.cgroups.close(&path).await,
+        None => Ok(()),
     }
-    let removed = cgroup.kill().and_then(|()| cgroup.remove());
-    removed.map_err(Error::step(format!("remove cgroup {path}")))
 }
 
 /// The cgroup that a bundle's spec names.

@@ -67,6 +67,7 @@ pub(crate) async fn launch(shared: &Arc<Shared>, plan: Plan) -> Result<Launched>
 }
 
 async fn try_launch(shared: &Arc<Shared>, plan: &Plan) -> Result<Launched> {
+    shared.cgroups.open(&plan.cgroup_path).await?;
     let (kernel, owned) = (Arc::clone(shared), plan.clone());
     let (mut child, conn) = blocking("spawn a shim", move || spawn(&kernel, &owned)).await?;
     let shim = child.id().and_then(|pid| i32::try_from(pid).ok());
@@ -80,7 +81,7 @@ async fn try_launch(shared: &Arc<Shared>, plan: &Plan) -> Result<Launched> {
     match outcome {
         Ok(mut launched) => {
             launched.shim = shim;
-            retire_shim_to_its_cgroup(shared, shim);
+            after_the_start(shared, plan, shim);
             tokio::spawn(reap(child));
             Ok(launched)
         }
@@ -93,6 +94,20 @@ async fn try_launch(shared: &Arc<Shared>, plan: &Plan) -> Result<Launched> {
             Err(with_last_words(shared, plan, error))
         }
     }
+}
+
+/// What the caller does not wait for.
+fn after_the_start(shared: &Arc<Shared>, plan: &Plan, shim: Option<ProcessId>) {
+    let (shared, path) = (Arc::clone(shared), plan.cgroup_path.clone());
+    let id = plan.id.clone();
+    tokio::spawn(async move {
+        if let Some(shim) = shim {
+            shared.cgroups.shelter(shim).await;
+        }
+        if let Err(error) = shared.cgroups.weigh(&path).await {
+            tracing::warn!(container_id = %id, %error, "the container weighs what siblings weigh by default");
+        }
+    });
 }
 
 /// Reaps the shim, whenever it leaves.
@@ -187,23 +202,6 @@ fn started(reply: Reply, fds: Vec<OwnedFd>, connection: Connection) -> Result<La
             why: format!("the shim answered {other:?}"),
         }),
     }
-}
-
-/// The kubelet kills what it finds below a pod's cgroup, and systemd what it finds in the
-/// daemon's: a shim is in neither. Off the start path.
-pub(crate) fn retire_shim_to_its_cgroup(shared: &Shared, shim: Option<ProcessId>) {
-    let Some(shim) = shim else {
-        return;
-    };
-    let cgroup = shared.cgroup(&shared.config.cgroups.shims);
-    tokio::task::spawn_blocking(move || {
-        let moved = cgroup.create().and_then(|()| cgroup.attach(shim.pid));
-        if let Err(error) = moved
-            && shim.is_alive()
-        {
-            tracing::warn!(pid = shim.pid, %error, "shim stays in the daemon's cgroup");
-        }
-    });
 }
 
 /// A shim that ended without an answer may have said why on its standard error.

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use crisp_cni::PodNetwork;
 use crisp_model::{NamespaceMode, PodConfig};
-use crisp_sys::cgroup::Cgroup;
 use crisp_sys::file;
 use crisp_sys::mount::{self, FsContext, MountAttributes};
 use crisp_sys::ns::{self, Kind};
@@ -44,25 +43,11 @@ pub(super) async fn make_room(gone: Gone) {
     drop(tokio::time::timeout(ROOM_WITHIN, gone).await);
 }
 
-/// The topmost cgroup of the pod's parent path that does not exist yet. Parents that many pods
-/// share are nobody's.
-pub(super) fn missing_cgroup(shared: &Shared, record: &PodRecord) -> Option<String> {
-    if record.cgroup_path == shared.config.cgroups.parent {
-        return None;
-    }
-    let path = &record.cgroup_path;
-    let ends = path.match_indices('/').map(|(at, _)| at);
-    let mut prefixes = ends
-        .chain(std::iter::once(path.len()))
-        .map(|end| &path[..end]);
-    let missing = prefixes.find(|prefix| !prefix.is_empty() && !shared.cgroup(prefix).exists());
-    missing.map(str::to_owned)
-}
-
 /// Makes all that a pod has. What a failed boot leaves is the teardown's.
 pub(super) async fn boot(shared: &Arc<Shared>, record: &PodRecord) -> Result<Booted> {
     let (kernel, owned) = (Arc::clone(shared), record.clone());
     blocking("make namespaces", move || make_namespaces(&kernel, &owned)).await?;
+    shared.cgroups.make_parent(&record.cgroup_path).await?;
     let holder = match record.config.namespaces.pid {
         NamespaceMode::Pod => Some(start_holder(shared, record).await?),
         _ => None,
@@ -124,11 +109,6 @@ fn make_namespaces(shared: &Shared, record: &PodRecord) -> Result<()> {
     }
     if record.config.namespaces.ipc != NamespaceMode::Node {
         mount_shm(&shared.paths.pin(&record.id, "shm")).map_err(step("mount /dev/shm"))?;
-    }
-    let parent = shared.cgroup(&record.cgroup_path);
-    parent.create().map_err(step("make the cgroup parent"))?;
-    if !shared.layout.is_v2() {
-        Cgroup::warm(&shared.layout);
     }
     Ok(())
 }
@@ -227,12 +207,8 @@ async fn start_holder(shared: &Arc<Shared>, record: &PodRecord) -> Result<Proces
     })?;
     let pin = shared.paths.pin(&record.id, Kind::Pid.file());
     ns::pin_of(id.pid, Kind::Pid, &pin).map_err(step("pin the PID namespace"))?;
-    let shims = shared.cgroup(&shared.config.cgroups.shims);
-    tokio::task::spawn_blocking(move || {
-        if let Err(error) = shims.create().and_then(|()| shims.attach(id.pid)) {
-            tracing::debug!(%error, "holder stays in the daemon's cgroup");
-        }
-    });
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move { shared.cgroups.shelter(id).await });
     Ok(id)
 }
 

@@ -125,6 +125,11 @@ impl Pod {
         let Some(container) = self.containers.get_mut(id) else {
             return;
         };
+        let (shared, path) = (
+            Arc::clone(&self.shared),
+            container.record.cgroup_path.clone(),
+        );
+        tokio::spawn(async move { shared.cgroups.end_scope(&path).await });
         container.stops.pending = None;
         answer_all(&mut container.stops.waiters, &Ok(()));
         if !container.removals.is_empty() {

@@ -80,14 +80,14 @@ fn begin_record(
         id: id.clone(),
         config: config.clone(),
         created_at: shared.creation_time(),
-        cgroup_path: shared.cgroup_parent(config)?,
+        cgroup_path: shared.cgroups.parent_of(config)?,
     };
     let progress = PodProgress {
         phase: PodState::Booting,
         boot_id: shared.boot_id.clone(),
         holder: None,
         ips: Vec::new(),
-        made_cgroup: boot::missing_cgroup(shared, &record),
+        made_cgroup: shared.cgroups.missing(&record.cgroup_path),
     };
     let dir = shared.paths.record(id);
     let begun = file::make_private_dirs(&shared.paths.exits(id)).and_then(|()| {

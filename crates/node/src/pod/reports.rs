@@ -9,7 +9,7 @@ use super::{Phase, Pod, answer, answer_all};
 use crate::container::clear;
 use crate::container::create::Made;
 use crate::container::recover::{self, Boot, Case, Verdict};
-use crate::container::start::{self, Launched};
+use crate::container::start::Launched;
 use crate::container::{Container, Running, State, Watch};
 use crate::error::{Error, Result};
 use crate::events::EventKind;
@@ -283,7 +283,10 @@ impl Pod {
         connection: Connection,
     ) {
         let process = connection.peer();
-        start::retire_shim_to_its_cgroup(&self.shared, process);
+        if let Some(shim) = process {
+            let shared = Arc::clone(&self.shared);
+            tokio::spawn(async move { shared.cgroups.shelter(shim).await });
+        }
         let shim = self.client(id, connection, process);
         let Some(container) = self.containers.get_mut(id) else {
             return;

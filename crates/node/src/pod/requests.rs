@@ -14,7 +14,6 @@ use crate::container::{Container, State, Stops, create, update};
 use crate::error::{Error, Result};
 use crate::exec::{self, Exec, ExecOutput};
 use crate::message::{Reply, Report, Request};
-use crate::paths::Paths;
 use crate::record::{ContainerRecord, Entry};
 use crate::shim_client::ShimClient;
 
@@ -67,7 +66,10 @@ impl Pod {
             resources: config.resources.clone(),
             config,
             created_at: self.shared.creation_time(),
-            cgroup_path: Paths::container_cgroup(&self.record.cgroup_path, &id),
+            cgroup_path: self
+                .shared
+                .cgroups
+                .of_container(&self.record.cgroup_path, &id),
             made: None,
         };
         self.write(&Entry::Container(Box::new(record.clone())))?;
@@ -287,7 +289,7 @@ impl Pod {
     fn put_in_force(&mut self, id: &ContainerId, asked: &Resources) -> Result<Option<Resources>> {
         let container = self.containers.get(id).ok_or_else(|| missing(id))?;
         let merged = update::merge(&container.record.resources, asked);
-        let whole = update::to_oci(&merged, self.shared.layout.is_v2())?;
+        let whole = update::to_oci(&merged, self.shared.cgroups.layout().is_v2())?;
         if matches!(container.state, State::Created) {
             update::rewrite(&self.shared.paths.bundle(id), whole)?;
             return Ok(Some(merged));
@@ -295,9 +297,15 @@ impl Pod {
         let shim = self.shim_of(id, "update")?;
         let within = self.shared.config.timeouts.shim;
         let resources = Box::new(whole);
+        let shared = Arc::clone(&self.shared);
+        let cgroup_path = container.record.cgroup_path.clone();
         self.child(id, async move {
-            let order = shim.order(ShimRequest::Update { resources }, within);
-            Report::Updated(order.await.map(|()| Box::new(merged)))
+            let order = shim.order(ShimRequest::Update { resources }, within).await;
+            let weighed = match order {
+                Ok(()) => shared.cgroups.weigh(&cgroup_path).await,
+                refused => refused,
+            };
+            Report::Updated(weighed.map(|()| Box::new(merged)))
         });
         Ok(None)
     }

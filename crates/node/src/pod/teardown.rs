@@ -78,6 +78,10 @@ pub(crate) async fn teardown(shared: &Arc<Shared>, remains: &Remains) -> Vec<Err
         Ok(more) => errors.extend(more),
         Err(error) => errors.push(error),
     }
+    if let (Some(top), Some(record)) = (&remains.made_cgroup, &remains.record) {
+        let cgroups = &shared.cgroups;
+        cgroups.remove_parents(top, &record.cgroup_path).await;
+    }
     errors
 }
 
@@ -108,9 +112,6 @@ fn teardown_kernel(shared: &Shared, remains: &Remains) -> Vec<Error> {
     }
     let files = file::remove_tree_if_there(&shared.paths.pod(id));
     errors.extend(files.map_err(step("remove the files")).err());
-    if let (Some(top), Some(record)) = (&remains.made_cgroup, &remains.record) {
-        remove_cgroups(shared, top, &record.cgroup_path);
-    }
     errors
 }
 
@@ -158,35 +159,4 @@ fn remove_dir(path: &Path) -> std::io::Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
-}
-
-/// Removes cgroups that were made for the pod from the bottom up, as far as nobody else uses them.
-fn remove_cgroups(shared: &Shared, top: &str, bottom: &str) {
-    let mut path = bottom;
-    loop {
-        let cgroup = shared.cgroup(path);
-        if is_in_use(&cgroup) {
-            return;
-        }
-        if let Err(error) = cgroup.remove() {
-            tracing::debug!(path, %error, "cgroup parent stays");
-            return;
-        }
-        match path.rsplit_once('/') {
-            Some((parent, _)) if parent.len() >= top.len() => path = parent,
-            _ => return,
-        }
-    }
-}
-
-pub(crate) fn is_in_use(cgroup: &crisp_sys::cgroup::Cgroup) -> bool {
-    let roots = cgroup.layout().roots();
-    let mut dirs = roots.iter().map(|root| root.join(cgroup.path()));
-    let has_children = |dir: std::path::PathBuf| {
-        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-        entries
-            .into_iter()
-            .any(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-    };
-    cgroup.is_populated().unwrap_or(true) || dirs.any(has_children)
 }

@@ -34,8 +34,7 @@ pub(crate) async fn pod_stats(shared: &Arc<Shared>, view: &Arc<PodView>) -> PodS
     let each = running.map(|container| container_stats(shared, container));
     let containers = futures::future::join_all(each).await;
     // Parents that many pods share say nothing about one.
-    let own_cgroup = view.cgroup_path != shared.config.cgroups.parent;
-    let resources = if own_cgroup {
+    let resources = if !shared.cgroups.is_common(&view.cgroup_path) {
         cgroup_stats(shared, &view.cgroup_path).await
     } else {
         sum(&containers)
