@@ -35,6 +35,7 @@ pub mod node;
 pub mod registry;
 pub mod tools;
 pub mod trial;
+pub mod vm;
 
 pub use configs::{container, pod};
 pub use cri::{Cri, Events};

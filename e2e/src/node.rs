@@ -25,6 +25,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Lines of the daemon's log that a failed test shows.
 const SHOWN: usize = 60;
 
+/// The cgroup driver of every daemon: on a node with systemd, any test can run with either.
+#[must_use]
+pub fn cgroup_driver() -> String {
+    std::env::var("CRISP_CGROUP_DRIVER").unwrap_or_else(|_| "cgroupfs".to_owned())
+}
+
 /// Where a node's pods get their network from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Network {
@@ -270,7 +276,7 @@ impl Node {
             .arg(format!("unix://{}", self.socket().display()));
         command.arg("--config").arg(self.path("config.toml"));
         command.arg("--registry-config").arg(self.certs());
-        command.args(["--network", network, "--cgroup-driver", "cgroupfs"]);
+        command.args(["--network", network, "--cgroup-driver", &cgroup_driver()]);
         command.args(["--log-level", self.options.log_level]);
         command
     }

@@ -1,5 +1,5 @@
-//! The whole path of a pod with limits, from the pull to the removal: here, and the same again on a
-//! cgroup v2 node.
+//! The whole path of a pod with limits, from the pull to the removal: here, and the same again on
+//! cgroup v2 nodes, without systemd and with its cgroup driver.
 
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 #![allow(
@@ -11,12 +11,12 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use crisp_api::runtime::v1 as cri;
 use crisp_e2e::configs::{self, resources};
-use crisp_e2e::{Cri, Node, tools, trial};
+use crisp_e2e::vm::{self, Boot, is_v2};
+use crisp_e2e::{Cri, Node, node, trial};
 
 /// Which file has a limit, by controller, on version 2 and on version 1, and what it says there.
 const LIMITS: &[(&str, [&str; 2], [&str; 2])] = &[
@@ -34,10 +34,6 @@ const LIMITS: &[(&str, [&str; 2], [&str; 2])] = &[
     ("cpuset", ["cpuset.cpus", "cpuset.cpus"], ["0", "0"]),
 ];
 
-fn is_v2() -> bool {
-    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
-}
-
 /// A container's directory in a controller's hierarchy.
 fn cgroup(controller: &str, id: &str) -> PathBuf {
     let root = Path::new("/sys/fs/cgroup");
@@ -46,7 +42,10 @@ fn cgroup(controller: &str, id: &str) -> PathBuf {
     } else {
         root.join(controller)
     };
-    root.join("crisp").join(format!("crisp-{id}"))
+    match node::cgroup_driver().as_str() {
+        "systemd" => root.join(format!("crisp.slice/crisp-{id}.scope/container")),
+        _ => root.join(format!("crisp/crisp-{id}")),
+    }
 }
 
 fn read(controller: &str, id: &str, files: [&str; 2]) -> String {
@@ -160,22 +159,16 @@ fn pages(node: &Node, cri: &mut Cri, pod_id: &str, pod: &cri::PodSandboxConfig) 
 
 /// The same on a node of its own, which boots in a second.
 #[test]
-fn privileged_the_whole_path_on_cgroup_v2() {
-    if is_v2() {
-        // The test above was it.
-        return;
+fn privileged_on_cgroup_v2() {
+    // Else the test above was it.
+    if !is_v2() {
+        vm::run_tests(Boot::Bare, "privileged_the_whole_path");
     }
-    let vm = Path::new(env!("CARGO_MANIFEST_DIR")).join("../hack/vm");
-    let me = std::env::current_exe().unwrap();
-    let output = Command::new(vm)
-        .args(["-t", "180"])
-        .arg(format!(
-            "{} --exact privileged_the_whole_path",
-            me.display()
-        ))
-        .env("CRISP_BIN_DIR", tools::bin_dir())
-        .output()
-        .unwrap();
-    let told = tools::succeeded("the whole path on a cgroup v2 node", &output);
-    assert!(told.contains("1 passed"), "{told}");
+}
+
+#[test]
+fn privileged_on_cgroup_v2_with_systemd() {
+    if !is_v2() {
+        vm::run_tests(Boot::Systemd, "privileged_the_whole_path");
+    }
 }
