@@ -25,7 +25,7 @@ pub use image::ImageConfig;
 pub use phase::{ContainerPhase, ExitStatus, PodPhase};
 pub use pod::{DnsConfig, NamespaceMode, PodConfig, PodName, PodNamespaces, PortMapping, Protocol};
 pub use reference::ImageRef;
-pub use resources::Resources;
+pub use resources::{Resources, cpu_weight};
 pub use security::{
     Capabilities, GroupsPolicy, Profile, SecurityContext, SelinuxOptions, UserSpec,
 };

@@ -29,3 +29,34 @@ pub struct Resources {
     /// cgroup v2 files to write as they are.
     pub unified: BTreeMap<String, String>,
 }
+
+/// CPU shares (2 to 262144) to a version 2 weight (1 to 10000), by the curve on which the defaults
+/// of both, 1024 and 100, meet.
+#[must_use]
+pub fn cpu_weight(shares: u64) -> u64 {
+    if shares == 0 {
+        return 0;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "shares end at 2^18")]
+    let log = (shares.clamp(2, 262_144) as f64).log2();
+    let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "1 to 10000"
+    )]
+    let weight = 10_f64.powf(exponent).ceil() as u64;
+    weight.clamp(1, 10_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_keep_their_meaning() {
+        for (shares, weight) in [(0, 0), (2, 1), (512, 59), (1024, 100), (262_144, 10_000)] {
+            assert_eq!(cpu_weight(shares), weight, "{shares}");
+        }
+    }
+}

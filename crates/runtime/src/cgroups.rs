@@ -64,24 +64,6 @@ fn rule(device: &LinuxDeviceCgroup) -> DeviceRule {
     }
 }
 
-/// CPU shares (2 to 262144) to a version 2 weight (1 to 10000), by the curve on which the defaults
-/// of both, 1024 and 100, meet.
-fn weight_of_shares(shares: u64) -> u64 {
-    if shares == 0 {
-        return 0;
-    }
-    #[expect(clippy::cast_precision_loss, reason = "shares end at 2^18")]
-    let log = (shares.clamp(2, 262_144) as f64).log2();
-    let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "1 to 10000"
-    )]
-    let weight = 10_f64.powf(exponent).ceil() as u64;
-    weight.clamp(1, 10_000)
-}
-
 /// blkio weight (10 to 1000) to io.weight (1 to 10000).
 fn weight_of_blkio(weight: u16) -> u64 {
     1 + (u64::from(weight).saturating_sub(10)) * 9999 / 990
@@ -156,7 +138,11 @@ impl Limits<'_> {
         let shares = cpu.shares().filter(|shares| *shares != 0);
         if self.v2 {
             if let Some(shares) = shares {
-                self.set("cpu", "cpu.weight", &weight_of_shares(shares).to_string())?;
+                self.set(
+                    "cpu",
+                    "cpu.weight",
+                    &crisp_model::cpu_weight(shares).to_string(),
+                )?;
             }
             let present = || self.cgroup.read("cpu", "cpu.max").ok();
             if let Some(max) = limits::cpu_max(cpu, present) {
@@ -314,9 +300,6 @@ mod tests {
 
     #[test]
     fn weights_keep_their_meaning() {
-        for (shares, weight) in [(0, 0), (2, 1), (1024, 100), (262_144, 10_000)] {
-            assert_eq!(weight_of_shares(shares), weight, "{shares}");
-        }
         assert_eq!((weight_of_blkio(10), weight_of_blkio(1000)), (1, 10_000));
     }
 }

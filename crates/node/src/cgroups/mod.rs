@@ -20,8 +20,9 @@ mod systemd;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crisp_model::{ContainerId, PodConfig};
+use crisp_model::{ContainerId, PodConfig, Resources};
 use crisp_sys::cgroup::{Cgroup, Layout};
 use crisp_sys::process::ProcessId;
 use tokio::sync::RwLock;
@@ -170,13 +171,15 @@ impl Cgroups {
     }
 
     /// Makes what has to be there before a container's own cgroup is made by its shim.
-    pub(crate) async fn open(&self, path: &str) -> Result<()> {
+    pub(crate) async fn open(&self, path: &str, resources: &Resources) -> Result<()> {
         let Some(scope) = Scope::of(path) else {
             return Ok(());
         };
         let _beside_others = self.slices.read().await;
         let keeper = keeper::spawn(&self.keeper, scope.id())?;
-        self.systemd.start_scope(&scope, keeper.pid()).await?;
+        let weights = scope::weights(resources);
+        let made = self.systemd.start_scope(&scope, keeper.pid(), &weights);
+        made.await?;
         let place = self.at(&scope.keeper());
         let step = Error::step(format!("move the keeper of {}", scope.unit()));
         let pid = keeper.pid();
@@ -189,15 +192,13 @@ impl Cgroups {
         keeper.stay().await
     }
 
-    /// Lets siblings of a container weigh it and its memory be protected as its limits say.
-    pub(crate) async fn weigh(&self, path: &str) -> Result<()> {
-        let Some(scope) = Scope::of(path) else {
-            return Ok(());
-        };
-        let cgroup = self.at(path);
-        let read = blocking("read weights", move || Ok(scope::weights(&cgroup)));
-        let weights = read.await?;
-        self.systemd.set(scope.unit(), &weights).await
+    /// Lets siblings of a container weigh it, and its memory be protected, as new limits say.
+    pub(crate) async fn weigh(&self, path: &str, resources: &Resources) -> Result<()> {
+        let weights = scope::weights(resources);
+        match Scope::of(path) {
+            Some(scope) if !weights.is_empty() => self.systemd.set(scope.unit(), &weights).await,
+            _ => Ok(()),
+        }
     }
 
     /// Kills what is left in a container's cgroup and removes it, and the scope around it.
@@ -206,20 +207,17 @@ impl Cgroups {
         let top = self.at(scope.as_ref().map_or(path, Scope::path));
         let step = format!("remove cgroup {}", top.path());
         let cgroup = top.clone();
-        let ended = blocking("end a cgroup", move || {
-            let exists = cgroup.exists();
-            if exists {
-                cgroup.kill().map_err(Error::step(step))?;
-            }
-            Ok(exists)
+        let killed = blocking("end a cgroup", move || match cgroup.exists() {
+            true => cgroup.kill().map(|()| true).map_err(Error::step(step)),
+            false => Ok(false),
         });
-        if !ended.await? {
+        if !killed.await? {
             return Ok(());
         }
         if let Some(scope) = &scope
+            && !leaves_by_itself(&top).await
             && let Err(error) = self.systemd.stop(scope.unit()).await
         {
-            // It is empty: systemd lets go of it sooner or later.
             tracing::warn!(unit = scope.unit(), %error, "cannot tell systemd that a scope is over");
         }
         let step = Error::step(format!("remove cgroup {}", top.path()));
@@ -287,6 +285,18 @@ impl Cgroups {
         }
         self.remove_unused(&self.config.parent).await;
     }
+}
+
+/// Whether systemd removes a scope that nobody lives in any more, as it does when the kernel tells
+/// it so. That takes it a moment, and no call.
+async fn leaves_by_itself(scope: &Cgroup) -> bool {
+    for pause in [1, 2, 4, 8, 16, 32, 64, 128, 256] {
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        if !scope.exists() {
+            return true;
+        }
+    }
+    false
 }
 
 /// Whether a cgroup holds processes or other cgroups.

@@ -1,6 +1,8 @@
 //! A container's scope: made by systemd around a keeper, delegated to Crisp.
 
-use crisp_sys::cgroup::Cgroup;
+use std::collections::BTreeMap;
+
+use crisp_model::{Resources, cpu_weight};
 
 /// What no weight or protection of systemd's is above; it stands for infinity.
 const INFINITY: u64 = u64::MAX;
@@ -67,27 +69,30 @@ impl Scope {
 }
 
 /// What systemd has to know of a container's limits, under its names for them: they count among
-/// siblings, and the scope is what has siblings.
-pub(super) fn weights(container: &Cgroup) -> Vec<(&'static str, u64)> {
-    let files = [
-        ("CPUWeight", "cpu", "cpu.weight"),
-        ("IOWeight", "io", "io.weight"),
-        ("MemoryMin", "memory", "memory.min"),
-        ("MemoryLow", "memory", "memory.low"),
-    ];
-    let read = files
+/// siblings, and the scope is what has siblings. What is no number is left to the kernel to refuse.
+pub(crate) fn weights(resources: &Resources) -> Vec<(&'static str, u64)> {
+    let shares = u64::try_from(resources.cpu_shares).ok();
+    let shares = shares.filter(|shares| *shares > 0);
+    let mut weights: BTreeMap<_, _> = shares
+        .map(|shares| ("CPUWeight", cpu_weight(shares)))
         .into_iter()
-        .filter_map(|(property, controller, file)| {
-            let text = container.read(controller, file).ok()?;
-            Some((property, number(&text)?))
-        });
-    read.collect()
+        .collect();
+    for (property, file) in [
+        ("CPUWeight", "cpu.weight"),
+        ("IOWeight", "io.weight"),
+        ("MemoryMin", "memory.min"),
+        ("MemoryLow", "memory.low"),
+    ] {
+        let value = resources.unified.get(file);
+        weights.extend(value.and_then(|text| Some((property, number(text)?))));
+    }
+    weights.into_iter().collect()
 }
 
 /// `100`, `default 100`, or `max`.
 fn number(text: &str) -> Option<u64> {
-    let first = text.lines().next()?.trim();
-    match first.strip_prefix("default ").unwrap_or(first) {
+    let text = text.trim();
+    match text.strip_prefix("default ").unwrap_or(text) {
         "max" => Some(INFINITY),
         number => number.parse().ok(),
     }
@@ -117,15 +122,33 @@ mod tests {
     }
 
     #[test]
-    fn weights_are_read_as_the_kernel_writes_them() {
-        for (text, read) in [
-            ("100\n", Some(100)),
-            ("default 59\n8:0 100\n", Some(59)),
-            ("max\n", Some(INFINITY)),
-            ("", None),
-            ("none\n", None),
-        ] {
-            assert_eq!(number(text), read, "{text:?}");
+    fn weights_are_those_of_the_limits() {
+        let resources = |shares, unified: &[(&str, &str)]| Resources {
+            cpu_shares: shares,
+            unified: unified
+                .iter()
+                .map(|(file, value)| ((*file).to_owned(), (*value).to_owned()))
+                .collect(),
+            ..Resources::default()
+        };
+        let table: [(Resources, &[(&str, u64)]); 5] = [
+            (resources(0, &[]), &[]),
+            (resources(512, &[]), &[("CPUWeight", 59)]),
+            (
+                resources(512, &[("cpu.weight", "7"), ("memory.low", "max")]),
+                &[("CPUWeight", 7), ("MemoryLow", INFINITY)],
+            ),
+            (
+                resources(-1, &[("io.weight", "default 50"), ("memory.min", "4096\n")]),
+                &[("IOWeight", 50), ("MemoryMin", 4096)],
+            ),
+            (
+                resources(0, &[("io.weight", "8:0 50"), ("cpu.max", "1")]),
+                &[],
+            ),
+        ];
+        for (resources, expected) in table {
+            assert_eq!(weights(&resources), expected, "{resources:?}");
         }
     }
 }

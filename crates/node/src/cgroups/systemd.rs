@@ -2,7 +2,8 @@
 //!
 //! One connection to the system bus, made at the first call and anew when it was lost: systemd's
 //! own socket, which systemctl uses, is no stable interface and speaks no D-Bus that zbus takes.
-//! Every call has a deadline, and a call that queues a job ends with the job.
+//! Every call has a deadline, and a call that queues a job ends with the job: systemd tells the end
+//! of a job to whoever asked for it, without a subscription to all that it does.
 
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ const ENDS: usize = 4096;
 /// The first version whose scopes have an `OOMPolicy`, and end with their first OOM kill without.
 const OOM_POLICY_SINCE: u32 = 253;
 const INFINITY: u64 = u64::MAX;
-const SIGKILL: i32 = 9;
+const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
 
 #[proxy(
     interface = "org.freedesktop.systemd1.Manager",
@@ -45,8 +46,8 @@ trait Manager {
         runtime: bool,
         properties: &[(&str, Variant<'_>)],
     ) -> zbus::Result<()>;
-    fn subscribe(&self) -> zbus::Result<()>;
-    #[zbus(property(emits_changed_signal = "const"))]
+    // Read once: nothing is gained from a cache, which would fetch everything.
+    #[zbus(property(emits_changed_signal = "false"))]
     fn version(&self) -> zbus::Result<String>;
     #[zbus(signal)]
     fn job_removed(&self, id: u32, job: OwnedObjectPath, unit: &str, result: &str);
@@ -70,7 +71,12 @@ struct Client {
 
 impl Systemd {
     /// Makes a delegated scope around a keeper.
-    pub(super) async fn start_scope(&self, scope: &Scope, keeper: i32) -> Result<()> {
+    pub(super) async fn start_scope(
+        &self,
+        scope: &Scope,
+        keeper: i32,
+        weights: &[(&'static str, u64)],
+    ) -> Result<()> {
         let what = format!("make {}", scope.unit());
         in_time(&what, async {
             let client = self.client().await?;
@@ -83,6 +89,7 @@ impl Systemd {
                 ("Slice", Variant::from(scope.slice())),
             ];
             properties.extend(delegated(pids));
+            properties.extend(numbers(weights));
             if client.version >= OOM_POLICY_SINCE {
                 properties.push(("OOMPolicy", Variant::from("continue")));
             }
@@ -98,9 +105,6 @@ impl Systemd {
             let mut properties = vec![
                 ("Description", Variant::from("Shims of Crisp")),
                 ("Slice", Variant::from("system.slice")),
-                // What they own is killed elsewhere, and they record its end; nothing else would
-                // make them leave.
-                ("KillSignal", Variant::from(SIGKILL)),
             ];
             properties.extend(delegated(pids(shim)));
             if client.version >= OOM_POLICY_SINCE {
@@ -129,23 +133,19 @@ impl Systemd {
             let ends = client.listen()?;
             match client.manager.stop_unit(unit, "replace").await {
                 Ok(job) => finished(job, ends).await,
-                Err(error) if is_named(&error, "org.freedesktop.systemd1.NoSuchUnit") => Ok(()),
-                Err(error) => Err(told(error)),
+                Err(error) => unless_gone(error),
             }
         })
         .await
     }
 
-    /// Sets properties of a unit until it is gone.
+    /// Sets properties of a unit until it is gone; one that is gone is fine.
     pub(super) async fn set(&self, unit: &str, properties: &[(&'static str, u64)]) -> Result<()> {
         in_time(&format!("set the weights of {unit}"), async {
             let client = self.client().await?;
-            let properties: Vec<_> = properties
-                .iter()
-                .map(|(name, value)| (*name, Variant::from(*value)))
-                .collect();
+            let properties = numbers(properties);
             let set = client.manager.set_unit_properties(unit, true, &properties);
-            set.await.map_err(told)
+            set.await.or_else(unless_gone)
         })
         .await
     }
@@ -167,7 +167,6 @@ impl Client {
         let connection = connection::Builder::system().build().await?;
         let manager = ManagerProxy::new(&connection).await?;
         let mut removed = manager.receive_job_removed().await?;
-        manager.subscribe().await?;
         let version = manager.version().await?;
         let (sender, _) = broadcast::channel(ENDS);
         let ends = sender.downgrade();
@@ -256,6 +255,12 @@ fn delegated(pids: Variant<'static>) -> Vec<(&'static str, Variant<'static>)> {
     ]
 }
 
+fn numbers(properties: &[(&'static str, u64)]) -> Vec<(&'static str, Variant<'static>)> {
+    let each = properties.iter();
+    each.map(|(name, value)| (*name, Variant::from(*value)))
+        .collect()
+}
+
 fn pids(pid: i32) -> Variant<'static> {
     Variant::from(vec![pid.unsigned_abs()])
 }
@@ -267,8 +272,11 @@ fn told(error: zbus::Error) -> String {
     }
 }
 
-fn is_named(error: &zbus::Error, wanted: &str) -> bool {
-    matches!(error, zbus::Error::MethodError(name, ..) if name.as_str() == wanted)
+fn unless_gone(error: zbus::Error) -> std::result::Result<(), String> {
+    match error {
+        zbus::Error::MethodError(name, ..) if name.as_str() == NO_SUCH_UNIT => Ok(()),
+        other => Err(told(other)),
+    }
 }
 
 /// `252.38-1~deb12u1` is 252.

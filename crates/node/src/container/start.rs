@@ -9,7 +9,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crisp_model::{ContainerId, PodId};
+use crisp_model::{ContainerId, PodId, Resources};
 use crisp_shim_api::exit::SLOT_SIZE;
 use crisp_shim_api::{FromShim, Launch, Reply, RootfsSpec, Stdin};
 use crisp_sys::file;
@@ -34,6 +34,7 @@ pub(crate) struct Plan {
     pub(crate) pod: PodId,
     pub(crate) id: ContainerId,
     pub(crate) cgroup_path: String,
+    pub(crate) resources: Resources,
     pub(crate) rootfs: RootfsSpec,
     pub(crate) log: Option<std::path::PathBuf>,
     pub(crate) stdin: Stdin,
@@ -67,13 +68,18 @@ pub(crate) async fn launch(shared: &Arc<Shared>, plan: Plan) -> Result<Launched>
 }
 
 async fn try_launch(shared: &Arc<Shared>, plan: &Plan) -> Result<Launched> {
-    shared.cgroups.open(&plan.cgroup_path).await?;
     let (kernel, owned) = (Arc::clone(shared), plan.clone());
     let (mut child, conn) = blocking("spawn a shim", move || spawn(&kernel, &owned)).await?;
     let shim = child.id().and_then(|pid| i32::try_from(pid).ok());
     let shim = shim.and_then(|pid| ProcessId::of(pid).ok());
     let within = shared.config.timeouts.launch;
-    let heard = tokio::time::timeout(within, introduce(shared, plan, conn)).await;
+    // While the shim's program is being loaded.
+    let open = shared.cgroups.open(&plan.cgroup_path, &plan.resources);
+    let launched = async {
+        open.await?;
+        introduce(shared, plan, conn).await
+    };
+    let heard = tokio::time::timeout(within, launched).await;
     let outcome = heard.unwrap_or_else(|_| {
         let text = format!("its shim did not start it within {within:?}");
         Err(Error::DeadlineExceeded(text))
@@ -81,7 +87,10 @@ async fn try_launch(shared: &Arc<Shared>, plan: &Plan) -> Result<Launched> {
     match outcome {
         Ok(mut launched) => {
             launched.shim = shim;
-            after_the_start(shared, plan, shim);
+            if let Some(shim) = shim {
+                let shared = Arc::clone(shared);
+                tokio::spawn(async move { shared.cgroups.shelter(shim).await });
+            }
             tokio::spawn(reap(child));
             Ok(launched)
         }
@@ -94,20 +103,6 @@ async fn try_launch(shared: &Arc<Shared>, plan: &Plan) -> Result<Launched> {
             Err(with_last_words(shared, plan, error))
         }
     }
-}
-
-/// What the caller does not wait for.
-fn after_the_start(shared: &Arc<Shared>, plan: &Plan, shim: Option<ProcessId>) {
-    let (shared, path) = (Arc::clone(shared), plan.cgroup_path.clone());
-    let id = plan.id.clone();
-    tokio::spawn(async move {
-        if let Some(shim) = shim {
-            shared.cgroups.shelter(shim).await;
-        }
-        if let Err(error) = shared.cgroups.weigh(&path).await {
-            tracing::warn!(container_id = %id, %error, "the container weighs what siblings weigh by default");
-        }
-    });
 }
 
 /// Reaps the shim, whenever it leaves.

@@ -197,6 +197,7 @@ impl Pod {
             pod: self.record.id.clone(),
             id: id.clone(),
             cgroup_path: container.record.cgroup_path.clone(),
+            resources: container.record.resources.clone(),
             rootfs: made.rootfs.clone(),
             log: made.log_path.clone(),
             stdin: match container.config.stdin {
@@ -302,7 +303,7 @@ impl Pod {
         self.child(id, async move {
             let order = shim.order(ShimRequest::Update { resources }, within).await;
             let weighed = match order {
-                Ok(()) => shared.cgroups.weigh(&cgroup_path).await,
+                Ok(()) => shared.cgroups.weigh(&cgroup_path, &merged).await,
                 refused => refused,
             };
             Report::Updated(weighed.map(|()| Box::new(merged)))
