@@ -305,6 +305,60 @@ fn privileged_systemd_needs_no_keeper_to_go_on() {
     nothing_is_left();
 }
 
+/// As a service: whatever happens to the daemon, containers go on.
+#[test]
+fn privileged_systemd_runs_the_daemon_as_a_service() {
+    if !is_here() {
+        return;
+    }
+    trial(|node| {
+        node.terminate();
+        install_service(node);
+        systemctl(&["start", "crispd.service"]);
+        let mut cri = node.cri();
+        let mut pod = node.pod("served");
+        pod.hostname.clear();
+        configs::namespaces(&mut pod).network = cri::NamespaceMode::Node.into();
+        configs::namespaces(&mut pod).pid = cri::NamespaceMode::Pod.into();
+        let id = cri.run_pod(&pod);
+        let container = cri.run(&id, &pod, &configs::idle("main"));
+        let born = cri.look(&container).started_at;
+        for action in [&["restart"][..], &["kill", "--signal=KILL"]] {
+            let before = properties("crispd.service")["MainPID"].clone();
+            systemctl(&[action, &["crispd.service"]].concat());
+            wait_for("another daemon serves", || {
+                let service = properties("crispd.service");
+                service["MainPID"] != before && service["ActiveState"] == "active"
+            });
+            let mut cri = node.cri();
+            let status = cri.look(&container);
+            assert_eq!(status.state(), cri::ContainerState::ContainerRunning);
+            assert_eq!(status.started_at, born);
+            assert_eq!(cri.shell(&container, "echo well"), "well\n");
+        }
+        systemctl(&["stop", "crispd.service"]);
+        node.restart();
+        let mut cri = node.cri();
+        assert_eq!(cri.shell(&container, "echo well"), "well\n");
+        cri.remove_pod(&id);
+    });
+    nothing_is_left();
+}
+
+/// The unit as it is shipped, but for the command line.
+fn install_service(node: &Node) {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../hack/crispd.service");
+    let shipped = fs::read_to_string(shipped).unwrap();
+    let command = node.command();
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let line: Vec<&str> = words.map(|word| word.to_str().unwrap()).collect();
+    let unit = shipped.replace("/usr/local/bin/crispd", &line.join(" "));
+    assert_ne!(unit, shipped);
+    fs::create_dir_all("/run/systemd/system").unwrap();
+    fs::write("/run/systemd/system/crispd.service", unit).unwrap();
+    systemctl(&["daemon-reload"]);
+}
+
 /// Where there is no systemd, or no cgroup v2, the daemon says so and does not start.
 #[test]
 fn privileged_a_machine_without_systemd_is_told_of_the_other_driver() {
