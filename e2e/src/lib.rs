@@ -13,6 +13,7 @@
 //! crictl     runs crictl against a node
 //! cri        calls a node by gRPC
 //! configs    pods and containers as tests want them
+//! owners     finds shims and holders among the processes
 //! checker/   an own look at kernel and disk, before and after
 //! trial      the frame of a test: a node, a look before, the test, a look after
 //! ```
@@ -32,6 +33,7 @@ pub mod fake_registry;
 pub mod image;
 pub mod netns;
 pub mod node;
+pub mod owners;
 pub mod registry;
 pub mod tools;
 pub mod trial;

@@ -1,5 +1,5 @@
-//! Shims that die or hang, and a daemon killed with two records of one name: only what is concerned
-//! feels it, and nothing is left.
+//! Shims that die, hang or are told to end, and a daemon killed with two records of one name: only
+//! what is concerned feels it, and nothing is left.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,25 +10,22 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use crisp_api::runtime::v1 as cri;
-use crisp_e2e::{configs, trial};
+use crisp_e2e::{Cri, configs, in_pod, owners, trial};
 use rustix::process::{Pid, Signal, kill_process};
 use tonic::Code;
 
-/// The shim of a container: it carries the id as its last argument.
+/// The shim of a container, which has to be there.
 fn shim(container: &str) -> Pid {
-    let is_it = |pid: &i32| {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let mut words = line
-            .split(|byte| *byte == 0)
-            .filter(|word| !word.is_empty());
-        words
-            .next()
-            .is_some_and(|word| word.ends_with(b"crisp-shim"))
-            && words.next() == Some(container.as_bytes())
-    };
-    let entries = fs::read_dir("/proc").unwrap().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    Pid::from_raw(pids.into_iter().find(is_it).unwrap()).unwrap()
+    owners::shim(container).unwrap()
+}
+
+#[track_caller]
+fn has_left(container: &str) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while owners::shim(container).is_some() {
+        assert!(Instant::now() < deadline, "the shim does not leave");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 fn release() -> (u32, u32) {
@@ -114,5 +111,75 @@ fn privileged_of_two_pods_of_one_name_the_live_one_stays() {
         }
         ids.iter().for_each(|id| cri.remove_pod(id));
         node.pull(&["busybox"]);
+    });
+}
+
+/// A container whose shim was told to end, as all processes are when the machine goes down: it
+/// ended with this code, with its log and its call whole, and can be removed.
+#[track_caller]
+fn check_end(cri: &mut Cri, container: &str, code: i32, said: &[&str]) {
+    has_left(container);
+    let status = cri.wait_exit(container);
+    assert_eq!(status.exit_code, code, "{status:?}");
+    let log = fs::read_to_string(&status.log_path).unwrap();
+    let words: Vec<&str> = log
+        .lines()
+        .filter_map(|line| line.split(' ').nth(3))
+        .collect();
+    assert_eq!(words, said);
+    let container_id = container.to_owned();
+    cri.stop(container, 0);
+    cri.remove_container(cri::RemoveContainerRequest { container_id })
+        .unwrap();
+}
+
+#[test]
+fn privileged_sigterm_to_shims_ends_no_container_and_loses_no_end() {
+    in_pod("told", |_, cri, id, pod| {
+        let line = "trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 0.05; done";
+        let runs = cri.run(id, pod, &configs::shell("runs", line));
+        let over = cri.run(id, pod, &configs::shell("over", "echo up; exit 3"));
+        let removed = cri.run(id, pod, &configs::shell("removed", "sleep 1000"));
+        cri.wait_exit(&over);
+        for container in [&runs, &over, &removed] {
+            kill_process(shim(container), Signal::TERM).unwrap();
+        }
+        check_end(cri, &over, 3, &["up"]);
+        std::thread::sleep(Duration::from_millis(200));
+        assert_eq!(cri.shell(&runs, "echo well"), "well\n");
+        let container_id = runs.clone();
+        cri.reopen_container_log(cri::ReopenContainerLogRequest { container_id })
+            .unwrap();
+        cri.stop(&runs, 20);
+        check_end(cri, &runs, 7, &["up", "bye"]);
+        // Removed while it runs, the daemon and the shim both want the shim to leave.
+        let container_id = removed.clone();
+        cri.remove_container(cri::RemoveContainerRequest { container_id })
+            .unwrap();
+        has_left(&removed);
+    });
+}
+
+#[test]
+fn privileged_what_shims_recorded_before_they_left_is_found_by_the_next_daemon() {
+    trial(|node| {
+        let mut cri = node.cri();
+        let pod = node.pod("left");
+        let id = cri.run_pod(&pod);
+        let line = "echo up; sleep 1; echo end; exit 5";
+        let later = cri.run(&id, &pod, &configs::shell("later", line));
+        let before = cri.run(&id, &pod, &configs::shell("before", "echo up; exit 4"));
+        cri.wait_exit(&before);
+        node.kill();
+        for container in [&later, &before] {
+            kill_process(shim(container), Signal::TERM).unwrap();
+        }
+        has_left(&before);
+        has_left(&later);
+        node.restart();
+        cri = node.cri();
+        check_end(&mut cri, &before, 4, &["up"]);
+        check_end(&mut cri, &later, 5, &["up", "end"]);
+        cri.remove_pod(&id);
     });
 }

@@ -10,10 +10,12 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use cri::MountPropagation as Propagation;
 use crisp_api::runtime::v1 as cri;
-use crisp_e2e::{Cri, configs, tools, trial};
+use crisp_e2e::{Cri, configs, owners, tools, trial};
+use rustix::process::{Signal, kill_process};
 use tonic::Code;
 
 fn namespace(cri: &mut Cri, container: &str, kind: &str) -> String {
@@ -68,6 +70,53 @@ fn privileged_process_namespaces_in_all_modes() {
         // The pod goes on when the first container ends.
         cri.stop(&one, 0);
         assert_eq!(cri.shell(&two, "cat /proc/1/comm").trim(), "crisp-holder");
+        cri.remove_pod(&id);
+    });
+}
+
+/// When the machine goes down all are sent SIGTERM and waited for, process 1 of a pod as well. With
+/// it ends the whole pod, so nobody in the pod may end it, and it lets the others end first.
+#[test]
+fn privileged_process_one_of_a_pod_ends_when_told_from_outside_alone() {
+    trial(|node| {
+        let mut cri = node.cri();
+        let mut pod = node.pod("told");
+        configs::namespaces(&mut pod).pid = cri::NamespaceMode::Pod.into();
+        let security = &mut pod.linux.as_mut().unwrap().security_context;
+        security.as_mut().unwrap().privileged = true;
+        let id = cri.run_pod(&pod);
+        let mut strong = with_pid("strong", cri::NamespaceMode::Pod, "");
+        configs::security(&mut strong).privileged = true;
+        let weak = with_pid("weak", cri::NamespaceMode::Pod, "");
+        let containers = [strong, weak].map(|config| cri.run(&id, &pod, &config));
+        for container in &containers {
+            for signal in ["TERM", "KILL", "INT", "CHLD"] {
+                cri.shell(container, &format!("kill -{signal} 1 || true"));
+            }
+            assert_eq!(
+                cri.shell(container, "cat /proc/1/comm").trim(),
+                "crisp-holder"
+            );
+        }
+        let holder = owners::holder(&id).unwrap();
+        kill_process(holder, Signal::TERM).unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        for container in &containers {
+            assert_eq!(
+                cri.shell(container, "cat /proc/1/comm").trim(),
+                "crisp-holder"
+            );
+            cri.stop(container, 0);
+        }
+        let begun = Instant::now();
+        while owners::holder(&id).is_some() {
+            assert!(begun.elapsed() < Duration::from_secs(5), "it stays alone");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        while cri.pod(&id).state() == cri::PodSandboxState::SandboxReady {
+            assert!(begun.elapsed() < Duration::from_secs(10), "nobody noticed");
+            std::thread::sleep(Duration::from_millis(10));
+        }
         cri.remove_pod(&id);
     });
 }

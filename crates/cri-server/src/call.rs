@@ -37,7 +37,8 @@ impl From<&String> for Subject {
     }
 }
 
-/// A call in flight. Dropped before its end, the client went away: the work goes on without it.
+/// A call in flight. Dropped before its end, the client went away or its deadline passed: the work
+/// goes on without it.
 struct Call {
     rpc: &'static str,
     subject: Subject,
@@ -126,7 +127,7 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         if !self.is_answered {
-            tell!(debug, self, "the client went away");
+            tell!(debug, self, "the client went away, or its deadline passed");
         }
     }
 }

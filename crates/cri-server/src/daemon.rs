@@ -17,9 +17,11 @@ use tokio::sync::oneshot;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
+use tower::layer::layer_fn;
 
 use crate::authority::Lenient;
 use crate::config::{Config, Source};
+use crate::deadline::Punctual;
 use crate::exit::{Exit, Fatal};
 use crate::kernel::{Presence, Report};
 use crate::logging;
@@ -245,6 +247,7 @@ async fn serve(socket: Socket, service: Service, mut stop: Stop) -> Result<(), F
     let clients = UnixListenerStream::new(listener).map(|client| client.map(Lenient::new));
     let (quit, told) = oneshot::channel::<()>();
     let server = Server::builder()
+        .layer(layer_fn(Punctual::new))
         .add_service(
             RuntimeServiceServer::new(service.clone())
                 .max_decoding_message_size(MESSAGE)

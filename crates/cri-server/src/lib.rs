@@ -6,6 +6,7 @@
 //! kernel     what the machine can do, looked up once
 //! daemon     start, serve, stop
 //! authority  clients that name the socket's path as their host
+//! deadline   calls end when the time is up that the caller gave
 //! socket     the CRI socket, private and never taken from the living
 //! service    the calls: check, ask the engine, answer
 //! from_cri   CRI becomes our nouns; the only place that judges a request's fields
@@ -23,6 +24,7 @@ mod call;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod deadline;
 pub mod exit;
 pub mod from_cri;
 pub mod kernel;

@@ -9,7 +9,7 @@ use crisp_sys::process::{WaitStatus, reap_any};
 use crisp_sys::{clock, file};
 
 use crate::error::{Result, Step};
-use crate::shim::{Next, Phase, Purpose, Shim, Waits};
+use crate::shim::{Next, Phase, Purpose, Shim, Stays, Waits};
 use crate::worker::Report;
 
 /// How long the last output is waited for while somebody has the pipes open: everything in the
@@ -131,8 +131,16 @@ impl Shim {
         self.phase = Phase::Draining { init, exit, until };
     }
 
-    /// Ends the drain when it is time, and tells.
+    /// Ends the drain when it is time, and the shim when nothing keeps it.
     pub(crate) fn after_turn(&mut self) -> Next {
+        match self.end_drain() {
+            Next::Leave => Next::Leave,
+            Next::Stay => self.leave_unasked(),
+        }
+    }
+
+    /// Ends the drain when it is time, and tells.
+    fn end_drain(&mut self) -> Next {
         let Phase::Draining { init, exit, until } = self.phase else {
             return Next::Stay;
         };
@@ -145,6 +153,23 @@ impl Shim {
         // What cannot be removed yet is tried again at the shutdown.
         drop(self.container.cgroup.remove());
         self.answer_waiting(Waits::Shutdown)
+    }
+
+    /// Leaves, if it was told to end and knows nothing that is not recorded.
+    fn leave_unasked(&mut self) -> Next {
+        let Phase::Over { exit, .. } = self.phase else {
+            return Next::Stay;
+        };
+        if self.stays == Stays::UntilTold {
+            return Next::Stay;
+        }
+        // A disk that was full at the end may have room by now.
+        if file::fill_slot(&self.exit_file, &exit.to_slot()).is_err() {
+            return Next::Stay;
+        }
+        // What cannot be removed yet is removed with the container.
+        drop(crisp_runtime::destroy(&self.container.cgroup));
+        Next::Leave
     }
 }
 

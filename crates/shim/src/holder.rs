@@ -4,12 +4,17 @@
 //! see it as pid 1, and one with `CAP_SYS_PTRACE` may look into it: it runs from a sealed copy of
 //! its program, in namespaces of its own, with an empty read-only root, no descriptors, no
 //! privileges, and hardly a system call.
+//!
+//! SIGTERM from outside its namespace, which all processes get when the machine goes down, ends it
+//! as soon as it is alone: with it end all others, who have been told to end as well and may need
+//! their time. What comes from inside, from any container, does nothing.
 
 use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use crisp_sys::caps::{self, CapSet};
 use crisp_sys::fork::{CloneFlags, fork_with};
@@ -17,9 +22,11 @@ use crisp_sys::mount::{self, Depth, FsContext, MountAttributes, Propagation};
 use crisp_sys::process::{self, Dumpable, ProcessId};
 use crisp_sys::rootfs::{open_root, proc_path};
 use crisp_sys::seccomp::{self, SockFilter};
-use crisp_sys::signals::{self, SignalFd};
+use crisp_sys::signals::{self, Origin, SignalFd};
 use crisp_sys::{credentials, limits, pipe};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::process::Uid;
+use rustix::thread::set_thread_res_uid;
 
 use crate::error::{Result, Step};
 
@@ -32,14 +39,22 @@ const READY: &[u8] = b"ready";
 /// User and group of the holder; no image's user is meant to be the same.
 pub(crate) const NOBODY_ELSE: u32 = 2_147_483_629;
 
+/// The saved user id is another one: no process has both, and so none without `CAP_SYS_RESOURCE`
+/// can lower the holder's limits (prlimit(2)), which [`told_to_end`] depends on.
+const NOBODY_AT_ALL: u32 = NOBODY_ELSE - 1;
+
 /// Without it a pod loses all its processes at once.
 const OOM_SCORE_ADJ: i32 = -998;
 
 const SIGCHLD: i32 = 17;
+const SIGTERM: i32 = 15;
+
+/// How often a holder that was told to end looks whether it is alone by now.
+const LOOKS_EVERY: Duration = Duration::from_millis(100);
 
 /// With a pod's id: makes the namespace and its init, writes the init's host pid (4 bytes) and start
 /// time (8 bytes, both little-endian) to standard output, and returns. With `hold`, which the
-/// first half adds before the id: is the init, and does not return.
+/// first half adds before the id: is the init, and returns once that is to end.
 ///
 /// # Errors
 /// When the kernel refuses a step; nothing is left then.
@@ -139,10 +154,17 @@ fn hold() -> Result<()> {
     // Not through std's buffer: the descriptor is closed right after.
     rustix::io::write(rustix::stdio::stdout(), READY).ok();
     drop(process::close_from(0));
-    loop {
-        // Every signal is blocked, and pid 1 is immune to what its own namespace sends.
-        rustix::event::pause();
+    while !told_to_end() {}
+    while signals::has_others() {
+        signals::wait(Some(LOOKS_EVERY)).ok();
     }
+    Ok(())
+}
+
+/// Waits for a signal, and tells whether it is SIGTERM from outside. Every signal is blocked, so
+/// what the own namespace sends arrives here too.
+fn told_to_end() -> bool {
+    matches!(signals::wait(None), Ok(Some((SIGTERM, Origin::Above))))
 }
 
 fn give_everything_up() -> Result<()> {
@@ -155,10 +177,16 @@ fn give_everything_up() -> Result<()> {
         let number = limits::number(limit).unwrap_or(u32::MAX);
         limits::set(number, 0, 0).step(|| format!("set {limit}"))?;
     }
+    // A signal that finds the limit of pending ones exceeded loses its sender, and looks as if it
+    // came from outside. Raising takes a capability that not every daemon has: then a container
+    // that takes this user's id and fills the limit can end its own pod.
+    let number = limits::number("RLIMIT_SIGPENDING").unwrap_or(u32::MAX);
+    limits::set(number, u64::MAX, u64::MAX).step(|| "set RLIMIT_SIGPENDING")?;
     caps::limit_bounding(CapSet::default()).step(|| "limit the capability bounding set")?;
     credentials::set_groups(&[]).step(|| "drop the groups")?;
     credentials::set_gid(NOBODY_ELSE).step(|| "set the group")?;
-    credentials::set_uid(NOBODY_ELSE).step(|| "set the user")?;
+    let [user, saved] = [NOBODY_ELSE, NOBODY_AT_ALL].map(Uid::from_raw);
+    set_thread_res_uid(user, user, saved).step(|| "set the user")?;
     let none = CapSet::default();
     caps::set(none, none, none).step(|| "drop the capabilities")?;
     process::set_no_new_privs().step(|| "set no_new_privs")?;
@@ -188,20 +216,22 @@ const AUDIT_ARCH: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
 const AUDIT_ARCH: u32 = 0xc000_00b7;
 
-/// What is still to be called: saying that it is ready, closing, and waiting for ever.
+/// What is still to be called: saying that it is ready, closing, waiting for signals, looking for
+/// others, and ending.
 #[cfg(target_arch = "x86_64")]
 const ALLOWED: [u32; 5] = [
     1,   // write
-    34,  // pause
-    219, // restart_syscall
-    271, // ppoll
+    62,  // kill
+    128, // rt_sigtimedwait
+    231, // exit_group
     436, // close_range
 ];
 #[cfg(target_arch = "aarch64")]
-const ALLOWED: [u32; 4] = [
+const ALLOWED: [u32; 5] = [
     64,  // write
-    73,  // ppoll
-    128, // restart_syscall
+    94,  // exit_group
+    129, // kill
+    137, // rt_sigtimedwait
     436, // close_range
 ];
 

@@ -30,6 +30,8 @@ const QUIET: i64 = 1_000_000_000;
 /// A shim protects itself from the OOM killer as far as it may.
 const OOM_SCORE_ADJ: i32 = -999;
 
+const SIGTERM: i32 = 15;
+
 /// The owner of one container.
 #[expect(
     clippy::struct_excessive_bools,
@@ -50,6 +52,7 @@ pub struct Shim {
     pub(crate) oom: bool,
     /// Who waits until the container is over, or was launched.
     pub(crate) waiting: Vec<(Asker, Waits)>,
+    pub(crate) stays: Stays,
     /// To be told with the answer to the launch.
     warnings: Vec<String>,
     socket: PathBuf,
@@ -94,6 +97,16 @@ pub(crate) enum Waits {
     State,
     /// To send the shim away, once the container is over.
     Shutdown,
+}
+
+/// How long the shim stays once its container is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stays {
+    /// Until the daemon sends it away.
+    UntilTold,
+    /// No longer: it was sent SIGTERM, as everyone is when the machine goes down, which waits for
+    /// everyone. What it knows is in the exit slot.
+    UntilOver,
 }
 
 /// A process that was asked for.
@@ -202,6 +215,7 @@ impl Shim {
             errands: Vec::new(),
             exit_file: launch.exit_file,
             waiting: Vec::new(),
+            stays: Stays::UntilTold,
             warnings: Vec::new(),
             socket: launch.socket,
             listener,
@@ -313,9 +327,14 @@ impl Shim {
         Ok(Next::Stay)
     }
 
-    /// Only children matter: whatever else others send is not the protocol.
+    /// Children matter, and being told to end, for later. Whatever else others send is not the
+    /// protocol.
     fn on_signals(&mut self) -> Result<()> {
-        while self.signals.next().step(|| "read the signals")?.is_some() {}
+        while let Some(signal) = self.signals.next().step(|| "read the signals")? {
+            if signal == SIGTERM {
+                self.stays = Stays::UntilOver;
+            }
+        }
         self.reap()
     }
 

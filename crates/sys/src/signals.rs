@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 use crate::syscall::check_int;
 
@@ -65,6 +66,56 @@ impl AsFd for SignalFd {
     }
 }
 
+/// Whence a signal came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// A process that the receiver cannot see: one of a PID namespace above its own.
+    Above,
+    /// A process of its own PID namespace or one below, or the kernel.
+    Elsewhere,
+}
+
+impl Origin {
+    /// The kernel writes pid 0 for a sender that the receiver cannot see. Senders write what they
+    /// like with codes below zero, and the kernel lets none of them write `SI_USER`
+    /// (rt_sigqueueinfo(2)).
+    fn of(code: i32, pid: i32) -> Self {
+        match (code, pid) {
+            (libc::SI_USER, 0) => Self::Above,
+            _ => Self::Elsewhere,
+        }
+    }
+}
+
+/// Waits for the next signal, which has to be blocked; `None` when the time is over before one
+/// came, or for no reason.
+///
+/// # Errors
+/// Those of sigtimedwait(2).
+pub fn wait(within: Option<Duration>) -> io::Result<Option<(i32, Origin)>> {
+    let set = full_set();
+    let within = within.map(|time| libc::timespec {
+        tv_sec: time.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+        tv_nsec: time.subsec_nanos().into(),
+    });
+    let within = within.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: an all-zero value of this plain struct is valid.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set and the time, if any, outlive the call; the kernel fills the struct.
+    match check_int(unsafe { libc::sigtimedwait(&raw const set, &raw mut info, within) }) {
+        Ok(signal) => {
+            // SAFETY: every variant of the union is at least as large as what is read of it, and
+            // it was zeroed before.
+            let pid = unsafe { info.si_pid() };
+            Ok(Some((signal, Origin::of(info.si_code, pid))))
+        }
+        Err(error) => match error.raw_os_error() {
+            Some(libc::EAGAIN | libc::EINTR) => Ok(None),
+            _ => Err(error),
+        },
+    }
+}
+
 /// Default dispositions and an empty mask: what a program may expect at its start.
 ///
 /// # Errors
@@ -103,4 +154,35 @@ pub fn ignore(signal: i32) -> io::Result<()> {
 pub fn kill(pid: i32, signal: i32) -> io::Result<()> {
     // SAFETY: plain integers.
     check_int(unsafe { libc::kill(pid, signal) }).map(drop)
+}
+
+/// Whether there is any process in this PID namespace besides its init and this one.
+#[must_use]
+pub fn has_others() -> bool {
+    // Those that may not be signalled count as well.
+    kill(-1, 0).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_kernel_says_that_a_sender_is_above() {
+        let cases = [
+            ("kill from above", libc::SI_USER, 0, Origin::Above),
+            ("kill", libc::SI_USER, 7, Origin::Elsewhere),
+            (
+                "queued with a forged pid",
+                libc::SI_QUEUE,
+                0,
+                Origin::Elsewhere,
+            ),
+            ("tkill", libc::SI_TKILL, 0, Origin::Elsewhere),
+            ("the kernel", libc::SI_KERNEL, 0, Origin::Elsewhere),
+        ];
+        for (name, code, pid, wanted) in cases {
+            assert_eq!(Origin::of(code, pid), wanted, "{name}");
+        }
+    }
 }

@@ -5,7 +5,9 @@ use crisp_shim_api::{Event, FailureKind, Reply, Request};
 use oci_spec::runtime::LinuxResources;
 use serde_json::json;
 
-use crate::lab::{Lab, until};
+use crisp_sys::signals;
+
+use crate::lab::{Lab, in_rootfs, until};
 
 #[test]
 fn privileged_everything_dies_with_init_in_any_pid_namespace() {
@@ -110,4 +112,58 @@ fn privileged_a_slot_is_written_though_nobody_listens() {
         other => panic!("{other:?}"),
     }
     lab.shut_down();
+}
+
+fn terminate(lab: &Lab) {
+    let shim = lab.shim.as_ref().unwrap().id();
+    signals::kill(i32::try_from(shim).unwrap(), 15).unwrap();
+}
+
+/// When the machine goes down everybody is sent SIGTERM and waited for.
+#[test]
+fn privileged_sigterm_ends_a_shim_once_its_container_is_over_and_recorded() {
+    let script = "echo up; until test -e /tmp/end; do sleep 0.02; done; echo end; exit 6";
+    for told_while_it_runs in [true, false] {
+        let mut lab = Lab::new(script);
+        lab.start();
+        until("output", || lab.log() == ["stdout F up"]);
+        if told_while_it_runs {
+            for _ in 0..3 {
+                terminate(&lab);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            // It stays and serves.
+            assert!(matches!(lab.ask(Request::State), Reply::State(state) if state.exit.is_none()));
+            lab.reconnect();
+        }
+        std::fs::File::create(in_rootfs(&lab, "tmp/end")).unwrap();
+        let record = lab.exited();
+        assert_eq!(record.status, ExitStatus::Code(6));
+        if !told_while_it_runs {
+            assert!(matches!(lab.ask(Request::State), Reply::State(state) if state.exit.is_some()));
+            terminate(&lab);
+        }
+        lab.is_gone();
+        assert_eq!(lab.exit_slot(), Some(record));
+        assert_eq!(lab.log(), ["stdout F up", "stdout F end"]);
+    }
+}
+
+#[test]
+fn privileged_sigterm_ends_no_shim_whose_record_is_nowhere() {
+    let mut lab = Lab::new("exit 5");
+    let place = lab.launch.exit_file.clone();
+    std::fs::remove_file(&place).unwrap();
+    lab.start();
+    let record = lab.exited();
+    terminate(&lab);
+    // It still knows what nobody else does.
+    match lab.ask(Request::State) {
+        Reply::State(state) => assert_eq!(state.exit, Some(record)),
+        other => panic!("{other:?}"),
+    }
+    crisp_sys::file::make_slot(&place, crisp_shim_api::exit::SLOT_SIZE).unwrap();
+    terminate(&lab);
+    lab.is_gone();
+    assert_eq!(lab.exit_slot(), Some(record));
 }

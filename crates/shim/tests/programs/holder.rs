@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crisp_sys::process::{ProcessId, Stat};
 use crisp_sys::signals;
@@ -30,6 +31,26 @@ impl Holder {
 
     fn proc(&self, name: &str) -> String {
         format!("/proc/{}/{name}", self.0.pid)
+    }
+
+    /// A shell in its namespace.
+    fn enter(&self, script: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        let pid = self.0.pid.to_string();
+        command.args(["-t", &pid, "-p", "sh", "-c", script]);
+        command
+    }
+
+    #[track_caller]
+    fn inside(&self, script: &str) {
+        let output = self.enter(script).output().unwrap();
+        assert!(output.status.success(), "{script}: {output:?}");
+    }
+
+    fn ends(&self) {
+        until("ended", || {
+            Stat::read(self.0.pid).map_or(true, |stat| matches!(stat.state, b'Z' | b'X'))
+        });
     }
 }
 
@@ -90,26 +111,66 @@ fn privileged_it_has_nothing_that_is_worth_taking() {
 }
 
 #[test]
-fn privileged_it_reaps_and_ends_by_sigkill_from_outside_alone() {
+fn privileged_it_reaps_and_is_killed_from_outside_alone() {
     let holder = Holder::make();
-    let pid = holder.0.pid.to_string();
-    let inside = |script: &str| {
-        Command::new("nsenter")
-            .args(["-t", &pid, "-p", "sh", "-c", script])
-            .output()
-            .unwrap()
-    };
     // Orphans become children of pid 1, and vanish when they end.
-    let output = inside("(sleep 0.05 & echo $!); kill -9 1; kill -TERM 1; sleep 0.2");
-    assert!(output.status.success(), "{output:?}");
+    holder.inside("(sleep 0.05 & echo $!); kill -9 1; sleep 0.2");
     assert!(holder.0.is_alive());
-    let children = fs::read_to_string(holder.proc(&format!("task/{pid}/children"))).unwrap();
+    let children = format!("task/{}/children", holder.0.pid);
+    let children = fs::read_to_string(holder.proc(&children)).unwrap();
     assert_eq!(children.trim(), "");
-    signals::kill(holder.0.pid, 15).unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(20));
-    assert!(holder.0.is_alive());
     signals::kill(holder.0.pid, 9).unwrap();
-    until("killed", || {
-        Stat::read(holder.0.pid).map_or(true, |stat| matches!(stat.state, b'Z' | b'X'))
-    });
+    holder.ends();
+}
+
+/// What its namespace sends, as root and as a twin of the holder: signals, queued ones that tell
+/// another sender, ones of other threads, and ones beyond the limit of pending ones, which lose
+/// their sender. It must not be possible to lower that limit.
+const ATTACKS: [&str; 6] = [
+    "kill -TERM 1",
+    "for i in $(seq 500); do kill -TERM 1; kill -HUP 1; kill -INT 1; kill -CHLD 1; done",
+    "kill -TERM -1; true",
+    "/bin/kill -q 0 -TERM 1",
+    "! setpriv --reuid 2147483629 --regid 2147483629 --clear-groups prlimit --pid 1 --sigpending=0",
+    "setpriv --reuid 2147483629 --regid 2147483629 --clear-groups sh -c 'ulimit -i 0; kill -TERM 1'",
+];
+
+#[test]
+fn privileged_sigterm_ends_it_from_outside_alone() {
+    let holder = Holder::make();
+    for attack in ATTACKS {
+        holder.inside(attack);
+    }
+    std::thread::sleep(Duration::from_millis(20));
+    assert!(holder.0.is_alive());
+    signals::kill(holder.0.pid, 1).unwrap();
+    std::thread::sleep(Duration::from_millis(20));
+    assert!(holder.0.is_alive(), "only SIGTERM is meant");
+    signals::kill(holder.0.pid, 15).unwrap();
+    holder.ends();
+}
+
+#[test]
+fn privileged_told_to_end_it_stays_until_it_is_alone() {
+    let holder = Holder::make();
+    let script = "trap 'sleep 0.3; exit 7' TERM; echo up; while :; do sleep 0.05; done";
+    let mut entered = holder.enter(script).stdout(Stdio::piped()).spawn().unwrap();
+    entered
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut [0; 3])
+        .unwrap();
+    let other = entered.id();
+    let children = format!("/proc/{other}/task/{other}/children");
+    let other: i32 = fs::read_to_string(children)
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    // In this order a hasty holder would take the other with it.
+    signals::kill(other, 15).unwrap();
+    signals::kill(holder.0.pid, 15).unwrap();
+    assert_eq!(entered.wait().unwrap().code(), Some(7));
+    holder.ends();
 }

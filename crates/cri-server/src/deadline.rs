@@ -1,0 +1,314 @@
+//! Deadlines that callers set, by gRPC's header `grpc-timeout`.
+//!
+//! The gRPC library has a timer for them as well, around everything that can be put around the
+//! services. It answers CANCELLED, which reads as if the caller had changed its mind, and leaves
+//! streams alone. So this timer is a moment ahead of it: the answer is DEADLINE_EXCEEDED, with what
+//! was asked and how long there was, and a stream ends with the same.
+
+use std::future::{poll_fn, ready};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body::Frame;
+use tokio::time::{Instant, Sleep, sleep};
+use tonic::Status;
+use tonic::body::Body;
+use tower::Service;
+
+const HEADER: &str = "grpc-timeout";
+
+/// Most digits that the header has by gRPC's protocol.
+const MOST_DIGITS: usize = 8;
+
+/// How much ahead of the deadline it is answered. Later than the library's own timer would be too
+/// late, and a caller with a timer of its own shall read why instead of giving up in silence.
+const AHEAD: Duration = Duration::from_millis(2);
+
+/// Services whose calls end when the time is up that the caller gave. What was begun for it belongs
+/// to others, and goes on or not as if the caller had gone away.
+#[derive(Debug, Clone)]
+pub struct Punctual<S>(S);
+
+impl<S> Punctual<S> {
+    /// Around these services.
+    pub fn new(services: S) -> Self {
+        Self(services)
+    }
+}
+
+impl<S> Service<Request<Body>> for Punctual<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        match given_time(request.headers()) {
+            Ok(None) => Box::pin(self.0.call(request)),
+            Ok(Some(within)) => {
+                let limit = Limit::new(within, request.uri().path());
+                Box::pin(limited(self.0.call(request), limit))
+            }
+            Err(refusal) => Box::pin(ready(Ok(refusal.into_http()))),
+        }
+    }
+}
+
+async fn limited<E>(
+    work: impl Future<Output = Result<Response<Body>, E>>,
+    mut limit: Limit,
+) -> Result<Response<Body>, E> {
+    let mut work = pin!(work);
+    let answer = poll_fn(|context| match work.as_mut().poll(context) {
+        Poll::Ready(answer) => Poll::Ready(Some(answer)),
+        Poll::Pending => limit.poll(context).map(|()| None),
+    });
+    match answer.await {
+        Some(answer) => answer.map(|response| response.map(|body| Limited::around(body, limit))),
+        None => Ok(limit.exceeded.into_http()),
+    }
+}
+
+/// When a call is to be over, and what is said then.
+struct Limit {
+    timer: Pin<Box<Sleep>>,
+    exceeded: Status,
+}
+
+impl Limit {
+    fn new(within: Duration, path: &str) -> Self {
+        let rpc = path.rsplit('/').next().unwrap_or(path);
+        let text = format!("{rpc}: the deadline that the caller set, {within:?}, has passed");
+        Self {
+            timer: Box::pin(sleep(within.saturating_sub(AHEAD))),
+            exceeded: Status::deadline_exceeded(text),
+        }
+    }
+
+    /// The clock decides: timers are late when threads are busy, and the library's could win.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if Instant::now() >= self.timer.deadline() {
+            return Poll::Ready(());
+        }
+        self.timer.as_mut().poll(context)
+    }
+}
+
+/// What is answered until the deadline, and from there on that it has passed.
+struct Limited {
+    /// Nothing once that was said.
+    body: Option<Body>,
+    limit: Limit,
+}
+
+impl Limited {
+    fn around(body: Body, limit: Limit) -> Body {
+        let body = Some(body);
+        Body::new(Self { body, limit })
+    }
+}
+
+impl http_body::Body for Limited {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let Self { body, limit } = &mut *self;
+        let Some(inner) = body else {
+            return Poll::Ready(None);
+        };
+        // First: a stream that always has more would never end.
+        if limit.poll(context).is_pending() {
+            return Pin::new(inner).poll_frame(context);
+        }
+        *body = None;
+        let mut trailers = HeaderMap::new();
+        let told = limit.exceeded.add_header(&mut trailers);
+        Poll::Ready(Some(told.map(|()| Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
+    }
+}
+
+/// The time that the caller gave, if it gave any. One that cannot be read is refused, as other
+/// servers do: without it the call could take as long as it likes, which is not what was asked.
+fn given_time(headers: &HeaderMap) -> Result<Option<Duration>, Status> {
+    let Some(value) = headers.get(HEADER) else {
+        return Ok(None);
+    };
+    match parse(value.as_bytes()) {
+        Some(time) => Ok(Some(time)),
+        None => Err(Status::invalid_argument(format!(
+            "{HEADER} is not 1 to {MOST_DIGITS} digits and one of H, M, S, m, u and n"
+        ))),
+    }
+}
+
+fn parse(value: &[u8]) -> Option<Duration> {
+    let (unit, digits) = value.split_last()?;
+    let is_number =
+        (1..=MOST_DIGITS).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
+    let number: u64 = std::str::from_utf8(digits)
+        .ok()
+        .filter(|_| is_number)?
+        .parse()
+        .ok()?;
+    Some(match unit {
+        b'H' => Duration::from_secs(number * 3600),
+        b'M' => Duration::from_secs(number * 60),
+        b'S' => Duration::from_secs(number),
+        b'm' => Duration::from_millis(number),
+        b'u' => Duration::from_micros(number),
+        b'n' => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures::future::{BoxFuture, pending};
+    use http_body::Body as _;
+    use tonic::Code;
+    use tower::service_fn;
+
+    use super::*;
+
+    #[test]
+    fn times_are_read_as_grpc_writes_them() {
+        let cases: [(&[u8], Option<Duration>); 24] = [
+            (b"2H", Some(Duration::from_secs(7200))),
+            (b"3M", Some(Duration::from_secs(180))),
+            (b"42S", Some(Duration::from_secs(42))),
+            (b"50m", Some(Duration::from_millis(50))),
+            (b"7u", Some(Duration::from_micros(7))),
+            (b"82n", Some(Duration::from_nanos(82))),
+            (b"0S", Some(Duration::ZERO)),
+            (b"00000001S", Some(Duration::from_secs(1))),
+            (b"99999999H", Some(Duration::from_secs(99_999_999 * 3600))),
+            (b"", None),
+            (b"S", None),
+            (b"5", None),
+            (b"123456789S", None),
+            (b"5s", None),
+            (b"5h", None),
+            (b"5 S", None),
+            (b" 5S", None),
+            (b"5S ", None),
+            (b"+5S", None),
+            (b"-5S", None),
+            (b"5.5S", None),
+            (b"0x5S", None),
+            (b"5\xc3\xa9", None),
+            ("٥S".as_bytes(), None),
+        ];
+        for (text, wanted) in cases {
+            assert_eq!(parse(text), wanted, "{}", text.escape_ascii());
+        }
+    }
+
+    type Work = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    /// What a body sends and then waits, or goes on for ever.
+    struct Stream {
+        frames: usize,
+    }
+
+    impl http_body::Body for Stream {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            if self.frames == 0 {
+                return Poll::Pending;
+            }
+            self.frames -= 1;
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"x")))))
+        }
+    }
+
+    fn stream(frames: usize) -> Work {
+        Box::pin(ready(Ok(Response::new(Body::new(Stream { frames })))))
+    }
+
+    /// Asks with this header; answers code, message, and what came before.
+    async fn ask(time: Option<&str>, work: fn() -> Work) -> (Code, String, usize) {
+        let mut services = Punctual::new(service_fn(move |_: Request<Body>| work()));
+        let mut request = Request::new(Body::empty());
+        *request.uri_mut() = http::Uri::from_static("/runtime.v1.RuntimeService/StopContainer");
+        if let Some(time) = time {
+            request.headers_mut().insert(HEADER, time.parse().unwrap());
+        }
+        let response = services.call(request).await.unwrap();
+        if let Some(status) = Status::from_header_map(response.headers()) {
+            assert!(response.body().is_end_stream(), "no trailers-only answer");
+            return (status.code(), status.message().to_owned(), 0);
+        }
+        let (mut body, mut data) = (response.into_body(), 0);
+        loop {
+            let frame = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
+            let Some(frame) = frame else {
+                return (Code::Ok, String::new(), data);
+            };
+            match frame.unwrap().into_trailers() {
+                Ok(trailers) => {
+                    let last = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
+                    assert!(last.is_none() && body.is_end_stream(), "there is more");
+                    let status = Status::from_header_map(&trailers).unwrap();
+                    return (status.code(), status.message().to_owned(), data);
+                }
+                Err(_) => data += 1,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn calls_and_streams_end_at_the_deadline_with_its_code() {
+        let never: fn() -> Work = || Box::pin(pending());
+        let quick: fn() -> Work = || Box::pin(ready(Ok(Response::new(Body::empty()))));
+        let waits: fn() -> Work = || stream(3);
+        let gushes: fn() -> Work = || stream(usize::MAX);
+        let late = Code::DeadlineExceeded;
+        let cases = [
+            ("an answer in time", Some("5S"), quick, Code::Ok),
+            ("an answer at once", Some("0n"), quick, Code::Ok),
+            ("no deadline", None, quick, Code::Ok),
+            ("no answer", Some("20m"), never, late),
+            ("no time at all", Some("0S"), never, late),
+            ("less than the lead", Some("1n"), never, late),
+            ("a stream that waits", Some("20m"), waits, late),
+            ("a stream without end", Some("20m"), gushes, late),
+            ("nonsense", Some("soon"), quick, Code::InvalidArgument),
+        ];
+        for (name, time, work, wanted) in cases {
+            let begun = std::time::Instant::now();
+            let (code, message, data) = ask(time, work).await;
+            assert_eq!(code, wanted, "{name}: {message}");
+            if code == late {
+                assert!(message.contains("StopContainer: "), "{name}: {message}");
+                assert!(begun.elapsed() < Duration::from_secs(4), "{name}");
+            }
+            assert_eq!(data > 0, name.contains("stream"), "{name}: {data}");
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The processes that own containers and pods, found as an operator finds them: by program and
+//! last argument.
+
+use std::fs;
+
+use rustix::process::Pid;
+
+/// The shim of a container, if it is there.
+#[must_use]
+pub fn shim(container: &str) -> Option<Pid> {
+    owner("crisp-shim", container)
+}
+
+/// The init of the PID namespace that the containers of a pod share, if it is there.
+#[must_use]
+pub fn holder(pod: &str) -> Option<Pid> {
+    owner("crisp-holder", pod)
+}
+
+fn owner(program: &str, id: &str) -> Option<Pid> {
+    let is_it = |pid: &i32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words: Vec<&[u8]> = line
+            .split(|byte| *byte == 0)
+            .filter(|word| !word.is_empty())
+            .collect();
+        words.len() > 1
+            && words[0].ends_with(program.as_bytes())
+            && words.last() == Some(&id.as_bytes())
+    };
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    Pid::from_raw(pids.find(is_it)?)
+}
