@@ -11,6 +11,7 @@
 )]
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -367,7 +368,12 @@ fn privileged_a_machine_without_systemd_is_told_of_the_other_driver() {
     }
     let mut node = Node::start(Options::default());
     node.terminate();
-    let output = node.command().args(["--cgroup-driver", "systemd"]).output();
+    let usual = node.command();
+    let arguments = usual.get_args().map(|word| match word.to_str() {
+        Some("cgroupfs") => OsStr::new("systemd"),
+        _ => word,
+    });
+    let output = Command::new(usual.get_program()).args(arguments).output();
     let output = output.unwrap();
     let told = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(78), "{told}");
