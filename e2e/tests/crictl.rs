@@ -9,7 +9,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crisp_e2e::crictl::{container_file, pod_file};
-use crisp_e2e::trial;
+use crisp_e2e::{node, trial};
 use serde_json::{Value, json};
 
 #[test]
@@ -33,7 +33,8 @@ fn privileged_the_daemon_tells_who_it_is() {
         };
         assert!(has("") && has("native"), "{handlers:?}");
         let driver = crictl.ok(&["runtime-config"]);
-        assert!(driver.contains("CGROUPFS"), "{driver}");
+        let configured = node::cgroup_driver().to_uppercase();
+        assert!(driver.contains(&configured), "{driver}");
     });
 }
 

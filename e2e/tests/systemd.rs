@@ -21,6 +21,7 @@ use crisp_api::runtime::v1 as cri;
 use crisp_e2e::configs::{self, resources};
 use crisp_e2e::vm::{self, Boot};
 use crisp_e2e::{Cri, Node, Options, in_pod, node, tools, trial};
+use rustix::process::{Pid, Signal, kill_process};
 use tonic::Code;
 
 const SLICE: &str = "kubepods-burstable-pod77.slice";
@@ -113,7 +114,7 @@ fn privileged_systemd_has_a_scope_for_each_container() {
         *resources(&mut config) = cri::LinuxContainerResources {
             cpu_shares: 512,
             memory_limit_in_bytes: 64 << 20,
-            unified: [("memory.low".to_owned(), "4194304".to_owned())].into(),
+            unified: [("memory.low".to_owned(), "4M".to_owned())].into(),
             ..Default::default()
         };
         let container = cri.run(&id, &pod, &config);
@@ -193,6 +194,91 @@ fn nothing_is_left() {
     let files = fs::read_dir(dir).unwrap().flatten();
     let files: Vec<_> = files.map(|entry| entry.file_name()).collect();
     assert!(files.is_empty(), "{dir}: {files:?}");
+}
+
+/// Whatever runs in the pod when it is stopped.
+#[test]
+fn privileged_systemd_keeps_no_slice_that_was_made_for_a_pod() {
+    if !is_here() {
+        return;
+    }
+    trial(|node| {
+        let mut cri = node.cri();
+        for turn in 0..8 {
+            let pod = in_own_slice(node, turn);
+            let id = cri.run_pod(&pod);
+            cri.run(&id, &pod, &configs::idle("main"));
+            cri.run(&id, &pod, &configs::shell("short", "true"));
+            cri.remove_pod(&id);
+            let slice = format!("/sys/fs/cgroup/own{turn}.slice");
+            assert!(!Path::new(&slice).exists(), "{slice}");
+        }
+    });
+    nothing_is_left();
+}
+
+fn in_own_slice(node: &Node, number: usize) -> cri::PodSandboxConfig {
+    let mut pod = node.pod(&format!("own{number}"));
+    pod.linux.as_mut().unwrap().cgroup_parent = format!("own{number}.slice");
+    pod
+}
+
+#[test]
+fn privileged_systemd_that_does_not_answer_holds_up_each_pod_alone() {
+    if !is_here() {
+        return;
+    }
+    trial(|node| {
+        let mut cri = node.cri();
+        let pods: Vec<_> = (0..4)
+            .map(|number| {
+                let pod = in_own_slice(node, number);
+                let id = cri.run_pod(&pod);
+                let container = cri.run(&id, &pod, &configs::idle("main"));
+                (pod, id, container)
+            })
+            .collect();
+        let bus = properties("dbus.service")["MainPID"].parse().unwrap();
+        let bus = Pid::from_raw(bus).unwrap();
+        kill_process(bus, Signal::STOP).unwrap();
+        let begun = Instant::now();
+        std::thread::scope(|scope| {
+            let node = &*node;
+            for (_, id, _) in &pods[1..] {
+                scope.spawn(|| node.cri().remove_pod(id));
+            }
+            without_an_answer(&mut cri, &pods[0]);
+        });
+        let took = begun.elapsed();
+        kill_process(bus, Signal::CONT).unwrap();
+        assert!(took < Duration::from_secs(18), "{took:?}");
+        cri.remove_pod(&pods[0].1);
+        // Their pods went without them.
+        for number in 1..4 {
+            systemctl(&["stop", &format!("own{number}.slice")]);
+        }
+    });
+    nothing_is_left();
+}
+
+fn without_an_answer(cri: &mut Cri, pod: &(cri::PodSandboxConfig, String, String)) {
+    let (config, id, container) = pod;
+    let begun = Instant::now();
+    let limit = cri::UpdateContainerResourcesRequest {
+        container_id: container.clone(),
+        linux: Some(cri::LinuxContainerResources {
+            memory_limit_in_bytes: 32 << 20,
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    cri.update_container_resources(limit).unwrap();
+    assert_eq!(cri.shell(container, "echo well"), "well\n");
+    cri.stop(container, 0);
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    let other = cri.create(id, config, &configs::idle("other")).unwrap();
+    let error = cri.start(&other).unwrap_err();
+    assert_eq!(error.code(), Code::DeadlineExceeded, "{error}");
 }
 
 /// The scope must not end before it was asked how often the OOM killer struck.
@@ -278,13 +364,19 @@ fn privileged_systemd_is_reached_again_after_the_bus_was_gone() {
         remove(cri, before);
         remove(cri, without);
         systemctl(&["start", "dbus.socket"]);
-        for (turn, name) in ["again", "anew"].into_iter().enumerate() {
-            let container = cri.run(id, pod, &configs::idle(name));
-            assert_eq!(cri.shell(&container, "echo well"), "well\n");
+        let container = cri.run(id, pod, &configs::idle("again"));
+        assert_eq!(cri.shell(&container, "echo well"), "well\n");
+        remove(cri, container);
+        // It leaves the bus for a moment.
+        for turn in 0..5 {
+            let mut anew = Command::new("systemctl")
+                .arg("daemon-reexec")
+                .spawn()
+                .unwrap();
+            std::thread::sleep(Duration::from_millis(30 * turn));
+            let container = cri.run(id, pod, &configs::idle(&format!("anew{turn}")));
             remove(cri, container);
-            if turn == 0 {
-                systemctl(&["daemon-reexec"]);
-            }
+            anew.wait().unwrap();
         }
     });
     nothing_is_left();

@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::str::FromStr;
 
+use crisp_model::cpu_weight;
 use crisp_sys::cgroup::Cgroup;
 use crisp_sys::device_filter::{self, DeviceRule, DeviceType};
 use oci_spec::runtime::{
@@ -138,11 +139,9 @@ impl Limits<'_> {
         let shares = cpu.shares().filter(|shares| *shares != 0);
         if self.v2 {
             if let Some(shares) = shares {
-                self.set(
-                    "cpu",
-                    "cpu.weight",
-                    &crisp_model::cpu_weight(shares).to_string(),
-                )?;
+                self.wake()?;
+                let weight = cpu_weight(shares).to_string();
+                self.set("cpu", "cpu.weight", &weight)?;
             }
             let present = || self.cgroup.read("cpu", "cpu.max").ok();
             if let Some(max) = limits::cpu_max(cpu, present) {
@@ -171,6 +170,15 @@ impl Limits<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What is idle takes no weight: until the rest of the limits says so again, it is not.
+    fn wake(&self) -> Result<()> {
+        let idle = self.cgroup.read("cpu", "cpu.idle");
+        match idle.is_ok_and(|idle| idle.trim() == "1") {
+            true => self.set("cpu", "cpu.idle", "0"),
+            false => Ok(()),
+        }
     }
 
     /// The parent's quota bounds the ratio of both: whichever order keeps it valid is taken.

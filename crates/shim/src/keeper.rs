@@ -22,10 +22,11 @@ const STAY: &[u8] = b"stay";
 /// A keeper less is an OOM kill that nobody learns of.
 const OOM_SCORE_ADJ: i32 = -998;
 
-/// Stays when standard input says so before its end, for ever; else returns.
+/// Gives everything up, and stays when standard input says so before its end, for ever; else
+/// returns.
 ///
 /// # Errors
-/// When the kernel refuses a step.
+/// When the kernel refuses a step, all of which come before the word is heard.
 pub fn run() -> Result<()> {
     process::close_from(3).step(|| "close what leaked")?;
     process::set_name(c"crisp-keeper").step(|| "set the name")?;
@@ -33,6 +34,7 @@ pub fn run() -> Result<()> {
     let own = i32::try_from(std::process::id()).unwrap_or(0);
     // Lowering takes a capability that not every daemon has; then it stays as it is.
     drop(process::set_oom_score_adj(own, OOM_SCORE_ADJ));
+    give_everything_up()?;
     let mut told = Vec::new();
     io::stdin()
         .take(64)
@@ -41,14 +43,14 @@ pub fn run() -> Result<()> {
     if told != STAY {
         return Ok(());
     }
-    give_everything_up()?;
+    // Nobody is told; there is nothing behind them any more.
+    drop(process::close_from(0));
     loop {
         rustix::event::pause();
     }
 }
 
 fn give_everything_up() -> Result<()> {
-    process::close_from(0).step(|| "close the streams")?;
     caps::limit_bounding(CapSet::default()).step(|| "limit the capability bounding set")?;
     credentials::set_groups(&[]).step(|| "drop the groups")?;
     credentials::set_gid(NOBODY_ELSE).step(|| "set the group")?;

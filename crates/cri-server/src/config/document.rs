@@ -53,7 +53,8 @@ const STORIES: &[(&str, &str)] = &[
     ),
     (
         "daemon.holder",
-        "crisp-holder, the init of pods that share their PID namespace; empty as above.",
+        "crisp-holder, the init of pods that share their PID namespace and the keeper of \
+      scopes; empty as above.",
     ),
     (
         "cgroup",

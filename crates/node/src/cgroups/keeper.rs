@@ -7,12 +7,16 @@
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use crisp_sys::process::command;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Child;
 
 use crate::error::{Error, Result};
+
+/// A message may lie about on a bus that hangs. Pids come around again much later.
+const REMEMBERED_FOR: Duration = Duration::from_secs(15);
 
 /// A keeper that leaves when its maker does, until it is told to stay.
 #[derive(Debug)]
@@ -44,6 +48,12 @@ impl Keeper {
         self.pid
     }
 
+    /// Whether it lives in the cgroup at a path of version 2.
+    pub(super) fn is_in(&self, path: &str) -> bool {
+        let own = std::fs::read_to_string(format!("/proc/{}/cgroup", self.pid));
+        own.is_ok_and(|own| own.trim_end() == format!("0::/{path}"))
+    }
+
     /// Lets it stay: from now on it is found in its scope's cgroup.
     pub(super) async fn stay(mut self) -> Result<()> {
         let mut stdin = self.child.stdin.take();
@@ -57,5 +67,14 @@ impl Keeper {
             drop(self.child.wait().await);
         });
         Ok(())
+    }
+
+    /// Lets it go. systemd may still get to know of it: nobody else is to have its pid by then.
+    pub(super) fn dismiss(mut self) {
+        drop(self.child.stdin.take());
+        tokio::spawn(async move {
+            tokio::time::sleep(REMEMBERED_FOR).await;
+            drop(self.child);
+        });
     }
 }

@@ -25,12 +25,13 @@ use std::time::Duration;
 use crisp_model::{ContainerId, PodConfig, Resources};
 use crisp_sys::cgroup::{Cgroup, Layout};
 use crisp_sys::process::ProcessId;
-use tokio::sync::RwLock;
 
 use crate::config::{CgroupConfig, CgroupDriver, Config};
 use crate::error::{Error, Result};
 use crate::shared::blocking;
+use keeper::Keeper;
 use scope::Scope;
+use slice::Traffic;
 use systemd::Systemd;
 
 pub(crate) use slice::path_of as slice_path;
@@ -42,8 +43,7 @@ pub(crate) struct Cgroups {
     layout: Arc<Layout>,
     keeper: PathBuf,
     systemd: Systemd,
-    /// Read while a scope is being made, written while a slice is found unused and stopped.
-    slices: RwLock<()>,
+    traffic: Traffic,
 }
 
 impl Cgroups {
@@ -53,7 +53,7 @@ impl Cgroups {
             layout,
             keeper: config.holder_path.clone(),
             systemd: Systemd::default(),
-            slices: RwLock::default(),
+            traffic: Traffic::default(),
         }
     }
 
@@ -66,9 +66,9 @@ impl Cgroups {
         Cgroup::new(Arc::clone(&self.layout), path)
     }
 
-    /// Whether a path is the parent of all pods that name none.
+    /// Whether a path is the parent of all pods that name none, or the root.
     pub(crate) fn is_common(&self, path: &str) -> bool {
-        path == self.config.parent
+        path == self.config.parent || path.is_empty()
     }
 
     /// The parent cgroup of a pod's containers, relative to the cgroup root.
@@ -92,10 +92,12 @@ impl Cgroups {
 
     /// The cgroup of a container below its pod's.
     pub(crate) fn of_container(&self, parent: &str, id: &ContainerId) -> String {
-        match self.config.driver {
-            CgroupDriver::Cgroupfs => format!("{}/crisp-{id}", parent.trim_matches('/')),
-            CgroupDriver::Systemd => Scope::in_slice(parent, id.as_str()).container(),
-        }
+        let scope = match self.config.driver {
+            CgroupDriver::Cgroupfs => None,
+            CgroupDriver::Systemd => Scope::in_parent(parent, id.as_str()),
+        };
+        let plain = || format!("{}/crisp-{id}", parent.trim_matches('/'));
+        scope.map_or_else(plain, |scope| scope.container())
     }
 
     /// The topmost cgroup of a pod's parent path that does not exist yet. Parents that many pods
@@ -119,7 +121,10 @@ impl Cgroups {
         match self.slice(path) {
             // The kubelet has made it: nobody needs to be asked.
             Some(_) if cgroup.exists() => Ok(()),
-            Some(unit) => self.systemd.start(unit).await,
+            Some(unit) => {
+                let _nobody_stops = self.traffic.enter(path).await;
+                self.systemd.start(unit).await
+            }
             None => blocking("make a cgroup", move || cgroup.create().map_err(step)).await,
         }
     }
@@ -144,30 +149,40 @@ impl Cgroups {
 
     /// Removes a cgroup that nobody uses; tells whether it is gone.
     async fn remove_unused(&self, path: &str) -> bool {
-        let slice = self.slice(path);
-        // systemd would stop with a slice what is just being started in it.
-        let alone = match slice {
-            Some(_) => Some(self.slices.write().await),
-            None => None,
+        let removed = match self.slice(path) {
+            Some(unit) => self.stop_unused(unit, path).await,
+            None => self.unless_used(path, |cgroup| cgroup.remove()).await,
         };
-        let cgroup = self.at(path);
-        let looked = cgroup.clone();
-        let is_in_use = blocking("look at a cgroup", move || Ok(is_in_use(&looked)));
-        if is_in_use.await.unwrap_or(true) {
-            return false;
-        }
-        let stopped = match slice {
-            Some(unit) => self.systemd.stop(unit).await,
-            None => Ok(()),
-        };
-        drop(alone);
-        let step = Error::step("remove a cgroup");
-        let removed = blocking("remove a cgroup", move || cgroup.remove().map_err(step));
-        let removed = stopped.and(removed.await);
         if let Err(error) = &removed {
-            tracing::debug!(path, %error, "cgroup stays");
+            tracing::warn!(path, %error, "an empty cgroup stays");
         }
-        removed.is_ok()
+        removed.unwrap_or(false)
+    }
+
+    async fn stop_unused(&self, unit: &str, path: &str) -> Result<bool> {
+        let Some(_nobody_enters) = self.traffic.stop(path) else {
+            return Ok(false);
+        };
+        if !self.unless_used(path, |_| Ok(())).await? {
+            return Ok(false);
+        }
+        self.systemd.stop(unit).await?;
+        // Where Crisp has made it, or a controller of which systemd knows nothing is left.
+        self.unless_used(path, |cgroup| cgroup.remove()).await
+    }
+
+    async fn unless_used(
+        &self,
+        path: &str,
+        act: impl FnOnce(&Cgroup) -> std::io::Result<()> + Send + 'static,
+    ) -> Result<bool> {
+        let cgroup = self.at(path);
+        let step = Error::step(format!("remove cgroup {path}"));
+        let unless_used = move || match is_in_use(&cgroup) {
+            true => Ok(false),
+            false => act(&cgroup).map(|()| true).map_err(step),
+        };
+        blocking("remove a cgroup", unless_used).await
     }
 
     /// Makes what has to be there before a container's own cgroup is made by its shim.
@@ -175,28 +190,41 @@ impl Cgroups {
         let Some(scope) = Scope::of(path) else {
             return Ok(());
         };
-        let _beside_others = self.slices.read().await;
-        let keeper = keeper::spawn(&self.keeper, scope.id())?;
+        let _nobody_stops = self.traffic.enter(scope.path()).await;
+        let (program, id) = (self.keeper.clone(), scope.id().to_owned());
+        let keeper = blocking("start a keeper", move || keeper::spawn(&program, &id)).await?;
+        match self.enclose(&scope, &keeper, resources).await {
+            Ok(()) => keeper.stay().await,
+            Err(error) => {
+                keeper.dismiss();
+                Err(error)
+            }
+        }
+    }
+
+    async fn enclose(&self, scope: &Scope, keeper: &Keeper, resources: &Resources) -> Result<()> {
+        let pid = keeper.pid();
         let weights = scope::weights(resources);
-        let made = self.systemd.start_scope(&scope, keeper.pid(), &weights);
-        made.await?;
+        let made = self.systemd.start_scope(scope, pid, &weights).await;
+        // It may have been made although the answer was lost.
+        if made.is_err() && !keeper.is_in(scope.path()) {
+            return made;
+        }
         let place = self.at(&scope.keeper());
         let step = Error::step(format!("move the keeper of {}", scope.unit()));
-        let pid = keeper.pid();
         // Out of the scope's root: controllers reach its children only while nobody lives there.
         let moved = blocking("move a keeper", move || {
             let moved = place.create_bare().and_then(|()| place.attach(pid));
             moved.map_err(step)
         });
-        moved.await?;
-        keeper.stay().await
+        moved.await
     }
 
     /// Lets siblings of a container weigh it, and its memory be protected, as new limits say.
-    pub(crate) async fn weigh(&self, path: &str, resources: &Resources) -> Result<()> {
-        let weights = scope::weights(resources);
+    pub(crate) async fn weigh(&self, path: &str, old: &Resources, new: &Resources) -> Result<()> {
+        let changes = scope::changes(&scope::weights(old), &scope::weights(new));
         match Scope::of(path) {
-            Some(scope) if !weights.is_empty() => self.systemd.set(scope.unit(), &weights).await,
+            Some(scope) if !changes.is_empty() => self.systemd.set(scope.unit(), &changes).await,
             _ => Ok(()),
         }
     }
@@ -254,28 +282,27 @@ impl Cgroups {
         }
     }
 
-    /// The scope of the shims is there as long as there are some.
+    /// The scope of the shims is there as long as there are some: it is joined, or made.
     async fn shelter_in_scope(&self, process: ProcessId) -> Result<()> {
-        let mut last = None;
-        for _ in 0..3 {
+        let mut last = Ok(());
+        for pause in [0, 5, 20, 100, 500] {
+            // Another shim was first and its scope is being made, or the last one has just left.
+            tokio::time::sleep(Duration::from_millis(pause)).await;
             let shims = self.at(&self.config.shims);
-            let attached = blocking("move a shim", move || {
-                let attached = shims.attach(process.pid);
-                attached.map_err(Error::step("move a shim"))
-            });
-            let Err(error) = attached.await else {
-                return Ok(());
+            let join = move || {
+                let joined = shims.attach(process.pid);
+                joined.map_err(Error::step("move a shim"))
             };
-            let unit = slice::last_part(&self.config.shims);
-            match self.systemd.start_shims(unit, process.pid).await {
-                Ok(()) => return Ok(()),
-                // Another shim was first, or the last one has just left.
-                Err(refused) => last = Some(refused),
+            if blocking("move a shim", join).await.is_ok() {
+                return Ok(());
             }
-            tracing::trace!(%error, "the scope of the shims is being made");
-            tokio::time::sleep(systemd::PAUSE).await;
+            let unit = slice::last_part(&self.config.shims);
+            last = self.systemd.start_shims(unit, process.pid).await;
+            if last.is_ok() {
+                break;
+            }
         }
-        last.map_or(Ok(()), Err)
+        last
     }
 
     /// Takes away what no pod and no other daemon uses.

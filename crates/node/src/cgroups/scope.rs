@@ -14,12 +14,15 @@ pub(super) struct Scope {
 }
 
 impl Scope {
-    /// The scope of a container, below a slice's path.
-    pub(super) fn in_slice(slice: &str, id: &str) -> Self {
-        let path = format!("{}/crisp-{id}.scope", slice.trim_matches('/'));
-        Self {
-            path: path.trim_start_matches('/').to_owned(),
-        }
+    /// The scope of a container below its pod's cgroup; `None` when that is no slice: a pod from
+    /// before a change of the driver.
+    pub(super) fn in_parent(parent: &str, id: &str) -> Option<Self> {
+        let path = match parent {
+            "" => format!("crisp-{id}.scope"),
+            slice => format!("{slice}/crisp-{id}.scope"),
+        };
+        let is_slice = parent.is_empty() || super::slice::unit_of(parent).is_some();
+        is_slice.then_some(Self { path })
     }
 
     /// The scope around a container's cgroup; `None` when Crisp made that by itself.
@@ -68,34 +71,59 @@ impl Scope {
     }
 }
 
-/// What systemd has to know of a container's limits, under its names for them: they count among
-/// siblings, and the scope is what has siblings. What is no number is left to the kernel to refuse.
-pub(crate) fn weights(resources: &Resources) -> Vec<(&'static str, u64)> {
-    let shares = u64::try_from(resources.cpu_shares).ok();
-    let shares = shares.filter(|shares| *shares > 0);
-    let mut weights: BTreeMap<_, _> = shares
-        .map(|shares| ("CPUWeight", cpu_weight(shares)))
-        .into_iter()
-        .collect();
-    for (property, file) in [
-        ("CPUWeight", "cpu.weight"),
-        ("IOWeight", "io.weight"),
-        ("MemoryMin", "memory.min"),
-        ("MemoryLow", "memory.low"),
-    ] {
-        let value = resources.unified.get(file);
-        weights.extend(value.and_then(|text| Some((property, number(text)?))));
+/// Properties of a unit, under systemd's names for them.
+pub(super) type Weights = BTreeMap<&'static str, u64>;
+
+/// Each with the file that it stands for, and what it is where nobody says anything.
+const PROPERTIES: [(&str, &str, u64); 4] = [
+    ("CPUWeight", "cpu.weight", INFINITY),
+    ("IOWeight", "io.weight", INFINITY),
+    ("MemoryMin", "memory.min", 0),
+    ("MemoryLow", "memory.low", 0),
+];
+
+/// What systemd has to know of a container's limits: they count among siblings, and the scope is
+/// what has siblings. What is no number is left to the kernel to refuse.
+pub(super) fn weights(resources: &Resources) -> Weights {
+    let mut weights = Weights::new();
+    let shares = u64::try_from(resources.cpu_shares).unwrap_or(0);
+    if shares > 0 {
+        weights.insert("CPUWeight", cpu_weight(shares));
     }
-    weights.into_iter().collect()
+    let unified = |file: &str| resources.unified.get(file).and_then(|text| number(text));
+    for (property, file, _) in PROPERTIES {
+        weights.extend(unified(file).map(|value| (property, value)));
+    }
+    // systemd's weight "idle".
+    if unified("cpu.idle") == Some(1) {
+        weights.insert("CPUWeight", 0);
+    }
+    weights
 }
 
-/// `100`, `default 100`, or `max`.
+/// What is to be set for new limits to count in place of old ones.
+pub(super) fn changes(old: &Weights, new: &Weights) -> Weights {
+    let each = PROPERTIES.iter().map(|(property, _, unset)| {
+        let value = |weights: &Weights| weights.get(property).copied().unwrap_or(*unset);
+        (*property, value(old), value(new))
+    });
+    each.filter(|(_, old, new)| old != new)
+        .map(|(property, _, new)| (property, new))
+        .collect()
+}
+
+/// `100`, `default 100`, `max`, or with a suffix as the kernel takes it for memory (memparse).
 fn number(text: &str) -> Option<u64> {
     let text = text.trim();
-    match text.strip_prefix("default ").unwrap_or(text) {
-        "max" => Some(INFINITY),
-        number => number.parse().ok(),
+    let text = text.strip_prefix("default ").unwrap_or(text);
+    if text == "max" {
+        return Some(INFINITY);
     }
+    let suffix = text.chars().next_back()?.to_ascii_uppercase();
+    let power = "KMGTPE".find(suffix);
+    let digits = power.map_or(text, |_| &text[..text.len() - 1]);
+    let factor = 1_u64 << power.map_or(0, |power| 10 * (power + 1));
+    digits.parse::<u64>().ok()?.checked_mul(factor)
 }
 
 #[cfg(test)]
@@ -104,13 +132,14 @@ mod tests {
 
     #[test]
     fn a_scope_is_known_by_its_containers_path() {
-        let scope = Scope::in_slice("a.slice/a-b.slice", "77");
+        let scope = Scope::in_parent("a.slice/a-b.slice", "77").unwrap();
         let container = scope.container();
         assert_eq!(container, "a.slice/a-b.slice/crisp-77.scope/container");
         assert_eq!(Scope::of(&container), Some(scope.clone()));
         assert_eq!((scope.unit(), scope.id()), ("crisp-77.scope", "77"));
         assert_eq!(scope.slice(), "a-b.slice");
-        assert_eq!(Scope::in_slice("", "7").slice(), "-.slice");
+        assert_eq!(Scope::in_parent("", "7").unwrap().slice(), "-.slice");
+        assert_eq!(Scope::in_parent("crisp", "7"), None);
         for other in [
             "crisp/crisp-77",
             "a.slice/b.scope/container",
@@ -131,7 +160,7 @@ mod tests {
                 .collect(),
             ..Resources::default()
         };
-        let table: [(Resources, &[(&str, u64)]); 5] = [
+        let table: [(Resources, &[(&'static str, u64)]); 6] = [
             (resources(0, &[]), &[]),
             (resources(512, &[]), &[("CPUWeight", 59)]),
             (
@@ -139,16 +168,39 @@ mod tests {
                 &[("CPUWeight", 7), ("MemoryLow", INFINITY)],
             ),
             (
-                resources(-1, &[("io.weight", "default 50"), ("memory.min", "4096\n")]),
+                resources(-1, &[("io.weight", "default 50"), ("memory.min", "4k\n")]),
                 &[("IOWeight", 50), ("MemoryMin", 4096)],
             ),
             (
-                resources(0, &[("io.weight", "8:0 50"), ("cpu.max", "1")]),
+                resources(512, &[("cpu.idle", "1"), ("memory.low", "5G")]),
+                &[("CPUWeight", 0), ("MemoryLow", 5 << 30)],
+            ),
+            (
+                resources(
+                    0,
+                    &[
+                        ("io.weight", "8:0 50"),
+                        ("memory.low", "é"),
+                        ("memory.min", ""),
+                    ],
+                ),
                 &[],
             ),
         ];
         for (resources, expected) in table {
+            let expected: Weights = expected.iter().copied().collect();
             assert_eq!(weights(&resources), expected, "{resources:?}");
         }
+    }
+
+    #[test]
+    fn only_what_changes_is_set() {
+        let of = |each: &[(&'static str, u64)]| each.iter().copied().collect::<Weights>();
+        let cpu = of(&[("CPUWeight", 59)]);
+        let both = of(&[("CPUWeight", 59), ("MemoryLow", 7)]);
+        assert_eq!(changes(&cpu, &cpu), of(&[]));
+        assert_eq!(changes(&cpu, &both), of(&[("MemoryLow", 7)]));
+        assert_eq!(changes(&both, &cpu), of(&[("MemoryLow", 0)]));
+        assert_eq!(changes(&cpu, &of(&[])), of(&[("CPUWeight", INFINITY)]));
     }
 }

@@ -1,4 +1,12 @@
-//! Names of systemd's slices and where they are (systemd.slice(5)).
+//! systemd's slices: their names, where they are (systemd.slice(5)), and who is about to use or to
+//! stop which.
+
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::Notify;
+
+/// Leaves room below a slice for the names of a scope and its files (PATH_MAX is 4096).
+const LONGEST: usize = 2048;
 
 /// The path of a slice below the cgroup root: `a-b.slice` lies in `a.slice`.
 ///
@@ -11,7 +19,8 @@ pub(crate) fn path_of(slice: &str) -> Result<String, String> {
     };
     let name = slice.strip_suffix(".slice").ok_or_else(bad)?;
     // systemd.unit(5): what else is in a name is written as \xHH.
-    let fits = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
+    // "@" makes instances of templates, which slices have none of.
+    let fits = |c: char| c.is_ascii_alphanumeric() || ":-_.\\".contains(c);
     if name == "-" {
         return Ok(String::new());
     }
@@ -23,7 +32,14 @@ pub(crate) fn path_of(slice: &str) -> Result<String, String> {
         .chain(std::iter::once(name.len()))
         .map(|end| format!("{}.slice", &name[..end]))
         .collect();
-    Ok(parts.join("/"))
+    let path = parts.join("/");
+    match path.len() <= LONGEST {
+        true => Ok(path),
+        false => Err(format!(
+            "{slice:?} lies too deep: its path has {} bytes",
+            path.len()
+        )),
+    }
 }
 
 /// The slice at a path, if that is one.
@@ -38,9 +54,122 @@ pub(super) fn last_part(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
+/// Who is about to use or to stop which slices: systemd would stop with a slice what is just being
+/// started in it.
+#[derive(Debug, Default)]
+pub(super) struct Traffic {
+    lanes: Mutex<Lanes>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Lanes {
+    entering: Vec<String>,
+    stopping: Vec<String>,
+}
+
+/// Nobody stops the slice, or one around it, as long as this lives.
+#[derive(Debug)]
+pub(super) struct Entering<'a>(&'a Traffic, String);
+
+/// Nobody enters the slice, or one in it, as long as this lives.
+#[derive(Debug)]
+pub(super) struct Stopping<'a>(&'a Traffic, String);
+
+impl Traffic {
+    /// Waits until neither the slice at a path nor one around it is being stopped.
+    pub(super) async fn enter(&self, path: &str) -> Entering<'_> {
+        loop {
+            let changed = self.changed.notified();
+            if let Some(entering) = self.try_enter(path) {
+                return entering;
+            }
+            changed.await;
+        }
+    }
+
+    fn try_enter(&self, path: &str) -> Option<Entering<'_>> {
+        self.with_lanes(|lanes| {
+            let is_free = !lanes.stopping.iter().any(|outer| contains(outer, path));
+            is_free.then(|| {
+                lanes.entering.push(path.to_owned());
+                Entering(self, path.to_owned())
+            })
+        })
+    }
+
+    /// Keeps others out of the slice at a path; `None` when somebody is about to use it.
+    pub(super) fn stop(&self, path: &str) -> Option<Stopping<'_>> {
+        self.with_lanes(|lanes| {
+            let is_free = !lanes.entering.iter().any(|inner| contains(path, inner));
+            is_free.then(|| {
+                lanes.stopping.push(path.to_owned());
+                Stopping(self, path.to_owned())
+            })
+        })
+    }
+
+    fn with_lanes<T>(&self, act: impl FnOnce(&mut Lanes) -> T) -> T {
+        act(&mut self.lanes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Drop for Entering<'_> {
+    fn drop(&mut self) {
+        self.0
+            .with_lanes(|lanes| take(&mut lanes.entering, &self.1));
+    }
+}
+
+impl Drop for Stopping<'_> {
+    fn drop(&mut self) {
+        self.0
+            .with_lanes(|lanes| take(&mut lanes.stopping, &self.1));
+        self.0.changed.notify_waiters();
+    }
+}
+
+/// Whether a path is, or lies below, another.
+fn contains(outer: &str, path: &str) -> bool {
+    let rest = path.strip_prefix(outer);
+    rest.is_some_and(|rest| outer.is_empty() || rest.is_empty() || rest.starts_with('/'))
+}
+
+fn take(lane: &mut Vec<String>, path: &str) {
+    if let Some(at) = lane.iter().position(|other| other == path) {
+        lane.swap_remove(at);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn nobody_enters_what_is_being_stopped() {
+        let traffic = Traffic::default();
+        let inside = traffic.enter("a/b/c").await;
+        for (path, is_stopped) in [
+            ("a/b/c", false),
+            ("a/b", false),
+            ("a", false),
+            ("a/bc", true),
+        ] {
+            assert_eq!(traffic.stop(path).is_some(), is_stopped, "{path}");
+        }
+        drop(inside);
+        let stopping = traffic.stop("a/b").unwrap();
+        assert!(traffic.try_enter("a/b/c").is_none());
+        assert!(traffic.try_enter("a").is_some() && traffic.try_enter("a/bc").is_some());
+        let waiting = traffic.enter("a/b");
+        let freeing = async {
+            tokio::task::yield_now().await;
+            drop(stopping);
+        };
+        let (entered, ()) = tokio::join!(waiting, freeing);
+        drop(entered);
+        assert!(traffic.stop("a").is_some());
+    }
 
     #[test]
     fn slices_lie_in_their_parents() {
@@ -54,6 +183,7 @@ mod tests {
             assert_eq!(path_of(slice).unwrap(), whole, "{slice}");
         }
         let long = format!("{}.slice", "a".repeat(250));
+        let deep = format!("{}a.slice", "a-".repeat(100));
         for bad in [
             "kubepods",
             "a/b.slice",
@@ -63,8 +193,10 @@ mod tests {
             "a b.slice",
             "a\n.slice",
             "a-.slice",
+            "a@1.slice",
             "",
             &long,
+            &deep,
         ] {
             assert!(path_of(bad).is_err(), "{bad:?}");
         }

@@ -5,25 +5,41 @@
 //! Every call has a deadline, and a call that queues a job ends with the job: systemd tells the end
 //! of a job to whoever asked for it, without a subscription to all that it does.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use tokio::sync::{Mutex, broadcast};
+use tokio::task::JoinHandle;
 use zbus::{OwnedObjectPath, Variant, connection, proxy};
 
-use super::scope::Scope;
+use super::scope::{Scope, Weights};
 use crate::error::{Error, Result};
 
-/// How long a call and its job may take.
+/// How long a call and its job may take, with all tries.
 const WITHIN: Duration = Duration::from_secs(10);
-/// Between two tries to join a scope that comes or goes.
-pub(super) const PAUSE: Duration = Duration::from_millis(20);
+/// Before each further try when systemd or the bus was gone: either is, for a moment, when it is
+/// started anew.
+const PAUSES: [u64; 6] = [20, 50, 100, 300, 700, 1500];
+/// How long what ignores SIGTERM is waited for when a scope is stopped, as at a shutdown: what
+/// Kubernetes gives a pod that says nothing. In microseconds.
+const STOPS_WITHIN: u64 = 30_000_000;
+/// Shims leave after their containers.
+const SHIMS_STOP_WITHIN: u64 = STOPS_WITHIN + 5_000_000;
 /// Jobs of everybody whose ends are kept for those who wait.
 const ENDS: usize = 4096;
-/// The first version whose scopes have an `OOMPolicy`, and end with their first OOM kill without.
-const OOM_POLICY_SINCE: u32 = 253;
 const INFINITY: u64 = u64::MAX;
 const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
+const INVALID: &str = "org.freedesktop.DBus.Error.InvalidArgs";
+/// What the bus says for whom it cannot reach.
+const LOST: [&str; 6] = [
+    "org.freedesktop.DBus.Error.NoReply",
+    "org.freedesktop.DBus.Error.Disconnected",
+    "org.freedesktop.DBus.Error.ServiceUnknown",
+    "org.freedesktop.DBus.Error.NameHasNoOwner",
+    "org.freedesktop.DBus.Error.TimedOut",
+    "org.freedesktop.DBus.Error.Spawn.ChildExited",
+];
 
 #[proxy(
     interface = "org.freedesktop.systemd1.Manager",
@@ -46,9 +62,6 @@ trait Manager {
         runtime: bool,
         properties: &[(&str, Variant<'_>)],
     ) -> zbus::Result<()>;
-    // Read once: nothing is gained from a cache, which would fetch everything.
-    #[zbus(property(emits_changed_signal = "false"))]
-    fn version(&self) -> zbus::Result<String>;
     #[zbus(signal)]
     fn job_removed(&self, id: u32, job: OwnedObjectPath, unit: &str, result: &str);
 }
@@ -56,17 +69,46 @@ trait Manager {
 /// systemd, reached when it is needed.
 #[derive(Debug, Default)]
 pub(super) struct Systemd {
-    client: Mutex<Option<Client>>,
+    client: Mutex<Option<Arc<Client>>>,
 }
 
 /// The end of a job: which, and how.
 type End = (OwnedObjectPath, String);
 
-#[derive(Debug, Clone)]
+type Properties = Vec<(&'static str, Variant<'static>)>;
+
+/// A connection; closed when nobody uses it any more.
+#[derive(Debug)]
 struct Client {
     manager: ManagerProxy<'static>,
-    version: u32,
     ends: broadcast::WeakSender<End>,
+    listener: JoinHandle<()>,
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.listener.abort();
+    }
+}
+
+/// What systemd is asked for.
+#[derive(Debug)]
+enum Wish {
+    Start,
+    Stop,
+    Make(Properties),
+    Set(Properties),
+}
+
+/// Why it did not happen.
+#[derive(Debug)]
+enum Failure {
+    /// systemd or the bus was not there, or went away: a try later may do.
+    Lost(String),
+    /// What was asked for makes no sense.
+    Invalid(String),
+    /// systemd would not, or could not.
+    Refused(String),
 }
 
 impl Systemd {
@@ -75,90 +117,80 @@ impl Systemd {
         &self,
         scope: &Scope,
         keeper: i32,
-        weights: &[(&'static str, u64)],
+        weights: &Weights,
     ) -> Result<()> {
-        let what = format!("make {}", scope.unit());
-        in_time(&what, async {
-            let client = self.client().await?;
-            let pids = pids(keeper);
-            let mut properties = vec![
-                (
-                    "Description",
-                    Variant::from(format!("Container {}", scope.id())),
-                ),
-                ("Slice", Variant::from(scope.slice())),
-            ];
-            properties.extend(delegated(pids));
-            properties.extend(numbers(weights));
-            if client.version >= OOM_POLICY_SINCE {
-                properties.push(("OOMPolicy", Variant::from("continue")));
-            }
-            client.start_transient(scope.unit(), &properties).await
-        })
-        .await
+        let description = format!("Container {}", scope.id());
+        let mut properties = delegated(keeper, &description, STOPS_WITHIN);
+        properties.push(("Slice", scope.slice().to_owned().into()));
+        properties.extend(numbers(weights));
+        self.ask(scope.unit(), Wish::Make(properties)).await
     }
 
     /// Makes the scope of the shims around one of them.
     pub(super) async fn start_shims(&self, unit: &str, shim: i32) -> Result<()> {
-        in_time(&format!("make {unit}"), async {
-            let client = self.client().await?;
-            let mut properties = vec![
-                ("Description", Variant::from("Shims of Crisp")),
-                ("Slice", Variant::from("system.slice")),
-            ];
-            properties.extend(delegated(pids(shim)));
-            if client.version >= OOM_POLICY_SINCE {
-                properties.push(("OOMPolicy", Variant::from("continue")));
-            }
-            client.start_transient(unit, &properties).await
-        })
-        .await
+        let mut properties = delegated(shim, "Shims of Crisp", SHIMS_STOP_WITHIN);
+        properties.push(("Slice", "system.slice".into()));
+        self.ask(unit, Wish::Make(properties)).await
     }
 
     /// Starts a unit; one that runs is fine.
     pub(super) async fn start(&self, unit: &str) -> Result<()> {
-        in_time(&format!("start {unit}"), async {
-            let client = self.client().await?;
-            let ends = client.listen()?;
-            let job = client.manager.start_unit(unit, "replace").await;
-            finished(job.map_err(told)?, ends).await
-        })
-        .await
+        self.ask(unit, Wish::Start).await
     }
 
     /// Stops a unit; one that is not there is fine.
     pub(super) async fn stop(&self, unit: &str) -> Result<()> {
-        in_time(&format!("stop {unit}"), async {
-            let client = self.client().await?;
-            let ends = client.listen()?;
-            match client.manager.stop_unit(unit, "replace").await {
-                Ok(job) => finished(job, ends).await,
-                Err(error) => unless_gone(error),
-            }
-        })
-        .await
+        self.ask(unit, Wish::Stop).await
     }
 
     /// Sets properties of a unit until it is gone; one that is gone is fine.
-    pub(super) async fn set(&self, unit: &str, properties: &[(&'static str, u64)]) -> Result<()> {
-        in_time(&format!("set the weights of {unit}"), async {
-            let client = self.client().await?;
-            let properties = numbers(properties);
-            let set = client.manager.set_unit_properties(unit, true, &properties);
-            set.await.or_else(unless_gone)
-        })
-        .await
+    pub(super) async fn set(&self, unit: &str, weights: &Weights) -> Result<()> {
+        self.ask(unit, Wish::Set(numbers(weights))).await
     }
 
-    async fn client(&self) -> std::result::Result<Client, String> {
+    /// Asks until there is an answer, within the deadline.
+    async fn ask(&self, unit: &str, wish: Wish) -> Result<()> {
+        let tries = async {
+            for pause in PAUSES {
+                match self.attempt(unit, &wish).await {
+                    Err(Failure::Lost(_)) => {
+                        tokio::time::sleep(Duration::from_millis(pause)).await;
+                    }
+                    outcome => return outcome,
+                }
+            }
+            self.attempt(unit, &wish).await
+        };
+        let what = format!("{} {unit}", wish.verb());
+        match tokio::time::timeout(WITHIN, tries).await {
+            Ok(outcome) => outcome.map_err(|failure| failure.told(what)),
+            Err(_) => {
+                let text = format!("{what}: systemd did not do it within {WITHIN:?}");
+                Err(Error::DeadlineExceeded(text))
+            }
+        }
+    }
+
+    async fn attempt(&self, unit: &str, wish: &Wish) -> std::result::Result<(), Failure> {
+        let client = self.client().await?;
+        match client.carry_out(unit, wish).await {
+            Err(Failure::Lost(why)) => {
+                let mut kept = self.client.lock().await;
+                // Whoever waits for an answer by it goes on doing so.
+                kept.take_if(|kept| Arc::ptr_eq(kept, &client));
+                Err(Failure::Lost(why))
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn client(&self) -> std::result::Result<Arc<Client>, Failure> {
         let mut kept = self.client.lock().await;
         if let Some(client) = kept.as_ref().filter(|client| client.is_connected()) {
-            return Ok(client.clone());
+            return Ok(Arc::clone(client));
         }
-        let client = Client::connect()
-            .await
-            .map_err(|error| format!("systemd cannot be reached over D-Bus: {error}"))?;
-        Ok(kept.insert(client).clone())
+        let client = Arc::new(Client::connect().await?);
+        Ok(Arc::clone(kept.insert(client)))
     }
 }
 
@@ -167,11 +199,10 @@ impl Client {
         let connection = connection::Builder::system().build().await?;
         let manager = ManagerProxy::new(&connection).await?;
         let mut removed = manager.receive_job_removed().await?;
-        let version = manager.version().await?;
         let (sender, _) = broadcast::channel(ENDS);
         let ends = sender.downgrade();
         // Ends with the connection, and with it the sender: that is how the loss is known.
-        tokio::spawn(async move {
+        let listener = tokio::spawn(async move {
             while let Some(signal) = removed.next().await {
                 if let Ok(end) = signal.args() {
                     // Nobody may be waiting.
@@ -181,8 +212,8 @@ impl Client {
         });
         Ok(Self {
             manager,
-            version: leading_number(&version),
             ends,
+            listener,
         })
     }
 
@@ -190,36 +221,81 @@ impl Client {
         self.ends.strong_count() > 0
     }
 
-    /// Ends of jobs from now on: to be called before the job is asked for.
-    fn listen(&self) -> std::result::Result<broadcast::Receiver<End>, String> {
-        let sender = self.ends.upgrade();
-        let lost = || "the connection to systemd was lost".to_owned();
-        Ok(sender.ok_or_else(lost)?.subscribe())
-    }
-
-    async fn start_transient(
-        &self,
-        unit: &str,
-        properties: &[(&str, Variant<'_>)],
-    ) -> std::result::Result<(), String> {
-        let ends = self.listen()?;
-        let started = self
-            .manager
-            .start_transient_unit(unit, "fail", properties, &[]);
-        finished(started.await.map_err(told)?, ends).await
+    async fn carry_out(&self, unit: &str, wish: &Wish) -> std::result::Result<(), Failure> {
+        // From before the job is asked for.
+        let ends = self.ends.upgrade().ok_or_else(Failure::connection)?;
+        let ends = ends.subscribe();
+        let job = match wish {
+            Wish::Start => self.manager.start_unit(unit, "replace").await,
+            Wish::Stop => self.manager.stop_unit(unit, "replace").await,
+            Wish::Make(properties) => {
+                let made = self
+                    .manager
+                    .start_transient_unit(unit, "fail", properties, &[]);
+                made.await
+            }
+            Wish::Set(properties) => {
+                let set = self.manager.set_unit_properties(unit, true, properties);
+                return set.await.or_else(|error| wish.unless_gone(error));
+            }
+        };
+        match job {
+            Ok(job) => finished(job, ends).await,
+            Err(error) => wish.unless_gone(error),
+        }
     }
 }
 
-/// Runs a call within the deadline.
-async fn in_time(
-    what: &str,
-    call: impl Future<Output = std::result::Result<(), String>>,
-) -> Result<()> {
-    match tokio::time::timeout(WITHIN, call).await {
-        Ok(outcome) => outcome.map_err(|why| Error::Unavailable(format!("{what}: {why}"))),
-        Err(_) => {
-            let text = format!("{what}: systemd did not do it within {WITHIN:?}");
-            Err(Error::DeadlineExceeded(text))
+impl Wish {
+    fn verb(&self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Make(_) => "make",
+            Self::Set(_) => "set the weights of",
+        }
+    }
+
+    /// What is gone needs no stop and has no weight.
+    fn unless_gone(&self, error: zbus::Error) -> std::result::Result<(), Failure> {
+        match (self, error) {
+            (Self::Stop | Self::Set(_), zbus::Error::MethodError(name, ..))
+                if name.as_str() == NO_SUCH_UNIT =>
+            {
+                Ok(())
+            }
+            (_, error) => Err(error.into()),
+        }
+    }
+}
+
+impl Failure {
+    fn connection() -> Self {
+        Self::Lost("the connection was lost".to_owned())
+    }
+
+    fn told(self, what: String) -> Error {
+        match self {
+            Self::Lost(why) => {
+                let text = format!("{what}: systemd cannot be reached over D-Bus: {why}");
+                Error::Unavailable(text)
+            }
+            Self::Invalid(why) => Error::invalid("linux.resources", format!("{what}: {why}")),
+            Self::Refused(why) => Error::step(what)(why),
+        }
+    }
+}
+
+impl From<zbus::Error> for Failure {
+    fn from(error: zbus::Error) -> Self {
+        let zbus::Error::MethodError(name, text, _) = &error else {
+            return Self::Lost(error.to_string());
+        };
+        let text = text.clone().unwrap_or_else(|| name.to_string());
+        match name.as_str() {
+            name if LOST.contains(&name) => Self::Lost(text),
+            INVALID => Self::Invalid(text),
+            _ => Self::Refused(text),
         }
     }
 }
@@ -228,72 +304,39 @@ async fn in_time(
 async fn finished(
     job: OwnedObjectPath,
     mut ends: broadcast::Receiver<End>,
-) -> std::result::Result<(), String> {
+) -> std::result::Result<(), Failure> {
     loop {
         match ends.recv().await {
             Ok((ended, _)) if ended != job => {}
             Ok((_, result)) if result == "done" => return Ok(()),
-            Ok((_, result)) => return Err(format!("systemd's job ended with {result:?}")),
-            Err(broadcast::error::RecvError::Lagged(_)) => {}
-            Err(broadcast::error::RecvError::Closed) => {
-                return Err("the connection to systemd was lost".to_owned());
+            Ok((_, result)) => {
+                let why = format!("systemd's job ended with {result:?}");
+                return Err(Failure::Refused(why));
             }
+            Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(broadcast::error::RecvError::Closed) => return Err(Failure::connection()),
         }
     }
 }
 
 /// Properties of every scope of ours.
-fn delegated(pids: Variant<'static>) -> Vec<(&'static str, Variant<'static>)> {
+fn delegated(pid: i32, description: &str, stops_within: u64) -> Properties {
     vec![
-        ("PIDs", pids),
+        ("Description", description.to_owned().into()),
+        ("PIDs", Variant::from(vec![pid.unsigned_abs()])),
+        // Also keeps systemd from ending the scope when the OOM killer strikes in it.
         ("Delegate", Variant::from(true)),
-        // Containers are stopped by whoever runs pods, not by the order of a shutdown.
+        // Slices are stopped at a shutdown, and scopes with them: that order is enough.
         ("DefaultDependencies", Variant::from(false)),
-        ("CollectMode", Variant::from("inactive-or-failed")),
+        ("CollectMode", "inactive-or-failed".into()),
+        ("TimeoutStopUSec", Variant::from(stops_within)),
         // systemd has a default for scopes; the limit is the container's own.
         ("TasksMax", Variant::from(INFINITY)),
     ]
 }
 
-fn numbers(properties: &[(&'static str, u64)]) -> Vec<(&'static str, Variant<'static>)> {
-    let each = properties.iter();
+fn numbers(weights: &Weights) -> Properties {
+    let each = weights.iter();
     each.map(|(name, value)| (*name, Variant::from(*value)))
         .collect()
-}
-
-fn pids(pid: i32) -> Variant<'static> {
-    Variant::from(vec![pid.unsigned_abs()])
-}
-
-fn told(error: zbus::Error) -> String {
-    match error {
-        zbus::Error::MethodError(name, Some(text), _) => format!("{text} ({name})"),
-        other => other.to_string(),
-    }
-}
-
-fn unless_gone(error: zbus::Error) -> std::result::Result<(), String> {
-    match error {
-        zbus::Error::MethodError(name, ..) if name.as_str() == NO_SUCH_UNIT => Ok(()),
-        other => Err(told(other)),
-    }
-}
-
-/// `252.38-1~deb12u1` is 252.
-fn leading_number(version: &str) -> u32 {
-    let digits = version.find(|c: char| !c.is_ascii_digit());
-    let number = &version[..digits.unwrap_or(version.len())];
-    number.parse().unwrap_or(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_version_is_the_number_that_it_begins_with() {
-        for (text, version) in [("252.38-1~deb12u1", 252), ("258", 258), ("v1", 0), ("", 0)] {
-            assert_eq!(leading_number(text), version, "{text}");
-        }
-    }
 }

@@ -74,16 +74,16 @@ async fn try_launch(shared: &Arc<Shared>, plan: &Plan) -> Result<Launched> {
     let shim = shim.and_then(|pid| ProcessId::of(pid).ok());
     let within = shared.config.timeouts.launch;
     // While the shim's program is being loaded.
-    let open = shared.cgroups.open(&plan.cgroup_path, &plan.resources);
-    let launched = async {
-        open.await?;
-        introduce(shared, plan, conn).await
+    let opened = shared.cgroups.open(&plan.cgroup_path, &plan.resources);
+    let outcome = match opened.await {
+        Ok(()) => tokio::time::timeout(within, introduce(shared, plan, conn))
+            .await
+            .unwrap_or_else(|_| {
+                let text = format!("its shim did not start it within {within:?}");
+                Err(Error::DeadlineExceeded(text))
+            }),
+        Err(error) => Err(error),
     };
-    let heard = tokio::time::timeout(within, launched).await;
-    let outcome = heard.unwrap_or_else(|_| {
-        let text = format!("its shim did not start it within {within:?}");
-        Err(Error::DeadlineExceeded(text))
-    });
     match outcome {
         Ok(mut launched) => {
             launched.shim = shim;

@@ -7,9 +7,42 @@ use crisp_sys::file;
 use oci_spec::runtime::{LinuxResources, Spec};
 
 use crate::error::{Error, Result};
+use crate::shared::Shared;
 
 /// No spec of ours is longer.
 const MAX_SPEC: u64 = 8 << 20;
+
+/// A change of limits of a container that runs.
+#[derive(Debug)]
+pub(crate) struct Change {
+    pub(crate) cgroup_path: String,
+    pub(crate) old: Resources,
+    pub(crate) new: Resources,
+}
+
+impl Change {
+    /// Puts all of it in force, or nothing: what counts among siblings first, since whoever has to
+    /// be asked for that may not answer.
+    pub(crate) async fn put_in_force(
+        &self,
+        shared: &Shared,
+        order: impl Future<Output = Result<()>>,
+    ) -> Result<()> {
+        let Self {
+            cgroup_path,
+            old,
+            new,
+        } = self;
+        shared.cgroups.weigh(cgroup_path, old, new).await?;
+        let ordered = order.await;
+        if ordered.is_err()
+            && let Err(error) = shared.cgroups.weigh(cgroup_path, new, old).await
+        {
+            tracing::warn!(cgroup_path, %error, "the weights of refused limits stay in force");
+        }
+        ordered
+    }
+}
 
 /// What is in force after `asked`: 0 and empty leave what was.
 pub(crate) fn merge(old: &Resources, asked: &Resources) -> Resources {

@@ -296,7 +296,9 @@ impl Pod {
     }
 
     pub(super) fn spawn_teardown(&self) {
-        let remains = Remains::of(&self.record, &self.progress);
+        let containers = self.containers.values();
+        let containers = containers.map(|container| container.record.cgroup_path.clone());
+        let remains = Remains::of(&self.record, &self.progress, containers.collect());
         let (shared, mailbox) = (Arc::clone(&self.shared), self.mailbox.clone());
         tokio::spawn(async move {
             let errors = teardown::teardown(&shared, &remains).await;

@@ -298,15 +298,16 @@ impl Pod {
         let shim = self.shim_of(id, "update")?;
         let within = self.shared.config.timeouts.shim;
         let resources = Box::new(whole);
+        let change = update::Change {
+            cgroup_path: container.record.cgroup_path.clone(),
+            old: container.record.resources.clone(),
+            new: merged,
+        };
         let shared = Arc::clone(&self.shared);
-        let cgroup_path = container.record.cgroup_path.clone();
         self.child(id, async move {
-            let order = shim.order(ShimRequest::Update { resources }, within).await;
-            let weighed = match order {
-                Ok(()) => shared.cgroups.weigh(&cgroup_path, &merged).await,
-                refused => refused,
-            };
-            Report::Updated(weighed.map(|()| Box::new(merged)))
+            let order = shim.order(ShimRequest::Update { resources }, within);
+            let outcome = change.put_in_force(&shared, order).await;
+            Report::Updated(outcome.map(|()| Box::new(change.new)))
         });
         Ok(None)
     }

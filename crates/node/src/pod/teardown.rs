@@ -26,6 +26,8 @@ pub(crate) struct Remains {
     pub(crate) record: Option<PodRecord>,
     pub(crate) holder: Option<ProcessId>,
     pub(crate) made_cgroup: Option<String>,
+    /// cgroups of its containers, which are over.
+    pub(crate) containers: Vec<String>,
 }
 
 /// Whether a pod has its own network namespace.
@@ -34,12 +36,13 @@ pub(crate) fn has_own_network(config: &PodConfig) -> bool {
 }
 
 impl Remains {
-    pub(crate) fn of(record: &PodRecord, progress: &PodProgress) -> Self {
+    pub(crate) fn of(record: &PodRecord, progress: &PodProgress, containers: Vec<String>) -> Self {
         Self {
             id: record.id.clone(),
             record: Some(record.clone()),
             holder: progress.holder,
             made_cgroup: progress.made_cgroup.clone(),
+            containers,
         }
     }
 
@@ -50,6 +53,7 @@ impl Remains {
             record: None,
             holder: None,
             made_cgroup: None,
+            containers: Vec::new(),
         }
     }
 
@@ -80,6 +84,8 @@ pub(crate) async fn teardown(shared: &Arc<Shared>, remains: &Remains) -> Vec<Err
     }
     if let (Some(top), Some(record)) = (&remains.made_cgroup, &remains.record) {
         let cgroups = &shared.cgroups;
+        let scopes = remains.containers.iter();
+        futures::future::join_all(scopes.map(|path| cgroups.end_scope(path))).await;
         cgroups.remove_parents(top, &record.cgroup_path).await;
     }
     errors
