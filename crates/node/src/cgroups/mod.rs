@@ -71,6 +71,15 @@ impl Cgroups {
         path == self.config.parent || path.is_empty()
     }
 
+    /// Takes the wait that version 1 has for an attach after some quiet, beside everything else and
+    /// before a container comes to it.
+    pub(crate) fn warm(&self) {
+        if !self.layout.is_v2() {
+            let layout = Arc::clone(&self.layout);
+            tokio::task::spawn_blocking(move || Cgroup::warm(&layout));
+        }
+    }
+
     /// The parent cgroup of a pod's containers, relative to the cgroup root.
     pub(crate) fn parent_of(&self, config: &PodConfig) -> Result<String> {
         let invalid = |why| Error::invalid("linux.cgroup_parent", why);

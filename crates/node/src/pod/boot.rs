@@ -45,6 +45,7 @@ pub(super) async fn make_room(gone: Gone) {
 
 /// Makes all that a pod has. What a failed boot leaves is the teardown's.
 pub(super) async fn boot(shared: &Arc<Shared>, record: &PodRecord) -> Result<Booted> {
+    shared.cgroups.warm();
     let (kernel, owned) = (Arc::clone(shared), record.clone());
     blocking("make namespaces", move || make_namespaces(&kernel, &owned)).await?;
     shared.cgroups.make_parent(&record.cgroup_path).await?;
