@@ -9,7 +9,7 @@
 use cri::SupplementalGroupsPolicy as Policy;
 use cri::security_profile::ProfileType;
 use crisp_api::runtime::v1 as cri;
-use crisp_e2e::{Cri, Node, configs, in_pod};
+use crisp_e2e::{Cri, Node, configs, in_pod, owners};
 
 /// Runs a test in a pod.
 fn with_pod(test: impl FnOnce(&Node, &mut Cri, &str, &cri::PodSandboxConfig)) {
@@ -18,6 +18,20 @@ fn with_pod(test: impl FnOnce(&Node, &mut Cri, &str, &cri::PodSandboxConfig)) {
 
 fn number(value: i64) -> Option<cri::Int64Value> {
     Some(cri::Int64Value { value })
+}
+
+/// CVE-2019-5736: a container in the host's PID namespace comes upon its shim's file.
+#[test]
+fn privileged_the_shim_runs_from_where_nothing_can_be_written() {
+    with_pod(|_, cri, id, pod| {
+        let container = cri.run(id, pod, &configs::idle("main"));
+        let shim = owners::shim(&container).unwrap().as_raw_nonzero();
+        let file = format!("/proc/{shim}/exe");
+        let flags = rustix::fs::statvfs(&file).unwrap().f_flag;
+        assert!(flags.contains(rustix::fs::StatVfsMountFlags::RDONLY));
+        let name = std::fs::read_to_string(format!("/proc/{shim}/comm")).unwrap();
+        assert_eq!(name, "crisp-shim\n");
+    });
 }
 
 type Change = fn(&mut cri::LinuxContainerSecurityContext);

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use crisp_api::runtime::v1 as cri;
 use crisp_e2e::configs::{self, resources};
 use crisp_e2e::vm::{self, Boot};
-use crisp_e2e::{Cri, Node, Options, in_pod, node, tools, trial};
+use crisp_e2e::{Cri, Node, Options, in_pod, node, owners, tools, trial};
 use rustix::process::{Pid, Signal, kill_process};
 use tonic::Code;
 
@@ -79,15 +79,9 @@ fn read(path: &str) -> String {
     text.trim().to_owned()
 }
 
-/// Where the first process of a program's name is, by the last of its arguments.
-fn cgroup_of(program: &str, id: &str) -> Option<String> {
-    let entries = fs::read_dir("/proc").unwrap().flatten();
-    let mut dirs = entries.map(|entry| entry.path()).filter(|dir| {
-        let line = fs::read_to_string(dir.join("cmdline")).unwrap_or_default();
-        let words: Vec<&str> = line.split_terminator('\0').collect();
-        words.first().is_some_and(|word| word.ends_with(program)) && words.last() == Some(&id)
-    });
-    let text = fs::read_to_string(dirs.next()?.join("cgroup")).ok()?;
+fn shims_cgroup(container: &str) -> Option<String> {
+    let shim = owners::shim(container)?.as_raw_nonzero();
+    let text = fs::read_to_string(format!("/proc/{shim}/cgroup")).ok()?;
     Some(text.trim().trim_start_matches("0::").to_owned())
 }
 
@@ -155,7 +149,7 @@ fn scope_is_delegated(container: &str) {
     assert_eq!(read(&format!("{dir}/cgroup.procs")), "");
     let place = "/system.slice/crisp-shims.scope";
     wait_for("the shim is with the others", || {
-        cgroup_of("crisp-shim", container).as_deref() == Some(place)
+        shims_cgroup(container).as_deref() == Some(place)
     });
 }
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::ErrorKind;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -147,12 +147,22 @@ fn open(mut config: Config) -> Result<(Shared, Survey)> {
     let found = shared::Found {
         host: host_facts(&layout)?,
         layout: Arc::new(layout),
+        shim: seal_shim(&config.shim_path),
         boot_id: crisp_sys::boot::boot_id().map_err(Error::step("read the boot id"))?,
         open_files: open_files.ok(),
         latest: latest(&survey.pods),
         locks,
     };
     Ok((Shared::new(config, found), survey))
+}
+
+/// All shims of this daemon run from one mount, and from the file that is there now: one that a
+/// new version replaces speaks to that version's daemon.
+fn seal_shim(program: &Path) -> Option<OwnedFd> {
+    let sealed = crisp_sys::own_binary::read_only(program);
+    sealed
+        .inspect_err(|error| tracing::warn!(%error, "each shim has to see to its file by itself"))
+        .ok()
 }
 
 /// A directory by the path that the mount table has for it, made if it is not there.

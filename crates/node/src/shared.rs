@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) events: Events,
     pub(crate) sampler: Sampler,
     pub(crate) cgroups: Cgroups,
+    /// The shim's program, out of reach for containers; `None` where each has to see to that.
+    pub(crate) shim: Option<OwnedFd>,
     pub(crate) host: HostFacts,
     pub(crate) boot_id: String,
     /// Soft limit of open files before it was raised.
@@ -46,6 +49,7 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) layout: Arc<Layout>,
+    pub(crate) shim: Option<OwnedFd>,
     pub(crate) host: HostFacts,
     pub(crate) boot_id: String,
     pub(crate) open_files: Option<u64>,
@@ -58,6 +62,7 @@ impl Shared {
         Self {
             paths: Paths::new(&config),
             cgroups: Cgroups::new(&config, found.layout),
+            shim: found.shim,
             config,
             book: Book::default(),
             events: Events::new(),

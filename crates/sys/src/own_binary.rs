@@ -6,7 +6,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::StatVfsMountFlags;
@@ -26,17 +26,28 @@ pub fn run_read_only(name: &CStr) -> io::Result<()> {
         // The kernel named the process after the descriptor that it was executed by.
         return set_name(name);
     }
-    let tree = open_tree(Path::new(OWN), Depth::Single)?;
-    set_attributes(
-        tree.as_fd(),
-        MountAttributes::default().read_only(),
-        Depth::Single,
-    )?;
+    let tree = read_only(Path::new(OWN))?;
     let path = crate::rootfs::proc_path(&tree);
     let path = CString::new(path.into_os_string().into_encoded_bytes())?;
     let arguments = strings("/proc/self/cmdline")?;
     let environment = strings("/proc/self/environ")?;
     Err(execve(&path, &arguments, &environment))
+}
+
+/// A program's file in a read-only mount that exists nowhere else. Whoever executes it by this
+/// descriptor spares the program [`run_read_only`], and gets the same file for as long as it holds
+/// it.
+///
+/// # Errors
+/// As [`run_read_only`], and those of opening.
+pub fn read_only(program: &Path) -> io::Result<OwnedFd> {
+    let tree = open_tree(program, Depth::Single)?;
+    set_attributes(
+        tree.as_fd(),
+        MountAttributes::default().read_only(),
+        Depth::Single,
+    )?;
+    Ok(tree)
 }
 
 fn is_read_only() -> io::Result<bool> {

@@ -15,6 +15,7 @@ use crisp_shim_api::{FromShim, Launch, Reply, RootfsSpec, Stdin};
 use crisp_sys::file;
 use crisp_sys::pidfd::PidFd;
 use crisp_sys::process::{ProcessId, command};
+use crisp_sys::rootfs::proc_path;
 use crisp_sys::socket::Conn;
 use tokio::process::Child;
 
@@ -117,7 +118,12 @@ fn spawn(shared: &Shared, plan: &Plan) -> Result<(Child, Conn)> {
     file::make_slot(&slot, SLOT_SIZE).map_err(step("make the exit slot"))?;
     let (ours, theirs) = Conn::pair().map_err(step("make a socket"))?;
     let words = last_words(&shared.paths.bundle(&plan.id)).map_err(step("open the shim's log"))?;
-    let mut shim = command(&shared.config.shim_path);
+    let path = &shared.config.shim_path;
+    let mut shim = match &shared.shim {
+        Some(program) => command(proc_path(program)),
+        None => command(path),
+    };
+    shim.arg0(path);
     // The id is how a later daemon recognises a shim that does not listen yet.
     shim.arg(plan.id.as_str());
     shim.stdin(Stdio::from(OwnedFd::from(theirs)))
@@ -127,10 +133,7 @@ fn spawn(shared: &Shared, plan: &Plan) -> Result<(Child, Conn)> {
         .process_group(0);
     let child = tokio::process::Command::from(shim)
         .spawn()
-        .map_err(step(&format!(
-            "spawn {}",
-            shared.config.shim_path.display()
-        )))?;
+        .map_err(step(&format!("spawn {}", path.display())))?;
     Ok((child, ours))
 }
 
