@@ -11,6 +11,7 @@ use std::time::Duration;
 use crisp_model::Timestamp;
 use crisp_spec::HostFacts;
 use crisp_sys::cgroup::{Cgroup, Layout};
+use crisp_sys::process::ProcessId;
 
 use crate::book::Book;
 use crate::cgroups::Cgroups;
@@ -88,6 +89,12 @@ impl Shared {
 
     pub(crate) fn cgroup(&self, path: &str) -> Cgroup {
         self.cgroups.at(path)
+    }
+
+    /// Moves a shim or a holder to where nobody comes upon it, beside everything else.
+    pub(crate) fn shelter(self: &Arc<Self>, process: ProcessId) {
+        let shared = Arc::clone(self);
+        tokio::spawn(async move { shared.cgroups.shelter(process).await });
     }
 
     /// Whether the engine has the handler that a pod asks for.

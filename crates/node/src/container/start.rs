@@ -89,8 +89,7 @@ async fn try_launch(shared: &Arc<Shared>, plan: &Plan) -> Result<Launched> {
         Ok(mut launched) => {
             launched.shim = shim;
             if let Some(shim) = shim {
-                let shared = Arc::clone(shared);
-                tokio::spawn(async move { shared.cgroups.shelter(shim).await });
+                shared.shelter(shim);
             }
             tokio::spawn(reap(child));
             Ok(launched)

@@ -208,8 +208,7 @@ async fn start_holder(shared: &Arc<Shared>, record: &PodRecord) -> Result<Proces
     })?;
     let pin = shared.paths.pin(&record.id, Kind::Pid.file());
     ns::pin_of(id.pid, Kind::Pid, &pin).map_err(step("pin the PID namespace"))?;
-    let shared = Arc::clone(shared);
-    tokio::spawn(async move { shared.cgroups.shelter(id).await });
+    shared.shelter(id);
     Ok(id)
 }
 

@@ -284,8 +284,7 @@ impl Pod {
     ) {
         let process = connection.peer();
         if let Some(shim) = process {
-            let shared = Arc::clone(&self.shared);
-            tokio::spawn(async move { shared.cgroups.shelter(shim).await });
+            self.shared.shelter(shim);
         }
         let shim = self.client(id, connection, process);
         let Some(container) = self.containers.get_mut(id) else {
