@@ -20,6 +20,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("crisp-sys", &[]),
     ("crisp-api", &[]),
     ("crisp-seccomp", &[]),
+    ("crisp-tasks", &[]),
     ("crisp-spec", &["crisp-model", "crisp-seccomp"]),
     (
         "crisp-runtime",
@@ -35,8 +36,11 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "crisp-sys",
         ],
     ),
-    ("crisp-cni", &["crisp-model", "crisp-sys"]),
-    ("crisp-registry", &["crisp-model", "crisp-sys"]),
+    ("crisp-cni", &["crisp-model", "crisp-sys", "crisp-tasks"]),
+    (
+        "crisp-registry",
+        &["crisp-model", "crisp-sys", "crisp-tasks"],
+    ),
     ("crisp-content", &["crisp-model", "crisp-sys"]),
     ("crisp-snapshotter", &["crisp-model", "crisp-sys"]),
     (
@@ -47,6 +51,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "crisp-registry",
             "crisp-snapshotter",
             "crisp-sys",
+            "crisp-tasks",
         ],
     ),
     (
@@ -59,11 +64,12 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "crisp-snapshotter",
             "crisp-spec",
             "crisp-sys",
+            "crisp-tasks",
         ],
     ),
     (
         "crisp-cri-server",
-        &["crisp-api", "crisp-model", "crisp-node"],
+        &["crisp-api", "crisp-model", "crisp-node", "crisp-tasks"],
     ),
     // The end-to-end tests see what a user sees: binaries, sockets and the wire.
     ("crisp-e2e", &["crisp-api"]),
@@ -78,6 +84,7 @@ const MAY_USE_TOKIO: &[&str] = &[
     "crisp-image",
     "crisp-node",
     "crisp-registry",
+    "crisp-tasks",
 ];
 
 /// Names that say nothing about what is inside.

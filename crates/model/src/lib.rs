@@ -5,23 +5,28 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cgroup;
 pub mod container;
 pub mod digest;
 pub mod id;
 pub mod image;
+pub mod owner;
 pub mod phase;
 pub mod pod;
 pub mod reference;
 pub mod resources;
 pub mod security;
+pub mod signal;
 pub mod time;
 
+pub use cgroup::CgroupPath;
 pub use container::{
     ContainerConfig, ContainerName, Device, ImageSpec, Mount, MountSource, Propagation,
 };
 pub use digest::Digest;
 pub use id::{ContainerId, PodId};
 pub use image::ImageConfig;
+pub use owner::Owner;
 pub use phase::{ContainerPhase, ExitStatus, PodPhase};
 pub use pod::{DnsConfig, NamespaceMode, PodConfig, PodName, PodNamespaces, PortMapping, Protocol};
 pub use reference::ImageRef;
@@ -29,4 +34,5 @@ pub use resources::{Resources, cpu_weight};
 pub use security::{
     Capabilities, GroupsPolicy, Profile, SecurityContext, SelinuxOptions, UserSpec,
 };
+pub use signal::Signal;
 pub use time::Timestamp;

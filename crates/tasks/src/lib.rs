@@ -1,0 +1,113 @@
+//! Workers and blocking work. A *worker* is a tokio task (a *child* is a process).
+//!
+//! This is the only crate that calls `tokio::spawn` and `spawn_blocking`, for three reasons. Work
+//! that is started here keeps the span of whoever started it, so log lines and traces of a pod
+//! stay together across threads. A panic in it is an error that somebody gets. And it has an
+//! owner: [`Worker`] and [`Workers`] abort what they hold when they are dropped; only
+//! [`detached`] work has none, and every call of it says why.
+
+#![forbid(unsafe_code)]
+
+mod workers;
+
+use std::any::Any;
+
+use tokio::task::{JoinError, JoinHandle};
+use tracing::{Instrument as _, Span};
+
+pub use workers::Workers;
+
+/// Why a piece of work has no outcome.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failed {
+    /// It panicked, with this message.
+    #[error("panicked: {0}")]
+    Panicked(String),
+    /// Its owner or the runtime ended it.
+    #[error("was ended before it was done")]
+    Aborted,
+}
+
+impl From<JoinError> for Failed {
+    fn from(error: JoinError) -> Self {
+        match error.try_into_panic() {
+            Ok(payload) => Self::Panicked(panic_message(payload.as_ref()).to_owned()),
+            Err(_) => Self::Aborted,
+        }
+    }
+}
+
+/// What a panic said.
+#[must_use]
+pub fn panic_message(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
+
+/// Runs work that blocks on a thread of its own, in the caller's span. Dropping the future does not
+/// end the work: nothing can end a thread.
+///
+/// # Errors
+/// When the work panicked.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failed> {
+    let span = Span::current();
+    Ok(tokio::task::spawn_blocking(move || span.in_scope(work)).await?)
+}
+
+/// Starts a worker that nobody waits for and that ends by itself, in the caller's span. For work
+/// that belongs to the whole process, or that must outlive whoever started it.
+pub fn detached(work: impl Future<Output = ()> + Send + 'static) {
+    drop(tokio::spawn(work.in_current_span()));
+}
+
+/// One worker, aborted when its owner drops it.
+#[derive(Debug)]
+pub struct Worker<T>(JoinHandle<T>);
+
+impl<T: Send + 'static> Worker<T> {
+    /// Starts a worker in the caller's span.
+    pub fn start(work: impl Future<Output = T> + Send + 'static) -> Self {
+        Self(tokio::spawn(work.in_current_span()))
+    }
+
+    /// Waits for its outcome.
+    ///
+    /// # Errors
+    /// When it panicked.
+    pub async fn outcome(mut self) -> Result<T, Failed> {
+        Ok((&mut self.0).await?)
+    }
+}
+
+impl<T> Drop for Worker<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_somebodys_error() {
+        let failed = blocking(|| panic!("oh")).await.map(|(): ()| ());
+        assert_eq!(failed, Err(Failed::Panicked("oh".to_owned())));
+        let worker = Worker::start(async { panic!("{}", 7) });
+        let failed: Result<(), _> = worker.outcome().await;
+        assert_eq!(failed, Err(Failed::Panicked("7".to_owned())));
+    }
+
+    #[tokio::test]
+    async fn a_worker_ends_with_its_owner() {
+        let (sender, receiver) = tokio::sync::oneshot::channel::<()>();
+        drop(Worker::start(async move {
+            std::future::pending::<()>().await;
+            drop(sender);
+        }));
+        assert!(receiver.await.is_err());
+    }
+}
