@@ -1,13 +1,11 @@
 //! Runs crictl as a user would.
 
-use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::node::Node;
-use crate::{configs, tools};
+use crate::tools;
 
 /// A crictl that talks to one endpoint.
 #[derive(Debug, Clone)]
@@ -77,37 +75,4 @@ impl Crictl {
         assert!(!output.status.success(), "crictl {words} succeeded: {text}");
         text + &String::from_utf8_lossy(&output.stderr)
     }
-}
-
-/// A pod as `crictl runp` reads it; fields of `more` replace the usual ones. Tells the file's path.
-#[must_use]
-pub fn pod_file(node: &Node, name: &str, more: &Value) -> String {
-    let usual = json!({
-        "metadata": {"name": name, "namespace": "e2e", "uid": format!("{name}-uid"), "attempt": 0},
-        "hostname": name,
-        "log_directory": node.path(&format!("logs/{name}")),
-        "linux": {"security_context": {"namespace_options": {"pid": 1}}},
-    });
-    write(node, &format!("pod-{name}"), usual, more)
-}
-
-/// A container as `crictl create` reads it, of the busybox image unless `more` says otherwise.
-#[must_use]
-pub fn container_file(node: &Node, name: &str, more: &Value) -> String {
-    let usual = json!({
-        "metadata": {"name": name, "attempt": 0},
-        "image": {"image": configs::image("busybox")},
-        "log_path": format!("{name}.log"),
-        "linux": {"security_context": {"namespace_options": {"pid": 1}}},
-    });
-    write(node, &format!("container-{name}"), usual, more)
-}
-
-fn write(node: &Node, name: &str, mut config: Value, more: &Value) -> String {
-    for (key, field) in more.as_object().unwrap() {
-        config[key] = field.clone();
-    }
-    let path = node.path(&format!("logs/{name}.json"));
-    fs::write(&path, config.to_string()).unwrap();
-    path.to_str().unwrap().to_owned()
 }

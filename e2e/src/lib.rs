@@ -10,7 +10,8 @@
 //! registry   Debian's docker-registry on loopback
 //! fake_registry  one that says what a test wants it to say
 //! node       a daemon with its own root, state and registry; stopped, killed, started again
-//! crictl     runs crictl against a node
+//! crictl     runs crictl against an endpoint
+//! crictl_files  the files that crictl reads pods and containers from
 //! cri        calls a node by gRPC
 //! configs    pods and containers as tests want them
 //! owners     finds shims and holders among the processes
@@ -29,6 +30,7 @@ pub mod checker;
 pub mod configs;
 pub mod cri;
 pub mod crictl;
+pub mod crictl_files;
 pub mod fake_registry;
 pub mod image;
 pub mod netns;

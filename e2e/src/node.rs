@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crisp_api::runtime::v1 as cri;
@@ -12,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::checker::Picture;
+use crate::checker::{self, Picture, Place};
 use crate::configs;
 use crate::cri::{Cri, Events};
 use crate::crictl::Crictl;
@@ -52,6 +53,8 @@ pub struct Options {
     pub config: String,
     /// `--log-level`.
     pub log_level: &'static str,
+    /// Where `crispd` and its helpers are, when not where [`tools::ours`] finds them.
+    pub binaries: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -61,6 +64,7 @@ impl Default for Options {
             plugins: None,
             config: String::new(),
             log_level: "debug",
+            binaries: None,
         }
     }
 }
@@ -80,7 +84,7 @@ pub struct Node {
     options: Options,
     daemon: Option<Child>,
     /// One daemon under test at a time: all look at the same kernel.
-    _lock: File,
+    lock: Arc<File>,
 }
 
 impl Node {
@@ -91,8 +95,18 @@ impl Node {
             rustix::process::geteuid().is_root(),
             "these tests run as root"
         );
-        let lock = lock();
-        let machine = Picture::of_machine();
+        Self::start_locked(options, Arc::new(lock()))
+    }
+
+    /// Starts another registry and daemon under the lock that this node holds: two that are
+    /// compared with each other.
+    #[must_use]
+    pub fn start_beside(&self, options: Options) -> Self {
+        Self::start_locked(options, Arc::clone(&self.lock))
+    }
+
+    fn start_locked(options: Options, lock: Arc<File>) -> Self {
+        let machine = checker::of_machine();
         let dir = tempfile::Builder::new()
             .prefix("crisp-e2e-")
             .tempdir()
@@ -111,7 +125,7 @@ impl Node {
             dir,
             options,
             daemon: None,
-            _lock: lock,
+            lock,
         };
         node.write_config();
         if let Some(plugins) = node.options.plugins {
@@ -261,7 +275,11 @@ impl Node {
     /// The daemon's command line, not started.
     #[must_use]
     pub fn command(&self) -> Command {
-        let mut command = Command::new(tools::ours("crispd"));
+        let program = match &self.options.binaries {
+            Some(dir) => dir.join("crispd"),
+            None => tools::ours("crispd"),
+        };
+        let mut command = Command::new(program);
         let network = match self.options.network {
             Network::Builtin => "builtin",
             Network::Cni => "cni",
@@ -310,6 +328,17 @@ impl Node {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// All that the checker sees of the node.
+    #[must_use]
+    pub fn picture(&self) -> Picture {
+        checker::of_node(Place {
+            net: &self.net,
+            daemon: self.pid(),
+            root: &self.root(),
+            state: &self.state(),
+        })
     }
 
     /// All that the daemon logged.
@@ -361,7 +390,7 @@ impl Drop for Node {
 
 /// Kills shims of this node that no daemon could stop.
 fn kill_strays(dir: &Path) {
-    for process in crate::checker::processes() {
+    for process in checker::processes() {
         let is_ours = fs::read_dir(format!("/proc/{}/fd", process.pid)).is_ok_and(|fds| {
             let mut targets = fds.flatten().flat_map(|fd| fs::read_link(fd.path()));
             targets.any(|target| target.starts_with(dir))

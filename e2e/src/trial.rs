@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crisp_api::runtime::v1 as cri;
 
-use crate::checker::{Picture, difference, remains};
+use crate::checker::{self, Picture, difference, remains};
 use crate::configs;
 use crate::cri::Cri;
 use crate::node::{Network, Node, Options};
@@ -46,19 +46,19 @@ pub fn trial_with(options: &Options, test: impl FnOnce(&mut Node)) {
     test(&mut node);
     let left = node.crictl().ok(&["pods", "--quiet"]);
     assert_eq!(left, "", "the test left pods");
-    settle("on the node", &before, || Picture::of_node(&node));
+    settle("on the node", &before, || node.picture());
     let status = node.terminate();
     assert!(status.success(), "crispd ended with {status}");
-    settle("on the machine", &node.machine, Picture::of_machine);
+    settle("on the machine", &node.machine, checker::of_machine);
 }
 
 /// The node once what the first pod had has gone: a shim ends a moment after its pod is removed.
 fn at_rest(node: &Node) -> Picture {
     let deadline = Instant::now() + SETTLING;
-    let mut last = Picture::of_node(node);
+    let mut last = node.picture();
     loop {
         std::thread::sleep(Duration::from_millis(100));
-        let now = Picture::of_node(node);
+        let now = node.picture();
         if difference(&last, &now).is_empty() || Instant::now() > deadline {
             return now;
         }

@@ -8,7 +8,7 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crisp_e2e::crictl::{container_file, pod_file};
+use crisp_e2e::crictl_files::{container_file, pod_file};
 use crisp_e2e::{node, trial};
 use serde_json::{Value, json};
 

@@ -8,7 +8,7 @@
 use std::fs;
 
 use crisp_e2e::configs::image;
-use crisp_e2e::crictl::{container_file, pod_file};
+use crisp_e2e::crictl_files::{container_file, pod_file};
 use crisp_e2e::registry::HOST;
 use crisp_e2e::trial;
 use serde_json::{Value, json};

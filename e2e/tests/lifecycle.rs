@@ -9,7 +9,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crisp_api::runtime::v1 as cri;
-use crisp_e2e::checker::{Picture, difference};
+use crisp_e2e::checker::remains;
 use crisp_e2e::{Cri, Node, configs, in_pod, trial};
 use tonic::Code;
 
@@ -89,7 +89,7 @@ fn privileged_a_failed_start_is_a_status_too() {
 fn privileged_what_cannot_be_made_is_refused_at_create_and_named() {
     with_pod(|node, cri, id, pod| {
         node.pull(&["user-unknown", "user-huge"]);
-        let before = Picture::of_node(node);
+        let before = node.picture();
         for (config, named) in refused() {
             let error = cri.create(id, pod, &config).unwrap_err();
             assert!(error.message().contains(named), "{named}: {error:?}");
@@ -101,7 +101,7 @@ fn privileged_what_cannot_be_made_is_refused_at_create_and_named() {
             assert!(codes.contains(&error.code()), "{named}: {error:?}");
             assert!(cri.container_ids().is_empty(), "{named}");
         }
-        let mut left = difference(&before, &Picture::of_node(node));
+        let mut left = remains(&before, &node.picture());
         left.retain(|line| !line.contains("descriptor"));
         assert!(left.is_empty(), "{left:?}");
         // The name is free all the same.

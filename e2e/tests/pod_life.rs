@@ -7,7 +7,8 @@
 
 use std::fs;
 
-use crisp_e2e::crictl::{Crictl, container_file, pod_file};
+use crisp_e2e::crictl::Crictl;
+use crisp_e2e::crictl_files::{container_file, pod_file};
 use crisp_e2e::trial;
 use serde_json::json;
 

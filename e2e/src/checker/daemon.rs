@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use super::{Picture, names};
+use super::listing::names;
+use super::picture::Picture;
 
 /// Adds the open descriptors of a process, by what they are.
 pub(super) fn descriptors(picture: &mut Picture, pid: u32) {

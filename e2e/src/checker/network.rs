@@ -1,6 +1,6 @@
 //! Links, addresses, routes and firewall of a network namespace.
 
-use super::Picture;
+use super::picture::Picture;
 use crate::netns::Net;
 use crate::tools;
 

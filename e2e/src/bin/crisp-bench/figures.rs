@@ -1,18 +1,20 @@
-//! Times and memory: collected, then printed as a Markdown table.
+//! Figures are what was measured of one contender; the table puts contenders side by side.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::fs;
+use std::fmt::Write as _;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
 use serde::Serialize;
 
-/// Times of each step in microseconds, in the order of their first appearance.
+use crate::memory::Memory;
+
+/// Times of each step in microseconds, in the order of their first appearance, and memory.
 #[derive(Debug, Default, Serialize)]
 pub struct Figures {
     order: Vec<&'static str>,
     times: BTreeMap<&'static str, Vec<u64>>,
+    /// PSS of daemon and shims.
+    pub memory: Memory,
 }
 
 impl Figures {
@@ -20,7 +22,8 @@ impl Figures {
         if !self.order.contains(&step) {
             self.order.push(step);
         }
-        self.times.entry(step).or_default().push(micros(time));
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.times.entry(step).or_default().push(micros);
     }
 
     /// Adds the sum of the steps' latest times under another name.
@@ -32,110 +35,108 @@ impl Figures {
         self.add(name, Duration::from_micros(total));
     }
 
-    /// `| step | min | p50 | p99 | max |`, in milliseconds.
-    pub fn table(&self, lives: u32) -> String {
-        let mut text = format!("{lives} lives, ms\n\n| step | min | p50 | p99 | max |\n");
-        text.push_str("|---|---:|---:|---:|---:|\n");
-        for step in &self.order {
-            let mut sorted = self.times[step].clone();
-            sorted.sort_unstable();
-            let at = |percent: usize| ms(sorted[(sorted.len() - 1) * percent / 100]);
-            let row = format!(
-                "| {step} | {} | {} | {} | {} |\n",
-                at(0),
-                at(50),
-                at(99),
-                at(100)
-            );
-            text.push_str(&row);
-        }
-        text
+    fn at(&self, step: &str, percent: usize) -> u64 {
+        let mut sorted = self.times.get(step).cloned().unwrap_or_default();
+        sorted.sort_unstable();
+        let last = sorted.len().saturating_sub(1);
+        sorted.get(last * percent / 100).copied().unwrap_or(0)
     }
 }
 
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+/// One Markdown table: a row for each step in milliseconds, rows for memory in KiB, and a ratio
+/// of the first contender to the second where there are two.
+pub fn table(contenders: &[(&str, &Figures)]) -> String {
+    let mut text = String::from("| |");
+    for (name, _) in contenders {
+        _ = write!(text, " {name} p50 | p99 |");
+    }
+    if contenders.len() == 2 {
+        text.push_str(" ratio of p50 |");
+    }
+    text.push_str("\n|---|");
+    text.push_str(&"---:|".repeat(contenders.len() * 2 + usize::from(contenders.len() == 2)));
+    text.push('\n');
+    let Some((_, first)) = contenders.first() else {
+        return text;
+    };
+    for step in &first.order {
+        let cells = contenders.iter().map(|(_, f)| {
+            let (middle, slow) = (f.at(step, 50), f.at(step, 99));
+            (middle, format!(" {} | {} |", ms(middle), ms(slow)))
+        });
+        row(
+            &mut text,
+            &format!("{step}, ms"),
+            &cells.collect::<Vec<_>>(),
+        );
+    }
+    memory_rows(&mut text, contenders);
+    text
+}
+
+type Field = fn(&Memory) -> u64;
+
+fn memory_rows(text: &mut String, contenders: &[(&str, &Figures)]) {
+    let shims = contenders.iter().map(|(_, f)| f.memory.shims).max();
+    let pods = shims.unwrap_or(0);
+    let rows: [(String, Field); 3] = [
+        ("PSS of the daemon without pods, KiB".into(), |m| {
+            m.daemon_empty
+        }),
+        (format!("PSS of the daemon with {pods}, KiB"), |m| {
+            m.daemon_full
+        }),
+        ("PSS of a shim, KiB".into(), |m| m.shim),
+    ];
+    for (name, field) in rows {
+        let cells = contenders.iter().map(|(_, f)| {
+            let value = field(&f.memory);
+            (value, format!(" {value} | |"))
+        });
+        row(text, &name, &cells.collect::<Vec<_>>());
+    }
+}
+
+fn row(text: &mut String, name: &str, cells: &[(u64, String)]) {
+    _ = write!(text, "| {name} |");
+    for (_, cell) in cells {
+        text.push_str(cell);
+    }
+    if let [(first, _), (second, _)] = cells {
+        let hundredths = first * 100 / (*second).max(1);
+        _ = write!(text, " {}.{:02} |", hundredths / 100, hundredths % 100);
+    }
+    text.push('\n');
 }
 
 fn ms(micros: u64) -> String {
     format!("{}.{:02}", micros / 1000, micros % 1000 / 10)
 }
 
-/// Proportional and private memory in KiB.
-#[derive(Debug, Default, Clone, Copy, Serialize)]
-struct Share {
-    pss: u64,
-    private: u64,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Share {
-    fn of(pid: u32) -> Result<Self> {
-        let path = format!("/proc/{pid}/smaps_rollup");
-        let text = fs::read_to_string(&path).with_context(|| path)?;
-        let field = |name: &str| {
-            let line = text.lines().find(|line| line.starts_with(name));
-            line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
-                .unwrap_or(0)
+    #[test]
+    fn a_table_puts_two_contenders_side_by_side() {
+        let figures = |times: &[u64]| {
+            let mut figures = Figures::default();
+            for time in times {
+                figures.add("StartContainer", Duration::from_micros(*time));
+            }
+            figures
         };
-        let private = field("Private_Clean:") + field("Private_Dirty:");
-        Ok(Self {
-            pss: field("Pss:"),
-            private,
-        })
-    }
-}
-
-/// Memory of the daemon and of the shims of this node's idle pods.
-#[derive(Debug, Serialize)]
-pub struct Memory {
-    daemon: Option<Share>,
-    shims: Vec<Share>,
-}
-
-impl Memory {
-    /// Reads the daemon's and every shim's share. Shims of other daemons on the machine count too:
-    /// run the bench alone.
-    pub fn read(daemon: Option<u32>) -> Result<Self> {
-        let daemon = daemon.map(Share::of).transpose()?;
-        let shims = shims()?
-            .into_iter()
-            .filter_map(|pid| Share::of(pid).ok())
-            .collect();
-        Ok(Self { daemon, shims })
-    }
-}
-
-fn shims() -> Result<Vec<u32>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").context("/proc")? {
-        let entry = entry?;
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-        else {
-            continue;
-        };
-        let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-        if name.trim_end() == "crisp-shim" {
-            found.push(pid);
-        }
-    }
-    Ok(found)
-}
-
-impl fmt::Display for Memory {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(Share { pss, private }) = self.daemon {
-            writeln!(f, "daemon: PSS {pss} KiB, private {private} KiB")?;
-        }
-        let count = u64::try_from(self.shims.len()).unwrap_or(0).max(1);
-        let mean = |field: fn(&Share) -> u64| self.shims.iter().map(field).sum::<u64>() / count;
-        let (pss, private) = (mean(|s| s.pss), mean(|s| s.private));
-        write!(
-            f,
-            "{} shims, mean: PSS {pss} KiB, private {private} KiB",
-            self.shims.len()
-        )
+        let (ours, theirs) = (figures(&[5_000, 4_000, 9_990]), figures(&[10_000]));
+        let text = table(&[("here", &ours), ("there", &theirs)]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(
+            lines[0],
+            "| | here p50 | p99 | there p50 | p99 | ratio of p50 |"
+        );
+        assert_eq!(lines[1], "|---|---:|---:|---:|---:|---:|");
+        assert_eq!(
+            lines[2],
+            "| StartContainer, ms | 5.00 | 5.00 | 10.00 | 10.00 | 0.50 |"
+        );
     }
 }

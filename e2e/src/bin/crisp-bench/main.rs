@@ -1,22 +1,36 @@
-//! Measures one CRI endpoint: the life of pods one after another, and the memory of idle ones.
+//! The bench measures the life of pods as a kubelet makes them, one after another, and memory.
 //!
-//! The client speaks gRPC itself, since a `crictl` start costs more than what is measured. Machines
-//! are noisy: compare figures of one run only.
+//! It speaks gRPC itself, since a start of `crictl` costs more than the calls that are measured.
+//! Machines are noisy: only figures of one run can be compared, so a second set of binaries is
+//! measured in the same run, pod by pod in turn.
 
 #![allow(clippy::print_stdout, reason = "a command: its table is its output")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "what it writes is for this run only; no crash needs to be survived"
+)]
 
+mod cgroup;
 mod client;
 mod figures;
+mod kubelet;
+mod limits;
+mod memory;
 
-use std::path::PathBuf;
-use std::time::Instant;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use crisp_e2e::configs;
+use crisp_e2e::{Node, configs};
 
-use client::{Life, Node};
-use figures::{Figures, Memory};
+use client::Client;
+use figures::Figures;
+use kubelet::Life;
+use memory::Memory;
+
+/// The daemon frees what removed pods had, and idle pods settle.
+const SETTLING: Duration = Duration::from_secs(2);
 
 /// Measures a CRI runtime: the one behind an endpoint, else a crispd of its own from beside this
 /// program, in a network namespace of its own, on the built-in network.
@@ -28,16 +42,22 @@ struct Options {
     /// An image with `sleep` and `true`; pulled first.
     #[arg(long, default_value_t = configs::image("busybox"))]
     image: String,
+    /// A directory with another set of binaries, measured in turn with those from here.
+    #[arg(long, value_name = "DIR", conflicts_with = "endpoint")]
+    against: Option<PathBuf>,
     /// Pods to run one after another.
     #[arg(long, default_value_t = 100)]
     pods: u32,
     /// Idle pods to hold while memory is read.
     #[arg(long, default_value_t = 40)]
     idle: u32,
+    /// Milliseconds of quiet before each pod: a node rarely starts pods back to back.
+    #[arg(long, default_value_t = 0)]
+    pause: u64,
     /// Seconds of grace for StopContainer; the container's `sleep` ignores SIGTERM.
     #[arg(long, default_value_t = 0)]
     grace: i64,
-    /// Process id of the daemon, for its memory.
+    /// Process id of the daemon behind the endpoint, for its memory.
     #[arg(long)]
     daemon: Option<u32>,
     /// Where to write the figures as JSON, besides the table.
@@ -45,108 +65,173 @@ struct Options {
     json: Option<PathBuf>,
 }
 
+/// One runtime that is measured.
+#[derive(Debug)]
+struct Contender {
+    name: String,
+    client: Client,
+    daemon: Option<u32>,
+    figures: Figures,
+}
+
 fn main() -> Result<()> {
-    let mut options = Options::parse();
-    // Held to the end: dropped, it stops the daemon.
-    let _own = match &options.endpoint {
-        Some(_) => None,
-        None => Some(own_node(&mut options)),
+    let options = Options::parse();
+    // Held to the end: dropped, they stop their daemons.
+    let nodes = match options.endpoint {
+        Some(_) => Vec::new(),
+        None => own_nodes(&options),
     };
+    let files = tempfile::Builder::new().prefix("crisp-bench-").tempdir()?;
     let executor = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    executor.block_on(measure(&options))
+    let measured = executor.block_on(measure(&options, &nodes, files.path()));
+    drop(nodes);
+    cgroup::remove_parents();
+    measured
 }
 
-fn own_node(options: &mut Options) -> crisp_e2e::Node {
-    let node = crisp_e2e::Node::start(crisp_e2e::Options {
+fn own_nodes(options: &Options) -> Vec<Node> {
+    let usual = crisp_e2e::Options {
         log_level: "info",
         ..Default::default()
-    });
-    node.pull(&["busybox"]);
-    options.endpoint = Some(format!("unix://{}", node.socket().display()));
-    options.daemon = Some(node.pid());
-    node
+    };
+    let mut nodes = vec![Node::start(usual.clone())];
+    if let Some(dir) = &options.against {
+        let other = crisp_e2e::Options {
+            binaries: Some(dir.clone()),
+            ..usual
+        };
+        nodes.push(nodes[0].start_beside(other));
+    }
+    for node in &nodes {
+        node.pull(&["busybox"]);
+    }
+    nodes
 }
 
-async fn measure(options: &Options) -> Result<()> {
-    let endpoint = options.endpoint.as_deref().context("no endpoint")?;
-    let mut node = Node::connect(endpoint).await?;
-    node.pull(&options.image).await?;
-    let mut figures = Figures::default();
+async fn contenders(options: &Options, nodes: &[Node]) -> Result<Vec<Contender>> {
+    let mut found = Vec::new();
+    if let Some(endpoint) = &options.endpoint {
+        found.push((endpoint.clone(), endpoint.clone(), options.daemon));
+    }
+    for (node, name) in nodes.iter().zip(["here", "against"]) {
+        let endpoint = format!("unix://{}", node.socket().display());
+        found.push((name.to_owned(), endpoint, Some(node.pid())));
+    }
+    let mut contenders = Vec::new();
+    for (name, endpoint, daemon) in found {
+        let mut client = Client::connect(&endpoint).await?;
+        client.pull(&options.image).await?;
+        contenders.push(Contender {
+            name,
+            client,
+            daemon,
+            figures: Figures::default(),
+        });
+    }
+    Ok(contenders)
+}
+
+async fn measure(options: &Options, nodes: &[Node], files: &Path) -> Result<()> {
+    let mut contenders = contenders(options, nodes).await?;
     for number in 0..options.pods {
-        one_life(&mut node, options, number, &mut figures)
-            .await
-            .with_context(|| format!("pod {number}"))?;
+        for contender in &mut contenders {
+            let kind = format!("{}-life", kind(&contender.name));
+            let life = Life::prepare(files, &kind, number, &options.image)?;
+            tokio::time::sleep(Duration::from_millis(options.pause)).await;
+            let lived = one_life(contender, &life, options.grace).await;
+            lived.with_context(|| format!("pod {number} of {}", contender.name))?;
+        }
     }
-    println!("{}", figures.table(options.pods));
-    let memory = idle_memory(&mut node, options).await?;
-    println!("{memory}");
-    if let Some(path) = &options.json {
-        let body = serde_json::json!({ "figures": figures, "memory": memory });
-        std::fs::File::create(path)
-            .map_err(anyhow::Error::from)
-            .and_then(|file| Ok(serde_json::to_writer_pretty(file, &body)?))
-            .with_context(|| format!("write {}", path.display()))?;
+    for contender in &mut contenders {
+        contender.figures.memory = idle_memory(contender, options, files).await?;
     }
-    Ok(())
+    let results: Vec<(&str, &Figures)> = contenders
+        .iter()
+        .map(|contender| (contender.name.as_str(), &contender.figures))
+        .collect();
+    println!(
+        "{} pods as a kubelet makes them, each with its own cgroup, limits, RuntimeDefault and log\n",
+        options.pods
+    );
+    print!("{}", figures::table(&results));
+    match &options.json {
+        Some(path) => write_json(path, &results),
+        None => Ok(()),
+    }
+}
+
+/// A part of pods' names that tells contenders apart.
+fn kind(name: &str) -> &str {
+    if name.contains('/') { "endpoint" } else { name }
+}
+
+fn write_json(path: &Path, results: &[(&str, &Figures)]) -> Result<()> {
+    let text = serde_json::to_string_pretty(results)?;
+    std::fs::write(path, text).with_context(|| format!("write {}", path.display()))
 }
 
 /// One pod from nothing to nothing; every call's time goes into the figures.
-async fn one_life(
-    node: &mut Node,
-    options: &Options,
-    number: u32,
-    figures: &mut Figures,
-) -> Result<()> {
+async fn one_life(contender: &mut Contender, life: &Life, grace: i64) -> Result<()> {
+    let Contender {
+        client, figures, ..
+    } = contender;
     let mut clock = Instant::now();
     let mut lap = |figures: &mut Figures, name: &'static str| {
         figures.add(name, clock.elapsed());
         clock = Instant::now();
     };
-    let life = Life::named("bench", number);
-    let pod = node.run_pod(&life).await?;
+    let pod = client.run_pod(life).await?;
     lap(figures, "RunPodSandbox");
-    let container = node.create(&life, &pod, &options.image).await?;
+    let container = client.create(life, &pod).await?;
     lap(figures, "CreateContainer");
-    node.start(&container).await?;
+    client.start(&container).await?;
     lap(figures, "StartContainer");
-    node.exec_true(&container).await?;
+    client.exec_true(&container).await?;
     lap(figures, "ExecSync true");
-    node.exec_true(&container).await?;
+    client.exec_true(&container).await?;
     lap(figures, "ExecSync true, again");
-    node.stop(&container, options.grace).await?;
+    client.stop(&container, grace).await?;
     lap(figures, "StopContainer");
-    node.stop_pod(&pod).await?;
+    client.stop_pod(&pod).await?;
     lap(figures, "StopPodSandbox");
-    node.remove(&container).await?;
-    node.remove_pod(&pod).await?;
-    lap(figures, "remove both");
-    figures.sum(
-        "pod up",
-        &["RunPodSandbox", "CreateContainer", "StartContainer"],
-    );
-    figures.sum(
-        "pod down",
-        &["StopContainer", "StopPodSandbox", "remove both"],
-    );
+    client.remove(&container).await?;
+    lap(figures, "RemoveContainer");
+    client.remove_pod(&pod).await?;
+    lap(figures, "RemovePodSandbox");
+    let up = ["RunPodSandbox", "CreateContainer", "StartContainer"];
+    figures.sum("pod up", &up);
+    let down = [
+        "StopContainer",
+        "StopPodSandbox",
+        "RemoveContainer",
+        "RemovePodSandbox",
+    ];
+    figures.sum("pod down", &down);
     Ok(())
 }
 
-async fn idle_memory(node: &mut Node, options: &Options) -> Result<Memory> {
+/// Holds idle pods for as long as it takes to read everybody's memory.
+async fn idle_memory(contender: &mut Contender, options: &Options, files: &Path) -> Result<Memory> {
+    tokio::time::sleep(SETTLING).await;
+    let mut memory = Memory::before(contender.daemon)?;
+    let kind = format!("{}-idle", kind(&contender.name));
+    let client = &mut contender.client;
     let mut pods = Vec::new();
     for number in 0..options.idle {
-        let life = Life::named("idle", number);
-        let pod = node.run_pod(&life).await?;
-        let container = node.create(&life, &pod, &options.image).await?;
-        node.start(&container).await?;
-        pods.push(pod);
+        let life = Life::prepare(files, &kind, number, &options.image)?;
+        let pod = client.run_pod(&life).await?;
+        let container = client.create(&life, &pod).await?;
+        client.start(&container).await?;
+        pods.push((life, pod));
     }
-    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
-    let memory = Memory::read(options.daemon)?;
-    for pod in pods {
-        node.stop_pod(&pod).await?;
-        node.remove_pod(&pod).await?;
+    tokio::time::sleep(SETTLING).await;
+    memory.with_pods(contender.daemon)?;
+    for (life, pod) in pods {
+        client.stop_pod(&pod).await?;
+        client.remove_pod(&pod).await?;
+        drop(life);
     }
     Ok(memory)
 }

@@ -1,0 +1,86 @@
+//! A picture is what was seen on a machine, as lines with their number; two pictures have a
+//! difference that reads as what came and what went.
+//!
+//! This file only counts and compares. The other files of the folder look at the machine.
+
+use std::collections::BTreeMap;
+
+/// What was seen, and how often.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Picture(BTreeMap<String, usize>);
+
+impl Picture {
+    pub(crate) fn add(&mut self, line: String) {
+        *self.0.entry(line).or_default() += 1;
+    }
+
+    fn count(&self, line: &str) -> usize {
+        self.0.get(line).copied().unwrap_or(0)
+    }
+}
+
+/// What came and what went, a line each.
+#[must_use]
+pub fn difference(before: &Picture, after: &Picture) -> Vec<String> {
+    let mut lines = BTreeMap::new();
+    for line in before.0.keys().chain(after.0.keys()) {
+        let text = match (before.count(line), after.count(line)) {
+            (had, has) if had == has => continue,
+            (0, 1) => format!("+ {line}"),
+            (1, 0) => format!("- {line}"),
+            (had, has) => format!("~ {line}: {had} before, {has} after"),
+        };
+        lines.insert(line, text);
+    }
+    lines.into_values().collect()
+}
+
+/// As [`difference`], but descriptors may become fewer: an idle connection to a registry is closed
+/// after a while, and the picture before may show some.
+#[must_use]
+pub fn remains(before: &Picture, after: &Picture) -> Vec<String> {
+    let mut before = before.clone();
+    before.0.retain(|line, had| {
+        if line.starts_with("descriptor ") {
+            *had = after.count(line).min(*had);
+        }
+        *had > 0
+    });
+    difference(&before, after)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_read_as_what_came_and_went() {
+        let picture = |lines: &[&str]| {
+            let mut picture = Picture::default();
+            lines
+                .iter()
+                .for_each(|line| picture.add((*line).to_owned()));
+            picture
+        };
+        let before = picture(&["a", "b", "fd", "fd"]);
+        let after = picture(&["b", "c", "fd", "fd", "fd"]);
+        let lines = difference(&before, &after);
+        assert_eq!(lines, ["- a", "+ c", "~ fd: 2 before, 3 after"]);
+        assert!(difference(&before, &before).is_empty());
+    }
+
+    #[test]
+    fn descriptors_may_become_fewer() {
+        let picture = |count: usize| {
+            let mut picture = Picture::default();
+            (0..count).for_each(|_| picture.add("descriptor socket".to_owned()));
+            picture.add("link lo".to_owned());
+            picture
+        };
+        assert!(remains(&picture(3), &picture(2)).is_empty());
+        assert!(remains(&picture(3), &picture(0)).is_empty());
+        let more = remains(&picture(2), &picture(3));
+        assert_eq!(more, ["~ descriptor socket: 2 before, 3 after"]);
+        assert_eq!(remains(&picture(1), &Picture::default()), ["- link lo"]);
+    }
+}
