@@ -1,0 +1,127 @@
+//! A ban keeps something in one room: unsafe code, re-exports of our crates, workers.
+
+use proc_macro2::{TokenStream, TokenTree};
+
+use crate::{check, modules};
+
+#[test]
+fn unsafe_and_raw_fds_stay_behind_the_wall() {
+    check(
+        "crates/sys is the only home of unsafe and of bare descriptors",
+        |path, text| {
+            if path.starts_with("crates/sys") || path.starts_with("e2e/tests/house") {
+                return None;
+            }
+            if path.starts_with("e2e") {
+                return None;
+            }
+            let words = [
+                "unsafe {",
+                "unsafe fn",
+                "unsafe impl",
+                "from_raw_fd",
+                "RawFd",
+            ];
+            words
+                .iter()
+                .find(|word| text.contains(**word))
+                .map(|word| format!("has `{word}`"))
+        },
+    );
+}
+
+#[test]
+fn every_crate_forbids_unsafe() {
+    check(
+        "a crate root outside sys forbids unsafe code",
+        |path, text| {
+            let root = path.ends_with("src/lib.rs") || path.ends_with("src/main.rs");
+            let ours = path.starts_with("crates") && !path.starts_with("crates/sys");
+            (root && ours && !text.contains("#![forbid(unsafe_code)]"))
+                .then(|| "does not".to_owned())
+        },
+    );
+}
+
+/// Crates that still hand on crates of ours.
+const HANDING_ON_LEFT: &[&str] = &["crates/image", "crates/node", "crates/spec"];
+
+#[test]
+fn no_crate_hands_on_another() {
+    check(
+        "a re-export of our own crates lets its users reach past the table of who may know whom",
+        |path, text| {
+            let left = HANDING_ON_LEFT.iter().any(|left| path.starts_with(left));
+            let tokens = modules::without_tests(text.parse().ok()?);
+            (!left && hands_on(&tokens)).then(|| "has `pub use crisp_…`".to_owned())
+        },
+    );
+}
+
+/// Whether there is a `pub use`, also `pub(crate) use`, of a crate of ours.
+fn hands_on(tokens: &[TokenTree]) -> bool {
+    let words: Vec<String> = tokens.iter().map(ToString::to_string).collect();
+    (0..words.len()).any(|at| {
+        let group = words.get(at + 1).is_some_and(|next| next.starts_with('('));
+        let rest = &words[at + 1 + usize::from(group)..];
+        let rest = rest.strip_prefix(&["use".to_owned()]).unwrap_or_default();
+        let name = rest.iter().find(|word| *word != ":");
+        words[at] == "pub" && name.is_some_and(|name| name.starts_with("crisp_"))
+    })
+}
+
+/// Files that still start workers themselves. A thread that is scoped is joined and no matter.
+const SPAWNS_LEFT: &[&str] = &[
+    "crates/cni",
+    "crates/cri-server",
+    "crates/image",
+    "crates/node",
+    "crates/registry",
+    "crates/snapshotter",
+];
+
+/// Files that start a thread for good, each with the reason.
+const OWN_THREADS: &[(&str, &str)] = &[
+    (
+        "crates/sys/src/keyring.rs",
+        "a session keyring belongs to a thread; this one ends before its function returns",
+    ),
+    (
+        "crates/sys/src/ns.rs",
+        "namespaces are made by a thread that leaves its own; it ends before its function returns",
+    ),
+];
+
+#[test]
+fn workers_are_started_in_one_place() {
+    const SPAWNS: &[&str] = &[
+        "tokio::spawn",
+        "task::spawn",
+        "spawn_blocking",
+        "JoinSet",
+        "thread::spawn",
+        "thread::Builder",
+    ];
+    check(
+        "only crates/tasks starts workers: there they have an owner, a name and a span, and end \
+         with what they work for",
+        |path, text| {
+            let production = path.starts_with("crates") && path.iter().any(|part| part == "src");
+            let excused = OWN_THREADS.iter().map(|(file, _)| file).chain(SPAWNS_LEFT);
+            let excused = excused
+                .chain(&["crates/tasks"])
+                .any(|at| path.starts_with(at));
+            if !production || excused || path.iter().any(|part| part == "tests") {
+                return None;
+            }
+            let code: TokenStream = modules::without_tests(text.parse().ok()?)
+                .into_iter()
+                .collect();
+            let code = code.to_string().replace([' ', '\n'], "");
+            SPAWNS
+                .iter()
+                .find(|word| code.contains(**word))
+                .map(|word| format!("has `{word}`"))
+        },
+    );
+}
