@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use crisp_sys::cgroup::Entrance;
 use crisp_sys::mount::{self, Depth, MountAttributes, Propagation};
 use crisp_sys::ns::{self, Kind};
 use crisp_sys::rootfs::make_dirs_in;
@@ -46,8 +47,16 @@ pub(crate) struct Plan<'a> {
 }
 
 /// Runs in the child; the value is its exit code when no program was started.
-pub(crate) fn run(plan: Plan<'_>, ours: &Conn, conn: Conn) -> i32 {
-    let ready = let_go_of(ours, &conn).and_then(|()| set_up(plan, &conn));
+pub(crate) fn run(plan: Plan<'_>, entrance: Entrance, ours: &Conn, conn: Conn) -> i32 {
+    // The cgroup comes first: whatever this process does from now on is the container's, and a
+    // cgroup namespace begins where its maker is.
+    let ready = let_go_of(ours, &conn)
+        .and_then(|()| {
+            entrance
+                .enter()
+                .map_err(|error| Error::cgroup("enter", error))
+        })
+        .and_then(|()| set_up(plan, &conn));
     let gate = match ready {
         Ok(gate) => gate,
         Err(error) => return fail(&conn, error),

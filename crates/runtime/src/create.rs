@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use crisp_sys::cgroup::Cgroup;
+use crisp_sys::cgroup::{Cgroup, Entrance};
 use crisp_sys::fork::fork_with;
 use crisp_sys::pidfd::PidFd;
 use crisp_sys::process::{self, Dumpable};
@@ -207,12 +207,10 @@ fn make(request: CreateRequest<'_>) -> Result<Created> {
         pid,
         maps,
     };
-    let console = setting
-        .guide(&conn, request.cgroup, &mut warnings)
-        .inspect_err(|_| {
-            drop(pidfd.signal(9));
-            drop(process::wait(pid));
-        })?;
+    let console = setting.guide(&conn, &mut warnings).inspect_err(|_| {
+        drop(pidfd.signal(9));
+        drop(process::wait(pid));
+    })?;
     Ok(Created {
         pid,
         pidfd,
@@ -266,12 +264,19 @@ pub(crate) fn streams(stdio: Stdio) -> Result<Option<[OwnedFd; 3]>> {
     }
 }
 
+/// The way into the version 1 hierarchies; in the version 2 tree the child is born in its cgroup.
+pub(crate) fn entrance(cgroup: &Cgroup) -> Result<Entrance> {
+    let opened = cgroup.entrance();
+    opened.map_err(|error| Error::cgroup("open", error))
+}
+
 fn fork_init(plan: Plan<'_>, cgroup: &Cgroup) -> Result<(i32, PidFd, Conn)> {
     let (ours, theirs) = Conn::pair().step(|| "make a socket pair")?;
     let flags = plan.namespaces.clone_flags();
     let dir = cgroup
         .open_dir()
         .map_err(|error| Error::cgroup("open", error))?;
+    let entrance = entrance(cgroup)?;
     // The PID namespace has to be joined around the fork, and belongs to the plan that moves into
     // the child: a copy of its descriptor outlives the move.
     let joined = plan.namespaces.pid_only()?;
@@ -280,7 +285,7 @@ fn fork_init(plan: Plan<'_>, cgroup: &Cgroup) -> Result<(i32, PidFd, Conn)> {
     process::set_dumpable(Dumpable::No).step(|| "become untraceable")?;
     let (pid, pidfd) = joined.in_pid_namespace(|| {
         let parent = &ours;
-        let child = move || child::run(plan, parent, theirs);
+        let child = move || child::run(plan, entrance, parent, theirs);
         fork_with(flags, dir.as_ref().map(AsFd::as_fd), child).step(|| "fork the container's init")
     })?;
     Ok((pid, pidfd, ours))
@@ -297,14 +302,8 @@ struct Setting<'a> {
 }
 
 impl Setting<'_> {
-    /// Puts the child in its cgroup and answers it until it is ready.
-    fn guide(
-        &self,
-        conn: &Conn,
-        cgroup: &Cgroup,
-        warnings: &mut Vec<String>,
-    ) -> Result<Option<OwnedFd>> {
-        place_in_cgroup(self.pid, cgroup)?;
+    /// Answers the child, which enters its cgroup first of all, until it is ready.
+    fn guide(&self, conn: &Conn, warnings: &mut Vec<String>) -> Result<Option<OwnedFd>> {
         if let Some(maps) = &self.maps {
             maps.write(self.pid)?;
         }
@@ -337,18 +336,4 @@ impl Setting<'_> {
             }
         }
     }
-}
-
-/// Born in the unified tree where there is one, it is moved in the version 1 hierarchies.
-pub(crate) fn place_in_cgroup(pid: i32, cgroup: &Cgroup) -> Result<()> {
-    let layout = cgroup.layout();
-    if layout.is_v2() {
-        return Ok(());
-    }
-    let placed = if layout.unified().is_some() {
-        cgroup.attach_v1(pid)
-    } else {
-        cgroup.attach(pid)
-    };
-    placed.map_err(|error| Error::cgroup("enter", error))
 }

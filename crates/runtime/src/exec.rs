@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use crisp_sys::cgroup::Cgroup;
+use crisp_sys::cgroup::{Cgroup, Entrance};
 use crisp_sys::fork::{CloneFlags, fork_with};
 use crisp_sys::ns::{self, Kind};
 use crisp_sys::pidfd::PidFd;
@@ -16,7 +16,7 @@ use oci_spec::runtime::{Process, Spec};
 use crate::child::{console_size, give_streams, in_working_dir, place_streams};
 use crate::confine::{self, Filter, drop_privileges, early_and_late};
 use crate::console;
-use crate::create::{Keyring, Stdio, place_in_cgroup, streams};
+use crate::create::{Keyring, Stdio, entrance, streams};
 use crate::error::{Error, Result, Step};
 use crate::namespaces::become_root;
 use crate::path_lookup::Program;
@@ -123,6 +123,7 @@ fn start(request: ExecRequest<'_>, unified: Option<&Path>) -> Result<Execed> {
         filter,
         joined,
         streams,
+        entrance: entrance(request.cgroup)?,
         closed_from: 3 + request.preserved_fds,
         keyring: request.keyring,
     };
@@ -138,7 +139,7 @@ fn start(request: ExecRequest<'_>, unified: Option<&Path>) -> Result<Execed> {
     };
     let (pid, pidfd) = in_pid_namespace(pid_namespace, fork)?;
     let mut warnings = Vec::new();
-    match guide(pid, &ours, request.cgroup, process, &mut warnings) {
+    match guide(pid, &ours, process, &mut warnings) {
         Ok(console) => Ok(Execed {
             pid,
             pidfd,
@@ -216,6 +217,7 @@ struct Inside<'a> {
     filter: Option<Filter>,
     joined: Joined,
     streams: Option<[OwnedFd; 3]>,
+    entrance: Entrance,
     closed_from: u32,
     keyring: Keyring,
 }
@@ -233,6 +235,8 @@ impl Inside<'_> {
     }
 
     fn set_up(self, conn: &Conn) -> Result<Program> {
+        let entered = self.entrance.enter();
+        entered.map_err(|error| Error::cgroup("enter", error))?;
         let Some(Word::Proceed) = hear(conn)? else {
             return Err(Error::Vanished("the runtime is gone".to_owned()));
         };
@@ -267,11 +271,9 @@ impl Inside<'_> {
 fn guide(
     pid: i32,
     conn: &Conn,
-    cgroup: &Cgroup,
     process: &Process,
     warnings: &mut Vec<String>,
 ) -> Result<Option<OwnedFd>> {
-    place_in_cgroup(pid, cgroup)?;
     if let Some(value) = process.oom_score_adj() {
         process::set_oom_score_adj(pid, value).step(|| format!("set oom_score_adj {value}"))?;
     }

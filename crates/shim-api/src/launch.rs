@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crisp_model::{ContainerId, PodId};
+use crisp_model::{CgroupPath, ContainerId, PodId};
 use serde::{Deserialize, Serialize};
 
 use crate::{Result, frame};
@@ -34,6 +34,9 @@ pub struct Launch {
     /// leaves the shim's.
     #[serde(default)]
     pub open_files: Option<u64>,
+    /// cgroup that the shim itself moves to; `None` where systemd, asked by the daemon, moves it.
+    #[serde(default)]
+    pub shims_cgroup: Option<CgroupPath>,
 }
 
 /// What the container reads on its standard input.

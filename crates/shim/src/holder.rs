@@ -14,10 +14,12 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crisp_sys::caps::{self, CapSet};
-use crisp_sys::fork::{CloneFlags, fork_with};
+use crisp_sys::cgroup::{Entrance, Layout};
+use crisp_sys::fork::{CloneFlags, fork_with, unshare};
 use crisp_sys::mount::{self, Depth, FsContext, MountAttributes, Propagation};
 use crisp_sys::process::{self, Dumpable, ProcessId};
 use crisp_sys::rootfs::{open_root, proc_path};
@@ -29,9 +31,13 @@ use rustix::process::Uid;
 use rustix::thread::set_thread_res_uid;
 
 use crate::error::{Result, Step};
+use crate::shelter::Shelter;
 
 /// The argument of the half that stays.
 const HOLD: &str = "hold";
+
+/// The argument before the cgroup that the init is to live in.
+const INTO: &str = "into";
 
 /// What the half that stays says when it is set up.
 const READY: &[u8] = b"ready";
@@ -52,7 +58,7 @@ const SIGTERM: i32 = 15;
 /// How often a holder that was told to end looks whether it is alone by now.
 const LOOKS_EVERY: Duration = Duration::from_millis(100);
 
-/// With a pod's id: makes the namespace and its init, writes the init's host pid (4 bytes) and start
+/// With a pod's id, before which `into CGROUP` may stand: makes the namespace and its init, writes the init's host pid (4 bytes) and start
 /// time (8 bytes, both little-endian) to standard output, and returns. With `hold`, which the
 /// first half adds before the id: is the init, and returns once that is to end.
 ///
@@ -62,11 +68,18 @@ pub fn run() -> Result<()> {
     let mut arguments = std::env::args_os().skip(1);
     match arguments.next().as_deref() {
         Some(argument) if argument == OsStr::new(HOLD) => hold(),
-        pod => make(pod.unwrap_or_default()),
+        Some(argument) if argument == OsStr::new(INTO) => {
+            let (path, pod) = (arguments.next(), arguments.next());
+            let path = path.unwrap_or_default().to_string_lossy().into_owned();
+            let layout = Layout::detect().step(|| "find the cgroup hierarchies")?;
+            let shelter = Shelter::new(&Arc::new(layout), &path);
+            make(&pod.unwrap_or_default(), Some(&shelter))
+        }
+        pod => make(pod.unwrap_or_default(), None),
     }
 }
 
-fn make(pod: &OsStr) -> Result<()> {
+fn make(pod: &OsStr, shelter: Option<&Shelter>) -> Result<()> {
     let program = sealed_copy().step(|| "make a sealed copy of the program")?;
     let (said, says) = pipe::pipe().step(|| "make a pipe")?;
     let null = File::options().read(true).write(true).open("/dev/null");
@@ -75,9 +88,18 @@ fn make(pod: &OsStr) -> Result<()> {
         | CloneFlags::NEWNS
         | CloneFlags::NEWNET
         | CloneFlags::NEWIPC
-        | CloneFlags::NEWUTS
-        | CloneFlags::NEWCGROUP;
-    let (pid, pidfd) = fork_with(flags, None, move || {
+        | CloneFlags::NEWUTS;
+    let opened = shelter.map(Shelter::open).transpose()?;
+    let (tree, entrance) = opened.unwrap_or_default();
+    let (pid, pidfd) = fork_with(flags, tree.as_ref().map(AsFd::as_fd), move || {
+        // A cgroup namespace begins where its maker is, so it is made in the right place.
+        let entered = entrance.map_or(Ok(()), Entrance::enter);
+        if entered
+            .and_then(|()| unshare(CloneFlags::NEWCGROUP))
+            .is_err()
+        {
+            return 1;
+        }
         let streams = [null.as_fd(), says.as_fd(), null.as_fd()];
         for (number, stream) in (0..).zip(streams) {
             if process::place(stream, number).is_err() {

@@ -18,6 +18,7 @@ mod lines;
 mod log;
 mod output;
 mod requests;
+mod shelter;
 pub mod shim;
 mod worker;
 

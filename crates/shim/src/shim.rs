@@ -19,6 +19,7 @@ use crate::container::Container;
 use crate::error::{Error, Result, Step};
 use crate::log::{Channel, Log};
 use crate::output::Output;
+use crate::shelter::Shelter;
 use crate::worker::{Report, Reported, Streams, Worker};
 
 /// The asker of the launch: the first frame of the first connection.
@@ -55,6 +56,8 @@ pub struct Shim {
     pub(crate) stays: Stays,
     /// To be told with the answer to the launch.
     warnings: Vec<String>,
+    /// Its own cgroup, unless systemd moves it.
+    shelter: Option<Shelter>,
     socket: PathBuf,
     listener: Listener,
     signals: SignalFd,
@@ -188,7 +191,12 @@ impl Shim {
             limits::restore_open_files(soft).ok();
         }
         let layout = Layout::detect().step(|| "find the cgroup hierarchies")?;
-        let cgroup = Cgroup::new(Arc::new(layout), &launch.cgroup_path);
+        let layout = Arc::new(layout);
+        let shelter = launch
+            .shims_cgroup
+            .map(|path| Shelter::new(&layout, path.as_str()));
+        let entered = shelter.as_ref().map_or(Ok(()), Shelter::enter);
+        let cgroup = Cgroup::new(layout, &launch.cgroup_path);
         let log = launch
             .log
             .as_deref()
@@ -216,7 +224,8 @@ impl Shim {
             exit_file: launch.exit_file,
             waiting: Vec::new(),
             stays: Stays::UntilTold,
-            warnings: Vec::new(),
+            warnings: entered.err().into_iter().collect(),
+            shelter,
             socket: launch.socket,
             listener,
             signals,
@@ -407,6 +416,9 @@ impl Shim {
         };
         self.clients
             .reply(LAUNCHER, reply, copy.into_iter().collect());
+        if let Some(shelter) = &self.shelter {
+            shelter.enter_unified();
+        }
         self.answer_waiting(Waits::State);
     }
 

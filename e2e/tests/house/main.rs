@@ -301,7 +301,6 @@ const CIRCLES_LEFT: &[(&str, usize)] = &[
     ("crates/runtime/src/lib.rs", 2),
     ("crates/runtime/src/bin/crisp-oci/main.rs", 10),
     ("crates/oci/src/main.rs", 10),
-    ("crates/runtime/tests/containers/main.rs", 5),
     ("crates/image/src/lib.rs", 5),
     ("crates/content/src/lib.rs", 2),
     ("crates/sys/src/lib.rs", 3),

@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crisp_model::{ContainerId, PodConfig, Resources};
+use crisp_model::{CgroupPath, ContainerId, PodConfig, Resources};
 use crisp_sys::cgroup::{Cgroup, Layout};
 use crisp_sys::process::ProcessId;
 
@@ -71,12 +71,12 @@ impl Cgroups {
         path == self.config.parent || path.is_empty()
     }
 
-    /// Takes the wait that version 1 has for an attach after some quiet, beside everything else and
-    /// before a container comes to it.
-    pub(crate) fn warm(&self) {
-        if !self.layout.is_v2() {
-            let layout = Arc::clone(&self.layout);
-            tokio::task::spawn_blocking(move || Cgroup::warm(&layout));
+    /// The cgroup that shims and holders move to by themselves, which makes nobody wait; `None`
+    /// where [`Self::shelter`] moves them into a scope of systemd.
+    pub(crate) fn shims(&self) -> Option<CgroupPath> {
+        match self.config.driver {
+            CgroupDriver::Cgroupfs => CgroupPath::parse(&self.config.shims).ok(),
+            CgroupDriver::Systemd => None,
         }
     }
 
@@ -271,17 +271,11 @@ impl Cgroups {
     }
 
     /// Moves a shim or a holder to where neither the kubelet, which kills what it finds below a
-    /// pod's cgroup, nor systemd, which kills what it finds in the daemon's, comes upon it.
+    /// pod's cgroup, nor systemd, which kills what it finds in the daemon's, comes upon it. With the
+    /// cgroupfs driver they move by themselves.
     pub(crate) async fn shelter(&self, process: ProcessId) {
         let moved = match self.config.driver {
-            CgroupDriver::Cgroupfs => {
-                let shims = self.at(&self.config.shims);
-                blocking("move a shim", move || {
-                    let moved = shims.create().and_then(|()| shims.attach(process.pid));
-                    moved.map_err(Error::step("move a shim"))
-                })
-                .await
-            }
+            CgroupDriver::Cgroupfs => Ok(()),
             CgroupDriver::Systemd => self.shelter_in_scope(process).await,
         };
         if let Err(error) = moved

@@ -59,7 +59,6 @@ struct Parts {
 /// Makes a container. What a failed creation leaves is for [`super::clear::clear`].
 pub(crate) async fn create(shared: &Arc<Shared>, plan: Plan) -> Result<Box<Made>> {
     check(&plan)?;
-    shared.cgroups.warm();
     let image = find_image(shared, &plan)?;
     let user = resolve_user(shared, &plan, &image).await?;
     let Host {

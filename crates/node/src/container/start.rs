@@ -159,6 +159,7 @@ async fn introduce(shared: &Shared, plan: &Plan, conn: Conn) -> Result<Launched>
         exit_file: shared.paths.exit_slot(&plan.pod, &plan.id),
         stdin: plan.stdin,
         open_files: shared.open_files,
+        shims_cgroup: shared.cgroups.shims(),
     };
     let bytes = launch.encode().map_err(Error::step("encode the launch"))?;
     let sent = connection.send(&bytes, &[]).await;

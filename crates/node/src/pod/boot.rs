@@ -45,7 +45,6 @@ pub(super) async fn make_room(gone: Gone) {
 
 /// Makes all that a pod has. What a failed boot leaves is the teardown's.
 pub(super) async fn boot(shared: &Arc<Shared>, record: &PodRecord) -> Result<Booted> {
-    shared.cgroups.warm();
     let (kernel, owned) = (Arc::clone(shared), record.clone());
     blocking("make namespaces", move || make_namespaces(&kernel, &owned)).await?;
     shared.cgroups.make_parent(&record.cgroup_path).await?;
@@ -182,12 +181,14 @@ async fn start_holder(shared: &Arc<Shared>, record: &PodRecord) -> Result<Proces
     let name = &record.config.name;
     let step = |what: &str| Error::step(format!("{what} of pod {name}"));
     let mut holder = command(&shared.config.holder_path);
+    if let Some(shims) = shared.cgroups.shims() {
+        holder.args(["into", shims.as_str()]);
+    }
     // The id is how a later daemon recognises a holder that it was not told of.
     holder
         .arg(record.id.as_str())
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null());
+        .stdout(Stdio::piped());
     let spawned = tokio::process::Command::from(holder).spawn();
     let mut child = spawned.map_err(step("start the holder"))?;
     let mut told = Vec::new();

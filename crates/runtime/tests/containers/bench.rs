@@ -13,6 +13,9 @@ use crisp_sys::process::WaitStatus;
 use oci_spec::runtime::{Process, Spec};
 use serde_json::{Value, json};
 
+/// The name of a case and what it does.
+pub type Case = (&'static str, fn());
+
 /// A bundle, an image of busybox below an overlay, and a cgroup.
 pub struct Bench {
     pub dir: tempfile::TempDir,

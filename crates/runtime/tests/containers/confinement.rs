@@ -2,8 +2,7 @@
 
 use serde_json::json;
 
-use crate::Case;
-use crate::bench::Bench;
+use crate::bench::{Bench, Case};
 
 pub const CASES: &[Case] = &[
     ("privileged_capabilities_are_exactly_those", capabilities),

@@ -5,8 +5,7 @@ use std::path::Path;
 use crisp_runtime::Error;
 use serde_json::{Value, json};
 
-use crate::Case;
-use crate::bench::Bench;
+use crate::bench::{Bench, Case};
 
 pub const CASES: &[Case] = &[
     ("privileged_programs_that_cannot_start_say_why", programs),

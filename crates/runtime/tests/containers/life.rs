@@ -8,8 +8,7 @@ use crisp_sys::process::WaitStatus;
 use crisp_sys::socket::Listener;
 use serde_json::json;
 
-use crate::Case;
-use crate::bench::{Bench, Outcome, eventually, finish, piped, process};
+use crate::bench::{Bench, Case, Outcome, eventually, finish, piped, process};
 
 pub const CASES: &[Case] = &[
     ("privileged_a_container_runs_and_ends", runs_and_ends),

@@ -13,6 +13,7 @@
 )]
 
 mod bench;
+mod cgroups;
 mod confinement;
 mod failures;
 mod life;
@@ -21,12 +22,13 @@ mod mounts;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-type Case = (&'static str, fn());
+use bench::Case;
 
 fn main() -> ExitCode {
     crisp_sys::own_binary::run_read_only(c"containers").unwrap();
     let cases: Vec<Case> = [
         life::CASES,
+        cgroups::CASES,
         mounts::CASES,
         confinement::CASES,
         failures::CASES,

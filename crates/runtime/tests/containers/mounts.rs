@@ -8,8 +8,7 @@ use crisp_runtime::Gate;
 use crisp_sys::mount;
 use serde_json::json;
 
-use crate::Case;
-use crate::bench::{Bench, eventually, piped};
+use crate::bench::{Bench, Case, eventually, piped};
 
 pub const CASES: &[Case] = &[
     (

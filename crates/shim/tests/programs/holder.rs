@@ -9,13 +9,19 @@ use std::time::Duration;
 use crisp_sys::process::{ProcessId, Stat};
 use crisp_sys::signals;
 
-use crate::lab::until;
+use crate::lab::{Lab, until};
+use crate::launch::strays;
 
 struct Holder(ProcessId);
 
 impl Holder {
     fn make() -> Self {
+        Self::make_with(&["a-pod"])
+    }
+
+    fn make_with(arguments: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_crisp-holder"))
+            .args(arguments)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -108,6 +114,24 @@ fn privileged_it_has_nothing_that_is_worth_taking() {
             "{kind}"
         );
     }
+}
+
+#[test]
+fn privileged_it_is_born_in_the_cgroup_that_it_is_told() {
+    let lab = Lab::new("");
+    let shims = lab.launch.shims_cgroup.as_ref().unwrap().as_str();
+    let holder = Holder::make_with(&["into", shims, "a-pod"]);
+    assert_eq!(
+        strays(&lab, holder.0.pid, shims, shims),
+        Vec::<String>::new()
+    );
+    let words = fs::read_to_string(holder.proc("cmdline")).unwrap();
+    assert!(
+        words.ends_with("\0a-pod\0"),
+        "its pod comes last: {words:?}"
+    );
+    signals::kill(holder.0.pid, 9).unwrap();
+    holder.ends();
 }
 
 #[test]

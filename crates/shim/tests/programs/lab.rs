@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use crisp_model::{ContainerId, PodId};
+use crisp_model::{CgroupPath, ContainerId, PodId};
 use crisp_shim_api::exit::SLOT_SIZE;
 use crisp_shim_api::{
     Event, ExitRecord, FromShim, Launch, MAX_FRAME, Reply, Request, RootfsSpec, Stdin, ToShim,
@@ -69,6 +69,7 @@ impl Lab {
             exit_file: path("exit"),
             stdin: Stdin::Null,
             open_files: None,
+            shims_cgroup: Some(CgroupPath::parse(&format!("{name}-shims")).unwrap()),
         };
         let layout = Arc::new(Layout::detect().unwrap());
         Self {
@@ -200,6 +201,12 @@ impl Lab {
         self.is_gone();
     }
 
+    /// The cgroup that the shim lives in.
+    fn shims(&self) -> Cgroup {
+        let path = self.launch.shims_cgroup.as_ref().unwrap().as_str();
+        Cgroup::new(Arc::clone(self.cgroup.layout()), path)
+    }
+
     /// The shim has left by itself.
     pub fn is_gone(&mut self) {
         let status = self.shim.take().unwrap().wait().unwrap();
@@ -219,6 +226,7 @@ impl Drop for Lab {
             drop(self.cgroup.kill());
             drop(self.cgroup.remove());
         }
+        drop(self.shims().remove());
     }
 }
 

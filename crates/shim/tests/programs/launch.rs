@@ -187,3 +187,50 @@ fn privileged_a_launch_dies_with_its_shim() {
     until("nobody left", || lab.cgroup.procs().unwrap().is_empty());
     assert!(!in_rootfs(&lab, "tmp/up").exists());
 }
+
+/// A shim moves itself; nobody waits for it.
+#[test]
+fn privileged_shim_container_and_exec_are_where_they_belong_in_every_hierarchy() {
+    let mut lab = Lab::new("sleep 1000");
+    let init = lab.start().pid;
+    let shim = lab.shim.as_ref().unwrap().id();
+    let cgroup = lab.launch.cgroup_path.clone();
+    let shims = lab.launch.shims_cgroup.clone().unwrap();
+    // It moves in the version 2 tree after its answer; the next one comes after that.
+    assert!(matches!(lab.ask(Request::State), Reply::State(_)));
+    let (reply, _output) = crate::exec::run(&mut lab, "one", &["sleep", "1000"]);
+    let Reply::Exec { pid: execed } = reply else {
+        panic!("{reply:?}");
+    };
+    let own = format!("{cgroup}/exec-one");
+    for (pid, v1, v2) in [
+        (i64::from(init), cgroup.as_str(), cgroup.as_str()),
+        (i64::from(execed), &cgroup, &own),
+        (i64::from(shim), shims.as_str(), shims.as_str()),
+    ] {
+        assert_eq!(strays(&lab, pid, v1, v2), Vec::<String>::new());
+    }
+    lab.ask(Request::KillAll);
+    lab.exited();
+    lab.shut_down();
+}
+
+/// Lines of `/proc/PID/cgroup` that tell another path, of hierarchies that are mounted.
+pub fn strays(lab: &Lab, pid: impl std::fmt::Display, v1: &str, v2: &str) -> Vec<String> {
+    let layout = lab.cgroup.layout();
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let mounted = |names: &str| match names {
+        "" => layout.unified().is_some(),
+        names => {
+            let first = names.split(',').next().unwrap_or_default();
+            !layout.is_v2() && layout.has(first.trim_start_matches("name="))
+        }
+    };
+    let lines = text.lines().filter(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (names, path) = (fields.next().unwrap(), fields.next().unwrap());
+        let wanted = if names.is_empty() { v2 } else { v1 };
+        mounted(names) && path != format!("/{wanted}")
+    });
+    lines.map(str::to_owned).collect()
+}

@@ -168,21 +168,6 @@ impl Layout {
     }
 }
 
-/// The path of this process' own cgroup in a version 1 hierarchy.
-pub(super) fn own_path(root: &Path) -> Option<String> {
-    let name = root.file_name()?.to_str()?.to_owned();
-    let text = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    text.lines().find_map(|line| {
-        let mut fields = line.splitn(3, ':');
-        let controllers = fields.nth(1)?;
-        let path = fields.next()?;
-        let mine = controllers
-            .split(',')
-            .any(|c| c == name || c.strip_prefix("name=") == Some(&name));
-        mine.then(|| path.to_owned())
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

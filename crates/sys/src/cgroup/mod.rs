@@ -4,6 +4,7 @@
 //! carries no controller but gives what version 1 lacks: birth in the cgroup, `cgroup.kill`,
 //! `populated`.
 
+mod entrance;
 mod kill;
 mod layout;
 mod tree;
@@ -14,6 +15,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use entrance::Entrance;
 pub use layout::Layout;
 
 use crate::rootfs::open_root;
@@ -181,21 +183,6 @@ impl Cgroup {
             .try_for_each(|dir| write_file(&dir.join("cgroup.procs"), &pid.to_string()))
     }
 
-    /// Moves a process into it in the version 1 hierarchies alone: one that was born in the
-    /// unified tree's directory.
-    ///
-    /// # Errors
-    /// Those of writing `cgroup.procs`.
-    pub fn attach_v1(&self, pid: i32) -> io::Result<()> {
-        let roots = self.layout.v1_roots();
-        roots.iter().try_for_each(|root| {
-            write_file(
-                &root.join(&self.path).join("cgroup.procs"),
-                &pid.to_string(),
-            )
-        })
-    }
-
     /// Every process in it and below it.
     ///
     /// # Errors
@@ -328,16 +315,6 @@ impl Cgroup {
         Ok(line
             .and_then(|count| count.trim().parse().ok())
             .unwrap_or(0))
-    }
-
-    /// On version 1: takes the wait for an RCU grace period that the first attach after some quiet
-    /// costs, by attaching this process where it is already. Best effort.
-    pub fn warm(layout: &Layout) {
-        for root in layout.v1_roots().iter().take(1) {
-            let own = layout::own_path(root).unwrap_or_default();
-            let procs = root.join(own.trim_start_matches('/')).join("cgroup.procs");
-            drop(write_file(&procs, "0"));
-        }
     }
 }
 
