@@ -1,8 +1,12 @@
-//! What can go wrong with a pod's network, in the words of those who must act on it.
+//! Errors of the pod network, one variant for each thing that a caller does about them.
+//!
+//! An error keeps its cause (`source`), so that a caller can look at the kernel's error number or
+//! at the plugin's own error. Its text names the object, the step and the cause.
 
+use std::error::Error as StdError;
 use std::io;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crisp_model::Protocol;
@@ -19,7 +23,8 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        why: String,
+        #[source]
+        why: Box<dyn StdError + Send + Sync>,
     },
     /// A request, result or configuration value makes no sense.
     #[error("{what}: {why}")]
@@ -27,9 +32,10 @@ pub enum Error {
         /// Which value.
         what: String,
         /// What is wrong with it.
-        why: String,
+        #[source]
+        why: Box<dyn StdError + Send + Sync>,
     },
-    /// A plugin refused.
+    /// A plugin program refused.
     #[error("plugin {plugin} of network {network:?} failed at {verb} for {pod}: {message}")]
     Plugin {
         /// Plugin type.
@@ -44,6 +50,18 @@ pub enum Error {
         code: u32,
         /// What it said.
         message: String,
+    },
+    /// The plugin that runs in this process refused.
+    #[error("plugin crisp of network {network:?} failed at {verb} for {pod}: {source}")]
+    Builtin {
+        /// Network name.
+        network: String,
+        /// `ADD`, `DEL`, …
+        verb: &'static str,
+        /// Pod, or `the node`.
+        pod: String,
+        /// Why.
+        source: Box<Error>,
     },
     /// A plugin did not answer and was killed with its process group.
     #[error(
@@ -79,7 +97,7 @@ pub enum Error {
         /// The subnet.
         subnet: String,
     },
-    /// The kernel refused.
+    /// The kernel refused a netlink request.
     #[error("{what}: {source}")]
     Kernel {
         /// The step and its object.
@@ -87,16 +105,17 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// A file could not be used.
-    #[error("{what} {path}: {source}", path = path.display())]
+    /// A system call on a file, a socket or a thread failed.
+    #[error("{step}: {source}")]
     Io {
-        /// The step.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
+        /// The step and its object.
+        step: String,
         /// Why.
         source: io::Error,
     },
+    /// The thread or worker that served the call ended before the call was done.
+    #[error("the worker of a network call {0}")]
+    Stopped(#[from] crisp_tasks::Failed),
     /// Several things failed while tearing down; all was tried.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Several(Vec<Error>),
@@ -105,34 +124,62 @@ pub enum Error {
 /// A result whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// Says at which step a system call failed. The text is only made when it did.
+pub(crate) trait Context<T> {
+    /// Names the step and its object: `read /etc/hosts`.
+    fn context<S: Into<String>>(self, step: impl FnOnce() -> S) -> Result<T>;
+}
+
+impl<T, E: Into<io::Error>> Context<T> for std::result::Result<T, E> {
+    fn context<S: Into<String>>(self, step: impl FnOnce() -> S) -> Result<T> {
+        self.map_err(|source| Error::Io {
+            step: step().into(),
+            source: source.into(),
+        })
+    }
+}
+
 impl Error {
-    pub(crate) fn kernel(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
-        let what = what.into();
-        move |source| Self::Kernel { what, source }
-    }
-
-    pub(crate) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_owned();
-        move |source| Self::Io { what, path, source }
-    }
-
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "errors and texts are handed over as they come"
-    )]
-    pub(crate) fn invalid(what: impl Into<String>, why: impl ToString) -> Self {
+    /// A value that makes no sense; `why` is a text, or the error that says so.
+    pub(crate) fn invalid(
+        what: impl Into<String>,
+        why: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
         Self::Invalid {
             what: what.into(),
-            why: why.to_string(),
+            why: why.into(),
         }
     }
 
-    /// Nothing, the one error, or all of them.
+    /// Whether the kernel refused a netlink request with this error number.
+    pub(crate) fn is_kernel(&self, errno: i32) -> bool {
+        matches!(self, Self::Kernel { source, .. } if source.raw_os_error() == Some(errno))
+    }
+
+    /// No error, the one error, or all of them as one.
     pub(crate) fn gather(mut errors: Vec<Self>) -> Result<()> {
         match errors.len() {
             0 => Ok(()),
             1 => Err(errors.remove(0)),
             _ => Err(Self::Several(errors)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_its_step_and_keeps_its_cause() {
+        let read = std::fs::read("/nonexistent/a").context(|| "read /nonexistent/a");
+        let error = read.unwrap_err();
+        assert!(error.to_string().starts_with("read /nonexistent/a: "));
+        let cause = error.source().and_then(|e| e.downcast_ref::<io::Error>());
+        assert_eq!(cause.unwrap().kind(), io::ErrorKind::NotFound);
+        let number = "x".parse::<u8>().unwrap_err();
+        let error = Error::invalid("mtu", number.clone());
+        assert_eq!(error.to_string(), format!("mtu: {number}"));
+        assert!(error.source().is_some());
     }
 }

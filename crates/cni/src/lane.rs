@@ -1,15 +1,17 @@
-//! Threads for calls that may hang.
+//! A lane bounds how many calls of one kind run at a time; each call has a thread of its own.
 //!
-//! A plugin that does not answer holds its thread until the deadline. Were that one of tokio's
-//! shared blocking threads, some dozens of such pods would leave none to kill, spawn and write
-//! with. So each call has a thread of its own, and each kind of call a bound of its own: ADDs that
-//! hang keep no DEL waiting.
+//! A plugin that does not answer holds its thread until the deadline. On tokio's shared blocking
+//! threads, some dozens of such calls would leave no thread for killing, spawning and writing. And
+//! each kind of call has a bound of its own, so that ADDs that hang never keep a DEL waiting.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use crisp_tasks::{Failed, detached, panic_message};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tracing::Span;
 
-use crate::{Error, Result};
+use crate::error::{Context, Result};
 
 /// A bound on the calls of one kind that run at a time.
 #[derive(Debug)]
@@ -18,7 +20,7 @@ pub(crate) struct Lane(Arc<Semaphore>);
 /// A place in a lane, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Seat {
-    /// `None` in a lane that was closed, which nobody does.
+    /// `None` in a closed lane; no lane is ever closed.
     _permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -35,29 +37,71 @@ impl Lane {
     }
 }
 
-/// Goes on when the caller goes away.
+/// Runs a call to its end even when the caller stops waiting. It is detached for that reason: a
+/// caller's deadline must not leave an attachment half made.
 pub(crate) async fn to_the_end<T: Send + 'static>(
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
-    match tokio::spawn(work).await {
-        Ok(done) => done,
-        Err(stopped) => Err(Error::invalid("network call", stopped)),
-    }
+    let (sender, receiver) = oneshot::channel();
+    detached(async move {
+        // The receiver is gone when the caller stopped waiting.
+        drop(sender.send(work.await));
+    });
+    receiver.await.unwrap_or(Err(Failed::Aborted.into()))
 }
 
-/// Runs blocking work on a thread of its own, to its end whether somebody waits or not.
+/// Runs blocking work on a thread of its own, in the caller's span. The work runs to its end even
+/// when the caller stops waiting.
 pub(crate) async fn on_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let (sender, receiver) = oneshot::channel();
+    let span = Span::current();
     let run = move || {
-        // Nobody may be there any more to hear it.
-        drop(sender.send(work()));
+        let done = span.in_scope(|| catch_unwind(AssertUnwindSafe(work)));
+        let panicked = |payload| {
+            let message = panic_message(AsRef::as_ref(&payload)).to_owned();
+            Err(Failed::Panicked(message).into())
+        };
+        // The receiver is gone when the caller stopped waiting.
+        drop(sender.send(done.unwrap_or_else(panicked)));
     };
     std::thread::Builder::new()
         .name("crisp-cni".into())
         .spawn(run)
-        .map_err(Error::kernel("start a thread for a network call"))?;
-    let panicked = |_| Err(Error::invalid("network call", "it panicked"));
-    receiver.await.unwrap_or_else(panicked)
+        .context(|| "start a thread for a network call")?;
+    receiver.await.unwrap_or(Err(Failed::Aborted.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+
+    #[tokio::test]
+    async fn a_panic_of_a_call_is_the_callers_error() {
+        let failed: Result<()> = on_thread(|| panic!("oh")).await;
+        let error = failed.unwrap_err();
+        assert!(matches!(&error, Error::Stopped(_)), "{error:?}");
+        assert!(error.to_string().contains("oh"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_call_goes_on_without_its_caller() {
+        let (begin, begun) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
+        let call = tokio::spawn(to_the_end(async move {
+            begun.await.unwrap();
+            on_thread(move || {
+                end.send(()).unwrap();
+                Ok(())
+            })
+            .await
+        }));
+        tokio::task::yield_now().await;
+        call.abort();
+        call.await.unwrap_err();
+        begin.send(()).unwrap();
+        ended.await.unwrap();
+    }
 }

@@ -1,15 +1,15 @@
 //! The pod network: CNI client and the built-in plugin.
 //!
 //! [`Network`] is all that the engine sees: it attaches a pod's network namespace, detaches it,
-//! and says whether the node's network is ready. Behind it stands one conflist, either found in
-//! `/etc/cni/net.d` or compiled in; its plugins are executables, except those of type `crisp`,
-//! which run in this process on netlink and never execute a helper. The same code is the plugin
-//! binary `crisp-cni`.
+//! and says whether the node's network is ready. Behind it is one conflist, either found in
+//! `/etc/cni/net.d` or compiled in. Its plugins are programs, except those of type `crisp`: these
+//! run in this process by netlink and never execute a helper. The same code is the plugin program
+//! `crisp-cni`.
 //!
 //! Everything that a plugin is told is on disk before the plugin is called, so that a later
-//! daemon can undo it with the configuration gone. Work is synchronous and runs on threads
-//! of its own: a caller that goes away never stops it half-way, and a plugin that hangs takes
-//! nothing from others.
+//! daemon can undo it with the configuration gone. Calls are synchronous and run on threads
+//! of their own: a caller that stops waiting never leaves a call half done, and a plugin that hangs
+//! takes no thread from other work.
 
 #![forbid(unsafe_code)]
 
@@ -22,6 +22,8 @@ mod netlink;
 pub mod network;
 mod nft;
 pub mod plugin;
+mod protocol;
+mod subnet;
 #[cfg(test)]
 mod tests;
 mod turns;

@@ -11,12 +11,14 @@ use crisp_model::PodId;
 use crisp_sys::ns::{self, Kind};
 use serde_json::json;
 
+use crate::attachment::{Attachment, InterfaceStats, NetworkStatus, PodNetwork};
 use crate::builtin::{self, Owner};
 use crate::client::{Cache, Caller, ConfList, Found, Record, Target, Watch};
+use crate::error::{Context, Error, Result};
 use crate::lane::{Lane, on_thread, to_the_end};
 use crate::netlink::{Batch, link};
+use crate::protocol::CniResult;
 use crate::turns::{Turn, Turns};
-use crate::{Attachment, Error, InterfaceStats, NetworkStatus, PodNetwork, Result};
 
 /// Attachments at a time. A plugin that hangs holds a seat until its deadline.
 const ADDS: usize = 64;
@@ -91,18 +93,9 @@ fn builtin_list(bridge: &str, subnets: &[String], data_root: &Path) -> Result<Co
     ConfList::inline(&json!({"cniVersion": "1.1.0", "name": "crisp", "plugins": [plugin]}))
 }
 
-/// Short work that waits for no plugin.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(stopped) => Err(Error::invalid("network call", stopped)),
-    }
-}
-
 impl Network {
-    /// Reads the configuration and starts to watch it. A missing configuration is no error.
+    /// Reads the configuration and starts to watch it. A missing configuration is no error. Must
+    /// be called within a tokio runtime, whose threads are in the node's network namespace.
     ///
     /// # Errors
     /// When the cache directory cannot be made, the built-in network's values make no sense, or
@@ -116,14 +109,14 @@ impl Network {
             data_root.clone(),
         ));
         let watch = match config.mode {
-            Mode::Conf { dir } => Watch::start(&dir, &caller)?,
+            Mode::Conf { dir } => Watch::start(&dir, &caller),
             Mode::Builtin { bridge, subnets } => {
                 let list = builtin_list(&bridge, &subnets, &data_root)?;
                 caller.status(&list)?;
                 let crisps = caller.crisps();
                 Watch::fixed(list, move || {
                     crisps.iter().try_for_each(|crisp| crisp.prepare())
-                })?
+                })
             }
         };
         let inner = Inner {
@@ -184,13 +177,6 @@ impl Network {
             .await
         })
         .await
-    }
-
-    /// What [`Self::attach`] returned for a pod that is still attached.
-    pub async fn cached(&self, pod: &PodId) -> Option<Attachment> {
-        let (inner, pod) = (Arc::clone(&self.inner), pod.clone());
-        let read = blocking(move || inner.cache.read(&pod)).await;
-        read.ok().flatten().and_then(|record| record.attachment())
     }
 
     /// Whether a pod's attachment is still whole, as its plugins see it (`CHECK`).
@@ -288,12 +274,7 @@ impl Inner {
         guard.unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(
-        &self,
-        pod: &PodNetwork,
-        list: &ConfList,
-        target: &Target,
-    ) -> Result<crate::client::CniResult> {
+    fn add(&self, pod: &PodNetwork, list: &ConfList, target: &Target) -> Result<CniResult> {
         // The in-process plugin brings loopback up on its way.
         if list
             .plugins
@@ -391,9 +372,10 @@ impl Inner {
 }
 
 fn inside<T: Send>(netns: &Path, f: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    let file = File::open(netns).map_err(Error::io("open network namespace", netns))?;
-    let what = format!("enter network namespace {}", netns.display());
-    ns::inside(file.as_fd(), Kind::Net, f).map_err(Error::kernel(what))?
+    let file =
+        File::open(netns).context(|| format!("open network namespace {}", netns.display()))?;
+    ns::inside(file.as_fd(), Kind::Net, f)
+        .context(|| format!("enter network namespace {}", netns.display()))?
 }
 
 /// Counters of every interface in a network namespace but loopback.
@@ -402,13 +384,7 @@ fn inside<T: Send>(netns: &Path, f: impl FnOnce() -> Result<T> + Send) -> Result
 /// When the namespace is gone.
 pub async fn interface_stats(netns: &Path) -> Result<Vec<InterfaceStats>> {
     let netns = netns.to_owned();
-    blocking(move || {
-        inside(&netns, || {
-            let mut channel = link::open().map_err(Error::kernel("open a netlink socket"))?;
-            link::statistics(&mut channel)
-        })
-    })
-    .await
+    crisp_tasks::blocking(move || inside(&netns, || link::statistics(&mut link::open()?))).await?
 }
 
 /// Brings loopback up in a network namespace.
@@ -417,9 +393,8 @@ pub async fn interface_stats(netns: &Path) -> Result<Vec<InterfaceStats>> {
 /// When the namespace is gone or the kernel refuses.
 pub fn loopback_up(netns: &Path) -> Result<()> {
     inside(netns, || {
-        let mut channel = link::open().map_err(Error::kernel("open a netlink socket"))?;
         let mut batch = Batch::default();
         link::push_loopback_up(&mut batch);
-        channel.run(batch)
+        link::open()?.run(batch)
     })
 }

@@ -1,4 +1,8 @@
-//! The plugin `crisp` as a program, for runtimes that only know programs.
+//! The plugin `crisp` as a program, for runtimes that only call programs. It needs no daemon.
+//!
+//! One process answers one call, as the CNI specification says: the call in the environment, the
+//! configuration on stdin, the result or the error on stdout. The main function is in
+//! `bin/crisp-cni.rs`.
 
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -7,8 +11,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::builtin::{Crisp, Owner, Reap, Request, Settings};
-use crate::client::Version;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::protocol::Version;
 
 const DATA_ROOT: &str = "/var/lib/cni/crisp";
 const CODE_INCOMPATIBLE_VERSION: u32 = 1;
@@ -145,7 +149,8 @@ fn serve(
     Ok(None)
 }
 
-/// A missing list does not mean that nothing is valid.
+/// The attachments that GC spares. A missing list is refused: read as an empty one, it would mean
+/// that every attachment is stale.
 fn valid_attachments(conf: &Value) -> Result<BTreeSet<Owner>> {
     let name = "cni.dev/valid-attachments";
     let listed = conf.get(name).or_else(|| conf.get("cni.dev/attachments"));

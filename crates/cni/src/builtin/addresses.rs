@@ -1,9 +1,9 @@
-//! Who has which address, on disk.
+//! Records on disk of which owner has which address.
 //!
 //! An address in use is a symbolic link named after it whose target is its owner
-//! (`CONTAINER/IFNAME`): one system call takes it, exclusively and together with the owner's
-//! name, and there is no state in which one is there without the other. Nothing is cached, so
-//! daemon and plugin binary may share a directory.
+//! (`CONTAINER/IFNAME`). One system call takes the address exclusively and writes the owner's name:
+//! an address without an owner cannot exist, whenever a daemon is killed. Nothing is cached, so
+//! daemon and plugin program may share a directory.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,8 +11,9 @@ use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use super::Subnet;
-use crate::{Error, Result};
+use super::owner::spread;
+use crate::error::{Context, Error, Result};
+use crate::subnet::Subnet;
 
 /// The addresses of one bridge.
 #[derive(Debug, Clone)]
@@ -20,18 +21,11 @@ pub(crate) struct Addresses {
     dir: PathBuf,
 }
 
-/// A stable number of a text (FNV-1a), to spread owners over a subnet.
-pub(crate) fn spread(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
-}
-
 impl Addresses {
     /// Opens, or makes, the directory.
     pub(crate) fn open(dir: &Path) -> Result<Self> {
         crisp_sys::file::make_private_dirs(dir)
-            .map_err(Error::io("make address directory", dir))?;
+            .context(|| format!("make address directory {}", dir.display()))?;
         Ok(Self {
             dir: dir.to_owned(),
         })
@@ -45,7 +39,9 @@ impl Addresses {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
                 Ok(self.owner_at(&path).as_deref() == Some(owner))
             }
-            Err(e) => Err(Error::io("record address", &path)(e)),
+            failed => failed
+                .map(|()| false)
+                .context(|| format!("record address {}", path.display())),
         }
     }
 
@@ -85,10 +81,10 @@ impl Addresses {
 
     /// Every address in use with its owner.
     pub(crate) fn all(&self) -> Result<Vec<(IpAddr, String)>> {
-        let entries = fs::read_dir(&self.dir).map_err(Error::io("list addresses in", &self.dir))?;
+        let step = || format!("list addresses in {}", self.dir.display());
         let mut found = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(Error::io("list addresses in", &self.dir))?;
+        for entry in fs::read_dir(&self.dir).context(step)? {
+            let entry = entry.context(step)?;
             let address = entry.file_name().to_str().and_then(|n| n.parse().ok());
             if let (Some(address), Some(owner)) = (address, self.owner_at(&entry.path())) {
                 found.push((address, owner));
@@ -109,16 +105,12 @@ impl Addresses {
         Ok(self.all()?.into_iter().map(|(_, owner)| owner).collect())
     }
 
-    /// Gives all addresses of an owner back.
-    pub(crate) fn free(&self, owner: &str) -> Result<()> {
+    /// Releases all addresses of an owner.
+    pub(crate) fn release(&self, owner: &str) -> Result<()> {
         for address in self.of(owner)? {
             let path = self.dir.join(address.to_string());
-            match fs::remove_file(&path) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                    return Err(Error::io("free address", &path)(e));
-                }
-                _ => {}
-            }
+            crisp_sys::file::remove_if_there(&path)
+                .context(|| format!("release address {}", path.display()))?;
         }
         Ok(())
     }
@@ -147,8 +139,8 @@ mod tests {
         }
         let full = addresses.take(subnet, "one-more/eth0", None).unwrap_err();
         assert!(matches!(full, Error::Exhausted { .. }), "{full}");
-        addresses.free("pod7/eth0").unwrap();
-        addresses.free("pod7/eth0").unwrap();
+        addresses.release("pod7/eth0").unwrap();
+        addresses.release("pod7/eth0").unwrap();
         assert_eq!(addresses.owners().unwrap().len(), 12);
         addresses.take(subnet, "one-more/eth0", None).unwrap();
     }

@@ -1,65 +1,19 @@
-//! The bridge and the node's settings that it needs.
+//! The bridge of the built-in network, and the node's sysctls that it needs.
+//!
+//! The bridge's alias names its owner, the directory of a daemon's address records, so that two
+//! daemons never give out addresses on one bridge.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::fs;
 use std::path::Path;
 
-use super::Settings;
-use super::mac_of;
-use crate::netlink::{Batch, Channel, link};
-use crate::{Error, Result};
+use super::mac::mac_of;
+use super::settings::Settings;
+use super::sysctl::set_sysctl;
+use crate::error::{Context, Error, Result};
+use crate::netlink::link::{self, Link};
+use crate::netlink::{Batch, Channel};
 
-/// The node's sockets.
-#[derive(Debug)]
-pub(crate) struct Kernel {
-    pub route: Channel,
-    netfilter: Option<Channel>,
-}
-
-impl Kernel {
-    /// Opens a route socket in this thread's network namespace.
-    pub(crate) fn open() -> Result<Self> {
-        Ok(Self {
-            route: link::open().map_err(Error::kernel("open a route netlink socket"))?,
-            netfilter: None,
-        })
-    }
-
-    /// The netfilter socket, opened at first use (the kernel may have to load a module).
-    pub(crate) fn netfilter(&mut self) -> Result<&mut Channel> {
-        if self.netfilter.is_none() {
-            let channel = Channel::open(netlink_sys::protocols::NETLINK_NETFILTER)
-                .map_err(Error::kernel("open a netfilter netlink socket"))?;
-            self.netfilter = Some(channel);
-        }
-        match &mut self.netfilter {
-            Some(channel) => Ok(channel),
-            None => Err(Error::invalid("netfilter socket", "not open")),
-        }
-    }
-}
-
-/// Writes a sysctl unless it has the value already.
-pub(crate) fn set_sysctl(path: &str, value: &str) -> Result<()> {
-    let path = Path::new("/proc/sys/net").join(path);
-    let current = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-    if current.trim() == value {
-        return Ok(());
-    }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .open(&path)
-        .map_err(Error::io("open", &path))?;
-    file.write_all(value.as_bytes())
-        .map_err(Error::io("write", &path))
-}
-
-/// Whether the kernel knows IPv6 at all.
-pub(crate) fn has_ipv6() -> bool {
-    Path::new("/proc/sys/net/ipv6").exists()
-}
-
-/// What the bridge's alias says when it is ours and whole.
+/// The alias of a bridge that is ours and wholly configured.
 pub(crate) fn alias(settings: &Settings) -> String {
     let subnets: Vec<String> = settings.subnets.iter().map(ToString::to_string).collect();
     format!(
@@ -85,15 +39,19 @@ fn check_owner(settings: &Settings, alias: &str) -> Result<()> {
     Err(Error::invalid(format!("bridge {}", settings.bridge), why))
 }
 
-/// A router takes no advertisements unless told so: a node that has its default route from them
-/// would lose it as soon as it forwards for its pods.
+/// Lets the node's uplinks accept router advertisements although the node forwards. The kernel
+/// ignores advertisements on a router (`accept_ra` 1), so a node whose default route comes from
+/// them would lose that route as soon as it forwards for its pods.
 fn keep_router_advertisements(bridge: &str) -> Result<()> {
     let dir = Path::new("/proc/sys/net/ipv6/conf");
     let is = |path: &Path, value: &str| fs::read_to_string(path).is_ok_and(|v| v.trim() == value);
     if is(&dir.join("all/forwarding"), "1") {
         return Ok(());
     }
-    for entry in fs::read_dir(dir).map_err(Error::io("list", dir))?.flatten() {
+    for entry in fs::read_dir(dir)
+        .context(|| format!("list {}", dir.display()))?
+        .flatten()
+    {
         let name = entry.file_name().to_string_lossy().into_owned();
         let is_uplink = !["all", "default", "lo", bridge].contains(&name.as_str());
         if is_uplink && is(&entry.path().join("accept_ra"), "1") {
@@ -103,8 +61,8 @@ fn keep_router_advertisements(bridge: &str) -> Result<()> {
     Ok(())
 }
 
-/// Host ports on 127.0.0.1 need packets from that address to leave by the bridge, and answers to
-/// come back.
+/// Lets packets with loopback addresses leave by the bridge and come back, as host ports on
+/// 127.0.0.1 need.
 pub(crate) fn let_loopback_in(bridge: &str) -> Result<()> {
     set_sysctl(&format!("ipv4/conf/{bridge}/route_localnet"), "1")
 }
@@ -133,11 +91,23 @@ fn make(channel: &mut Channel, settings: &Settings) -> Result<()> {
     channel.run(batch)
 }
 
+/// Gives the bridge its gateway addresses and brings it up.
+fn add_addresses(channel: &mut Channel, bridge: &Link, settings: &Settings) -> Result<()> {
+    let mut batch = Batch::default();
+    if !bridge.is_up {
+        link::push_up(&mut batch, bridge.index);
+    }
+    for subnet in &settings.subnets {
+        link::push_address(&mut batch, bridge.index, subnet.gateway(), subnet.prefix());
+    }
+    channel.run(batch)
+}
+
 fn complete(channel: &mut Channel, settings: &Settings) -> Result<u32> {
     let bridge = link::by_name(channel, &settings.bridge)?
         .ok_or_else(|| Error::invalid(format!("bridge {}", settings.bridge), "vanished"))?;
     set_sysctls(settings)?;
-    link::ensure_addresses(channel, &bridge, &settings.subnets)?;
+    add_addresses(channel, &bridge, settings)?;
     // The alias comes last: it says that the bridge is whole.
     let mut batch = Batch::default();
     link::push_alias(&mut batch, &settings.bridge, &alias(settings));
@@ -145,25 +115,21 @@ fn complete(channel: &mut Channel, settings: &Settings) -> Result<u32> {
     Ok(bridge.index)
 }
 
-fn exists_already(error: &Error) -> bool {
-    matches!(error, Error::Kernel { source, .. } if source.raw_os_error() == Some(libc::EEXIST))
-}
-
-/// Makes the bridge; false when there is a link of this name.
+/// Makes the bridge; false when a link of this name exists.
 pub(crate) fn claim(channel: &mut Channel, settings: &Settings) -> Result<bool> {
     match make(channel, settings) {
-        Err(error) if exists_already(&error) => Ok(false),
+        Err(error) if error.is_kernel(libc::EEXIST) => Ok(false),
         made => made
             .and_then(|()| complete(channel, settings))
             .map(|_index| true),
     }
 }
 
-/// Index of the bridge, made or completed first when it is not as it should be.
+/// Index of the bridge. It is made, or completed, when it is missing or not wholly configured.
 pub(crate) fn ensure(channel: &mut Channel, settings: &Settings) -> Result<u32> {
     let Some(bridge) = link::by_name(channel, &settings.bridge)? else {
         match make(channel, settings) {
-            Err(error) if !exists_already(&error) => return Err(error),
+            Err(error) if !error.is_kernel(libc::EEXIST) => return Err(error),
             _ => return complete(channel, settings),
         }
     };
@@ -178,7 +144,7 @@ pub(crate) fn ensure(channel: &mut Channel, settings: &Settings) -> Result<u32> 
     complete(channel, settings)
 }
 
-/// Removes the bridge if it is ours and has no ports.
+/// Removes the bridge if it is ours and no pod is on it.
 pub(crate) fn remove(channel: &mut Channel, settings: &Settings) -> Result<()> {
     let found = link::by_name(channel, &settings.bridge)?;
     let Some(bridge) = found.filter(|b| b.alias == alias(settings)) else {

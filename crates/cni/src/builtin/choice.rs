@@ -1,14 +1,16 @@
-//! Which bridge a daemon without a word about it uses: the first that is not another daemon's
-//! and whose subnets nothing else on the node uses.
+//! Picks the bridge when the configuration names none: the first of `crisp0`, `crisp1`, … that no
+//! other daemon owns and whose subnets nothing else on the node uses.
 
-use std::net::IpAddr;
 use std::path::Path;
 
+use ipnet::IpNet;
 use serde_json::{Value, json};
 
-use super::{Settings, Subnet, bridge};
+use super::bridge;
+use super::settings::Settings;
+use crate::error::{Error, Result};
 use crate::netlink::{Channel, link};
-use crate::{Error, Result};
+use crate::subnet::Subnet;
 
 const BRIDGES: u8 = 64;
 
@@ -20,9 +22,9 @@ pub(crate) fn defaults(n: u8) -> Value {
     })
 }
 
-fn overlaps(subnets: &[Subnet], used: &[(IpAddr, u8)]) -> bool {
+fn overlaps(subnets: &[Subnet], used: &[IpNet]) -> bool {
     used.iter()
-        .any(|(address, prefix)| subnets.iter().any(|s| s.overlaps(*address, *prefix)))
+        .any(|net| subnets.iter().any(|subnet| subnet.overlaps(*net)))
 }
 
 fn is_ours(channel: &mut Channel, settings: &Settings) -> Result<bool> {
@@ -35,7 +37,7 @@ fn is_ours(channel: &mut Channel, settings: &Settings) -> Result<bool> {
 /// # Errors
 /// When all are taken, or the kernel refuses.
 pub(crate) fn choose(data_root: &Path) -> Result<Value> {
-    let mut channel = link::open().map_err(Error::kernel("open a route netlink socket"))?;
+    let mut channel = link::open()?;
     let choices = (0..BRIDGES)
         .map(|n| Ok((defaults(n), Settings::parse(&defaults(n), data_root)?)))
         .collect::<Result<Vec<_>>>()?;
@@ -71,7 +73,7 @@ mod tests {
             ("fd00::1", 128, true),
             ("fd00:0:0:1::1", 64, false),
         ] {
-            let used = [(address.parse().unwrap(), prefix)];
+            let used = [IpNet::new(address.parse().unwrap(), prefix).unwrap()];
             assert_eq!(overlaps(&subnets, &used), expected, "{address}/{prefix}");
         }
     }

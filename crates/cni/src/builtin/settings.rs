@@ -4,13 +4,15 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use crisp_model::{PortMapping, Protocol};
+use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::bridge::has_ipv6;
-use super::{Owner, Subnet, parse_cidr};
-use crate::client::CniResult;
-use crate::{Error, Result};
+use super::owner::Owner;
+use super::sysctl::has_ipv6;
+use crate::error::{Error, Result};
+use crate::protocol::CniResult;
+use crate::subnet::Subnet;
 
 pub(crate) const DEFAULT_BRIDGE: &str = "crisp0";
 const DEFAULT_SUBNETS: [&str; 2] = ["10.88.0.0/16", "fd63:7269:7370::/64"];
@@ -173,9 +175,9 @@ fn parse_port(written: &WrittenPort) -> Result<PortMapping> {
 }
 
 fn parse_address(text: &str) -> Result<IpAddr> {
-    let plain = parse_cidr(text).map(|(address, _)| address);
-    plain
-        .map_or_else(|| text.parse(), Ok)
+    let with_prefix = text.parse().map(|net: IpNet| net.addr());
+    with_prefix
+        .or_else(|_| text.parse())
         .map_err(|e| Error::invalid(format!("address {text:?}"), e))
 }
 

@@ -9,8 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::addresses::Addresses;
-use super::delete_link;
-use crate::Result;
+use crate::error::Result;
 use crate::netlink::{Channel, link};
 
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -116,9 +115,9 @@ impl Undertaker {
             if grave.since.elapsed() < PATIENCE {
                 return Ok(false);
             }
-            delete_link(channel, &grave.link)?;
+            link::delete(channel, &grave.link)?;
         }
-        self.addresses.free(owner)?;
+        self.addresses.release(owner)?;
         Ok(true)
     }
 }

@@ -15,8 +15,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::conf::ConfList;
-use super::result::CniResult;
-use crate::{Attachment, Error, PodNetwork, Result};
+use crate::attachment::PodNetwork;
+use crate::error::{Context, Error, Result};
+use crate::protocol::CniResult;
 
 const FORMAT: u32 = 1;
 const LARGEST: u64 = 16 << 20;
@@ -53,11 +54,6 @@ impl Record {
         self.result
             .as_ref()
             .and_then(|value| CniResult::parse(value).ok())
-    }
-
-    /// What the engine got.
-    pub(crate) fn attachment(&self) -> Option<Attachment> {
-        Some(self.result()?.attachment(self.list.version()))
     }
 }
 
@@ -112,8 +108,8 @@ impl Cache {
     /// Opens, or makes, the directory.
     pub(crate) fn open(dir: &Path) -> Result<Self> {
         crisp_sys::file::make_private_dirs(dir)
-            .map_err(Error::io("make network cache directory", dir))?;
-        sweep(dir).map_err(Error::io("sweep network cache directory", dir))?;
+            .context(|| format!("make network record directory {}", dir.display()))?;
+        sweep(dir).context(|| format!("sweep network record directory {}", dir.display()))?;
         Ok(Self {
             dir: dir.to_owned(),
         })
@@ -128,7 +124,7 @@ impl Cache {
         let path = self.path(&record.pod.pod_id);
         let bytes = serde_json::to_vec(record).map_err(|e| Error::invalid("network record", e))?;
         crisp_sys::file::write_atomic(&path, &bytes, 0o600)
-            .map_err(Error::io("write network record", &path))
+            .context(|| format!("write network record {}", path.display()))
     }
 
     /// Looks a pod up.
@@ -141,7 +137,9 @@ impl Cache {
             }),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Found::Nothing),
             Err(e) if is_damage(&e) => Ok(Found::Damaged(e.to_string())),
-            Err(e) => Err(Error::io("read network record", &path)(e)),
+            failed => failed
+                .map(|_| Found::Nothing)
+                .context(|| format!("read network record {}", path.display())),
         }
     }
 
@@ -161,7 +159,8 @@ impl Cache {
     pub(crate) fn set_aside(&self, pod: &PodId, why: &str) -> Result<()> {
         let path = self.path(pod);
         let kept = path.with_extension("json.damaged");
-        fs::rename(&path, &kept).map_err(Error::io("set aside network record", &path))?;
+        fs::rename(&path, &kept)
+            .context(|| format!("set aside network record {}", path.display()))?;
         tracing::error!(pod_id = %pod, kept = %kept.display(), why, "damaged network record set aside");
         Ok(())
     }
@@ -169,18 +168,14 @@ impl Cache {
     /// Forgets a pod.
     pub(crate) fn remove(&self, pod: &PodId) -> Result<()> {
         let path = self.path(pod);
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                Err(Error::io("remove network record", &path)(e))
-            }
-            _ => Ok(()),
-        }
+        crisp_sys::file::remove_if_there(&path)
+            .context(|| format!("remove network record {}", path.display()))
     }
 
     /// All pods that have a record.
     pub(crate) fn pods(&self) -> Result<Vec<PodId>> {
-        let entries =
-            fs::read_dir(&self.dir).map_err(Error::io("list network records in", &self.dir))?;
+        let entries = fs::read_dir(&self.dir)
+            .context(|| format!("list network records in {}", self.dir.display()))?;
         let id = |entry: io::Result<fs::DirEntry>| {
             let name = entry.ok()?.file_name().into_string().ok()?;
             PodId::parse(name.strip_suffix(".json")?).ok()

@@ -10,12 +10,13 @@ use crisp_model::PodId;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::conf::{ConfList, Optional, Plugin, Version};
+use super::conf::{ConfList, Optional, Plugin};
 use super::exec::{self, Outcome};
-use super::result::CniResult;
 use super::runtime_config::{arguments, declared};
+use crate::attachment::PodNetwork;
 use crate::builtin::{self, Crisp, Owner, Reap, Request, Settings};
-use crate::{Error, PodNetwork, Result};
+use crate::error::{Error, Result};
+use crate::protocol::{CniResult, Version};
 
 const NSFS_MAGIC: i64 = 0x6e73_6673;
 const PROC_MAGIC: i64 = 0x9fa0;
@@ -452,6 +453,11 @@ impl Caller {
 fn named(call: &Call<'_>, error: Error) -> Error {
     match error {
         Error::PortInUse { .. } | Error::Exhausted { .. } => error,
-        other => call.failure(0, other.to_string()),
+        other => Error::Builtin {
+            network: call.list.name.clone(),
+            verb: call.verb.as_str(),
+            pod: call.label(),
+            source: Box::new(other),
+        },
     }
 }

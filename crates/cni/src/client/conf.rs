@@ -1,71 +1,18 @@
-//! Network configurations as every CNI user writes them.
+//! Network configurations: the files that CNI users write.
 //!
-//! A directory may hold lists (`.conflist`) and single plugins (`.conf`, `.json`); the first
-//! valid file in lexicographic order is the network.
+//! A directory may hold lists (`.conflist`) and single plugins (`.conf`, `.json`). The first valid
+//! file in lexicographic order is the network.
 
-use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::{Error, Result};
+use crate::error::{Context, Error, Result};
+use crate::protocol::Version;
 
 const LARGEST_FILE: u64 = 1 << 20;
-
-/// A version of the CNI specification.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Version(u32, u32, u32);
-
-impl Version {
-    pub(crate) const OLDEST: Self = Self(0, 1, 0);
-    /// Results have lists of addresses.
-    pub(crate) const LISTS_OF_IPS: Self = Self(0, 3, 0);
-    /// CHECK exists, and DEL gets the previous result.
-    pub(crate) const CHECK: Self = Self(0, 4, 0);
-    /// Addresses have no `version` field.
-    pub(crate) const PLAIN_IPS: Self = Self(1, 0, 0);
-    /// STATUS and GC exist.
-    pub(crate) const STATUS: Self = Self(1, 1, 0);
-
-    pub(crate) const ALL: [Self; 7] = [
-        Self::OLDEST,
-        Self(0, 2, 0),
-        Self::LISTS_OF_IPS,
-        Self(0, 3, 1),
-        Self::CHECK,
-        Self::PLAIN_IPS,
-        Self::STATUS,
-    ];
-
-    pub(crate) fn parse(text: &str) -> Result<Self> {
-        let wrong = || Error::invalid(format!("cniVersion {text:?}"), "not a version");
-        let mut parts = text.split('.').map(str::parse::<u32>);
-        let mut next = || {
-            parts
-                .next()
-                .and_then(std::result::Result::ok)
-                .ok_or_else(wrong)
-        };
-        let version = Self(next()?, next()?, next()?);
-        if parts.next().is_some() {
-            Err(wrong())
-        } else {
-            Ok(version)
-        }
-    }
-
-    pub(crate) fn is_supported(self) -> bool {
-        Self::ALL.contains(&self)
-    }
-}
-
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}", self.0, self.1, self.2)
-    }
-}
 
 /// One plugin of a list: its configuration as written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -267,7 +214,7 @@ fn sorted_files(dir: &Path, extensions: &[&str]) -> std::io::Result<Vec<PathBuf>
 fn load_file(path: &Path) -> Result<ConfList> {
     let wrong = |why: String| Error::Conf {
         path: path.to_owned(),
-        why,
+        why: why.into(),
     };
     let value = read_json(path).map_err(wrong)?;
     let plugins_of = |network: &str| {
@@ -292,13 +239,11 @@ fn load_file(path: &Path) -> Result<ConfList> {
 pub(crate) fn load_dir(dir: &Path) -> (Option<ConfList>, Vec<Error>) {
     let files = match sorted_files(dir, &["conf", "conflist", "json"]) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return (None, Vec::new()),
-        Err(e) => {
-            return (
-                None,
-                vec![Error::io("list network configurations in", dir)(e)],
-            );
-        }
+        listed => listed.context(|| format!("list network configurations in {}", dir.display())),
+    };
+    let files = match files {
         Ok(files) => files,
+        Err(error) => return (None, vec![error]),
     };
     let mut errors = Vec::new();
     for file in files {

@@ -7,7 +7,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::conf::Plugin;
-use crate::{Error, PodNetwork, Result};
+use crate::attachment::PodNetwork;
+use crate::error::{Error, Result};
 
 const INGRESS: &str = "kubernetes.io/ingress-bandwidth";
 const EGRESS: &str = "kubernetes.io/egress-bandwidth";

@@ -1,22 +1,28 @@
-//! Which configuration is in force and whether its plugins are ready, kept up to date by a
-//! thread that sleeps on inotify.
+//! Watches which configuration is in force and whether its plugins are ready.
+//!
+//! A worker waits for inotify events of the configuration directory, and asks the plugins now and
+//! then. It ends with its [`Watch`]. Reading the state never waits.
 
-use std::io::{self, PipeReader, PipeWriter};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use crisp_tasks::{Worker, blocking};
 use rustix::fs::inotify;
+use tokio::io::unix::AsyncFd;
+use tokio::time::{sleep, timeout};
 
 use super::call::Caller;
-use super::conf::{ConfList, Version, load_dir};
-use crate::{Error, NetworkStatus, Result};
+use super::conf::{ConfList, load_dir};
+use crate::attachment::NetworkStatus;
+use crate::error::{Error, Result};
+use crate::lane::on_thread;
+use crate::protocol::Version;
 
-/// A directory that is not there yet is looked for this often, and a plugin that is not ready is
-/// asked again, at first.
+/// Pause between looks for a directory that does not exist, and the first pause before a plugin
+/// that is not ready is asked again.
 const SHORT: Duration = Duration::from_secs(1);
 /// Longest pause between questions to a plugin that is not ready.
 const MEDIUM: Duration = Duration::from_secs(8);
@@ -35,8 +41,7 @@ struct State {
 #[derive(Debug)]
 pub(crate) struct Watch {
     state: Arc<Mutex<State>>,
-    /// The thread ends when this closes.
-    _alive: Option<PipeWriter>,
+    _worker: Option<Worker<()>>,
 }
 
 fn ready() -> NetworkStatus {
@@ -63,14 +68,16 @@ fn status_of(outcome: &Result<()>) -> NetworkStatus {
     }
 }
 
-/// Ends when the network is prepared, or when nobody uses it any more.
-fn keep_trying(state: &Weak<Mutex<State>>, prepare: impl Fn() -> Result<()>) {
+/// Tries again until the network is prepared.
+async fn keep_trying(
+    state: Arc<Mutex<State>>,
+    prepare: impl Fn() -> Result<()> + Clone + Send + 'static,
+) {
     let mut pause = SHORT;
     loop {
-        std::thread::sleep(pause);
+        sleep(pause).await;
         pause = (pause * 2).min(MEDIUM);
-        let Some(state) = state.upgrade() else { return };
-        let told = prepare();
+        let told = on_thread(prepare.clone()).await;
         lock(&state).status = status_of(&told);
         if told.is_ok() {
             return;
@@ -98,57 +105,45 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 impl Watch {
-    /// One configuration for good. `prepare` makes it ready, and is tried until it succeeds.
+    /// One configuration for good. `prepare` makes it ready, and is tried until it succeeds. Must
+    /// be called within a tokio runtime.
     pub(crate) fn fixed(
         list: ConfList,
-        prepare: impl Fn() -> Result<()> + Send + 'static,
-    ) -> Result<Self> {
+        prepare: impl Fn() -> Result<()> + Clone + Send + 'static,
+    ) -> Self {
         let told = prepare();
         let state = Arc::new(Mutex::new(State {
             list: Some(Arc::new(list)),
             status: status_of(&told),
         }));
-        if told.is_err() {
-            let state = Arc::downgrade(&state);
-            std::thread::Builder::new()
-                .name("crisp-cni-prepare".into())
-                .spawn(move || keep_trying(&state, prepare))
-                .map_err(Error::kernel("start the thread that prepares the network"))?;
-        }
-        Ok(Self {
+        let again = told.is_err();
+        Self {
+            _worker: again.then(|| Worker::start(keep_trying(Arc::clone(&state), prepare))),
             state,
-            _alive: None,
-        })
+        }
     }
 
-    /// The first valid configuration of a directory, watched.
-    pub(crate) fn start(dir: &Path, caller: &Arc<Caller>) -> Result<Self> {
-        let starting = not_ready("cni plugins have not answered yet");
+    /// The first valid configuration of a directory, watched. Must be called within a tokio
+    /// runtime.
+    pub(crate) fn start(dir: &Path, caller: &Arc<Caller>) -> Self {
         let state = Arc::new(Mutex::new(State {
             list: None,
-            status: starting,
+            status: not_ready("cni plugins have not answered yet"),
         }));
-        let (reader, writer) = io::pipe().map_err(Error::kernel("make a pipe"))?;
         let mut watcher = Watcher {
             dir: dir.to_owned(),
             caller: Arc::clone(caller),
             state: Arc::clone(&state),
-            end: reader,
             inotify: None,
             pause: SHORT,
             complaint: String::new(),
         };
-        watcher.reload();
-        std::thread::Builder::new()
-            .name("crisp-cni-watch".into())
-            .spawn(move || watcher.run())
-            .map_err(Error::kernel(
-                "start the thread that watches network configurations",
-            ))?;
-        Ok(Self {
+        let inotify = watch_dir(dir);
+        watcher.adopt(inotify, load_dir(dir));
+        Self {
             state,
-            _alive: Some(writer),
-        })
+            _worker: Some(Worker::start(watcher.run())),
+        }
     }
 
     pub(crate) fn status(&self) -> NetworkStatus {
@@ -170,56 +165,60 @@ struct Watcher {
     dir: PathBuf,
     caller: Arc<Caller>,
     state: Arc<Mutex<State>>,
-    end: PipeReader,
-    inotify: Option<OwnedFd>,
+    inotify: Option<AsyncFd<OwnedFd>>,
     pause: Duration,
-    /// What was last wrong with the directory, said once.
+    /// The last error text about the directory, so that each is logged once.
     complaint: String,
 }
 
-/// Why a sleep ended.
-enum Wake {
-    End,
-    Change,
-    Time,
+/// Watches a directory; `None` while it does not exist.
+fn watch_dir(dir: &Path) -> Option<OwnedFd> {
+    use inotify::WatchFlags as W;
+    let changes = W::CLOSE_WRITE
+        | W::MOVED_TO
+        | W::MOVED_FROM
+        | W::CREATE
+        | W::DELETE
+        | W::DELETE_SELF
+        | W::MOVE_SELF
+        | W::ONLYDIR;
+    let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
+    let fd = inotify::init(flags).ok()?;
+    inotify::add_watch(&fd, dir, changes).ok()?;
+    Some(fd)
 }
 
 impl Watcher {
-    fn run(mut self) {
+    async fn run(mut self) {
         loop {
-            self.ask();
-            match self.sleep() {
-                Wake::End => return,
-                Wake::Time if self.inotify.is_some() => {}
-                Wake::Change | Wake::Time => {
-                    std::thread::sleep(SETTLE);
-                    self.reload();
-                }
+            self.ask().await;
+            if self.is_reload_due().await {
+                sleep(SETTLE).await;
+                self.reload().await;
             }
         }
     }
 
-    /// Watches before it reads, so that no change falls between.
-    fn reload(&mut self) {
-        use inotify::WatchFlags as W;
-        let changes = W::CLOSE_WRITE
-            | W::MOVED_TO
-            | W::MOVED_FROM
-            | W::CREATE
-            | W::DELETE
-            | W::DELETE_SELF
-            | W::MOVE_SELF
-            | W::ONLYDIR;
-        let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
-        self.inotify = inotify::init(flags)
-            .and_then(|fd| inotify::add_watch(&fd, &self.dir, changes).map(|_| fd))
-            .ok();
-        let (list, errors) = load_dir(&self.dir);
-        let complaint = errors
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join("; ");
+    /// Reads the directory again. The watch is set before, so that no change falls in between.
+    async fn reload(&mut self) {
+        let dir = self.dir.clone();
+        let read = move || (watch_dir(&dir), load_dir(&dir));
+        if let Ok((inotify, loaded)) = blocking(read).await {
+            self.adopt(inotify, loaded);
+        }
+    }
+
+    /// Puts what was read in force.
+    fn adopt(&mut self, inotify: Option<OwnedFd>, loaded: (Option<ConfList>, Vec<Error>)) {
+        #[expect(
+            deprecated,
+            reason = "sound for what owns one descriptor for life; the new one is unsafe"
+        )]
+        let watched = inotify.and_then(|fd| AsyncFd::new(fd).ok());
+        self.inotify = watched;
+        let (list, errors) = loaded;
+        let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        let complaint = texts.join("; ");
         if !complaint.is_empty() && complaint != self.complaint {
             tracing::warn!(error = %complaint, "network configurations skipped");
         }
@@ -240,15 +239,16 @@ impl Watcher {
         }
     }
 
-    /// Asks the plugins whether they are ready.
-    fn ask(&mut self) {
+    /// Asks the plugins whether they are ready. They may hang, so that a thread of its own asks.
+    async fn ask(&mut self) {
         let Some(list) = lock(&self.state).list.clone() else {
             self.pause = SHORT;
             return;
         };
-        let status = status_of(&self.caller.status(&list));
-        let asks = list.version() >= Version::STATUS;
-        self.pause = match (status.ready, asks) {
+        let (caller, asked) = (Arc::clone(&self.caller), Arc::clone(&list));
+        let status = status_of(&on_thread(move || caller.status(&asked)).await);
+        let has_status = list.version() >= Version::STATUS;
+        self.pause = match (status.ready, has_status) {
             (true, false) => Duration::MAX,
             (true, true) => LONG,
             (false, _) => (self.pause * 2).clamp(SHORT, MEDIUM),
@@ -260,40 +260,29 @@ impl Watcher {
         state.status = status;
     }
 
-    fn sleep(&self) -> Wake {
-        let pause = if self.inotify.is_some() {
-            self.pause
-        } else {
-            SHORT
+    /// Waits for a change of the directory, or until the plugins are to be asked again. A directory
+    /// that is not watched, because it does not exist, is looked for after each wait.
+    async fn is_reload_due(&self) -> bool {
+        let Some(inotify) = &self.inotify else {
+            sleep(SHORT).await;
+            return true;
         };
-        let timeout = Timespec {
-            tv_sec: i64::try_from(pause.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: pause.subsec_nanos().into(),
-        };
-        let timeout = (pause != Duration::MAX).then_some(&timeout);
-        let mut fds = vec![PollFd::new(&self.end, PollFlags::IN)];
-        fds.extend(
-            self.inotify
-                .as_ref()
-                .map(|fd| PollFd::new(fd, PollFlags::IN)),
-        );
-        if poll(&mut fds, timeout).is_err() {
-            return Wake::Time;
+        match timeout(self.pause, inotify.readable()).await {
+            Err(_elapsed) => false,
+            Ok(ready) => {
+                if let Ok(mut guard) = ready {
+                    drain(guard.get_inner());
+                    guard.clear_ready();
+                }
+                true
+            }
         }
-        if !fds[0].revents().is_empty() {
-            return Wake::End;
-        }
-        if fds.get(1).is_some_and(|fd| !fd.revents().is_empty()) {
-            self.drain();
-            return Wake::Change;
-        }
-        Wake::Time
     }
+}
 
-    fn drain(&self) {
-        let Some(fd) = &self.inotify else { return };
-        let mut buffer = [MaybeUninit::uninit(); 4096];
-        let mut reader = inotify::Reader::new(fd.as_fd(), &mut buffer);
-        while reader.next().is_ok() {}
-    }
+/// Takes the events that are there. Their content does not matter: the directory is read anew.
+fn drain(inotify: &OwnedFd) {
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut reader = inotify::Reader::new(inotify.as_fd(), &mut buffer);
+    while reader.next().is_ok() {}
 }

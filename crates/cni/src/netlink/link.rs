@@ -1,11 +1,15 @@
-//! Links, addresses and routes. Requests are written with `netlink-packet-route`; answers are
-//! read attribute by attribute, so that one that this crate's version does not know harms nothing.
+//! Links, addresses and routes: the requests, and what the kernel answers.
+//!
+//! Requests are written with `netlink-packet-route`. Answers are read attribute by attribute,
+//! because that crate fails on a whole message when it does not know the form of one attribute, and
+//! the kernel of a node may be newer than the crate. Functions called `push_…` add a request to a
+//! batch; the others ask and wait.
 
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::BorrowedFd;
 use std::os::unix::prelude::*;
 
+use ipnet::IpNet;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NetlinkSerializable,
 };
@@ -22,28 +26,17 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 
+use super::channel::{Batch, Channel, Refusal};
 use super::wire::{self, Attributes, find};
-use super::{Batch, Channel, Refusal};
-use crate::builtin::Subnet;
-use crate::{InterfaceStats, Result};
+use crate::attachment::InterfaceStats;
+use crate::error::{Context, Result};
+use crate::subnet::address_of;
 
+/// Length of `struct ifinfomsg`.
 const LINK_HEADER: usize = 16;
-const GET_LINK: u16 = 18;
-const GET_ADDRESS: u16 = 22;
+/// Length of `struct ifaddrmsg`.
 const ADDRESS_HEADER: usize = 8;
-const IFA_ADDRESS: u16 = 1;
-const IFA_LOCAL: u16 = 2;
-const SCOPE_LINK: u8 = 253;
-const IFLA_ADDRESS: u16 = 1;
-const IFLA_IFNAME: u16 = 3;
-const IFLA_MTU: u16 = 4;
-const IFLA_MASTER: u16 = 10;
-const IFLA_LINKINFO: u16 = 18;
-const IFLA_INFO_KIND: u16 = 1;
-const IFLA_IFALIAS: u16 = 20;
-const IFLA_STATS64: u16 = 23;
-const IFLA_EXT_MASK: u16 = 29;
-const SKIP_STATS: u32 = 8;
+/// Loopback is the first link of every network namespace.
 const LOOPBACK_INDEX: u32 = 1;
 
 /// What the kernel says about a link.
@@ -266,7 +259,7 @@ pub(crate) fn push_default_route(batch: &mut Batch, index: u32, gateway: IpAddr)
     batch.tolerate(&[libc::EEXIST]);
 }
 
-/// Deletes a link; that it is gone already is fine.
+/// Deletes a link; a missing one is no error.
 pub(crate) fn push_delete(batch: &mut Batch, index: u32) {
     let mut message = LinkMessage::default();
     message.header.index = index;
@@ -288,12 +281,12 @@ fn parse(body: &[u8]) -> Option<(Link, &[u8])> {
     };
     for (kind, value) in wire::attributes(rest) {
         match kind {
-            IFLA_IFNAME => link.name = wire::text(value),
-            IFLA_IFALIAS => link.alias = wire::text(value),
-            IFLA_ADDRESS => link.mac = value.to_vec(),
-            IFLA_MTU => link.mtu = value.first_chunk().map_or(0, |v| u32::from_ne_bytes(*v)),
-            IFLA_LINKINFO => {
-                link.kind = find(value, IFLA_INFO_KIND)
+            libc::IFLA_IFNAME => link.name = wire::text(value),
+            libc::IFLA_IFALIAS => link.alias = wire::text(value),
+            libc::IFLA_ADDRESS => link.mac = value.to_vec(),
+            libc::IFLA_MTU => link.mtu = value.first_chunk().map_or(0, |v| u32::from_ne_bytes(*v)),
+            libc::IFLA_LINKINFO => {
+                link.kind = find(value, libc::IFLA_INFO_KIND)
                     .map(wire::text)
                     .unwrap_or_default()
             }
@@ -311,10 +304,13 @@ fn header() -> Vec<u8> {
 pub(crate) fn by_name(channel: &mut Channel, name: &str) -> Result<Option<Link>> {
     let mut body = header();
     let wanted = Attributes::new()
-        .bytes(IFLA_EXT_MASK, &SKIP_STATS.to_ne_bytes())
-        .text(IFLA_IFNAME, name);
+        .bytes(
+            libc::IFLA_EXT_MASK,
+            &libc::RTEXT_FILTER_SKIP_STATS.to_ne_bytes(),
+        )
+        .text(libc::IFLA_IFNAME, name);
     body.extend_from_slice(wanted.as_bytes());
-    match channel.query(GET_LINK, NLM_F_ACK, &body) {
+    match channel.query(libc::RTM_GETLINK, NLM_F_ACK, &body) {
         Ok(found) => Ok(found.first().and_then(|b| parse(b)).map(|(link, _)| link)),
         Err(Refusal {
             errno: libc::ENODEV,
@@ -324,17 +320,30 @@ pub(crate) fn by_name(channel: &mut Channel, name: &str) -> Result<Option<Link>>
     }
 }
 
+/// Deletes a link by its name; a missing one is no error.
+pub(crate) fn delete(channel: &mut Channel, name: &str) -> Result<()> {
+    let Some(found) = by_name(channel, name)? else {
+        return Ok(());
+    };
+    let mut batch = Batch::default();
+    push_delete(&mut batch, found.index);
+    channel.run(batch)
+}
+
 /// All ports of a bridge.
 pub(crate) fn ports(channel: &mut Channel, bridge: u32) -> Result<Vec<Link>> {
     let mut body = header();
     let wanted = Attributes::new()
-        .bytes(IFLA_EXT_MASK, &SKIP_STATS.to_ne_bytes())
-        .bytes(IFLA_MASTER, &bridge.to_ne_bytes());
+        .bytes(
+            libc::IFLA_EXT_MASK,
+            &libc::RTEXT_FILTER_SKIP_STATS.to_ne_bytes(),
+        )
+        .bytes(libc::IFLA_MASTER, &bridge.to_ne_bytes());
     body.extend_from_slice(wanted.as_bytes());
     let found = channel
-        .query(GET_LINK, NLM_F_DUMP, &body)
+        .query(libc::RTM_GETLINK, NLM_F_DUMP, &body)
         .map_err(|refusal| refusal.into_error("list bridge ports"))?;
-    let is_port = |rest: &[u8]| find(rest, IFLA_MASTER) == Some(&bridge.to_ne_bytes());
+    let is_port = |rest: &[u8]| find(rest, libc::IFLA_MASTER) == Some(&bridge.to_ne_bytes());
     Ok(found
         .iter()
         .filter_map(|body| parse(body))
@@ -346,11 +355,11 @@ pub(crate) fn ports(channel: &mut Channel, bridge: u32) -> Result<Vec<Link>> {
 /// Counters of all links but loopback.
 pub(crate) fn statistics(channel: &mut Channel) -> Result<Vec<InterfaceStats>> {
     let found = channel
-        .query(GET_LINK, NLM_F_DUMP, &header())
+        .query(libc::RTM_GETLINK, NLM_F_DUMP, &header())
         .map_err(|refusal| refusal.into_error("read interface counters"))?;
     let stats = found.iter().filter_map(|body| {
         let (link, rest) = parse(body)?;
-        let values = find(rest, IFLA_STATS64)?;
+        let values = find(rest, libc::IFLA_STATS64)?;
         let at = |n: usize| {
             let bytes = values.get(n * 8..n * 8 + 8).and_then(|b| b.first_chunk());
             bytes.map_or(0, |b| u64::from_ne_bytes(*b))
@@ -370,48 +379,21 @@ pub(crate) fn statistics(channel: &mut Channel) -> Result<Vec<InterfaceStats>> {
     Ok(stats.collect())
 }
 
-/// All global addresses of the node with the length of their prefixes.
-pub(crate) fn addresses(channel: &mut Channel) -> Result<Vec<(IpAddr, u8)>> {
+/// All addresses of the node that are valid beyond one link, with the length of their prefixes.
+pub(crate) fn addresses(channel: &mut Channel) -> Result<Vec<IpNet>> {
     let found = channel
-        .query(GET_ADDRESS, NLM_F_DUMP, &[0; ADDRESS_HEADER])
+        .query(libc::RTM_GETADDR, NLM_F_DUMP, &[0; ADDRESS_HEADER])
         .map_err(|refusal| refusal.into_error("list the node's addresses"))?;
     let addresses = found.iter().filter_map(|body| {
         let (header, rest) = body.split_first_chunk::<ADDRESS_HEADER>()?;
-        let octets = find(rest, IFA_LOCAL).or_else(|| find(rest, IFA_ADDRESS))?;
-        let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
-        let address = v4
-            .or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from))
-            .ok()?;
-        (header[3] < SCOPE_LINK).then_some((address, header[1]))
+        let octets = find(rest, libc::IFA_LOCAL).or_else(|| find(rest, libc::IFA_ADDRESS))?;
+        let net = IpNet::new(address_of(octets)?, header[1]).ok()?;
+        (header[3] < libc::RT_SCOPE_LINK).then_some(net)
     });
     Ok(addresses.collect())
 }
 
-/// A bridge with its gateway addresses, up.
-pub(crate) fn ensure_addresses(
-    channel: &mut Channel,
-    bridge: &Link,
-    subnets: &[Subnet],
-) -> Result<()> {
-    let mut batch = Batch::default();
-    if !bridge.is_up {
-        push_up(&mut batch, bridge.index);
-    }
-    for subnet in subnets {
-        push_address(&mut batch, bridge.index, subnet.gateway(), subnet.prefix());
-    }
-    channel.run(batch)
-}
-
-/// The unspecified address of the same family.
-pub(crate) fn unspecified(like: IpAddr) -> IpAddr {
-    match like {
-        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-    }
-}
-
-/// A route netlink socket of the calling thread's network namespace.
-pub(crate) fn open() -> io::Result<Channel> {
-    Channel::open(netlink_sys::protocols::NETLINK_ROUTE)
+/// Opens a route socket in the calling thread's network namespace.
+pub(crate) fn open() -> Result<Channel> {
+    Channel::open(netlink_sys::protocols::NETLINK_ROUTE).context(|| "open a route netlink socket")
 }

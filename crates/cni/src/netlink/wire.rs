@@ -1,10 +1,16 @@
-//! Netlink attributes: written one after the other, read by number.
+//! Netlink attributes, the type-length-value lists that messages consist of: written one after the
+//! other, read by number.
+//!
+//! `linux/netlink.h` describes the format: a header of length and type in host byte order, the
+//! value, and padding to four bytes.
 
-const NESTED: u16 = 0x8000;
+/// `NLA_F_NESTED`: the value is a list of attributes itself.
+pub(crate) const NESTED: u16 = 1 << 15;
+/// `NLA_TYPE_MASK`: the type without its two flags.
 const KIND: u16 = 0x3fff;
 const HEADER: usize = 4;
 
-/// A run of attributes.
+/// A list of attributes that is being written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Attributes(Vec<u8>);
 
@@ -27,25 +33,25 @@ impl Attributes {
         self
     }
 
-    /// A number in network order, as nfnetlink wants all its numbers.
+    /// A number in network byte order, which all numbers of netfilter messages are in.
     pub(crate) fn be32(self, kind: u16, value: u32) -> Self {
         self.bytes(kind, &value.to_be_bytes())
     }
 
-    /// A text with its closing zero.
+    /// A text, followed by a zero byte.
     pub(crate) fn text(self, kind: u16, value: &str) -> Self {
         let mut bytes = value.as_bytes().to_vec();
         bytes.push(0);
         self.bytes(kind, &bytes)
     }
 
-    /// Attributes inside an attribute.
+    /// An attribute that is a list of attributes.
     pub(crate) fn nest(self, kind: u16, inner: &Self) -> Self {
         self.bytes(kind | NESTED, &inner.0)
     }
 }
 
-/// The attributes of a run, in order; a broken tail ends it.
+/// The attributes of a list, in order. The list ends where its bytes are no attribute.
 pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let (header, _) = bytes.split_first_chunk::<HEADER>()?;
@@ -57,12 +63,12 @@ pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])>
     })
 }
 
-/// The first attribute of a kind.
+/// The value of the first attribute of a type.
 pub(crate) fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(bytes).find(|(k, _)| *k == kind).map(|(_, v)| v)
 }
 
-/// A text without its closing zero.
+/// A text without the zero byte at its end.
 pub(crate) fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()

@@ -1,24 +1,19 @@
-//! nftables without `nft`: the table of one bridge, written straight to the kernel.
+//! nftables without the program `nft`: the firewall table of one bridge, sent to the kernel by
+//! netlink.
 //!
 //! The table is called `crisp-BRIDGE`, so that daemons side by side keep apart. It is made in one
-//! transaction and then left alone; a pod's host ports are elements of two maps, one per address
-//! family, and each element's comment is the pod's id.
+//! transaction and then left alone; a pod's host ports are elements of two maps in it, one for each
+//! address family, and each element's comment names the attachment that it belongs to.
 
+mod elements;
 mod expression;
 mod forward;
-mod ports;
+mod host_port;
+mod rules;
 mod table;
-
-use std::net::IpAddr;
+mod wire;
 
 pub(crate) use forward::{accept, withdraw};
-pub(crate) use ports::{Element, check_free, host_ports};
-pub(crate) use table::{Firewall, Table};
-
-/// nfproto of an address.
-pub(crate) fn family(address: IpAddr) -> u8 {
-    match address {
-        IpAddr::V4(_) => 2,
-        IpAddr::V6(_) => 10,
-    }
-}
+pub(crate) use host_port::{Element, check_free, host_ports};
+pub(crate) use rules::Firewall;
+pub(crate) use table::Table;

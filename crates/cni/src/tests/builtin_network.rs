@@ -32,7 +32,7 @@ fn attach(lab: &Lab, pods: &[&PodNetwork]) -> Vec<Vec<String>> {
         let mut all = Vec::new();
         for pod in pods {
             let attachment = network.attach(pod).await.unwrap();
-            assert_eq!(network.cached(&pod.pod_id).await, Some(attachment.clone()));
+            assert_eq!(lab.recorded(&pod.pod_id), Some(attachment.clone()));
             network.check(&pod.pod_id).await.unwrap();
             all.push(attachment.ips.iter().map(ToString::to_string).collect());
         }
@@ -79,7 +79,7 @@ fn privileged_nothing_stays_after_the_last_pod() {
         let network = open(lab.builtin());
         network.detach(&pod).await.unwrap();
         network.detach(&pod).await.unwrap();
-        assert_eq!(network.cached(&pod.pod_id).await, None);
+        assert_eq!(lab.recorded(&pod.pod_id), None);
         lab.unpin("a");
         network.retire().await.unwrap();
     });
@@ -240,7 +240,7 @@ fn privileged_a_half_made_attachment_is_undone_later() {
     }
     lab.on_node(|| async {
         let network = open(lab.builtin());
-        assert_eq!(network.cached(&a.pod_id).await, None);
+        assert_eq!(lab.recorded(&a.pod_id), None);
         network.attach(&a).await.expect("the kubelet tries again");
         network
             .collect(&BTreeSet::from([a.pod_id.clone()]))

@@ -65,10 +65,10 @@ fn privileged_a_damaged_record_means_del_by_the_list_in_force() {
     let pod = lab.pod("a");
     lab.on_node(|| async {
         let network = open(lab.conf());
-        wait_ready(&network);
+        wait_ready(&network).await;
         network.attach(&pod).await.unwrap();
         spoil(&lab, &pod, "");
-        assert_eq!(network.cached(&pod.pod_id).await, None);
+        assert_eq!(lab.recorded(&pod.pod_id), None);
         network.check(&pod.pod_id).await.unwrap_err();
         network.attach(&pod).await.expect("the kubelet tries again");
         spoil(&lab, &pod, "");

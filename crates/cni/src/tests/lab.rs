@@ -12,8 +12,10 @@ use std::time::Duration;
 use crisp_model::{DnsConfig, PodId, PodName, PortMapping, Protocol};
 use crisp_sys::ns::{self, Kind};
 
+use crate::client::Cache;
 use crate::netlink::{Batch, link};
-use crate::{Config, Mode, Network, PodNetwork};
+use crate::subnet::unspecified;
+use crate::{Attachment, Config, Mode, Network, PodNetwork};
 
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -91,8 +93,10 @@ impl Lab {
         f: impl FnOnce() -> F + Send,
     ) -> T {
         self.inside("node", || {
-            let mut runtime = tokio::runtime::Builder::new_current_thread();
-            runtime.enable_all().build().unwrap().block_on(f())
+            // Its threads are born in this namespace. One works on while a test waits in `eventually`.
+            let mut runtime = tokio::runtime::Builder::new_multi_thread();
+            let runtime = runtime.worker_threads(2).enable_all();
+            runtime.build().unwrap().block_on(f())
         })
     }
 
@@ -135,6 +139,13 @@ impl Lab {
             annotations: BTreeMap::new(),
             cgroup_path: "/kubepods/pod1".to_owned(),
         }
+    }
+
+    /// The attachment that is recorded for a pod, as the next daemon finds it.
+    pub(super) fn recorded(&self, pod: &PodId) -> Option<Attachment> {
+        let cache = Cache::open(&self.path().join("cache/results")).unwrap();
+        let record = cache.read(pod).ok().flatten()?;
+        Some(record.result()?.attachment(record.list.version()))
     }
 
     pub(super) fn links(&self, namespace: &str) -> Vec<String> {
@@ -184,7 +195,7 @@ impl Lab {
     pub(super) fn udp(&self, from: &str, to: (&str, u16)) -> Result<String, String> {
         self.inside(from, || {
             let address = address(to);
-            let local: IpAddr = link::unspecified(address.ip());
+            let local: IpAddr = unspecified(address.ip());
             let socket = UdpSocket::bind((local, 0)).unwrap();
             socket.set_read_timeout(Some(PATIENCE)).unwrap();
             socket.connect(address).map_err(|e| e.to_string())?;

@@ -36,8 +36,14 @@ pub(super) fn list(lab: &Lab, version: &str, plugins: &str) {
     put(lab, "net.d/10-net.conflist", &text);
 }
 
-pub(super) fn wait_ready(network: &Network) {
-    eventually("network ready", || network.status().ready);
+pub(super) async fn wait_ready(network: &Network) {
+    for _ in 0..250 {
+        if network.status().ready {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("never ready: {:?}", network.status());
 }
 
 pub(super) const RESULT: &str = r#"if [ $CNI_COMMAND = ADD ]; then
@@ -67,7 +73,7 @@ fn privileged_reference_plugins_make_a_network() {
         .insert("kubernetes.io/egress-bandwidth".into(), "100M".into());
     lab.on_node(|| async {
         let network = open(lab.conf());
-        wait_ready(&network);
+        wait_ready(&network).await;
         let first = network.attach(&a).await.unwrap();
         network.check(&a.pod_id).await.unwrap();
         network.attach(&b).await.unwrap();
@@ -110,7 +116,7 @@ fn privileged_a_crisp_plugin_feeds_the_next() {
     let pod = lab.pod("a");
     lab.on_node(|| async {
         let network = open(lab.conf());
-        wait_ready(&network);
+        wait_ready(&network).await;
         let attachment = network.attach(&pod).await.unwrap();
         assert_eq!(attachment.ips[0].to_string(), "10.1.0.9");
         network.detach(&pod).await.unwrap();
@@ -139,7 +145,7 @@ fn privileged_failures_name_plugin_network_and_pod_and_are_undone() {
     let pod = lab.pod("a");
     lab.on_node(|| async {
         let network = open(lab.conf());
-        wait_ready(&network);
+        wait_ready(&network).await;
         let error = network.attach(&pod).await.unwrap_err();
         assert!(matches!(error, Error::Plugin { code: 11, .. }), "{error:?}");
         let text = error.to_string();
@@ -153,7 +159,7 @@ fn privileged_failures_name_plugin_network_and_pod_and_are_undone() {
         ] {
             assert!(text.contains(word), "{word} in {text}");
         }
-        assert_eq!(network.cached(&pod.pod_id).await, None);
+        assert_eq!(lab.recorded(&pod.pod_id), None);
     });
     let verbs: Vec<String> = log(&lab)
         .lines()
@@ -172,7 +178,7 @@ fn privileged_a_hung_plugin_is_killed_and_named() {
     config.timeout = Duration::from_millis(500);
     let error = lab.on_node(|| async {
         let network = open(config);
-        wait_ready(&network);
+        wait_ready(&network).await;
         network.attach(&pod).await.unwrap_err()
     });
     assert!(matches!(error, Error::Hung { .. }), "{error:?}");
@@ -194,14 +200,14 @@ fn privileged_a_failed_del_is_kept_and_tried_again() {
     let pod = lab.pod("a");
     lab.on_node(|| async {
         let network = open(lab.conf());
-        wait_ready(&network);
+        wait_ready(&network).await;
         network.attach(&pod).await.unwrap();
         network.detach(&pod).await.unwrap_err();
-        assert!(network.cached(&pod.pod_id).await.is_some());
+        assert!(lab.recorded(&pod.pod_id).is_some());
         put(&lab, "calm", "");
         lab.unpin("a");
         network.collect(&BTreeSet::new()).await.unwrap();
-        assert_eq!(network.cached(&pod.pod_id).await, None);
+        assert_eq!(lab.recorded(&pod.pod_id), None);
     });
     assert!(
         log(&lab).lines().last().unwrap().contains("moody DEL ns= "),
@@ -237,7 +243,7 @@ fn privileged_readiness_follows_the_directory_and_the_plugins() {
             network.status().message.contains("still starting")
         });
         put(&lab, "up", "");
-        wait_ready(&network);
+        wait_ready(&network).await;
         network.collect(&BTreeSet::new()).await.unwrap();
         std::fs::remove_file(lab.path().join("net.d/10-net.conflist")).unwrap();
         eventually("not ready again", || !network.status().ready);

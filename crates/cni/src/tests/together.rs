@@ -41,7 +41,7 @@ fn privileged_plugins_that_hang_hold_neither_shared_threads_nor_a_del() {
             let mut config = lab.conf();
             config.timeout = Duration::from_secs(60);
             let network = open(config);
-            wait_ready(&network);
+            wait_ready(&network).await;
             network.attach(&healthy).await.unwrap();
             let mut adds: Vec<_> = hung.iter().map(|pod| begin(&network, pod)).collect();
             // Some are asked to go: they wait for their ADD, and take nobody's place.
@@ -83,24 +83,24 @@ fn privileged_collection_by_older_knowledge_spares_who_came_since() {
     let twins: Vec<PodNetwork> = (0..8).map(|n| twin(&pod, n)).collect();
     lab.on_node(|| async {
         let network = open(lab.conf());
-        wait_ready(&network);
+        wait_ready(&network).await;
         network.attach(&pod).await.unwrap();
         network.collect(&BTreeSet::new()).await.unwrap();
-        assert!(network.cached(&pod.pod_id).await.is_some());
+        assert!(lab.recorded(&pod.pod_id).is_some());
         let adds: Vec<_> = twins.iter().map(|pod| begin(&network, pod)).collect();
         while adds.iter().any(|add| !add.is_finished()) {
             drop(network.collect(&BTreeSet::new()).await);
         }
         for twin in &twins {
-            assert!(network.cached(&twin.pod_id).await.is_some());
+            assert!(lab.recorded(&twin.pod_id).is_some());
         }
         network.detach(&pod).await.unwrap();
         drop(network);
         // To the next life of the daemon they are strangers.
         let network = open(lab.conf());
-        wait_ready(&network);
+        wait_ready(&network).await;
         network.collect(&BTreeSet::new()).await.unwrap();
-        assert_eq!(network.cached(&twins[0].pod_id).await, None);
+        assert_eq!(lab.recorded(&twins[0].pod_id), None);
     });
 }
 

@@ -1,17 +1,18 @@
-//! Results of plugins, in every version that was ever specified.
+//! A result is a plugin's answer to ADD: interfaces, addresses, routes and DNS settings.
 //!
-//! Inside there is one form, that of 1.0 and 1.1, which also keeps fields that are not known
-//! here. Older forms are read and written at the edge, because plugins of a chain get the result
-//! in the version of the list.
+//! Every version that was ever specified is read and written here. The rest of the crate knows one
+//! form, that of 1.0 and 1.1, which also keeps fields that are not known to us. Older forms are
+//! needed because the plugins of a chain get the result in the version of their list.
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::conf::Version;
-use crate::builtin::parse_cidr;
-use crate::{Attachment, Error, Interface, Result};
+use super::version::Version;
+use crate::attachment::{Attachment, Interface};
+use crate::error::{Error, Result};
 
 /// An interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,7 +103,11 @@ struct AncientIp {
 }
 
 fn is_v4(cidr: &str) -> bool {
-    parse_cidr(cidr).is_some_and(|(address, _)| address.is_ipv4())
+    cidr.parse().is_ok_and(|net: IpNet| net.addr().is_ipv4())
+}
+
+fn wrong(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::invalid("plugin result", why)
 }
 
 impl CniResult {
@@ -111,29 +116,24 @@ impl CniResult {
     /// # Errors
     /// When it is malformed or of an unknown version.
     pub(crate) fn parse(value: &Value) -> Result<Self> {
-        let wrong = |e: &dyn ToString| Error::invalid("plugin result", e.to_string());
         let version = match value.get("cniVersion").and_then(Value::as_str) {
             None | Some("") => Version::OLDEST,
-            Some(text) => Version::parse(text).map_err(|e| wrong(&e))?,
+            Some(text) => Version::parse(text).map_err(wrong)?,
         };
         if !version.is_supported() {
-            return Err(wrong(&format!("version {version} is not known")));
+            return Err(wrong(format!("version {version} is not known")));
         }
         let mut result = if version < Version::LISTS_OF_IPS {
-            Ancient::deserialize(value)
-                .map_err(|e| wrong(&e))?
-                .into_result()
+            Ancient::deserialize(value).map_err(wrong)?.into_result()
         } else {
-            Self::deserialize(value).map_err(|e| wrong(&e))?
+            Self::deserialize(value).map_err(wrong)?
         };
         result.other.remove("cniVersion");
         for ip in &mut result.ips {
             ip.other.remove("version");
-            if parse_cidr(&ip.address).is_none() {
-                return Err(wrong(&format!(
-                    "address {:?} is not ADDRESS/PREFIX",
-                    ip.address
-                )));
+            if ip.address.parse::<IpNet>().is_err() {
+                let why = format!("address {:?} is not ADDRESS/PREFIX", ip.address);
+                return Err(wrong(why));
             }
         }
         Ok(result)
@@ -163,8 +163,8 @@ impl CniResult {
             interface.is_none_or(|i| !i.sandbox.is_empty())
         };
         let ips = self.ips.iter().filter(in_pod);
-        ips.filter_map(|ip| parse_cidr(&ip.address))
-            .map(|(address, _)| address)
+        ips.filter_map(|ip| ip.address.parse::<IpNet>().ok())
+            .map(|net| net.addr())
             .collect()
     }
 

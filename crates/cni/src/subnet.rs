@@ -1,87 +1,95 @@
-//! Pod subnets and the addresses in them.
+//! A subnet is a network that pods get addresses of: its first address is the node's, the others
+//! are for pods.
+//!
+//! The arithmetic of prefixes is `ipnet`'s. This file adds only the rules of a pod subnet: how small
+//! it may be, which address is the gateway, and in which order addresses are tried.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::{Error, Result};
+use ipnet::IpNet;
 
-/// A subnet that pods get addresses of. Its first address is the node's.
+use crate::error::{Error, Result};
+
+/// More than 2^48 pods are not foreseen: host numbers fit in a `u64`.
+const MOST_HOST_BITS: u8 = 48;
+
+/// A pod subnet. Bits below the prefix are zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Subnet {
-    base: IpAddr,
-    prefix: u8,
-}
+pub(crate) struct Subnet(IpNet);
 
-/// Splits `address/prefix`.
-pub(crate) fn parse_cidr(text: &str) -> Option<(IpAddr, u8)> {
-    let (address, prefix) = text.split_once('/')?;
-    let address: IpAddr = address.parse().ok()?;
-    let prefix: u8 = prefix.parse().ok()?;
-    (prefix <= if address.is_ipv4() { 32 } else { 128 }).then_some((address, prefix))
-}
-
+/// An address as a number, to count with.
 fn bits(address: IpAddr) -> u128 {
     match address {
-        IpAddr::V4(v4) => u32::from(v4).into(),
-        IpAddr::V6(v6) => v6.into(),
+        IpAddr::V4(v4) => v4.to_bits().into(),
+        IpAddr::V6(v6) => v6.to_bits(),
     }
 }
 
-fn octets(address: IpAddr) -> Vec<u8> {
+/// An address as the bytes that packets and netlink attributes carry.
+pub(crate) fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),
     }
 }
 
+/// The address that such bytes stand for.
+pub(crate) fn address_of(octets: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from))
+        .ok()
+}
+
+/// The unspecified address of the same family.
+pub(crate) fn unspecified(like: IpAddr) -> IpAddr {
+    match like {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    }
+}
+
 impl Subnet {
-    /// Parses `address/prefix`; room for the node and one pod is the least.
+    /// Parses `ADDRESS/PREFIX`. The smallest subnet has room for the node and one pod.
     ///
     /// # Errors
-    /// When the text is no subnet or host bits are set.
+    /// When the text is no subnet, or bits below the prefix are set.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let wrong = |why: &str| Error::invalid(format!("subnet {text:?}"), why);
-        let (base, prefix) = parse_cidr(text).ok_or_else(|| wrong("ADDRESS/PREFIX is expected"))?;
-        let subnet = Self { base, prefix };
-        if !subnet.contains(base) {
+        let net: IpNet = text
+            .parse()
+            .map_err(|_| wrong("ADDRESS/PREFIX is expected"))?;
+        if net != net.trunc() {
             return Err(wrong("bits below the prefix are set"));
         }
-        if subnet.width() - prefix < 2 {
+        if net.max_prefix_len() - net.prefix_len() < 2 {
             return Err(wrong("too small for a node and a pod"));
         }
-        Ok(subnet)
+        Ok(Self(net))
     }
 
-    fn width(self) -> u8 {
-        if self.base.is_ipv4() { 32 } else { 128 }
-    }
-
-    /// Host numbers go from 1 to this; for IPv4 the one after it is the broadcast address.
-    /// More than 2^48 pods are not foreseen.
+    /// The highest host number; the lowest is 1. For IPv4 the one after it is the broadcast address.
     fn last_host(self) -> u64 {
-        let host_bits = (self.width() - self.prefix).min(48);
+        let host_bits = (self.0.max_prefix_len() - self.0.prefix_len()).min(MOST_HOST_BITS);
         let all = (1u64 << host_bits) - 1;
-        if self.base.is_ipv4() {
-            all.saturating_sub(1)
-        } else {
-            all
-        }
+        if self.gateway_is_ipv4() { all - 1 } else { all }
+    }
+
+    fn gateway_is_ipv4(self) -> bool {
+        self.0.addr().is_ipv4()
     }
 
     fn at(self, host: u64) -> IpAddr {
-        let value = bits(self.base) | u128::from(host);
-        match self.base {
-            IpAddr::V4(_) => {
-                let low = u32::try_from(value).unwrap_or(u32::MAX);
-                IpAddr::V4(Ipv4Addr::from(low))
-            }
-            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::from(value)),
+        let value = bits(self.0.addr()) | u128::from(host);
+        match self.0 {
+            IpNet::V4(_) => Ipv4Addr::from(u32::try_from(value).unwrap_or(u32::MAX)).into(),
+            IpNet::V6(_) => Ipv6Addr::from(value).into(),
         }
     }
 
     /// Length of the prefix.
     pub(crate) fn prefix(self) -> u8 {
-        self.prefix
+        self.0.prefix_len()
     }
 
     /// The node's address.
@@ -91,52 +99,27 @@ impl Subnet {
 
     /// Network mask in octets.
     pub(crate) fn mask(self) -> Vec<u8> {
-        let width = usize::from(self.width() / 8);
-        (0..width)
-            .map(|i| {
-                let covered = usize::from(self.prefix).saturating_sub(i * 8).min(8);
-                !(0xffu8
-                    .checked_shr(u32::try_from(covered).unwrap_or(8))
-                    .unwrap_or(0))
-            })
-            .collect()
+        octets(self.0.netmask())
     }
 
     /// Network address in octets.
     pub(crate) fn network(self) -> Vec<u8> {
-        octets(self.base)
+        octets(self.0.addr())
     }
 
     /// Whether an address is one of its own.
     pub(crate) fn contains(self, address: IpAddr) -> bool {
-        address.is_ipv4() == self.base.is_ipv4()
-            && octets(address)
-                .iter()
-                .zip(self.mask())
-                .map(|(octet, mask)| octet & mask)
-                .eq(self.network())
+        self.0.contains(&address)
     }
 
-    /// Whether a network that contains an address shares addresses with this one.
-    pub(crate) fn overlaps(self, address: IpAddr, prefix: u8) -> bool {
-        let wider = Self {
-            base: self.base,
-            prefix: prefix.min(self.prefix),
-        };
-        let masked = |octets: Vec<u8>| -> Vec<u8> {
-            octets
-                .iter()
-                .zip(wider.mask())
-                .map(|(octet, mask)| octet & mask)
-                .collect()
-        };
-        address.is_ipv4() == self.base.is_ipv4()
-            && masked(octets(address)) == masked(octets(self.base))
+    /// Whether it shares addresses with another network.
+    pub(crate) fn overlaps(self, other: IpNet) -> bool {
+        self.0.contains(&other.network()) || other.contains(&self.0.addr())
     }
 
     /// Whether a pod may have this address.
     pub(crate) fn is_for_pods(self, address: IpAddr) -> bool {
-        let host = bits(address) ^ bits(self.base);
+        let host = bits(address) ^ bits(self.0.addr());
         self.contains(address) && (2..=u128::from(self.last_host())).contains(&host)
     }
 
@@ -153,7 +136,7 @@ impl Subnet {
 
 impl fmt::Display for Subnet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.base, self.prefix)
+        self.0.fmt(f)
     }
 }
 

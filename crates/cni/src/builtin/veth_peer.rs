@@ -1,4 +1,5 @@
-//! The pod's end of the pair: addresses, routes and settings inside its network namespace.
+//! The veth peer, the pod's end of the pair: addresses, routes and sysctls inside the pod's network
+//! namespace.
 
 use std::fs::File;
 use std::net::IpAddr;
@@ -6,10 +7,10 @@ use std::os::fd::AsFd;
 
 use crisp_sys::ns::{self, Kind};
 
-use super::Subnet;
-use super::bridge::set_sysctl;
+use super::sysctl::set_sysctl;
+use crate::error::{Context, Error, Result};
 use crate::netlink::{Batch, Channel, link};
-use crate::{Error, Result};
+use crate::subnet::Subnet;
 
 fn find(channel: &mut Channel, interface: &str) -> Result<u32> {
     let found = link::by_name(channel, interface)?;
@@ -19,13 +20,8 @@ fn find(channel: &mut Channel, interface: &str) -> Result<u32> {
 }
 
 fn inside<T: Send>(netns: &File, f: impl FnOnce(&mut Channel) -> Result<T> + Send) -> Result<T> {
-    let what = "enter the pod's network namespace";
-    ns::inside(netns.as_fd(), Kind::Net, || {
-        let mut channel =
-            link::open().map_err(Error::kernel("open a netlink socket in the pod"))?;
-        f(&mut channel)
-    })
-    .map_err(Error::kernel(what))?
+    ns::inside(netns.as_fd(), Kind::Net, || f(&mut link::open()?))
+        .context(|| "enter the pod's network namespace")?
 }
 
 fn add_addresses(channel: &mut Channel, index: u32, addresses: &[(Subnet, IpAddr)]) -> Result<()> {
@@ -55,10 +51,9 @@ pub(crate) fn configure(
             set_sysctl(&format!("ipv6/conf/{interface}/accept_ra"), "0")?;
         }
         match add_addresses(channel, index, addresses) {
-            Err(Error::Kernel { source, .. })
-                if has_v6 && source.raw_os_error() == Some(libc::EACCES) =>
-            {
-                // The kernel refuses addresses where IPv6 is switched off by default.
+            Err(error) if has_v6 && error.is_kernel(libc::EACCES) => {
+                // The kernel refuses IPv6 addresses while the node's default for new interfaces
+                // switches IPv6 off.
                 set_sysctl(&format!("ipv6/conf/{interface}/disable_ipv6"), "0")?;
                 set_sysctl("ipv6/conf/lo/disable_ipv6", "0")?;
                 add_addresses(channel, index, addresses)

@@ -1,0 +1,358 @@
+//! The plugin `crisp` with one configuration: ADD, DEL, CHECK and GC of the built-in network.
+//!
+//! Order of an ADD: addresses are recorded, then the pair is made (one message: host end on the
+//! bridge, peer in the pod), then the peer gets addresses and routes, then host ports are opened.
+//! A DEL closes the ports and leaves the pair to the end of its namespace, which the caller
+//! brings about: deleting a bridged veth takes tens of milliseconds. Addresses are free only when
+//! the link is seen gone ([`super::undertaker`]).
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::addresses::Addresses;
+use super::mac::mac_of;
+use super::owner::{LINK_PREFIX, Owner};
+use super::port_records::PortRecords;
+use super::settings::{Request, Settings};
+use super::sockets::Sockets;
+use super::undertaker::Undertaker;
+use super::{bridge, veth_peer};
+use crate::error::{Context, Error, Result};
+use crate::netlink::{Batch, conntrack, link};
+use crate::nft::{self, Element, Firewall, Table, host_ports};
+use crate::protocol::{CniInterface, CniIp, CniResult};
+use crate::subnet::Subnet;
+
+/// Type of this plugin in configurations.
+pub(crate) const TYPE: &str = "crisp";
+
+/// Whether a DEL may leave the slow part to a thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reap {
+    /// This process stays: the link goes with its namespace, the address a little later.
+    Later,
+    /// This process ends: the link is deleted now.
+    Now,
+}
+
+/// The plugin with one configuration.
+#[derive(Debug)]
+pub(crate) struct Crisp {
+    settings: Settings,
+    addresses: Addresses,
+    table: Table,
+    ports: PortRecords,
+    sockets: Mutex<Sockets>,
+    undertaker: Arc<Undertaker>,
+}
+
+impl Crisp {
+    /// Opens the records; nothing is done to the kernel yet.
+    pub(crate) fn open(settings: Settings) -> Result<Self> {
+        let addresses = Addresses::open(&settings.data_dir.join("addresses"))?;
+        Ok(Self {
+            table: Table::of(&settings.bridge),
+            ports: PortRecords::open(&settings.data_dir.join("ports"))?,
+            sockets: Mutex::new(Sockets::open()?),
+            undertaker: Undertaker::new(addresses.clone()),
+            addresses,
+            settings,
+        })
+    }
+
+    fn sockets(&self) -> MutexGuard<'_, Sockets> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn firewall(&self) -> Firewall<'_> {
+        Firewall {
+            bridge: &self.settings.bridge,
+            subnets: &self.settings.subnets,
+            masquerade: self.settings.masquerade,
+        }
+    }
+
+    /// Bridge, sysctls and table are there, made anew when somebody removed them.
+    fn ensure(&self, sockets: &mut Sockets) -> Result<u32> {
+        let index = bridge::ensure(&mut sockets.route, &self.settings)?;
+        self.ensure_table(sockets)?;
+        nft::accept(sockets.netfilter()?, &self.settings.bridge)?;
+        Ok(index)
+    }
+
+    fn ensure_table(&self, sockets: &mut Sockets) -> Result<()> {
+        let recorded = || self.ports.all();
+        self.table
+            .ensure(sockets.netfilter()?, &self.firewall(), recorded)
+    }
+
+    /// What host ports need when the bridge is another plugin's.
+    fn ensure_for_others(&self) -> Result<()> {
+        let mut sockets = self.sockets();
+        if link::by_name(&mut sockets.route, &self.settings.bridge)?.is_some() {
+            bridge::let_loopback_in(&self.settings.bridge)?;
+        }
+        self.ensure_table(&mut sockets)
+    }
+
+    /// Makes bridge and firewall before the first pod comes.
+    pub(crate) fn prepare(&self) -> Result<()> {
+        self.ensure(&mut self.sockets()).map(|_index| ())
+    }
+
+    /// Attaches a pod, or, after another plugin that did, only opens its host ports. Then
+    /// `bridge` and `subnets` name that plugin's.
+    pub(crate) fn add(&self, request: &Request) -> Result<CniResult> {
+        let netns = request
+            .netns
+            .as_deref()
+            .ok_or_else(|| Error::invalid("CNI_NETNS", "a network namespace is needed"))?;
+        if let Some(previous) = request.previous.as_ref().filter(|p| !p.ips.is_empty()) {
+            self.ensure_for_others()?;
+            self.open_ports(request, &previous.addresses())?;
+            return Ok(previous.clone());
+        }
+        let file = open_netns(netns)?;
+        let owner = request.owner.key();
+        self.undertaker.forget(&owner);
+        let addresses = self.take_addresses(request)?;
+        let mac = request.mac.unwrap_or_else(|| mac_of(addresses[0].1));
+        self.make_pair(request, &file, mac)?;
+        veth_peer::configure(&file, &request.owner.interface, &addresses)?;
+        let plain: Vec<IpAddr> = addresses.iter().map(|(_, address)| *address).collect();
+        self.open_ports(request, &plain)?;
+        Ok(self.result(request, netns, &addresses, mac))
+    }
+
+    fn take_addresses(&self, request: &Request) -> Result<Vec<(Subnet, IpAddr)>> {
+        let mut taken = Vec::new();
+        for wanted in &request.addresses {
+            if !self.settings.subnets.iter().any(|s| s.contains(*wanted)) {
+                return Err(Error::invalid(
+                    format!("address {wanted}"),
+                    "in no pod subnet",
+                ));
+            }
+        }
+        for subnet in &self.settings.subnets {
+            let wanted = request.addresses.iter().find(|a| subnet.contains(**a));
+            let owner = request.owner.key();
+            taken.push((
+                *subnet,
+                self.addresses.take(*subnet, &owner, wanted.copied())?,
+            ));
+        }
+        Ok(taken)
+    }
+
+    fn make_pair(&self, request: &Request, netns: &File, mac: [u8; 6]) -> Result<()> {
+        let name = request.owner.link();
+        let mut sockets = self.sockets();
+        let bridge = self.ensure(&mut sockets)?;
+        let pair = link::Pair {
+            host: &name,
+            pod: &request.owner.interface,
+            bridge,
+            netns: netns.as_fd(),
+            mac,
+            mtu: self.settings.mtu,
+        };
+        let attempt = |pair: &link::Pair<'_>, sockets: &mut Sockets| {
+            let mut batch = Batch::default();
+            link::push_pair(&mut batch, pair);
+            link::push_hairpin(&mut batch, pair.host);
+            sockets.route.run(batch)
+        };
+        match attempt(&pair, &mut sockets) {
+            Err(error) if error.is_kernel(libc::EEXIST) => {
+                // A former attachment under the same id left its link behind.
+                link::delete(&mut sockets.route, &name)?;
+                attempt(&pair, &mut sockets)
+            }
+            done => done,
+        }
+    }
+
+    fn result(
+        &self,
+        request: &Request,
+        netns: &Path,
+        addresses: &[(Subnet, IpAddr)],
+        mac: [u8; 6],
+    ) -> CniResult {
+        let interface = |name: &str, mac: String, sandbox: String| CniInterface {
+            name: name.to_owned(),
+            mac,
+            sandbox,
+            ..CniInterface::default()
+        };
+        let pod_mac = mac.map(|octet| format!("{octet:02x}")).join(":");
+        let sandbox = netns.display().to_string();
+        let mut result = CniResult {
+            interfaces: vec![
+                interface(&self.settings.bridge, String::new(), String::new()),
+                interface(&request.owner.link(), String::new(), String::new()),
+                interface(&request.owner.interface, pod_mac, sandbox),
+            ],
+            ..CniResult::default()
+        };
+        for (subnet, address) in addresses {
+            result.ips.push(CniIp {
+                address: format!("{address}/{}", subnet.prefix()),
+                gateway: Some(subnet.gateway().to_string()),
+                interface: Some(2),
+                ..CniIp::default()
+            });
+            let everywhere = if address.is_ipv4() {
+                "0.0.0.0/0"
+            } else {
+                "::/0"
+            };
+            result.push_route(everywhere, &subnet.gateway().to_string());
+        }
+        result
+    }
+
+    fn open_ports(&self, request: &Request, pod: &[IpAddr]) -> Result<()> {
+        let owner = request.owner.key();
+        let ports = host_ports(&request.ports, pod);
+        if ports.is_empty() {
+            return Ok(());
+        }
+        let wanted: Vec<Element> = ports
+            .into_iter()
+            .map(|port| Element {
+                owner: owner.clone(),
+                port,
+            })
+            .collect();
+        let mut sockets = self.sockets();
+        let existing = self.table.elements(sockets.netfilter()?)?;
+        nft::check_free(&existing, &wanted)?;
+        self.ports.write(&owner, &wanted)?;
+        self.table.open_ports(sockets.netfilter()?, &wanted)?;
+        forget_flows(&wanted)
+    }
+
+    /// Detaches a pod; what is gone already is fine.
+    pub(crate) fn del(&self, owner: &Owner, reap: Reap) -> Result<()> {
+        let key = owner.key();
+        let mut errors = Vec::new();
+        if self.ports.has(&key) {
+            let closed = self.close_ports(|o| o == key);
+            errors.extend(closed.and_then(|()| self.ports.remove(&key)).err());
+        }
+        match reap {
+            Reap::Later => self.undertaker.bury(key, owner.link()),
+            Reap::Now => {
+                let deleted = link::delete(&mut self.sockets().route, &owner.link());
+                errors.extend(deleted.and_then(|()| self.addresses.release(&key)).err());
+            }
+        }
+        Error::gather(errors)
+    }
+
+    fn close_ports(&self, condition: impl Fn(&str) -> bool) -> Result<()> {
+        let closed = self
+            .table
+            .close_ports(self.sockets().netfilter()?, condition)?;
+        forget_flows(&closed)
+    }
+
+    /// Whether an attachment is still whole.
+    pub(crate) fn check(&self, request: &Request) -> Result<()> {
+        let key = request.owner.key();
+        let missing = |what: String| Err(Error::invalid(what, "missing"));
+        let mut sockets = self.sockets();
+        if link::by_name(&mut sockets.route, &self.settings.bridge)?.is_none() {
+            return missing(format!("bridge {}", self.settings.bridge));
+        }
+        let elements = self.table.elements(sockets.netfilter()?)?;
+        drop(sockets);
+        let addresses = match &request.previous {
+            Some(previous) => previous.addresses(),
+            None => self.addresses.of(&key)?,
+        };
+        for port in host_ports(&request.ports, &addresses) {
+            if !elements.iter().any(|e| e.owner == key && e.port == port) {
+                return missing(format!("host port {}", port.port));
+            }
+        }
+        let Some(netns) = &request.netns else {
+            return Ok(());
+        };
+        let file = open_netns(netns)?;
+        veth_peer::check(&file, &request.owner.interface)
+    }
+
+    /// Drops what belongs to no valid attachment.
+    pub(crate) fn collect(&self, valid: &BTreeSet<Owner>) -> Result<()> {
+        let keys: BTreeSet<String> = valid.iter().map(Owner::key).collect();
+        let links: BTreeSet<String> = valid.iter().map(Owner::link).collect();
+        let mut errors = Vec::new();
+        errors.extend(self.close_ports(|owner| !keys.contains(owner)).err());
+        errors.extend(self.delete_stray_links(&links).err());
+        for owner in self.addresses.owners()? {
+            let dead = !keys.contains(&owner);
+            if let Some(owner) = Owner::parse(&owner).filter(|_| dead) {
+                errors.extend(self.del(&owner, Reap::Now).err());
+            }
+        }
+        for element in self.ports.all() {
+            if !keys.contains(&element.owner) {
+                errors.extend(self.ports.remove(&element.owner).err());
+            }
+        }
+        Error::gather(errors)
+    }
+
+    fn delete_stray_links(&self, expected: &BTreeSet<String>) -> Result<()> {
+        let mut sockets = self.sockets();
+        let Some(bridge) = link::by_name(&mut sockets.route, &self.settings.bridge)? else {
+            return Ok(());
+        };
+        let mut batch = Batch::default();
+        for port in link::ports(&mut sockets.route, bridge.index)? {
+            let ours = port.kind == "veth" && port.name.starts_with(LINK_PREFIX);
+            if ours && !expected.contains(&port.name) {
+                link::push_delete(&mut batch, port.index);
+            }
+        }
+        sockets.route.run(batch)
+    }
+
+    /// Removes bridge and table when no attachment is left.
+    pub(crate) fn retire(&self) -> Result<()> {
+        self.undertaker.finish();
+        if !self.addresses.all()?.is_empty() || !self.ports.all().is_empty() {
+            return Ok(());
+        }
+        let mut sockets = self.sockets();
+        self.table.remove(sockets.netfilter()?)?;
+        nft::withdraw(sockets.netfilter()?, &self.settings.bridge)?;
+        bridge::remove(&mut sockets.route, &self.settings)
+    }
+}
+
+fn open_netns(path: &Path) -> Result<File> {
+    File::open(path).context(|| format!("open network namespace {}", path.display()))
+}
+
+fn forget_flows(elements: &[Element]) -> Result<()> {
+    let udp = |e: &&Element| e.port.protocol == crisp_model::Protocol::Udp;
+    for v4 in [true, false] {
+        let ours = elements
+            .iter()
+            .filter(udp)
+            .filter(|e| e.port.host.is_ipv4() == v4);
+        let ports: Vec<u16> = ours.clone().map(|e| e.port.port).collect();
+        if let Some(first) = ours.clone().next() {
+            conntrack::forget_udp(first.port.host, &ports)?;
+        }
+    }
+    Ok(())
+}

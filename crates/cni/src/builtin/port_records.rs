@@ -1,0 +1,62 @@
+//! Records of host ports: one file per attachment, from which the firewall's maps are filled again
+//! when somebody has flushed the ruleset.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Context, Error, Result};
+use crate::nft::Element;
+
+/// The directory of records of one bridge.
+#[derive(Debug)]
+pub(crate) struct PortRecords {
+    dir: PathBuf,
+}
+
+impl PortRecords {
+    /// Opens, or makes, the directory.
+    pub(crate) fn open(dir: &Path) -> Result<Self> {
+        crisp_sys::file::make_private_dirs(dir)
+            .context(|| format!("make host port record directory {}", dir.display()))?;
+        Ok(Self {
+            dir: dir.to_owned(),
+        })
+    }
+
+    fn path(&self, owner: &str) -> PathBuf {
+        self.dir.join(owner.replace('/', ":"))
+    }
+
+    /// Whether an owner has a record.
+    pub(crate) fn has(&self, owner: &str) -> bool {
+        self.path(owner).exists()
+    }
+
+    /// Host ports of all owners. A record that cannot be read is passed over: it must not keep the
+    /// others' ports from being opened.
+    pub(crate) fn all(&self) -> Vec<Element> {
+        let Ok(entries) = fs::read_dir(&self.dir) else {
+            return Vec::new();
+        };
+        let read = |entry: io::Result<fs::DirEntry>| -> Option<Vec<Element>> {
+            serde_json::from_slice(&fs::read(entry.ok()?.path()).ok()?).ok()
+        };
+        entries.filter_map(read).flatten().collect()
+    }
+
+    /// Writes the record of an owner.
+    pub(crate) fn write(&self, owner: &str, ports: &[Element]) -> Result<()> {
+        let record = serde_json::to_vec(ports).map_err(|e| Error::invalid("host ports", e))?;
+        let path = self.path(owner);
+        crisp_sys::file::write_atomic(&path, &record, 0o600)
+            .context(|| format!("write host port record {}", path.display()))
+    }
+
+    /// Removes the record of an owner; a missing one is no error.
+    pub(crate) fn remove(&self, owner: &str) -> Result<()> {
+        let path = self.path(owner);
+        crisp_sys::file::remove_if_there(&path)
+            .context(|| format!("remove host port record {}", path.display()))
+    }
+}
