@@ -1,9 +1,8 @@
 //! From our errors to gRPC's: the code says whose fault it is, the message what and why.
 
-use crisp_node::image;
-use crisp_node::image::registry;
 use crisp_node::{Code, Error};
 use tonic::Status;
+use {crisp_image as image, crisp_registry as registry};
 
 use crate::from_cri::Refusal;
 

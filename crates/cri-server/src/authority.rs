@@ -27,12 +27,12 @@ const AUTHORITY: u8 = 1;
 
 /// A connection whose clients may name paths.
 #[derive(Debug)]
-pub struct Lenient {
+pub struct PathAuthority {
     inner: UnixStream,
     frames: Frames,
 }
 
-impl Lenient {
+impl PathAuthority {
     /// Takes an accepted connection.
     #[must_use]
     pub fn new(inner: UnixStream) -> Self {
@@ -311,7 +311,7 @@ impl Block {
     }
 }
 
-impl AsyncRead for Lenient {
+impl AsyncRead for PathAuthority {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -326,7 +326,7 @@ impl AsyncRead for Lenient {
     }
 }
 
-impl AsyncWrite for Lenient {
+impl AsyncWrite for PathAuthority {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -356,7 +356,7 @@ impl AsyncWrite for Lenient {
     }
 }
 
-impl Connected for Lenient {
+impl Connected for PathAuthority {
     type ConnectInfo = UdsConnectInfo;
 
     fn connect_info(&self) -> Self::ConnectInfo {

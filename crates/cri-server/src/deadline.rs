@@ -30,16 +30,16 @@ const AHEAD: Duration = Duration::from_millis(2);
 /// Services whose calls end when the time is up that the caller gave. What was begun for it belongs
 /// to others, and goes on or not as if the caller had gone away.
 #[derive(Debug, Clone)]
-pub struct Punctual<S>(S);
+pub struct GrpcDeadline<S>(S);
 
-impl<S> Punctual<S> {
+impl<S> GrpcDeadline<S> {
     /// Around these services.
     pub fn new(services: S) -> Self {
         Self(services)
     }
 }
 
-impl<S> Service<Request<Body>> for Punctual<S>
+impl<S> Service<Request<Body>> for GrpcDeadline<S>
 where
     S: Service<Request<Body>, Response = Response<Body>>,
     S::Future: Send + 'static,
@@ -253,7 +253,7 @@ mod tests {
 
     /// Asks with this header; answers code, message, and what came before.
     async fn ask(time: Option<&str>, work: fn() -> Work) -> (Code, String, usize) {
-        let mut services = Punctual::new(service_fn(move |_: Request<Body>| work()));
+        let mut services = GrpcDeadline::new(service_fn(move |_: Request<Body>| work()));
         let mut request = Request::new(Body::empty());
         *request.uri_mut() = http::Uri::from_static("/runtime.v1.RuntimeService/StopContainer");
         if let Some(time) = time {

@@ -1,35 +1,32 @@
-//! The daemon `crispd`: CRI in and out, configuration, wiring, start-up.
+//! The CRI door: what the kubelet and crictl say becomes our nouns, and the engine's answers become
+//! CRI.
 //!
 //! ```text
-//! cli        flags and commands; one line of reason and an exit code when it cannot go on
-//! config     what was written, and what is true
-//! kernel     what the machine can do, looked up once
-//! daemon     start, serve, stop
+//! serve      both services on a socket
 //! authority  clients that name the socket's path as their host
 //! deadline   calls end when the time is up that the caller gave
-//! socket     the CRI socket, private and never taken from the living
+//! call       one RPC: run, named, logged once
 //! service    the calls: check, ask the engine, answer
 //! from_cri   CRI becomes our nouns; the only place that judges a request's fields
 //! to_cri     our nouns become CRI
+//! answer     our errors become gRPC's
+//! signal     CRI's names of signals
 //! ```
 //!
-//! CRI types are seen in `service`, `from_cri` and `to_cri` and nowhere else in Crisp. There is no
-//! state here: what pods and containers are is the engine's to know.
+//! CRI types are seen here and nowhere else in Crisp. There is no state here: pods and containers
+//! are the engine's.
 
 #![forbid(unsafe_code)]
 
 pub mod answer;
-pub mod authority;
+mod authority;
 mod call;
-pub mod cli;
-pub mod config;
-pub mod daemon;
-pub mod deadline;
-pub mod exit;
+mod deadline;
 pub mod from_cri;
-pub mod kernel;
-pub mod logging;
+mod serve;
 pub mod service;
-pub mod signal;
-pub mod socket;
+mod signal;
 pub mod to_cri;
+
+pub use serve::serve;
+pub use service::{About, Service};

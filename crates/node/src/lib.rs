@@ -11,6 +11,7 @@
 //! book        the published snapshots, found by id or the beginning of one
 //! pod/        a pod's task: boot, transitions, the one teardown
 //! container/  what a pod's task does for its containers: create, start, exec, stop, clear
+//! host        what the machine can do, looked up once
 //! cgroups/    where cgroups are, and who makes them: Crisp, or systemd
 //! journal     records on disk: frames with a checksum, the last one of an entity wins
 //! recovery    after a start: records against what the kernel has
@@ -30,6 +31,7 @@ pub mod error;
 pub mod events;
 pub mod exec;
 mod files;
+pub mod host;
 mod journal;
 mod message;
 mod names;
@@ -41,9 +43,6 @@ mod shared;
 mod shim_client;
 pub mod stats;
 pub mod view;
-
-pub use crisp_cni as cni;
-pub use crisp_image as image;
 
 pub use config::{CgroupConfig, CgroupDriver, Config, Handler, Support, Timeouts};
 pub use engine::Engine;

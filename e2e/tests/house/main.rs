@@ -73,7 +73,31 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ),
     (
         "crisp-cri-server",
-        &["crisp-api", "crisp-model", "crisp-node", "crisp-tasks"],
+        &[
+            "crisp-api",
+            "crisp-cni",
+            "crisp-door",
+            "crisp-image",
+            "crisp-model",
+            "crisp-node",
+            "crisp-registry",
+            "crisp-tasks",
+        ],
+    ),
+    ("crisp-door", &["crisp-tasks"]),
+    ("crisp-telemetry", &[]),
+    (
+        "crisp-daemon",
+        &[
+            "crisp-cni",
+            "crisp-cri-server",
+            "crisp-image",
+            "crisp-model",
+            "crisp-node",
+            "crisp-registry",
+            "crisp-tasks",
+            "crisp-telemetry",
+        ],
     ),
     // The end-to-end tests see what a user sees: binaries, sockets and the wire.
     ("crisp-e2e", &["crisp-api"]),
@@ -84,6 +108,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
 const MAY_USE_TOKIO: &[&str] = &[
     "crisp-cni",
     "crisp-cri-server",
+    "crisp-daemon",
+    "crisp-door",
     "crisp-e2e",
     "crisp-image",
     "crisp-node",

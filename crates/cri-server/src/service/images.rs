@@ -7,7 +7,7 @@ use tokio_stream::Empty;
 use tonic::{Request, Response, Status};
 
 use super::Service;
-use super::roadmap::not_yet;
+use super::unimplemented::not_yet;
 use crate::answer;
 use crate::call::call;
 use crate::from_cri::image::{credentials, spec};
@@ -87,8 +87,10 @@ impl Service {
     /// Counting what the disk holds may take a moment, so it happens off the serving threads.
     async fn image_fs_info(&self) -> Result<cri::ImageFsInfoResponse, Status> {
         let images = self.engine.images().clone();
-        let info = tokio::task::spawn_blocking(move || images.fs_info()).await;
-        let info = info.map_err(|stopped| Status::unavailable(stopped.to_string()))?;
+        let info = crisp_tasks::blocking(move || images.fs_info()).await;
+        let info = info.map_err(|failed| {
+            Status::internal(format!("read the disk usage of images: {failed}"))
+        })?;
         Ok(to_cri::image::fs_info(&info))
     }
 }

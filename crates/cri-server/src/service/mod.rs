@@ -7,17 +7,17 @@ mod containers;
 mod events;
 mod images;
 mod pods;
-mod roadmap;
 mod runtime;
 mod stats;
 mod status;
+mod unimplemented;
 
 use std::sync::Arc;
 
 use crisp_node::Engine;
 use serde_json::Value;
 
-use crate::call::Subject;
+use crisp_door::Subject;
 
 /// What both services stand on. Clones share everything.
 #[derive(Debug, Clone)]

@@ -2,13 +2,14 @@
 
 use cri::runtime_service_server::RuntimeService;
 use crisp_api::runtime::v1 as cri;
+use crisp_door::Subject;
 use tokio_stream::Empty;
 use tonic::{Request, Response, Status};
 
 use super::events::EventStream;
-use super::roadmap::not_yet;
+use super::unimplemented::not_yet;
 use super::{Service, status};
-use crate::call::{Subject, call};
+use crate::call::call;
 
 /// A stream that is never opened.
 type Nothing<T> = Empty<Result<T, Status>>;

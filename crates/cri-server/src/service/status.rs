@@ -113,7 +113,7 @@ pub(super) fn update_runtime_config(
     }
     if let Some(wrong) = cidr
         .split(',')
-        .find(|one| one.parse::<crate::config::Subnet>().is_err())
+        .find(|one| one.parse::<ipnet::IpNet>().is_err())
     {
         invalid(AT, format!("{wrong:?} is not a network like 10.88.0.0/16"))?;
     }

@@ -1,7 +1,7 @@
 //! Images and the disk under them.
 
 use crisp_api::runtime::v1 as cri;
-use crisp_node::image::{FsInfo, ImageInfo};
+use crisp_image::{FsInfo, ImageInfo};
 
 use super::now;
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crisp_image::ImageInfo;
 use crisp_model::{ContainerConfig, ContainerPhase, Mount, MountSource, PodConfig, Profile};
-use crisp_node::image::ImageInfo;
 use crisp_node::{ContainerView, PodView};
 use serde_json::{Value, json};
 

@@ -2,7 +2,7 @@
 //! callers take them for granted.
 
 use crisp_api::runtime::v1 as cri;
-use crisp_node::cni::InterfaceStats;
+use crisp_cni::InterfaceStats;
 use crisp_node::stats::{CpuStats, LayerStats, MemoryStats, ResourceStats};
 use crisp_node::{ContainerStats, PodStats};
 

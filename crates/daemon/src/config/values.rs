@@ -7,7 +7,6 @@ use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use tracing_subscriber::filter::{LevelFilter, Targets};
 
 /// Why a value is refused, in a sentence that says what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -207,60 +206,6 @@ impl<const MIN: u32, const MAX: u32> From<Within<MIN, MAX>> for i64 {
         value.0.into()
     }
 }
-
-/// Libraries under gRPC and HTTP, which speak of frames.
-const CARRIERS: [&str; 7] = [
-    "h2",
-    "hyper",
-    "hyper_util",
-    "reqwest",
-    "rustls",
-    "tonic",
-    "tower",
-];
-
-/// What is logged: a level, or levels by module as `info,crisp_node=debug`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Filter(String);
-
-impl Filter {
-    fn parse(text: &str) -> Result<Self, ValueError> {
-        let known = |word: &str| {
-            let level = word.rsplit('=').next().unwrap_or(word);
-            let levels = ["off", "error", "warn", "info", "debug", "trace"];
-            levels.iter().any(|l| l.eq_ignore_ascii_case(level))
-        };
-        // The parser of Targets takes an unknown level for a module's name.
-        if text.split(',').all(known) && text.parse::<Targets>().is_ok() {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(ValueError(format!(
-                "{text:?} is not a level: off, error, warn, info, debug or trace, \
-                 or MODULE=LEVEL joined by commas"
-            )))
-        }
-    }
-
-    /// The filter for the subscriber. A bare level is about Crisp: what carries its calls is
-    /// heard below warnings only when it is named.
-    #[must_use]
-    pub fn targets(&self) -> Targets {
-        let named = |library: &str| self.0.split(',').any(|word| word.starts_with(library));
-        let quiet = CARRIERS.iter().filter(|library| !named(library));
-        let levels = quiet.map(|library| (*library, LevelFilter::WARN));
-        let asked: Targets = self.0.parse().unwrap_or_default();
-        asked.with_targets(levels)
-    }
-}
-
-impl fmt::Display for Filter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-text_value!(Filter);
 
 /// An IP network in CIDR notation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

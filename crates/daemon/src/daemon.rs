@@ -4,28 +4,20 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crisp_api::runtime::v1::image_service_server::ImageServiceServer;
-use crisp_api::runtime::v1::runtime_service_server::RuntimeServiceServer;
-use crisp_node::cni::{self, Network};
-use crisp_node::image::{self, Images, registry};
+use crisp_cni::Network;
+use crisp_cri_server::{About, Service};
+use crisp_image::Images;
+use crisp_node::host::{Presence, Report};
 use crisp_node::{CgroupDriver, Engine, Timeouts};
 use sd_notify::NotifyState;
 use tokio::net::UnixListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
-use tokio_stream::StreamExt as _;
-use tokio_stream::wrappers::UnixListenerStream;
-use tonic::transport::Server;
-use tower::layer::layer_fn;
+use {crisp_cni as cni, crisp_image as image, crisp_registry as registry};
 
-use crate::authority::Lenient;
 use crate::config::{Config, Source};
-use crate::deadline::Punctual;
 use crate::exit::{Exit, Fatal};
-use crate::kernel::{Presence, Report};
-use crate::logging;
-use crate::service::{About, Service};
 use crate::socket::Socket;
 
 /// Calls that run when the daemon is to stop have this long to end.
@@ -38,9 +30,6 @@ const STRAGGLERS: Duration = Duration::from_millis(100);
 /// Idle threads for blocking work end after this time.
 const IDLE_THREAD: Duration = Duration::from_secs(5);
 
-/// What clients of CRI send and take at most.
-const MESSAGE: usize = 16 << 20;
-
 /// Where packages put the helpers.
 const HELPERS: &str = "/usr/libexec/crisp";
 
@@ -52,7 +41,7 @@ const NETNS_DIR: &str = "/run/netns";
 /// # Errors
 /// When it cannot start, with the exit code and the reason.
 pub fn run(config: Config, files: &[PathBuf]) -> Result<(), Fatal> {
-    logging::start(&config.log_filter, config.log_format);
+    crisp_telemetry::start(&config.log_filter, config.log_format.into());
     let runtime = runtime(&config)?;
     let outcome = runtime.block_on(live(config, files));
     runtime.shutdown_timeout(STRAGGLERS);
@@ -140,7 +129,7 @@ async fn engine(config: &Config) -> Result<Engine, Fatal> {
     let images = image_config(config);
     let network = network_config(config);
     // Both read the disk, and the network asks the kernel.
-    let opened = tokio::task::spawn_blocking(move || {
+    let opened = crisp_tasks::blocking(move || {
         let images = Images::open(images).map_err(|e| state("images")(&e))?;
         let network = Network::open(network).map_err(|e| state("network")(&e))?;
         Ok::<_, Fatal>((images, network))
@@ -244,24 +233,11 @@ async fn serve(socket: Socket, service: Service, mut stop: Stop) -> Result<(), F
     };
     let listener = socket.listener().and_then(UnixListener::from_std);
     let listener = listener.map_err(|e| fail("listen", &e))?;
-    let clients = UnixListenerStream::new(listener).map(|client| client.map(Lenient::new));
     let (quit, told) = oneshot::channel::<()>();
-    let server = Server::builder()
-        .layer(layer_fn(Punctual::new))
-        .add_service(
-            RuntimeServiceServer::new(service.clone())
-                .max_decoding_message_size(MESSAGE)
-                .max_encoding_message_size(MESSAGE),
-        )
-        .add_service(
-            ImageServiceServer::new(service)
-                .max_decoding_message_size(MESSAGE)
-                .max_encoding_message_size(MESSAGE),
-        )
-        .serve_with_incoming_shutdown(clients, async {
-            // A dropped sender means the same.
-            drop(told.await);
-        });
+    let server = crisp_cri_server::serve(listener, service, async {
+        // A dropped sender means the same.
+        drop(told.await);
+    });
     let mut server = std::pin::pin!(server);
     notify(&[NotifyState::Ready]);
     tracing::info!("ready");

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crisp_node::CgroupConfig;
+use crisp_telemetry::Filter;
 
 use super::{
-    Cgroup, CgroupDriver, Error, Filter, HandlerKind, LogFormat, NetworkMode, NetworkTable, Written,
+    Cgroup, CgroupDriver, Error, HandlerKind, LogFormat, NetworkMode, NetworkTable, Written,
 };
 
 /// The handler that needs no other program.

@@ -8,16 +8,25 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer, fmt, registry};
 
-use crate::config::{Filter, LogFormat};
+use crate::Filter;
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// For people; in colour on a terminal.
+    Text,
+    /// One object a line.
+    Json,
+}
 
 /// Starts logging for the whole process; a second call changes nothing.
-pub fn start(filter: &Filter, format: LogFormat) {
+pub fn start(filter: &Filter, format: Format) {
     let lines = fmt::layer().with_writer(stderr);
     let lines = match format {
-        LogFormat::Text => lines.with_ansi(stderr().is_terminal()).boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        Format::Text => lines.with_ansi(stderr().is_terminal()).boxed(),
+        Format::Json => lines.json().flatten_event(true).boxed(),
     };
-    // Somebody who started logging before us, as tests may, is heard.
+    // A subscriber that was set before, as tests may do, stays.
     if registry()
         .with(lines.with_filter(filter.targets()))
         .try_init()

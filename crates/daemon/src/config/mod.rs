@@ -11,14 +11,11 @@ mod values;
 mod written;
 
 pub use document::document;
-pub use load::{DEFAULT_FILE, Loaded, load};
-pub use resolve::{Config, Images, Network, Source, resolve};
-pub use values::{
-    AbsolutePath, Endpoint, Filter, MaybePath, RelativePath, Subnet, ValueError, Within,
-};
+pub use load::load;
+pub use resolve::{Config, Source, resolve};
+pub use values::{AbsolutePath, Endpoint};
 pub use written::{
-    Builtin, Cgroup, CgroupDriver, Daemon, HandlerKind, ImagesTable, Log, LogFormat, NetworkMode,
-    NetworkTable, Runtime, Security, Written,
+    Cgroup, CgroupDriver, HandlerKind, LogFormat, NetworkMode, NetworkTable, Written,
 };
 
 use std::path::PathBuf;

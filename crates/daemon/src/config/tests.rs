@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::load::Loaded;
 use super::*;
 
 struct Place(tempfile::TempDir);

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use crisp_telemetry::Filter;
 
 use crate::config::{
-    self, AbsolutePath, CgroupDriver, Config, Endpoint, Filter, LogFormat, NetworkMode, Written,
+    self, AbsolutePath, CgroupDriver, Config, Endpoint, LogFormat, NetworkMode, Written,
 };
 use crate::exit::{self, Exit, Fatal};
 

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use clap::ValueEnum;
+use crisp_telemetry::Filter;
 use serde::{Deserialize, Serialize};
 
-use super::values::{AbsolutePath, Endpoint, Filter, MaybePath, RelativePath, Subnet, Within};
+use super::values::{AbsolutePath, Endpoint, MaybePath, RelativePath, Subnet, Within};
 
 /// Everything that a file can say. A key that is not here is an error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +54,15 @@ pub enum LogFormat {
     Text,
     /// One object a line.
     Json,
+}
+
+impl From<LogFormat> for crisp_telemetry::Format {
+    fn from(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Text => Self::Text,
+            LogFormat::Json => Self::Json,
+        }
+    }
 }
 
 /// `[daemon]`.

@@ -1,0 +1,147 @@
+//! A call is one request of a caller while it is worked on: it is timed, logged once when it ends,
+//! and a panic in its work is caught.
+
+use std::fmt;
+use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt as _;
+
+use crate::Subject;
+
+/// A call in flight. When it is dropped before [`Call::end`], the client went away or its deadline
+/// passed; the engine's work goes on without it.
+#[derive(Debug)]
+pub struct Call {
+    rpc: &'static str,
+    subject: Subject,
+    since: Instant,
+    is_answered: bool,
+}
+
+/// A failed call in the words of its door.
+#[derive(Debug, Clone, Copy)]
+pub struct Failure<'a> {
+    /// The protocol's name of the error, such as `NotFound`.
+    pub code: &'a str,
+    /// The message that the caller gets.
+    pub why: &'a str,
+    /// Clients live with it: the object is not there yet, or the call is not built yet.
+    pub is_usual: bool,
+}
+
+/// A panic in the work of a call. The panic hook has logged the place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    rpc: &'static str,
+    message: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: a fault of crispd: {}", self.rpc, self.message)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// Calls whose failures the engine logs, with the step that failed.
+const TOLD: [&str; 7] = [
+    "RunPodSandbox",
+    "StopPodSandbox",
+    "RemovePodSandbox",
+    "CreateContainer",
+    "StartContainer",
+    "StopContainer",
+    "RemoveContainer",
+];
+
+/// An event about a call with all that is known of its subject.
+macro_rules! tell {
+    ($level:ident, $call:expr, $($rest:tt)+) => {
+        tracing::$level!(
+            rpc = $call.rpc,
+            about = $call.subject.about.as_deref(),
+            pod = $call.subject.pod.as_deref(),
+            pod_id = $call.subject.pod_id.as_deref(),
+            container = $call.subject.container.as_deref(),
+            container_id = $call.subject.container_id.as_deref(),
+            took = %Took($call.since.elapsed()),
+            $($rest)+
+        )
+    };
+}
+
+impl Call {
+    /// A call that begins now.
+    pub fn begin(rpc: &'static str, subject: impl Into<Subject>) -> Self {
+        Self {
+            rpc,
+            subject: subject.into(),
+            since: Instant::now(),
+            is_answered: false,
+        }
+    }
+
+    /// Runs the work of the call.
+    ///
+    /// # Errors
+    /// When it panicked.
+    pub async fn run<T>(&self, work: impl Future<Output = T>) -> Result<T, Fault> {
+        let outcome = AssertUnwindSafe(work).catch_unwind().await;
+        outcome.map_err(|payload| Fault {
+            rpc: self.rpc,
+            message: crisp_tasks::panic_message(payload.as_ref()).to_owned(),
+        })
+    }
+
+    /// The call is answered: with success, or with this failure.
+    pub fn end(mut self, failure: Option<Failure<'_>>) {
+        self.is_answered = true;
+        let Some(Failure {
+            code,
+            why,
+            is_usual,
+        }) = failure
+        else {
+            return tell!(debug, self, "call answered");
+        };
+        let ours = matches!(code, "Internal" | "DeadlineExceeded" | "Unavailable");
+        if is_usual || ours && TOLD.contains(&self.rpc) {
+            tell!(debug, self, code, why, "call failed");
+        } else {
+            tell!(warn, self, code, why, "call failed");
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            tell!(debug, self, "the client went away, or its deadline passed");
+        }
+    }
+}
+
+/// A duration in milliseconds.
+struct Took(Duration);
+
+impl fmt::Display for Took {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.1}ms", self.0.as_secs_f64() * 1000.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_answer() {
+        let call = Call::begin("Test", "x");
+        let fault = call.run(async { panic!("oh") }).await;
+        let fault: Fault = fault.map(|(): ()| ()).unwrap_err();
+        call.end(None);
+        assert_eq!(fault.to_string(), "Test: a fault of crispd: oh");
+    }
+}

@@ -1,0 +1,32 @@
+//! The subject of a call: the pod, container or other object that it is about. It labels the log
+//! lines of the call and decides nothing.
+
+/// The object of a call, as far as it is known; absent in lists.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Subject {
+    /// Namespace and name of the pod.
+    pub pod: Option<String>,
+    /// Its id.
+    pub pod_id: Option<String>,
+    /// Name of the container.
+    pub container: Option<String>,
+    /// Its id.
+    pub container_id: Option<String>,
+    /// Any other object, such as an image, as the caller named it.
+    pub about: Option<String>,
+}
+
+impl From<&str> for Subject {
+    fn from(about: &str) -> Self {
+        Self {
+            about: Some(about.to_owned()).filter(|text| !text.is_empty()),
+            ..Self::default()
+        }
+    }
+}
+
+impl From<&String> for Subject {
+    fn from(about: &String) -> Self {
+        about.as_str().into()
+    }
+}
