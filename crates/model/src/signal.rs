@@ -32,6 +32,8 @@ impl Signal {
     pub const KILL: Self = Self(9);
     /// Asks a process to end.
     pub const TERM: Self = Self(15);
+    /// A child has ended.
+    pub const CHLD: Self = Self(17);
 
     /// The signal with a number.
     #[must_use]

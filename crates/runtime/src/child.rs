@@ -17,7 +17,7 @@ use crate::confine::{self, Filter, drop_privileges, early_and_late};
 use crate::console::{self, Terminal};
 use crate::create::Keyring;
 use crate::devices::{self, Node};
-use crate::error::{Error, Result, Step};
+use crate::error::{Context, Error, Result};
 use crate::hooks::Stage;
 use crate::mounts::{self, Prepared};
 use crate::namespaces::Namespaces;
@@ -98,11 +98,11 @@ impl AtGate {
             self.closed_from,
             &[conn.as_fd(), kept],
         ));
-        say(&conn, &Word::Ready).step(|| "report")?;
+        say(&conn, &Word::Ready).context(|| "report")?;
         let conn = match self.listener {
             Some(listener) => {
                 drop(conn);
-                listener.accept().step(|| "wait for the start")?
+                listener.accept().context(|| "wait for the start")?
             }
             None => conn,
         };
@@ -127,8 +127,8 @@ impl LastSteps {
 
 fn set_up(mut plan: Plan<'_>, conn: &Conn) -> Result<AtGate> {
     proceed(conn)?;
-    signals::reset().step(|| "reset the signals")?;
-    process::set_sid().step(|| "start a session")?;
+    signals::reset().context(|| "reset the signals")?;
+    process::set_sid().context(|| "start a session")?;
     process::set_umask(0);
     plan.keyring.enter()?;
     enter_namespaces(&plan)?;
@@ -138,16 +138,16 @@ fn set_up(mut plan: Plan<'_>, conn: &Conn) -> Result<AtGate> {
     };
     let (creating, created) = (state(Stage::Creating), state(Stage::Created));
     let root = build_root(&mut plan, conn, &creating)?;
-    mount::pivot_into(root.as_fd()).step(|| "pivot into the root file system")?;
+    mount::pivot_into(root.as_fd()).context(|| "pivot into the root file system")?;
     finish_root(&mut plan, &root)?;
     if let Some(master) = take_streams(&mut plan, &root)? {
-        say(conn, &Word::Console(master)).step(|| "hand out the terminal")?;
+        say(conn, &Word::Console(master)).context(|| "hand out the terminal")?;
     }
     drop(root);
     for warning in confine::set_limits(plan.process)? {
-        say(conn, &Word::Warning(warning)).step(|| "warn")?;
+        say(conn, &Word::Warning(warning)).context(|| "warn")?;
     }
-    process::close_on_exec_from(plan.closed_from).step(|| "mark descriptors")?;
+    process::close_on_exec_from(plan.closed_from).context(|| "mark descriptors")?;
     confine::set_labels(plan.process)?;
     let (early, late) = early_and_late(plan.process, plan.filter);
     in_working_dir(plan.process, || {
@@ -176,7 +176,7 @@ fn proceed(conn: &Conn) -> Result<()> {
 fn enter_namespaces(plan: &Plan<'_>) -> Result<()> {
     plan.namespaces.enter()?;
     if plan.namespaces.is_new(Kind::Cgroup) {
-        fork::unshare(Kind::Cgroup.flag()).step(|| "make a cgroup namespace")?;
+        fork::unshare(Kind::Cgroup.flag()).context(|| "make a cgroup namespace")?;
     }
     let own_uts = !plan.namespaces.is_callers(Kind::Uts);
     if let Some(name) = plan
@@ -185,7 +185,7 @@ fn enter_namespaces(plan: &Plan<'_>) -> Result<()> {
         .as_deref()
         .filter(|n| own_uts && !n.is_empty())
     {
-        ns::set_hostname(name).step(|| format!("set the host name {name}"))?;
+        ns::set_hostname(name).context(|| format!("set the host name {name}"))?;
     }
     if let Some(name) = plan
         .spec
@@ -193,7 +193,7 @@ fn enter_namespaces(plan: &Plan<'_>) -> Result<()> {
         .as_deref()
         .filter(|n| own_uts && !n.is_empty())
     {
-        ns::set_domainname(name).step(|| format!("set the domain name {name}"))?;
+        ns::set_domainname(name).context(|| format!("set the domain name {name}"))?;
     }
     Ok(())
 }
@@ -203,7 +203,7 @@ fn enter_namespaces(plan: &Plan<'_>) -> Result<()> {
 fn build_root(plan: &mut Plan<'_>, conn: &Conn, state: &str) -> Result<OwnedFd> {
     let slash = Path::new("/");
     mount::set_propagation(slash, Propagation::Slave, Depth::Recursive)
-        .step(|| "cut the mount namespace off")?;
+        .context(|| "cut the mount namespace off")?;
     let root = plan.rootfs.mount_at(plan.bundle)?;
     let linux = plan.spec.linux().as_ref();
     let label = linux
@@ -217,7 +217,7 @@ fn build_root(plan: &mut Plan<'_>, conn: &Conn, state: &str) -> Result<OwnedFd> 
         devices::make_links(root.as_fd())?;
     }
     if hooks::before_pivot(plan.spec) {
-        say(conn, &Word::Proceed).step(|| "ask for the hooks")?;
+        say(conn, &Word::Proceed).context(|| "ask for the hooks")?;
         proceed(conn)?;
         hooks::run(&hooks::create_container(plan.spec), state)?;
     }
@@ -235,7 +235,7 @@ fn finish_root(plan: &mut Plan<'_>, root: &OwnedFd) -> Result<()> {
         // Of the root mount alone: what is mounted below it says itself how it propagates.
         let (propagation, _) = options::rootfs_propagation(text)?;
         mount::set_propagation(Path::new("/"), propagation, Depth::Single)
-            .step(|| "set the root's propagation")?;
+            .context(|| "set the root's propagation")?;
     }
     let paths = |list: Option<&Vec<String>>| list.cloned().unwrap_or_default();
     let read_only = paths(linux.and_then(|l| l.readonly_paths().as_ref()));
@@ -252,7 +252,7 @@ fn finish_root(plan: &mut Plan<'_>, root: &OwnedFd) -> Result<()> {
     {
         let attributes = MountAttributes::default().read_only();
         mount::set_attributes(root.as_fd(), attributes, Depth::Single)
-            .step(|| "make the root file system read-only")?;
+            .context(|| "make the root file system read-only")?;
     }
     Ok(())
 }
@@ -286,7 +286,7 @@ pub(crate) fn place_streams(streams: Option<[OwnedFd; 3]>) -> Result<()> {
         return Ok(());
     };
     for (number, stream) in (0..).zip(&streams) {
-        process::place(stream.as_fd(), number).step(|| "place a standard stream")?;
+        process::place(stream.as_fd(), number).context(|| "place a standard stream")?;
     }
     Ok(())
 }

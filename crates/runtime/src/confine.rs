@@ -5,7 +5,7 @@ use crisp_sys::caps::{self, CapSet};
 use crisp_sys::{credentials, limits, process, seccomp};
 use oci_spec::runtime::{Capabilities, Process, Spec};
 
-use crate::error::{Error, Result, Step};
+use crate::error::{Context, Error, Result};
 use crate::procfs::Procfs;
 
 /// Compiled seccomp filter of a container.
@@ -38,7 +38,7 @@ impl Filter {
 
     pub(crate) fn load(&self) -> Result<()> {
         seccomp::load(&self.program, self.flags)
-            .step(|| "load the seccomp filter")
+            .context(|| "load the seccomp filter")
             .map(drop)
     }
 }
@@ -50,7 +50,8 @@ pub(crate) fn set_limits(process: &Process) -> Result<Vec<String>> {
         let name = limit.typ().to_string();
         let number = limits::number(&name)
             .ok_or_else(|| Error::invalid("process.rlimits", format!("{name} is unknown")))?;
-        let set = limits::set(number, limit.soft(), limit.hard()).step(|| format!("set {name}"))?;
+        let set =
+            limits::set(number, limit.soft(), limit.hard()).context(|| format!("set {name}"))?;
         if set == limits::Set::Clamped {
             warnings.push(format!(
                 "{name} clamped: raising the hard limit needs CAP_SYS_RESOURCE"
@@ -102,7 +103,7 @@ pub(crate) fn set_labels(process: &Process) -> Result<()> {
     if !wanted(process.apparmor_profile()) && !wanted(process.selinux_label()) {
         return Ok(());
     }
-    let procfs = Procfs::open().step(|| "mount a procfs")?;
+    let procfs = Procfs::open().context(|| "mount a procfs")?;
     if let Some(profile) = process
         .apparmor_profile()
         .as_deref()
@@ -112,12 +113,12 @@ pub(crate) fn set_labels(process: &Process) -> Result<()> {
         procfs
             .write("thread-self/attr/apparmor/exec", &value)
             .or_else(|_| procfs.write("thread-self/attr/exec", &value))
-            .step(|| format!("set the AppArmor profile {profile}"))?;
+            .context(|| format!("set the AppArmor profile {profile}"))?;
     }
     if let Some(label) = process.selinux_label().as_deref().filter(|l| !l.is_empty()) {
         procfs
             .write("thread-self/attr/exec", label)
-            .step(|| format!("set the SELinux label {label}"))?;
+            .context(|| format!("set the SELinux label {label}"))?;
     }
     Ok(())
 }
@@ -130,19 +131,20 @@ pub(crate) fn load(filter: Option<&Filter>) -> Result<()> {
 /// Becomes the user with exactly the capabilities of the spec. `filter` is loaded while that is
 /// still allowed: without `no_new_privs` it takes `CAP_SYS_ADMIN`.
 pub(crate) fn drop_privileges(process: &Process, filter: Option<&Filter>) -> Result<()> {
-    let held = caps::permitted().step(|| "read the capabilities")?;
+    let held = caps::permitted().context(|| "read the capabilities")?;
     let sets = Sets::of(process, held);
-    caps::limit_bounding(sets.bounding).step(|| "limit the capability bounding set")?;
+    caps::limit_bounding(sets.bounding).context(|| "limit the capability bounding set")?;
     set_user(process)?;
     if filter.is_some() {
         // The change of user has emptied the effective set; the permitted one was kept.
-        caps::set(held, held, CapSet::default()).step(|| "take up the capabilities")?;
+        caps::set(held, held, CapSet::default()).context(|| "take up the capabilities")?;
         load(filter)?;
     }
-    caps::set(sets.effective, sets.permitted, sets.inheritable).step(|| "set the capabilities")?;
-    caps::set_ambient(sets.ambient).step(|| "set the ambient capabilities")?;
+    caps::set(sets.effective, sets.permitted, sets.inheritable)
+        .context(|| "set the capabilities")?;
+    caps::set_ambient(sets.ambient).context(|| "set the ambient capabilities")?;
     if process.no_new_privileges() == Some(true) {
-        process::set_no_new_privs().step(|| "set no_new_privs")?;
+        process::set_no_new_privs().context(|| "set no_new_privs")?;
     }
     Ok(())
 }
@@ -161,11 +163,11 @@ pub(crate) fn early_and_late(
 
 fn set_user(process: &Process) -> Result<()> {
     let user = process.user();
-    caps::keep_over_setuid().step(|| "keep the capabilities")?;
+    caps::keep_over_setuid().context(|| "keep the capabilities")?;
     let groups = user.additional_gids().as_deref().unwrap_or_default();
-    credentials::set_groups(groups).step(|| "set the supplementary groups")?;
-    credentials::set_gid(user.gid()).step(|| format!("set group {}", user.gid()))?;
-    credentials::set_uid(user.uid()).step(|| format!("set user {}", user.uid()))?;
+    credentials::set_groups(groups).context(|| "set the supplementary groups")?;
+    credentials::set_gid(user.gid()).context(|| format!("set group {}", user.gid()))?;
+    credentials::set_uid(user.uid()).context(|| format!("set user {}", user.uid()))?;
     process::set_umask(user.umask().unwrap_or(0o022));
     Ok(())
 }

@@ -9,7 +9,7 @@ use crisp_sys::rootfs::{make_file_in, open_in};
 use crisp_sys::{process, pty};
 use rustix::fs::{FileType, Mode, OFlags};
 
-use crate::error::{Error, Result, Step};
+use crate::error::{Context, Error, Result};
 use crate::mounts::file_type;
 
 const DEVPTS_MAGIC: u64 = 0x1cd1;
@@ -26,11 +26,11 @@ pub(crate) struct Terminal {
 pub(crate) fn open(root: BorrowedFd<'_>) -> Result<Terminal> {
     let step = || "make a terminal in the container's /dev/pts";
     let flags = OFlags::RDWR | OFlags::NOCTTY;
-    let master = open_in(root, Path::new("/dev/pts/ptmx"), flags, Mode::empty()).step(step)?;
-    if file_system_magic(&master).step(step)? != DEVPTS_MAGIC {
+    let master = open_in(root, Path::new("/dev/pts/ptmx"), flags, Mode::empty()).context(step)?;
+    if file_system_magic(&master).context(step)? != DEVPTS_MAGIC {
         return Err(Error::setup(step(), "it is no devpts"));
     }
-    let slave = pty::peer(&master).step(step)?;
+    let slave = pty::peer(&master).context(step)?;
     Ok(Terminal { master, slave })
 }
 
@@ -39,32 +39,32 @@ impl Terminal {
     pub(crate) fn bind_console(&self, root: BorrowedFd<'_>) -> Result<()> {
         let step = || "bind /dev/console";
         let tree =
-            mount::open_tree_at(self.slave.as_fd(), Path::new(""), Depth::Single).step(step)?;
-        let dev = crisp_sys::rootfs::locate(root, Path::new("/dev")).step(step)?;
+            mount::open_tree_at(self.slave.as_fd(), Path::new(""), Depth::Single).context(step)?;
+        let dev = crisp_sys::rootfs::locate(root, Path::new("/dev")).context(step)?;
         let place = crisp_sys::rootfs::locate_nofollow(dev.as_fd(), Path::new("console"));
         let place = match place {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                make_file_in(dev.as_fd(), Path::new("console"), 0o620).step(step)?
+                make_file_in(dev.as_fd(), Path::new("console"), 0o620).context(step)?
             }
-            other => other.step(step)?,
+            other => other.context(step)?,
         };
         if file_type(place.as_fd())? == FileType::Symlink {
             return Err(Error::setup(step(), "it is a symlink"));
         }
-        mount::attach(tree.as_fd(), place.as_fd()).step(step)
+        mount::attach(tree.as_fd(), place.as_fd()).context(step)
     }
 
     /// Makes it the controlling terminal and standard streams of this session leader.
     pub(crate) fn take(self, owner: u32, size: Option<(u16, u16)>) -> Result<OwnedFd> {
-        pty::set_controlling(&self.slave).step(|| "take the controlling terminal")?;
+        pty::set_controlling(&self.slave).context(|| "take the controlling terminal")?;
         if let Some((rows, columns)) = size {
-            pty::set_size(&self.slave, rows, columns).step(|| "size the terminal")?;
+            pty::set_size(&self.slave, rows, columns).context(|| "size the terminal")?;
         }
         crisp_sys::credentials::change_owner(&self.slave, owner, 5)
             .or_else(|_| crisp_sys::credentials::change_owner(&self.slave, owner, 0))
-            .step(|| "give the terminal to the user")?;
+            .context(|| "give the terminal to the user")?;
         for number in 0..3 {
-            process::place(self.slave.as_fd(), number).step(|| "place the terminal")?;
+            process::place(self.slave.as_fd(), number).context(|| "place the terminal")?;
         }
         Ok(self.master)
     }

@@ -4,6 +4,7 @@ use std::fs::OpenOptions;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use crisp_model::Signal;
 use crisp_sys::cgroup::{Cgroup, Entrance};
 use crisp_sys::fork::fork_with;
 use crisp_sys::pidfd::PidFd;
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::child::{self, Plan};
 use crate::confine::Filter;
-use crate::error::{Error, Result, Step};
+use crate::error::{Context, Error, Result};
 use crate::namespaces::{Maps, Namespaces};
 use crate::path_lookup::Program;
 use crate::rootfs::Rootfs;
@@ -56,7 +57,7 @@ impl Keyring {
             Self::Callers => Ok(()),
             Self::New => match crisp_sys::keyring::leave_session() {
                 Err(error) if error.kind() == std::io::ErrorKind::Unsupported => Ok(()),
-                other => other.step(|| "make a session keyring"),
+                other => other.context(|| "make a session keyring"),
             },
         }
     }
@@ -128,16 +129,16 @@ impl Created {
 /// # Errors
 /// As [`Created::start`]; and when nobody waits there.
 pub fn open_gate(path: &Path) -> Result<()> {
-    let conn = Conn::connect(path).step(|| "reach the container's init")?;
+    let conn = Conn::connect(path).context(|| "reach the container's init")?;
     // Before the word: whoever dies in between leaves an init that gives up, not one that runs
     // and looks as if it still waited.
-    std::fs::remove_file(path).step(|| "remove the container's gate")?;
+    std::fs::remove_file(path).context(|| "remove the container's gate")?;
     pass(&conn)
 }
 
 /// The connection closes when the program has started: it is close-on-exec.
 fn pass(conn: &Conn) -> Result<()> {
-    say(conn, &Word::Start).step(|| "start the container's init")?;
+    say(conn, &Word::Start).context(|| "start the container's init")?;
     match hear(conn)? {
         None => Ok(()),
         Some(Word::Failed(error)) => Err(error),
@@ -208,7 +209,7 @@ fn make(request: CreateRequest<'_>) -> Result<Created> {
         maps,
     };
     let console = setting.guide(&conn, &mut warnings).inspect_err(|_| {
-        drop(pidfd.signal(9));
+        drop(pidfd.signal(Signal::KILL.number()));
         drop(process::wait(pid));
     })?;
     Ok(Created {
@@ -256,7 +257,7 @@ pub(crate) fn streams(stdio: Stdio) -> Result<Option<[OwnedFd; 3]>> {
                 Some(stdin) => stdin,
                 None => {
                     let null = OpenOptions::new().read(true).open("/dev/null");
-                    null.step(|| "open /dev/null")?.into()
+                    null.context(|| "open /dev/null")?.into()
                 }
             };
             Ok(Some([stdin, stdout, stderr]))
@@ -271,7 +272,7 @@ pub(crate) fn entrance(cgroup: &Cgroup) -> Result<Entrance> {
 }
 
 fn fork_init(plan: Plan<'_>, cgroup: &Cgroup) -> Result<(i32, PidFd, Conn)> {
-    let (ours, theirs) = Conn::pair().step(|| "make a socket pair")?;
+    let (ours, theirs) = Conn::pair().context(|| "make a socket pair")?;
     let flags = plan.namespaces.clone_flags();
     let dir = cgroup
         .open_dir()
@@ -282,11 +283,12 @@ fn fork_init(plan: Plan<'_>, cgroup: &Cgroup) -> Result<(i32, PidFd, Conn)> {
     let joined = plan.namespaces.pid_only()?;
     // Until its program starts, nobody in the container may look into the child, which is a copy
     // of this process.
-    process::set_dumpable(Dumpable::No).step(|| "become untraceable")?;
+    process::set_dumpable(Dumpable::No).context(|| "become untraceable")?;
     let (pid, pidfd) = joined.in_pid_namespace(|| {
         let parent = &ours;
         let child = move || child::run(plan, entrance, parent, theirs);
-        fork_with(flags, dir.as_ref().map(AsFd::as_fd), child).step(|| "fork the container's init")
+        fork_with(flags, dir.as_ref().map(AsFd::as_fd), child)
+            .context(|| "fork the container's init")
     })?;
     Ok((pid, pidfd, ours))
 }
@@ -309,13 +311,13 @@ impl Setting<'_> {
         }
         if let Some(value) = self.process.oom_score_adj() {
             let set = process::set_oom_score_adj(self.pid, value)
-                .step(|| format!("set oom_score_adj {value}"))?;
+                .context(|| format!("set oom_score_adj {value}"))?;
             if set != value {
                 let why = "lowering it needs CAP_SYS_RESOURCE";
                 warnings.push(format!("oom_score_adj is {set} instead of {value}: {why}"));
             }
         }
-        say(conn, &Word::Proceed).step(|| "let the container's init go on")?;
+        say(conn, &Word::Proceed).context(|| "let the container's init go on")?;
         let mut console = None;
         loop {
             match hear(conn)? {
@@ -327,7 +329,7 @@ impl Setting<'_> {
                     let state =
                         hooks::state(self.id, pid, self.bundle, self.spec, hooks::Stage::Creating);
                     hooks::run(&hooks::create_runtime(self.spec), &state)?;
-                    say(conn, &Word::Proceed).step(|| "let the container's init go on")?;
+                    say(conn, &Word::Proceed).context(|| "let the container's init go on")?;
                 }
                 Some(Word::Failed(error)) => return Err(error),
                 Some(Word::Start) | None => {

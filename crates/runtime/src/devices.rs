@@ -9,7 +9,7 @@ use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Spec};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid, makedev};
 use rustix::io::Errno;
 
-use crate::error::{Error, Result, Step};
+use crate::error::{Context, Error, Result};
 
 /// A node to be made, and the host's own for kernels and containers that forbid making one.
 #[derive(Debug)]
@@ -116,7 +116,7 @@ fn make_node(node: &Node, root: BorrowedFd<'_>) -> Result<()> {
         .path
         .file_name()
         .ok_or_else(|| Error::invalid("linux.devices", "path /"))?;
-    let dir = make_dirs_in(root, parent, 0o755).step(step)?;
+    let dir = make_dirs_in(root, parent, 0o755).context(step)?;
     let device = makedev(node.numbers.0, node.numbers.1);
     let mode = Mode::from_raw_mode(node.mode);
     match rustix::fs::mknodat(&dir, name, node.kind, mode, device) {
@@ -139,13 +139,13 @@ fn bind_node(node: &Node, root: BorrowedFd<'_>) -> Result<()> {
         .host
         .as_ref()
         .ok_or_else(|| Error::setup(step(), "the host has none"))?;
-    let place = make_file_in(root, &node.path, 0o666).step(step)?;
-    mount::attach(tree.as_fd(), place.as_fd()).step(step)
+    let place = make_file_in(root, &node.path, 0o666).context(step)?;
+    mount::attach(tree.as_fd(), place.as_fd()).context(step)
 }
 
 /// In the child: makes the usual links in `/dev`.
 pub(crate) fn make_links(root: BorrowedFd<'_>) -> Result<()> {
-    let dev = make_dirs_in(root, Path::new("/dev"), 0o755).step(|| "open /dev")?;
+    let dev = make_dirs_in(root, Path::new("/dev"), 0o755).context(|| "open /dev")?;
     for (name, target) in LINKS {
         match rustix::fs::symlinkat(target, &dev, name) {
             Ok(()) | Err(Errno::EXIST) => {}
@@ -158,7 +158,7 @@ pub(crate) fn make_links(root: BorrowedFd<'_>) -> Result<()> {
 /// A detached clone of the host's `/dev/null`, for masking: never the container's.
 pub(crate) fn null_tree() -> Result<OwnedFd> {
     let tree = mount::open_tree(Path::new("/dev/null"), Depth::Single)
-        .step(|| "open the host's /dev/null")?;
+        .context(|| "open the host's /dev/null")?;
     let stat = rustix::fs::stat(proc_path(&tree)).map_err(|e| Error::setup("stat /dev/null", e))?;
     if stat.st_rdev != makedev(1, 3) {
         return Err(Error::setup(

@@ -63,13 +63,13 @@ impl Error {
 }
 
 /// Names the step that an I/O error happened in.
-pub(crate) trait Step<T> {
+pub(crate) trait Context<T> {
     /// Adds the step; it is only formatted on failure.
-    fn step<S: Into<String>>(self, step: impl FnOnce() -> S) -> Result<T>;
+    fn context<S: Into<String>>(self, step: impl FnOnce() -> S) -> Result<T>;
 }
 
-impl<T> Step<T> for io::Result<T> {
-    fn step<S: Into<String>>(self, step: impl FnOnce() -> S) -> Result<T> {
+impl<T> Context<T> for io::Result<T> {
+    fn context<S: Into<String>>(self, step: impl FnOnce() -> S) -> Result<T> {
         self.map_err(|source| Error::setup(step(), source))
     }
 }

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use crisp_model::Signal;
 use crisp_sys::cgroup::{Cgroup, Entrance};
 use crisp_sys::fork::{CloneFlags, fork_with};
 use crisp_sys::ns::{self, Kind};
@@ -17,7 +18,7 @@ use crate::child::{console_size, give_streams, in_working_dir, place_streams};
 use crate::confine::{self, Filter, drop_privileges, early_and_late};
 use crate::console;
 use crate::create::{Keyring, Stdio, entrance, streams};
-use crate::error::{Error, Result, Step};
+use crate::error::{Context, Error, Result};
 use crate::namespaces::become_root;
 use crate::path_lookup::Program;
 use crate::sync::{Word, hear, let_go_of, say};
@@ -87,7 +88,7 @@ pub fn exec(request: ExecRequest<'_>) -> Result<Execed> {
     let own = exec_cgroup(request.cgroup, request.exec_id);
     let unified = own.unified_dir();
     if let Some(dir) = &unified {
-        std::fs::create_dir(dir).step(|| format!("make the cgroup {}", dir.display()))?;
+        std::fs::create_dir(dir).context(|| format!("make the cgroup {}", dir.display()))?;
     }
     let started = start(request, unified.as_deref());
     if let (Err(_), Some(dir)) = (&started, &unified) {
@@ -110,7 +111,7 @@ fn start(request: ExecRequest<'_>, unified: Option<&Path>) -> Result<Execed> {
         return Err(Error::NotRunning);
     }
     let streams = streams(request.stdio)?;
-    let (ours, theirs) = Conn::pair().step(|| "make a socket pair")?;
+    let (ours, theirs) = Conn::pair().context(|| "make a socket pair")?;
     let dir = unified
         .map(open_root)
         .transpose()
@@ -127,7 +128,7 @@ fn start(request: ExecRequest<'_>, unified: Option<&Path>) -> Result<Execed> {
         closed_from: 3 + request.preserved_fds,
         keyring: request.keyring,
     };
-    process::set_dumpable(Dumpable::No).step(|| "become untraceable")?;
+    process::set_dumpable(Dumpable::No).context(|| "become untraceable")?;
     let fork = || {
         let parent = &ours;
         // What moves into the child is closed here after the fork: the end of the conversation
@@ -135,7 +136,7 @@ fn start(request: ExecRequest<'_>, unified: Option<&Path>) -> Result<Execed> {
         fork_with(CloneFlags::NONE, dir.as_ref().map(AsFd::as_fd), move || {
             inside.run(parent, &theirs)
         })
-        .step(|| "fork the process")
+        .context(|| "fork the process")
     };
     let (pid, pidfd) = in_pid_namespace(pid_namespace, fork)?;
     let mut warnings = Vec::new();
@@ -147,7 +148,7 @@ fn start(request: ExecRequest<'_>, unified: Option<&Path>) -> Result<Execed> {
             warnings,
         }),
         Err(error) => {
-            drop(pidfd.signal(9));
+            drop(pidfd.signal(Signal::KILL.number()));
             drop(process::wait(pid));
             Err(error)
         }
@@ -158,8 +159,8 @@ fn start(request: ExecRequest<'_>, unified: Option<&Path>) -> Result<Execed> {
 fn foreign_namespaces(pid: i32) -> Result<Vec<(Kind, OwnedFd)>> {
     let mut found = Vec::new();
     for kind in KINDS {
-        let theirs = ns::open(pid, kind).step(|| format!("open the {kind:?} namespace"))?;
-        let own = ns::open_own(kind).step(|| format!("open the own {kind:?} namespace"))?;
+        let theirs = ns::open(pid, kind).context(|| format!("open the {kind:?} namespace"))?;
+        let own = ns::open_own(kind).context(|| format!("open the own {kind:?} namespace"))?;
         if inode(&theirs)? != inode(&own)? {
             found.push((kind, theirs));
         }
@@ -175,10 +176,10 @@ fn inode(fd: &OwnedFd) -> Result<u64> {
 
 fn in_pid_namespace<T>(target: Option<OwnedFd>, fork: impl FnOnce() -> Result<T>) -> Result<T> {
     let Some(target) = target else { return fork() };
-    let own = ns::open_own(Kind::Pid).step(|| "open the own PID namespace")?;
-    ns::enter(target.as_fd(), Kind::Pid).step(|| "join the PID namespace")?;
+    let own = ns::open_own(Kind::Pid).context(|| "open the own PID namespace")?;
+    ns::enter(target.as_fd(), Kind::Pid).context(|| "join the PID namespace")?;
     let forked = fork();
-    ns::enter(own.as_fd(), Kind::Pid).step(|| "return to the own PID namespace")?;
+    ns::enter(own.as_fd(), Kind::Pid).context(|| "return to the own PID namespace")?;
     forked
 }
 
@@ -189,7 +190,7 @@ struct Joined {
 impl Joined {
     fn pid(&self) -> Result<Option<OwnedFd>> {
         let pid = self.namespaces.iter().find(|(kind, _)| *kind == Kind::Pid);
-        pid.map(|(_, fd)| fd.try_clone().step(|| "copy a descriptor"))
+        pid.map(|(_, fd)| fd.try_clone().context(|| "copy a descriptor"))
             .transpose()
     }
 
@@ -201,7 +202,8 @@ impl Joined {
             .iter()
             .filter(|(kind, _)| *kind != Kind::Pid);
         for (kind, namespace) in rest {
-            ns::enter(namespace.as_fd(), *kind).step(|| format!("join the {kind:?} namespace"))?;
+            ns::enter(namespace.as_fd(), *kind)
+                .context(|| format!("join the {kind:?} namespace"))?;
         }
         match self.namespaces.first() {
             Some((Kind::User, _)) => become_root(),
@@ -240,24 +242,24 @@ impl Inside<'_> {
         let Some(Word::Proceed) = hear(conn)? else {
             return Err(Error::Vanished("the runtime is gone".to_owned()));
         };
-        signals::reset().step(|| "reset the signals")?;
-        process::set_sid().step(|| "start a session")?;
+        signals::reset().context(|| "reset the signals")?;
+        process::set_sid().context(|| "start a session")?;
         self.keyring.enter()?;
         self.joined.enter()?;
         if self.process.terminal().unwrap_or(false) {
-            let root = open_root(Path::new("/")).step(|| "open the root")?;
+            let root = open_root(Path::new("/")).context(|| "open the root")?;
             let terminal = console::open(root.as_fd())?;
             let size = console_size(self.process);
             let master = terminal.take(self.process.user().uid(), size)?;
-            say(conn, &Word::Console(master)).step(|| "hand out the terminal")?;
+            say(conn, &Word::Console(master)).context(|| "hand out the terminal")?;
         } else {
             place_streams(self.streams)?;
             give_streams(self.process);
         }
         for warning in confine::set_limits(self.process)? {
-            say(conn, &Word::Warning(warning)).step(|| "warn")?;
+            say(conn, &Word::Warning(warning)).context(|| "warn")?;
         }
-        process::close_on_exec_from(self.closed_from).step(|| "mark descriptors")?;
+        process::close_on_exec_from(self.closed_from).context(|| "mark descriptors")?;
         confine::set_labels(self.process)?;
         let (early, late) = early_and_late(self.process, self.filter);
         in_working_dir(self.process, || {
@@ -275,9 +277,9 @@ fn guide(
     warnings: &mut Vec<String>,
 ) -> Result<Option<OwnedFd>> {
     if let Some(value) = process.oom_score_adj() {
-        process::set_oom_score_adj(pid, value).step(|| format!("set oom_score_adj {value}"))?;
+        process::set_oom_score_adj(pid, value).context(|| format!("set oom_score_adj {value}"))?;
     }
-    say(conn, &Word::Proceed).step(|| "let the process go on")?;
+    say(conn, &Word::Proceed).context(|| "let the process go on")?;
     let mut console = None;
     loop {
         match hear(conn)? {

@@ -10,7 +10,7 @@ use crisp_sys::process;
 use oci_spec::runtime::{Hook, Hooks, Spec};
 use serde::Serialize;
 
-use crate::error::{Error, Result, Step};
+use crate::error::{Context, Error, Result};
 
 /// A hook that says nothing about its time gets this long.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -95,7 +95,7 @@ fn run_one(hook: &Hook, state: &str) -> Result<()> {
     command
         .env_clear()
         .envs(environment.iter().filter_map(|entry| entry.split_once('=')));
-    let mut child = command.stdin(Stdio::piped()).spawn().step(step)?;
+    let mut child = command.stdin(Stdio::piped()).spawn().context(step)?;
     if let Some(mut stdin) = child.stdin.take() {
         // A hook need not read its input.
         drop(stdin.write_all(state.as_bytes()));
@@ -105,7 +105,7 @@ fn run_one(hook: &Hook, state: &str) -> Result<()> {
         .and_then(|seconds| u64::try_from(seconds).ok());
     let deadline = Instant::now() + seconds.map_or(DEFAULT_TIMEOUT, Duration::from_secs);
     loop {
-        match child.try_wait().step(step)? {
+        match child.try_wait().context(step)? {
             Some(status) if status.success() => return Ok(()),
             Some(status) => return Err(Error::setup(step(), status)),
             None if Instant::now() >= deadline => {

@@ -8,7 +8,7 @@ use crisp_sys::mount::{self, Depth, FsContext, MountAttributes};
 use crisp_sys::rootfs::locate;
 use rustix::fs::FileType;
 
-use crate::error::{Result, Step};
+use crate::error::{Context, Result};
 use crate::mounts::file_type;
 
 /// Hides each path: a directory behind an empty one, anything else behind the null device. What is
@@ -18,17 +18,17 @@ pub(crate) fn hide(paths: &[String], root: BorrowedFd<'_>, null: OwnedFd) -> Res
     let mut empty = None;
     for path in paths {
         let step = || format!("mask {path}");
-        let Some(target) = present(locate(root, Path::new(path))).step(step)? else {
+        let Some(target) = present(locate(root, Path::new(path))).context(step)? else {
             continue;
         };
         if file_type(target.as_fd())? == FileType::Directory {
             let cover = match empty.take() {
                 Some(cover) => cover,
-                None => Cover::of(empty_dir().step(step)?),
+                None => Cover::of(empty_dir().context(step)?),
             };
-            empty.insert(cover).put(&target).step(step)?;
+            empty.insert(cover).put(&target).context(step)?;
         } else {
-            null.put(&target).step(step)?;
+            null.put(&target).context(step)?;
         }
     }
     Ok(())
@@ -60,14 +60,14 @@ impl Cover {
 pub(crate) fn make_read_only(paths: &[String], root: BorrowedFd<'_>) -> Result<()> {
     for path in paths {
         let step = || format!("make {path} read-only");
-        let Some(target) = present(locate(root, Path::new(path))).step(step)? else {
+        let Some(target) = present(locate(root, Path::new(path))).context(step)? else {
             continue;
         };
         let tree =
-            mount::open_tree_at(target.as_fd(), Path::new(""), Depth::Recursive).step(step)?;
+            mount::open_tree_at(target.as_fd(), Path::new(""), Depth::Recursive).context(step)?;
         let read_only = MountAttributes::default().read_only();
-        mount::set_attributes(tree.as_fd(), read_only, Depth::Recursive).step(step)?;
-        mount::attach(tree.as_fd(), target.as_fd()).step(step)?;
+        mount::set_attributes(tree.as_fd(), read_only, Depth::Recursive).context(step)?;
+        mount::attach(tree.as_fd(), target.as_fd()).context(step)?;
     }
     Ok(())
 }

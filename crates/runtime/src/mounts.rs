@@ -10,7 +10,7 @@ use crisp_sys::rootfs::{locate_nofollow, make_dirs_in, make_file_in};
 use oci_spec::runtime::{Mount, Spec};
 use rustix::fs::FileType;
 
-use crate::error::{Error, Result, Step};
+use crate::error::{Context, Error, Result};
 use crate::options::Options;
 
 /// One mount, ready to be attached.
@@ -82,7 +82,7 @@ fn host_tree(mount: &Mount, bundle: &Path, depth: Depth, options: &Options) -> R
     let path = bundle.join(source);
     let tree = mount::open_tree(&path, depth)
         .and_then(|tree| bind_attributes(tree, options))
-        .step(|| {
+        .context(|| {
             let target = mount.destination().display();
             format!(
                 "open the source {} of the mount at {target}",
@@ -105,8 +105,8 @@ fn cgroup_source(cgroup: &Cgroup, private: bool, options: &Options) -> Result<So
             });
         }
         let root = layout.unified().unwrap_or(Path::new("/sys/fs/cgroup"));
-        let tree = mount::open_tree(root, Depth::Single).step(|| "open the cgroup tree")?;
-        let tree = bind_attributes(tree, options).step(|| "bind the cgroup tree")?;
+        let tree = mount::open_tree(root, Depth::Single).context(|| "open the cgroup tree")?;
+        let tree = bind_attributes(tree, options).context(|| "bind the cgroup tree")?;
         return Ok(Source::Tree { tree, is_dir: true });
     }
     let mut trees = Vec::new();
@@ -121,7 +121,7 @@ fn cgroup_source(cgroup: &Cgroup, private: bool, options: &Options) -> Result<So
             .and_then(|tree| {
                 mount::set_attributes(tree.as_fd(), inert, Depth::Single).map(|()| tree)
             })
-            .step(|| format!("open the cgroup {}", dir.display()))?;
+            .context(|| format!("open the cgroup {}", dir.display()))?;
         trees.push((name.to_owned(), tree));
     }
     Ok(Source::CgroupV1(trees))
@@ -168,19 +168,19 @@ pub(crate) fn attach(prepared: Prepared, root: BorrowedFd<'_>, label: Option<&st
     } else {
         make_file_in(root, &target, 0o644)
     }
-    .step(|| format!("make the mount point {}", target.display()))?;
+    .context(|| format!("make the mount point {}", target.display()))?;
     let Prepared {
         options, source, ..
     } = prepared;
     let tree = match source {
         Source::Tree { tree, .. } => tree,
-        Source::Fresh { kind, name } => make(kind, &name, &options, label).step(step)?,
-        Source::CgroupV1(trees) => return attach_cgroup_v1(trees, &place, &options).step(step),
+        Source::Fresh { kind, name } => make(kind, &name, &options, label).context(step)?,
+        Source::CgroupV1(trees) => return attach_cgroup_v1(trees, &place, &options).context(step),
     };
     if options.copy_up {
         return Err(Error::Unsupported("the mount option tmpcopyup".to_owned()));
     }
-    mount::attach(tree.as_fd(), place.as_fd()).step(step)
+    mount::attach(tree.as_fd(), place.as_fd()).context(step)
 }
 
 /// A symlink at /proc or /sys would put the kernel's files elsewhere and leave the image's own in

@@ -9,7 +9,7 @@ use crisp_sys::fork::CloneFlags;
 use crisp_sys::ns::{self, Kind};
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Spec};
 
-use crate::error::{Error, Result, Step};
+use crate::error::{Context, Error, Result};
 
 /// The namespaces of a container to be.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl Namespaces {
             }
             match namespace.path() {
                 Some(path) if !path.as_os_str().is_empty() => {
-                    let file = File::open(path).step(|| format!("open {}", path.display()))?;
+                    let file = File::open(path).context(|| format!("open {}", path.display()))?;
                     found.joined.push((kind, file.into()));
                 }
                 _ => found.new.push(kind),
@@ -105,7 +105,7 @@ impl Namespaces {
     pub(crate) fn pid_only(&self) -> Result<Self> {
         let pid = self.joined.iter().filter(|(kind, _)| *kind == Kind::Pid);
         let joined =
-            pid.map(|(kind, fd)| Ok((*kind, fd.try_clone().step(|| "copy a descriptor")?)));
+            pid.map(|(kind, fd)| Ok((*kind, fd.try_clone().context(|| "copy a descriptor")?)));
         Ok(Self {
             new: Vec::new(),
             joined: joined.collect::<Result<_>>()?,
@@ -118,10 +118,10 @@ impl Namespaces {
         let Some((_, target)) = self.joined.iter().find(|(kind, _)| *kind == Kind::Pid) else {
             return fork();
         };
-        let own = ns::open_own(Kind::Pid).step(|| "open the own PID namespace")?;
-        ns::enter(target.as_fd(), Kind::Pid).step(|| "join the PID namespace")?;
+        let own = ns::open_own(Kind::Pid).context(|| "open the own PID namespace")?;
+        ns::enter(target.as_fd(), Kind::Pid).context(|| "join the PID namespace")?;
         let forked = fork();
-        ns::enter(own.as_fd(), Kind::Pid).step(|| "return to the own PID namespace")?;
+        ns::enter(own.as_fd(), Kind::Pid).context(|| "return to the own PID namespace")?;
         forked
     }
 
@@ -129,7 +129,8 @@ impl Namespaces {
     pub(crate) fn enter(&self) -> Result<()> {
         let later = self.joined.iter().filter(|(kind, _)| *kind != Kind::Pid);
         for (kind, namespace) in later {
-            ns::enter(namespace.as_fd(), *kind).step(|| format!("join the {kind:?} namespace"))?;
+            ns::enter(namespace.as_fd(), *kind)
+                .context(|| format!("join the {kind:?} namespace"))?;
         }
         if self.is_new(Kind::User) {
             become_root()?;
@@ -143,7 +144,7 @@ pub(crate) fn become_root() -> Result<()> {
     credentials::set_groups(&[])
         .and_then(|()| credentials::set_gid(0))
         .and_then(|()| credentials::set_uid(0))
-        .step(|| "become root of the user namespace")
+        .context(|| "become root of the user namespace")
 }
 
 impl Maps {
@@ -154,7 +155,7 @@ impl Maps {
             let opened = File::options().write(true).open(&path);
             opened
                 .and_then(|mut file| file.write_all(text.as_bytes()))
-                .step(|| format!("write {path}"))?;
+                .context(|| format!("write {path}"))?;
         }
         Ok(())
     }

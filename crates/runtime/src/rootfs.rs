@@ -9,7 +9,7 @@ use crisp_sys::process;
 use crisp_sys::rootfs::open_root;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Result, Step};
+use crate::error::{Context, Result};
 
 /// Where the root file system comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,14 +33,14 @@ impl Rootfs {
         let root = match self {
             Self::Dir(path) => mount::open_tree(path, Depth::Recursive)
                 .and_then(|tree| attach(tree, place))
-                .step(|| format!("mount the root file system {}", path.display()))?,
+                .context(|| format!("mount the root file system {}", path.display()))?,
             Self::Overlay { lower, upper, work } => Overlay { lower, upper, work }
                 .mount_at(place)
-                .step(|| "mount the overlay of the root file system")?,
+                .context(|| "mount the overlay of the root file system")?,
         };
         let private = MountAttributes::default().propagating(Propagation::Private);
         mount::set_attributes(root.as_fd(), private, Depth::Recursive)
-            .step(|| "make the root file system private")?;
+            .context(|| "make the root file system private")?;
         Ok(root)
     }
 }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use crisp_sys::socket::Conn;
 
-use crate::error::{Error, Result, Step};
+use crate::error::{Context, Error, Result};
 
 /// What one side says.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub(crate) enum Word {
 pub(crate) fn let_go_of(ours: &Conn, theirs: &Conn) -> Result<()> {
     // Safe Rust has no way to close what it borrows: the copy becomes another of our own end.
     crisp_sys::process::place_over(theirs.as_fd(), ours.as_fd())
-        .step(|| "let go of the parent's socket")
+        .context(|| "let go of the parent's socket")
 }
 
 const MAX: usize = 64 * 1024;
@@ -55,7 +55,7 @@ pub(crate) fn hear(conn: &Conn) -> Result<Option<Word>> {
         match conn.recv(MAX) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
-            other => break other.step(|| "hear from the container's init")?,
+            other => break other.context(|| "hear from the container's init")?,
         }
     };
     let Some((bytes, mut fds)) = received else {

@@ -3,7 +3,7 @@
 use crisp_sys::ns::Kind;
 use oci_spec::runtime::Spec;
 
-use crate::error::{Error, Result, Step};
+use crate::error::{Context, Error, Result};
 use crate::namespaces::Namespaces;
 use crate::procfs::Procfs;
 
@@ -38,11 +38,11 @@ pub(crate) fn set(spec: &Spec) -> Result<()> {
     for (key, value) in all(spec) {
         let procfs = match &mut procfs {
             Some(procfs) => procfs,
-            None => procfs.insert(Procfs::open().step(|| "mount a procfs")?),
+            None => procfs.insert(Procfs::open().context(|| "mount a procfs")?),
         };
         procfs
             .write(&format!("sys/{}", path(key)), value)
-            .step(|| format!("set the sysctl {key}={value}"))?;
+            .context(|| format!("set the sysctl {key}={value}"))?;
     }
     Ok(())
 }

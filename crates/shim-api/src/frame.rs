@@ -1,5 +1,6 @@
 //! Requests, replies and events.
 
+use crisp_model::Signal;
 use oci_spec::runtime::{LinuxResources, Process};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -20,8 +21,8 @@ pub struct ToShim {
 pub enum Request {
     /// Send a signal to the container's init.
     Signal {
-        /// Its number.
-        signal: i32,
+        /// Which; on the wire its number.
+        signal: Signal,
     },
     /// Kill every process of the container.
     KillAll,
@@ -236,7 +237,9 @@ mod tests {
     fn frames_survive_the_wire() {
         let resources = Box::new(LinuxResources::default());
         for request in [
-            Request::Signal { signal: 15 },
+            Request::Signal {
+                signal: Signal::TERM,
+            },
             Request::KillAll,
             Request::Update { resources },
             Request::State,
@@ -268,7 +271,9 @@ mod tests {
         let newer = br#"{"seq":1,"request":{"Signal":{"signal":9,"how":"kindly"}},"trace":"x"}"#;
         assert_eq!(
             ToShim::decode(newer).unwrap().request,
-            Request::Signal { signal: 9 }
+            Request::Signal {
+                signal: Signal::KILL
+            }
         );
         assert!(
             ToShim::decode(b"{")

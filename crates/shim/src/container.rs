@@ -10,7 +10,7 @@ use crisp_sys::process::{self, ProcessId};
 use crisp_sys::{file, pipe};
 use oci_spec::runtime::{LinuxResources, Process, Spec};
 
-use crate::error::{Error, Result, Step};
+use crate::error::{Context, Error, Result};
 use crate::shim::Init;
 use crate::worker::{Report, Reported, Streams};
 
@@ -133,14 +133,14 @@ impl Container {
     /// A worker has the shim's protection from the OOM killer; what it starts must not inherit it.
     fn step_out_of_ours(&self) -> Result<()> {
         let own = i32::try_from(std::process::id()).unwrap_or(0);
-        process::set_oom_score_adj(own, self.oom_score_adj).step(|| "reset oom_score_adj")?;
+        process::set_oom_score_adj(own, self.oom_score_adj).context(|| "reset oom_score_adj")?;
         Ok(())
     }
 
     fn spec(&self) -> Result<Spec> {
         let path = self.bundle.join("config.json");
         let bytes =
-            file::read_bounded(&path, MAX_SPEC).step(|| format!("read {}", path.display()))?;
+            file::read_bounded(&path, MAX_SPEC).context(|| format!("read {}", path.display()))?;
         serde_json::from_slice(&bytes).map_err(|source| Error::Spec { path, source })
     }
 }
@@ -179,7 +179,7 @@ impl Plumbing {
     }
 
     fn pipes(stdin: Stdin) -> Result<Self> {
-        let pipe = || pipe::pipe().step(|| "make a pipe");
+        let pipe = || pipe::pipe().context(|| "make a pipe");
         let (stdout_read, stdout) = pipe()?;
         let (stderr_read, stderr) = pipe()?;
         let mut ours = vec![stdout_read, stderr_read];
@@ -213,7 +213,7 @@ fn rootfs(rootfs: &RootfsSpec) -> Rootfs {
 
 fn report(kind: FailureKind, outcome: Result<Running>) -> Reported {
     let identified = outcome.and_then(|running| {
-        let id = ProcessId::of(running.pid).step(|| "identify the process")?;
+        let id = ProcessId::of(running.pid).context(|| "identify the process")?;
         Ok((running, id))
     });
     match identified {

@@ -2,13 +2,13 @@
 
 use std::io;
 
-use crisp_model::{ExitStatus, Timestamp};
+use crisp_model::{ExitStatus, Signal, Timestamp};
 use crisp_shim_api::{Event, ExitRecord, FailureKind};
 use crisp_sys::cgroup::Cgroup;
 use crisp_sys::process::{WaitStatus, reap_any};
 use crisp_sys::{clock, file};
 
-use crate::error::{Result, Step};
+use crate::error::{Context, Result};
 use crate::shim::{Next, Phase, Purpose, Shim, Stays, Waits};
 use crate::worker::Report;
 
@@ -16,12 +16,10 @@ use crate::worker::Report;
 /// container is dead by then, so whoever it is is a stranger.
 const DRAIN: i64 = 2_000_000_000;
 
-const SIGKILL: i32 = 9;
-
 impl Shim {
     /// Reaps every child that has ended.
     pub(crate) fn reap(&mut self) -> Result<()> {
-        while let Some((pid, status)) = reap_any().step(|| "reap")? {
+        while let Some((pid, status)) = reap_any().context(|| "reap")? {
             self.ended(pid, status);
         }
         Ok(())
@@ -35,7 +33,7 @@ impl Shim {
                 self.collect(worker);
             }
         }
-        if status == WaitStatus::Signal(SIGKILL) {
+        if status == WaitStatus::Signal(Signal::KILL.number()) {
             self.look_for_oom();
         }
         if self.errands.iter().any(|errand| errand.worker.pid() == pid) {

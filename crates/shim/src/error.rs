@@ -42,13 +42,13 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// Names the step that an I/O error happened in.
-pub(crate) trait Step<T> {
+pub(crate) trait Context<T> {
     /// Adds the step; it is only formatted on failure.
-    fn step<S: Into<String>>(self, step: impl FnOnce() -> S) -> Result<T>;
+    fn context<S: Into<String>>(self, step: impl FnOnce() -> S) -> Result<T>;
 }
 
-impl<T, E: Into<io::Error>> Step<T> for std::result::Result<T, E> {
-    fn step<S: Into<String>>(self, step: impl FnOnce() -> S) -> Result<T> {
+impl<T, E: Into<io::Error>> Context<T> for std::result::Result<T, E> {
+    fn context<S: Into<String>>(self, step: impl FnOnce() -> S) -> Result<T> {
         self.map_err(|source| Error::Io {
             step: step().into(),
             source: source.into(),

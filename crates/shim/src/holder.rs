@@ -17,6 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crisp_model::Signal;
 use crisp_sys::caps::{self, CapSet};
 use crisp_sys::cgroup::{Entrance, Layout};
 use crisp_sys::fork::{CloneFlags, fork_with, unshare};
@@ -30,7 +31,7 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::process::Uid;
 use rustix::thread::set_thread_res_uid;
 
-use crate::error::{Result, Step};
+use crate::error::{Context, Result};
 use crate::shelter::Shelter;
 
 /// The argument of the half that stays.
@@ -52,9 +53,6 @@ const NOBODY_AT_ALL: u32 = NOBODY_ELSE - 1;
 /// Without it a pod loses all its processes at once.
 const OOM_SCORE_ADJ: i32 = -998;
 
-const SIGCHLD: i32 = 17;
-const SIGTERM: i32 = 15;
-
 /// How often a holder that was told to end looks whether it is alone by now.
 const LOOKS_EVERY: Duration = Duration::from_millis(100);
 
@@ -71,7 +69,7 @@ pub fn run() -> Result<()> {
         Some(argument) if argument == OsStr::new(INTO) => {
             let (path, pod) = (arguments.next(), arguments.next());
             let path = path.unwrap_or_default().to_string_lossy().into_owned();
-            let layout = Layout::detect().step(|| "find the cgroup hierarchies")?;
+            let layout = Layout::detect().context(|| "find the cgroup hierarchies")?;
             let shelter = Shelter::new(&Arc::new(layout), &path);
             make(&pod.unwrap_or_default(), Some(&shelter))
         }
@@ -80,10 +78,10 @@ pub fn run() -> Result<()> {
 }
 
 fn make(pod: &OsStr, shelter: Option<&Shelter>) -> Result<()> {
-    let program = sealed_copy().step(|| "make a sealed copy of the program")?;
-    let (said, says) = pipe::pipe().step(|| "make a pipe")?;
+    let program = sealed_copy().context(|| "make a sealed copy of the program")?;
+    let (said, says) = pipe::pipe().context(|| "make a pipe")?;
     let null = File::options().read(true).write(true).open("/dev/null");
-    let null = null.step(|| "open /dev/null")?;
+    let null = null.context(|| "open /dev/null")?;
     let flags = CloneFlags::NEWPID
         | CloneFlags::NEWNS
         | CloneFlags::NEWNET
@@ -109,21 +107,21 @@ fn make(pod: &OsStr, shelter: Option<&Shelter>) -> Result<()> {
         start(&program, pod);
         1
     })
-    .step(|| "fork the init")?;
+    .context(|| "fork the init")?;
     // Lowering takes a capability that not every daemon has; then it stays as it is.
     drop(process::set_oom_score_adj(pid, OOM_SCORE_ADJ));
     let tell = || -> Result<()> {
         hear(said)?;
-        let id = ProcessId::of(pid).step(|| "identify the init")?;
+        let id = ProcessId::of(pid).context(|| "identify the init")?;
         let mut told = [0; 12];
         told[..4].copy_from_slice(&id.pid.to_le_bytes());
         told[4..].copy_from_slice(&id.start_time.to_le_bytes());
-        io::stdout().write_all(&told).step(|| "tell the pid")?;
-        io::stdout().flush().step(|| "tell the pid")
+        io::stdout().write_all(&told).context(|| "tell the pid")?;
+        io::stdout().flush().context(|| "tell the pid")
     };
     tell().inspect_err(|_| {
         // It may have ended by itself.
-        drop(pidfd.signal(9));
+        drop(pidfd.signal(Signal::KILL.number()));
         drop(process::wait(pid));
     })
 }
@@ -133,12 +131,12 @@ fn hear(said: OwnedFd) -> Result<()> {
     let mut words = Vec::new();
     File::from(said)
         .read_to_end(&mut words)
-        .step(|| "hear from the init")?;
+        .context(|| "hear from the init")?;
     if words == READY {
         return Ok(());
     }
     let why = String::from_utf8_lossy(&words).into_owned();
-    Err(io::Error::other(why)).step(|| "set the init up")
+    Err(io::Error::other(why)).context(|| "set the init up")
 }
 
 fn sealed_copy() -> io::Result<File> {
@@ -186,51 +184,52 @@ fn hold() -> Result<()> {
 /// Waits for a signal, and tells whether it is SIGTERM from outside. Every signal is blocked, so
 /// what the own namespace sends arrives here too.
 fn told_to_end() -> bool {
-    matches!(signals::wait(None), Ok(Some((SIGTERM, Origin::Above))))
+    let told = (Signal::TERM.number(), Origin::Above);
+    matches!(signals::wait(None), Ok(Some(signal)) if signal == told)
 }
 
 fn give_everything_up() -> Result<()> {
-    drop(SignalFd::block_all().step(|| "block the signals")?);
-    signals::ignore(SIGCHLD).step(|| "let the kernel reap")?;
-    process::set_name(c"crisp-holder").step(|| "set the name")?;
-    process::set_sid().step(|| "start a session")?;
+    drop(SignalFd::block_all().context(|| "block the signals")?);
+    signals::ignore(Signal::CHLD.number()).context(|| "let the kernel reap")?;
+    process::set_name(c"crisp-holder").context(|| "set the name")?;
+    process::set_sid().context(|| "start a session")?;
     empty_root()?;
     for limit in ["RLIMIT_NPROC", "RLIMIT_CORE"] {
         let number = limits::number(limit).unwrap_or(u32::MAX);
-        limits::set(number, 0, 0).step(|| format!("set {limit}"))?;
+        limits::set(number, 0, 0).context(|| format!("set {limit}"))?;
     }
     // A signal that finds the limit of pending ones exceeded loses its sender, and looks as if it
     // came from outside. Raising takes a capability that not every daemon has: then a container
     // that takes this user's id and fills the limit can end its own pod.
     let number = limits::number("RLIMIT_SIGPENDING").unwrap_or(u32::MAX);
-    limits::set(number, u64::MAX, u64::MAX).step(|| "set RLIMIT_SIGPENDING")?;
-    caps::limit_bounding(CapSet::default()).step(|| "limit the capability bounding set")?;
-    credentials::set_groups(&[]).step(|| "drop the groups")?;
-    credentials::set_gid(NOBODY_ELSE).step(|| "set the group")?;
+    limits::set(number, u64::MAX, u64::MAX).context(|| "set RLIMIT_SIGPENDING")?;
+    caps::limit_bounding(CapSet::default()).context(|| "limit the capability bounding set")?;
+    credentials::set_groups(&[]).context(|| "drop the groups")?;
+    credentials::set_gid(NOBODY_ELSE).context(|| "set the group")?;
     let [user, saved] = [NOBODY_ELSE, NOBODY_AT_ALL].map(Uid::from_raw);
-    set_thread_res_uid(user, user, saved).step(|| "set the user")?;
+    set_thread_res_uid(user, user, saved).context(|| "set the user")?;
     let none = CapSet::default();
-    caps::set(none, none, none).step(|| "drop the capabilities")?;
-    process::set_no_new_privs().step(|| "set no_new_privs")?;
-    process::set_dumpable(Dumpable::No).step(|| "become untraceable")?;
-    seccomp::load(&filter(), 0).step(|| "load the seccomp filter")?;
+    caps::set(none, none, none).context(|| "drop the capabilities")?;
+    process::set_no_new_privs().context(|| "set no_new_privs")?;
+    process::set_dumpable(Dumpable::No).context(|| "become untraceable")?;
+    seccomp::load(&filter(), 0).context(|| "load the seccomp filter")?;
     Ok(())
 }
 
 fn empty_root() -> Result<()> {
     mount::set_propagation(Path::new("/"), Propagation::Private, Depth::Recursive)
-        .step(|| "cut the mount namespace off")?;
+        .context(|| "cut the mount namespace off")?;
     let empty = FsContext::open("tmpfs")
         .and_then(|context| context.set("mode", "0555"))
         .and_then(|context| context.set("nr_inodes", "2"))
         .and_then(|context| context.set("size", "4096"))
         .and_then(|context| context.flag("ro"))
         .and_then(|context| context.mount(MountAttributes::default().inert().read_only()))
-        .step(|| "make an empty file system")?;
+        .context(|| "make an empty file system")?;
     // Anywhere will do: the old tree goes in a moment.
-    let place = open_root(Path::new("/proc")).step(|| "open /proc")?;
-    mount::attach(empty.as_fd(), place.as_fd()).step(|| "attach the empty root")?;
-    mount::pivot_into(empty.as_fd()).step(|| "pivot into the empty root")
+    let place = open_root(Path::new("/proc")).context(|| "open /proc")?;
+    mount::attach(empty.as_fd(), place.as_fd()).context(|| "attach the empty root")?;
+    mount::pivot_into(empty.as_fd()).context(|| "pivot into the empty root")
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -10,7 +10,7 @@ use crisp_sys::caps::{self, CapSet};
 use crisp_sys::credentials;
 use crisp_sys::process::{self, Dumpable};
 
-use crate::error::{Result, Step};
+use crate::error::{Context, Result};
 use crate::holder::NOBODY_ELSE;
 
 /// The first argument that asks for a keeper.
@@ -28,9 +28,9 @@ const OOM_SCORE_ADJ: i32 = -998;
 /// # Errors
 /// When the kernel refuses a step, all of which come before the word is heard.
 pub fn run() -> Result<()> {
-    process::close_from(3).step(|| "close what leaked")?;
-    process::set_name(c"crisp-keeper").step(|| "set the name")?;
-    process::change_dir(Path::new("/")).step(|| "change to /")?;
+    process::close_from(3).context(|| "close what leaked")?;
+    process::set_name(c"crisp-keeper").context(|| "set the name")?;
+    process::change_dir(Path::new("/")).context(|| "change to /")?;
     let own = i32::try_from(std::process::id()).unwrap_or(0);
     // Lowering takes a capability that not every daemon has; then it stays as it is.
     drop(process::set_oom_score_adj(own, OOM_SCORE_ADJ));
@@ -39,7 +39,7 @@ pub fn run() -> Result<()> {
     io::stdin()
         .take(64)
         .read_to_end(&mut told)
-        .step(|| "hear from the maker")?;
+        .context(|| "hear from the maker")?;
     if told != STAY {
         return Ok(());
     }
@@ -51,12 +51,12 @@ pub fn run() -> Result<()> {
 }
 
 fn give_everything_up() -> Result<()> {
-    caps::limit_bounding(CapSet::default()).step(|| "limit the capability bounding set")?;
-    credentials::set_groups(&[]).step(|| "drop the groups")?;
-    credentials::set_gid(NOBODY_ELSE).step(|| "set the group")?;
-    credentials::set_uid(NOBODY_ELSE).step(|| "set the user")?;
+    caps::limit_bounding(CapSet::default()).context(|| "limit the capability bounding set")?;
+    credentials::set_groups(&[]).context(|| "drop the groups")?;
+    credentials::set_gid(NOBODY_ELSE).context(|| "set the group")?;
+    credentials::set_uid(NOBODY_ELSE).context(|| "set the user")?;
     let none = CapSet::default();
-    caps::set(none, none, none).step(|| "drop the capabilities")?;
-    process::set_no_new_privs().step(|| "set no_new_privs")?;
-    process::set_dumpable(Dumpable::No).step(|| "become untraceable")
+    caps::set(none, none, none).context(|| "drop the capabilities")?;
+    process::set_no_new_privs().context(|| "set no_new_privs")?;
+    process::set_dumpable(Dumpable::No).context(|| "become untraceable")
 }

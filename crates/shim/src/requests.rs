@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
+use crisp_model::Signal;
 use crisp_shim_api::{ExecRequest, ExecStreams, FailureKind, Orphan, Reply, Request, StateReport};
 use crisp_sys::cgroup::Cgroup;
 
@@ -10,9 +11,6 @@ use crate::clients::{Asked, Asker};
 use crate::ending;
 use crate::shim::{Errand, Exec, Next, Phase, Purpose, Shim, Waits};
 use crate::worker::{Report, Reported, Worker};
-
-/// Highest signal number (signal(7)).
-const LAST_SIGNAL: i32 = 64;
 
 /// Longest name of an exec.
 const MAX_EXEC_ID: usize = 128;
@@ -68,14 +66,11 @@ impl Shim {
         }
     }
 
-    fn signal(&self, signal: i32) -> Reply {
+    fn signal(&self, signal: Signal) -> Reply {
         let Phase::Running(init) = &self.phase else {
             return not_running();
         };
-        if !(1..=LAST_SIGNAL).contains(&signal) {
-            return failed(FailureKind::Io, format!("{signal} is no signal"));
-        }
-        outcome("signal init", init.pidfd.signal(signal))
+        outcome("signal init", init.pidfd.signal(signal.number()))
     }
 
     fn kill_all(&self) -> Reply {
@@ -202,7 +197,10 @@ impl Shim {
         // Without a version 2 tree there is but the process itself.
         let pid = self.execs.iter().find(|(_, exec)| exec.id == exec_id);
         match pid {
-            Some((pid, _)) => outcome("kill the exec", crisp_sys::signals::kill(*pid, 9)),
+            Some((pid, _)) => outcome(
+                "kill the exec",
+                crisp_sys::signals::kill(*pid, Signal::KILL.number()),
+            ),
             None if self.knows(exec_id) => Reply::Done,
             None => unknown(),
         }

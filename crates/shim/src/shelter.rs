@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crisp_sys::cgroup::{Cgroup, Entrance, Layout};
 
-use crate::error::{Result, Step};
+use crate::error::{Context, Result};
 
 /// The cgroup of the shims and holders of one daemon.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl Shelter {
     /// When the cgroup cannot be made.
     pub(crate) fn open(&self) -> Result<(Option<OwnedFd>, Option<Entrance>)> {
         let opened = self.or_made(|cgroup| Ok((cgroup.open_dir()?, Some(cgroup.entrance()?))));
-        opened.step(|| format!("open the cgroup {}", self.0.path()))
+        opened.context(|| format!("open the cgroup {}", self.0.path()))
     }
 
     /// Uses the cgroup, and makes it first where it is missing: a daemon that ends takes the cgroup

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crisp_model::Signal;
 use crisp_shim_api::{ExitRecord, FailureKind, Launch, Orphan, Reply, VERSION};
 use crisp_sys::cgroup::{Cgroup, Layout};
 use crisp_sys::pidfd::PidFd;
@@ -16,7 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::clients::{Asker, Clients};
 use crate::container::Container;
-use crate::error::{Error, Result, Step};
+use crate::error::{Context, Error, Result};
 use crate::log::{Channel, Log};
 use crate::output::Output;
 use crate::shelter::Shelter;
@@ -30,8 +31,6 @@ const QUIET: i64 = 1_000_000_000;
 
 /// A shim protects itself from the OOM killer as far as it may.
 const OOM_SCORE_ADJ: i32 = -999;
-
-const SIGTERM: i32 = 15;
 
 /// The owner of one container.
 #[expect(
@@ -190,7 +189,7 @@ impl Shim {
             // A limit that cannot be lowered is no reason not to start.
             limits::restore_open_files(soft).ok();
         }
-        let layout = Layout::detect().step(|| "find the cgroup hierarchies")?;
+        let layout = Layout::detect().context(|| "find the cgroup hierarchies")?;
         let layout = Arc::new(layout);
         let shelter = launch
             .shims_cgroup
@@ -200,11 +199,11 @@ impl Shim {
         let log = launch
             .log
             .as_deref()
-            .map(|path| Log::open(path).step(|| format!("open the log {}", path.display())))
+            .map(|path| Log::open(path).context(|| format!("open the log {}", path.display())))
             .transpose()?;
-        let signals = SignalFd::block_all().step(|| "block the signals")?;
+        let signals = SignalFd::block_all().context(|| "block the signals")?;
         let listener = Listener::bind(&launch.socket)
-            .step(|| format!("listen at {}", launch.socket.display()))?;
+            .context(|| format!("listen at {}", launch.socket.display()))?;
         Ok(Self {
             oom_kills: cgroup.oom_kills().unwrap_or(0),
             oom: false,
@@ -290,7 +289,7 @@ impl Shim {
         }
         let count = match poll(&mut fds, timeout.as_ref()) {
             Err(rustix::io::Errno::INTR) => 0,
-            other => other.step(|| "poll")?,
+            other => other.context(|| "poll")?,
         };
         let ready = fds.iter().zip(sources);
         let ready: Vec<Source> = ready
@@ -339,8 +338,8 @@ impl Shim {
     /// Children matter, and being told to end, for later. Whatever else others send is not the
     /// protocol.
     fn on_signals(&mut self) -> Result<()> {
-        while let Some(signal) = self.signals.next().step(|| "read the signals")? {
-            if signal == SIGTERM {
+        while let Some(signal) = self.signals.next().context(|| "read the signals")? {
+            if signal == Signal::TERM.number() {
                 self.stays = Stays::UntilOver;
             }
         }
@@ -450,22 +449,22 @@ impl Shim {
 
 fn receive_launch(conn: &Conn) -> Result<Launch> {
     let message = conn.recv(crisp_shim_api::MAX_FRAME);
-    let message = message.step(|| "receive the launch")?;
+    let message = message.context(|| "receive the launch")?;
     let (bytes, _) = message.ok_or_else(|| Error::NoLaunch("the daemon is gone".to_owned()))?;
     Launch::decode(&bytes).map_err(|error| Error::NoLaunch(error.to_string()))
 }
 
 /// Makes this process what a shim has to be; returns the `oom_score_adj` that it was born with.
 fn become_a_shim() -> Result<i32> {
-    process::set_child_subreaper().step(|| "become a subreaper")?;
+    process::set_child_subreaper().context(|| "become a subreaper")?;
     // A shim that leads a session already is fine.
     drop(process::set_sid());
     process::set_umask(0o022);
-    process::change_dir(std::path::Path::new("/")).step(|| "change to /")?;
+    process::change_dir(std::path::Path::new("/")).context(|| "change to /")?;
     let path = "/proc/self/oom_score_adj";
-    let born = std::fs::read_to_string(path).step(|| format!("read {path}"))?;
+    let born = std::fs::read_to_string(path).context(|| format!("read {path}"))?;
     let own = i32::try_from(std::process::id()).unwrap_or(0);
-    process::set_oom_score_adj(own, OOM_SCORE_ADJ).step(|| "set oom_score_adj")?;
+    process::set_oom_score_adj(own, OOM_SCORE_ADJ).context(|| "set oom_score_adj")?;
     Ok(born.trim().parse().unwrap_or(0))
 }
 

@@ -6,6 +6,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use crisp_model::Signal;
 use crisp_shim_api::FailureKind;
 use crisp_sys::fork::{CloneFlags, fork_with};
 use crisp_sys::pidfd::PidFd;
@@ -106,13 +107,13 @@ impl Worker {
     /// Makes it stop where it is.
     pub(crate) fn kill(&self) {
         // It may have ended by itself.
-        drop(self.pidfd.signal(9));
+        drop(self.pidfd.signal(Signal::KILL.number()));
     }
 }
 
 /// Makes this process end with its parent: what it would go on making would be nobody's.
 fn die_with(parent: u32) -> io::Result<()> {
-    set_parent_death_signal(9)?;
+    set_parent_death_signal(Signal::KILL.number())?;
     // The parent may have ended before the kernel was told (prctl(2)).
     if std::os::unix::process::parent_id() == parent {
         Ok(())

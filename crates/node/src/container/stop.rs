@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crisp_model::ContainerId;
+use crisp_model::{ContainerId, Signal};
 use crisp_shim_api::Request;
 use crisp_sys::pidfd::PidFd;
 use crisp_sys::process::ProcessId;
@@ -27,6 +27,7 @@ const SHIM_SIGNALS_WITHIN: Duration = Duration::from_secs(2);
 /// Sends the stop signal: through the shim, else straight to init.
 pub(crate) async fn signal(target: &Target, signal: i32) -> Result<()> {
     if let Some(shim) = &target.shim {
+        let signal = Signal::from_number(signal).unwrap_or(Signal::TERM);
         let passed = shim.order(Request::Signal { signal }, SHIM_SIGNALS_WITHIN);
         if passed.await.is_ok() {
             return Ok(());

@@ -1,6 +1,6 @@
 //! Ends of containers: by signals, out of memory, with children left behind.
 
-use crisp_model::ExitStatus;
+use crisp_model::{ExitStatus, Signal};
 use crisp_shim_api::{Event, FailureKind, Reply, Request};
 use oci_spec::runtime::LinuxResources;
 use serde_json::json;
@@ -29,20 +29,27 @@ fn privileged_init_gets_signals_and_only_while_it_runs() {
     let mut lab = Lab::new("trap 'echo told; exit 9' TERM; echo up; while :; do sleep 0.05; done");
     lab.start();
     until("output", || lab.log() == ["stdout F up"]);
-    let odd = lab.ask(Request::Signal { signal: 0 });
+    let odd = lab.ask_raw(br#"{"seq":0,"request":{"Signal":{"signal":0}}}"#);
     assert!(
         matches!(
             odd,
             Reply::Failed {
-                kind: FailureKind::Io,
+                kind: FailureKind::Unsupported,
                 ..
             }
         ),
         "{odd:?}"
     );
-    assert_eq!(lab.ask(Request::Signal { signal: 15 }), Reply::Done);
+    assert_eq!(
+        lab.ask(Request::Signal {
+            signal: Signal::TERM
+        }),
+        Reply::Done
+    );
     assert_eq!(lab.exited().status, ExitStatus::Code(9));
-    let late = lab.ask(Request::Signal { signal: 15 });
+    let late = lab.ask(Request::Signal {
+        signal: Signal::TERM,
+    });
     assert!(
         matches!(
             late,

@@ -162,6 +162,12 @@ impl Lab {
         self.ask_with(request, &[]).0
     }
 
+    /// Sends a frame of number 0 as another version may write it.
+    pub fn ask_raw(&mut self, frame: &[u8]) -> Reply {
+        self.conn.as_ref().unwrap().send(frame, &[]).unwrap();
+        self.reply_to(0).0
+    }
+
     pub fn ask_with(&mut self, request: Request, fds: &[BorrowedFd<'_>]) -> (Reply, Vec<OwnedFd>) {
         let seq = self.send(request, fds);
         self.reply_to(seq)

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crisp_model::ExitStatus;
+use crisp_model::{ExitStatus, Signal};
 use crisp_shim_api::{FailureKind, Reply, Request, RootfsSpec, Stdin};
 use crisp_sys::process::ProcessId;
 use serde_json::json;
@@ -83,7 +83,12 @@ fn privileged_the_container_outlives_the_daemon() {
         ),
         "{busy:?}"
     );
-    assert_eq!(lab.ask(Request::Signal { signal: 9 }), Reply::Done);
+    assert_eq!(
+        lab.ask(Request::Signal {
+            signal: Signal::KILL
+        }),
+        Reply::Done
+    );
     assert_eq!(lab.exited().status, ExitStatus::Signal(9));
     lab.shut_down();
 }

@@ -8,7 +8,7 @@ use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 
 use crate::arguments::SpecArgs;
-use crate::failure::{During, Failure, Result};
+use crate::failure::{Context, Failure, Result};
 use crate::output::pretty;
 
 /// Writes a config.json where there is none.
@@ -18,7 +18,7 @@ pub(crate) fn spec(arguments: &SpecArgs) -> Result<()> {
         let why = "File config.json exists. Remove it first";
         return Err(Failure::refused(why));
     }
-    let layout = Layout::detect().during(|| "find the cgroups")?;
+    let layout = Layout::detect().context(|| "find the cgroups")?;
     let mut document = document(layout.is_v2());
     if arguments.rootless {
         let user = rustix::process::geteuid().as_raw();
@@ -30,7 +30,7 @@ pub(crate) fn spec(arguments: &SpecArgs) -> Result<()> {
         source,
     })?;
     file::write_atomic(&path, pretty(&spec)?.as_bytes(), 0o644)
-        .during(|| format!("write {}", path.display()))
+        .context(|| format!("write {}", path.display()))
 }
 
 fn document(v2: bool) -> Value {

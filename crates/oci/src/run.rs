@@ -3,20 +3,20 @@
 use crisp_sys::process::WaitStatus;
 use crisp_sys::signals::SignalFd;
 
-use crate::Context;
 use crate::arguments::{CreateArgs, RunArgs};
 use crate::attend::{Attended, attend, exit_code};
 use crate::delete::{poststop, tear_down};
-use crate::failure::{During, Failure, Result};
+use crate::failure::{Context, Failure, Result};
+use crate::invocation::Invocation;
 use crate::make::{Made, Start, make};
 use crate::plumbing::Attendance;
 use crate::record::Record;
 use crate::status::{Container, Status};
 
 /// Makes a container that waits for its start.
-pub(crate) fn create(context: &Context, arguments: &CreateArgs) -> Result<()> {
+pub(crate) fn create(invocation: &Invocation, arguments: &CreateArgs) -> Result<()> {
     make(
-        context,
+        invocation,
         &arguments.making,
         Start::Later,
         Attendance::Detached,
@@ -25,10 +25,10 @@ pub(crate) fn create(context: &Context, arguments: &CreateArgs) -> Result<()> {
 }
 
 /// Starts a container that was created.
-pub(crate) fn start(context: &Context, id: &str) -> Result<()> {
-    let found = Container::find(&context.store, id)?;
-    let _turn = context.store.lock(&found.id)?;
-    let container = Container::find(&context.store, id)?;
+pub(crate) fn start(invocation: &Invocation, id: &str) -> Result<()> {
+    let found = Container::find(&invocation.store, id)?;
+    let _turn = invocation.store.lock(&found.id)?;
+    let container = Container::find(&invocation.store, id)?;
     match container.status {
         Status::Created => {}
         Status::Stopped => {
@@ -46,16 +46,16 @@ pub(crate) fn start(context: &Context, id: &str) -> Result<()> {
             return Err(Failure::Refused(why));
         }
     }
-    crisp_runtime::open_gate(&context.store.gate(&container.id))?;
-    greet(&container.record, &state(context, id)?).inspect_err(|_| {
+    crisp_runtime::open_gate(&invocation.store.gate(&container.id))?;
+    greet(&container.record, &state(invocation, id)?).inspect_err(|_| {
         // It may not go on without what its hooks were to do for it.
         drop(tear_down(container.record.init.as_ref(), &container.cgroup));
     })
 }
 
 /// The state that hooks read.
-fn state(context: &Context, id: &str) -> Result<String> {
-    let container = Container::find(&context.store, id)?;
+fn state(invocation: &Invocation, id: &str) -> Result<String> {
+    let container = Container::find(&invocation.store, id)?;
     crate::output::json(&container.state())
 }
 
@@ -64,36 +64,41 @@ fn greet(record: &Record, state: &str) -> Result<()> {
 }
 
 /// Makes and starts a container; returns the exit code of its program, or 0 when detached.
-pub(crate) fn run(context: &Context, arguments: &RunArgs) -> Result<u8> {
+pub(crate) fn run(invocation: &Invocation, arguments: &RunArgs) -> Result<u8> {
     if arguments.detach {
-        let mut made = make(context, &arguments.making, Start::Now, Attendance::Detached)?;
-        return match set_off(context, &mut made) {
+        let mut made = make(
+            invocation,
+            &arguments.making,
+            Start::Now,
+            Attendance::Detached,
+        )?;
+        return match set_off(invocation, &mut made) {
             Ok(()) => Ok(0),
-            Err(error) => Err(undo(context, &made, error)),
+            Err(error) => Err(undo(invocation, &made, error)),
         };
     }
     // Before the container exists: no signal may fall between.
-    let signals = SignalFd::block_all().during(|| "block the signals")?;
+    let signals = SignalFd::block_all().context(|| "block the signals")?;
     let mut made = make(
-        context,
+        invocation,
         &arguments.making,
         Start::Now,
         Attendance::Foreground,
     )?;
-    match set_off(context, &mut made).and_then(|()| wait(&mut made, &signals)) {
+    match set_off(invocation, &mut made).and_then(|()| wait(&mut made, &signals)) {
         Ok(status) => {
             if !arguments.keep {
-                finish(context, &made)?;
+                finish(invocation, &made)?;
             }
             Ok(exit_code(status))
         }
-        Err(error) => Err(undo(context, &made, error)),
+        Err(error) => Err(undo(invocation, &made, error)),
     }
 }
 
-fn set_off(context: &Context, made: &mut Made) -> Result<()> {
+fn set_off(invocation: &Invocation, made: &mut Made) -> Result<()> {
     made.created.start()?;
-    greet(&made.record, &state(context, made.id.as_str())?)
+    greet(&made.record, &state(invocation, made.id.as_str())?)
 }
 
 fn wait(made: &mut Made, signals: &SignalFd) -> Result<WaitStatus> {
@@ -102,25 +107,25 @@ fn wait(made: &mut Made, signals: &SignalFd) -> Result<WaitStatus> {
         pidfd: &made.created.pidfd,
         console: made.created.console.take(),
     };
-    attend(attended, signals).during(|| "wait for the container")
+    attend(attended, signals).context(|| "wait for the container")
 }
 
-fn finish(context: &Context, made: &Made) -> Result<()> {
+fn finish(invocation: &Invocation, made: &Made) -> Result<()> {
     tear_down(made.record.init.as_ref(), &made.cgroup)?;
-    let state = match state(context, made.id.as_str()) {
+    let state = match state(invocation, made.id.as_str()) {
         // Somebody else deleted it.
         Err(Failure::NotFound(_)) => return Ok(()),
         other => other?,
     };
-    context.store.remove(&made.id)?;
-    poststop(context, &made.record, &state);
+    invocation.store.remove(&made.id)?;
+    poststop(invocation, &made.record, &state);
     Ok(())
 }
 
 /// Removes a container that could not be started or attended; returns why.
-fn undo(context: &Context, made: &Made, error: Failure) -> Failure {
-    if let Err(second) = finish(context, made) {
-        context.journal.warning(&second.to_string());
+fn undo(invocation: &Invocation, made: &Made, error: Failure) -> Failure {
+    if let Err(second) = finish(invocation, made) {
+        invocation.journal.warning(&second.to_string());
     }
     error
 }

@@ -8,7 +8,7 @@ use crisp_sys::{file, process, socket};
 use oci_spec::runtime::Spec;
 
 use crate::arguments::Plumbing;
-use crate::failure::{During, Failure, Result};
+use crate::failure::{Context, Failure, Result};
 
 /// More descriptors than any caller passes on purpose.
 const MAX_PASSED: u32 = 1024;
@@ -37,7 +37,7 @@ pub(crate) fn close_leaked(plumbing: Option<&Plumbing>) -> Result<()> {
             return Err(Failure::Refused(why));
         }
     }
-    process::close_from(3 + kept).during(|| "close the caller's descriptors")
+    process::close_from(3 + kept).context(|| "close the caller's descriptors")
 }
 
 /// What the caller asked for, checked.
@@ -96,11 +96,11 @@ impl<'a> Streams<'a> {
                 Failure::refused("the process has no terminal for the console socket")
             })?;
             socket::hand_over(path, b"/dev/ptmx", master.as_fd())
-                .during(|| format!("send the terminal to {}", path.display()))?;
+                .context(|| format!("send the terminal to {}", path.display()))?;
         }
         if let Some(path) = &self.plumbing.pid_file {
             file::write_atomic(path, pid.to_string().as_bytes(), 0o644)
-                .during(|| format!("write the pid file {}", path.display()))?;
+                .context(|| format!("write the pid file {}", path.display()))?;
         }
         Ok(())
     }
@@ -119,5 +119,5 @@ fn activated() -> u32 {
 /// This process.
 pub(crate) fn own_identity() -> Result<ProcessId> {
     let pid = i32::try_from(std::process::id()).unwrap_or(0);
-    ProcessId::of(pid).during(|| "identify this process")
+    ProcessId::of(pid).context(|| "identify this process")
 }

@@ -8,7 +8,7 @@ use crisp_sys::cgroup::{Cgroup, Layout};
 use crisp_sys::pidfd::PidFd;
 use serde::Serialize;
 
-use crate::failure::{During, Failure, Result};
+use crate::failure::{Context, Failure, Result};
 use crate::record::{Id, Record, Store};
 
 /// The statuses of the OCI runtime spec, and `paused`.
@@ -74,7 +74,7 @@ impl Container {
     pub(crate) fn live_init(&self) -> Result<PidFd> {
         self.live_pid()?;
         let init = self.record.init.as_ref().map(PidFd::open_exact);
-        let init = init.transpose().during(|| "open the container's init")?;
+        let init = init.transpose().context(|| "open the container's init")?;
         init.flatten()
             .ok_or_else(|| Failure::refused("container not running"))
     }
@@ -96,7 +96,7 @@ impl Container {
 
 /// The cgroup hierarchies of this machine.
 pub(crate) fn layout() -> Result<Arc<Layout>> {
-    Ok(Arc::new(Layout::detect().during(|| "find the cgroups")?))
+    Ok(Arc::new(Layout::detect().context(|| "find the cgroups")?))
 }
 
 fn status(record: &Record, cgroup: &Cgroup, gate: &Path) -> Status {

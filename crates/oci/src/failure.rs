@@ -55,13 +55,13 @@ impl From<crisp_runtime::Error> for Failure {
 }
 
 /// Names what an I/O error happened at.
-pub(crate) trait During<T> {
+pub(crate) trait Context<T> {
     /// Adds it; it is only formatted on failure.
-    fn during<S: Into<String>>(self, what: impl FnOnce() -> S) -> Result<T>;
+    fn context<S: Into<String>>(self, what: impl FnOnce() -> S) -> Result<T>;
 }
 
-impl<T> During<T> for io::Result<T> {
-    fn during<S: Into<String>>(self, what: impl FnOnce() -> S) -> Result<T> {
+impl<T> Context<T> for io::Result<T> {
+    fn context<S: Into<String>>(self, what: impl FnOnce() -> S) -> Result<T> {
         self.map_err(|source| Failure::Io {
             what: what().into(),
             source,

@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use crisp_sys::{clock, stamp};
 
 use crate::arguments::{Global, LogFormat};
-use crate::failure::{During, Result};
+use crate::failure::{Context, Result};
 
 /// Where messages go.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl Journal {
         };
         let file = global.log.as_ref().map(open).transpose();
         Ok(Self {
-            file: file.during(|| format!("open the log {:?}", global.log))?,
+            file: file.context(|| format!("open the log {:?}", global.log))?,
             format: global.log_format,
             debug: global.debug,
         })

@@ -6,7 +6,7 @@ use crisp_sys::file;
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Process, Spec, User};
 
 use crate::arguments::{ExecArgs, Overrides};
-use crate::failure::{During, Failure, Result};
+use crate::failure::{Context, Failure, Result};
 
 const MAX_PROCESS: u64 = 16 * 1024 * 1024;
 
@@ -39,7 +39,7 @@ pub(crate) fn program(spec: &Spec, arguments: &ExecArgs) -> Result<Process> {
 
 fn read(path: &Path) -> Result<Process> {
     let bytes = file::read_bounded(path, MAX_PROCESS);
-    let bytes = bytes.during(|| format!("read {}", path.display()))?;
+    let bytes = bytes.context(|| format!("read {}", path.display()))?;
     serde_json::from_slice(&bytes).map_err(|source| Failure::Document {
         path: path.to_owned(),
         source,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::failure::{During, Failure, Result};
+use crate::failure::{Context, Failure, Result};
 
 /// A value as one line of JSON.
 pub(crate) fn json(value: &impl Serialize) -> Result<String> {
@@ -29,7 +29,7 @@ pub(crate) fn print(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "{text}")
         .and_then(|()| stdout.flush())
-        .during(|| "print")
+        .context(|| "print")
 }
 
 /// Rows as a table: columns are as wide as their widest cell.

@@ -4,17 +4,17 @@ use std::collections::BTreeSet;
 
 use crisp_sys::process::command;
 
-use crate::Context;
 use crate::arguments::{Format, PsArgs};
-use crate::failure::{During, Failure, Result};
+use crate::failure::{Context, Failure, Result};
+use crate::invocation::Invocation;
 use crate::output::{json, print};
 use crate::status::Container;
 
 /// Prints the processes of a container.
-pub(crate) fn ps(context: &Context, arguments: &PsArgs) -> Result<()> {
-    let container = Container::find(&context.store, &arguments.id)?;
+pub(crate) fn ps(invocation: &Invocation, arguments: &PsArgs) -> Result<()> {
+    let container = Container::find(&invocation.store, &arguments.id)?;
     container.live_pid()?;
-    let pids = container.cgroup.procs().during(|| "list the processes")?;
+    let pids = container.cgroup.procs().context(|| "list the processes")?;
     if arguments.format == Format::Json {
         return print(&json(&pids)?);
     }
@@ -22,7 +22,7 @@ pub(crate) fn ps(context: &Context, arguments: &PsArgs) -> Result<()> {
     if options.is_empty() {
         options.push("-ef".to_owned());
     }
-    let listed = command("ps").args(options).output().during(|| "run ps")?;
+    let listed = command("ps").args(options).output().context(|| "run ps")?;
     if !listed.status.success() {
         let said = String::from_utf8_lossy(&listed.stderr);
         return Err(Failure::Refused(format!("ps: {}", said.trim())));

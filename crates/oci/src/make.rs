@@ -7,11 +7,11 @@ use crisp_sys::cgroup::Cgroup;
 use crisp_sys::process::ProcessId;
 use crisp_sys::socket::Listener;
 
-use crate::Context;
 use crate::arguments::Making;
 use crate::bundle::Bundle;
 use crate::delete::tear_down;
-use crate::failure::{During, Failure, Result};
+use crate::failure::{Context, Failure, Result};
+use crate::invocation::Invocation;
 use crate::plumbing::{Attendance, Streams, own_identity};
 use crate::record::{Id, Record};
 use crate::status::layout;
@@ -37,12 +37,12 @@ pub(crate) struct Made {
 /// Makes a container. Everything that can be checked is checked before anything is made; what
 /// was made is gone again when something fails.
 pub(crate) fn make(
-    context: &Context,
+    invocation: &Invocation,
     making: &Making,
     start: Start,
     attendance: Attendance,
 ) -> Result<Made> {
-    if context.systemd {
+    if invocation.systemd {
         return Err(Failure::refused(
             "--systemd-cgroup is not supported: let the caller use cgroupfs",
         ));
@@ -55,9 +55,9 @@ pub(crate) fn make(
     let streams = Streams::check(&making.plumbing, bundle.terminal(), attendance)?;
     streams.announce(&mut bundle.spec);
     let cgroup = Cgroup::new(layout()?, &bundle.cgroup);
-    context.store.claim(&id)?;
+    invocation.store.claim(&id)?;
     let made = Maker {
-        context,
+        invocation,
         keyring: if making.no_new_keyring {
             Keyring::Callers
         } else {
@@ -69,7 +69,7 @@ pub(crate) fn make(
     .make(bundle, start, &streams);
     if made.is_err() {
         // The first error is the one to tell; delete tries again.
-        drop(context.store.remove(&id));
+        drop(invocation.store.remove(&id));
     }
     let (record, created) = made?;
     Ok(Made {
@@ -81,7 +81,7 @@ pub(crate) fn make(
 }
 
 struct Maker<'a> {
-    context: &'a Context,
+    invocation: &'a Invocation,
     keyring: Keyring,
     id: &'a Id,
     cgroup: &'a Cgroup,
@@ -95,11 +95,15 @@ impl Maker<'_> {
         streams: &Streams<'_>,
     ) -> Result<(Record, Created)> {
         // Before there is a record: whoever deletes it kills what is in the cgroup.
-        if self.cgroup.is_populated().during(|| "look at the cgroup")? {
+        if self
+            .cgroup
+            .is_populated()
+            .context(|| "look at the cgroup")?
+        {
             let why = format!("the cgroup {} holds processes already", self.cgroup.path());
             return Err(Failure::Refused(why));
         }
-        let store = &self.context.store;
+        let store = &self.invocation.store;
         let terminal = bundle.terminal();
         let mut record = Record::new(self.id, own_identity()?, bundle.spec);
         record.bundle = bundle.dir;
@@ -110,10 +114,10 @@ impl Maker<'_> {
         store.save(self.id, &record)?;
         let mut created = self.create(&record, start, terminal, streams)?;
         for warning in &created.warnings {
-            self.context.journal.warning(warning);
+            self.invocation.journal.warning(warning);
         }
         let settled = ProcessId::of(created.pid)
-            .during(|| "identify the container's init")
+            .context(|| "identify the container's init")
             .and_then(|init| {
                 record.init = Some(init);
                 store.save(self.id, &record)
@@ -135,11 +139,11 @@ impl Maker<'_> {
         terminal: bool,
         streams: &Streams<'_>,
     ) -> Result<Created> {
-        let gate: PathBuf = self.context.store.gate(self.id);
+        let gate: PathBuf = self.invocation.store.gate(self.id);
         let gate = match start {
             Start::Now => Gate::Socket,
             Start::Later => {
-                Gate::Listening(Listener::bind(&gate).during(|| "make the container's gate")?)
+                Gate::Listening(Listener::bind(&gate).context(|| "make the container's gate")?)
             }
         };
         let created = crisp_runtime::create(CreateRequest {

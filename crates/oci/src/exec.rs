@@ -1,21 +1,22 @@
 //! `exec`: a further process in a container.
 
+use crisp_model::Signal;
 use crisp_runtime::{ExecRequest, Execed, Stdio};
 use crisp_sys::process::{self, ProcessId, WaitStatus};
 use crisp_sys::signals::SignalFd;
 use oci_spec::runtime::Process;
 
-use crate::Context;
 use crate::arguments::ExecArgs;
 use crate::attend::{Attended, attend, exit_code};
-use crate::failure::{During, Failure, Result};
+use crate::failure::{Context, Failure, Result};
+use crate::invocation::Invocation;
 use crate::plumbing::{Attendance, Streams, own_identity};
 use crate::program::program;
 use crate::status::{Container, Status};
 
 /// Runs a process; returns its exit code, or 0 when detached.
-pub(crate) fn exec(context: &Context, arguments: &ExecArgs) -> Result<u8> {
-    let container = Container::find(&context.store, &arguments.id)?;
+pub(crate) fn exec(invocation: &Invocation, arguments: &ExecArgs) -> Result<u8> {
+    let container = Container::find(&invocation.store, &arguments.id)?;
     check_status(&container, arguments)?;
     let process = program(&container.record.spec, arguments)?;
     let attendance = if arguments.detach {
@@ -28,11 +29,11 @@ pub(crate) fn exec(context: &Context, arguments: &ExecArgs) -> Result<u8> {
     sweep(&container);
     let signals = match attendance {
         Attendance::Detached => None,
-        Attendance::Foreground => Some(SignalFd::block_all().during(|| "block the signals")?),
+        Attendance::Foreground => Some(SignalFd::block_all().context(|| "block the signals")?),
     };
     let running = Running::start(&container, &process, &streams)?;
     for warning in &running.execed.warnings {
-        context.journal.warning(warning);
+        invocation.journal.warning(warning);
     }
     running.follow(&streams, signals.as_ref())
 }
@@ -86,7 +87,7 @@ impl<'a> Running<'a> {
     fn follow(mut self, streams: &Streams<'_>, signals: Option<&SignalFd>) -> Result<u8> {
         if let Err(error) = streams.hand_out(self.execed.pid, &mut self.execed.console) {
             // A process that its caller cannot reach is not to run on.
-            drop(self.execed.pidfd.signal(9));
+            drop(self.execed.pidfd.signal(Signal::KILL.number()));
             drop(process::wait(self.execed.pid));
             return Err(error);
         }
@@ -102,7 +103,7 @@ impl<'a> Running<'a> {
             pidfd: &self.execed.pidfd,
             console: self.execed.console.take(),
         };
-        let status = attend(attended, signals).during(|| "wait for the process")?;
+        let status = attend(attended, signals).context(|| "wait for the process")?;
         let own = crisp_runtime::exec_cgroup(&self.container.cgroup, &self.exec_id);
         if let Some(dir) = own.unified_dir() {
             // What the process left running stays in it, until the next sweep.

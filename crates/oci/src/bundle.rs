@@ -8,7 +8,7 @@ use crisp_sys::file;
 use oci_spec::runtime::{LinuxDeviceCgroup, Spec};
 use serde_json::json;
 
-use crate::failure::{During, Failure, Result};
+use crate::failure::{Context, Failure, Result};
 use crate::record::Id;
 
 /// The largest `config.json` that is read.
@@ -29,7 +29,7 @@ impl Bundle {
     pub(crate) fn open(dir: &Path, id: &Id) -> Result<Self> {
         let dir = dir
             .canonicalize()
-            .during(|| format!("open the bundle {}", dir.display()))?;
+            .context(|| format!("open the bundle {}", dir.display()))?;
         let mut spec = read_spec(&dir)?;
         check_version(spec.version())?;
         let rootfs = rootfs(&dir, &spec)?;
@@ -61,7 +61,7 @@ fn read_spec(dir: &Path) -> Result<Spec> {
             let why = format!("JSON specification file {path} not found");
             Err(Failure::Refused(why))
         }
-        Err(error) => Err(error).during(|| format!("read {}", path.display())),
+        Err(error) => Err(error).context(|| format!("read {}", path.display())),
     }
 }
 
@@ -90,7 +90,7 @@ fn rootfs(bundle: &Path, spec: &Spec) -> Result<PathBuf> {
     let path = bundle.join(root.path());
     let path = path
         .canonicalize()
-        .during(|| format!("rootfs ({})", path.display()))?;
+        .context(|| format!("rootfs ({})", path.display()))?;
     if path.is_dir() {
         Ok(path)
     } else {

@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use crisp_model::Signal;
 use crisp_sys::cgroup::Cgroup;
 use crisp_sys::pidfd::PidFd;
 use crisp_sys::process::{self, ProcessId};
 
-use crate::Context;
 use crate::arguments::DeleteArgs;
-use crate::failure::{During, Failure, Result};
+use crate::failure::{Context, Failure, Result};
+use crate::invocation::Invocation;
 use crate::record::{Id, Record};
 use crate::status::{Container, Status};
 
@@ -16,20 +17,20 @@ use crate::status::{Container, Status};
 const DEATH: Duration = Duration::from_secs(10);
 
 /// Removes what is left of a container.
-pub(crate) fn delete(context: &Context, arguments: &DeleteArgs) -> Result<()> {
-    match delete_found(context, arguments) {
+pub(crate) fn delete(invocation: &Invocation, arguments: &DeleteArgs) -> Result<()> {
+    match delete_found(invocation, arguments) {
         Err(Failure::NotFound(_)) if arguments.force => {
             // A create that died before its first record made nothing but a directory.
-            context.store.remove(&Id::parse(&arguments.id)?)
+            invocation.store.remove(&Id::parse(&arguments.id)?)
         }
         other => other,
     }
 }
 
-fn delete_found(context: &Context, arguments: &DeleteArgs) -> Result<()> {
-    let found = Container::find(&context.store, &arguments.id)?;
-    let _turn = context.store.lock(&found.id)?;
-    let container = Container::find(&context.store, &arguments.id)?;
+fn delete_found(invocation: &Invocation, arguments: &DeleteArgs) -> Result<()> {
+    let found = Container::find(&invocation.store, &arguments.id)?;
+    let _turn = invocation.store.lock(&found.id)?;
+    let container = Container::find(&invocation.store, &arguments.id)?;
     let unstarted = container.status == Status::Created;
     if !(container.status == Status::Stopped || unstarted || arguments.force) {
         let (id, status) = (&arguments.id, container.status.name());
@@ -37,17 +38,17 @@ fn delete_found(context: &Context, arguments: &DeleteArgs) -> Result<()> {
         return Err(Failure::Refused(why));
     }
     tear_down(container.record.init.as_ref(), &container.cgroup)?;
-    let container = Container::find(&context.store, &arguments.id)?;
+    let container = Container::find(&invocation.store, &arguments.id)?;
     let state = crate::output::json(&container.state())?;
-    context.store.remove(&container.id)?;
-    poststop(context, &container.record, &state);
+    invocation.store.remove(&container.id)?;
+    poststop(invocation, &container.record, &state);
     Ok(())
 }
 
 /// Runs the hooks of a container that is gone; it stays gone when one fails.
-pub(crate) fn poststop(context: &Context, record: &Record, state: &str) {
+pub(crate) fn poststop(invocation: &Invocation, record: &Record, state: &str) {
     if let Err(error) = crisp_runtime::hooks::poststop(&record.spec, state) {
-        context.journal.warning(&error.to_string());
+        invocation.journal.warning(&error.to_string());
     }
 }
 
@@ -55,10 +56,10 @@ pub(crate) fn poststop(context: &Context, record: &Record, state: &str) {
 pub(crate) fn tear_down(init: Option<&ProcessId>, cgroup: &Cgroup) -> Result<()> {
     // An init that left its cgroup is found by its pid.
     let init = init.map(PidFd::open_exact).transpose();
-    let init = init.during(|| "open the container's init")?.flatten();
+    let init = init.context(|| "open the container's init")?.flatten();
     if let Some(init) = &init {
         // It may have ended in between.
-        drop(init.signal(9));
+        drop(init.signal(Signal::KILL.number()));
     }
     let destroyed = crisp_runtime::destroy(cgroup);
     let Some(init) = init else {

@@ -8,9 +8,9 @@ use crisp_sys::file;
 use oci_spec::runtime::LinuxResources;
 use serde_json::{Map, Value, json};
 
-use crate::Context;
 use crate::arguments::{LimitArgs, UpdateArgs};
-use crate::failure::{During, Failure, Result};
+use crate::failure::{Context, Failure, Result};
+use crate::invocation::Invocation;
 use crate::status::{Container, Status};
 
 const MAX_RESOURCES: u64 = 1024 * 1024;
@@ -18,14 +18,14 @@ const MAX_RESOURCES: u64 = 1024 * 1024;
 type Sections = Map<String, Value>;
 
 /// Changes the limits of a container.
-pub(crate) fn update(context: &Context, arguments: &UpdateArgs) -> Result<()> {
+pub(crate) fn update(invocation: &Invocation, arguments: &UpdateArgs) -> Result<()> {
     let wanted = match &arguments.resources {
         Some(path) => read(path)?,
         None => flags(&arguments.limits)?,
     };
-    let found = Container::find(&context.store, &arguments.id)?;
-    let _turn = context.store.lock(&found.id)?;
-    let mut container = Container::find(&context.store, &arguments.id)?;
+    let found = Container::find(&invocation.store, &arguments.id)?;
+    let _turn = invocation.store.lock(&found.id)?;
+    let mut container = Container::find(&invocation.store, &arguments.id)?;
     if matches!(container.status, Status::Creating | Status::Stopped) {
         return Err(Failure::refused("container not running"));
     }
@@ -44,13 +44,13 @@ pub(crate) fn update(context: &Context, arguments: &UpdateArgs) -> Result<()> {
             drop(cgroups::apply(&container.cgroup, &old));
         }
     })? {
-        context.journal.warning(&warning);
+        invocation.journal.warning(&warning);
     }
     let merged = resources(merged)?;
     if let Some(linux) = container.record.spec.linux_mut() {
         linux.set_resources(Some(merged));
     }
-    context.store.save(&container.id, &container.record)
+    invocation.store.save(&container.id, &container.record)
 }
 
 fn resources(sections: Sections) -> Result<LinuxResources> {
@@ -85,7 +85,7 @@ fn read(path: &Path) -> Result<Sections> {
     } else {
         file::read_bounded(path, MAX_RESOURCES)
     };
-    let bytes = bytes.during(|| format!("read {}", path.display()))?;
+    let bytes = bytes.context(|| format!("read {}", path.display()))?;
     let mut sections = sections(&serde_json::from_slice(&bytes).map_err(document(path))?)?;
     sections.remove("devices");
     Ok(sections)

@@ -1,27 +1,27 @@
 //! `list` and `state`.
 
-use crate::Context;
 use crate::arguments::{Format, ListArgs};
 use crate::failure::{Failure, Result};
+use crate::invocation::Invocation;
 use crate::output::{json, pretty, print, table};
 use crate::status::Container;
 
 /// Prints the state of one container.
-pub(crate) fn state(context: &Context, id: &str) -> Result<()> {
-    let container = Container::find(&context.store, id)?;
+pub(crate) fn state(invocation: &Invocation, id: &str) -> Result<()> {
+    let container = Container::find(&invocation.store, id)?;
     print(&pretty(&container.state())?)
 }
 
 /// Prints all containers. One that cannot be read does not hide the others.
-pub(crate) fn list(context: &Context, arguments: &ListArgs) -> Result<()> {
-    let ids = context.store.ids()?;
+pub(crate) fn list(invocation: &Invocation, arguments: &ListArgs) -> Result<()> {
+    let ids = invocation.store.ids()?;
     let mut found = Vec::new();
     for id in ids {
-        match Container::find(&context.store, id.as_str()) {
+        match Container::find(&invocation.store, id.as_str()) {
             Ok(container) => found.push(container),
             // Deleted in between, or not there yet.
             Err(Failure::NotFound(_)) => {}
-            Err(error) => context.journal.warning(&error.to_string()),
+            Err(error) => invocation.journal.warning(&error.to_string()),
         }
     }
     if arguments.quiet {

@@ -21,7 +21,7 @@ use crisp_sys::process::ProcessId;
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
-use crate::failure::{During, Failure, Result};
+use crate::failure::{Context, Failure, Result};
 
 /// Version of [`Record`] on disk.
 const VERSION: u32 = 1;
@@ -117,7 +117,7 @@ pub(crate) struct Store {
 
 impl Store {
     pub(crate) fn new(root: &Path) -> Result<Self> {
-        let root = std::path::absolute(root).during(|| "find the root directory")?;
+        let root = std::path::absolute(root).context(|| "find the root directory")?;
         Ok(Self { root })
     }
 
@@ -136,13 +136,13 @@ impl Store {
     /// Takes an id for a new container.
     pub(crate) fn claim(&self, id: &Id) -> Result<()> {
         let what = || format!("make a directory below {}", self.root.display());
-        file::make_private_dirs(&self.root).during(what)?;
+        file::make_private_dirs(&self.root).context(what)?;
         match DirBuilder::new().mode(0o700).create(self.dir(id)) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 let why = format!("container with given ID already exists: {:?}", id.0);
                 Err(Failure::Refused(why))
             }
-            other => other.during(what),
+            other => other.context(what),
         }
     }
 
@@ -152,7 +152,7 @@ impl Store {
             path: path.clone(),
             source,
         })?;
-        file::write_atomic(&path, &bytes, 0o600).during(|| format!("write {}", path.display()))
+        file::write_atomic(&path, &bytes, 0o600).context(|| format!("write {}", path.display()))
     }
 
     pub(crate) fn load(&self, id: &Id) -> Result<Record> {
@@ -162,7 +162,7 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Err(Failure::NotFound(id.0.clone()))
             }
-            Err(error) => Err(error).during(|| format!("read {}", path.display())),
+            Err(error) => Err(error).context(|| format!("read {}", path.display())),
         }
     }
 
@@ -183,7 +183,7 @@ impl Store {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     return Err(Failure::NotFound(id.0.clone()));
                 }
-                Err(error) => return Err(error).during(|| format!("lock {}", path.display())),
+                Err(error) => return Err(error).context(|| format!("lock {}", path.display())),
             }
         }
     }
@@ -201,14 +201,14 @@ impl Store {
                 _ => break,
             }
         }
-        removed.during(|| format!("remove {}", dir.display()))
+        removed.context(|| format!("remove {}", dir.display()))
     }
 
     /// Every id that is taken, in order.
     pub(crate) fn ids(&self) -> Result<Vec<Id>> {
         let entries = match fs::read_dir(&self.root) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            other => other.during(|| format!("read {}", self.root.display()))?,
+            other => other.context(|| format!("read {}", self.root.display()))?,
         };
         let names = entries.flatten().map(|entry| entry.file_name());
         let mut ids: Vec<Id> = names

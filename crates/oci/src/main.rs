@@ -11,6 +11,7 @@ mod bundle;
 mod delete;
 mod exec;
 mod failure;
+mod invocation;
 mod journal;
 mod kill;
 mod list;
@@ -29,30 +30,11 @@ mod update;
 
 use std::process::ExitCode;
 
-use arguments::{Arguments, Command, Global};
+use arguments::{Arguments, Command};
 use clap::Parser;
 use failure::{Failure, Result};
+use invocation::Invocation;
 use journal::Journal;
-use record::Store;
-
-/// What every command needs.
-#[derive(Debug)]
-struct Context {
-    store: Store,
-    journal: Journal,
-    /// Whether the caller wants systemd to manage the cgroups.
-    systemd: bool,
-}
-
-impl Context {
-    fn new(global: &Global) -> Result<Self> {
-        Ok(Self {
-            store: Store::new(&global.root)?,
-            journal: Journal::open(global)?,
-            systemd: global.accepted.systemd_cgroup,
-        })
-    }
-}
 
 fn main() -> ExitCode {
     // A container that could write to this file would run as root on the host one day.
@@ -66,8 +48,8 @@ fn main() -> ExitCode {
         }
     };
     let closed = plumbing::close_leaked(arguments.command.plumbing());
-    let context = match Context::new(&arguments.global) {
-        Ok(context) => context,
+    let invocation = match Invocation::new(&arguments.global) {
+        Ok(invocation) => invocation,
         Err(error) => {
             Journal::to_stderr().error(&error.to_string());
             return ExitCode::FAILURE;
@@ -76,35 +58,37 @@ fn main() -> ExitCode {
     let enters = arguments.command.plumbing().is_some();
     if let Some(error) = sealed.err().filter(|_| enters) {
         let text = format!("this program's file is not protected from containers: {error}");
-        context.journal.warning(&text);
+        invocation.journal.warning(&text);
     }
-    context.journal.debug(&format!("{:?}", arguments.command));
-    match closed.and_then(|()| perform(&context, &arguments.command)) {
+    invocation
+        .journal
+        .debug(&format!("{:?}", arguments.command));
+    match closed.and_then(|()| perform(&invocation, &arguments.command)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             let (told, code) = told(&arguments.command, &error);
-            context.journal.error(&told);
+            invocation.journal.error(&told);
             ExitCode::from(code)
         }
     }
 }
 
-fn perform(context: &Context, command: &Command) -> Result<u8> {
+fn perform(invocation: &Invocation, command: &Command) -> Result<u8> {
     match command {
-        Command::Run(arguments) => return run::run(context, arguments),
-        Command::Exec(arguments) => return exec::exec(context, arguments),
-        Command::Create(arguments) => run::create(context, arguments),
-        Command::Start(named) => run::start(context, &named.id),
-        Command::State(named) => list::state(context, &named.id),
-        Command::Kill(arguments) => kill::kill(context, arguments),
-        Command::Delete(arguments) => delete::delete(context, arguments),
-        Command::Ps(arguments) => ps::ps(context, arguments),
-        Command::Pause(named) => pause::pause(context, &named.id),
-        Command::Resume(named) => pause::resume(context, &named.id),
-        Command::Update(arguments) => update::update(context, arguments),
+        Command::Run(arguments) => return run::run(invocation, arguments),
+        Command::Exec(arguments) => return exec::exec(invocation, arguments),
+        Command::Create(arguments) => run::create(invocation, arguments),
+        Command::Start(named) => run::start(invocation, &named.id),
+        Command::State(named) => list::state(invocation, &named.id),
+        Command::Kill(arguments) => kill::kill(invocation, arguments),
+        Command::Delete(arguments) => delete::delete(invocation, arguments),
+        Command::Ps(arguments) => ps::ps(invocation, arguments),
+        Command::Pause(named) => pause::pause(invocation, &named.id),
+        Command::Resume(named) => pause::resume(invocation, &named.id),
+        Command::Update(arguments) => update::update(invocation, arguments),
         Command::Features => output::print(&output::pretty(&crisp_runtime::features())?),
         Command::Spec(arguments) => spec::spec(arguments),
-        Command::List(arguments) => list::list(context, arguments),
+        Command::List(arguments) => list::list(invocation, arguments),
     }
     .map(|()| 0)
 }

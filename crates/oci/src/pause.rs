@@ -1,12 +1,12 @@
 //! `pause` and `resume`.
 
-use crate::Context;
 use crate::failure::{Failure, Result};
+use crate::invocation::Invocation;
 use crate::status::{Container, Status};
 
 /// Stops every process of a container where it is.
-pub(crate) fn pause(context: &Context, id: &str) -> Result<()> {
-    let container = Container::find(&context.store, id)?;
+pub(crate) fn pause(invocation: &Invocation, id: &str) -> Result<()> {
+    let container = Container::find(&invocation.store, id)?;
     match container.status {
         Status::Created | Status::Running => Ok(crisp_runtime::pause(&container.cgroup)?),
         Status::Paused => Err(Failure::refused("container paused")),
@@ -15,8 +15,8 @@ pub(crate) fn pause(context: &Context, id: &str) -> Result<()> {
 }
 
 /// Lets a paused container go on.
-pub(crate) fn resume(context: &Context, id: &str) -> Result<()> {
-    let container = Container::find(&context.store, id)?;
+pub(crate) fn resume(invocation: &Invocation, id: &str) -> Result<()> {
+    let container = Container::find(&invocation.store, id)?;
     if container.status != Status::Paused {
         return Err(Failure::refused("container not paused"));
     }
