@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crisp_model::PodId;
 use crisp_sys::ns::{self, Kind};
+use crisp_tasks::Worker;
 use serde_json::json;
 
 use crate::attachment::{Attachment, InterfaceStats, NetworkStatus, PodNetwork};
@@ -78,6 +79,7 @@ struct Inner {
     /// Held for writing while everything but what is known is dropped: nothing may come into
     /// being meanwhile, and plugins that collect must be alone (CNI specification, GC).
     collection: RwLock<()>,
+    _releasing: Worker<()>,
 }
 
 /// The compiled-in list. A daemon that says nothing chooses a bridge of its own, so that several
@@ -119,6 +121,7 @@ impl Network {
                 })
             }
         };
+        let releasing = Worker::start(caller.address_release().run());
         let inner = Inner {
             watch,
             caller,
@@ -128,6 +131,7 @@ impl Network {
             dels: Lane::new(DELS),
             collections: Lane::new(1),
             collection: RwLock::default(),
+            _releasing: releasing,
         };
         Ok(Self {
             inner: Arc::new(inner),

@@ -7,10 +7,11 @@
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::builtin::{Crisp, Owner, Reap, Request, Settings};
+use crate::builtin::{Crisp, LinkRemoval, Owner, Request, Settings};
 use crate::error::{Error, Result};
 use crate::protocol::Version;
 
@@ -134,10 +135,11 @@ fn serve(
         ));
     }
     *version = asked;
-    let crisp = Crisp::open(Settings::parse(&conf, Path::new(DATA_ROOT))?)?;
+    let settings = Settings::parse(&conf, Path::new(DATA_ROOT))?;
+    let crisp = Crisp::open(settings, Arc::default())?;
     match environment.command.as_str() {
         "ADD" => return Ok(Some(crisp.add(&environment.request(&conf)?)?.render(asked))),
-        "DEL" => crisp.del(&environment.request(&conf)?.owner, Reap::Now)?,
+        "DEL" => crisp.del(&environment.request(&conf)?.owner, LinkRemoval::Now)?,
         "CHECK" => crisp.check(&environment.request(&conf)?)?,
         "GC" => crisp.collect(&valid_attachments(&conf)?)?,
         "STATUS" => {}

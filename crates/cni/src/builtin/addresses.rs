@@ -16,7 +16,7 @@ use crate::error::{Context, Error, Result};
 use crate::subnet::Subnet;
 
 /// The addresses of one bridge.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Addresses {
     dir: PathBuf,
 }

@@ -4,7 +4,7 @@
 //! bridge, peer in the pod), then the peer gets addresses and routes, then host ports are opened.
 //! A DEL closes the ports and leaves the pair to the end of its namespace, which the caller
 //! brings about: deleting a bridged veth takes tens of milliseconds. Addresses are free only when
-//! the link is seen gone ([`super::undertaker`]).
+//! the link is gone ([`super::address_release`]).
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -13,13 +13,13 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::address_release::{AddressRelease, Lease};
 use super::addresses::Addresses;
 use super::mac::mac_of;
 use super::owner::{LINK_PREFIX, Owner};
 use super::port_records::PortRecords;
 use super::settings::{Request, Settings};
 use super::sockets::Sockets;
-use super::undertaker::Undertaker;
 use super::{bridge, veth_peer};
 use crate::error::{Context, Error, Result};
 use crate::netlink::{Batch, conntrack, link};
@@ -30,12 +30,13 @@ use crate::subnet::Subnet;
 /// Type of this plugin in configurations.
 pub(crate) const TYPE: &str = "crisp";
 
-/// Whether a DEL may leave the slow part to a thread.
+/// When a DEL removes the link, which takes tens of milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reap {
-    /// This process stays: the link goes with its namespace, the address a little later.
-    Later,
-    /// This process ends: the link is deleted now.
+pub(crate) enum LinkRemoval {
+    /// The link ends with its namespace and the addresses are released afterwards, by the worker of
+    /// a process that stays.
+    WithNamespace,
+    /// The link is deleted now, by a process that ends, or because nobody will end the namespace.
     Now,
 }
 
@@ -47,18 +48,18 @@ pub(crate) struct Crisp {
     table: Table,
     ports: PortRecords,
     sockets: Mutex<Sockets>,
-    undertaker: Arc<Undertaker>,
+    release: Arc<AddressRelease>,
 }
 
 impl Crisp {
     /// Opens the records; nothing is done to the kernel yet.
-    pub(crate) fn open(settings: Settings) -> Result<Self> {
+    pub(crate) fn open(settings: Settings, release: Arc<AddressRelease>) -> Result<Self> {
         let addresses = Addresses::open(&settings.data_dir.join("addresses"))?;
         Ok(Self {
             table: Table::of(&settings.bridge),
             ports: PortRecords::open(&settings.data_dir.join("ports"))?,
             sockets: Mutex::new(Sockets::open()?),
-            undertaker: Undertaker::new(addresses.clone()),
+            release,
             addresses,
             settings,
         })
@@ -66,6 +67,13 @@ impl Crisp {
 
     fn sockets(&self) -> MutexGuard<'_, Sockets> {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lease(&self, owner: &Owner) -> Lease {
+        Lease {
+            addresses: self.addresses.clone(),
+            owner: owner.key(),
+        }
     }
 
     fn firewall(&self) -> Firewall<'_> {
@@ -117,8 +125,7 @@ impl Crisp {
             return Ok(previous.clone());
         }
         let file = open_netns(netns)?;
-        let owner = request.owner.key();
-        self.undertaker.forget(&owner);
+        self.release.cancel(&self.lease(&request.owner));
         let addresses = self.take_addresses(request)?;
         let mac = request.mac.unwrap_or_else(|| mac_of(addresses[0].1));
         self.make_pair(request, &file, mac)?;
@@ -239,16 +246,18 @@ impl Crisp {
     }
 
     /// Detaches a pod; what is gone already is fine.
-    pub(crate) fn del(&self, owner: &Owner, reap: Reap) -> Result<()> {
+    pub(crate) fn del(&self, owner: &Owner, removal: LinkRemoval) -> Result<()> {
         let key = owner.key();
         let mut errors = Vec::new();
         if self.ports.has(&key) {
             let closed = self.close_ports(|o| o == key);
             errors.extend(closed.and_then(|()| self.ports.remove(&key)).err());
         }
-        match reap {
-            Reap::Later => self.undertaker.bury(key, owner.link()),
-            Reap::Now => {
+        match removal {
+            LinkRemoval::WithNamespace => {
+                self.release.release_after(self.lease(owner), owner.link());
+            }
+            LinkRemoval::Now => {
                 let deleted = link::delete(&mut self.sockets().route, &owner.link());
                 errors.extend(deleted.and_then(|()| self.addresses.release(&key)).err());
             }
@@ -299,7 +308,7 @@ impl Crisp {
         for owner in self.addresses.owners()? {
             let dead = !keys.contains(&owner);
             if let Some(owner) = Owner::parse(&owner).filter(|_| dead) {
-                errors.extend(self.del(&owner, Reap::Now).err());
+                errors.extend(self.del(&owner, LinkRemoval::Now).err());
             }
         }
         for element in self.ports.all() {
@@ -327,7 +336,7 @@ impl Crisp {
 
     /// Removes bridge and table when no attachment is left.
     pub(crate) fn retire(&self) -> Result<()> {
-        self.undertaker.finish();
+        self.release.finish();
         if !self.addresses.all()?.is_empty() || !self.ports.all().is_empty() {
             return Ok(());
         }

@@ -4,6 +4,7 @@
 //! it in this process, and the program `crisp-cni` calls it as a plugin of its own. Nothing here
 //! executes a helper program.
 
+mod address_release;
 mod addresses;
 mod bridge;
 mod choice;
@@ -14,11 +15,11 @@ mod port_records;
 mod settings;
 mod sockets;
 mod sysctl;
-mod undertaker;
 mod veth_peer;
 
+pub(crate) use address_release::AddressRelease;
 pub(crate) use choice::choose;
-pub(crate) use crisp::{Crisp, Reap, TYPE};
+pub(crate) use crisp::{Crisp, LinkRemoval, TYPE};
 pub(crate) use owner::Owner;
 pub(crate) use settings::{Request, Settings};
 #[cfg(test)]

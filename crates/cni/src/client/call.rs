@@ -14,7 +14,7 @@ use super::conf::{ConfList, Optional, Plugin};
 use super::exec::{self, Outcome};
 use super::runtime_config::{arguments, declared};
 use crate::attachment::PodNetwork;
-use crate::builtin::{self, Crisp, Owner, Reap, Request, Settings};
+use crate::builtin::{self, AddressRelease, Crisp, LinkRemoval, Owner, Request, Settings};
 use crate::error::{Error, Result};
 use crate::protocol::{CniResult, Version};
 
@@ -248,6 +248,7 @@ pub(crate) struct Caller {
     timeout: Duration,
     data_root: PathBuf,
     crisps: Mutex<BTreeMap<PathBuf, (Settings, Arc<Crisp>)>>,
+    release: Arc<AddressRelease>,
 }
 
 impl Caller {
@@ -258,7 +259,13 @@ impl Caller {
             timeout,
             data_root,
             crisps,
+            release: Arc::default(),
         }
+    }
+
+    /// The leases of all in-process plugins, which the network's worker serves.
+    pub(crate) fn address_release(&self) -> Arc<AddressRelease> {
+        Arc::clone(&self.release)
     }
 
     /// The in-process plugin of a configuration, opened once.
@@ -270,7 +277,7 @@ impl Caller {
         {
             return Ok(Arc::clone(crisp));
         }
-        let crisp = Arc::new(Crisp::open(settings.clone())?);
+        let crisp = Arc::new(Crisp::open(settings.clone(), Arc::clone(&self.release))?);
         crisps.insert(settings.data_dir.clone(), (settings, Arc::clone(&crisp)));
         Ok(crisp)
     }
@@ -369,7 +376,7 @@ impl Caller {
             let done = if plugin.kind() == builtin::TYPE {
                 let crisp = self.crisp(&Value::Object(call.conf.clone()));
                 crisp
-                    .and_then(|c| c.del(&target.owner, Reap::Later))
+                    .and_then(|c| c.del(&target.owner, LinkRemoval::WithNamespace))
                     .map_err(|e| named(&call, e))
             } else {
                 self.run(&call).map(drop)
@@ -382,7 +389,7 @@ impl Caller {
     /// DEL of what the in-process plugins hold, for when there is no list to go by.
     pub(crate) fn del_builtin(&self, target: &Target) -> Result<()> {
         let crisps = self.crisps().into_iter();
-        let deleted = crisps.map(|crisp| crisp.del(&target.owner, Reap::Later));
+        let deleted = crisps.map(|crisp| crisp.del(&target.owner, LinkRemoval::WithNamespace));
         Error::gather(deleted.filter_map(Result::err).collect())
     }
 

@@ -330,23 +330,31 @@ pub(crate) fn delete(channel: &mut Channel, name: &str) -> Result<()> {
     channel.run(batch)
 }
 
+/// The links that a dump returns, each with its attributes.
+fn dump(channel: &mut Channel, wanted: Attributes, step: &str) -> Result<Vec<Vec<u8>>> {
+    let skip_stats = libc::RTEXT_FILTER_SKIP_STATS.to_ne_bytes();
+    let wanted = wanted.bytes(libc::IFLA_EXT_MASK, &skip_stats);
+    let mut body = header();
+    body.extend_from_slice(wanted.as_bytes());
+    channel
+        .query(libc::RTM_GETLINK, NLM_F_DUMP, &body)
+        .map_err(|refusal| refusal.into_error(step))
+}
+
+/// All links.
+pub(crate) fn all(channel: &mut Channel) -> Result<Vec<Link>> {
+    let found = dump(channel, Attributes::new(), "list links")?;
+    let links = found.iter().filter_map(|body| parse(body));
+    Ok(links.map(|(link, _)| link).collect())
+}
+
 /// All ports of a bridge.
 pub(crate) fn ports(channel: &mut Channel, bridge: u32) -> Result<Vec<Link>> {
-    let mut body = header();
-    let wanted = Attributes::new()
-        .bytes(
-            libc::IFLA_EXT_MASK,
-            &libc::RTEXT_FILTER_SKIP_STATS.to_ne_bytes(),
-        )
-        .bytes(libc::IFLA_MASTER, &bridge.to_ne_bytes());
-    body.extend_from_slice(wanted.as_bytes());
-    let found = channel
-        .query(libc::RTM_GETLINK, NLM_F_DUMP, &body)
-        .map_err(|refusal| refusal.into_error("list bridge ports"))?;
+    let wanted = Attributes::new().bytes(libc::IFLA_MASTER, &bridge.to_ne_bytes());
+    let found = dump(channel, wanted, "list bridge ports")?;
     let is_port = |rest: &[u8]| find(rest, libc::IFLA_MASTER) == Some(&bridge.to_ne_bytes());
-    Ok(found
-        .iter()
-        .filter_map(|body| parse(body))
+    let links = found.iter().filter_map(|body| parse(body));
+    Ok(links
         .filter(|(_, rest)| is_port(rest))
         .map(|(link, _)| link)
         .collect())

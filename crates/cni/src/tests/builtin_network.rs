@@ -11,11 +11,6 @@ use crate::netlink::{Channel, link};
 use crate::nft::Table;
 use crate::{Error, PodNetwork, interface_stats};
 
-fn addresses_on_disk(lab: &Lab) -> usize {
-    let dir = lab.path().join("cache/crisp/crisp0/addresses");
-    std::fs::read_dir(dir).unwrap().count()
-}
-
 fn netfilter() -> Channel {
     Channel::open(netlink_sys::protocols::NETLINK_NETFILTER).unwrap()
 }
@@ -74,7 +69,7 @@ fn privileged_nothing_stays_after_the_last_pod() {
     let mut pod = lab.pod("a");
     pod.port_mappings = vec![port(Protocol::Tcp, 8080, 80)];
     attach(&lab, &[&pod]);
-    assert_eq!((addresses_on_disk(&lab), ports_in_force(&lab)), (2, 2));
+    assert_eq!((lab.addresses_on_disk(), ports_in_force(&lab)), (2, 2));
     lab.on_node(|| async {
         let network = open(lab.builtin());
         network.detach(&pod).await.unwrap();
@@ -83,7 +78,7 @@ fn privileged_nothing_stays_after_the_last_pod() {
         lab.unpin("a");
         network.retire().await.unwrap();
     });
-    assert_eq!((addresses_on_disk(&lab), ports_in_force(&lab)), (0, 0));
+    assert_eq!((lab.addresses_on_disk(), ports_in_force(&lab)), (0, 0));
     eventually("links gone", || lab.links("node") == ["world0"]);
     let table = lab.inside("node", || {
         Table::of("crisp0").is_there(&mut netfilter()).unwrap()
@@ -168,16 +163,20 @@ fn privileged_a_taken_host_port_is_named_with_its_owner() {
     a.port_mappings = vec![port(Protocol::Tcp, 8080, 80)];
     b.port_mappings = vec![port(Protocol::Tcp, 8081, 80), port(Protocol::Tcp, 8080, 81)];
     attach(&lab, &[&a]);
-    let error = lab.on_node(|| async { open(lab.builtin()).attach(&b).await.unwrap_err() });
+    let error = lab.on_node(|| async {
+        let network = open(lab.builtin());
+        let error = network.attach(&b).await.unwrap_err();
+        assert_eq!(ports_in_force(&lab), 2, "nothing of the loser");
+        lab.unpin("b");
+        eventually("addresses freed", || lab.addresses_on_disk() == 2);
+        error
+    });
     assert!(matches!(error, Error::PortInUse { .. }), "{error}");
     let text = error.to_string();
     assert!(
         text.contains("8080/tcp") && text.contains(a.pod_id.as_str()),
         "{text}"
     );
-    assert_eq!(ports_in_force(&lab), 2, "nothing of the loser");
-    lab.unpin("b");
-    eventually("addresses freed", || addresses_on_disk(&lab) == 2);
 }
 
 #[test]
@@ -215,7 +214,7 @@ fn privileged_collection_spares_the_living_alone() {
             .await
             .unwrap();
     });
-    assert_eq!((addresses_on_disk(&lab), ports_in_force(&lab)), (2, 2));
+    assert_eq!((lab.addresses_on_disk(), ports_in_force(&lab)), (2, 2));
     assert_eq!(lab.links("node").len(), 3, "world0, bridge, one pod");
     lab.tcp("node", (ips[1][0].as_str(), 80)).unwrap();
     lab.tcp("outside", (NODE_V4, 8081)).unwrap();
@@ -247,7 +246,7 @@ fn privileged_a_half_made_attachment_is_undone_later() {
             .await
             .unwrap();
     });
-    assert_eq!((addresses_on_disk(&lab), ports_in_force(&lab)), (2, 2));
+    assert_eq!((lab.addresses_on_disk(), ports_in_force(&lab)), (2, 2));
     assert_eq!(lab.links("node").len(), 3, "world0, bridge, one pod");
 }
 

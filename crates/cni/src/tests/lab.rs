@@ -148,6 +148,12 @@ impl Lab {
         Some(record.result()?.attachment(record.list.version()))
     }
 
+    /// How many addresses the built-in network has given out.
+    pub(super) fn addresses_on_disk(&self) -> usize {
+        let dir = self.path().join("cache/crisp/crisp0/addresses");
+        std::fs::read_dir(dir).unwrap().count()
+    }
+
     pub(super) fn links(&self, namespace: &str) -> Vec<String> {
         self.inside(namespace, || {
             let mut channel = link::open().unwrap();

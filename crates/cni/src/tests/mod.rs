@@ -4,4 +4,5 @@ mod builtin_network;
 mod damage;
 mod lab;
 mod plugin_programs;
+mod release;
 mod together;
