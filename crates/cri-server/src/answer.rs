@@ -1,4 +1,5 @@
-//! From our errors to gRPC's: the code says whose fault it is, the message what and why.
+//! An answer is an error of ours as gRPC's status: the code says who can mend it, the message says
+//! what failed and why.
 
 use crisp_node::{Code, Error};
 use tonic::Status;
@@ -6,10 +7,10 @@ use {crisp_image as image, crisp_registry as registry};
 
 use crate::from_cri::Refusal;
 
-/// Messages travel in a header, which clients bound.
+/// A status message travels in a header, and clients limit the size of headers.
 const LONGEST: usize = 4096;
 
-/// A message that fits.
+/// Cuts a message to [`LONGEST`] characters.
 fn bounded(text: String) -> String {
     match text.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{} …", &text[..end]),
@@ -27,7 +28,7 @@ impl From<Refusal> for Status {
     }
 }
 
-/// Of the engine's errors.
+/// The status of an error of the engine.
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 #[must_use]
 pub fn engine(error: Error) -> Status {
@@ -44,7 +45,7 @@ pub fn engine(error: Error) -> Status {
     Status::new(code, bounded(error.to_string()))
 }
 
-/// Of the image store's errors.
+/// The status of an error of the image store.
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 #[must_use]
 pub fn images(error: image::Error) -> Status {

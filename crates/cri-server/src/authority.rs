@@ -1,12 +1,13 @@
 //! Clients that name the socket's path as their `:authority`.
 //!
 //! gRPC's C core, and so its Python, C++ and Ruby clients, sends the percent-encoded path of a unix
-//! socket there. That is no host by RFC 3986, and the HTTP library answers with a reset stream. The
-//! authority means nothing on a unix socket, so each percent sign in it becomes a dot on its way in:
-//! same length, hence nothing else in the stream changes, header compression included.
+//! socket there. That is no host by RFC 3986, and the h2 library answers with a reset stream. The
+//! authority has no meaning on a unix socket, so this wrapper turns each percent sign in it into a
+//! dot as bytes are read. The length stays, so nothing else in the stream changes, header
+//! compression included.
 //!
-//! Only as much of HTTP/2 (RFC 9113) and HPACK (RFC 7541) is followed as it takes to find that one
-//! value; what is not understood is passed on as it came.
+//! The parser follows only as much of HTTP/2 (RFC 9113) and HPACK (RFC 7541) as it takes to find
+//! that one value. Bytes that it does not understand pass unchanged.
 
 use std::io;
 use std::pin::Pin;
@@ -25,7 +26,7 @@ const PRIORITY: u8 = 0x20;
 /// Number of `:authority` in HPACK's static table.
 const AUTHORITY: u8 = 1;
 
-/// A connection whose clients may name paths.
+/// A connection whose clients may send a path as their authority.
 #[derive(Debug)]
 pub struct PathAuthority {
     inner: UnixStream,
@@ -57,7 +58,7 @@ enum Place {
         bytes: [u8; FRAME_HEAD],
         got: usize,
     },
-    /// What is passed over, and what then belongs to a header block.
+    /// A payload: bytes to skip, then bytes of a header block.
     Payload {
         over: usize,
         block: usize,
@@ -79,7 +80,7 @@ impl Frames {
         }
     }
 
-    /// Takes at least one byte, and tells how many.
+    /// Consumes at least one byte and returns how many.
     fn step(&mut self, bytes: &mut [u8]) -> usize {
         match &mut self.place {
             Place::Preface(left) => {
@@ -189,14 +190,14 @@ enum Block {
         is_coded: bool,
         left: usize,
     },
-    /// Not understood: hands off.
+    /// The block is not understood: change nothing more in it.
     Lost,
 }
 
 /// Which text of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Text {
-    /// So many of its bytes are those of `:authority`.
+    /// A name, of which this many bytes so far equal those of `:authority`.
     Name {
         alike: usize,
     },
@@ -207,7 +208,7 @@ enum Text {
 const NAME: Text = Text::Name { alike: 0 };
 /// The name as it is written where the static table is not used.
 const WRITTEN: &[u8] = b":authority";
-/// Of a name that is another one.
+/// Marks a name that is another one.
 const UNLIKE: usize = usize::MAX;
 
 impl Text {
@@ -378,7 +379,7 @@ mod tests {
         [&[first, length], value].concat()
     }
 
-    /// Whatever way the stream is cut, the same comes out.
+    /// Checks that the outcome does not depend on where reads cut the stream.
     #[track_caller]
     fn check(frames: &[Vec<u8>], want: &[Vec<u8>]) {
         let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -433,7 +434,7 @@ mod tests {
             };
             check(&dressed(&before), &dressed(&after));
         }
-        // Huffman-coded: not ours to change.
+        // A Huffman-coded value has no percent sign as a byte of its own: it is left alone.
         let coded = [&[0x41, 0x83][..], b"%%%"].concat();
         check(&[frame(HEADERS, 4, &coded)], &[frame(HEADERS, 4, &coded)]);
     }

@@ -1,9 +1,9 @@
 //! Deadlines that callers set, by gRPC's header `grpc-timeout`.
 //!
-//! The gRPC library has a timer for them as well, around everything that can be put around the
-//! services. It answers CANCELLED, which reads as if the caller had changed its mind, and leaves
-//! streams alone. So this timer is a moment ahead of it: the answer is DEADLINE_EXCEEDED, with what
-//! was asked and how long there was, and a stream ends with the same.
+//! tonic has a timer for them too, but it answers CANCELLED, which reads as if the caller had
+//! changed its mind, and it does not end streams. This layer answers a moment before tonic would:
+//! with DEADLINE_EXCEEDED and a message that names the call and the time that it had. A stream ends
+//! with the same status.
 
 use std::future::{poll_fn, ready};
 use std::pin::{Pin, pin};
@@ -23,17 +23,17 @@ const HEADER: &str = "grpc-timeout";
 /// Most digits that the header has by gRPC's protocol.
 const MOST_DIGITS: usize = 8;
 
-/// How much ahead of the deadline it is answered. Later than the library's own timer would be too
-/// late, and a caller with a timer of its own shall read why instead of giving up in silence.
+/// Answer 2 ms early: at the deadline itself tonic would answer CANCELLED, and clients would give
+/// up before they read our message.
 const AHEAD: Duration = Duration::from_millis(2);
 
-/// Services whose calls end when the time is up that the caller gave. What was begun for it belongs
-/// to others, and goes on or not as if the caller had gone away.
+/// Services whose calls end at their caller's deadline. Work that a call began belongs to the
+/// engine and goes on, as it does when a client disconnects.
 #[derive(Debug, Clone)]
 pub struct GrpcDeadline<S>(S);
 
 impl<S> GrpcDeadline<S> {
-    /// Around these services.
+    /// Wraps these services.
     pub fn new(services: S) -> Self {
         Self(services)
     }
@@ -80,7 +80,7 @@ async fn limited<E>(
     }
 }
 
-/// When a call is to be over, and what is said then.
+/// The deadline of a call, and the status that is answered when it passes.
 struct Limit {
     timer: Pin<Box<Sleep>>,
     exceeded: Status,
@@ -96,7 +96,8 @@ impl Limit {
         }
     }
 
-    /// The clock decides: timers are late when threads are busy, and the library's could win.
+    /// Looks at the clock before the timer: a timer fires late when threads are busy, and tonic's
+    /// could then fire first.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if Instant::now() >= self.timer.deadline() {
             return Poll::Ready(());
@@ -105,9 +106,9 @@ impl Limit {
     }
 }
 
-/// What is answered until the deadline, and from there on that it has passed.
+/// A response body that ends with DEADLINE_EXCEEDED when the deadline passes before its own end.
 struct Limited {
-    /// Nothing once that was said.
+    /// None once the deadline has been answered.
     body: Option<Body>,
     limit: Limit,
 }
@@ -131,7 +132,7 @@ impl http_body::Body for Limited {
         let Some(inner) = body else {
             return Poll::Ready(None);
         };
-        // First: a stream that always has more would never end.
+        // Before the body is polled: a stream that always has more would never end.
         if limit.poll(context).is_pending() {
             return Pin::new(inner).poll_frame(context);
         }
@@ -146,8 +147,8 @@ impl http_body::Body for Limited {
     }
 }
 
-/// The time that the caller gave, if it gave any. One that cannot be read is refused, as other
-/// servers do: without it the call could take as long as it likes, which is not what was asked.
+/// The time that the caller gave, if it gave any. A header that cannot be read is refused, as other
+/// servers do: without a deadline the call could take longer than its caller wants.
 fn given_time(headers: &HeaderMap) -> Result<Option<Duration>, Status> {
     let Some(value) = headers.get(HEADER) else {
         return Ok(None);
@@ -226,7 +227,7 @@ mod tests {
 
     type Work = BoxFuture<'static, Result<Response<Body>, Infallible>>;
 
-    /// What a body sends and then waits, or goes on for ever.
+    /// A body that sends some frames and then waits.
     struct Stream {
         frames: usize,
     }
@@ -251,7 +252,7 @@ mod tests {
         Box::pin(ready(Ok(Response::new(Body::new(Stream { frames })))))
     }
 
-    /// Asks with this header; answers code, message, and what came before.
+    /// Calls with this header; returns code, message, and the number of data frames before them.
     async fn ask(time: Option<&str>, work: fn() -> Work) -> (Code, String, usize) {
         let mut services = GrpcDeadline::new(service_fn(move |_: Request<Body>| work()));
         let mut request = Request::new(Body::empty());

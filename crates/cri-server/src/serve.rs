@@ -1,8 +1,9 @@
 //! Serving CRI: both services on one listening socket, each connection wrapped for clients that
-//! name paths, each call limited by its caller's deadline.
+//! name paths, each call under a root span and limited by its caller's deadline.
 
 use crisp_api::runtime::v1::image_service_server::ImageServiceServer;
 use crisp_api::runtime::v1::runtime_service_server::RuntimeServiceServer;
+use crisp_door::Rooted;
 use tokio::net::UnixListener;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -27,6 +28,7 @@ pub async fn serve(
 ) -> Result<(), Error> {
     let clients = UnixListenerStream::new(listener).map(|client| client.map(PathAuthority::new));
     Server::builder()
+        .layer(layer_fn(Rooted::new))
         .layer(layer_fn(GrpcDeadline::new))
         .add_service(
             RuntimeServiceServer::new(service.clone())

@@ -3,11 +3,14 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
+use crisp_node::CgroupDriver;
 use crisp_telemetry::Filter;
 
 use crate::config::{
-    self, AbsolutePath, CgroupDriver, Config, Endpoint, LogFormat, NetworkMode, Written,
+    self, AbsolutePath, Config, Endpoint, LogFormat, MaybeCollector, NetworkMode, Written, help,
+    long_help,
 };
 use crate::exit::{self, Exit, Fatal};
 
@@ -21,36 +24,35 @@ struct Cli {
     command: Option<Command>,
 }
 
-/// Each wins over the configuration file.
+/// Flags; each wins over the configuration file.
 #[derive(Debug, Args)]
 struct Flags {
     /// Configuration file [default: /etc/crisp/config.toml, which may be missing]
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
-    /// Images, layers and records [default: /var/lib/crisp]
-    #[arg(long, value_name = "DIR", global = true)]
+    #[arg(long, value_name = "DIR", global = true, help = help("root"), long_help = long_help("root"))]
     root: Option<AbsolutePath>,
-    /// Sockets, pins and bundles [default: /run/crisp]
-    #[arg(long, value_name = "DIR", global = true)]
+    #[arg(long, value_name = "DIR", global = true, help = help("state"), long_help = long_help("state"))]
     state: Option<AbsolutePath>,
-    /// CRI endpoint [default: crisp.sock in the state directory]
-    #[arg(long, value_name = "unix:///PATH", global = true)]
+    #[arg(long, value_name = "unix:///PATH", global = true, help = help("listen"), long_help = long_help("listen"))]
     listen: Option<Endpoint>,
-    /// Directory of HOST/hosts.toml files [default: /etc/crisp/certs.d]
-    #[arg(long, value_name = "DIR", global = true)]
+    #[arg(long, value_name = "DIR", global = true, help = help("images.registry_config"), long_help = long_help("images.registry_config"))]
     registry_config: Option<AbsolutePath>,
-    /// Where the pod network comes from [default: cni]
-    #[arg(long, value_enum, global = true)]
+    #[arg(long, value_enum, global = true, help = help("network.mode"), long_help = long_help("network.mode"))]
     network: Option<NetworkMode>,
-    /// Who makes cgroups [default: cgroupfs]
-    #[arg(long, value_enum, global = true)]
+    #[arg(long, value_parser = driver(), global = true, help = help("cgroup.driver"), long_help = long_help("cgroup.driver"))]
     cgroup_driver: Option<CgroupDriver>,
-    /// off, error, warn, info, debug or trace; by module as info,crisp_node=debug [default: info]
-    #[arg(long, value_name = "LEVEL", global = true)]
+    #[arg(long, value_name = "LEVEL", global = true, help = help("log.level"), long_help = long_help("log.level"))]
     log_level: Option<Filter>,
-    /// How log lines look [default: text]
-    #[arg(long, value_enum, global = true)]
+    #[arg(long, value_enum, global = true, help = help("log.format"), long_help = long_help("log.format"))]
     log_format: Option<LogFormat>,
+    #[arg(long, value_name = "http://HOST:PORT", global = true, help = help("telemetry.otlp_endpoint"), long_help = long_help("telemetry.otlp_endpoint"))]
+    otlp_endpoint: Option<MaybeCollector>,
+}
+
+/// Takes the names of the drivers, and lists them when it is given another word.
+fn driver() -> impl TypedValueParser<Value = CgroupDriver> {
+    PossibleValuesParser::new(["cgroupfs", "systemd"]).try_map(|name| name.parse())
 }
 
 #[derive(Debug, Subcommand)]
@@ -78,7 +80,8 @@ pub fn main() -> ExitCode {
                 eprintln!("crispd: {}; see crispd --help", reason(&error));
                 return Exit::Usage.into();
             }
-            // Help and version come this way too; when nobody reads, nothing is to be done.
+            // Help and version are errors for clap too. A closed standard output is no reason to
+            // complain.
             return match error.print() {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(_) => Exit::Usage.into(),
@@ -94,7 +97,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The first paragraph of what clap says, as one line.
+/// The first paragraph of clap's message, as one line.
 fn reason(error: &clap::Error) -> String {
     let text = error.to_string();
     let lines = text.lines().take_while(|line| !line.trim().is_empty());
@@ -134,6 +137,9 @@ impl Flags {
         let loaded = config::load(self.config.as_deref())?;
         let mut written = loaded.written;
         self.overlay(&mut written);
+        if written.telemetry.otlp_endpoint == MaybeCollector::default() {
+            written.telemetry.otlp_endpoint = collector_of_environment()?;
+        }
         Ok((config::resolve(written)?, loaded.files))
     }
 
@@ -151,7 +157,19 @@ impl Flags {
         set(&mut written.cgroup.driver, self.cgroup_driver);
         set(&mut written.log.level, self.log_level);
         set(&mut written.log.format, self.log_format);
+        set(&mut written.telemetry.otlp_endpoint, self.otlp_endpoint);
     }
+}
+
+/// The collector that the environment names, for nodes that set it for all their services.
+fn collector_of_environment() -> Result<MaybeCollector, Fatal> {
+    const NAME: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+    let text = std::env::var(NAME).unwrap_or_default();
+    if !crisp_telemetry::HAS_OTLP {
+        return Ok(MaybeCollector::default());
+    }
+    text.parse()
+        .map_err(|error| Fatal::new(Exit::Config, format!("{NAME}: {error}")))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crisp_cni::Network;
 use crisp_cri_server::{About, Service};
 use crisp_image::Images;
-use crisp_node::host::{Presence, Report};
+use crisp_node::host::{Host, Presence};
 use crisp_node::{CgroupDriver, Engine, Timeouts};
 use sd_notify::NotifyState;
 use tokio::net::UnixListener;
@@ -17,13 +17,15 @@ use tokio::sync::oneshot;
 use {crisp_cni as cni, crisp_image as image, crisp_registry as registry};
 
 use crate::config::{Config, Source};
-use crate::exit::{Exit, Fatal};
+use crate::exit::{Context as _, Exit, Fatal};
 use crate::socket::Socket;
 
 /// Calls that run when the daemon is to stop have this long to end.
 const GRACE: Duration = Duration::from_millis(400);
-/// Then the engine has this long to put its records to rest; what it misses, recovery finds.
+/// Then the engine has this long to flush its records; recovery reads those that it misses.
 const RETIREMENT: Duration = Duration::from_millis(300);
+/// Then spans that wait for a collector have this long to reach it.
+const LAST_SPANS: Duration = Duration::from_millis(100);
 /// Then threads that are stuck in the kernel are left behind.
 const STRAGGLERS: Duration = Duration::from_millis(100);
 
@@ -41,9 +43,19 @@ const NETNS_DIR: &str = "/run/netns";
 /// # Errors
 /// When it cannot start, with the exit code and the reason.
 pub fn run(config: Config, files: &[PathBuf]) -> Result<(), Fatal> {
-    crisp_telemetry::start(&config.log_filter, config.log_format.into());
     let runtime = runtime(&config)?;
+    let telemetry = {
+        // The connection to a collector belongs to the runtime.
+        let _inside = runtime.enter();
+        crisp_telemetry::start(&crisp_telemetry::Options {
+            filter: &config.log_filter,
+            format: config.log_format.into(),
+            otlp_endpoint: config.otlp_endpoint.as_deref(),
+            version: env!("CARGO_PKG_VERSION"),
+        })
+    };
     let outcome = runtime.block_on(live(config, files));
+    telemetry.end(LAST_SPANS);
     runtime.shutdown_timeout(STRAGGLERS);
     match &outcome {
         Ok(()) => tracing::info!("crispd ends; pods go on"),
@@ -60,7 +72,7 @@ fn runtime(config: &Config) -> Result<Runtime, Fatal> {
         .thread_name("crispd")
         .enable_all()
         .build()
-        .map_err(|error| Fatal::new(Exit::System, format!("cannot start threads: {error}")))
+        .context(Exit::System, || "start threads")
 }
 
 async fn live(config: Config, files: &[PathBuf]) -> Result<(), Fatal> {
@@ -81,7 +93,7 @@ async fn live(config: Config, files: &[PathBuf]) -> Result<(), Fatal> {
     }
 }
 
-/// Everything up to the first call.
+/// The start, up to the point where calls can be served.
 async fn start(config: Config, files: &[PathBuf]) -> Result<(Socket, Engine, Service), Fatal> {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -91,23 +103,24 @@ async fn start(config: Config, files: &[PathBuf]) -> Result<(Socket, Engine, Ser
         ?files,
         "crispd starts"
     );
-    let kernel = Report::probe();
-    kernel.log();
-    if let Presence::Missing(reason) = kernel.privilege {
+    let host = Host::look();
+    host.log();
+    if let Presence::Missing(reason) = host.privilege() {
         return Err(Fatal::new(Exit::Permission, reason));
     }
     if config.cgroups.driver == CgroupDriver::Systemd {
         let unfit = |reason| Fatal::new(Exit::Config, format!("cgroup.driver: {reason}"));
-        kernel.suits_systemd().map_err(unfit)?;
+        host.suits_systemd().map_err(unfit)?;
     }
     make_private(&config.root)?;
     make_private(&config.state)?;
-    // Whoever connects from now on waits until all records are read.
+    // Clients that connect from now on wait until all records are read.
     let socket = Socket::take(&config.socket)?;
-    let engine = engine(&config).await?;
+    let kernel = host.to_json();
+    let engine = engine(&config, host).await?;
     let about = About {
         config: serde_json::to_value(&config.written).unwrap_or_default(),
-        kernel: kernel.to_json(),
+        kernel,
         mountpoint: engine
             .images()
             .fs_info()
@@ -119,26 +132,22 @@ async fn start(config: Config, files: &[PathBuf]) -> Result<(Socket, Engine, Ser
     Ok((socket, engine, service))
 }
 
-/// The engine and what it stands on.
-async fn engine(config: &Config) -> Result<Engine, Fatal> {
-    let state = |what: &'static str| {
-        move |error: &dyn std::fmt::Display| {
-            Fatal::new(Exit::State, format!("cannot open the {what}: {error}"))
-        }
-    };
+/// Opens images and network, and starts the engine on them.
+async fn engine(config: &Config, host: Host) -> Result<Engine, Fatal> {
     let images = image_config(config);
     let network = network_config(config);
-    // Both read the disk, and the network asks the kernel.
+    // Both read the disk, so they are opened off the serving threads.
     let opened = crisp_tasks::blocking(move || {
-        let images = Images::open(images).map_err(|e| state("images")(&e))?;
-        let network = Network::open(network).map_err(|e| state("network")(&e))?;
+        let images = Images::open(images).context(Exit::State, || "open the images")?;
+        let network = Network::open(network).context(Exit::State, || "open the network")?;
         Ok::<_, Fatal>((images, network))
     });
     let opened = opened
         .await
-        .map_err(|fault| Fatal::new(Exit::Software, fault))?;
+        .context(Exit::Software, || "open images and network")?;
     let (images, network) = opened?;
     let config = crisp_node::Config {
+        host,
         root: config.root.clone(),
         state: config.state.clone(),
         netns_dir: NETNS_DIR.into(),
@@ -153,7 +162,7 @@ async fn engine(config: &Config) -> Result<Engine, Fatal> {
     };
     Engine::start(config)
         .await
-        .map_err(|e| state("records")(&e))
+        .context(Exit::State, || "open the records")
 }
 
 fn image_config(config: &Config) -> image::Config {
@@ -182,7 +191,7 @@ fn network_config(config: &Config) -> cni::Config {
     }
 }
 
-/// A directory that only root enters.
+/// Makes a directory that only root may enter.
 fn make_private(path: &Path) -> Result<(), Fatal> {
     use std::os::unix::fs::PermissionsExt as _;
     let made = std::fs::DirBuilder::new()
@@ -191,15 +200,10 @@ fn make_private(path: &Path) -> Result<(), Fatal> {
         .create(path);
     let private =
         made.and_then(|()| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)));
-    private.map_err(|error| {
-        Fatal::new(
-            Exit::CannotCreate,
-            format!("cannot make {}: {error}", path.display()),
-        )
-    })
+    private.context(Exit::CannotCreate, || format!("make {}", path.display()))
 }
 
-/// A helper program: where it was written, beside this one, or where packages put it.
+/// Finds a helper program: at its configured path, beside this program, or where packages put it.
 fn helper(name: &str, written: Option<&Path>) -> Result<PathBuf, Fatal> {
     let beside = std::env::current_exe()
         .ok()
@@ -226,33 +230,30 @@ fn helper(name: &str, written: Option<&Path>) -> Result<PathBuf, Fatal> {
     Err(Fatal::new(Exit::Missing, reason))
 }
 
-/// Serves calls until told to stop; then calls that run may end, for a moment.
+/// Serves calls until a signal; then running calls have [`GRACE`] to end.
 async fn serve(socket: Socket, service: Service, mut stop: Stop) -> Result<(), Fatal> {
-    let fail = |what: &str, error: &dyn std::fmt::Display| {
-        Fatal::new(Exit::System, format!("cannot {what}: {error}"))
-    };
     let listener = socket.listener().and_then(UnixListener::from_std);
-    let listener = listener.map_err(|e| fail("listen", &e))?;
+    let listener = listener.context(Exit::System, || "listen")?;
     let (quit, told) = oneshot::channel::<()>();
     let server = crisp_cri_server::serve(listener, service, async {
-        // A dropped sender means the same.
+        // A dropped sender means stop as well.
         drop(told.await);
     });
     let mut server = std::pin::pin!(server);
     notify(&[NotifyState::Ready]);
     tracing::info!("ready");
     tokio::select! {
-        ended = &mut server => return ended.map_err(|e| fail("serve", &e)),
+        ended = &mut server => return ended.context(Exit::System, || "serve"),
         name = stop.wait() => tracing::info!(signal = name, "told to stop"),
     }
     notify(&[NotifyState::Stopping]);
     drop(socket);
     drop(quit);
-    // Streams of events never end by themselves.
-    if let Ok(Err(error)) = tokio::time::timeout(GRACE, server).await {
-        return Err(fail("serve", &error));
+    // A stream of events never ends by itself, so the wait has a limit.
+    match tokio::time::timeout(GRACE, server).await {
+        Ok(ended) => ended.context(Exit::System, || "serve"),
+        Err(_) => Ok(()),
     }
-    Ok(())
 }
 
 fn notify(state: &[NotifyState<'_>]) {
@@ -270,9 +271,7 @@ struct Stop {
 
 impl Stop {
     fn listen() -> Result<Self, Fatal> {
-        let on = |kind| {
-            signal(kind).map_err(|e| Fatal::new(Exit::System, format!("cannot take signals: {e}")))
-        };
+        let on = |kind| signal(kind).context(Exit::System, || "take signals");
         Ok(Self {
             terminate: on(SignalKind::terminate())?,
             interrupt: on(SignalKind::interrupt())?,
@@ -280,7 +279,7 @@ impl Stop {
         })
     }
 
-    /// Waits for one of them, and answers its name. SIGHUP does not stop a daemon.
+    /// Waits for a signal to stop and returns its name. SIGHUP does not stop a daemon.
     async fn wait(&mut self) -> &'static str {
         loop {
             tokio::select! {

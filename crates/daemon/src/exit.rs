@@ -3,7 +3,7 @@
 use std::fmt;
 use std::process::ExitCode;
 
-/// Exit codes, part of what scripts depend on.
+/// Exit codes. Scripts depend on them: they do not change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// Flags that are not understood (`EX_USAGE`).
@@ -26,7 +26,7 @@ pub enum Exit {
     Config = 78,
 }
 
-/// What `--help` says about exit codes.
+/// The paragraph of `--help` about exit codes.
 pub const TABLE: &str = "\
 Exit codes: 0 stopped by SIGTERM or SIGINT, 64 bad flags, 69 crisp-shim or crisp-holder is missing,
 70 internal fault, 71 the kernel refused, 73 a directory or socket cannot be made, 74 images,
@@ -39,17 +39,17 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why the daemon cannot start or go on.
+/// The reason why the daemon cannot start or go on.
 #[derive(Debug)]
 pub struct Fatal {
     /// The exit code.
     pub exit: Exit,
-    /// One line.
+    /// The reason in one line.
     pub reason: String,
 }
 
 impl Fatal {
-    /// A reason, put on one line.
+    /// Puts the reason on one line.
     pub fn new(exit: Exit, reason: impl fmt::Display) -> Self {
         let reason = reason.to_string();
         Self {
@@ -66,6 +66,21 @@ impl fmt::Display for Fatal {
 }
 
 impl std::error::Error for Fatal {}
+
+/// Makes an error fatal: with an exit code, and the step that it ended.
+pub trait Context<T> {
+    /// The reason reads `cannot STEP: ERROR`.
+    ///
+    /// # Errors
+    /// The error as [`Fatal`].
+    fn context<S: fmt::Display>(self, exit: Exit, step: impl FnOnce() -> S) -> Result<T, Fatal>;
+}
+
+impl<T, E: fmt::Display> Context<T> for Result<T, E> {
+    fn context<S: fmt::Display>(self, exit: Exit, step: impl FnOnce() -> S) -> Result<T, Fatal> {
+        self.map_err(|error| Fatal::new(exit, format!("cannot {}: {error}", step())))
+    }
+}
 
 impl From<crate::config::Error> for Fatal {
     fn from(error: crate::config::Error) -> Self {

@@ -1,5 +1,5 @@
-//! The CRI socket: mode 0600, in a directory that only root enters when we make it, and never
-//! taken from a daemon that is alive.
+//! The CRI socket: mode 0600, in a directory that only root enters when we make it. A socket that a
+//! living daemon serves is never taken over.
 
 use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::io::{self, ErrorKind};
@@ -8,14 +8,15 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::exit::{Exit, Fatal};
+use crate::exit::{Context as _, Exit, Fatal};
 
 /// A socket that this daemon alone serves.
 #[derive(Debug)]
 pub struct Socket {
     path: PathBuf,
     listener: UnixListener,
-    /// Held as long as the socket is: two daemons that start at once both find a dead socket.
+    /// Held as long as the socket: without it two daemons that start at once would both find a dead
+    /// socket and take it.
     _lock: File,
 }
 
@@ -25,23 +26,24 @@ impl Socket {
     /// # Errors
     /// When a daemon serves it, something else stands there, or it cannot be made.
     pub fn take(path: &Path) -> Result<Self, Fatal> {
-        let fail = |what: &'static str| {
-            move |error: io::Error| {
-                let reason = format!("cannot {what} {}: {error}", path.display());
-                Fatal::new(Exit::CannotCreate, reason)
-            }
-        };
-        make_parent(path).map_err(fail("make the directory of"))?;
+        let listen = || format!("listen on {}", path.display());
+        make_parent(path).context(Exit::CannotCreate, || {
+            format!("make the directory of {}", path.display())
+        })?;
         let lock = lock(path)?;
         clear(path)?;
-        // Nobody may connect between bind and chmod, so the name appears only afterwards.
+        // A client must not connect between bind and chmod, so the name appears only afterwards.
         let fresh = beside(path, "new");
-        remove(&fresh).map_err(fail("replace the unfinished"))?;
-        let listener = UnixListener::bind(&fresh).map_err(fail("listen on"))?;
+        remove(&fresh).context(Exit::CannotCreate, || {
+            format!("replace {}", fresh.display())
+        })?;
+        let listener = UnixListener::bind(&fresh).context(Exit::CannotCreate, listen)?;
         fs::set_permissions(&fresh, Permissions::from_mode(0o600))
             .and_then(|()| fs::rename(&fresh, path))
-            .map_err(fail("listen on"))?;
-        listener.set_nonblocking(true).map_err(fail("listen on"))?;
+            .context(Exit::CannotCreate, listen)?;
+        listener
+            .set_nonblocking(true)
+            .context(Exit::CannotCreate, listen)?;
         Ok(Self {
             path: path.to_owned(),
             listener,
@@ -52,14 +54,14 @@ impl Socket {
     /// The listening socket for the server.
     ///
     /// # Errors
-    /// Those of dup(2).
+    /// The errors of dup(2).
     pub fn listener(&self) -> io::Result<UnixListener> {
         self.listener.try_clone()
     }
 }
 
 impl Drop for Socket {
-    /// A client that comes now is told at once that nobody is here.
+    /// Removes the name, so that clients fail at once instead of waiting.
     fn drop(&mut self) {
         if let Err(error) = remove(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "cannot remove the socket");
@@ -74,31 +76,26 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Directories that are missing are made for root alone; others are left as their owner wants.
+/// Makes missing directories for root alone; directories that exist keep their mode.
 fn make_parent(path: &Path) -> io::Result<()> {
     let parent = path.parent().unwrap_or(Path::new("/"));
     DirBuilder::new().recursive(true).mode(0o700).create(parent)
 }
 
-/// How long a lock may still be held by what a killed daemon left.
+/// A child of a killed daemon may hold the lock for a moment; wait this long for it.
 const LOCK_WITHIN: Duration = Duration::from_secs(2);
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 fn lock(path: &Path) -> Result<File, Fatal> {
     let name = beside(path, "lock");
-    let fail = |error: io::Error| {
-        Fatal::new(
-            Exit::CannotCreate,
-            format!("cannot lock {}: {error}", name.display()),
-        )
-    };
+    let step = || format!("lock {}", name.display());
     let file = File::options()
         .create(true)
         .truncate(false)
         .write(true)
         .open(&name)
-        .map_err(fail)?;
-    // A child of a daemon that was just killed holds its locks until it has become a shim.
+        .context(Exit::CannotCreate, step)?;
+    // A child that a daemon forked before it was killed holds its locks until it executes the shim.
     let deadline = Instant::now() + LOCK_WITHIN;
     loop {
         match file.try_lock() {
@@ -107,7 +104,7 @@ fn lock(path: &Path) -> Result<File, Fatal> {
                 std::thread::sleep(LOCK_PAUSE);
             }
             Err(TryLockError::WouldBlock) => return Err(busy(path)),
-            Err(TryLockError::Error(error)) => return Err(fail(error)),
+            Err(TryLockError::Error(error)) => return Err(error).context(Exit::CannotCreate, step),
         }
     }
 }
@@ -120,7 +117,7 @@ fn busy(path: &Path) -> Fatal {
     Fatal::new(Exit::Busy, reason)
 }
 
-/// Makes sure that nobody lives at `path` and that it is ours to replace.
+/// Makes sure that no daemon serves `path` and that it is a socket, which we may replace.
 fn clear(path: &Path) -> Result<(), Fatal> {
     let there = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -133,7 +130,7 @@ fn clear(path: &Path) -> Result<(), Fatal> {
     match UnixStream::connect(path) {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(()),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        // A full backlog is a sign of life as well.
+        // An error such as a full backlog is a sign of a living daemon as well.
         Ok(_) | Err(_) => Err(busy(path)),
     }
 }

@@ -6,6 +6,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
+use tracing::Span;
 
 use crate::Subject;
 
@@ -14,7 +15,7 @@ use crate::Subject;
 #[derive(Debug)]
 pub struct Call {
     rpc: &'static str,
-    subject: Subject,
+    span: Span,
     since: Instant,
     is_answered: bool,
 }
@@ -45,39 +46,14 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// Calls whose failures the engine logs, with the step that failed.
-const TOLD: [&str; 7] = [
-    "RunPodSandbox",
-    "StopPodSandbox",
-    "RemovePodSandbox",
-    "CreateContainer",
-    "StartContainer",
-    "StopContainer",
-    "RemoveContainer",
-];
-
-/// An event about a call with all that is known of its subject.
-macro_rules! tell {
-    ($level:ident, $call:expr, $($rest:tt)+) => {
-        tracing::$level!(
-            rpc = $call.rpc,
-            about = $call.subject.about.as_deref(),
-            pod = $call.subject.pod.as_deref(),
-            pod_id = $call.subject.pod_id.as_deref(),
-            container = $call.subject.container.as_deref(),
-            container_id = $call.subject.container_id.as_deref(),
-            took = %Took($call.since.elapsed()),
-            $($rest)+
-        )
-    };
-}
-
 impl Call {
-    /// A call that begins now.
+    /// A call that begins now; its subject is written into the root span, the current one.
     pub fn begin(rpc: &'static str, subject: impl Into<Subject>) -> Self {
+        let span = Span::current();
+        subject.into().record(&span);
         Self {
             rpc,
-            subject: subject.into(),
+            span,
             since: Instant::now(),
             is_answered: false,
         }
@@ -95,30 +71,41 @@ impl Call {
         })
     }
 
-    /// The call is answered: with success, or with this failure.
+    /// The call is answered: with success, or with this failure. This is the one place that logs
+    /// the failure of a call; nothing below logs an error that it returns.
     pub fn end(mut self, failure: Option<Failure<'_>>) {
         self.is_answered = true;
+        let took = self.took();
         let Some(Failure {
             code,
             why,
             is_usual,
         }) = failure
         else {
-            return tell!(debug, self, "call answered");
+            return tracing::debug!(%took, "call answered");
         };
-        let ours = matches!(code, "Internal" | "DeadlineExceeded" | "Unavailable");
-        if is_usual || ours && TOLD.contains(&self.rpc) {
-            tell!(debug, self, code, why, "call failed");
+        self.span.record("otel.status_code", "ERROR");
+        self.span.record("otel.status_description", why);
+        if is_usual {
+            tracing::debug!(code, why, %took, "call failed");
         } else {
-            tell!(warn, self, code, why, "call failed");
+            tracing::warn!(code, why, %took, "call failed");
         }
+    }
+
+    fn took(&self) -> Took {
+        Took(self.since.elapsed())
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
         if !self.is_answered {
-            tell!(debug, self, "the client went away, or its deadline passed");
+            tracing::debug!(
+                parent: &self.span,
+                took = %self.took(),
+                "the client went away, or its deadline passed"
+            );
         }
     }
 }

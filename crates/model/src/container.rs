@@ -146,29 +146,27 @@ pub struct ContainerConfig {
     pub namespaces: PodNamespaces,
     /// Security context.
     pub security: SecurityContext,
+    /// Container paths of mounts whose source the caller makes anew each time it repeats the
+    /// request. Not recorded: the repeated request names them again.
+    #[serde(skip)]
+    pub volatile_mounts: Vec<PathBuf>,
     /// Stop signal number, when the caller chose one.
     pub stop_signal: Option<i32>,
 }
 
 impl ContainerConfig {
-    /// Whether a repeated create asks for the same container.
-    ///
-    /// The kubelet makes the host path of the termination log anew at each try; the mount at that
-    /// container path may therefore differ in its source alone.
+    /// Whether a repeated create asks for the same container: all is equal but the sources of
+    /// mounts that may change from try to try.
     #[must_use]
     pub fn same_request(&self, other: &Self) -> bool {
-        const TERMINATION_LOG: &str = "io.kubernetes.container.terminationMessagePath";
-        let Some(path) = self.annotations.get(TERMINATION_LOG).map(PathBuf::from) else {
-            return self == other;
-        };
+        let volatile = [&self.volatile_mounts[..], &other.volatile_mounts].concat();
         let blind = |config: &Self| {
             let mut config = config.clone();
-            for mount in config
-                .mounts
-                .iter_mut()
-                .filter(|m| m.container_path == path)
-            {
-                mount.source = MountSource::Host(PathBuf::new());
+            config.volatile_mounts.clear();
+            for mount in &mut config.mounts {
+                if volatile.contains(&mount.container_path) {
+                    mount.source = MountSource::Host(PathBuf::new());
+                }
             }
             config
         };

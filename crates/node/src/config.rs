@@ -1,16 +1,21 @@
 //! What the engine is told at its start.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use crisp_cni::Network;
 use crisp_image::Images;
+use serde::{Deserialize, Serialize};
 
 use crate::cgroups::slice_path;
+use crate::host::Host;
 
 /// How to run the engine; every value is decided, nothing means "default".
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// The machine, as it was found at the start.
+    pub host: Host,
     /// What survives a reboot: records below `pods/`.
     pub root: PathBuf,
     /// What does not: pins, sockets, bundles.
@@ -76,12 +81,25 @@ impl CgroupConfig {
 }
 
 /// Who makes cgroups, and how their parents are named.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum CgroupDriver {
     /// Paths.
     Cgroupfs,
     /// Slice names of systemd.
     Systemd,
+}
+
+impl FromStr for CgroupDriver {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "cgroupfs" => Ok(Self::Cgroupfs),
+            "systemd" => Ok(Self::Systemd),
+            _ => Err(format!("{name:?} is neither cgroupfs nor systemd")),
+        }
+    }
 }
 
 /// Deadlines for other processes.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crisp_cni::NetworkStatus;
 use crisp_image::Images;
 use crisp_model::{ContainerConfig, ContainerId, PodConfig, PodId, Resources};
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::book::Mailbox;
@@ -20,6 +21,9 @@ use crate::recovery;
 use crate::shared::Shared;
 use crate::stats::{self, ContainerStats, PodStats};
 use crate::view::{ContainerView, PodView};
+
+/// Specs are far below; the file is ours, but a disk may hand out anything.
+const LONGEST_SPEC: u64 = 8 << 20;
 
 /// The engine. Clones share everything.
 #[derive(Debug, Clone)]
@@ -202,6 +206,22 @@ impl Engine {
         Ok(self.shared.book.container(id)?.1)
     }
 
+    /// The OCI runtime spec of a container as JSON; null when its bundle is gone.
+    ///
+    /// # Errors
+    /// `NotFound` or `Ambiguous`.
+    pub async fn spec(&self, id: &str) -> Result<serde_json::Value> {
+        let path = self.container(id)?.bundle.join("config.json");
+        let read = async {
+            let mut text = Vec::new();
+            let file = tokio::fs::File::open(path).await?;
+            file.take(LONGEST_SPEC).read_to_end(&mut text).await?;
+            std::io::Result::Ok(text)
+        };
+        let text = read.await.unwrap_or_default();
+        Ok(serde_json::from_slice(&text).unwrap_or_default())
+    }
+
     /// Every container but those that are being created.
     #[must_use]
     pub fn containers(&self) -> Vec<Arc<ContainerView>> {
@@ -297,12 +317,13 @@ impl Engine {
     /// The runtime handlers, the default one, whose name is empty, first.
     #[must_use]
     pub fn handlers(&self) -> Vec<Handler> {
+        let recursive = self.shared.config.host.has_recursive_read_only();
         let names = self.shared.config.handlers.iter().map(String::as_str);
         std::iter::once("")
             .chain(names.filter(|name| !name.is_empty()))
             .map(|name| Handler {
                 name: name.to_owned(),
-                recursive_read_only: Support::Yes,
+                recursive_read_only: if recursive { Support::Yes } else { Support::No },
                 user_namespaces: Support::No,
             })
             .collect()

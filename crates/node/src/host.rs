@@ -1,9 +1,17 @@
-//! What the kernel can do, looked up once at the start, so that what is missing and what is done
-//! instead stands in the log before anybody wonders.
+//! The host is the machine that the daemon runs on, looked at once, at the start: what the kernel
+//! has, and what is done without it. The log, the verbose status, the specs of containers and the
+//! features of handlers all follow from this one look, so they cannot contradict each other.
+//!
+//! Only facts that stay while the daemon runs belong here.
 
 use std::fs;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 
+use crisp_spec::{Arch, HostFacts};
+use crisp_sys::caps::{self, CapSet};
+use crisp_sys::cgroup::Layout;
+use crisp_sys::mount::{self, Depth, MountAttributes};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::mount::{FsOpenFlags, fsconfig_set_string, fsopen};
 use serde_json::{Value, json};
@@ -12,7 +20,12 @@ use serde_json::{Value, json};
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_SYS_RESOURCE: u32 = 24;
 
-/// One thing that a kernel may have.
+/// Names of features that more than the log asks for.
+const APPARMOR: &str = "AppArmor";
+const SELINUX: &str = "SELinux";
+const MOUNT_SETATTR: &str = "mount_setattr";
+
+/// A feature that a kernel may have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Feature {
     /// Its name.
@@ -30,51 +43,99 @@ pub enum Presence {
     Missing(&'static str),
 }
 
-/// What was found.
+/// The machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
+pub struct Host {
     /// Release of the kernel.
-    pub release: String,
-    /// `v2`, `hybrid` or `v1`.
-    pub cgroup_layout: &'static str,
-    /// cgroup controllers.
-    pub controllers: Vec<String>,
+    release: String,
+    name: String,
+    /// None: no cgroup file system is mounted.
+    cgroups: Option<Layout>,
+    /// The capabilities that the daemon can use and give.
+    capabilities: CapSet,
     /// Features in the order in which they were looked up.
-    pub features: Vec<Feature>,
-    /// Whether this process may do what a container runtime does.
-    pub privilege: Presence,
+    features: Vec<Feature>,
 }
 
-impl Report {
+impl Host {
     /// Looks everything up.
     #[must_use]
-    pub fn probe() -> Self {
-        let release = rustix::system::uname()
-            .release()
-            .to_string_lossy()
-            .into_owned();
-        let (cgroup_layout, controllers) = cgroups(Path::new("/sys/fs/cgroup"));
+    pub fn look() -> Self {
+        let uname = rustix::system::uname();
+        let release = uname.release().to_string_lossy().into_owned();
+        let cgroups = Layout::detect().ok();
+        let capabilities = caps::permitted().unwrap_or_default();
         Self {
-            cgroup_layout,
-            controllers,
-            features: features(&release),
-            privilege: feature("", has_capability(CAP_SYS_ADMIN), "crispd must run as root")
-                .presence,
+            features: features(&release, cgroups.as_ref(), capabilities),
+            name: uname.nodename().to_string_lossy().into_owned(),
+            cgroups,
+            capabilities,
             release,
+        }
+    }
+
+    /// Whether this process may do what a container runtime does.
+    #[must_use]
+    pub fn privilege(&self) -> Presence {
+        feature(
+            "",
+            self.capabilities.has(CAP_SYS_ADMIN),
+            "crispd must run as root",
+        )
+        .presence
+    }
+
+    /// The facts that the specs of containers depend on.
+    pub(crate) fn facts(&self) -> HostFacts {
+        let names = (0..).zip(caps::NAMES);
+        let given = names.filter(|(number, _)| self.capabilities.has(*number));
+        HostFacts {
+            arch: Arch::native(),
+            cgroup_v2: self.cgroups.as_ref().is_some_and(Layout::is_v2),
+            capabilities: given.map(|(_, name)| format!("CAP_{name}")).collect(),
+            apparmor: self.has(APPARMOR),
+            // No profile of ours is loaded.
+            apparmor_default: None,
+            selinux: self.has(SELINUX),
+            hostname: self.name.clone(),
+        }
+    }
+
+    /// Whether mounts can be made read-only with all mounts below them.
+    pub(crate) fn has_recursive_read_only(&self) -> bool {
+        self.has(MOUNT_SETATTR)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        let mut features = self.features.iter();
+        features.any(|f| f.name == name && f.presence == Presence::Present)
+    }
+
+    /// `v2`, `hybrid`, `v1` or `none`, and the controllers.
+    fn cgroups(&self) -> (&'static str, Vec<String>) {
+        match &self.cgroups {
+            None => ("none", Vec::new()),
+            Some(Layout::V2 { controllers, .. }) => ("v2", controllers.clone()),
+            Some(Layout::Hybrid {
+                controllers,
+                unified,
+            }) => {
+                let layout = if unified.is_some() { "hybrid" } else { "v1" };
+                (layout, controllers.keys().cloned().collect())
+            }
         }
     }
 
     /// Writes to the log what is there, and each thing that is not.
     pub fn log(&self) {
-        let names = self
-            .features
-            .iter()
-            .filter(|f| f.presence == Presence::Present);
-        let names: Vec<_> = names.map(|f| f.name).collect();
+        let present = |f: &&Feature| f.presence == Presence::Present;
+        let names = self.features.iter().filter(present).map(|f| f.name);
+        let names: Vec<_> = names.collect();
+        let (layout, controllers) = self.cgroups();
         tracing::info!(
             release = self.release,
-            cgroup = self.cgroup_layout,
-            controllers = self.controllers.join(","),
+            cgroup = layout,
+            controllers = controllers.join(","),
             features = names.join(", "),
             "kernel"
         );
@@ -98,7 +159,7 @@ impl Report {
         if !Path::new("/run/systemd/system").is_dir() {
             return Err("systemd does not run this machine: use \"cgroupfs\"");
         }
-        if self.cgroup_layout != "v2" {
+        if !self.cgroups.as_ref().is_some_and(Layout::is_v2) {
             return Err(
                 "systemd delegates cgroups safely on version 2 alone, and this machine has \
                  version 1: use \"cgroupfs\"",
@@ -117,16 +178,17 @@ impl Report {
             };
             (f.name.to_owned(), value)
         });
+        let (layout, controllers) = self.cgroups();
         json!({
             "release": self.release,
-            "cgroup": {"layout": self.cgroup_layout, "controllers": self.controllers},
+            "cgroup": {"layout": layout, "controllers": controllers},
             "features": features.collect::<serde_json::Map<_, _>>(),
         })
     }
 }
 
-/// What the kernel has of what is used, and what is done without it.
-fn features(release: &str) -> Vec<Feature> {
+/// The features that Crisp uses, and the substitute for each that is missing.
+fn features(release: &str, cgroups: Option<&Layout>, capabilities: CapSet) -> Vec<Feature> {
     let since =
         |major, minor, name, instead| feature(name, version(release) >= (major, minor), instead);
     vec![
@@ -145,7 +207,7 @@ fn features(release: &str) -> Vec<Feature> {
         ),
         feature(
             "cgroup.kill",
-            has_cgroup_kill(version(release)),
+            has_cgroup_kill(version(release), cgroups),
             "processes are frozen and killed one by one",
         ),
         since(
@@ -160,24 +222,23 @@ fn features(release: &str) -> Vec<Feature> {
             "profiles other than Unconfined are refused",
         ),
         feature(
-            "AppArmor",
+            APPARMOR,
             reads("/sys/module/apparmor/parameters/enabled", "Y"),
             "profiles of pods are not applied",
         ),
         feature(
-            "SELinux",
+            SELINUX,
             has_file("/sys/fs/selinux/enforce"),
             "labels of pods are not applied",
         ),
-        since(
-            5,
-            12,
-            "idmapped mounts",
-            "recursive read-only mounts are refused",
+        feature(
+            MOUNT_SETATTR,
+            has_mount_setattr(),
+            "no container can be created, and no mount is read-only with all below it",
         ),
         feature(
             "CAP_SYS_RESOURCE",
-            has_capability(CAP_SYS_RESOURCE),
+            capabilities.has(CAP_SYS_RESOURCE),
             "oom_score_adj and hard limits stay where they cannot be changed",
         ),
     ]
@@ -222,42 +283,24 @@ fn has_openat2() -> bool {
     rustix::fs::openat2(CWD, "/", flags, Mode::empty(), ResolveFlags::IN_ROOT).is_ok()
 }
 
+/// A call that changes nothing: before Linux 5.12 it is not known (ENOSYS).
+fn has_mount_setattr() -> bool {
+    let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    root.is_ok_and(|root| {
+        mount::set_attributes(root.as_fd(), MountAttributes::default(), Depth::Single).is_ok()
+    })
+}
+
 /// Linux 5.14; every cgroup but the root has the file.
-fn has_cgroup_kill(version: (u32, u32)) -> bool {
-    let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
-    let groups = roots
-        .iter()
-        .filter_map(|root| fs::read_dir(root).ok())
-        .flatten()
-        .flatten();
-    let groups = groups.map(|entry| entry.path());
-    let mut groups = groups.filter(|path| path.join("cgroup.events").exists());
-    match groups.next() {
+fn has_cgroup_kill(version: (u32, u32), cgroups: Option<&Layout>) -> bool {
+    let root = cgroups.and_then(Layout::unified);
+    let groups = root.and_then(|root| fs::read_dir(root).ok());
+    let groups = groups.into_iter().flatten().flatten();
+    let mut groups = groups.map(|entry| entry.path());
+    match groups.find(|path| path.join("cgroup.events").exists()) {
         Some(group) => group.join("cgroup.kill").exists(),
         None => version >= (5, 14),
     }
-}
-
-fn has_capability(number: u32) -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let effective = line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
-    effective.is_some_and(|set| set & (1 << number) != 0)
-}
-
-fn cgroups(root: &Path) -> (&'static str, Vec<String>) {
-    if let Ok(text) = fs::read_to_string(root.join("cgroup.controllers")) {
-        return ("v2", text.split_whitespace().map(str::to_owned).collect());
-    }
-    let entries = fs::read_dir(root).into_iter().flatten().flatten();
-    let hierarchies = entries.filter(|entry| entry.path().join("cgroup.procs").exists());
-    let mut names: Vec<_> = hierarchies
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
-    names.sort();
-    let has_unified = names.iter().any(|name| name == "unified");
-    names.retain(|name| name != "unified");
-    (if has_unified { "hybrid" } else { "v1" }, names)
 }
 
 #[cfg(test)]
@@ -280,9 +323,12 @@ mod tests {
 
     #[test]
     fn a_machine_that_runs_tests_is_known() {
-        let report = Report::probe();
-        assert!(!report.release.is_empty() && !report.features.is_empty());
-        assert!(["v1", "v2", "hybrid"].contains(&report.cgroup_layout));
-        assert!(report.to_json()["features"]["openat2"].is_boolean());
+        let host = Host::look();
+        assert!(!host.release.is_empty() && !host.features.is_empty());
+        assert!(["v1", "v2", "hybrid", "none"].contains(&host.cgroups().0));
+        assert!(host.to_json()["features"]["openat2"].is_boolean());
+        let facts = host.facts();
+        assert_eq!(facts.selinux, host.has(SELINUX));
+        assert_eq!(facts.cgroup_v2, host.cgroups().0 == "v2");
     }
 }

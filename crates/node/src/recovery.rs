@@ -10,10 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crisp_model::{ContainerId, PodId, PodName, Timestamp};
-use crisp_spec::{Arch, HostFacts};
 use crisp_sys::cgroup::Layout;
 use crisp_sys::mount::{self, Depth, FsContext, MountAttributes, Propagation};
-use crisp_sys::{caps, file, mountinfo, rootfs};
+use crisp_sys::{file, mountinfo, rootfs};
 use tokio::sync::mpsc;
 
 use crate::config::Config;
@@ -145,7 +144,7 @@ fn open(mut config: Config) -> Result<(Shared, Survey)> {
     let pods = read_records(&paths)?;
     let survey = survey(&config, &paths, pods);
     let found = shared::Found {
-        host: host_facts(&layout)?,
+        host: config.host.facts(),
         layout: Arc::new(layout),
         shim: seal_shim(&config.shim_path),
         boot_id: crisp_sys::boot::boot_id().map_err(Error::step("read the boot id"))?,
@@ -209,24 +208,6 @@ fn private_tmpfs(dir: &Path) -> std::io::Result<()> {
     let place = rootfs::open_root(dir)?;
     mount::attach(tree.as_fd(), place.as_fd())?;
     mount::set_propagation(dir, Propagation::Private, Depth::Single)
-}
-
-fn host_facts(layout: &Layout) -> Result<HostFacts> {
-    let permitted = caps::permitted().map_err(Error::step("read own capabilities"))?;
-    let names = (0..)
-        .zip(caps::NAMES)
-        .filter(|(number, _)| permitted.has(*number));
-    let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled");
-    Ok(HostFacts {
-        arch: Arch::native(),
-        cgroup_v2: layout.is_v2(),
-        capabilities: names.map(|(_, name)| format!("CAP_{name}")).collect(),
-        apparmor: enabled.is_ok_and(|text| text.trim() == "Y"),
-        // No profile of ours is loaded.
-        apparmor_default: None,
-        selinux: Path::new("/sys/fs/selinux/enforce").exists(),
-        hostname: rustix::system::uname().nodename().to_string_lossy().into(),
-    })
 }
 
 /// What a record comes to.

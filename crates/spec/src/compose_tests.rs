@@ -139,6 +139,7 @@ fn pod() -> PodConfig {
 
 fn container() -> ContainerConfig {
     ContainerConfig {
+        volatile_mounts: Vec::new(),
         name: ContainerName {
             name: "c".to_owned(),
             attempt: 0,

@@ -85,7 +85,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "crisp-tasks",
         ],
     ),
-    ("crisp-door", &["crisp-tasks"]),
+    ("crisp-door", &["crisp-tasks", "crisp-telemetry"]),
     ("crisp-telemetry", &[]),
     (
         "crisp-daemon",

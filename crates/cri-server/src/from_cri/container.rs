@@ -1,4 +1,7 @@
-//! Containers.
+//! From CRI's container configuration to ours.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use crisp_api::runtime::v1 as cri;
 use crisp_model::{ContainerConfig, ContainerId, ContainerName, PodConfig};
@@ -7,7 +10,8 @@ use super::check::{absolute, each, enumeration, labels, name, no_nul, relative, 
 use super::{Refusal, Result, image, invalid, mounts, namespaces, resources, security};
 use crate::signal;
 
-/// What a container of `pod` shall be; `find` turns what the caller calls a container into its id.
+/// The configuration of a container of `pod`. `find` looks up the container that the caller names
+/// as the owner of a PID namespace.
 ///
 /// # Errors
 /// Names the field that cannot be taken.
@@ -32,7 +36,9 @@ pub fn container_config(
             "the pod sandbox is not privileged",
         );
     }
+    let annotations = labels("config.annotations", wire.annotations)?;
     Ok(ContainerConfig {
+        volatile_mounts: volatile_mounts(&annotations),
         name: container_name(required("config.metadata", wire.metadata)?)?,
         image: image::spec("config.image", wire.image)?,
         command: each("config.command", wire.command, no_nul)?,
@@ -43,7 +49,7 @@ pub fn container_config(
         devices: mounts::devices(wire.devices)?,
         cdi_devices: Vec::new(),
         labels: labels("config.labels", wire.labels)?,
-        annotations: labels("config.annotations", wire.annotations)?,
+        annotations,
         log_path: log_path(wire.log_path)?,
         stdin: wire.stdin,
         stdin_once: wire.stdin_once,
@@ -56,6 +62,14 @@ pub fn container_config(
         security,
         stop_signal: signal::number(enumeration("config.stop_signal", wire.stop_signal)?),
     })
+}
+
+/// The kubelet makes a new file on the host for the termination log each time it tries to create a
+/// container, and says in an annotation where that file is mounted.
+fn volatile_mounts(annotations: &BTreeMap<String, String>) -> Vec<PathBuf> {
+    const TERMINATION_LOG: &str = "io.kubernetes.container.terminationMessagePath";
+    let path = annotations.get(TERMINATION_LOG).map(PathBuf::from);
+    path.into_iter().collect()
 }
 
 fn refuse_what_is_to_come(wire: &cri::ContainerConfig) -> Result<()> {

@@ -1,4 +1,5 @@
-//! Filters of lists: what is set must match, ids by their beginning.
+//! A filter selects pods or containers of a list: each field that is set must match; an id matches
+//! by its beginning.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,7 @@ use crate::to_cri::state::{container_state, pod_state};
 
 type Labels = BTreeMap<String, String>;
 
-/// Which pods are wanted.
+/// Selects pods.
 #[derive(Debug, Default)]
 pub struct PodFilter {
     id: String,
@@ -19,7 +20,7 @@ pub struct PodFilter {
     labels: Labels,
 }
 
-/// Which containers are wanted.
+/// Selects containers.
 #[derive(Debug, Default)]
 pub struct ContainerFilter {
     id: String,

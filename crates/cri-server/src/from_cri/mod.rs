@@ -1,5 +1,5 @@
-//! CRI comes in here and becomes our nouns: parsed and checked once, each complaint naming its
-//! field. No value of the wire may make this panic, however odd.
+//! From CRI messages to our nouns: each field is parsed and checked once, here, and a refusal names
+//! the field. No value of the wire may make this code panic.
 
 pub mod check;
 pub mod container;
@@ -25,10 +25,10 @@ pub enum Refusal {
     Invalid {
         /// The field, by its path in the request.
         field: String,
-        /// What is wrong, and what would be right.
+        /// The mistake, and a right value.
         why: String,
     },
-    /// It asks for what this version does not have.
+    /// The request uses a feature that this version does not have.
     #[error("{0}")]
     Unimplemented(String),
 }

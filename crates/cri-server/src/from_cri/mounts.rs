@@ -1,4 +1,4 @@
-//! Mounts and devices.
+//! From CRI's mounts and devices to ours.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crisp_model::{Device, Mount, MountSource, Propagation};
 use super::check::{absolute, enumeration};
 use super::{Refusal, Result, invalid};
 
-/// Options that only ever take away from what a mount allows.
+/// Mount options that callers may set: each of them only restricts the mount.
 const OPTIONS: &[&str] = &["noexec", "nosuid", "nodev"];
 
 pub(crate) fn mounts(wire: Vec<cri::Mount>) -> Result<Vec<Mount>> {
@@ -75,7 +75,7 @@ fn access(at: &str, wire: &cri::Mount, propagation: Propagation) -> Result<Acces
         (false, false) => Ok(Access::ReadWrite),
         (true, false) => Ok(Access::ReadOnly),
         (false, true) => invalid(at, "needs readonly"),
-        // A mount that appears later would be writable.
+        // A mount that is propagated later would be writable.
         (true, true) if propagation != Propagation::Private => {
             invalid(at, "needs propagation PROPAGATION_PRIVATE")
         }

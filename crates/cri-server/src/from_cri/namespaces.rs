@@ -1,4 +1,4 @@
-//! Whose namespaces a pod or a container uses.
+//! From CRI's namespace options to the namespaces that a pod or a container uses.
 
 use cri::NamespaceMode as Wire;
 use crisp_api::runtime::v1 as cri;
@@ -7,7 +7,7 @@ use crisp_model::{ContainerId, NamespaceMode, PodNamespaces};
 use super::check::{enumeration, some_text};
 use super::{Refusal, Result, invalid};
 
-/// Namespaces of a pod; nothing said means the pod's own.
+/// Namespaces of a pod; an option that is not set means the pod's own.
 pub(crate) fn of_pod(at: &str, options: Option<cri::NamespaceOption>) -> Result<PodNamespaces> {
     let Some(options) = options else {
         return Ok(PodNamespaces::default());
@@ -32,7 +32,7 @@ pub(crate) fn of_pod(at: &str, options: Option<cri::NamespaceOption>) -> Result<
 
 /// Namespaces of a container: those of its pod, but for its PID namespace, which it may choose.
 ///
-/// `find` turns what the caller calls a container into its id.
+/// `find` looks up the container that the caller names as the owner of a PID namespace.
 pub(crate) fn of_container(
     at: &str,
     options: Option<cri::NamespaceOption>,
@@ -46,7 +46,7 @@ pub(crate) fn of_container(
     follows(&format!("{at}.network"), options.network, &pod.network)?;
     follows(&format!("{at}.ipc"), options.ipc, &pod.ipc)?;
     let pid = match enumeration(&format!("{at}.pid"), options.pid)? {
-        // The pod's namespace is what the pod chose; one that was not made cannot be shared.
+        // POD means the namespace that the pod chose. A pod without one of its own has none to share.
         Wire::Pod => pod.pid.clone(),
         Wire::Container => NamespaceMode::Container,
         Wire::Node => NamespaceMode::Node,

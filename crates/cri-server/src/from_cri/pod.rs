@@ -1,4 +1,4 @@
-//! Pod sandboxes.
+//! From CRI's sandbox configuration to ours.
 
 use crisp_api::runtime::v1 as cri;
 use crisp_model::pod::PodSecurity;
@@ -12,7 +12,7 @@ use super::{Result, invalid, namespaces, resources, security, sysctls};
 /// HOST_NAME_MAX of Linux.
 const LONGEST_HOSTNAME: usize = 64;
 
-/// What a sandbox shall be.
+/// The configuration of a sandbox.
 ///
 /// # Errors
 /// Names the field that cannot be taken.
@@ -95,7 +95,7 @@ fn hostname(text: String, pod: &PodName, namespaces: &PodNamespaces) -> Result<S
 }
 
 fn dns(wire: cri::DnsConfig) -> Result<DnsConfig> {
-    // A word: what has spaces or line ends would become other lines of resolv.conf.
+    // One word: spaces and line ends would make other lines of resolv.conf.
     let words = |name: &str, words| {
         each(
             &format!("config.dns_config.{name}"),

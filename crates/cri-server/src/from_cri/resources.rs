@@ -1,4 +1,4 @@
-//! Resource limits.
+//! From CRI's resource limits to ours.
 
 use std::collections::BTreeMap;
 

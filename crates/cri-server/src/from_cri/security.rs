@@ -1,4 +1,4 @@
-//! Users, groups, capabilities and profiles.
+//! From CRI's security contexts to ours: users, groups, capabilities and profiles.
 
 use cri::SupplementalGroupsPolicy as WirePolicy;
 use cri::security_profile::ProfileType;
@@ -9,7 +9,7 @@ use crisp_model::{Capabilities, GroupsPolicy, Profile, SecurityContext, SelinuxO
 use super::check::{each, enumeration, line, number};
 use super::{Result, invalid};
 
-/// Highest id that the Kubernetes API takes; above lie ids that some programs read as negative.
+/// Highest id that the Kubernetes API takes; some programs read ids above it as negative.
 const LAST_ID: i64 = 2_147_483_647;
 
 /// The sandbox's security context, its namespaces aside.
@@ -34,8 +34,8 @@ pub(crate) fn of_pod(at: &str, wire: cri::LinuxSandboxSecurityContext) -> Result
 
 /// A container's security context, its namespaces aside.
 ///
-/// Without one the runtime's own lists of masked and read-only paths hold; with one its lists do,
-/// empty ones included: that is how a caller unmasks /proc.
+/// Without a context the runtime's own lists of masked and read-only paths hold. With a context its
+/// lists hold, empty ones included: that is how a caller unmasks /proc.
 #[expect(deprecated, reason = "older clients still send the deprecated form")]
 pub(crate) fn of_container(
     at: &str,
@@ -115,7 +115,7 @@ impl User {
     }
 }
 
-/// The new field wins; the deprecated text counts only without it.
+/// The profile of the new field; the deprecated text counts only when the field is not set.
 fn either(
     at: &str,
     name: &str,
@@ -136,7 +136,7 @@ fn structured(at: &str, profile: &cri::SecurityProfile) -> Result<Profile> {
     }
 }
 
-/// The texts of annotations before profiles were fields.
+/// Parses the deprecated text form, which annotations had before profiles were fields.
 fn written(at: &str, text: &str) -> Result<Profile> {
     match text {
         "" => Ok(Profile::Unspecified),

@@ -1,4 +1,4 @@
-//! Requests as odd as they come: each complaint names its field, and nothing panics.
+//! Odd requests: each refusal names its field, and nothing panics.
 
 use std::collections::BTreeMap;
 

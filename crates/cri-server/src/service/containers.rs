@@ -1,12 +1,10 @@
-//! Containers.
+//! Calls about containers.
 
 use std::time::Duration;
 
 use crisp_api::runtime::v1 as cri;
 use crisp_model::ContainerId;
-use crisp_node::{ContainerView, ExecOutput, PodView};
-use serde_json::Value;
-use tokio::io::AsyncReadExt as _;
+use crisp_node::{ExecOutput, PodView};
 use tonic::Status;
 
 use super::Service;
@@ -16,13 +14,10 @@ use crate::from_cri::filter::ContainerFilter;
 use crate::from_cri::{self, Refusal, container_config, resources};
 use crate::to_cri::{container, info};
 
-/// No grace and no command needs more than a year, and clocks can count that far.
+/// Timeouts are cut to a year, far beyond any use and within the range of clocks.
 const LONGEST: i64 = 365 * 24 * 3600;
 
-/// Specs are far below; the file is ours, but a disk may hand out anything.
-const LONGEST_SPEC: u64 = 8 << 20;
-
-/// Bytes of output that leave room for the rest of a 16 MiB message.
+/// Output of ExecSync is cut to this size: it leaves room for the rest of a 16 MiB message.
 const MOST_OUTPUT: usize = (16 << 20) - 4096;
 
 fn seconds(at: &str, value: i64) -> Result<Duration, Refusal> {
@@ -56,7 +51,7 @@ impl Service {
         Ok(cri::StartContainerResponse::default())
     }
 
-    /// A container that is not there is stopped.
+    /// Success for a container that is not there, as CRI has it.
     pub(super) async fn stop(
         &self,
         request: &cri::StopContainerRequest,
@@ -110,7 +105,9 @@ impl Service {
             ..cri::ContainerStatusResponse::default()
         };
         if request.verbose {
-            response.info = info::container(&view, &spec(&view).await);
+            // A container that was removed just now has no spec.
+            let spec = self.engine.spec(view.id.as_str()).await.unwrap_or_default();
+            response.info = info::container(&view, &spec);
         }
         Ok(response)
     }
@@ -153,7 +150,7 @@ impl Service {
     }
 }
 
-/// What fits into a message: of two long streams the longer one is cut first.
+/// Cuts the output to the size of a message; of two long streams the longer one is cut first.
 fn fitting(mut output: ExecOutput) -> cri::ExecSyncResponse {
     let too_much = (output.stdout.len() + output.stderr.len()).saturating_sub(MOST_OUTPUT);
     if too_much > 0 {
@@ -183,18 +180,6 @@ fn target(pod: &PodView, name: &str) -> Result<ContainerId, Refusal> {
         (None, _) => from_cri::invalid(AT, format!("{name:?} is no container of the pod")),
         (Some(_), Some(_)) => from_cri::invalid(AT, format!("{name:?} is ambiguous")),
     }
-}
-
-/// The runtime spec in the container's bundle; null when it is gone.
-async fn spec(view: &ContainerView) -> Value {
-    let read = async {
-        let file = tokio::fs::File::open(view.bundle.join("config.json")).await?;
-        let mut text = Vec::new();
-        file.take(LONGEST_SPEC).read_to_end(&mut text).await?;
-        std::io::Result::Ok(text)
-    };
-    let text = read.await.unwrap_or_default();
-    serde_json::from_slice(&text).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -16,8 +16,8 @@ pub(super) type EventStream =
     Pin<Box<dyn Stream<Item = Result<cri::ContainerEventResponse, Status>> + Send>>;
 
 impl Service {
-    /// Events from now on. A client that reads too slowly to keep all of them is told so and let
-    /// go: with gaps it would believe in containers that are over. Nobody waits for it.
+    /// Events from now on. The stream of a client that reads too slowly ends with DATA_LOSS: with
+    /// gaps the client would believe in containers that are over. No sender waits for a client.
     pub(super) fn events(&self) -> EventStream {
         let events = BroadcastStream::new(self.engine.events());
         Box::pin(events.map(|next| match next {

@@ -1,4 +1,4 @@
-//! The image service.
+//! The wire's trait of the image service, and the work of its calls.
 
 use cri::image_service_server::ImageService;
 use crisp_api::runtime::v1 as cri;
@@ -84,7 +84,7 @@ impl Service {
         Ok(cri::RemoveImageResponse::default())
     }
 
-    /// Counting what the disk holds may take a moment, so it happens off the serving threads.
+    /// Counts disk usage off the serving threads, because the count may take a moment.
     async fn image_fs_info(&self) -> Result<cri::ImageFsInfoResponse, Status> {
         let images = self.engine.images().clone();
         let info = crisp_tasks::blocking(move || images.fs_info()).await;

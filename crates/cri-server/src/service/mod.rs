@@ -1,7 +1,7 @@
 //! CRI's two services over the engine: each call is checked, asked, answered.
 //!
 //! `runtime` and `images` are the wire's traits; the work of the calls stands beside them by noun.
-//! Nothing here keeps state: what pods and containers are is the engine's to know.
+//! Nothing here keeps state: pods and containers are the engine's.
 
 mod containers;
 mod events;
@@ -19,19 +19,19 @@ use serde_json::Value;
 
 use crisp_door::Subject;
 
-/// What both services stand on. Clones share everything.
+/// Both services: the engine, and facts for the verbose status. Clones share everything.
 #[derive(Debug, Clone)]
 pub struct Service {
     engine: Engine,
     about: Arc<About>,
 }
 
-/// What does not change while the daemon runs.
+/// Facts that do not change while the daemon runs.
 #[derive(Debug)]
 pub struct About {
     /// The configuration as it was written, for verbose status.
     pub config: Value,
-    /// What the kernel can do, for verbose status.
+    /// The host's features, for verbose status.
     pub kernel: Value,
     /// Mount point of the disk that holds images and writable layers.
     pub mountpoint: String,
@@ -47,7 +47,7 @@ impl Service {
         }
     }
 
-    /// What a call about a pod is about; what is not there has but the id that was given.
+    /// The subject of a call about a pod. A pod that is not there has only the id that was given.
     fn pod_subject(&self, id: &str) -> Subject {
         let pod = self.engine.pod(id).ok();
         Subject {
@@ -57,7 +57,7 @@ impl Service {
         }
     }
 
-    /// What a call about a container is about.
+    /// The subject of a call about a container.
     fn container_subject(&self, id: &str) -> Subject {
         let Ok(container) = self.engine.container(id) else {
             return Subject {

@@ -1,4 +1,4 @@
-//! Pod sandboxes.
+//! Calls about pod sandboxes.
 
 use crisp_api::runtime::v1 as cri;
 use tonic::Status;
@@ -22,7 +22,7 @@ impl Service {
         })
     }
 
-    /// A pod that is not there is stopped.
+    /// Success for a pod that is not there, as CRI has it.
     pub(super) async fn stop_pod(&self, id: &str) -> Result<cri::StopPodSandboxResponse, Status> {
         match self.engine.stop_pod(id).await {
             Ok(()) | Err(crisp_node::Error::NotFound { .. }) => {

@@ -1,4 +1,5 @@
-//! The wire's trait of the runtime service: what each call is about, and who does it.
+//! The wire's trait of the runtime service: each call gets its name and subject here, and is
+//! handed to the function that does it.
 
 use cri::runtime_service_server::RuntimeService;
 use crisp_api::runtime::v1 as cri;

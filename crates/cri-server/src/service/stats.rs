@@ -1,4 +1,4 @@
-//! Figures.
+//! Calls about resource use.
 
 use crisp_api::runtime::v1 as cri;
 use futures::future::join_all;
@@ -24,7 +24,7 @@ impl Service {
         })
     }
 
-    /// Of running containers. One that goes meanwhile is left out.
+    /// Stats of running containers. A container that ends meanwhile is left out.
     pub(super) async fn list_container_stats(
         &self,
         request: cri::ListContainerStatsRequest,

@@ -1,4 +1,4 @@
-//! The runtime itself: version, conditions, handlers, settings.
+//! Calls about the runtime itself: version, conditions, handlers, settings.
 
 use std::collections::BTreeMap;
 
@@ -57,7 +57,7 @@ impl Service {
     fn conditions(&self) -> Vec<cri::RuntimeCondition> {
         let network = self.engine.network_status();
         vec![
-            // Whoever is answered here talks to a runtime that is ready.
+            // The socket is served only after the engine has started.
             cri::RuntimeCondition {
                 r#type: "RuntimeReady".to_owned(),
                 status: true,

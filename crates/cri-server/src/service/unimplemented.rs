@@ -1,4 +1,4 @@
-//! Calls that this version does not have: each answer says which, and what to use meanwhile.
+//! Calls that this version does not have: each answer names the call and a substitute.
 
 use tonic::Status;
 

@@ -1,4 +1,4 @@
-//! Containers.
+//! From our containers to CRI's.
 
 use std::path::Path;
 
@@ -68,7 +68,7 @@ pub fn status(container: &ContainerView) -> cri::ContainerStatus {
     }
 }
 
-/// What the phase says about times and the end.
+/// Times and exit, as far as the phase knows them.
 #[derive(Default)]
 struct Life {
     started_at: i64,
@@ -98,8 +98,8 @@ impl Life {
     }
 }
 
-/// The kubelet asks for an image by its id and tells beside it what the user wrote: that is the
-/// name that people look for.
+/// The image's name for people. The kubelet asks for an image by its id and passes the name that
+/// the user wrote beside it.
 fn image(spec: &ImageSpec) -> cri::ImageSpec {
     let is_id = Digest::parse(&spec.image).is_ok()
         || Digest::parse(&format!("sha256:{}", spec.image)).is_ok();

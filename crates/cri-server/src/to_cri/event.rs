@@ -1,4 +1,4 @@
-//! Events of containers and pods.
+//! From our events to CRI's.
 
 use crisp_api::runtime::v1 as cri;
 use crisp_node::{ContainerEvent, EventKind};

@@ -1,4 +1,4 @@
-//! Images and the disk under them.
+//! From our images, and the disk under them, to CRI's.
 
 use crisp_api::runtime::v1 as cri;
 use crisp_image::{FsInfo, ImageInfo};
@@ -14,7 +14,7 @@ pub fn image(info: &ImageInfo) -> cri::Image {
         id: info.id.to_string(),
         repo_tags: info.repo_tags.clone(),
         repo_digests: info.repo_digests.clone(),
-        // What its removal frees: compressed layers are not kept. Never 0, as CRI demands.
+        // The bytes that a removal frees: compressed layers are not kept. CRI demands that it is not 0.
         size: info.unpacked_size.max(info.size).max(1),
         uid: uid.map(|uid| cri::Int64Value { value: uid.into() }),
         username: if uid.is_some() {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::container::resources;
 
-/// One `info` key, whose value is a JSON text.
+/// An `info` map of one key, whose value is a JSON text.
 #[must_use]
 pub fn under(key: &str, value: &Value) -> BTreeMap<String, String> {
     BTreeMap::from([(key.to_owned(), value.to_string())])

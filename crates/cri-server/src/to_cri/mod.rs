@@ -1,4 +1,4 @@
-//! Our nouns leave here as CRI messages.
+//! From our nouns to CRI messages.
 
 pub mod container;
 pub mod event;

@@ -1,4 +1,4 @@
-//! Pod sandboxes.
+//! From our pods to CRI's sandboxes.
 
 use crisp_api::runtime::v1 as cri;
 use crisp_model::{NamespaceMode, PodName, PodNamespaces};
@@ -51,7 +51,8 @@ pub fn status(pod: &PodView) -> cri::PodSandboxStatus {
     }
 }
 
-/// The status with all its containers: one snapshot, so the list is complete and may say so.
+/// The status with all containers of the pod. Both come from one snapshot, so the list is complete
+/// and its timestamp may say so.
 #[must_use]
 pub fn status_response(pod: &PodView) -> cri::PodSandboxStatusResponse {
     cri::PodSandboxStatusResponse {

@@ -1,5 +1,5 @@
-//! Figures of containers and pods. Attributes and the Linux part are there even when nothing runs:
-//! callers take them for granted.
+//! From our stats of containers and pods to CRI's. Attributes and the Linux part are set even when
+//! nothing runs: callers read them without a check.
 
 use crisp_api::runtime::v1 as cri;
 use crisp_cni::InterfaceStats;

@@ -1,4 +1,4 @@
-//! What callers read.
+//! Tests of the messages that callers read.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use super::*;
 
 fn config() -> ContainerConfig {
     ContainerConfig {
+        volatile_mounts: Vec::new(),
         name: ContainerName {
             name: "app".into(),
             attempt: 3,

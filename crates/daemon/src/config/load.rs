@@ -1,5 +1,5 @@
-//! Reading the files: each is checked alone, so that an error names its line; then they are laid
-//! over one another, later ones on top.
+//! Loads the configuration files. Each file is checked alone, so that an error names its line; then
+//! they are merged, and later files win.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -8,15 +8,16 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize as _;
 use toml::{Table, Value};
 
-use super::{Error, Written};
+use super::error::Error;
+use super::written::Written;
 
-/// Where the configuration is when nothing else is said. It may be missing there.
+/// The main file when no `--config` is given. It may be missing.
 pub const DEFAULT_FILE: &str = "/etc/crisp/config.toml";
 
-/// A configuration file is short; something else may stand in its place.
+/// A configuration file is short; a longer file is something else by mistake.
 const LONGEST_FILE: u64 = 1 << 20;
 
-/// What the files say, and which they were.
+/// The merged content of the files, and their names.
 #[derive(Debug, Clone)]
 pub struct Loaded {
     /// All files together.
@@ -84,7 +85,7 @@ fn drop_ins(main: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(paths)
 }
 
-/// Checks one file by itself and returns what it says.
+/// Checks one file by itself and returns its content.
 fn parse(path: &Path, text: &str) -> Result<Table, Error> {
     let explain = |error: &toml::de::Error| {
         let at = error.span().map_or(0, |span| span.start.min(text.len()));

@@ -1,16 +1,15 @@
-//! From what was written to what is true: defaults that follow from other values are filled in,
-//! and what cannot work is refused with the alternative.
+//! Resolves the written configuration into the one that the daemon runs with: fills in defaults
+//! that follow from other values, and refuses combinations that cannot work, with the alternative.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crisp_node::CgroupConfig;
+use crisp_node::{CgroupConfig, CgroupDriver};
 use crisp_telemetry::Filter;
 
-use super::{
-    Cgroup, CgroupDriver, Error, HandlerKind, LogFormat, NetworkMode, NetworkTable, Written,
-};
+use super::error::Error;
+use super::written::{Cgroup, HandlerKind, LogFormat, NetworkMode, NetworkTable, Written};
 
 /// The handler that needs no other program.
 const NATIVE: &str = "native";
@@ -24,10 +23,12 @@ pub struct Config {
     pub state: PathBuf,
     /// The CRI socket.
     pub socket: PathBuf,
-    /// What is logged.
+    /// The events that are logged.
     pub log_filter: Filter,
     /// How it is logged.
     pub log_format: LogFormat,
+    /// The collector of traces.
+    pub otlp_endpoint: Option<String>,
     /// Threads that serve calls.
     pub workers: usize,
     /// Threads at most for work that blocks.
@@ -36,7 +37,7 @@ pub struct Config {
     pub shim: Option<PathBuf>,
     /// `crisp-holder`, when its place was written.
     pub holder: Option<PathBuf>,
-    /// Who makes cgroups, and where.
+    /// The maker of cgroups, and their parents.
     pub cgroups: CgroupConfig,
     /// The pod network.
     pub network: Network,
@@ -48,7 +49,7 @@ pub struct Config {
     pub handlers: Vec<String>,
     /// The handler of pods that name none: one of `handlers`.
     pub default_handler: String,
-    /// What was written, for those who ask the daemon for its configuration.
+    /// The written configuration, for the verbose status.
     pub written: Written,
 }
 
@@ -90,10 +91,10 @@ pub struct Images {
     pub pinned: Vec<String>,
 }
 
-/// Makes the configuration that is true of what was written.
+/// Resolves a written configuration.
 ///
 /// # Errors
-/// When values do not work together, or ask for what this version cannot do.
+/// When values do not work together, or need a feature that this version does not have.
 pub fn resolve(written: Written) -> Result<Config, Error> {
     refuse_what_is_to_come(&written)?;
     let handlers = handlers(&written);
@@ -115,6 +116,7 @@ pub fn resolve(written: Written) -> Result<Config, Error> {
         state,
         log_filter: written.log.level.clone(),
         log_format: written.log.format,
+        otlp_endpoint: otlp_endpoint(&written)?,
         workers: count(written.daemon.workers.get()),
         blocking_threads: count(written.daemon.blocking_threads.get()),
         shim: written.daemon.shim.to_path(),
@@ -134,7 +136,7 @@ pub fn resolve(written: Written) -> Result<Config, Error> {
     })
 }
 
-/// The native handler is there whether it is written or not.
+/// The names of the handlers; the native one is there whether it is written or not.
 fn handlers(written: &Written) -> Vec<String> {
     let mut names: BTreeSet<String> = written.runtimes.keys().cloned().collect();
     names.insert(NATIVE.to_owned());
@@ -165,6 +167,16 @@ fn refuse_what_is_to_come(written: &Written) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+fn otlp_endpoint(written: &Written) -> Result<Option<String>, Error> {
+    let endpoint = written.telemetry.otlp_endpoint.to_option();
+    if endpoint.is_some() && !crisp_telemetry::HAS_OTLP {
+        let why =
+            "this build cannot send traces: leave it empty, or build crispd with --features otlp";
+        return Err(value("telemetry.otlp_endpoint", why));
+    }
+    Ok(endpoint)
 }
 
 fn cgroups(table: &Cgroup) -> Result<CgroupConfig, Error> {

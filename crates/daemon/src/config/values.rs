@@ -1,19 +1,19 @@
-//! Values of the configuration file that are parsed into what they mean as they are read, so that
-//! an error can point at their line.
+//! Types of configuration values that check themselves as they are parsed, so that an error can
+//! point at the line.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-/// Why a value is refused, in a sentence that says what would be right.
+/// The reason why a value is refused, in a sentence that names a right one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ValueError(String);
 
-/// Text in files and flags for a type that checks itself.
+/// Implements the conversions from and to text, for files and flags.
 macro_rules! text_value {
     ($name:ident) => {
         impl TryFrom<String> for $name {
@@ -207,32 +207,56 @@ impl<const MIN: u32, const MAX: u32> From<Within<MIN, MAX>> for i64 {
     }
 }
 
-/// An IP network in CIDR notation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// An IP network in CIDR notation. It is `ipnet`'s type, with an error that says what is right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Subnet(String);
+pub struct Subnet(IpNet);
 
 impl Subnet {
     fn parse(text: &str) -> Result<Self, ValueError> {
-        let parts = text.split_once('/');
-        let parsed = parts.and_then(|(address, length)| {
-            let address: IpAddr = address.parse().ok()?;
-            let longest: u8 = if address.is_ipv4() { 32 } else { 128 };
-            length.parse::<u8>().ok().filter(|l| *l <= longest)
-        });
-        match parsed {
-            Some(_) => Ok(Self(text.to_owned())),
-            None => Err(ValueError(format!(
+        text.parse().map(Self).map_err(|_| {
+            ValueError(format!(
                 "{text:?} is not a network like 10.88.0.0/16 or fd00:88::/64"
-            ))),
-        }
+            ))
+        })
     }
 }
 
 impl fmt::Display for Subnet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        self.0.fmt(f)
     }
 }
 
 text_value!(Subnet);
+
+/// The address of a collector, `http://HOST:PORT`, or empty for none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct MaybeCollector(String);
+
+impl MaybeCollector {
+    fn parse(text: &str) -> Result<Self, ValueError> {
+        let host = text.strip_prefix("http://");
+        let is_host = |host: &str| !host.is_empty() && !host.contains(|c: char| c.is_whitespace());
+        if text.is_empty() || host.is_some_and(is_host) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(ValueError(format!(
+            "{text:?} is not http://HOST:PORT (a collector with TLS needs a local one before it)"
+        )))
+    }
+
+    /// The address, when one was written.
+    pub fn to_option(&self) -> Option<String> {
+        Some(self.0.clone()).filter(|text| !text.is_empty())
+    }
+}
+
+impl fmt::Display for MaybeCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+text_value!(MaybeCollector);

@@ -1,49 +1,91 @@
-//! The configuration as it is written, with its defaults. The printed default file is made of it.
+//! The configuration as it is written: the one table of its keys, their defaults, and the words
+//! that explain them. The default file, `--help` and the README's table are made of it.
 
 use std::collections::BTreeMap;
 
 use clap::ValueEnum;
+use crisp_node::CgroupDriver;
 use crisp_telemetry::Filter;
 use serde::{Deserialize, Serialize};
 
-use super::values::{AbsolutePath, Endpoint, MaybePath, RelativePath, Subnet, Within};
+use super::values::{
+    AbsolutePath, Endpoint, MaybeCollector, MaybePath, RelativePath, Subnet, Within,
+};
 
-/// Everything that a file can say. A key that is not here is an error.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Written {
-    /// Images, layers and records.
-    pub root: AbsolutePath,
-    /// Sockets, pins and bundles.
-    pub state: AbsolutePath,
-    /// CRI endpoint.
-    pub listen: Endpoint,
-    /// Handler of pods that name none.
-    pub default_runtime: String,
-    /// What is logged, and how.
-    pub log: Log,
-    /// Size and helpers of the daemon.
-    pub daemon: Daemon,
-    /// Control groups.
-    pub cgroup: Cgroup,
-    /// The pod network.
-    pub network: NetworkTable,
-    /// Images and registries.
-    pub images: ImagesTable,
-    /// Confinement.
-    pub security: Security,
-    /// Handlers by name.
-    pub runtimes: BTreeMap<String, Runtime>,
+/// The words of a table of the file.
+#[derive(Debug)]
+pub struct Words {
+    /// About the table.
+    pub about: &'static str,
+    /// Each key and what it is for.
+    pub keys: &'static [(&'static str, &'static str)],
 }
 
-/// `[log]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Log {
-    /// Level, or levels by module.
-    pub level: Filter,
-    /// Text or JSON.
-    pub format: LogFormat,
+/// Declares a table of the file: each key with its words, type and default. A key that is not
+/// declared is an error in a file.
+macro_rules! table {
+    (
+        $(#[doc = $about:literal])*
+        $name:ident {
+            $($(#[doc = $words:literal])* $key:ident: $type:ty = $default:expr;)*
+        }
+    ) => {
+        $(#[doc = $about])*
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct $name {
+            $($(#[doc = $words])* pub $key: $type,)*
+        }
+
+        impl $name {
+            /// The words of this table.
+            pub const WORDS: Words = Words {
+                about: concat!($($about),*),
+                keys: &[$((stringify!($key), concat!($($words),*))),*],
+            };
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($key: $default),* }
+            }
+        }
+    };
+}
+
+table! {
+    /// Configuration of crispd.
+    Written {
+        /// Images, layers and records: survives a reboot. On a file system that overlayfs takes as
+        /// upper layer (ext4, xfs with ftype=1, btrfs).
+        root: AbsolutePath = constant("/var/lib/crisp");
+        /// Sockets, pins of namespaces and bundles: a tmpfs.
+        state: AbsolutePath = constant("/run/crisp");
+        /// CRI endpoint, unix:///PATH; empty means crisp.sock in the state directory. The socket
+        /// gets mode 0600.
+        listen: Endpoint = Endpoint::default();
+        /// Handler of pods that name none: one of [runtimes.NAME].
+        default_runtime: String = "native".to_owned();
+        log: Log = Log::default();
+        telemetry: Telemetry = Telemetry::default();
+        daemon: Daemon = Daemon::default();
+        cgroup: Cgroup = Cgroup::default();
+        network: NetworkTable = NetworkTable::default();
+        images: ImagesTable = ImagesTable::default();
+        security: Security = Security::default();
+        runtimes: BTreeMap<String, Runtime> =
+            BTreeMap::from([("native".to_owned(), Runtime::default())]);
+    }
+}
+
+table! {
+    /// Logs go to standard error.
+    Log {
+        /// off, error, warn, info, debug or trace; by target as "info,crisp::pod=debug".
+        level: Filter = constant("info");
+        /// text (in colour on a terminal) or json (one flat object a line).
+        format: LogFormat = LogFormat::Text;
+    }
 }
 
 /// How a log line looks.
@@ -65,54 +107,59 @@ impl From<LogFormat> for crisp_telemetry::Format {
     }
 }
 
-/// `[daemon]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Daemon {
-    /// Threads that serve calls.
-    pub workers: Within<1, 64>,
-    /// Threads at most for work that blocks.
-    pub blocking_threads: Within<4, 512>,
-    /// Path of `crisp-shim`.
-    pub shim: MaybePath,
-    /// Path of `crisp-holder`.
-    pub holder: MaybePath,
+table! {
+    /// Traces of calls.
+    Telemetry {
+        /// OpenTelemetry collector for traces (OTLP over gRPC), http://HOST:PORT; empty means the
+        /// environment's OTEL_EXPORTER_OTLP_ENDPOINT, and without that there are none. The kubelet's
+        /// traces go on in them. While the collector is gone spans are dropped, and no call waits.
+        otlp_endpoint: MaybeCollector = MaybeCollector::default();
+    }
 }
 
-/// `[cgroup]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Cgroup {
-    /// Who makes cgroups.
-    pub driver: CgroupDriver,
-    /// Parent of pods that name none.
-    pub parent: RelativePath,
+table! {
+    /// Size and helpers of the daemon.
+    Daemon {
+        /// Threads that serve calls, 1 to 64.
+        workers: Within<1, 64> = Within::clamped(2);
+        /// Threads at most for work that blocks (disk, kernel), 4 to 512; idle ones end.
+        blocking_threads: Within<4, 512> = Within::clamped(64);
+        /// crisp-shim; empty means beside crispd, then in /usr/libexec/crisp.
+        shim: MaybePath = MaybePath::default();
+        /// crisp-holder, the init of pods that share their PID namespace and the keeper of scopes;
+        /// empty as above.
+        holder: MaybePath = MaybePath::default();
+    }
 }
 
-/// Who makes cgroups, and how their parents are named.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum CgroupDriver {
-    /// Crisp writes to the cgroup file system; parents are paths.
-    Cgroupfs,
-    /// systemd makes scopes; parents are slices.
-    Systemd,
+table! {
+    /// Control groups, version 1, hybrid or 2: what the machine has is used.
+    Cgroup {
+        /// cgroupfs or systemd: who makes cgroups. cgroupfs: Crisp makes them itself. systemd (needs
+        /// version 2 and the system bus): a delegated scope for each container, made over D-Bus;
+        /// cgroup parents are slices. The kubelet asks which it is.
+        driver: CgroupDriver = CgroupDriver::Cgroupfs;
+        /// Parent of pods that name no cgroup parent, below the root of each hierarchy; with systemd
+        /// the name of a slice.
+        parent: RelativePath = constant("crisp");
+    }
 }
 
-/// `[network]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct NetworkTable {
-    /// Plugins of the node, or the built-in network.
-    pub mode: NetworkMode,
-    /// Where CNI configurations are.
-    pub conf_dir: AbsolutePath,
-    /// Where CNI plugins are, in order.
-    pub bin_dirs: Vec<AbsolutePath>,
-    /// How long one plugin may take.
-    pub timeout_seconds: Within<1, 600>,
-    /// The built-in network.
-    pub builtin: Builtin,
+table! {
+    /// The pod network.
+    NetworkTable {
+        /// cni or builtin: where the pod network comes from. cni: the first valid file of conf_dir;
+        /// while there is none, the node is not ready. builtin: a bridge with addresses,
+        /// masquerading and host ports, without any plugin.
+        mode: NetworkMode = NetworkMode::Cni;
+        /// Where CNI configurations are; watched.
+        conf_dir: AbsolutePath = constant("/etc/cni/net.d");
+        /// Where CNI plugins are, in order. The plugin "crisp" is built in.
+        bin_dirs: Vec<AbsolutePath> = vec![constant("/opt/cni/bin"), constant("/usr/lib/cni")];
+        /// A plugin that takes longer is killed and named, 1 to 600.
+        timeout_seconds: Within<1, 600> = Within::clamped(60);
+        builtin: Builtin = Builtin::default();
+    }
 }
 
 /// Where the pod network comes from.
@@ -125,47 +172,48 @@ pub enum NetworkMode {
     Builtin,
 }
 
-/// `[network.builtin]`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Builtin {
-    /// Name of the bridge.
-    pub bridge: String,
-    /// Networks that pods get addresses from.
-    pub subnets: Vec<Subnet>,
+table! {
+    /// Used when mode is builtin.
+    Builtin {
+        /// Name of the bridge; empty means the first of crisp0, crisp1, … that is free.
+        bridge: String = String::new();
+        /// Pods get an address of each, as ["10.88.0.0/16", "fd00:88::/64"]; empty goes with the
+        /// bridge.
+        subnets: Vec<Subnet> = Vec::new();
+    }
 }
 
-/// `[images]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ImagesTable {
-    /// `HOST/hosts.toml` files.
-    pub registry_config: AbsolutePath,
-    /// Docker's `config.json`.
-    pub docker_config: MaybePath,
-    /// Layers fetched and unpacked at the same time.
-    pub parallel_layers: Within<1, 64>,
-    /// Names of images that are never collected.
-    pub pinned: Vec<String>,
+table! {
+    /// Images and registries.
+    ImagesTable {
+        /// HOST/hosts.toml files, the layout that containerd uses: mirrors, certificates, headers.
+        registry_config: AbsolutePath = constant("/etc/crisp/certs.d");
+        /// Docker's config.json with credentials for registries; empty means none.
+        docker_config: MaybePath = MaybePath::default();
+        /// Layers fetched and unpacked at the same time over all pulls, 1 to 64.
+        parallel_layers: Within<1, 64> = Within::clamped(4);
+        /// Images that the kubelet must not collect, as full names.
+        pinned: Vec<String> = Vec::new();
+    }
 }
 
-/// `[security]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Security {
-    /// Localhost seccomp profiles.
-    pub seccomp_dir: AbsolutePath,
+table! {
+    /// Confinement.
+    Security {
+        /// Localhost seccomp profiles that are named by a relative path.
+        seccomp_dir: AbsolutePath = constant("/var/lib/kubelet/seccomp");
+    }
 }
 
-/// `[runtimes.NAME]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Runtime {
-    /// What stands behind the handler.
-    pub kind: HandlerKind,
+table! {
+    /// Handlers, by the names that RuntimeClasses use.
+    Runtime {
+        /// native: containers are started by Crisp itself.
+        kind: HandlerKind = HandlerKind::Native;
+    }
 }
 
-/// What starts the containers of a handler.
+/// The program that starts the containers of a handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HandlerKind {
@@ -185,90 +233,4 @@ where
         reason = "constants of this file; a test makes each of them"
     )]
     text.parse().expect("a default parses")
-}
-
-impl Default for Written {
-    fn default() -> Self {
-        Self {
-            root: constant("/var/lib/crisp"),
-            state: constant("/run/crisp"),
-            listen: Endpoint::default(),
-            default_runtime: "native".to_owned(),
-            log: Log::default(),
-            daemon: Daemon::default(),
-            cgroup: Cgroup::default(),
-            network: NetworkTable::default(),
-            images: ImagesTable::default(),
-            security: Security::default(),
-            runtimes: BTreeMap::from([("native".to_owned(), Runtime::default())]),
-        }
-    }
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self {
-            level: constant("info"),
-            format: LogFormat::Text,
-        }
-    }
-}
-
-impl Default for Daemon {
-    fn default() -> Self {
-        Self {
-            workers: Within::clamped(2),
-            blocking_threads: Within::clamped(64),
-            shim: MaybePath::default(),
-            holder: MaybePath::default(),
-        }
-    }
-}
-
-impl Default for Cgroup {
-    fn default() -> Self {
-        Self {
-            driver: CgroupDriver::Cgroupfs,
-            parent: constant("crisp"),
-        }
-    }
-}
-
-impl Default for NetworkTable {
-    fn default() -> Self {
-        Self {
-            mode: NetworkMode::Cni,
-            conf_dir: constant("/etc/cni/net.d"),
-            bin_dirs: vec![constant("/opt/cni/bin"), constant("/usr/lib/cni")],
-            timeout_seconds: Within::clamped(60),
-            builtin: Builtin::default(),
-        }
-    }
-}
-
-impl Default for ImagesTable {
-    fn default() -> Self {
-        Self {
-            registry_config: constant("/etc/crisp/certs.d"),
-            docker_config: MaybePath::default(),
-            parallel_layers: Within::clamped(4),
-            pinned: Vec::new(),
-        }
-    }
-}
-
-impl Default for Security {
-    fn default() -> Self {
-        Self {
-            seccomp_dir: constant("/var/lib/kubelet/seccomp"),
-        }
-    }
-}
-
-impl Default for Runtime {
-    fn default() -> Self {
-        Self {
-            kind: HandlerKind::Native,
-        }
-    }
 }
