@@ -15,6 +15,8 @@
 //! cri        calls a node by gRPC
 //! configs    pods and containers as tests want them
 //! owners     finds shims and holders among the processes
+//! patience   waits for conditions, not for times
+//! cgroups    where a container's cgroup is
 //! checker/   an own look at kernel and disk, before and after
 //! trial      the frame of a test: a node, a look before, the test, a look after
 //! ```
@@ -26,6 +28,7 @@
     reason = "a harness of tests: what goes wrong is a panic that says where"
 )]
 
+pub mod cgroups;
 pub mod checker;
 pub mod configs;
 pub mod cri;
@@ -36,6 +39,7 @@ pub mod image;
 pub mod netns;
 pub mod node;
 pub mod owners;
+pub mod patience;
 pub mod registry;
 pub mod tools;
 pub mod trial;
@@ -44,4 +48,5 @@ pub mod vm;
 pub use configs::{container, pod};
 pub use cri::{Cri, Events};
 pub use node::{Network, Node, Options};
+pub use patience::{eventually, still};
 pub use trial::{in_pod, trial, trial_with};

@@ -9,7 +9,7 @@
 use cri::SupplementalGroupsPolicy as Policy;
 use cri::security_profile::ProfileType;
 use crisp_api::runtime::v1 as cri;
-use crisp_e2e::{Cri, Node, configs, in_pod, owners};
+use crisp_e2e::{Cri, Node, cgroups, configs, in_pod, owners};
 
 /// Runs a test in a pod.
 fn with_pod(test: impl FnOnce(&Node, &mut Cri, &str, &cri::PodSandboxConfig)) {
@@ -317,6 +317,11 @@ fn privileged_limits_are_in_the_cgroup() {
             ["67108864", "512", "50000"] | ["67108864", "59", "50000", "100000"] => {}
             _ => panic!("{words:?}"),
         }
+        let witness = crisp_oracles::limits(&cgroups::path(&container)).unwrap();
+        assert_eq!(
+            (witness.memory, witness.cpu_quota, witness.cpu_period),
+            (64 << 20, 50_000, 100_000)
+        );
         let shown = cri.look(&container).resources.unwrap().linux.unwrap();
         assert_eq!(shown.memory_limit_in_bytes, 64 << 20);
         assert_eq!(shown.cpu_quota, 50_000);

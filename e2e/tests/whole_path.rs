@@ -16,7 +16,8 @@ use std::time::Duration;
 use crisp_api::runtime::v1 as cri;
 use crisp_e2e::configs::{self, resources};
 use crisp_e2e::vm::{self, Boot, is_v2};
-use crisp_e2e::{Cri, Node, node, trial};
+use crisp_e2e::{Cri, Node, cgroups, trial};
+use crisp_oracles::Limits;
 
 /// Which file has a limit, by controller, on version 2 and on version 1, and what it says there.
 const LIMITS: &[(&str, [&str; 2], [&str; 2])] = &[
@@ -42,10 +43,7 @@ fn cgroup(controller: &str, id: &str) -> PathBuf {
     } else {
         root.join(controller)
     };
-    match node::cgroup_driver().as_str() {
-        "systemd" => root.join(format!("crisp.slice/crisp-{id}.scope/container")),
-        _ => root.join(format!("crisp/crisp-{id}")),
-    }
+    root.join(cgroups::path(id))
 }
 
 fn read(controller: &str, id: &str, files: [&str; 2]) -> String {
@@ -93,6 +91,15 @@ fn limits(cri: &mut Cri, pod_id: &str, pod: &cri::PodSandboxConfig) {
             "{controller} {files:?}"
         );
     }
+    let witness = crisp_oracles::limits(&cgroups::path(&id)).unwrap();
+    let expected = Limits {
+        memory: 64 << 20,
+        cpu_quota: 50_000,
+        cpu_period: 100_000,
+        cpu_weight: if is_v2() { 59 } else { 512 },
+        cpus: vec![(0, 0)],
+    };
+    assert_eq!(witness, expected);
     cri.update_container_resources(cri::UpdateContainerResourcesRequest {
         container_id: id.clone(),
         linux: Some(cri::LinuxContainerResources {

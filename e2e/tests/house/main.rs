@@ -102,6 +102,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ),
     // The end-to-end tests see what a user sees: binaries, sockets and the wire.
     ("crisp-e2e", &["crisp-api"]),
+    // Foreign code alone; only tests may know it, see `oracles_are_for_tests`.
+    ("crisp-oracles", &[]),
 ];
 
 /// Who may be async. Below these, code is sync: it can be called from the single-threaded shim
@@ -211,6 +213,18 @@ fn rooms_know_only_whom_they_may() {
         let ours = known.iter().filter(|d| d.starts_with("crisp-"));
         let wrong: Vec<_> = ours.filter(|d| !may.contains(&d.as_str())).collect();
         assert!(wrong.is_empty(), "{package} may not know {wrong:?}");
+    }
+}
+
+#[test]
+fn oracles_are_for_tests() {
+    for (package, known) in dependencies() {
+        let wrong = known.contains("crisp-oracles");
+        assert!(
+            !wrong,
+            "{package} depends on crisp-oracles outside of tests: its dependencies would reach a \
+             binary that is shipped"
+        );
     }
 }
 
