@@ -57,9 +57,14 @@ pub fn host_network(name: &str) -> cri::PodSandboxConfig {
 
 /// The namespace options of a pod, to change them.
 pub fn namespaces(pod: &mut cri::PodSandboxConfig) -> &mut cri::NamespaceOption {
-    let linux = pod.linux.get_or_insert_default();
-    let security = linux.security_context.get_or_insert_default();
+    let security = pod_security(pod);
     security.namespace_options.get_or_insert_default()
+}
+
+/// The security context of a pod, to change it.
+pub fn pod_security(pod: &mut cri::PodSandboxConfig) -> &mut cri::LinuxSandboxSecurityContext {
+    let linux = pod.linux.get_or_insert_default();
+    linux.security_context.get_or_insert_default()
 }
 
 /// A container that runs a command in the busybox image.

@@ -17,6 +17,19 @@ pub fn holder(pod: &str) -> Option<Pid> {
     owner("crisp-holder", pod)
 }
 
+/// Whether some process has this text in its command line, its words joined by spaces.
+#[must_use]
+pub fn runs(words: &str) -> bool {
+    let me = std::process::id().to_string();
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let mut pids = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    pids.any(|pid| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        pid != me && pid.parse::<i32>().is_ok() && line.contains(words)
+    })
+}
+
 fn owner(program: &str, id: &str) -> Option<Pid> {
     let is_it = |pid: &i32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();

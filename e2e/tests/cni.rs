@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crisp_api::runtime::v1 as cri;
 use crisp_e2e::netns::NODE;
-use crisp_e2e::{Cri, Network, Node, Options, configs, trial_with};
+use crisp_e2e::{Cri, Network, Node, Options, configs, still, trial_with};
 use serde_json::{Value, json};
 use tonic::Status;
 
@@ -113,8 +113,8 @@ fn privileged_no_configuration_is_no_network_until_one_comes() {
         cri.remove_pod(&id);
 
         fs::write(node.cni_dir().join("00-broken.conflist"), "{").unwrap();
-        std::thread::sleep(Duration::from_millis(200));
-        assert!(!ready(&mut cri).0, "a broken one does not count");
+        let time = Duration::from_millis(200);
+        still("a broken one does not count", time, || !ready(&mut cri).0);
         node.write_plugins("10-test.conflist", &json!([bridge(&node.path(""))]));
         wait_ready(&mut cri, true);
         let id = cri.run_pod(&pod);

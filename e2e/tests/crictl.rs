@@ -5,11 +5,10 @@
     reason = "a test: what goes wrong is a panic that says where"
 )]
 
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crisp_e2e::crictl_files::{container_file, pod_file};
-use crisp_e2e::{node, trial};
+use crisp_e2e::{eventually, node, trial};
 use serde_json::{Value, json};
 
 #[test]
@@ -138,29 +137,41 @@ fn privileged_exec_has_a_deadline_and_the_commands_exit_code() {
 fn privileged_events_come_in_order() {
     trial(|node| {
         let crictl = node.crictl();
+        let printed = node.path("events.json");
         let mut events = crictl.command(&["events", "-o", "json"]);
-        let mut events = events.stdout(Stdio::piped()).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(500));
+        let file = std::fs::File::create(&printed).unwrap();
+        let mut events = events.stdout(file).spawn().unwrap();
+        let text = || std::fs::read_to_string(&printed).unwrap();
+        eventually("crictl prints events", || {
+            crictl.ok(&["runp", &pod_file(node, "first", &json!({}))]);
+            crictl.ok(&["rmp", "-fa"]);
+            !text().is_empty()
+        });
         let idle = json!({"command": ["sleep", "1000"]});
         let file = container_file(node, "main", &idle);
         let id = crictl.line(&["run", &file, &pod_file(node, "events", &json!({}))]);
         crictl.ok(&["stop", &id]);
         crictl.ok(&["rm", &id]);
         crictl.ok(&["rmp", "-fa"]);
-        std::thread::sleep(Duration::from_millis(500));
+        let seen = || -> Vec<String> {
+            let text = text();
+            let stream = serde_json::Deserializer::from_str(&text).into_iter::<Value>();
+            stream
+                .map_while(Result::ok)
+                .filter(|event| event["containerId"] == id.as_str())
+                .map(|event| event["containerEventType"].as_str().unwrap().to_owned())
+                .collect()
+        };
+        eventually("its end is told", || seen().len() >= 4);
         events.kill().unwrap();
-        let text = String::from_utf8(events.wait_with_output().unwrap().stdout).unwrap();
-        let stream = serde_json::Deserializer::from_str(&text).into_iter::<Value>();
-        let seen: Vec<String> = stream
-            .map_while(Result::ok)
-            .filter(|event| event["containerId"] == id.as_str())
-            .map(|event| event["containerEventType"].as_str().unwrap().to_owned())
-            .collect();
+        events.wait().unwrap();
+        let seen = seen();
         let expected = ["CREATED", "STARTED", "STOPPED", "DELETED"];
         assert_eq!(
             seen,
             expected.map(|kind| format!("CONTAINER_{kind}_EVENT")),
-            "{text}"
+            "{}",
+            text()
         );
     });
 }

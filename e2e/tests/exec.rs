@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use crisp_api::runtime::v1 as cri;
-use crisp_e2e::{Cri, configs, trial};
+use crisp_e2e::{Cri, configs, eventually, owners, trial};
 use tonic::Code;
 
 /// Runs a test in a pod with one idle container.
@@ -188,8 +188,8 @@ fn privileged_a_stop_is_not_held_up_by_a_command() {
         let id = cri.run_pod(&pod);
         let container = cri.run(&id, &pod, &configs::idle("main"));
         std::thread::scope(|scope| {
-            let running = scope.spawn(|| exec(&mut node.cri(), &container, "sleep 1000", 0));
-            std::thread::sleep(Duration::from_millis(300));
+            let running = scope.spawn(|| exec(&mut node.cri(), &container, "sleep 71000", 0));
+            eventually("the command runs", || owners::runs("sleep 71000"));
             let begun = Instant::now();
             cri.stop(&container, 5);
             assert!(

@@ -10,7 +10,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use crisp_api::runtime::v1 as cri;
-use crisp_e2e::{Cri, configs, in_pod, owners, trial};
+use crisp_e2e::{Cri, configs, eventually, in_pod, owners, still, trial};
 use rustix::process::{Pid, Signal, kill_process};
 use tonic::Code;
 
@@ -45,7 +45,7 @@ fn privileged_a_container_outlives_its_shim() {
         let container = cri.run(&id, &pod, &configs::shell("main", line));
         cri.shell(&container, "sleep 0.2");
         kill_process(shim(&container), Signal::KILL).unwrap();
-        std::thread::sleep(Duration::from_millis(300));
+        eventually("its shim is gone", || owners::shim(&container).is_none());
         let running = cri::ContainerState::ContainerRunning;
         assert_eq!(cri.look(&container).state(), running);
         let error = cri.execute(&container, &["true"]).unwrap_err();
@@ -101,9 +101,14 @@ fn privileged_of_two_pods_of_one_name_the_live_one_stays() {
             node.restart();
             cri = node.cri();
             assert_eq!(cri.run_pod(&pod), live, "it is there already");
-            std::thread::sleep(Duration::from_millis(300));
-            let told = cri.shell(&container, "ip -4 addr show eth0");
-            assert!(told.contains(&address), "{address}: {told}");
+            still(
+                "the pod has its address",
+                Duration::from_millis(300),
+                || {
+                    let told = cri.shell(&container, "ip -4 addr show eth0");
+                    told.contains(&address)
+                },
+            );
             let pod_sandbox_id = live.clone();
             cri.stop_pod_sandbox(cri::StopPodSandboxRequest { pod_sandbox_id })
                 .unwrap();
@@ -145,8 +150,9 @@ fn privileged_sigterm_to_shims_ends_no_container_and_loses_no_end() {
             kill_process(shim(container), Signal::TERM).unwrap();
         }
         check_end(cri, &over, 3, &["up"]);
-        std::thread::sleep(Duration::from_millis(200));
-        assert_eq!(cri.shell(&runs, "echo well"), "well\n");
+        still("it runs", Duration::from_millis(200), || {
+            cri.shell(&runs, "echo well") == "well\n"
+        });
         let container_id = runs.clone();
         cri.reopen_container_log(cri::ReopenContainerLogRequest { container_id })
             .unwrap();

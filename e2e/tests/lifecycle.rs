@@ -6,11 +6,12 @@
     reason = "a test: what goes wrong is a panic that says where"
 )]
 
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crisp_api::runtime::v1 as cri;
 use crisp_e2e::checker::remains;
-use crisp_e2e::{Cri, Node, configs, in_pod, trial};
+use crisp_e2e::{Cri, Node, configs, eventually, in_pod, trial};
 use tonic::Code;
 
 /// Runs a test in a pod.
@@ -225,10 +226,15 @@ fn privileged_out_of_memory_is_told() {
 #[test]
 fn privileged_stops_are_idempotent_and_a_shorter_grace_wins() {
     with_pod(|node, cri, id, pod| {
-        let stubborn = configs::shell("stubborn", "trap '' TERM; while :; do sleep 1; done");
+        let stubborn = configs::shell(
+            "stubborn",
+            "trap '' TERM; echo up; while :; do sleep 1; done",
+        );
         let container = cri.run(id, pod, &stubborn);
-        // Process 1 needs a moment to set its trap.
-        std::thread::sleep(Duration::from_millis(300));
+        let log = Path::new(&pod.log_directory).join("stubborn.log");
+        eventually("process 1 has set its trap", || {
+            std::fs::read_to_string(&log).is_ok_and(|text| text.contains("up"))
+        });
         std::thread::scope(|scope| {
             let long = scope.spawn(|| node.cri().stop(&container, 1000));
             std::thread::sleep(Duration::from_millis(200));

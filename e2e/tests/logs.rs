@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crisp_api::runtime::v1 as cri;
-use crisp_e2e::{configs, trial};
+use crisp_e2e::{configs, eventually, trial};
 
 /// A line of a log: `TIME STREAM F|P TEXT`.
 #[derive(Debug)]
@@ -203,15 +203,14 @@ fn privileged_crictl_shows_what_was_asked_for() {
         assert_eq!(crictl.ok(&["logs", "--since", time, &container]), "late\n");
 
         // --follow ends with the container.
-        let follow = crictl.command(&["logs", "-f", &container]);
-        std::thread::scope(|scope| {
-            let mut follow = follow;
-            let following = scope.spawn(move || follow.output().unwrap());
-            std::thread::sleep(Duration::from_millis(300));
-            cri.stop(&container, 0);
-            let output = following.join().unwrap();
-            assert!(String::from_utf8_lossy(&output.stdout).ends_with("late\n"));
-        });
+        let printed = node.path("followed");
+        let mut follow = crictl.command(&["logs", "-f", &container]);
+        let mut follow = follow.stdout(fs::File::create(&printed).unwrap()).spawn();
+        let text = || fs::read_to_string(&printed).unwrap();
+        eventually("crictl follows", || text().ends_with("late\n"));
+        cri.stop(&container, 0);
+        assert!(follow.as_mut().unwrap().wait().unwrap().success());
+        assert!(text().ends_with("late\n"));
         cri.remove_pod(&id);
     });
 }

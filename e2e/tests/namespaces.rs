@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use cri::MountPropagation as Propagation;
 use crisp_api::runtime::v1 as cri;
-use crisp_e2e::{Cri, configs, owners, tools, trial};
+use crisp_e2e::{Cri, configs, owners, still, tools, trial};
 use rustix::process::{Signal, kill_process};
 use tonic::Code;
 
@@ -100,7 +100,10 @@ fn privileged_process_one_of_a_pod_ends_when_told_from_outside_alone() {
         }
         let holder = owners::holder(&id).unwrap();
         kill_process(holder, Signal::TERM).unwrap();
-        std::thread::sleep(Duration::from_millis(300));
+        let time = Duration::from_millis(300);
+        still("the holder is there", time, || {
+            owners::holder(&id).is_some()
+        });
         for container in &containers {
             assert_eq!(
                 cri.shell(container, "cat /proc/1/comm").trim(),
@@ -245,14 +248,7 @@ fn privileged_mounts_spread_as_far_as_was_asked() {
     trial(|node| {
         let mut cri = node.cri();
         let mut pod = node.pod("mounts");
-        let security = pod
-            .linux
-            .as_mut()
-            .unwrap()
-            .security_context
-            .as_mut()
-            .unwrap();
-        security.privileged = true;
+        configs::pod_security(&mut pod).privileged = true;
         let id = cri.run_pod(&pod);
         let shared = Shared::new(&node.path("shared"));
         for (propagation, comes_in, goes_out) in [
@@ -328,14 +324,7 @@ fn privileged_privileged_ones_see_the_nodes_devices() {
     trial(|node| {
         let mut cri = node.cri();
         let mut pod = node.pod("strong");
-        let security = pod
-            .linux
-            .as_mut()
-            .unwrap()
-            .security_context
-            .as_mut()
-            .unwrap();
-        security.privileged = true;
+        configs::pod_security(&mut pod).privileged = true;
         let id = cri.run_pod(&pod);
         let mut config = configs::idle("main");
         configs::security(&mut config).privileged = true;

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use crisp_api::runtime::v1 as cri;
 use crisp_e2e::configs::{self, resources};
 use crisp_e2e::vm::{self, Boot};
-use crisp_e2e::{Cri, Node, Options, in_pod, node, owners, tools, trial};
+use crisp_e2e::{Cri, Node, Options, eventually, in_pod, node, owners, tools, trial};
 use rustix::process::{Pid, Signal, kill_process};
 use tonic::Code;
 
@@ -296,7 +296,7 @@ fn privileged_systemd_never_hides_that_memory_ran_out() {
                 "{turn}"
             );
         }
-        // Nobody else knows of this one when the daemon comes back.
+        // The daemon is away while this one is killed, and has to find out when it comes back.
         let mut config = configs::shell(
             "later",
             "sleep 1; exec dd if=/dev/zero of=/dev/null bs=100M count=1",
@@ -304,7 +304,7 @@ fn privileged_systemd_never_hides_that_memory_ran_out() {
         resources(&mut config).memory_limit_in_bytes = 20 << 20;
         let container = cri.run(&id, &pod, &config);
         node.kill();
-        std::thread::sleep(Duration::from_secs(2));
+        eventually("it was killed", || !owners::runs("bs=100M count=1"));
         node.restart();
         let mut cri = node.cri();
         let status = cri.wait_exit(&container);
