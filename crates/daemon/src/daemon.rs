@@ -7,6 +7,7 @@ use std::time::Duration;
 use crisp_cni::Network;
 use crisp_cri_server::{About, Service};
 use crisp_image::Images;
+use crisp_model::Owner;
 use crisp_node::host::{Host, Presence};
 use crisp_node::{CgroupDriver, Engine, Timeouts};
 use sd_notify::NotifyState;
@@ -160,7 +161,7 @@ async fn engine(config: &Config, host: Host) -> Result<Engine, Fatal> {
         images,
         network,
     };
-    Engine::start(config)
+    Engine::start(config, Owner::Cri)
         .await
         .context(Exit::State, || "open the records")
 }

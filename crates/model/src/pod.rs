@@ -160,3 +160,11 @@ pub struct PodConfig {
     /// Runtime handler; empty means the default.
     pub runtime_handler: String,
 }
+
+impl PodConfig {
+    /// Whether the pod has a network namespace of its own.
+    #[must_use]
+    pub fn has_own_network(&self) -> bool {
+        self.namespaces.network != NamespaceMode::Node
+    }
+}

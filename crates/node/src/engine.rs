@@ -6,46 +6,45 @@ use std::time::Duration;
 
 use crisp_cni::NetworkStatus;
 use crisp_image::Images;
-use crisp_model::{ContainerConfig, ContainerId, PodConfig, PodId, Resources};
+use crisp_model::{ContainerConfig, ContainerId, Owner, PodConfig, PodId, Resources};
 use tokio::io::AsyncReadExt as _;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::oneshot;
+use tracing::Span;
 
-use crate::book::Mailbox;
 use crate::config::{CgroupDriver, Config, Handler, Support};
 use crate::error::{Error, Result};
-use crate::events::ContainerEvent;
+use crate::events::Listener;
 use crate::exec::ExecOutput;
-use crate::message::{Message, Reply, Request};
-use crate::names::NameMessage;
+use crate::machine::input::Totals;
+use crate::pod::message::{ContainerRequest, Mailbox, Message, Request};
+use crate::pod::naming::{NameMessage, NamesMailbox, Wanted};
 use crate::recovery;
+use crate::reply::Reply;
 use crate::shared::Shared;
-use crate::stats::{self, ContainerStats, PodStats};
+use crate::stats::{ContainerStats, PodStats, reader};
 use crate::view::{ContainerView, PodView};
 
 /// Specs are far below; the file is ours, but a disk may hand out anything.
 const LONGEST_SPEC: u64 = 8 << 20;
 
-/// The engine. Clones share everything.
+/// The engine, as one of its owners sees it: pods, containers and events of other owners are not
+/// there. Clones share everything.
 #[derive(Debug, Clone)]
 pub struct Engine {
     shared: Arc<Shared>,
-    names: mpsc::UnboundedSender<NameMessage>,
+    names: NamesMailbox,
+    owner: Owner,
 }
 
-async fn answer<T>(receiver: oneshot::Receiver<Result<T>>) -> Result<T> {
-    let gone = || Error::Unavailable("the engine is shutting down".to_owned());
-    receiver.await.unwrap_or_else(|_| Err(gone()))
-}
-
-/// Sends a message with a place for its answer. A task that has ended meanwhile had removed its
+/// Sends a request with a place for its answer. A task that has ended meanwhile had removed its
 /// pod, unless it failed.
 async fn ask<T>(
     mailbox: &Mailbox,
     missing: impl FnOnce() -> Error,
-    message: impl FnOnce(Reply<T>) -> Message,
+    request: impl FnOnce(Reply<T>) -> Request,
 ) -> Result<T> {
     let (reply, receiver) = oneshot::channel();
-    if mailbox.send(message(reply)).is_err() {
+    if mailbox.send(Message::new(request(reply))).is_err() {
         return Err(missing());
     }
     match receiver.await {
@@ -63,14 +62,33 @@ fn gone_is_fine(result: Result<()>) -> Result<()> {
 }
 
 impl Engine {
-    /// Reads every record, reconciles each with what the kernel has, and is ready for calls.
+    /// Reads every record, reconciles each with what the kernel has, and is ready for calls of an
+    /// owner.
     ///
     /// # Errors
     /// When another daemon holds the directories, or they cannot be used. One bad record is no
     /// reason.
-    pub async fn start(config: Config) -> Result<Self> {
+    pub async fn start(config: Config, owner: Owner) -> Result<Self> {
         let (shared, names) = recovery::start(config).await?;
-        Ok(Self { shared, names })
+        Ok(Self {
+            shared,
+            names,
+            owner,
+        })
+    }
+
+    /// The same engine as another owner sees it.
+    #[must_use]
+    pub fn of(&self, owner: Owner) -> Self {
+        Self {
+            owner,
+            ..self.clone()
+        }
+    }
+
+    /// The mailbox of a pod that callers see.
+    fn mailbox(&self, pod: &PodId) -> Result<Mailbox> {
+        self.shared.mailboxes.of(pod).ok_or_else(|| no_pod(pod))
     }
 
     /// Boots a pod. A repeated request joins the one in flight, or gets the pod that it made.
@@ -80,10 +98,16 @@ impl Engine {
     pub async fn run_pod(&self, config: PodConfig) -> Result<PodId> {
         self.shared.check_handler(&config.runtime_handler)?;
         let (reply, receiver) = oneshot::channel();
-        let config = Box::new(config);
+        let wanted = Wanted {
+            owner: self.owner,
+            config: Box::new(config),
+            reply,
+            span: Span::current(),
+        };
         // A closed channel drops the reply, which the wait below tells.
-        drop(self.names.send(NameMessage::Run { config, reply }));
-        answer(receiver).await
+        self.names.send(NameMessage::Run(wanted)).ok();
+        let gone = |_| Err(Error::Unavailable("the engine is shutting down".to_owned()));
+        receiver.await.unwrap_or_else(gone)
     }
 
     /// Stops a pod: kills its containers, frees its network. Idempotent.
@@ -91,9 +115,10 @@ impl Engine {
     /// # Errors
     /// `NotFound`, or what could not be torn down.
     pub async fn stop_pod(&self, id: &str) -> Result<()> {
-        let (mailbox, view) = self.shared.book.pod(id)?;
+        let view = self.pod(id)?;
+        let mailbox = self.mailbox(&view.id)?;
         let missing = || self.pod_gone(&view.id);
-        ask(&mailbox, missing, |reply| Message::Stop { reply }).await
+        ask(&mailbox, missing, |reply| Request::Stop { reply }).await
     }
 
     /// Removes a pod and its containers, stopping it first. A pod that is not there is success.
@@ -105,9 +130,10 @@ impl Engine {
     }
 
     async fn remove_known_pod(&self, id: &str) -> Result<()> {
-        let (mailbox, view) = self.shared.book.pod(id)?;
+        let view = self.pod(id)?;
+        let mailbox = self.mailbox(&view.id)?;
         let missing = || self.pod_gone(&view.id);
-        ask(&mailbox, missing, |reply| Message::Remove { reply }).await
+        ask(&mailbox, missing, |reply| Request::Remove { reply }).await
     }
 
     /// One pod.
@@ -115,13 +141,13 @@ impl Engine {
     /// # Errors
     /// `NotFound` or `Ambiguous`.
     pub fn pod(&self, id: &str) -> Result<Arc<PodView>> {
-        Ok(self.shared.book.pod(id)?.1)
+        self.shared.views.pod(self.owner, id)
     }
 
     /// Every pod but those that boot.
     #[must_use]
     pub fn pods(&self) -> Vec<Arc<PodView>> {
-        self.shared.book.pods()
+        self.shared.views.pods(self.owner)
     }
 
     /// Notes new totals of a pod's resources; `None` leaves what was noted.
@@ -134,14 +160,14 @@ impl Engine {
         overhead: Option<Resources>,
         resources: Option<Resources>,
     ) -> Result<()> {
-        let (mailbox, view) = self.shared.book.pod(id)?;
+        let view = self.pod(id)?;
+        let mailbox = self.mailbox(&view.id)?;
         let missing = || self.pod_gone(&view.id);
-        ask(&mailbox, missing, |reply| Message::Update {
+        let totals = Box::new(Totals {
             overhead,
             resources,
-            reply,
-        })
-        .await
+        });
+        ask(&mailbox, missing, |reply| Request::Update { totals, reply }).await
     }
 
     /// Creates a container in a pod. A repeated request joins the one in flight, or gets the
@@ -155,18 +181,24 @@ impl Engine {
         pod: &str,
         config: ContainerConfig,
     ) -> Result<ContainerId> {
-        let (mailbox, view) = self.shared.book.pod(pod)?;
+        let view = self.pod(pod)?;
+        let mailbox = self.mailbox(&view.id)?;
         let config = Box::new(config);
         let missing = || self.pod_gone(&view.id);
-        ask(&mailbox, missing, |reply| Message::Create { config, reply }).await
+        ask(&mailbox, missing, |reply| Request::Create { config, reply }).await
     }
 
-    async fn request<T>(&self, id: &str, request: impl FnOnce(Reply<T>) -> Request) -> Result<T> {
-        let (mailbox, view) = self.shared.book.container(id)?;
-        let container = view.id.clone();
+    async fn request<T>(
+        &self,
+        id: &str,
+        request: impl FnOnce(Reply<T>) -> ContainerRequest,
+    ) -> Result<T> {
+        let view = self.container(id)?;
+        let mailbox = self.mailbox(&view.pod_id)?;
+        let id = view.id.clone();
         let missing = || self.container_gone(&view);
-        ask(&mailbox, missing, |reply| Message::Request {
-            container,
+        ask(&mailbox, missing, |reply| Request::Container {
+            id,
             request: request(reply),
         })
         .await
@@ -177,7 +209,8 @@ impl Engine {
     /// # Errors
     /// The cause, when its program cannot be started; the container is over then.
     pub async fn start_container(&self, id: &str) -> Result<()> {
-        self.request(id, |reply| Request::Start { reply }).await
+        self.request(id, |reply| ContainerRequest::Start { reply })
+            .await
     }
 
     /// Stops a container: its stop signal, then, after the grace, SIGKILL. Zero kills at once. A
@@ -186,7 +219,7 @@ impl Engine {
     /// # Errors
     /// `DeadlineExceeded` when the kernel does not end what was killed.
     pub async fn stop_container(&self, id: &str, grace: Duration) -> Result<()> {
-        self.request(id, |reply| Request::Stop { grace, reply })
+        self.request(id, |reply| ContainerRequest::Stop { grace, reply })
             .await
     }
 
@@ -195,7 +228,10 @@ impl Engine {
     /// # Errors
     /// What could not be removed.
     pub async fn remove_container(&self, id: &str) -> Result<()> {
-        gone_is_fine(self.request(id, |reply| Request::Remove { reply }).await)
+        gone_is_fine(
+            self.request(id, |reply| ContainerRequest::Remove { reply })
+                .await,
+        )
     }
 
     /// One container.
@@ -203,7 +239,7 @@ impl Engine {
     /// # Errors
     /// `NotFound` or `Ambiguous`.
     pub fn container(&self, id: &str) -> Result<Arc<ContainerView>> {
-        Ok(self.shared.book.container(id)?.1)
+        self.shared.views.container(self.owner, id)
     }
 
     /// The OCI runtime spec of a container as JSON; null when its bundle is gone.
@@ -225,7 +261,7 @@ impl Engine {
     /// Every container but those that are being created.
     #[must_use]
     pub fn containers(&self) -> Vec<Arc<ContainerView>> {
-        let pods = self.shared.book.pods();
+        let pods = self.shared.views.pods(self.owner);
         pods.iter()
             .flat_map(|pod| pod.containers.iter().cloned())
             .collect()
@@ -241,7 +277,7 @@ impl Engine {
         command: Vec<String>,
         timeout: Option<Duration>,
     ) -> Result<ExecOutput> {
-        self.request(id, |reply| Request::Exec {
+        self.request(id, |reply| ContainerRequest::Exec {
             command,
             timeout,
             reply,
@@ -255,7 +291,7 @@ impl Engine {
     /// When the kernel refuses.
     pub async fn update_resources(&self, id: &str, resources: Resources) -> Result<()> {
         let resources = Box::new(resources);
-        self.request(id, |reply| Request::Update { resources, reply })
+        self.request(id, |reply| ContainerRequest::Update { resources, reply })
             .await
     }
 
@@ -264,7 +300,8 @@ impl Engine {
     /// # Errors
     /// `FailedPrecondition` when it does not run.
     pub async fn reopen_log(&self, id: &str) -> Result<()> {
-        self.request(id, |reply| Request::ReopenLog { reply }).await
+        self.request(id, |reply| ContainerRequest::ReopenLog { reply })
+            .await
     }
 
     /// A container's figures.
@@ -273,7 +310,7 @@ impl Engine {
     /// `NotFound`.
     pub async fn container_stats(&self, id: &str) -> Result<ContainerStats> {
         let view = self.container(id)?;
-        Ok(stats::container_stats(&self.shared, &view).await)
+        Ok(reader::container_stats(&self.shared, &view).await)
     }
 
     /// The figures of every running container.
@@ -282,7 +319,7 @@ impl Engine {
         let running: Vec<_> = running.collect();
         let each = running
             .iter()
-            .map(|view| stats::container_stats(&self.shared, view));
+            .map(|view| reader::container_stats(&self.shared, view));
         futures::future::join_all(each).await
     }
 
@@ -292,20 +329,22 @@ impl Engine {
     /// `NotFound`.
     pub async fn pod_stats(&self, id: &str) -> Result<PodStats> {
         let view = self.pod(id)?;
-        Ok(stats::pod_stats(&self.shared, &view).await)
+        Ok(reader::pod_stats(&self.shared, &view).await)
     }
 
     /// The figures of every pod.
     pub async fn list_pod_stats(&self) -> Vec<PodStats> {
         let pods = self.pods();
-        let each = pods.iter().map(|view| stats::pod_stats(&self.shared, view));
+        let each = pods
+            .iter()
+            .map(|view| reader::pod_stats(&self.shared, view));
         futures::future::join_all(each).await
     }
 
-    /// Listens to events from now on. Who is too slow is told how many it lost.
+    /// Listens to events of this owner's pods from now on.
     #[must_use]
-    pub fn events(&self) -> broadcast::Receiver<Arc<ContainerEvent>> {
-        self.shared.events.subscribe()
+    pub fn events(&self) -> Listener {
+        self.shared.events.subscribe(self.owner)
     }
 
     /// Whether pods can get a network now.
@@ -348,21 +387,25 @@ impl Engine {
 
     /// Why a pod's task gave no answer: it had removed its pod, or it has failed.
     fn pod_gone(&self, id: &PodId) -> Error {
-        match self.shared.book.mailbox(id) {
+        match self.shared.mailboxes.of(id) {
             Some(_) => {
                 Error::Unavailable(format!("the task of pod {id} gave no answer; ask again"))
             }
-            None => Error::NotFound {
-                what: "pod sandbox",
-                id: id.to_string(),
-            },
+            None => no_pod(id),
         }
     }
 
     fn container_gone(&self, view: &ContainerView) -> Error {
-        match self.shared.book.container(view.id.as_str()) {
+        match self.container(view.id.as_str()) {
             Ok(_) => self.pod_gone(&view.pod_id),
             Err(missing) => missing,
         }
+    }
+}
+
+fn no_pod(id: &PodId) -> Error {
+    Error::NotFound {
+        what: "pod sandbox",
+        id: id.to_string(),
     }
 }

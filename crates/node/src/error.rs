@@ -1,12 +1,13 @@
 //! What a call can answer but success, in the terms of those who called.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// Results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// Why a call failed. Cloned to every caller that waited for the same work.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// There is no such thing.
     #[error("no {what} {id:?}")]
@@ -50,13 +51,59 @@ pub enum Error {
     #[error("{0}")]
     Unimplemented(String),
     /// A step failed.
-    #[error("{step}: {why}")]
+    #[error("{step}: {cause}")]
     Internal {
         /// Step and object.
         step: String,
-        /// The cause, as it was told.
-        why: String,
+        /// The cause.
+        #[source]
+        cause: Cause,
     },
+}
+
+/// The error behind a failed step. Shared, since an error goes to every caller that waited.
+#[derive(Debug, Clone)]
+pub struct Cause(Arc<dyn std::error::Error + Send + Sync>);
+
+impl Cause {
+    pub(crate) fn of(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self(Arc::from(cause.into()))
+    }
+
+    /// The cause, when it is of this kind.
+    #[must_use]
+    pub fn is<E: std::error::Error + 'static>(&self) -> Option<&E> {
+        self.0.downcast_ref()
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Cause {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}
+
+/// Says what failed where a cause is known; lazily, for most steps succeed.
+pub(crate) trait Context<T> {
+    /// The step and its object, such as `write /run/crisp/bundles/ID/config.json`.
+    fn context<S: Into<String>>(self, step: impl FnOnce() -> S) -> Result<T>;
+}
+
+impl<T, E: Into<Box<dyn std::error::Error + Send + Sync>>> Context<T>
+    for std::result::Result<T, E>
+{
+    fn context<S: Into<String>>(self, step: impl FnOnce() -> S) -> Result<T> {
+        self.map_err(|cause| Error::Internal {
+            step: step().into(),
+            cause: Cause::of(cause),
+        })
+    }
 }
 
 /// Kinds of errors, one to one with gRPC's codes.
@@ -96,20 +143,19 @@ impl Error {
         }
     }
 
-    /// Whether the caller has to change something: then whoever answers it logs it, not we.
-    pub(crate) fn is_callers(&self) -> bool {
-        !matches!(
-            self.code(),
-            Code::Internal | Code::DeadlineExceeded | Code::Unavailable
-        )
+    /// A container whose program could not be started.
+    pub(crate) fn start(why: String) -> Self {
+        Self::Internal {
+            step: "start".to_owned(),
+            cause: Cause::of(why),
+        }
     }
 
-    /// A failed step and its cause; for `map_err`.
-    pub(crate) fn step<E: fmt::Display>(step: impl Into<String>) -> impl FnOnce(E) -> Self {
-        let step = step.into();
-        move |why| Self::Internal {
-            step,
-            why: why.to_string(),
+    /// A worker of ours that failed.
+    pub(crate) fn fault(failed: &crisp_tasks::Failed) -> Self {
+        Self::Internal {
+            step: "a fault of crispd".to_owned(),
+            cause: Cause::of(failed.clone()),
         }
     }
 
@@ -128,7 +174,7 @@ impl Error {
         let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
         Some(Self::Internal {
             step: step.to_owned(),
-            why: all.join("; "),
+            cause: Cause::of(all.join("; ")),
         })
     }
 }
@@ -150,10 +196,11 @@ mod tests {
     #[test]
     fn several_errors_become_one_that_names_them_all() {
         let unavailable = |text: &str| Error::Unavailable(text.to_owned());
-        assert_eq!(Error::gather("stop", Vec::new()), None);
+        assert!(Error::gather("stop", Vec::new()).is_none());
+        let one = Error::gather("stop", vec![unavailable("a")]).unwrap();
         assert_eq!(
-            Error::gather("stop", vec![unavailable("a")]),
-            Some(unavailable("a"))
+            (one.to_string().as_str(), one.code()),
+            ("a", Code::Unavailable)
         );
         let both = Error::gather("stop", vec![unavailable("a"), unavailable("b")]).unwrap();
         assert_eq!(both.to_string(), "stop: a; b");

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crisp_model::{PodId, Timestamp};
+use crisp_model::{ContainerId, Owner, PodId, Timestamp};
 use tokio::sync::broadcast;
 
 use crate::view::PodView;
@@ -23,13 +23,22 @@ pub enum EventKind {
     Deleted,
 }
 
-/// Something happened to a container.
+/// What an event is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// The pod itself.
+    Pod,
+    /// One of its containers.
+    Container(ContainerId),
+}
+
+/// Something happened to a container or a pod.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ContainerEvent {
     /// What.
     pub kind: EventKind,
-    /// To which container; the pod's own id for what happened to the pod itself.
-    pub subject: String,
+    /// To what.
+    pub subject: Subject,
     /// When.
     pub at: Timestamp,
     /// Its pod, right after.
@@ -37,6 +46,15 @@ pub struct ContainerEvent {
 }
 
 impl ContainerEvent {
+    /// The id of what it is about: the container's, or the pod's.
+    #[must_use]
+    pub fn subject_id(&self) -> &str {
+        match &self.subject {
+            Subject::Pod => self.pod.id.as_str(),
+            Subject::Container(id) => id.as_str(),
+        }
+    }
+
     /// The pod's id.
     #[must_use]
     pub fn pod_id(&self) -> &PodId {
@@ -53,10 +71,10 @@ impl Events {
         Self(broadcast::channel(BACKLOG).0)
     }
 
-    pub(crate) fn send(&self, kind: EventKind, subject: &str, pod: Arc<PodView>) {
+    pub(crate) fn send(&self, kind: EventKind, subject: Subject, pod: Arc<PodView>) {
         let event = ContainerEvent {
             kind,
-            subject: subject.to_owned(),
+            subject,
             at: Timestamp(crisp_sys::clock::now()),
             pod,
         };
@@ -64,7 +82,39 @@ impl Events {
         drop(self.0.send(Arc::new(event)));
     }
 
-    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Arc<ContainerEvent>> {
-        self.0.subscribe()
+    pub(crate) fn subscribe(&self, owner: Owner) -> Listener {
+        Listener {
+            owner,
+            receiver: self.0.subscribe(),
+        }
+    }
+}
+
+/// The events of one owner's pods, from the moment of its making on.
+#[derive(Debug)]
+pub struct Listener {
+    owner: Owner,
+    receiver: broadcast::Receiver<Arc<ContainerEvent>>,
+}
+
+/// A listener was too slow: so many events, of all owners, are lost to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0} events were lost because they were not read in time")]
+pub struct Lagged(pub u64);
+
+impl Listener {
+    /// The next event; `None` once the engine has ended.
+    ///
+    /// # Errors
+    /// When events were lost; the next call goes on with those that are left.
+    pub async fn next(&mut self) -> Result<Option<Arc<ContainerEvent>>, Lagged> {
+        loop {
+            match self.receiver.recv().await {
+                Ok(event) if event.pod.owner == self.owner => return Ok(Some(event)),
+                Ok(_) => {}
+                Err(broadcast::error::RecvError::Lagged(lost)) => return Err(Lagged(lost)),
+                Err(broadcast::error::RecvError::Closed) => return Ok(None),
+            }
+        }
     }
 }

@@ -17,9 +17,9 @@ use tokio::net::unix::pipe::Receiver;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::error::{Error, Result};
-use crate::message::Reply as ReplyTo;
-use crate::shim_client::{ShimClient, failure};
+use crate::error::{Context, Error, Result};
+use crate::reply::{Reply as ReplyTo, answer as answer_caller};
+use crate::shim::client::{ShimClient, failure};
 
 /// The outcome of a command.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,12 +44,22 @@ const KILL_WITHIN: Duration = Duration::from_secs(5);
 /// The longest deadline that is waited for; a longer one is none.
 const FOR_EVER: Duration = Duration::from_secs(86_400 * 365);
 
-static SERIAL: AtomicU64 = AtomicU64::new(1);
+/// Gives out the ids of execs: unique over restarts of the daemon too, for shims outlive it.
+#[derive(Debug, Default)]
+pub(crate) struct ExecIds(AtomicU64);
+
+impl ExecIds {
+    pub(crate) fn next(&self) -> String {
+        let serial = self.0.fetch_add(1, Ordering::Relaxed);
+        format!("{:x}-{serial:x}", crisp_sys::clock::monotonic())
+    }
+}
 
 /// What to run, and where.
 #[derive(Debug)]
 pub(crate) struct Exec {
     pub(crate) container: ContainerId,
+    pub(crate) exec_id: String,
     pub(crate) shim: ShimClient,
     pub(crate) command: Vec<String>,
     pub(crate) timeout: Option<Duration>,
@@ -69,13 +79,12 @@ enum Failed {
 /// killed: past its deadline, or when its caller has left.
 pub(crate) async fn run(exec: Exec, mut reply: ReplyTo<ExecOutput>) {
     let output = run_for(&exec, &mut reply).await;
-    // A caller that left needs no answer.
-    drop(reply.send(output));
+    answer_caller(reply, output);
 }
 
 async fn run_for(exec: &Exec, caller: &mut ReplyTo<ExecOutput>) -> Result<ExecOutput> {
     let deadline = Instant::now() + exec.timeout.unwrap_or(FOR_EVER).min(FOR_EVER);
-    let exec_id = exec_id();
+    let exec_id = exec.exec_id.clone();
     let overdue = || {
         let after = exec.timeout.unwrap_or_default();
         Failed::Unwatched(Error::DeadlineExceeded(format!(
@@ -97,19 +106,13 @@ async fn run_for(exec: &Exec, caller: &mut ReplyTo<ExecOutput>) -> Result<ExecOu
         Err(Failed::Refused(error)) => Err(error),
         Err(Failed::Unwatched(error)) => {
             let kill = Request::KillExec { exec_id };
-            // A shim that gives no answer now gets to it after the exec.
+            // A shim handles requests in order: even if this times out, it reads KillExec after Exec.
             if let Err(error) = exec.shim.order(kill, KILL_WITHIN).await {
                 tracing::debug!(container_id = %exec.container, %error, "exec not killed");
             }
             Err(error)
         }
     }
-}
-
-/// Unique over restarts of the daemon too: shims outlive it.
-fn exec_id() -> String {
-    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-    format!("{:x}-{serial:x}", crisp_sys::clock::monotonic())
 }
 
 async fn attempt(exec: &Exec, exec_id: &str) -> std::result::Result<ExecOutput, Failed> {
@@ -136,10 +139,9 @@ async fn attempt(exec: &Exec, exec_id: &str) -> std::result::Result<ExecOutput, 
 
 /// What is read here, and what the command gets.
 fn plumbing() -> Result<([OwnedFd; 2], Vec<OwnedFd>)> {
-    let pipes = || Error::step("make pipes for an exec");
-    let (stdout, stdout_end) = pipe().map_err(pipes())?;
-    let (stderr, stderr_end) = pipe().map_err(pipes())?;
-    let stdin = std::fs::File::open("/dev/null").map_err(Error::step("open /dev/null"))?;
+    let new = || pipe().context(|| "make a pipe for an exec");
+    let ((stdout, stdout_end), (stderr, stderr_end)) = (new()?, new()?);
+    let stdin = std::fs::File::open("/dev/null").context(|| "open /dev/null")?;
     Ok(([stdout, stderr], vec![stdin.into(), stdout_end, stderr_end]))
 }
 
@@ -169,8 +171,8 @@ async fn collect(
     };
     Ok(ExecOutput {
         code: status.map_err(lost)?.code(),
-        stdout: stdout.map_err(Error::step("read the command's output"))?,
-        stderr: stderr.map_err(Error::step("read the command's errors"))?,
+        stdout: stdout.context(|| "read the command's output")?,
+        stderr: stderr.context(|| "read the command's errors")?,
     })
 }
 
@@ -210,17 +212,19 @@ async fn read_all(pipe: &mut Receiver, kept: &mut Vec<u8>, quiet: Duration) -> i
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shim_client::Connection;
+    use crate::shim::client::Connection;
     use crisp_shim_api::{FailureKind, FromShim, ToShim};
     use crisp_sys::socket::Conn;
     use std::io::Write;
 
     fn exec(shim_within: Duration) -> (Exec, Connection) {
         let (ours, theirs) = Conn::pair().unwrap();
+        let (events, _) = tokio::sync::mpsc::unbounded_channel();
         let container = ContainerId::from_entropy([3; 32]);
         let connection = Connection::new(ours).unwrap();
         let exec = Exec {
-            shim: ShimClient::start(connection, container.clone(), None, |_| {}),
+            exec_id: "1".to_owned(),
+            shim: ShimClient::start(connection, container.clone(), None, events),
             container,
             command: vec!["true".to_owned()],
             timeout: None,

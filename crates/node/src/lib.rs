@@ -1,20 +1,23 @@
-//! The engine: pods and containers as tasks, records, recovery, events, stats.
+//! The engine: pods and containers, decided by a pure machine and acted for by one task each.
 //!
-//! [`Engine`] is the only door. Behind it every pod is one task with one mailbox that owns the
-//! pod's state with `&mut`; slow steps are child tasks that report back, so nothing here waits for
-//! anything but its mailbox. After each transition the task publishes a snapshot, which is all
-//! that List and Status ever read.
+//! [`Engine`] is the only door. Behind it every pod has one task with one mailbox; what happens to
+//! the pod is an input of its machine, and what the machine wants done is performed by the task.
+//! After each transition the task publishes a view, which is all that List and Status ever read.
 //!
 //! ```text
-//! engine      the door: sends messages, waits for answers
-//! names       one task: which pod has which name; pods are born here
-//! book        the published snapshots, found by id or the beginning of one
-//! pod/        a pod's task: boot, transitions, the one teardown
-//! container/  what a pod's task does for its containers: create, start, exec, stop, clear
-//! host        what the machine can do, looked up once
+//! engine      the door: sends messages, waits for answers; one handle for each owner of pods
+//! names       one task: which pod has which name; new pods start here
+//! machine/    what a pod does when something happens to it; pure
+//! pod/        the task of a pod: effects performed, slow steps as workers
+//! container/  slow steps of containers: make, stop, clear, change limits
+//! shim/       talking with a shim, launching one, finding out about one that is gone
+//! views       the published views, found by id or the beginning of one
+//! events      what listeners are told
+//! stats/      figures, read from cgroup files and netlink
 //! cgroups/    where cgroups are, and who makes them: Crisp, or systemd
 //! journal     records on disk: frames with a checksum, the last one of an entity wins
 //! recovery    after a start: records against what the kernel has
+//! host        what this machine can do
 //! ```
 //!
 //! What is absent: CRI types, streaming, image pulls, any knowledge of how a process is started
@@ -22,32 +25,34 @@
 
 #![forbid(unsafe_code)]
 
-mod book;
+mod blocking;
 mod cgroups;
+mod clock;
 pub mod config;
 mod container;
 mod engine;
 pub mod error;
 pub mod events;
 pub mod exec;
-mod files;
 pub mod host;
 mod journal;
-mod message;
+mod machine;
 mod names;
 mod paths;
 mod pod;
 mod record;
 mod recovery;
+mod reply;
 mod shared;
-mod shim_client;
+mod shim;
 pub mod stats;
 pub mod view;
+mod views;
 
 pub use config::{CgroupConfig, CgroupDriver, Config, Handler, Support, Timeouts};
 pub use engine::Engine;
 pub use error::{Code, Error, Result};
-pub use events::{ContainerEvent, EventKind};
+pub use events::{ContainerEvent, EventKind, Lagged, Listener, Subject};
 pub use exec::ExecOutput;
 pub use stats::{ContainerStats, PodStats};
 pub use view::{ContainerUser, ContainerView, PodView};

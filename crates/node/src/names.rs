@@ -1,142 +1,123 @@
-//! Which pod has which name: the one task in which pods are born.
+//! Which pod has which name: the one task that starts new pods.
 //!
-//! A request for a name that is taken goes to the pod that has it, which alone knows what it is
-//! worth: it joins what is in flight or ready, or bounces back because that pod is on its way out.
+//! A request for a name that is taken is forwarded to that pod's task, which joins the boot,
+//! returns the ready pod, or bounces the request because it is going away. Owners have names of
+//! their own.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
-use crisp_model::{PodConfig, PodId, PodName};
-use tokio::sync::{mpsc, oneshot};
+use crisp_model::{Owner, PodId, PodName};
+use tokio::sync::mpsc;
 
-use crate::error::Error;
-use crate::message::{Message, Reply};
+use crate::error::Context;
 use crate::pod;
+use crate::pod::message::{Message, Request};
+use crate::pod::naming::{Gone, NameMessage, NamesMailbox, Wanted};
+use crate::reply::answer;
 use crate::shared::Shared;
 
-/// Told when a pod that had to make room is gone.
-pub(crate) type Gone = oneshot::Receiver<()>;
+/// Which pod has a name.
+pub(crate) type Taken = HashMap<(Owner, PodName), PodId>;
 
-/// Everything that can happen to names.
-#[derive(Debug)]
-pub(crate) enum NameMessage {
-    /// A pod is wanted.
-    Run {
-        config: Box<PodConfig>,
-        reply: Reply<PodId>,
-    },
-    /// The pod that had the name gives it up; the wanted one may boot once it is gone.
-    Bounced {
-        config: Box<PodConfig>,
-        reply: Reply<PodId>,
-        from: PodId,
-        gone: Option<Gone>,
-    },
-    /// A pod is gone.
-    Removed { name: PodName, id: PodId },
-}
-
-/// The owner of all names.
+/// The task that knows all names.
 #[derive(Debug)]
 pub(crate) struct Names {
     shared: Weak<Shared>,
     sender: mpsc::WeakUnboundedSender<NameMessage>,
-    taken: HashMap<PodName, PodId>,
+    taken: Taken,
 }
 
 impl Names {
-    /// Starts the task with the names of the pods that were found on disk.
-    pub(crate) fn start(
-        shared: &Arc<Shared>,
-        taken: HashMap<PodName, PodId>,
-    ) -> mpsc::UnboundedSender<NameMessage> {
+    /// Starts the task with the names of the pods that were found on disk. It ends with the engine.
+    pub(crate) fn start(shared: &Arc<Shared>, taken: Taken) -> NamesMailbox {
         let (sender, receiver) = mpsc::unbounded_channel();
         let names = Self {
             shared: Arc::downgrade(shared),
             sender: sender.downgrade(),
             taken,
         };
-        tokio::spawn(names.run(receiver));
+        crisp_tasks::detached(names.run(receiver));
         sender
     }
 
     async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<NameMessage>) {
         while let Some(message) = inbox.recv().await {
             match message {
-                NameMessage::Run { config, reply } => self.run_pod(config, reply),
-                NameMessage::Bounced {
-                    config,
-                    reply,
-                    from,
-                    gone,
-                } => self.after_bounce(config, reply, &from, gone),
-                NameMessage::Removed { name, id } => {
-                    if self.taken.get(&name) == Some(&id) {
-                        self.taken.remove(&name);
+                NameMessage::Run(wanted) => self.run_pod(wanted),
+                NameMessage::Bounced { wanted, from, gone } => {
+                    self.after_bounce(wanted, &from, gone);
+                }
+                NameMessage::Removed { owner, name, id } => {
+                    let key = (owner, name);
+                    if self.taken.get(&key) == Some(&id) {
+                        self.taken.remove(&key);
                     }
                 }
             }
         }
     }
 
-    fn run_pod(&mut self, config: Box<PodConfig>, reply: Reply<PodId>) {
+    fn holder_of(&self, wanted: &Wanted) -> Option<&PodId> {
+        self.taken.get(&(wanted.owner, wanted.config.name.clone()))
+    }
+
+    fn run_pod(&mut self, wanted: Wanted) {
         let Some(shared) = self.shared.upgrade() else {
             return;
         };
-        let holder = self.taken.get(&config.name);
-        let Some(mailbox) = holder.and_then(|id| shared.book.mailbox(id)) else {
-            return self.bear(&shared, config, reply, None);
+        let holder = self.holder_of(&wanted);
+        let Some(mailbox) = holder.and_then(|id| shared.mailboxes.of(id)) else {
+            return self.create(&shared, wanted, None);
         };
-        if let Err(refused) = mailbox.send(Message::Join { config, reply })
-            && let Message::Join { config, reply } = refused.0
+        let Wanted {
+            owner,
+            config,
+            reply,
+            span,
+        } = wanted;
+        let request = Request::Join { config, reply };
+        let message = Message { request, span };
+        // A task that has just ended takes no message: its name is free.
+        if let Err(refused) = mailbox.send(message)
+            && let Message {
+                request: Request::Join { config, reply },
+                span,
+            } = refused.0
         {
-            self.bear(&shared, config, reply, None);
+            let wanted = Wanted {
+                owner,
+                config,
+                reply,
+                span,
+            };
+            self.create(&shared, wanted, None);
         }
     }
 
-    fn after_bounce(
-        &mut self,
-        config: Box<PodConfig>,
-        reply: Reply<PodId>,
-        from: &PodId,
-        gone: Option<Gone>,
-    ) {
+    fn after_bounce(&mut self, wanted: Wanted, from: &PodId, gone: Option<Gone>) {
         let Some(shared) = self.shared.upgrade() else {
             return;
         };
-        match self.taken.get(&config.name) {
+        match self.holder_of(&wanted) {
             // Another request was faster.
-            Some(id) if id != from => self.run_pod(config, reply),
-            _ => self.bear(&shared, config, reply, gone),
+            Some(id) if id != from => self.run_pod(wanted),
+            _ => self.create(&shared, wanted, gone),
         }
     }
 
-    fn bear(
-        &mut self,
-        shared: &Arc<Shared>,
-        config: Box<PodConfig>,
-        reply: Reply<PodId>,
-        gone: Option<Gone>,
-    ) {
+    fn create(&mut self, shared: &Arc<Shared>, wanted: Wanted, gone: Option<Gone>) {
         let Some(sender) = self.sender.upgrade() else {
             return;
         };
-        let name = config.name.clone();
-        let birth = pod::Birth {
-            config,
-            reply,
-            gone,
-        };
-        match crisp_sys::rand::entropy32() {
+        match crisp_sys::rand::entropy32().context(|| "draw a pod id") {
             Ok(entropy) => {
                 let id = PodId::from_entropy(entropy);
+                let name = (wanted.owner, wanted.config.name.clone());
                 self.taken.insert(name, id.clone());
-                pod::bear(shared, sender, id, birth);
+                pod::create::create(shared, sender, id, (wanted, gone));
             }
-            Err(error) => {
-                // A caller that left needs no answer.
-                drop(birth.reply.send(Err(Error::step("draw a pod id")(error))));
-            }
+            Err(error) => answer(wanted.reply, Err(error)),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crisp_model::phase::Exit;
 use crisp_model::{
-    ContainerConfig, ContainerId, Digest, Mount, PodConfig, PodId, Resources, Timestamp,
+    ContainerConfig, ContainerId, Digest, Mount, Owner, PodConfig, PodId, Resources, Timestamp,
 };
 use crisp_shim_api::RootfsSpec;
 use crisp_sys::process::ProcessId;
@@ -44,6 +44,7 @@ pub(crate) enum Entry {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct PodRecord {
     pub(crate) id: PodId,
+    pub(crate) owner: Owner,
     pub(crate) config: PodConfig,
     pub(crate) created_at: Timestamp,
     /// Parent cgroup of its containers.

@@ -1,7 +1,7 @@
 //! The start of the engine: every record is read before the first call, then each pod is
 //! reconciled with what the kernel has, on its own. What no record names is removed.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,22 +9,25 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crisp_model::{ContainerId, PodId, PodName, Timestamp};
+use crisp_model::{ContainerId, PodId, Timestamp};
 use crisp_sys::cgroup::Layout;
 use crisp_sys::mount::{self, Depth, FsContext, MountAttributes, Propagation};
 use crisp_sys::{file, mountinfo, rootfs};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
+use crate::blocking::blocking;
 use crate::config::Config;
 use crate::container::clear;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::journal::{self, Damage, Journal};
-use crate::names::{NameMessage, Names};
+use crate::machine::effect::{PodRemains, Remains};
+use crate::machine::revive::Story;
+use crate::names::{Names, Taken};
 use crate::paths::{self, Paths};
-use crate::pod::resume::{self, Found, Helm};
-use crate::pod::teardown::{self, Remains};
-use crate::record::{Entry, PodState};
-use crate::shared::{self, Shared, blocking};
+use crate::pod::naming::NamesMailbox;
+use crate::pod::{task, teardown};
+use crate::record::{Entry, PodRecord, PodState};
+use crate::shared::{self, Shared};
 
 /// How long the start waits for what shims have to say; a silent one tells later.
 const SETTLE_WITHIN: Duration = Duration::from_millis(500);
@@ -38,7 +41,7 @@ const SWEEP_WITHIN: Duration = Duration::from_secs(10);
 /// All that was found on disk.
 #[derive(Debug)]
 struct Survey {
-    pods: Vec<Found>,
+    pods: Vec<(Story, Journal)>,
     /// Records that the disk does not give: left alone with all that is under their ids.
     unread: Vec<PodId>,
     /// Records that do not say which pod they are about, set aside.
@@ -50,27 +53,25 @@ struct Survey {
 }
 
 /// Reads every record, and lets every pod of them live again.
-pub(crate) async fn start(
-    config: Config,
-) -> Result<(Arc<Shared>, mpsc::UnboundedSender<NameMessage>)> {
-    let (shared, survey) = blocking("read the records", move || open(config)).await?;
+pub(crate) async fn start(config: Config) -> Result<(Arc<Shared>, NamesMailbox)> {
+    let (shared, survey) = blocking(move || open(config)).await?;
     let shared = Arc::new(shared);
     let attached: BTreeSet<PodId> = survey.attached().collect();
     let names = Names::start(&shared, survey.taken());
     let (settling, mut settled) = mpsc::channel(1);
-    let helm = Helm {
+    let context = task::Resumed {
         shared: Arc::clone(&shared),
         names: names.clone(),
-        settling,
+        settling: Some(settling),
     };
     let count = survey.pods.len();
-    for found in survey.pods {
-        resume::resume(helm.clone(), found);
+    for (story, journal) in survey.pods {
+        task::resume(context.clone(), story, journal);
     }
-    drop(helm);
+    drop(context);
     // Beside the first calls: it passes over whoever is attached meanwhile.
     let network = shared.config.network.clone();
-    tokio::spawn(async move {
+    crisp_tasks::detached(async move {
         if let Err(error) = network.collect(&attached).await {
             tracing::warn!(%error, "the network keeps something of pods that are gone");
         }
@@ -81,12 +82,18 @@ pub(crate) async fn start(
         pods: survey.stray_pods,
         containers: survey.stray_containers,
     };
-    let swept = tokio::spawn(sweep(Arc::clone(&shared), strays));
+    let (over, swept) = oneshot::channel();
+    let sweeper = Arc::clone(&shared);
+    // It may outlast the start: a dead file server holds up the sweep of one stray alone.
+    crisp_tasks::detached(async move {
+        sweep(sweeper, strays).await;
+        over.send(()).ok();
+    });
     if unseen {
         // Whoever asks for a pod that is not listed gets a second one: the first must not run.
-        drop(tokio::time::timeout(SWEEP_WITHIN, swept).await);
+        tokio::time::timeout(SWEEP_WITHIN, swept).await.ok();
     }
-    tokio::spawn(shared::flush_now_and_then(Arc::downgrade(&shared)));
+    crisp_tasks::detached(shared::flush_now_and_then(Arc::downgrade(&shared)));
     // Ends when every pod has let go of its end: nothing is unsure any more.
     let unsure = tokio::time::timeout(SETTLE_WITHIN, settled.recv()).await;
     tracing::info!(pods = count, all_settled = unsure.is_ok(), "records read");
@@ -96,28 +103,30 @@ pub(crate) async fn start(
 impl Survey {
     /// Whoever may have something of the network: all but those that were torn down.
     fn attached(&self) -> impl Iterator<Item = PodId> + '_ {
-        let gone = |found: &&Found| {
+        let gone = |story: &&Story| {
             matches!(
-                found.progress.phase,
+                story.progress.phase,
                 PodState::NotReady | PodState::Removing
             )
         };
-        let pods = self.pods.iter().filter(move |found| !gone(found));
-        let pods = pods.map(|found| found.record.id.clone());
+        let stories = self.pods.iter().map(|(story, _)| story);
+        let pods = stories.filter(move |story| !gone(story));
+        let pods = pods.map(|story| story.record.id.clone());
         pods.chain(self.unread.iter().cloned())
     }
 
     /// Who has which name: of several, the one that lives, else the latest.
-    fn taken(&self) -> HashMap<PodName, PodId> {
-        let rank = |found: &Found| {
-            let lives = matches!(found.progress.phase, PodState::Ready | PodState::Booting);
-            (lives, found.record.created_at)
+    fn taken(&self) -> Taken {
+        let rank = |story: &Story| {
+            let lives = matches!(story.progress.phase, PodState::Ready | PodState::Booting);
+            (lives, story.record.created_at)
         };
-        let mut pods: Vec<&Found> = self.pods.iter().collect();
-        pods.sort_by_key(|found| rank(found));
-        let names = pods.into_iter().map(|found| &found.record);
-        names
-            .map(|record| (record.config.name.clone(), record.id.clone()))
+        let mut pods: Vec<&Story> = self.pods.iter().map(|(story, _)| story).collect();
+        pods.sort_by_key(|story| rank(story));
+        let records = pods.into_iter().map(|story| &story.record);
+        let name = |record: &PodRecord| (record.owner, record.config.name.clone());
+        records
+            .map(|record| (name(record), record.id.clone()))
             .collect()
     }
 }
@@ -133,26 +142,25 @@ fn open(mut config: Config) -> Result<(Shared, Survey)> {
     config.state = real_dir(&config.state)?;
     let paths = Paths::new(&config);
     for dir in paths.base_dirs() {
-        let step = Error::step(format!("make {}", dir.display()));
-        file::make_private_dirs(&dir).map_err(step)?;
+        file::make_private_dirs(&dir).context(|| format!("make {}", dir.display()))?;
     }
     std::fs::create_dir_all(paths.netns_dir())
-        .map_err(Error::step(format!("make {}", paths.netns_dir().display())))?;
+        .context(|| format!("make {}", paths.netns_dir().display()))?;
     let locks = lock(&paths)?;
-    private_tmpfs(&paths.pins()).map_err(Error::step("mount a place for pins"))?;
-    let layout = Layout::detect().map_err(Error::step("look at the cgroup hierarchies"))?;
+    private_tmpfs(&paths.pins()).context(|| "mount a place for pins")?;
+    let layout = Layout::detect().context(|| "look at the cgroup hierarchies")?;
     let pods = read_records(&paths)?;
     let survey = survey(&config, &paths, pods);
-    let found = shared::Found {
+    let machine = shared::Machine {
         host: config.host.facts(),
         layout: Arc::new(layout),
         shim: seal_shim(&config.shim_path),
-        boot_id: crisp_sys::boot::boot_id().map_err(Error::step("read the boot id"))?,
+        boot_id: crisp_sys::boot::boot_id().context(|| "read the boot id")?,
         open_files: open_files.ok(),
         latest: latest(&survey.pods),
         locks,
     };
-    Ok((Shared::new(config, found), survey))
+    Ok((Shared::new(config, machine), survey))
 }
 
 /// All shims of this daemon run from one mount, and from the file that is there now: one that a
@@ -167,20 +175,20 @@ fn seal_shim(program: &Path) -> Option<OwnedFd> {
 /// A directory by the path that the mount table has for it, made if it is not there.
 fn real_dir(path: &Path) -> Result<PathBuf> {
     let made = file::make_private_dirs(path).and_then(|()| path.canonicalize());
-    made.map_err(Error::step(format!("make {}", path.display())))
+    made.context(|| format!("make {}", path.display()))
 }
 
 /// One daemon per directory.
 fn lock(paths: &Paths) -> Result<Vec<File>> {
     let each = paths.locks().into_iter().map(|path| {
-        let step = Error::step(format!("lock {}", path.display()));
         let dir = path
             .parent()
             .unwrap_or(Path::new("/"))
             .display()
             .to_string();
         let used = || Error::FailedPrecondition(format!("another crispd uses {dir}"));
-        lock_in_time(&path).map_err(step)?.ok_or_else(used)
+        let locked = lock_in_time(&path).context(|| format!("lock {}", path.display()))?;
+        locked.ok_or_else(used)
     });
     each.collect()
 }
@@ -213,7 +221,7 @@ fn private_tmpfs(dir: &Path) -> std::io::Result<()> {
 /// What a record comes to.
 #[derive(Debug)]
 enum Record {
-    Usable(Box<Found>),
+    Usable(Box<(Story, Journal)>),
     /// It does not say which pod it is about.
     Nameless,
     /// The disk does not give it.
@@ -233,7 +241,7 @@ fn read_record(paths: &Paths, id: &PodId) -> Result<Record> {
     let (replay, damage) = journal::read(&path);
     let (replay, damage) = match damage {
         None => match Journal::resume(&path) {
-            Ok(journal) => return Ok(usable(Found::new(replay, journal))),
+            Ok(journal) => return Ok(usable(Story::new(replay).map(|story| (story, journal)))),
             Err(damage) => (replay, damage),
         },
         Some(damage) => (replay, damage),
@@ -254,7 +262,7 @@ fn read_record(paths: &Paths, id: &PodId) -> Result<Record> {
     }
 }
 
-fn usable(found: Option<Found>) -> Record {
+fn usable(found: Option<(Story, Journal)>) -> Record {
     found.map_or(Record::Nameless, |found| Record::Usable(Box::new(found)))
 }
 
@@ -264,7 +272,7 @@ fn set_aside(
     paths: &Paths,
     (id, replay): (&PodId, crate::record::Replay),
     damage: &Damage,
-) -> Option<Found> {
+) -> Option<(Story, Journal)> {
     let kept = paths.quarantine().join(id.as_str());
     let trouble = format!(
         "its record was damaged ({damage}) and set aside as {}",
@@ -279,14 +287,14 @@ fn set_aside(
     for entry in replay.clone().entries() {
         journal.append(&entry).ok()?;
     }
-    let mut found = Found::new(replay, journal)?;
-    if matches!(found.progress.phase, PodState::Ready | PodState::Booting) {
-        found.progress.phase = PodState::Stopping;
-        let entry = Entry::Progress(found.progress.clone());
-        found.journal.append(&entry).ok()?;
+    let mut story = Story::new(replay)?;
+    if matches!(story.progress.phase, PodState::Ready | PodState::Booting) {
+        story.progress.phase = PodState::Stopping;
+        let entry = Entry::Progress(story.progress.clone());
+        journal.append(&entry).ok()?;
     }
-    found.trouble = Some(trouble);
-    Some(found)
+    story.trouble = Some(trouble);
+    Some((story, journal))
 }
 
 /// Compares what is on disk with the records.
@@ -300,7 +308,9 @@ fn survey(config: &Config, paths: &Paths, records: Vec<(PodId, Record)>) -> Surv
             Record::Unread => unread.push(id),
         }
     }
-    let ids = pods.iter().map(|found: &Found| found.record.id.clone());
+    let ids = pods
+        .iter()
+        .map(|(story, _): &(Story, _)| story.record.id.clone());
     let known: BTreeSet<PodId> = ids.chain(unread.iter().cloned()).collect();
     let pod_id = |name: &str| PodId::parse(name).ok();
     let dirs = [paths.pins(), paths.pods()];
@@ -311,7 +321,7 @@ fn survey(config: &Config, paths: &Paths, records: Vec<(PodId, Record)>) -> Surv
         .collect();
     let containers: BTreeSet<&ContainerId> = pods
         .iter()
-        .flat_map(|found| found.containers.keys())
+        .flat_map(|(story, _)| story.containers.keys())
         .collect();
     let container_id = |name: &str| ContainerId::parse(name.trim_end_matches(".sock")).ok();
     let dirs = [paths.bundles(), paths.shims()];
@@ -331,13 +341,13 @@ fn survey(config: &Config, paths: &Paths, records: Vec<(PodId, Record)>) -> Surv
 }
 
 /// The latest creation time that was given out.
-fn latest(pods: &[Found]) -> Timestamp {
-    let times = pods.iter().flat_map(|found| {
-        let containers = found
+fn latest(pods: &[(Story, Journal)]) -> Timestamp {
+    let times = pods.iter().flat_map(|(story, _)| {
+        let containers = story
             .containers
             .values()
             .map(|(record, _)| record.created_at);
-        containers.chain([found.record.created_at])
+        containers.chain([story.record.created_at])
     });
     times.max().unwrap_or(Timestamp(0))
 }
@@ -369,20 +379,19 @@ async fn sweep(shared: Arc<Shared>, strays: Strays) {
 
 async fn sweep_container(shared: &Arc<Shared>, id: &ContainerId) {
     tracing::info!(container_id = %id, "removing a container that no record names");
-    let remains = clear::Remains {
+    let remains = Remains {
         pod: None,
         id: id.clone(),
         cgroup_path: None,
-        shim: None,
     };
-    if let Err(error) = clear::clear(shared, remains).await {
+    if let Err(error) = clear::clear(shared, &remains, None).await {
         tracing::warn!(container_id = %id, %error, "stray container not wholly removed");
     }
 }
 
 async fn sweep_pod(shared: &Arc<Shared>, id: &PodId) {
     tracing::info!(pod_id = %id, "removing a pod that no record names");
-    for error in teardown::teardown(shared, &Remains::unknown(id.clone())).await {
+    for error in teardown::teardown(shared, &PodRemains::unknown(id.clone())).await {
         tracing::warn!(pod_id = %id, %error, "stray pod not wholly removed");
     }
 }
@@ -390,21 +399,20 @@ async fn sweep_pod(shared: &Arc<Shared>, id: &PodId) {
 /// The daemon ends: records go to disk; what nobody uses any more is taken away.
 pub(crate) async fn retire(shared: &Arc<Shared>) {
     let kernel = Arc::clone(shared);
-    let flushed = tokio::task::spawn_blocking(move || kernel.flush());
+    let flushed = crisp_tasks::blocking(move || kernel.flush());
     if let Err(error) = flushed.await {
         tracing::warn!(%error, "flushing records failed");
     }
-    if shared.book.count() > 0 {
+    if shared.mailboxes.count() > 0 {
         return;
     }
     if let Err(error) = shared.config.network.retire().await {
         tracing::warn!(%error, "the network keeps its bridge");
     }
     let kernel = Arc::clone(shared);
-    let unmount = move || {
-        mount::unmount(&kernel.paths.pins()).map_err(Error::step("unmount the place for pins"))
-    };
-    if let Err(error) = blocking("take away what nobody uses", unmount).await {
+    let unmount =
+        move || mount::unmount(&kernel.paths.pins()).context(|| "unmount the place for pins");
+    if let Err(error) = blocking(unmount).await {
         tracing::warn!(%error, "something is left on the node");
     }
     shared.cgroups.retire().await;

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,13 +12,17 @@ use crisp_spec::HostFacts;
 use crisp_sys::cgroup::{Cgroup, Layout};
 use crisp_sys::process::ProcessId;
 
-use crate::book::Book;
 use crate::cgroups::Cgroups;
+use crate::clock::CreationClock;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::events::Events;
+use crate::exec::ExecIds;
+use crate::machine::pod::Rules;
 use crate::paths::Paths;
-use crate::stats::Sampler;
+use crate::pod::mailboxes::Mailboxes;
+use crate::stats::sampler::Sampler;
+use crate::views::Views;
 
 /// How often records that changed are flushed to disk.
 const FLUSH_EVERY: Duration = Duration::from_secs(5);
@@ -28,7 +31,8 @@ const FLUSH_EVERY: Duration = Duration::from_secs(5);
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) paths: Paths,
-    pub(crate) book: Book,
+    pub(crate) views: Views,
+    pub(crate) mailboxes: Mailboxes,
     pub(crate) events: Events,
     pub(crate) sampler: Sampler,
     pub(crate) cgroups: Cgroups,
@@ -38,8 +42,8 @@ pub(crate) struct Shared {
     pub(crate) boot_id: String,
     /// Soft limit of open files before it was raised.
     pub(crate) open_files: Option<u64>,
-    /// The last creation time that was given out.
-    clock: AtomicI64,
+    pub(crate) creation: CreationClock,
+    pub(crate) exec_ids: ExecIds,
     /// Journals with entries that may be in memory alone.
     unflushed: Mutex<BTreeSet<PathBuf>>,
     /// Held as long as this daemon lives.
@@ -48,7 +52,7 @@ pub(crate) struct Shared {
 
 /// What the start found out.
 #[derive(Debug)]
-pub(crate) struct Found {
+pub(crate) struct Machine {
     pub(crate) layout: Arc<Layout>,
     pub(crate) shim: Option<OwnedFd>,
     pub(crate) host: HostFacts,
@@ -59,32 +63,32 @@ pub(crate) struct Found {
 }
 
 impl Shared {
-    pub(crate) fn new(config: Config, found: Found) -> Self {
+    pub(crate) fn new(config: Config, found: Machine) -> Self {
         Self {
             paths: Paths::new(&config),
             cgroups: Cgroups::new(&config, found.layout),
             shim: found.shim,
             config,
-            book: Book::default(),
+            views: Views::default(),
+            mailboxes: Mailboxes::default(),
             events: Events::new(),
             sampler: Sampler::default(),
             host: found.host,
             boot_id: found.boot_id,
             open_files: found.open_files,
-            clock: AtomicI64::new(found.latest.0),
+            creation: CreationClock::after(found.latest),
+            exec_ids: ExecIds::default(),
             unflushed: Mutex::default(),
             _locks: found.locks,
         }
     }
 
-    /// A time for a creation: later than every earlier one, also when the clock steps back.
-    pub(crate) fn creation_time(&self) -> Timestamp {
-        let next = |last| Timestamp::after(now(), Timestamp(last)).0;
-        let step = |last| Some(next(last));
-        let last = self
-            .clock
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, step);
-        Timestamp(next(last.unwrap_or_else(|last| last)))
+    /// What the machine of every pod is told.
+    pub(crate) fn rules(&self) -> Rules {
+        Rules {
+            boot_id: self.boot_id.clone(),
+            kill_within: self.config.timeouts.kill,
+        }
     }
 
     pub(crate) fn cgroup(&self, path: &str) -> Cgroup {
@@ -94,7 +98,7 @@ impl Shared {
     /// Moves a shim or a holder to where nobody comes upon it, beside everything else.
     pub(crate) fn shelter(self: &Arc<Self>, process: ProcessId) {
         let shared = Arc::clone(self);
-        tokio::spawn(async move { shared.cgroups.shelter(process).await });
+        crisp_tasks::detached(async move { shared.cgroups.shelter(process).await });
     }
 
     /// Whether the engine has the handler that a pod asks for.
@@ -150,23 +154,8 @@ pub(crate) async fn flush_now_and_then(shared: std::sync::Weak<Shared>) {
                 crisp_sys::memory::give_back();
             }
         };
-        if let Err(error) = tokio::task::spawn_blocking(work).await {
+        if let Err(error) = crisp_tasks::blocking(work).await {
             tracing::warn!(%error, "flushing records failed");
         }
     }
-}
-
-/// The wall clock.
-pub(crate) fn now() -> Timestamp {
-    Timestamp(crisp_sys::clock::now())
-}
-
-/// Runs blocking work on its own thread; a panic in it is an error of that step.
-pub(crate) async fn blocking<T: Send + 'static>(
-    step: &'static str,
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(Error::step(step)(error)))
 }

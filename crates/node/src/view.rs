@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crisp_model::{
-    ContainerConfig, ContainerId, ContainerPhase, Digest, Mount, PodConfig, PodId, PodPhase,
+    ContainerConfig, ContainerId, ContainerPhase, Digest, Mount, Owner, PodConfig, PodId, PodPhase,
     Resources, Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 pub struct PodView {
     /// Id.
     pub id: PodId,
+    /// The front door that it belongs to.
+    pub owner: Owner,
     /// What it was asked to be.
     pub config: Arc<PodConfig>,
     /// `Ready`, `Stopping` or `NotReady`; what boots is not seen.

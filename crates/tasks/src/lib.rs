@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod lease;
 mod workers;
 
 use std::any::Any;
@@ -53,8 +54,13 @@ pub fn panic_message(payload: &(dyn Any + Send)) -> &str {
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Failed> {
-    let span = Span::current();
-    Ok(tokio::task::spawn_blocking(move || span.in_scope(work)).await?)
+    let (span, lease) = (Span::current(), lease::current());
+    let step = move || {
+        let done = span.in_scope(work);
+        drop(lease);
+        done
+    };
+    Ok(tokio::task::spawn_blocking(step).await?)
 }
 
 /// Starts a worker that nobody waits for and that ends by itself, in the caller's span. For work

@@ -2,10 +2,14 @@
 
 use std::collections::HashMap;
 
+use std::time::Duration;
+
+use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, Id, JoinSet};
 use tracing::{Instrument as _, Span};
 
 use crate::Failed;
+use crate::lease;
 
 /// Workers that belong to one owner: their outcomes come back under their keys, and all are aborted
 /// when the owner drops them.
@@ -13,13 +17,19 @@ use crate::Failed;
 pub struct Workers<K, T> {
     set: JoinSet<T>,
     keys: HashMap<Id, (K, AbortHandle)>,
+    /// Copies go to every blocking step of theirs: once the last is gone, none runs.
+    lease: mpsc::Sender<()>,
+    leased: mpsc::Receiver<()>,
 }
 
 impl<K, T: Send + 'static> Default for Workers<K, T> {
     fn default() -> Self {
+        let (lease, leased) = mpsc::channel(1);
         Self {
             set: JoinSet::new(),
             keys: HashMap::new(),
+            lease,
+            leased,
         }
     }
 }
@@ -27,7 +37,8 @@ impl<K, T: Send + 'static> Default for Workers<K, T> {
 impl<K, T: Send + 'static> Workers<K, T> {
     /// Starts a worker in a span.
     pub fn start(&mut self, key: K, span: Span, work: impl Future<Output = T> + Send + 'static) {
-        let handle = self.set.spawn(work.instrument(span));
+        let leased = lease::LEASE.scope(self.lease.clone(), work);
+        let handle = self.set.spawn(leased.instrument(span));
         self.keys.insert(handle.id(), (key, handle));
     }
 
@@ -68,11 +79,15 @@ impl<K, T: Send + 'static> Workers<K, T> {
         }
     }
 
-    /// Aborts all of them and waits until each has ended: nothing of theirs runs afterwards, but
-    /// for blocking work that they had started.
-    pub async fn end(&mut self) {
+    /// Aborts all of them and waits until each has ended, with every blocking step that it had
+    /// started: nothing of theirs runs afterwards. `false` when a step still ran at the deadline.
+    pub async fn end(&mut self, within: Duration) -> bool {
         self.set.shutdown().await;
         self.keys.clear();
+        let (lease, leased) = mpsc::channel(1);
+        self.lease = lease;
+        let mut before = std::mem::replace(&mut self.leased, leased);
+        tokio::time::timeout(within, before.recv()).await.is_ok()
     }
 }
 
@@ -115,7 +130,25 @@ mod tests {
             std::future::pending::<()>().await;
             drop(sender);
         });
-        workers.end().await;
+        assert!(workers.end(Duration::from_secs(5)).await);
         assert!(workers.is_empty() && receiver.await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_blocking_step_is_waited_for() {
+        let mut workers = Workers::default();
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let (began, begin) = tokio::sync::oneshot::channel();
+        workers.start((), Span::none(), async move {
+            let step = move || {
+                began.send(()).ok();
+                wait.recv().ok();
+            };
+            drop(crate::blocking(step).await);
+        });
+        begin.await.unwrap();
+        assert!(!workers.end(Duration::from_millis(20)).await);
+        drop(go);
+        assert!(workers.end(Duration::from_secs(5)).await);
     }
 }

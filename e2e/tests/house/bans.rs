@@ -74,7 +74,6 @@ fn hands_on(tokens: &[TokenTree]) -> bool {
 const SPAWNS_LEFT: &[&str] = &[
     "crates/cni",
     "crates/image",
-    "crates/node",
     "crates/registry",
     "crates/snapshotter",
 ];

@@ -3,9 +3,8 @@
 use std::pin::Pin;
 
 use crisp_api::runtime::v1 as cri;
-use futures::{Stream, StreamExt as _};
-use tokio_stream::wrappers::BroadcastStream;
-use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
+use crisp_node::{Lagged, Listener};
+use futures::{Stream, stream};
 use tonic::Status;
 
 use super::Service;
@@ -19,14 +18,18 @@ impl Service {
     /// Events from now on. The stream of a client that reads too slowly ends with DATA_LOSS: with
     /// gaps the client would believe in containers that are over. No sender waits for a client.
     pub(super) fn events(&self) -> EventStream {
-        let events = BroadcastStream::new(self.engine.events());
-        Box::pin(events.map(|next| match next {
-            Ok(next) => Ok(event(&next)),
-            Err(BroadcastStreamRecvError::Lagged(lost)) => {
-                tracing::warn!(lost, "a client reads events too slowly and is let go");
-                let what = format!("{lost} events were lost, for you read too slowly: list anew");
-                Err(Status::data_loss(what))
-            }
-        }))
+        let next = async |mut events: Listener| {
+            let next = match events.next().await {
+                Ok(next) => Ok(event(next?.as_ref())),
+                Err(Lagged(lost)) => {
+                    tracing::warn!(lost, "a client reads events too slowly and is let go");
+                    let what =
+                        format!("{lost} events were lost, for you read too slowly: list anew");
+                    Err(Status::data_loss(what))
+                }
+            };
+            Some((next, events))
+        };
+        Box::pin(stream::unfold(self.engine.events(), next))
     }
 }

@@ -15,7 +15,7 @@ pub fn event(event: &ContainerEvent) -> cri::ContainerEventResponse {
         EventKind::Deleted => cri::ContainerEventType::ContainerDeletedEvent,
     };
     cri::ContainerEventResponse {
-        container_id: event.subject.clone(),
+        container_id: event.subject_id().to_owned(),
         container_event_type: kind.into(),
         created_at: event.at.0,
         pod_sandbox_status: Some(pod::status(&event.pod)),

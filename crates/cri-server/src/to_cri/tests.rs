@@ -81,6 +81,7 @@ fn container_view(phase: ContainerPhase) -> ContainerView {
 fn pod_view(phase: PodPhase, containers: Vec<Arc<ContainerView>>) -> PodView {
     let target = NamespaceMode::Target(ContainerId::from_entropy([1; 32]));
     PodView {
+        owner: crisp_model::Owner::Cri,
         id: PodId::from_entropy([2; 32]),
         config: Arc::new(PodConfig {
             name: PodName {

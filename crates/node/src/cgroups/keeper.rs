@@ -13,7 +13,7 @@ use crisp_sys::process::command;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Child;
 
-use crate::error::{Error, Result};
+use crate::error::{Context, Result};
 
 /// A message may lie about on a bus that hangs. Pids come around again much later.
 const REMEMBERED_FOR: Duration = Duration::from_secs(15);
@@ -37,9 +37,9 @@ pub(super) fn spawn(program: &Path, id: &str) -> Result<Keeper> {
         // A signal to the daemon's terminal is not meant for it.
         .process_group(0);
     let child = tokio::process::Command::from(keeper).spawn();
-    let child = child.map_err(Error::step(step.as_str()))?;
+    let child = child.context(|| step.as_str())?;
     let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
-    let pid = pid.ok_or("it ended at once").map_err(Error::step(step))?;
+    let pid = pid.ok_or("it ended at once").context(|| step)?;
     Ok(Keeper { child, pid })
 }
 
@@ -61,8 +61,8 @@ impl Keeper {
             Some(stdin) => stdin.write_all(b"stay").await,
             None => Ok(()),
         };
-        told.map_err(Error::step("tell a keeper to stay"))?;
-        tokio::spawn(async move {
+        told.context(|| "tell a keeper to stay")?;
+        crisp_tasks::detached(async move {
             // How it ends tells nothing.
             drop(self.child.wait().await);
         });
@@ -72,7 +72,7 @@ impl Keeper {
     /// Lets it go. systemd may still get to know of it: nobody else is to have its pid by then.
     pub(super) fn dismiss(mut self) {
         drop(self.child.stdin.take());
-        tokio::spawn(async move {
+        crisp_tasks::detached(async move {
             tokio::time::sleep(REMEMBERED_FOR).await;
             drop(self.child);
         });

@@ -26,9 +26,9 @@ use crisp_model::{CgroupPath, ContainerId, PodConfig, Resources};
 use crisp_sys::cgroup::{Cgroup, Layout};
 use crisp_sys::process::ProcessId;
 
+use crate::blocking::blocking;
 use crate::config::{CgroupConfig, CgroupDriver, Config};
-use crate::error::{Error, Result};
-use crate::shared::blocking;
+use crate::error::{Context, Error, Result};
 use keeper::Keeper;
 use scope::Scope;
 use slice::Traffic;
@@ -126,7 +126,7 @@ impl Cgroups {
     /// Makes a pod's parent cgroup, where its caller has not.
     pub(crate) async fn make_parent(&self, path: &str) -> Result<()> {
         let cgroup = self.at(path);
-        let step = Error::step(format!("make cgroup {path}"));
+        let step = format!("make cgroup {path}");
         match self.slice(path) {
             // The kubelet has made it: nobody needs to be asked.
             Some(_) if cgroup.exists() => Ok(()),
@@ -134,7 +134,7 @@ impl Cgroups {
                 let _nobody_stops = self.traffic.enter(path).await;
                 self.systemd.start(unit).await
             }
-            None => blocking("make a cgroup", move || cgroup.create().map_err(step)).await,
+            None => blocking(move || cgroup.create().context(|| step)).await,
         }
     }
 
@@ -186,12 +186,12 @@ impl Cgroups {
         act: impl FnOnce(&Cgroup) -> std::io::Result<()> + Send + 'static,
     ) -> Result<bool> {
         let cgroup = self.at(path);
-        let step = Error::step(format!("remove cgroup {path}"));
+        let step = format!("remove cgroup {path}");
         let unless_used = move || match is_in_use(&cgroup) {
             true => Ok(false),
-            false => act(&cgroup).map(|()| true).map_err(step),
+            false => act(&cgroup).map(|()| true).context(|| step),
         };
-        blocking("remove a cgroup", unless_used).await
+        blocking(unless_used).await
     }
 
     /// Makes what has to be there before a container's own cgroup is made by its shim.
@@ -201,7 +201,7 @@ impl Cgroups {
         };
         let _nobody_stops = self.traffic.enter(scope.path()).await;
         let (program, id) = (self.keeper.clone(), scope.id().to_owned());
-        let keeper = blocking("start a keeper", move || keeper::spawn(&program, &id)).await?;
+        let keeper = blocking(move || keeper::spawn(&program, &id)).await?;
         match self.enclose(&scope, &keeper, resources).await {
             Ok(()) => keeper.stay().await,
             Err(error) => {
@@ -220,11 +220,11 @@ impl Cgroups {
             return made;
         }
         let place = self.at(&scope.keeper());
-        let step = Error::step(format!("move the keeper of {}", scope.unit()));
+        let step = format!("move the keeper of {}", scope.unit());
         // Out of the scope's root: controllers reach its children only while nobody lives there.
-        let moved = blocking("move a keeper", move || {
+        let moved = blocking(move || {
             let moved = place.create_bare().and_then(|()| place.attach(pid));
-            moved.map_err(step)
+            moved.context(|| step)
         });
         moved.await
     }
@@ -244,8 +244,8 @@ impl Cgroups {
         let top = self.at(scope.as_ref().map_or(path, Scope::path));
         let step = format!("remove cgroup {}", top.path());
         let cgroup = top.clone();
-        let killed = blocking("end a cgroup", move || match cgroup.exists() {
-            true => cgroup.kill().map(|()| true).map_err(Error::step(step)),
+        let killed = blocking(move || match cgroup.exists() {
+            true => cgroup.kill().map(|()| true).context(|| step),
             false => Ok(false),
         });
         if !killed.await? {
@@ -257,8 +257,8 @@ impl Cgroups {
         {
             tracing::warn!(unit = scope.unit(), %error, "cannot tell systemd that a scope is over");
         }
-        let step = Error::step(format!("remove cgroup {}", top.path()));
-        blocking("remove a cgroup", move || top.remove().map_err(step)).await
+        let step = format!("remove cgroup {}", top.path());
+        blocking(move || top.remove().context(|| step)).await
     }
 
     /// Ends the scope of a container that is over and whose end is known. Off every path.
@@ -294,9 +294,9 @@ impl Cgroups {
             let shims = self.at(&self.config.shims);
             let join = move || {
                 let joined = shims.attach(process.pid);
-                joined.map_err(Error::step("move a shim"))
+                joined.context(|| "move a shim")
             };
-            if blocking("move a shim", join).await.is_ok() {
+            if blocking(join).await.is_ok() {
                 return Ok(());
             }
             let unit = slice::last_part(&self.config.shims);

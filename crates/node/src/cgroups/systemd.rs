@@ -8,13 +8,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crisp_tasks::Worker;
 use futures::StreamExt;
 use tokio::sync::{Mutex, broadcast};
-use tokio::task::JoinHandle;
 use zbus::{OwnedObjectPath, Variant, connection, proxy};
 
 use super::scope::{Scope, Weights};
-use crate::error::{Error, Result};
+use crate::error::{Cause, Error, Result};
 
 /// How long a call and its job may take, with all tries.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -82,13 +82,8 @@ type Properties = Vec<(&'static str, Variant<'static>)>;
 struct Client {
     manager: ManagerProxy<'static>,
     ends: broadcast::WeakSender<End>,
-    listener: JoinHandle<()>,
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        self.listener.abort();
-    }
+    /// Ends with this connection.
+    _listener: Worker<()>,
 }
 
 /// What systemd is asked for.
@@ -202,7 +197,7 @@ impl Client {
         let (sender, _) = broadcast::channel(ENDS);
         let ends = sender.downgrade();
         // Ends with the connection, and with it the sender: that is how the loss is known.
-        let listener = tokio::spawn(async move {
+        let listener = Worker::start(async move {
             while let Some(signal) = removed.next().await {
                 if let Ok(end) = signal.args() {
                     // Nobody may be waiting.
@@ -213,7 +208,7 @@ impl Client {
         Ok(Self {
             manager,
             ends,
-            listener,
+            _listener: listener,
         })
     }
 
@@ -281,7 +276,10 @@ impl Failure {
                 Error::Unavailable(text)
             }
             Self::Invalid(why) => Error::invalid("linux.resources", format!("{what}: {why}")),
-            Self::Refused(why) => Error::step(what)(why),
+            Self::Refused(why) => Error::Internal {
+                step: what,
+                cause: Cause::of(why),
+            },
         }
     }
 }

@@ -6,32 +6,46 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crisp_model::{ContainerId, PodId};
 use crisp_shim_api::Request;
 use crisp_sys::{file, ns};
 
-use crate::error::{Error, Result};
-use crate::shared::{Shared, blocking};
-use crate::shim_client::{Connection, ShimClient, kill};
+use crate::blocking::blocking;
+use crate::error::{Context, Error, Result};
+use crate::machine::effect::Remains;
+use crate::shared::Shared;
+use crate::shim::client::{Connection, ShimClient, kill};
 
 /// How long a shim without a record may take to kill its container and leave.
 const SHIM_LEAVES_WITHIN: Duration = Duration::from_secs(5);
 
-/// What is to go.
-#[derive(Debug, Clone)]
-pub(crate) struct Remains {
-    /// `None` when nobody knows.
-    pub(crate) pod: Option<PodId>,
-    pub(crate) id: ContainerId,
-    /// `None` when nobody knows; its bundle may tell.
-    pub(crate) cgroup_path: Option<String>,
-    /// The shim, while the daemon is connected to it.
-    pub(crate) shim: Option<ShimClient>,
+/// Before each attempt to remove what a creation left.
+const UNMAKING_PAUSES: [Duration; 3] = [
+    Duration::ZERO,
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+];
+
+/// Removes what a failed creation left, if need be again.
+pub(crate) async fn unmake(shared: &Arc<Shared>, remains: &Remains) {
+    for pause in UNMAKING_PAUSES {
+        tokio::time::sleep(pause).await;
+        match clear(shared, remains, None).await {
+            Ok(()) => return,
+            Err(error) => {
+                tracing::warn!(target: "crisp::container", container_id = %remains.id, %error, "failed creation not wholly undone");
+            }
+        }
+    }
 }
 
 /// Removes shim, processes, cgroup, snapshot and files. Goes on after errors.
-pub(crate) async fn clear(shared: &Arc<Shared>, remains: Remains) -> Result<()> {
-    match &remains.shim {
+/// The shim is the one that the daemon is connected to, if it is.
+pub(crate) async fn clear(
+    shared: &Arc<Shared>,
+    remains: &Remains,
+    shim: Option<&ShimClient>,
+) -> Result<()> {
+    match shim {
         Some(shim) => shim.dismiss().await,
         None => {
             let socket = shared.paths.shim_socket(&remains.id);
@@ -39,12 +53,12 @@ pub(crate) async fn clear(shared: &Arc<Shared>, remains: Remains) -> Result<()> 
         }
     }
     let mut errors = Vec::new();
-    errors.extend(remove_cgroup(shared, &remains).await.err());
+    errors.extend(remove_cgroup(shared, remains).await.err());
     let released = shared.config.images.release(&remains.id).await;
-    let step = format!("release the snapshot of container {}", remains.id);
-    errors.extend(released.map_err(Error::step(step)).err());
+    let step = || format!("release the snapshot of container {}", remains.id);
+    errors.extend(released.context(step).err());
     let (kernel, owned) = (Arc::clone(shared), remains.clone());
-    let files = blocking("remove files", move || Ok(remove_files(&kernel, &owned))).await;
+    let files = blocking(move || Ok(remove_files(&kernel, &owned))).await;
     match files {
         Ok(more) => errors.extend(more),
         Err(error) => errors.push(error),
@@ -60,7 +74,7 @@ pub(crate) async fn clear(shared: &Arc<Shared>, remains: Remains) -> Result<()> 
 pub(crate) async fn after_failed_launch(shared: &Arc<Shared>, remains: &Remains) -> Result<()> {
     remove_cgroup(shared, remains).await?;
     let socket = shared.paths.shim_socket(&remains.id);
-    file::remove_if_there(&socket).map_err(Error::step("remove the shim's socket"))
+    file::remove_if_there(&socket).context(|| format!("remove {}", socket.display()))
 }
 
 fn is_nobody(error: &io::Error) -> bool {
@@ -110,7 +124,7 @@ async fn remove_cgroup(shared: &Arc<Shared>, remains: &Remains) -> Result<()> {
 
 /// The cgroup that a bundle's spec names.
 fn cgroup_of_bundle(bundle: &Path) -> Option<String> {
-    let spec = super::update::read_spec(bundle).ok()?;
+    let spec = super::bundle::read_spec(bundle).ok()?;
     let path = spec.linux().as_ref()?.cgroups_path().as_ref()?;
     Some(path.to_str()?.trim_matches('/').to_owned())
 }
@@ -120,8 +134,8 @@ fn remove_files(shared: &Shared, remains: &Remains) -> Vec<Error> {
     let paths = &shared.paths;
     let mut errors = Vec::new();
     let mut check = |what: &str, removed: std::io::Result<()>| {
-        let step = format!("remove the {what} of container {id}");
-        errors.extend(removed.map_err(Error::step(step)).err());
+        let step = || format!("remove the {what} of container {id}");
+        errors.extend(removed.context(step).err());
     };
     check("bundle", file::remove_tree_if_there(&paths.bundle(id)));
     check("socket", file::remove_if_there(&paths.shim_socket(id)));

@@ -10,14 +10,14 @@ use crisp_shim_api::RootfsSpec;
 use crisp_spec::{Input, NamespacePaths, PidNamespace, PodFiles, ResolvedUser};
 use crisp_sys::file;
 use crisp_sys::ns::{self, Kind};
-use crisp_sys::process::ProcessId;
 use tokio::sync::Notify;
 
-use super::{devices, mounts, update};
-use crate::error::{Error, Result};
-use crate::pod::teardown::has_own_network;
-use crate::record::{ContainerRecord, MadeRecord, PodRecord};
-use crate::shared::{Shared, blocking};
+use super::{bundle, devices, mounts};
+use crate::blocking::blocking;
+use crate::error::{Cause, Context, Error, Result};
+use crate::machine::effect::CreatePlan;
+use crate::record::{MadeRecord, PodRecord};
+use crate::shared::Shared;
 use crate::view::ContainerUser;
 
 /// No sane user database of an image is larger (an image must not fill our memory).
@@ -28,23 +28,6 @@ const MAX_PROFILE: u64 = 4 << 20;
 const HOST_WITHIN: Duration = Duration::from_secs(60);
 /// Sent where neither the request nor the image names a stop signal.
 const SIGTERM: i32 = 15;
-
-/// A container that can be started.
-#[derive(Debug)]
-pub(crate) struct Made {
-    pub(crate) record: MadeRecord,
-}
-
-/// What to make.
-#[derive(Debug, Clone)]
-pub(crate) struct Plan {
-    pub(crate) pod: PodRecord,
-    pub(crate) record: ContainerRecord,
-    /// Init of the container whose PID namespace this one joins.
-    pub(crate) target: Option<ProcessId>,
-    /// The container is no longer wanted: paths of the host are not waited for any more.
-    pub(crate) cancel: Arc<Notify>,
-}
 
 /// What the spec is made from, beside the plan.
 #[derive(Debug)]
@@ -57,7 +40,11 @@ struct Parts {
 }
 
 /// Makes a container. What a failed creation leaves is for [`super::clear::clear`].
-pub(crate) async fn create(shared: &Arc<Shared>, plan: Plan) -> Result<Box<Made>> {
+pub(crate) async fn create(
+    shared: &Arc<Shared>,
+    plan: CreatePlan,
+    cancel: &Notify,
+) -> Result<Box<MadeRecord>> {
     check(&plan)?;
     let image = find_image(shared, &plan)?;
     let user = resolve_user(shared, &plan, &image).await?;
@@ -65,7 +52,7 @@ pub(crate) async fn create(shared: &Arc<Shared>, plan: Plan) -> Result<Box<Made>
         mut mounts,
         devices,
         seccomp,
-    } = look_at_host(shared, &plan).await?;
+    } = look_at_host(shared, &plan, cancel).await?;
     let snapshot = shared.config.images.prepare(&plan.record.id, &image).await;
     let snapshot = snapshot.map_err(image_error("prepare a snapshot"))?;
     let volumes = mounts::make_volumes(shared, &plan, &image).await?;
@@ -99,11 +86,8 @@ pub(crate) async fn create(shared: &Arc<Shared>, plan: Plan) -> Result<Box<Made>
         seccomp,
     };
     let kernel = Arc::clone(shared);
-    blocking("write the bundle", move || {
-        write_bundle(&kernel, &plan, &parts)
-    })
-    .await?;
-    Ok(Box::new(Made { record: made }))
+    blocking(move || write_bundle(&kernel, &plan, &parts)).await?;
+    Ok(Box::new(made))
 }
 
 /// What of the node the container gets.
@@ -115,9 +99,9 @@ struct Host {
 
 /// A path of the host may lie on a file system whose server is gone: that look has a deadline, and
 /// ends when nobody wants the container any more. Its thread stays until the kernel lets it go.
-async fn look_at_host(shared: &Arc<Shared>, plan: &Plan) -> Result<Host> {
+async fn look_at_host(shared: &Arc<Shared>, plan: &CreatePlan, cancel: &Notify) -> Result<Host> {
     let (kernel, owned) = (Arc::clone(shared), plan.clone());
-    let look = blocking("look at the host", move || {
+    let look = blocking(move || {
         let config = &owned.record.config;
         Ok(Host {
             mounts: mounts::resolve(&config.mounts)?,
@@ -128,7 +112,7 @@ async fn look_at_host(shared: &Arc<Shared>, plan: &Plan) -> Result<Host> {
     let name = &plan.record.config.name;
     tokio::select! {
         found = look => found,
-        () = plan.cancel.notified() => Err(Error::Unavailable(format!(
+        () = cancel.notified() => Err(Error::Unavailable(format!(
             "container {name} is no longer wanted"
         ))),
         () = tokio::time::sleep(HOST_WITHIN) => Err(Error::DeadlineExceeded(format!(
@@ -139,7 +123,7 @@ async fn look_at_host(shared: &Arc<Shared>, plan: &Plan) -> Result<Host> {
 }
 
 /// What can be refused without looking anywhere.
-fn check(plan: &Plan) -> Result<()> {
+fn check(plan: &CreatePlan) -> Result<()> {
     let config = &plan.record.config;
     if config.security.privileged && !plan.pod.config.security.privileged {
         let why = "the pod sandbox was not made for privileged containers";
@@ -165,7 +149,7 @@ fn check(plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-fn find_image(shared: &Shared, plan: &Plan) -> Result<ImageInfo> {
+fn find_image(shared: &Shared, plan: &CreatePlan) -> Result<ImageInfo> {
     let wanted = &plan.record.config.image.image;
     let found = shared.config.images.find(wanted)?;
     found.ok_or_else(|| Error::NotFound {
@@ -178,11 +162,18 @@ fn find_image(shared: &Shared, plan: &Plan) -> Result<ImageInfo> {
 fn image_error(step: &'static str) -> impl FnOnce(crisp_image::Error) -> Error {
     move |error| match error {
         crisp_image::Error::NotFound(id) => Error::NotFound { what: "image", id },
-        other => Error::step(step)(other),
+        other => Error::Internal {
+            step: step.to_owned(),
+            cause: Cause::of(other),
+        },
     }
 }
 
-async fn resolve_user(shared: &Shared, plan: &Plan, image: &ImageInfo) -> Result<ResolvedUser> {
+async fn resolve_user(
+    shared: &Shared,
+    plan: &CreatePlan,
+    image: &ImageInfo,
+) -> Result<ResolvedUser> {
     let images = &shared.config.images;
     let read = async |path: &'static str| {
         let found = images.lookup(image, path, MAX_DATABASE).await;
@@ -206,7 +197,7 @@ pub(crate) fn spec_error(error: crisp_spec::Error) -> Error {
     }
 }
 
-fn stop_signal(plan: &Plan, image: &ImageInfo) -> Result<i32> {
+fn stop_signal(plan: &CreatePlan, image: &ImageInfo) -> Result<i32> {
     match (plan.record.config.stop_signal, &image.config.stop_signal) {
         (Some(asked), _) => Ok(asked),
         (None, Some(text)) => crisp_spec::parse_signal(text)
@@ -216,7 +207,7 @@ fn stop_signal(plan: &Plan, image: &ImageInfo) -> Result<i32> {
 }
 
 /// The log's absolute path; never outside of the pod's log directory.
-fn log_path(plan: &Plan) -> Result<Option<PathBuf>> {
+fn log_path(plan: &CreatePlan) -> Result<Option<PathBuf>> {
     let relative = &plan.record.config.log_path;
     let Some(dir) = &plan.pod.config.log_directory else {
         return Ok(None);
@@ -245,7 +236,7 @@ fn seccomp_profile(shared: &Shared, profile: &Profile) -> Result<Option<Vec<u8>>
     read.map(Some).map_err(refuse)
 }
 
-fn write_bundle(shared: &Shared, plan: &Plan, parts: &Parts) -> Result<()> {
+fn write_bundle(shared: &Shared, plan: &CreatePlan, parts: &Parts) -> Result<()> {
     let record = &plan.record;
     let namespaces = namespaces(shared, plan)?;
     let spec = crisp_spec::build(&Input {
@@ -267,15 +258,12 @@ fn write_bundle(shared: &Shared, plan: &Plan, parts: &Parts) -> Result<()> {
     if let Some(dir) = log_path(plan)?.as_deref().and_then(Path::parent) {
         // Callers usually make it; where they did not, the log is still wanted.
         let made = std::fs::create_dir_all(dir);
-        made.map_err(Error::step(format!(
-            "make the log directory {}",
-            dir.display()
-        )))?;
+        made.context(|| format!("make the log directory {}", dir.display()))?;
     }
-    let bundle = shared.paths.bundle(&record.id);
-    let made = file::make_private_dirs(&bundle);
-    made.map_err(Error::step(format!("make {}", bundle.display())))?;
-    update::write_spec(&bundle, &spec)
+    let dir = shared.paths.bundle(&record.id);
+    let made = file::make_private_dirs(&dir);
+    made.context(|| format!("make {}", dir.display()))?;
+    bundle::write_spec(&dir, &spec)
 }
 
 fn pod_files(shared: &Shared, pod: &PodRecord) -> PodFiles {
@@ -294,10 +282,10 @@ fn pod_files(shared: &Shared, pod: &PodRecord) -> PodFiles {
 }
 
 /// Network, IPC and host name are the pod's; only the PID namespace is each container's choice.
-fn namespaces(shared: &Shared, plan: &Plan) -> Result<NamespacePaths> {
+fn namespaces(shared: &Shared, plan: &CreatePlan) -> Result<NamespacePaths> {
     let pod = &plan.pod;
     let paths = &shared.paths;
-    let own_network = has_own_network(&pod.config);
+    let own_network = pod.config.has_own_network();
     let own_ipc = pod.config.namespaces.ipc != NamespaceMode::Node;
     let pin = |kind: Kind| paths.pin(&pod.id, kind.file());
     Ok(NamespacePaths {
@@ -315,15 +303,15 @@ fn namespaces(shared: &Shared, plan: &Plan) -> Result<NamespacePaths> {
 
 /// Pins the PID namespace of the container that this one looks at: by the time of the start, its
 /// pid may be somebody else's.
-fn pin_target(shared: &Shared, plan: &Plan) -> Result<PathBuf> {
+fn pin_target(shared: &Shared, plan: &CreatePlan) -> Result<PathBuf> {
     let over = || Error::FailedPrecondition("the target container is not running".to_owned());
     let target = plan.target.ok_or_else(over)?;
     let pin = shared.paths.target_pin(&plan.pod.id, &plan.record.id);
-    let step = || Error::step(format!("pin the PID namespace of process {}", target.pid));
-    ns::pin_of(target.pid, Kind::Pid, &pin).map_err(step())?;
+    let step = || format!("pin the PID namespace of process {}", target.pid);
+    ns::pin_of(target.pid, Kind::Pid, &pin).context(step)?;
     if target.is_alive() {
         return Ok(pin);
     }
-    ns::unpin(&pin).map_err(step())?;
+    ns::unpin(&pin).context(step)?;
     Err(over())
 }

@@ -10,15 +10,16 @@ use crisp_spec::ResolvedMount;
 use crisp_sys::file;
 use crisp_sys::mountinfo::{self, MountInfo};
 
-use super::create::Plan;
-use crate::error::{Error, Result};
-use crate::shared::{Shared, blocking};
+use crate::blocking::blocking;
+use crate::error::{Context, Error, Result};
+use crate::machine::effect::CreatePlan;
+use crate::shared::Shared;
 
 /// Finds the source of every mount from the host. Blocks.
 pub(crate) fn resolve(asked: &[Mount]) -> Result<Vec<ResolvedMount>> {
     let spreads = |mount: &Mount| mount.propagation != Propagation::Private;
     let table = if asked.iter().any(spreads) {
-        mountinfo::mounts().map_err(Error::step("read the mount table"))?
+        mountinfo::mounts().context(|| "read the mount table")?
     } else {
         Vec::new()
     };
@@ -86,7 +87,7 @@ fn spreads_in_vain(propagation: Propagation, source: &Path, table: &[MountInfo])
 /// Makes the image's volumes that no mount of the request covers, with the image's content.
 pub(crate) async fn make_volumes(
     shared: &Arc<Shared>,
-    plan: &Plan,
+    plan: &CreatePlan,
     image: &ImageInfo,
 ) -> Result<Vec<Mount>> {
     let mut volumes = Vec::new();
@@ -94,18 +95,15 @@ pub(crate) async fn make_volumes(
     for (number, path) in wanted_volumes(plan, image).into_iter().enumerate() {
         let source = dir.join(number.to_string());
         let what = format!("make the image's volume {}", path.display());
-        let (place, make) = (source.clone(), Error::step(what.clone()));
-        blocking("make a volume", move || {
-            file::make_private_dirs(&place).map_err(make)
-        })
-        .await?;
+        let (place, step) = (source.clone(), what.clone());
+        blocking(move || file::make_private_dirs(&place).context(|| step)).await?;
         let text = path.to_string_lossy();
         let copied = shared
             .config
             .images
             .volume_content(image, &text, &source)
             .await;
-        copied.map_err(Error::step(what))?;
+        copied.context(|| what)?;
         volumes.push(Mount {
             container_path: path,
             source: MountSource::Host(source),
@@ -118,7 +116,7 @@ pub(crate) async fn make_volumes(
     Ok(volumes)
 }
 
-fn wanted_volumes(plan: &Plan, image: &ImageInfo) -> Vec<PathBuf> {
+fn wanted_volumes(plan: &CreatePlan, image: &ImageInfo) -> Vec<PathBuf> {
     let asked = &plan.record.config.mounts;
     let covered = |path: &Path| {
         asked

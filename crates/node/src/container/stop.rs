@@ -3,46 +3,41 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crisp_model::{ContainerId, Signal};
 use crisp_shim_api::Request;
 use crisp_sys::pidfd::PidFd;
-use crisp_sys::process::ProcessId;
 
-use crate::error::{Error, Result};
-use crate::shared::{Shared, blocking};
-use crate::shim_client::ShimClient;
-
-/// Whom a stop is about.
-#[derive(Debug, Clone)]
-pub(crate) struct Target {
-    pub(crate) id: ContainerId,
-    pub(crate) init: ProcessId,
-    pub(crate) shim: Option<ShimClient>,
-    pub(crate) cgroup_path: String,
-}
+use crate::blocking::blocking;
+use crate::error::{Context, Result};
+use crate::machine::effect::Target;
+use crate::shared::Shared;
+use crate::shim::client::ShimClient;
 
 /// How long a shim may take to pass a signal on before the daemon does it itself.
 const SHIM_SIGNALS_WITHIN: Duration = Duration::from_secs(2);
 
 /// Sends the stop signal: through the shim, else straight to init.
-pub(crate) async fn signal(target: &Target, signal: i32) -> Result<()> {
-    if let Some(shim) = &target.shim {
-        let signal = Signal::from_number(signal).unwrap_or(Signal::TERM);
+pub(crate) async fn signal(target: &Target, shim: Option<&ShimClient>) -> Result<()> {
+    let signal = target.signal;
+    if let Some(shim) = shim {
         let passed = shim.order(Request::Signal { signal }, SHIM_SIGNALS_WITHIN);
         if passed.await.is_ok() {
             return Ok(());
         }
     }
     let step = || format!("signal container {}", target.id);
-    match PidFd::open_exact(&target.init).map_err(Error::step(step()))? {
-        Some(init) => init.signal(signal).map_err(Error::step(step())),
+    match PidFd::open_exact(&target.init).context(step)? {
+        Some(init) => init.signal(signal.number()).context(step),
         None => Ok(()),
     }
 }
 
 /// Kills all its processes: through the shim, else by the daemon.
-pub(crate) async fn kill(shared: &Arc<Shared>, target: &Target) -> Result<()> {
-    if let Some(shim) = &target.shim
+pub(crate) async fn kill(
+    shared: &Arc<Shared>,
+    target: &Target,
+    shim: Option<&ShimClient>,
+) -> Result<()> {
+    if let Some(shim) = shim
         && shim
             .order(Request::KillAll, SHIM_SIGNALS_WITHIN)
             .await
@@ -57,13 +52,13 @@ pub(crate) async fn kill(shared: &Arc<Shared>, target: &Target) -> Result<()> {
 pub(crate) async fn force(shared: &Arc<Shared>, target: &Target) -> Result<()> {
     let cgroup = shared.cgroup(&target.cgroup_path);
     let target = target.clone();
-    blocking("kill a container", move || {
+    blocking(move || {
         let killed = cgroup.kill();
         if let Ok(Some(init)) = PidFd::open_exact(&target.init) {
             // It may have ended by the kill above.
             drop(init.signal(9));
         }
-        killed.map_err(Error::step(format!("kill container {}", target.id)))
+        killed.context(|| format!("kill container {}", target.id))
     })
     .await
 }

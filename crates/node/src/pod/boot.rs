@@ -15,13 +15,14 @@ use crisp_sys::ns::{self, Kind};
 use crisp_sys::process::{ProcessId, command};
 use tokio::io::AsyncReadExt;
 
+use super::etc_files;
+use super::naming::Gone;
 use super::sysctl::{self, Sysctl};
-use super::teardown::has_own_network;
-use crate::error::{Error, Result};
-use crate::files;
-use crate::names::Gone;
+use crate::blocking::blocking;
+use crate::error::{Cause, Context, Error, Result};
+use crate::machine::facts::Booted;
 use crate::record::PodRecord;
-use crate::shared::{Shared, blocking};
+use crate::shared::Shared;
 
 /// How long a pod waits for the end of the one that it replaces.
 const ROOM_WITHIN: Duration = Duration::from_secs(60);
@@ -29,13 +30,6 @@ const ROOM_WITHIN: Duration = Duration::from_secs(60);
 const HOLDER_WITHIN: Duration = Duration::from_secs(10);
 /// Size of a pod's `/dev/shm`, as Docker and Kubernetes have it.
 const SHM_SIZE: &str = "64m";
-
-/// What a boot made that is not named by the pod's id.
-#[derive(Debug)]
-pub(crate) struct Booted {
-    pub(crate) ips: Vec<IpAddr>,
-    pub(crate) holder: Option<ProcessId>,
-}
 
 /// Waits for the end of the pod whose name this one takes: host ports are to be free again. Should
 /// that pod be stuck, the network says what is taken.
@@ -46,29 +40,23 @@ pub(super) async fn make_room(gone: Gone) {
 /// Makes all that a pod has. What a failed boot leaves is the teardown's.
 pub(super) async fn boot(shared: &Arc<Shared>, record: &PodRecord) -> Result<Booted> {
     let (kernel, owned) = (Arc::clone(shared), record.clone());
-    blocking("make namespaces", move || make_namespaces(&kernel, &owned)).await?;
+    blocking(move || make_namespaces(&kernel, &owned)).await?;
     shared.cgroups.make_parent(&record.cgroup_path).await?;
     let holder = match record.config.namespaces.pid {
         NamespaceMode::Pod => Some(start_holder(shared, record).await?),
         _ => None,
     };
-    let ips = if has_own_network(&record.config) {
+    let ips = if record.config.has_own_network() {
         let network = &shared.config.network;
         let attached = network.attach(&pod_network(shared, record)).await;
         attached
-            .map_err(Error::step(format!(
-                "attach pod {} to the network",
-                record.config.name
-            )))?
+            .context(|| format!("attach pod {} to the network", record.config.name))?
             .ips
     } else {
         Vec::new()
     };
     let (kernel, owned, addresses) = (Arc::clone(shared), record.clone(), ips.clone());
-    blocking("finish the pod", move || {
-        finish(&kernel, &owned, &addresses)
-    })
-    .await?;
+    blocking(move || finish(&kernel, &owned, &addresses)).await?;
     Ok(Booted { ips, holder })
 }
 
@@ -87,7 +75,7 @@ pub(super) fn pod_network(shared: &Shared, record: &PodRecord) -> PodNetwork {
 
 pub(super) fn new_namespaces(shared: &Shared, record: &PodRecord) -> Vec<(Kind, PathBuf)> {
     let mut kinds = Vec::new();
-    if has_own_network(&record.config) {
+    if record.config.has_own_network() {
         kinds.push((Kind::Net, shared.paths.netns(&record.id)));
         kinds.push((Kind::Uts, shared.paths.pin(&record.id, Kind::Uts.file())));
     }
@@ -98,23 +86,23 @@ pub(super) fn new_namespaces(shared: &Shared, record: &PodRecord) -> Vec<(Kind, 
 }
 
 fn make_namespaces(shared: &Shared, record: &PodRecord) -> Result<()> {
-    let step = |what: &str| Error::step(format!("{what} of pod {}", record.config.name));
+    let step = |what: &str| format!("{what} of pod {}", record.config.name);
     // Always there, empty or not: it tells later daemons which namespaces are this one's.
     file::make_private_dirs(&shared.paths.pod_pins(&record.id))
-        .map_err(step("make the directory of pins"))?;
+        .context(|| step("make the directory of pins"))?;
     let kinds = new_namespaces(shared, record);
     if !kinds.is_empty() {
         let inside = || inside_namespaces(&record.config);
-        ns::pin_with(&kinds, inside).map_err(step("make the namespaces"))?;
+        ns::pin_with(&kinds, inside).context(|| step("make the namespaces"))?;
     }
     if record.config.namespaces.ipc != NamespaceMode::Node {
-        mount_shm(&shared.paths.pin(&record.id, "shm")).map_err(step("mount /dev/shm"))?;
+        mount_shm(&shared.paths.pin(&record.id, "shm")).context(|| step("mount /dev/shm"))?;
     }
     Ok(())
 }
 
 fn inside_namespaces(config: &PodConfig) -> io::Result<()> {
-    if !has_own_network(config) {
+    if !config.has_own_network() {
         return Ok(());
     }
     if !config.hostname.is_empty() {
@@ -150,14 +138,14 @@ fn mount_shm(target: &Path) -> io::Result<()> {
 
 /// What needs the network to be there.
 fn finish(shared: &Shared, record: &PodRecord, ips: &[IpAddr]) -> Result<()> {
-    let step = |what: &str| Error::step(format!("{what} of pod {}", record.config.name));
+    let step = |what: &str| format!("{what} of pod {}", record.config.name);
     let sysctls = sysctl::check_all(&record.config)?;
     if !sysctls.is_empty() {
         set_sysctls(shared, record, &sysctls)
             .map_err(|error| Error::invalid("linux.sysctls", error.to_string()))?;
     }
     let dir = shared.paths.pod(&record.id);
-    files::write(&dir, &record.config, ips).map_err(step("write the files"))
+    etc_files::write(&dir, &record.config, ips).context(|| step("write the files"))
 }
 
 fn set_sysctls(shared: &Shared, record: &PodRecord, sysctls: &[Sysctl]) -> io::Result<()> {
@@ -179,7 +167,7 @@ fn set_sysctls(shared: &Shared, record: &PodRecord, sysctls: &[Sysctl]) -> io::R
 /// Starts the init of a shared PID namespace and pins the namespace.
 async fn start_holder(shared: &Arc<Shared>, record: &PodRecord) -> Result<ProcessId> {
     let name = &record.config.name;
-    let step = |what: &str| Error::step(format!("{what} of pod {name}"));
+    let step = |what: &str| format!("{what} of pod {name}");
     let mut holder = command(&shared.config.holder_path);
     if let Some(shims) = shared.cgroups.shims() {
         holder.args(["into", shims.as_str()]);
@@ -190,7 +178,7 @@ async fn start_holder(shared: &Arc<Shared>, record: &PodRecord) -> Result<Proces
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
     let spawned = tokio::process::Command::from(holder).spawn();
-    let mut child = spawned.map_err(step("start the holder"))?;
+    let mut child = spawned.context(|| step("start the holder"))?;
     let mut told = Vec::new();
     let listen = async {
         if let Some(stdout) = &mut child.stdout {
@@ -201,14 +189,14 @@ async fn start_holder(shared: &Arc<Shared>, record: &PodRecord) -> Result<Proces
     let status = tokio::time::timeout(HOLDER_WITHIN, listen)
         .await
         .map_err(|_| Error::DeadlineExceeded(format!("the holder of pod {name} says nothing")))?
-        .map_err(step("listen to the holder"))?;
+        .context(|| step("listen to the holder"))?;
     let id = parse_holder(&told).filter(|_| status.success());
     let id = id.ok_or_else(|| Error::Internal {
         step: format!("start the holder of pod {name}"),
-        why: format!("it ended with {status}"),
+        cause: Cause::of(format!("it ended with {status}")),
     })?;
     let pin = shared.paths.pin(&record.id, Kind::Pid.file());
-    ns::pin_of(id.pid, Kind::Pid, &pin).map_err(step("pin the PID namespace"))?;
+    ns::pin_of(id.pid, Kind::Pid, &pin).context(|| step("pin the PID namespace"))?;
     shared.shelter(id);
     Ok(id)
 }

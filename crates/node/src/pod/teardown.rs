@@ -5,79 +5,42 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crisp_model::{NamespaceMode, PodConfig, PodId};
+use crisp_model::{NamespaceMode, PodId};
 use crisp_sys::pidfd::PidFd;
 use crisp_sys::process::ProcessId;
 use crisp_sys::{file, mount, ns};
 
 use super::boot::pod_network;
-use crate::error::Error;
-use crate::record::{PodProgress, PodRecord};
-use crate::shared::{Shared, blocking};
+use crate::blocking::blocking;
+use crate::error::{Context, Error};
+use crate::machine::effect::PodRemains;
+use crate::record::PodRecord;
+use crate::shared::Shared;
 
 /// How long a killed holder may take to end.
 const HOLDER_WITHIN: Duration = Duration::from_secs(5);
 
-/// What a pod may have left. The id alone names most of it.
-#[derive(Debug, Clone)]
-pub(crate) struct Remains {
-    pub(crate) id: PodId,
-    /// Absent when no record tells.
-    pub(crate) record: Option<PodRecord>,
-    pub(crate) holder: Option<ProcessId>,
-    pub(crate) made_cgroup: Option<String>,
-    /// cgroups of its containers, which are over.
-    pub(crate) containers: Vec<String>,
-}
-
-/// Whether a pod has its own network namespace.
-pub(crate) fn has_own_network(config: &PodConfig) -> bool {
-    config.namespaces.network != NamespaceMode::Node
-}
-
-impl Remains {
-    pub(crate) fn of(record: &PodRecord, progress: &PodProgress, containers: Vec<String>) -> Self {
-        Self {
-            id: record.id.clone(),
-            record: Some(record.clone()),
-            holder: progress.holder,
-            made_cgroup: progress.made_cgroup.clone(),
-            containers,
-        }
-    }
-
-    /// Of a pod that no record names.
-    pub(crate) fn unknown(id: PodId) -> Self {
-        Self {
-            id,
-            record: None,
-            holder: None,
-            made_cgroup: None,
-            containers: Vec::new(),
-        }
-    }
-
-    fn shares_pids(&self) -> bool {
-        let pid = self.record.as_ref().map(|r| &r.config.namespaces.pid);
-        pid.is_none_or(|pid| *pid == NamespaceMode::Pod)
-    }
+/// Whether it may have a holder.
+fn shares_pids(remains: &PodRemains) -> bool {
+    let pid = remains.record.as_ref().map(|r| &r.config.namespaces.pid);
+    pid.is_none_or(|pid| *pid == NamespaceMode::Pod)
 }
 
 /// Removes all that a pod has but its record. Its containers are over.
-pub(crate) async fn teardown(shared: &Arc<Shared>, remains: &Remains) -> Vec<Error> {
+pub(crate) async fn teardown(shared: &Arc<Shared>, remains: &PodRemains) -> Vec<Error> {
     let mut errors = Vec::new();
-    let own_network = |record: &&PodRecord| has_own_network(&record.config);
+    let own_network = |record: &&PodRecord| record.config.has_own_network();
     if let Some(record) = remains.record.as_ref().filter(own_network) {
         let detached = shared
             .config
             .network
             .detach(&pod_network(shared, record))
             .await;
-        let step = format!("detach pod {} from the network", record.config.name);
-        errors.extend(detached.map_err(Error::step(step)).err());
+        let step = || format!("detach pod {} from the network", record.config.name);
+        errors.extend(detached.context(step).err());
     }
     let (kernel, owned) = (Arc::clone(shared), remains.clone());
-    let rest = blocking("tear down", move || Ok(teardown_kernel(&kernel, &owned))).await;
+    let rest = blocking(move || Ok(teardown_kernel(&kernel, &owned))).await;
     match rest {
         Ok(more) => errors.extend(more),
         Err(error) => errors.push(error),
@@ -91,33 +54,37 @@ pub(crate) async fn teardown(shared: &Arc<Shared>, remains: &Remains) -> Vec<Err
     errors
 }
 
-fn teardown_kernel(shared: &Shared, remains: &Remains) -> Vec<Error> {
+fn teardown_kernel(shared: &Shared, remains: &PodRemains) -> Vec<Error> {
     let id = &remains.id;
-    let step = |what: &str| Error::step(format!("{what} of pod {id}"));
+    let step = |what: &str| format!("{what} of pod {id}");
     let mut errors = Vec::new();
     for holder in holders(remains) {
-        errors.extend(end_holder(holder).map_err(step("end the holder")).err());
+        errors.extend(end_holder(holder).context(|| step("end the holder")).err());
     }
     if remains.holder.is_none() {
-        // One that was being made when its maker was found.
+        // We may have killed crisp-holder just after it forked the holder: look a second time.
         for holder in holders(remains) {
-            errors.extend(end_holder(holder).map_err(step("end the holder")).err());
+            errors.extend(end_holder(holder).context(|| step("end the holder")).err());
         }
     }
     let netns = ns::unpin(&shared.paths.netns(id));
-    errors.extend(netns.map_err(step("let go of the network namespace")).err());
+    errors.extend(
+        netns
+            .context(|| step("let go of the network namespace"))
+            .err(),
+    );
     let shm = remove_shm(&shared.paths.pin(id, "shm"));
-    errors.extend(shm.map_err(step("unmount /dev/shm")).err());
+    errors.extend(shm.context(|| step("unmount /dev/shm")).err());
     for pin in pins(&shared.paths.pod_pins(id)) {
         let unpinned = ns::unpin(&pin);
-        errors.extend(unpinned.map_err(step("let go of a namespace")).err());
+        errors.extend(unpinned.context(|| step("let go of a namespace")).err());
     }
     if errors.is_empty() {
         let pins = remove_dir(&shared.paths.pod_pins(id));
-        errors.extend(pins.map_err(step("remove the directory of pins")).err());
+        errors.extend(pins.context(|| step("remove the directory of pins")).err());
     }
     let files = file::remove_tree_if_there(&shared.paths.pod(id));
-    errors.extend(files.map_err(step("remove the files")).err());
+    errors.extend(files.context(|| step("remove the files")).err());
     errors
 }
 
@@ -129,10 +96,10 @@ fn pins(dir: &Path) -> Vec<std::path::PathBuf> {
 }
 
 /// The holder that is known, or those that say whose they are.
-fn holders(remains: &Remains) -> Vec<ProcessId> {
+fn holders(remains: &PodRemains) -> Vec<ProcessId> {
     match remains.holder {
         Some(holder) => vec![holder],
-        None if remains.shares_pids() => find_holders(&remains.id),
+        None if shares_pids(remains) => find_holders(&remains.id),
         None => Vec::new(),
     }
 }

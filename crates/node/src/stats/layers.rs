@@ -89,7 +89,8 @@ impl Layers {
     ) -> watch::Receiver<()> {
         let (under_way, walk) = watch::channel(());
         let (layers, container) = (self.clone(), container.clone());
-        tokio::spawn(async move {
+        // Several callers may wait for it; it goes on when they leave.
+        crisp_tasks::detached(async move {
             let permit = layers.walks.acquire().await;
             let measured = measure.await;
             drop(permit);

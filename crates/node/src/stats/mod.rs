@@ -1,8 +1,8 @@
 //! What pods and containers use, in our nouns; read by the daemon from cgroup files and netlink.
 
 mod layers;
-mod reader;
-mod sampler;
+pub(crate) mod reader;
+pub(crate) mod sampler;
 
 use std::sync::Arc;
 
@@ -11,9 +11,6 @@ use crisp_image::Usage;
 use crisp_model::Timestamp;
 
 use crate::view::{ContainerView, PodView};
-
-pub(crate) use reader::{container_stats, pod_stats};
-pub(crate) use sampler::Sampler;
 
 /// CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

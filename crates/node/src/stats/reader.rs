@@ -6,7 +6,8 @@ use crisp_cni::InterfaceStats;
 use crisp_sys::stats::{self as kernel, CgroupStats};
 
 use super::{ContainerStats, CpuStats, LayerStats, MemoryStats, PodStats, ResourceStats};
-use crate::shared::{Shared, now};
+use crate::clock::now;
+use crate::shared::Shared;
 use crate::view::{ContainerView, PodView};
 
 /// A container's figures as of now.
@@ -64,7 +65,7 @@ async fn network_stats(view: &PodView) -> Vec<InterfaceStats> {
 
 async fn cgroup_stats(shared: &Arc<Shared>, path: &str) -> Option<ResourceStats> {
     let cgroup = shared.cgroup(path);
-    let read = tokio::task::spawn_blocking(move || kernel::read(&cgroup));
+    let read = crisp_tasks::blocking(move || kernel::read(&cgroup));
     // What has ended meanwhile has no figures.
     let stats = read.await.ok()?.ok()?;
     let nanocores = shared.sampler.nanocores(path, now().0, stats.cpu_usage_ns);

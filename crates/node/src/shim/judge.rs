@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crisp_model::{ContainerId, ExitStatus, PodId};
+use crisp_model::ExitStatus;
 use crisp_shim_api::exit::SLOT_SIZE;
 use crisp_shim_api::{ExitRecord, Reply, Request, StateReport};
 use crisp_sys::file;
@@ -13,68 +13,42 @@ use crisp_sys::pidfd::PidFd;
 use crisp_sys::process::{ProcessId, WaitStatus};
 use tokio::io::unix::AsyncFd;
 
-use super::clear;
+use super::client::{Connection, kill};
+use crate::blocking::blocking;
+use crate::clock::now;
+use crate::container::clear;
+use crate::machine::effect::{Boot, Case, Remains};
+use crate::machine::input::Verdict;
 use crate::paths;
-use crate::shared::{Shared, now};
-use crate::shim_client::{Connection, kill};
+use crate::shared::Shared;
 
 /// The name by which shims are found.
 const SHIM: &str = "crisp-shim";
-
-/// Whether the record was written in this boot of the machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Boot {
-    This,
-    /// Nothing of it is alive.
-    Earlier,
-}
-
-/// Whom to look for.
-#[derive(Debug, Clone)]
-pub(crate) struct Case {
-    pub(crate) pod: PodId,
-    pub(crate) id: ContainerId,
-    /// `None` when it was about to be started.
-    pub(crate) init: Option<ProcessId>,
-    pub(crate) pidfd: Option<Arc<PidFd>>,
-    pub(crate) cgroup_path: String,
-    pub(crate) boot: Boot,
-}
-
-/// What became of it.
-#[derive(Debug)]
-pub(crate) enum Verdict {
-    /// Its shim answers, and init lives.
-    Alive {
-        init: ProcessId,
-        connection: Connection,
-    },
-    /// Its shim is there but silent; the connection will tell of the end.
-    Silent { connection: Connection },
-    /// Its shim has gone or takes no connection; init lives.
-    Alone,
-    /// It is over.
-    Over(ExitRecord),
-    /// Its program could not be started.
-    NeverRan(String),
-    /// Its start came to nothing and left nothing: it can be started again.
-    Untouched,
-}
 
 /// Between two looks for a shim that does not listen yet.
 const LISTENS_AFTER: Duration = Duration::from_millis(10);
 
 /// Looks for a container; the answer comes within the deadline for shims.
-pub(crate) async fn judge(shared: &Arc<Shared>, case: &Case) -> Verdict {
+///
+/// A verdict that its shim is there comes with the connection to it.
+pub(crate) async fn judge(
+    shared: &Arc<Shared>,
+    case: &Case,
+    pidfd: Option<&PidFd>,
+) -> (Verdict, Option<Connection>) {
     match case.init {
-        Some(init) => judge_started(shared, case, init).await,
+        Some(init) => judge_started(shared, case, (init, pidfd)).await,
         None => judge_starting(shared, case).await,
     }
 }
 
-async fn judge_started(shared: &Arc<Shared>, case: &Case, init: ProcessId) -> Verdict {
+async fn judge_started(
+    shared: &Arc<Shared>,
+    case: &Case,
+    (init, pidfd): (ProcessId, Option<&PidFd>),
+) -> (Verdict, Option<Connection>) {
     if case.boot == Boot::Earlier {
-        return Verdict::Over(over(shared, case, None).await);
+        return (Verdict::Over(over(shared, case, None).await), None);
     }
     if let Ok(connection) = Connection::open(&shared.paths.shim_socket(&case.id)) {
         let asked = connection.ask(Request::State);
@@ -82,27 +56,38 @@ async fn judge_started(shared: &Arc<Shared>, case: &Case, init: ProcessId) -> Ve
             Ok(Ok(Reply::State(StateReport {
                 exit: Some(record), ..
             }))) => {
-                return Verdict::Over(record);
+                return (Verdict::Over(record), None);
             }
-            Ok(Ok(Reply::State(_))) => return Verdict::Alive { init, connection },
-            _ if lives(&init) => return Verdict::Silent { connection },
+            Ok(Ok(Reply::State(_))) => return (Verdict::Alive { init }, Some(connection)),
+            _ if lives(&init) => return (Verdict::Silent, Some(connection)),
             _ => dispose(&connection),
         }
     }
     if lives(&init) {
-        return Verdict::Alone;
+        return (Verdict::Alone, None);
     }
-    let status = match &case.pidfd {
+    let status = match pidfd {
         Some(pidfd) => told_status(pidfd).await,
         None => None,
     };
-    Verdict::Over(over(shared, case, status).await)
+    (Verdict::Over(over(shared, case, status).await), None)
 }
 
 /// Whether any thread of exactly this process is left.
 pub(crate) fn lives(process: &ProcessId) -> bool {
     let open = PidFd::open_exact(process);
     open.is_ok_and(|pidfd| pidfd.is_some_and(|pidfd| !pidfd.has_exited()))
+}
+
+/// Kills a shim that says nothing about an init that is over; tells whether it did.
+pub(crate) fn end_silent_shim(init: &ProcessId, shim: Option<&ProcessId>) -> bool {
+    match shim {
+        Some(shim) if !lives(init) => {
+            kill(shim);
+            true
+        }
+        _ => false,
+    }
 }
 
 /// A silent shim whose init is over keeps the kernel from telling how it ended.
@@ -113,59 +98,60 @@ fn dispose(connection: &Connection) {
 }
 
 /// It was about to be started: the shim tells with what outcome, once it listens.
-async fn judge_starting(shared: &Arc<Shared>, case: &Case) -> Verdict {
+async fn judge_starting(shared: &Arc<Shared>, case: &Case) -> (Verdict, Option<Connection>) {
     if case.boot == Boot::Earlier {
-        return Verdict::Untouched;
+        return (Verdict::Untouched, None);
     }
     let asked = tokio::time::timeout(shared.config.timeouts.launch, outcome(shared, case));
-    let verdict = asked.await.unwrap_or_else(|_| {
+    let (verdict, connection) = asked.await.unwrap_or_else(|_| {
         let within = shared.config.timeouts.launch;
-        Verdict::NeverRan(format!("its shim did not start it within {within:?}"))
+        let text = format!("its shim did not start it within {within:?}");
+        (Verdict::NeverRan(text), None)
     });
     if matches!(verdict, Verdict::NeverRan(_) | Verdict::Untouched) {
         for shim in paths::processes(SHIM, case.id.as_str()) {
             kill(&shim);
         }
-        let remains = clear::Remains {
+        let remains = Remains {
             pod: None,
             id: case.id.clone(),
             cgroup_path: Some(case.cgroup_path.clone()),
-            shim: None,
         };
         if let Err(error) = clear::after_failed_launch(shared, &remains).await {
-            return Verdict::NeverRan(error.to_string());
+            return (Verdict::NeverRan(error.to_string()), None);
         }
     }
-    verdict
+    (verdict, connection)
 }
 
-async fn outcome(shared: &Shared, case: &Case) -> Verdict {
+async fn outcome(shared: &Shared, case: &Case) -> (Verdict, Option<Connection>) {
     loop {
-        // In this order: a shim that is seen nowhere has listened before or never will.
+        // List processes first, then connect. A shim in neither place has exited or never ran; the
+        // other order could miss one that starts in between.
         let is_there = !paths::processes(SHIM, case.id.as_str()).is_empty();
         if let Ok(connection) = Connection::open(&shared.paths.shim_socket(&case.id)) {
             match connection.ask(Request::State).await {
                 Ok(Reply::State(StateReport {
                     exit: Some(record), ..
                 })) => {
-                    return Verdict::Over(record);
+                    return (Verdict::Over(record), None);
                 }
                 Ok(Reply::State(report)) => {
                     let init = ProcessId {
                         pid: report.pid,
                         start_time: report.start_time,
                     };
-                    return Verdict::Alive { init, connection };
+                    return (Verdict::Alive { init }, Some(connection));
                 }
-                Ok(Reply::Failed { message, .. }) => return Verdict::NeverRan(message),
+                Ok(Reply::Failed { message, .. }) => return (Verdict::NeverRan(message), None),
                 _ => {}
             }
         }
         if let Some(record) = read_slot(&shared.paths.exit_slot(&case.pod, &case.id)) {
-            return Verdict::Over(record);
+            return (Verdict::Over(record), None);
         }
         if !is_there {
-            return Verdict::Untouched;
+            return (Verdict::Untouched, None);
         }
         tokio::time::sleep(LISTENS_AFTER).await;
     }
@@ -190,7 +176,7 @@ async fn over(shared: &Arc<Shared>, case: &Case, status: Option<ExitStatus>) -> 
         };
         Ok(read_slot(&slot).unwrap_or(unseen))
     };
-    let looked = crate::shared::blocking("look at what is left of a container", look);
+    let looked = blocking(look);
     looked.await.unwrap_or_else(|_| ExitRecord {
         status: ExitStatus::Lost,
         finished_at: now(),
@@ -205,8 +191,12 @@ pub(crate) fn read_slot(path: &Path) -> Option<ExitRecord> {
 }
 
 /// Waits for the end of an init whose shim has gone, and writes down what the kernel tells.
-pub(crate) async fn watch_alone(shared: &Arc<Shared>, case: &Case) -> ExitRecord {
-    let status = wait_for(case).await;
+pub(crate) async fn watch_alone(
+    shared: &Arc<Shared>,
+    case: &Case,
+    pidfd: Option<Arc<PidFd>>,
+) -> ExitRecord {
+    let status = wait_for(case, pidfd).await;
     let record = over(shared, case, status).await;
     let slot = shared.paths.exit_slot(&case.pod, &case.id);
     if let Err(error) = file::fill_slot(&slot, &record.to_slot()) {
@@ -234,9 +224,9 @@ async fn readable(pidfd: Arc<PidFd>) -> Option<()> {
     Some(())
 }
 
-async fn wait_for(case: &Case) -> Option<ExitStatus> {
-    let held = match &case.pidfd {
-        Some(pidfd) => Arc::clone(pidfd),
+async fn wait_for(case: &Case, pidfd: Option<Arc<PidFd>>) -> Option<ExitStatus> {
+    let held = match pidfd {
+        Some(pidfd) => pidfd,
         None => Arc::new(PidFd::open_exact(&case.init?).ok()??),
     };
     readable(Arc::clone(&held)).await?;

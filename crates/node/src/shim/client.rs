@@ -15,7 +15,7 @@ use crisp_sys::socket::{Conn, Message as Packet};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::error::{Error, Result};
+use crate::error::{Cause, Context, Error, Result};
 
 /// How long a shim that was told to leave may take.
 const LEAVE_WITHIN: Duration = Duration::from_secs(5);
@@ -81,16 +81,16 @@ impl Connection {
     /// for the state tells all.
     pub(crate) async fn ask(&self, request: Request) -> Result<Reply> {
         let frame = ToShim { seq: 1, request };
-        let bytes = frame.encode().map_err(Error::step("encode a request"))?;
+        let bytes = frame.encode().context(|| "encode a request to the shim")?;
         let sent = self.send(&bytes, &[]).await;
-        sent.map_err(Error::step("send to the shim"))?;
+        sent.context(|| "send a request to the shim")?;
         loop {
             let received = self.receive().await;
-            let packet = received.map_err(Error::step("receive from the shim"))?;
+            let packet = received.context(|| "read the shim's reply")?;
             let Some((bytes, _)) = packet else {
                 return Err(Error::Unavailable("the shim has gone".to_owned()));
             };
-            let frame = FromShim::decode(&bytes).map_err(Error::step("decode a reply"))?;
+            let frame = FromShim::decode(&bytes).context(|| "decode the shim's reply")?;
             if let FromShim::Reply { seq: 1, reply } = frame {
                 return Ok(reply);
             }
@@ -127,7 +127,7 @@ impl ShimClient {
         connection: Connection,
         container: ContainerId,
         process: Option<ProcessId>,
-        tell: impl Fn(ShimEvent) + Send + 'static,
+        events: mpsc::UnboundedSender<(ContainerId, ShimEvent)>,
     ) -> Self {
         let (calls, inbox) = mpsc::unbounded_channel();
         let talk = Talk {
@@ -137,8 +137,10 @@ impl ShimClient {
             waiting: HashMap::new(),
             execs: HashMap::new(),
             outgoing: VecDeque::new(),
+            events,
         };
-        tokio::spawn(talk.run(inbox, tell));
+        // It ends with the connection, or with the last handle of it.
+        crisp_tasks::detached(talk.run(inbox));
         Self {
             calls,
             container,
@@ -232,7 +234,7 @@ pub(crate) fn failure(kind: FailureKind, message: String) -> Error {
                 _ => "shim",
             }
             .to_owned(),
-            why: message,
+            cause: Cause::of(message),
         },
     }
 }
@@ -245,15 +247,17 @@ struct Talk {
     waiting: HashMap<u64, oneshot::Sender<Reply>>,
     execs: HashMap<String, oneshot::Sender<ExitStatus>>,
     outgoing: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
+    /// The pod's task.
+    events: mpsc::UnboundedSender<(ContainerId, ShimEvent)>,
 }
 
 impl Talk {
-    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Call>, tell: impl Fn(ShimEvent)) {
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Call>) {
         loop {
             let outcome = tokio::select! {
                 biased;
                 received = self.connection.receive() => match received {
-                    Ok(Some((bytes, _))) => self.hear(&bytes, &tell),
+                    Ok(Some((bytes, _))) => self.hear(&bytes),
                     Ok(None) => break,
                     Err(error) => Err(error),
                 },
@@ -272,7 +276,12 @@ impl Talk {
                 break;
             }
         }
-        tell(ShimEvent::Gone);
+        self.tell(ShimEvent::Gone);
+    }
+
+    /// Tells the pod's task; one that is gone has no interest in its shims.
+    fn tell(&self, event: ShimEvent) {
+        self.events.send((self.container.clone(), event)).ok();
     }
 
     async fn send_first(&self) -> io::Result<()> {
@@ -307,7 +316,7 @@ impl Talk {
         Ok(())
     }
 
-    fn hear(&mut self, bytes: &[u8], tell: &impl Fn(ShimEvent)) -> io::Result<()> {
+    fn hear(&mut self, bytes: &[u8]) -> io::Result<()> {
         match FromShim::decode(bytes).map_err(io::Error::other)? {
             FromShim::Reply { seq, reply } => {
                 if let Some(waiter) = self.waiting.remove(&seq) {
@@ -315,7 +324,7 @@ impl Talk {
                     drop(waiter.send(reply));
                 }
             }
-            FromShim::Event(Event::Exited(record)) => tell(ShimEvent::Exited(record)),
+            FromShim::Event(Event::Exited(record)) => self.tell(ShimEvent::Exited(record)),
             FromShim::Event(Event::ExecExited { exec_id, status }) => {
                 if let Some(end) = self.execs.remove(&exec_id) {
                     // An exec whose deadline has passed is forgotten.
@@ -345,9 +354,7 @@ mod tests {
         let (ours, theirs) = Conn::pair().unwrap();
         let (events, mut told) = mpsc::unbounded_channel();
         let connection = Connection::new(ours).unwrap();
-        let client = ShimClient::start(connection, id(), None, move |event| {
-            events.send(event).unwrap();
-        });
+        let client = ShimClient::start(connection, id(), None, events);
         let shim = Connection::new(theirs).unwrap();
         let answering = tokio::spawn(async move {
             let mut seqs = Vec::new();
@@ -372,7 +379,7 @@ mod tests {
         assert_eq!(one.unwrap(), Reply::Exec { pid: 1 });
         assert_eq!(two.unwrap(), Reply::Exec { pid: 2 });
         answering.await.unwrap();
-        assert_eq!(told.recv().await, Some(ShimEvent::Gone));
+        assert_eq!(told.recv().await, Some((id(), ShimEvent::Gone)));
         let error = client.call(Request::State, within).await.unwrap_err();
         assert!(matches!(error, Error::Unavailable(_)), "{error}");
     }
@@ -381,7 +388,8 @@ mod tests {
     async fn a_silent_shim_is_told_of() {
         let (ours, _theirs) = Conn::pair().unwrap();
         let connection = Connection::new(ours).unwrap();
-        let client = ShimClient::start(connection, id(), None, |_| {});
+        let (events, _) = mpsc::unbounded_channel();
+        let client = ShimClient::start(connection, id(), None, events);
         let within = Duration::from_millis(20);
         let error = client.call(Request::KillAll, within).await.unwrap_err();
         assert!(matches!(error, Error::Unavailable(_)), "{error}");

@@ -9,9 +9,8 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crisp_model::{ContainerId, PodId, Resources};
 use crisp_shim_api::exit::SLOT_SIZE;
-use crisp_shim_api::{FromShim, Launch, Reply, RootfsSpec, Stdin};
+use crisp_shim_api::{FromShim, Launch, Reply};
 use crisp_sys::file;
 use crisp_sys::pidfd::PidFd;
 use crisp_sys::process::{ProcessId, command};
@@ -19,27 +18,17 @@ use crisp_sys::rootfs::proc_path;
 use crisp_sys::socket::Conn;
 use tokio::process::Child;
 
-use super::clear;
-use crate::error::{Error, Result};
-use crate::shared::{Shared, blocking};
-use crate::shim_client::Connection;
+use super::client::Connection;
+use crate::blocking::blocking;
+use crate::container::clear;
+use crate::error::{Context, Error, Result};
+use crate::machine::effect::{LaunchPlan, Remains};
+use crate::shared::Shared;
 
 /// How long a killed shim is waited for.
 const LEAVES_WITHIN: Duration = Duration::from_secs(2);
 /// How much of a shim's last words is told.
 const LAST_WORDS: u64 = 4096;
-
-/// What to launch.
-#[derive(Debug, Clone)]
-pub(crate) struct Plan {
-    pub(crate) pod: PodId,
-    pub(crate) id: ContainerId,
-    pub(crate) cgroup_path: String,
-    pub(crate) resources: Resources,
-    pub(crate) rootfs: RootfsSpec,
-    pub(crate) log: Option<std::path::PathBuf>,
-    pub(crate) stdin: Stdin,
-}
 
 /// A container whose program runs.
 #[derive(Debug)]
@@ -52,14 +41,13 @@ pub(crate) struct Launched {
 }
 
 /// Launches a container. A failure leaves neither shim nor cgroup.
-pub(crate) async fn launch(shared: &Arc<Shared>, plan: Plan) -> Result<Launched> {
+pub(crate) async fn launch(shared: &Arc<Shared>, plan: LaunchPlan) -> Result<Launched> {
     let launched = try_launch(shared, &plan).await;
     if launched.is_err() {
-        let remains = clear::Remains {
+        let remains = Remains {
             pod: None,
             id: plan.id.clone(),
             cgroup_path: Some(plan.cgroup_path.clone()),
-            shim: None,
         };
         if let Err(error) = clear::after_failed_launch(shared, &remains).await {
             tracing::warn!(container_id = %plan.id, %error, "failed start not wholly undone");
@@ -68,9 +56,9 @@ pub(crate) async fn launch(shared: &Arc<Shared>, plan: Plan) -> Result<Launched>
     launched
 }
 
-async fn try_launch(shared: &Arc<Shared>, plan: &Plan) -> Result<Launched> {
+async fn try_launch(shared: &Arc<Shared>, plan: &LaunchPlan) -> Result<Launched> {
     let (kernel, owned) = (Arc::clone(shared), plan.clone());
-    let (mut child, conn) = blocking("spawn a shim", move || spawn(&kernel, &owned)).await?;
+    let (mut child, conn) = blocking(move || spawn(&kernel, &owned)).await?;
     let shim = child.id().and_then(|pid| i32::try_from(pid).ok());
     let shim = shim.and_then(|pid| ProcessId::of(pid).ok());
     let within = shared.config.timeouts.launch;
@@ -91,7 +79,7 @@ async fn try_launch(shared: &Arc<Shared>, plan: &Plan) -> Result<Launched> {
             if let Some(shim) = shim {
                 shared.shelter(shim);
             }
-            tokio::spawn(reap(child));
+            crisp_tasks::detached(reap(child));
             Ok(launched)
         }
         Err(error) => {
@@ -99,7 +87,7 @@ async fn try_launch(shared: &Arc<Shared>, plan: &Plan) -> Result<Launched> {
             // holds is not waited for.
             drop(child.start_kill());
             drop(tokio::time::timeout(LEAVES_WITHIN, child.wait()).await);
-            tokio::spawn(reap(child));
+            crisp_tasks::detached(reap(child));
             Err(with_last_words(shared, plan, error))
         }
     }
@@ -111,12 +99,13 @@ async fn reap(mut child: Child) {
     drop(child.wait().await);
 }
 
-fn spawn(shared: &Shared, plan: &Plan) -> Result<(Child, Conn)> {
-    let step = |what: &str| Error::step(format!("{what} for container {}", plan.id));
+fn spawn(shared: &Shared, plan: &LaunchPlan) -> Result<(Child, Conn)> {
+    let step = |what: &str| format!("{what} for container {}", plan.id);
     let slot = shared.paths.exit_slot(&plan.pod, &plan.id);
-    file::make_slot(&slot, SLOT_SIZE).map_err(step("make the exit slot"))?;
-    let (ours, theirs) = Conn::pair().map_err(step("make a socket"))?;
-    let words = last_words(&shared.paths.bundle(&plan.id)).map_err(step("open the shim's log"))?;
+    file::make_slot(&slot, SLOT_SIZE).context(|| step("make the exit slot"))?;
+    let (ours, theirs) = Conn::pair().context(|| step("make a socket"))?;
+    let words =
+        last_words(&shared.paths.bundle(&plan.id)).context(|| step("open the shim's log"))?;
     let path = &shared.config.shim_path;
     let mut shim = match &shared.shim {
         Some(program) => command(proc_path(program)),
@@ -132,7 +121,7 @@ fn spawn(shared: &Shared, plan: &Plan) -> Result<(Child, Conn)> {
         .process_group(0);
     let child = tokio::process::Command::from(shim)
         .spawn()
-        .map_err(step(&format!("spawn {}", path.display())))?;
+        .context(|| step(&format!("spawn {}", path.display())))?;
     Ok((child, ours))
 }
 
@@ -145,8 +134,8 @@ fn last_words(bundle: &Path) -> std::io::Result<File> {
         .open(bundle.join("shim.log"))
 }
 
-async fn introduce(shared: &Shared, plan: &Plan, conn: Conn) -> Result<Launched> {
-    let connection = Connection::new(conn).map_err(Error::step("use the shim's socket"))?;
+async fn introduce(shared: &Shared, plan: &LaunchPlan, conn: Conn) -> Result<Launched> {
+    let connection = Connection::new(conn).context(|| "use the shim's socket")?;
     let launch = Launch {
         version: crisp_shim_api::VERSION,
         container_id: plan.id.clone(),
@@ -161,17 +150,17 @@ async fn introduce(shared: &Shared, plan: &Plan, conn: Conn) -> Result<Launched>
         open_files: shared.open_files,
         shims_cgroup: shared.cgroups.shims(),
     };
-    let bytes = launch.encode().map_err(Error::step("encode the launch"))?;
+    let bytes = launch.encode().context(|| "encode the launch")?;
     let sent = connection.send(&bytes, &[]).await;
-    sent.map_err(Error::step("tell the shim what to launch"))?;
+    sent.context(|| "tell the shim what to launch")?;
     loop {
         let received = connection.receive().await;
-        let packet = received.map_err(Error::step("hear the shim"))?;
+        let packet = received.context(|| "read the shim's reply")?;
         let Some((bytes, fds)) = packet else {
             let text = "the shim ended without a word".to_owned();
             return Err(Error::Unavailable(text));
         };
-        let frame = FromShim::decode(&bytes).map_err(Error::step("understand the shim"))?;
+        let frame = FromShim::decode(&bytes).context(|| "decode the shim's reply")?;
         if let FromShim::Reply { seq: 0, reply } = frame {
             return started(reply, fds, connection);
         }
@@ -191,19 +180,13 @@ fn started(reply: Reply, fds: Vec<OwnedFd>, connection: Connection) -> Result<La
             shim: None,
             warnings,
         }),
-        Reply::Failed { message, .. } => Err(Error::Internal {
-            step: "start".to_owned(),
-            why: message,
-        }),
-        other => Err(Error::Internal {
-            step: "start".to_owned(),
-            why: format!("the shim answered {other:?}"),
-        }),
+        Reply::Failed { message, .. } => Err(Error::start(message)),
+        other => Err(Error::start(format!("the shim answered {other:?}"))),
     }
 }
 
 /// A shim that ended without an answer may have said why on its standard error.
-fn with_last_words(shared: &Shared, plan: &Plan, error: Error) -> Error {
+fn with_last_words(shared: &Shared, plan: &LaunchPlan, error: Error) -> Error {
     let log = shared.paths.bundle(&plan.id).join("shim.log");
     let words = file::read_bounded(&log, LAST_WORDS).unwrap_or_default();
     let words = String::from_utf8_lossy(&words);

@@ -1,0 +1,14 @@
+//! Steps that block, on threads of their own.
+
+use crate::error::{Error, Result};
+
+/// Runs a blocking step and waits for it; a panic in it is an error. Dropping the future does not
+/// end the step.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    match crisp_tasks::blocking(work).await {
+        Ok(outcome) => outcome,
+        Err(failed) => Err(Error::fault(&failed)),
+    }
+}

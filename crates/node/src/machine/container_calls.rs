@@ -1,0 +1,104 @@
+//! What callers ask of a container that is there, beside its life: a command run in it, its log
+//! opened anew, new limits.
+
+use std::time::Duration;
+
+use super::container::{Container, Scene, State, Watch};
+use super::effect::{Change, Done, Job};
+use super::facts::Caller;
+use super::limits;
+use crate::error::{Error, Result};
+use crate::record::Entry;
+
+impl Container {
+    pub(super) fn exec(
+        &mut self,
+        scene: &mut Scene<'_>,
+        (command, timeout): (Vec<String>, Option<Duration>),
+        caller: Caller,
+    ) {
+        match self.check_shim("run a command in") {
+            Err(error) => scene.out.answer(caller, Err(error)),
+            Ok(()) => scene.out.run(Job::Exec {
+                id: self.record.id.clone(),
+                command,
+                timeout,
+                caller,
+            }),
+        }
+    }
+
+    pub(super) fn reopen_log(&mut self, scene: &mut Scene<'_>, caller: Caller) {
+        let id = self.record.id.clone();
+        match self.check_shim("reopen the log of") {
+            Err(error) => scene.out.answer(caller, Err(error)),
+            Ok(()) => scene.out.run(Job::ReopenLog { id, caller }),
+        }
+    }
+
+    /// Whether it runs and its shim can be asked.
+    fn check_shim(&self, wish: &str) -> Result<()> {
+        let (name, id) = (&self.config.name, &self.record.id);
+        match &self.state {
+            State::Running(running) if running.watch == Watch::Shim => Ok(()),
+            State::Running(_) => Err(Error::Unavailable(format!(
+                "cannot {wish} container {name} ({id}): its shim does not answer"
+            ))),
+            _ => Err(Error::FailedPrecondition(format!(
+                "cannot {wish} container {name} ({id}): it is not running"
+            ))),
+        }
+    }
+
+    /// Puts the first of the new limits in force: each builds on those that the one before it has
+    /// left.
+    pub(super) fn next_update(&mut self, scene: &mut Scene<'_>) {
+        while let Some((asked, _)) = self.updates.front() {
+            let new = limits::merge(&self.record.resources, asked);
+            let in_bundle = matches!(self.state, State::Created);
+            let checked = match in_bundle {
+                true => Ok(()),
+                false => self.check_shim("update"),
+            };
+            match checked {
+                Ok(()) => {
+                    let change = Change {
+                        id: self.record.id.clone(),
+                        cgroup_path: self.record.cgroup_path.clone(),
+                        old: self.record.resources.clone(),
+                        new,
+                        in_bundle,
+                    };
+                    return scene.out.run(Job::Update(Box::new(change)));
+                }
+                Err(error) => self.updated(scene, Err(error)),
+            }
+        }
+        for caller in std::mem::take(&mut self.pending_starts) {
+            self.start(scene, caller);
+        }
+        if !self.removals.is_empty() {
+            self.clear(scene);
+        }
+    }
+
+    /// New limits are in force, or not.
+    pub(super) fn updated(
+        &mut self,
+        scene: &mut Scene<'_>,
+        result: Result<crisp_model::Resources>,
+    ) {
+        let Some((_, caller)) = self.updates.pop_front() else {
+            return;
+        };
+        let answer = result.map(|resources| {
+            self.record.resources = resources;
+            scene
+                .out
+                .record(Entry::Container(Box::new(self.record.clone())));
+            scene.out.publish();
+            Done::Nothing
+        });
+        scene.out.answer(caller, answer);
+    }
+}

@@ -1,0 +1,302 @@
+//! What a pod's task holds and what it does with it: the small effects of the machine, performed
+//! at once. Slow ones are in `jobs`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crisp_model::{ContainerId, Owner, PodConfig, PodId};
+use crisp_sys::pidfd::PidFd;
+use crisp_sys::{file, rand};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tracing::Span;
+
+use super::callers::{Callers, Place};
+use super::message::{ContainerRequest, Message, Request};
+use super::naming::{Gone, NameMessage, NamesMailbox, Wanted};
+use super::notes;
+use crate::clock;
+use crate::error::{Context, Result};
+use crate::journal::Journal;
+use crate::machine::container::State;
+use crate::machine::effect::{Commit, Effect};
+use crate::machine::facts::{Caller, Moment};
+use crate::machine::input::{ContainerInput, Fresh, Input};
+use crate::machine::pod::Pod;
+use crate::machine::view as views;
+use crate::record::Entry;
+use crate::shared::Shared;
+use crate::shim::client::{Connection, ShimClient, ShimEvent};
+use crate::view::PodView;
+
+/// What a task holds of a container beside what its machine knows.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// The shim that answers for it.
+    pub(super) shim: Option<ShimClient>,
+    /// Held so that the exit code can be read although the shim has gone.
+    pub(super) pidfd: Option<Arc<PidFd>>,
+    /// Tells the worker that makes it not to wait for the host any more.
+    pub(super) cancel: Arc<Notify>,
+}
+
+/// The state that the task owns beside the machine.
+#[derive(Debug)]
+pub(super) struct Hands {
+    pub(super) shared: Arc<Shared>,
+    pub(super) names: NamesMailbox,
+    pub(super) id: PodId,
+    /// Namespace and name, for spans.
+    pub(super) pod_name: String,
+    pub(super) owner: Owner,
+    pub(super) span: Span,
+    pub(super) callers: Callers,
+    pub(super) held: BTreeMap<ContainerId, Held>,
+    pub(super) room: Option<Gone>,
+    pub(super) shims: mpsc::UnboundedSender<(ContainerId, ShimEvent)>,
+    pub(super) journal: Journal,
+    /// Another pod waits for the end of this one.
+    pub(super) successor: Option<oneshot::Sender<()>>,
+    pub(super) settling: Option<mpsc::Sender<()>>,
+    pub(super) last: Option<Arc<PodView>>,
+}
+
+/// The moment of now.
+pub(super) fn moment() -> Moment {
+    Moment {
+        wall: clock::now(),
+        instant: Instant::now(),
+    }
+}
+
+/// Handles of the processes that a resumed pod is recorded to have: taken before anything else,
+/// so that their exit codes can still be read.
+pub(super) fn held(pod: &Pod) -> BTreeMap<ContainerId, Held> {
+    let each = pod.containers.iter();
+    let running = each.filter_map(|(id, container)| match &container.state {
+        State::Running(running) => Some((id.clone(), running.init)),
+        _ => None,
+    });
+    let this_boot = pod.progress.boot_id == pod.rules.boot_id;
+    let opened = running.map(|(id, init)| {
+        let pidfd = PidFd::open_exact(&init).ok().flatten();
+        let held = Held {
+            pidfd: pidfd.filter(|_| this_boot).map(Arc::new),
+            ..Held::default()
+        };
+        (id, held)
+    });
+    opened.collect()
+}
+
+impl Hands {
+    /// A message as an input of the machine, and the span of the call that it is from.
+    pub(super) fn heard(&mut self, message: Message, pod: &Pod) -> (Option<Input>, Span) {
+        let callers = &mut self.callers;
+        let input = match message.request {
+            Request::Join { config, reply } => Input::Join {
+                config,
+                caller: callers.add(Place::Pod(reply)),
+            },
+            Request::Stop { reply } => Input::Stop {
+                caller: callers.add(Place::Nothing(reply)),
+            },
+            Request::Remove { reply } => Input::Remove {
+                caller: callers.add(Place::Nothing(reply)),
+            },
+            Request::Update { totals, reply } => Input::Update {
+                totals,
+                caller: callers.add(Place::Nothing(reply)),
+            },
+            Request::Create { config, reply } => {
+                let caller = callers.add(Place::Container(reply));
+                match self.fresh(pod) {
+                    Ok(fresh) => Input::Create {
+                        config,
+                        fresh,
+                        caller,
+                    },
+                    Err(error) => {
+                        self.callers.answer(caller, Err(error));
+                        return (None, message.span);
+                    }
+                }
+            }
+            Request::Container { id, request } => Input::of(&id, wish(callers, request)),
+        };
+        (Some(input), message.span)
+    }
+
+    /// Draws what a new container needs.
+    fn fresh(&self, pod: &Pod) -> Result<Fresh> {
+        let entropy = rand::entropy32().context(|| "draw a container id")?;
+        let id = ContainerId::from_entropy(entropy);
+        let parent = &pod.record.cgroup_path;
+        Ok(Fresh {
+            cgroup_path: self.shared.cgroups.of_container(parent, &id),
+            created_at: self.shared.creation.next(),
+            id,
+        })
+    }
+
+    /// Messages that arrive while the pod is being removed. A request for its name goes back to the
+    /// names, which start a new pod for it; the others find that there is no such pod.
+    pub(super) fn turn_away(&self, message: Message) {
+        if let Request::Join { config, reply } = message.request {
+            let wanted = Wanted {
+                owner: self.owner,
+                config,
+                reply,
+                span: message.span,
+            };
+            self.names.send(NameMessage::Run(wanted)).ok();
+        }
+    }
+
+    /// Appends entries to the journal.
+    fn write(&mut self, entries: &[Entry]) -> Result<()> {
+        let mut each = entries.iter();
+        let written = each.try_for_each(|entry| self.journal.append(entry));
+        self.shared.note_unflushed(self.journal.path().to_owned());
+        written.context(|| format!("record pod {}", self.id))
+    }
+
+    pub(super) fn commit(&mut self, entries: &[Entry], commit: Box<Commit>) -> Input {
+        Input::Committed(commit, self.write(entries))
+    }
+
+    pub(super) fn remove_record(&self) -> Result<()> {
+        let removed = file::remove_tree_if_there(&self.shared.paths.record(&self.id));
+        removed.context(|| format!("remove the record of pod {}", self.id))
+    }
+
+    /// Performs an effect that leads to nothing else at once.
+    pub(super) fn act(&mut self, pod: &Pod, effect: Effect) {
+        match effect {
+            Effect::Record(entry) => {
+                if let Err(error) = self.write(&[entry]) {
+                    let _in_pod = self.span.enter();
+                    tracing::error!(target: "crisp::pod", %error, "transition not recorded");
+                }
+            }
+            Effect::Publish => self.publish(pod),
+            Effect::Tell(kind, subject) => {
+                if let Some(view) = &self.last {
+                    self.shared.events.send(kind, subject, Arc::clone(view));
+                }
+            }
+            Effect::Answer(caller, answer) => self.callers.answer(caller, answer),
+            Effect::Cancel(id) => {
+                if let Some(held) = self.held.get(&id) {
+                    held.cancel.notify_one();
+                }
+            }
+            Effect::Bounce {
+                config,
+                caller,
+                waits,
+            } => self.bounce(pod, config, (caller, waits)),
+            Effect::Note(note) => notes::log(&self.span, note, |id| self.name_of(pod, id)),
+            Effect::Settled => self.settling = None,
+            Effect::Commit(..)
+            | Effect::Forget
+            | Effect::Run(_)
+            | Effect::Wake(..)
+            | Effect::End => {}
+        }
+    }
+
+    /// The name of a container; for one that has just gone, from the last view.
+    pub(super) fn name_of(&self, pod: &Pod, id: &ContainerId) -> Option<String> {
+        let live = pod.containers.get(id).map(|c| c.config.name.to_string());
+        let shown = || Some(self.last.as_ref()?.container(id)?.config.name.to_string());
+        live.or_else(shown)
+    }
+
+    fn publish(&mut self, pod: &Pod) {
+        let view = views::of(pod, &self.shared.paths, self.last.as_deref());
+        if let Some(view) = view.map(Arc::new) {
+            self.shared.views.publish(&view);
+            self.last = Some(view);
+        }
+        // A container whose removal is shown holds nothing any more.
+        self.held.retain(|id, _| pod.containers.contains_key(id));
+    }
+
+    fn bounce(&mut self, pod: &Pod, config: Box<PodConfig>, (caller, waits): (Caller, bool)) {
+        let Some(Place::Pod(reply)) = self.callers.take(caller) else {
+            return;
+        };
+        let gone = waits.then(|| {
+            let (sender, gone) = oneshot::channel();
+            self.successor = Some(sender);
+            gone
+        });
+        let wanted = Wanted {
+            owner: pod.record.owner,
+            config,
+            reply,
+            span: Span::current(),
+        };
+        let from = self.id.clone();
+        self.names
+            .send(NameMessage::Bounced { wanted, from, gone })
+            .ok();
+    }
+
+    /// The pod is gone: whoever knows of it is told.
+    pub(super) fn end(&mut self, pod: &Pod) {
+        let id = self.id.clone();
+        self.shared.sampler.forget_pod(&pod.record.cgroup_path);
+        self.shared.views.close(&id);
+        self.shared.mailboxes.close(&id);
+        let removed = NameMessage::Removed {
+            owner: pod.record.owner,
+            name: pod.config.name.clone(),
+            id,
+        };
+        self.names.send(removed).ok();
+        if let Some(successor) = self.successor.take() {
+            // A successor that left does not wait.
+            successor.send(()).ok();
+        }
+    }
+
+    /// A shim answers for a container: its client tells this task of what the shim says.
+    pub(super) fn connect(
+        &mut self,
+        id: &ContainerId,
+        connection: Connection,
+        process: Option<crisp_sys::process::ProcessId>,
+    ) {
+        let client = ShimClient::start(connection, id.clone(), process, self.shims.clone());
+        self.held.entry(id.clone()).or_default().shim = Some(client);
+    }
+}
+
+/// A caller's wish as an input.
+fn wish(callers: &mut Callers, request: ContainerRequest) -> ContainerInput {
+    let mut add = |reply| callers.add(Place::Nothing(reply));
+    match request {
+        ContainerRequest::Start { reply } => ContainerInput::Start { caller: add(reply) },
+        ContainerRequest::Stop { grace, reply } => ContainerInput::Stop {
+            grace,
+            caller: add(reply),
+        },
+        ContainerRequest::Remove { reply } => ContainerInput::Remove { caller: add(reply) },
+        ContainerRequest::Update { resources, reply } => ContainerInput::Update {
+            resources,
+            caller: add(reply),
+        },
+        ContainerRequest::ReopenLog { reply } => ContainerInput::ReopenLog { caller: add(reply) },
+        ContainerRequest::Exec {
+            command,
+            timeout,
+            reply,
+        } => ContainerInput::Exec {
+            command,
+            timeout,
+            caller: callers.add(Place::Output(reply)),
+        },
+    }
+}

@@ -1,0 +1,354 @@
+//! The slow steps of a pod's machine as workers of its task: what each is given, and what its
+//! outcome tells the machine.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crisp_model::{ContainerId, ExitStatus};
+use crisp_shim_api::{ExitRecord, Request as ShimRequest};
+use crisp_tasks::{Failed, Workers};
+use futures::future::BoxFuture;
+use tracing::{Span, error_span, field};
+
+use super::callers::Place;
+use super::hands::Hands;
+use super::{boot, teardown};
+use crate::clock;
+use crate::container::{clear, create, stop, update};
+use crate::error::{Error, Result};
+use crate::exec::{self, Exec};
+use crate::machine::effect::{Case, CreatePlan, Job, Remains, StopStep, Target};
+use crate::machine::facts::Caller;
+use crate::machine::input::{ContainerInput, Input, Launched, Verdict};
+use crate::record::PodRecord;
+use crate::reply::answer;
+use crate::shim::client::{Connection, ShimClient};
+use crate::shim::{judge, launch};
+
+/// What a worker is for: tells what its failure means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Work {
+    Boot,
+    Teardown,
+    WatchHolder,
+    Alarm,
+    Create(ContainerId),
+    Unmake(ContainerId),
+    Launch(ContainerId),
+    /// Of a container that was about to be started.
+    JudgeStart(ContainerId),
+    Judge(ContainerId),
+    WatchAlone(ContainerId),
+    Update(ContainerId),
+    Clear(ContainerId),
+    /// A step of a stop, an exec: a timer or the caller goes on without it.
+    Passing(&'static str),
+}
+
+/// What a worker tells.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Nothing,
+    Input(Input),
+    /// A launch, with the connection to the shim.
+    Launched(ContainerId, Result<launch::Launched>),
+    /// A look, with the connection to a shim that was found.
+    Judged(ContainerId, Verdict, Option<Connection>),
+}
+
+impl Work {
+    /// What the machine is told when the worker had no outcome.
+    fn failed(&self, failed: &Failed) -> Option<Input> {
+        let error = || Error::fault(failed);
+        let of = |id: &ContainerId, event| Some(Input::of(id, event));
+        match self {
+            Self::Boot => Some(Input::Booted(Err(error()))),
+            Self::Teardown => Some(Input::TornDown(Err(error()))),
+            Self::Create(id) => of(id, ContainerInput::Made(Err(error()))),
+            Self::Unmake(id) => of(id, ContainerInput::Unmade),
+            Self::Launch(id) => of(id, ContainerInput::Launched(Err(error()))),
+            Self::JudgeStart(id) => {
+                let verdict = Verdict::NeverRan(error().to_string());
+                of(id, ContainerInput::Judged(verdict))
+            }
+            // The kernel is asked instead.
+            Self::Judge(id) => of(id, ContainerInput::Judged(Verdict::Alone)),
+            Self::WatchAlone(id) => {
+                let record = ExitRecord {
+                    status: ExitStatus::Lost,
+                    finished_at: clock::now(),
+                    oom: false,
+                };
+                of(id, ContainerInput::Over(record))
+            }
+            Self::Update(id) => of(id, ContainerInput::Updated(Err(error()))),
+            Self::Clear(id) => of(id, ContainerInput::Cleared(Err(error()))),
+            Self::WatchHolder | Self::Alarm | Self::Passing(_) => None,
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Boot => "boot",
+            Self::Teardown => "teardown",
+            Self::WatchHolder => "watch holder",
+            Self::Alarm => "alarm",
+            Self::Create(_) => "create",
+            Self::Unmake(_) => "unmake",
+            Self::Launch(_) => "launch",
+            Self::JudgeStart(_) | Self::Judge(_) => "judge",
+            Self::WatchAlone(_) => "watch alone",
+            Self::Update(_) => "update",
+            Self::Clear(_) => "clear",
+            Self::Passing(name) => name,
+        }
+    }
+
+    fn container(&self) -> Option<&ContainerId> {
+        match self {
+            Self::Create(id)
+            | Self::Unmake(id)
+            | Self::Launch(id)
+            | Self::JudgeStart(id)
+            | Self::Judge(id)
+            | Self::WatchAlone(id)
+            | Self::Update(id)
+            | Self::Clear(id) => Some(id),
+            Self::Boot | Self::Teardown | Self::WatchHolder | Self::Alarm | Self::Passing(_) => {
+                None
+            }
+        }
+    }
+}
+
+impl Hands {
+    /// The outcome of a worker as an input of the machine; what the machine does not know stays
+    /// here.
+    pub(super) fn worked(
+        &mut self,
+        work: &Work,
+        outcome: std::result::Result<Outcome, Failed>,
+    ) -> Option<Input> {
+        match outcome {
+            Err(failed) => {
+                let _in_pod = self.span.enter();
+                tracing::error!(target: "crisp::pod", job = work.name(), %failed, "a worker failed");
+                work.failed(&failed)
+            }
+            Ok(Outcome::Nothing) => None,
+            Ok(Outcome::Input(input)) => Some(input),
+            Ok(Outcome::Launched(id, result)) => {
+                let event = result.map(|launched| {
+                    self.connect(&id, launched.connection, launched.shim);
+                    self.held.entry(id.clone()).or_default().pidfd = launched.pidfd;
+                    Launched {
+                        init: launched.init,
+                        warnings: launched.warnings,
+                    }
+                });
+                Some(Input::of(&id, ContainerInput::Launched(event)))
+            }
+            Ok(Outcome::Judged(id, verdict, connection)) => {
+                if let Some(connection) = connection {
+                    let process = connection.peer();
+                    self.connect(&id, connection, process);
+                }
+                Some(Input::of(&id, ContainerInput::Judged(verdict)))
+            }
+        }
+    }
+
+    /// Starts the worker of a job, as part of the trace of the call that caused it.
+    pub(super) fn run(&mut self, workers: &mut Workers<Work, Outcome>, job: Job, cause: &Span) {
+        let (work, step) = self.step(job);
+        let cause = if cause.is_none() { &self.span } else { cause };
+        let span = error_span!(target: "crisp::pod", parent: cause, "job",
+            job = work.name(), pod = self.pod_name, pod_id = %self.id,
+            container_id = field::Empty, otel.name = work.name());
+        if let Some(id) = work.container() {
+            span.record("container_id", field::display(id));
+        }
+        workers.start(work, span, step);
+    }
+
+    fn step(&mut self, job: Job) -> Started {
+        let shared = Arc::clone(&self.shared);
+        match job {
+            Job::Boot(record) => self.boot_step(*record),
+            Job::Teardown(remains) => started(Work::Teardown, async move {
+                let errors = teardown::teardown(&shared, &remains).await;
+                let result = Error::gather("tear down", errors).map_or(Ok(()), Err);
+                Outcome::Input(Input::TornDown(result))
+            }),
+            Job::WatchHolder(holder) => started(Work::WatchHolder, async move {
+                judge::wait_for_end(&holder).await;
+                Outcome::Input(Input::HolderEnded)
+            }),
+            Job::Create(plan) => self.create_step(*plan),
+            Job::Unmake(remains) => started(Work::Unmake(remains.id.clone()), async move {
+                clear::unmake(&shared, &remains).await;
+                told(&remains.id, ContainerInput::Unmade)
+            }),
+            Job::Launch(plan) => started(Work::Launch(plan.id.clone()), async move {
+                let id = plan.id.clone();
+                Outcome::Launched(id, launch::launch(&shared, *plan).await)
+            }),
+            Job::Judge(case) => self.judge_step(case),
+            Job::WatchAlone(case) => {
+                let pidfd = self.held.get(&case.id).and_then(|held| held.pidfd.clone());
+                started(Work::WatchAlone(case.id.clone()), async move {
+                    let record = judge::watch_alone(&shared, &case, pidfd).await;
+                    told(&case.id, ContainerInput::Over(record))
+                })
+            }
+            Job::Stop(step, target) => self.stop_step(step, target),
+            Job::EndScope(path) => started(Work::Passing("end scope"), async move {
+                shared.cgroups.end_scope(&path).await;
+                Outcome::Nothing
+            }),
+            Job::Clear(remains) => self.clear_step(remains),
+            Job::Update(change) => {
+                let shim = self.shim(&change.id);
+                started(Work::Update(change.id.clone()), async move {
+                    let applied = update::apply(&shared, &change, shim.as_ref()).await;
+                    let event = applied.map(|()| Box::new(change.new.clone()));
+                    told(&change.id, ContainerInput::Updated(event))
+                })
+            }
+            Job::Exec {
+                id,
+                command,
+                timeout,
+                caller,
+            } => self.exec_step(id, (command, timeout), caller),
+            Job::ReopenLog { id, caller } => self.reopen_step(&id, caller),
+        }
+    }
+
+    fn boot_step(&mut self, record: PodRecord) -> Started {
+        let (shared, room) = (Arc::clone(&self.shared), self.room.take());
+        started(Work::Boot, async move {
+            if let Some(gone) = room {
+                boot::make_room(gone).await;
+            }
+            Outcome::Input(Input::Booted(boot::boot(&shared, &record).await))
+        })
+    }
+
+    fn create_step(&mut self, plan: CreatePlan) -> Started {
+        let shared = Arc::clone(&self.shared);
+        let id = plan.record.id.clone();
+        let cancel = Arc::clone(&self.held.entry(id.clone()).or_default().cancel);
+        started(Work::Create(id.clone()), async move {
+            let made = create::create(&shared, plan, &cancel).await;
+            told(&id, ContainerInput::Made(made))
+        })
+    }
+
+    fn judge_step(&self, case: Case) -> Started {
+        let shared = Arc::clone(&self.shared);
+        let pidfd = self.held.get(&case.id).and_then(|held| held.pidfd.clone());
+        let work = match case.init {
+            Some(_) => Work::Judge(case.id.clone()),
+            None => Work::JudgeStart(case.id.clone()),
+        };
+        started(work, async move {
+            let (verdict, connection) = judge::judge(&shared, &case, pidfd.as_deref()).await;
+            Outcome::Judged(case.id, verdict, connection)
+        })
+    }
+
+    fn clear_step(&mut self, remains: Remains) -> Started {
+        let shared = Arc::clone(&self.shared);
+        let held = self.held.get_mut(&remains.id);
+        let shim = held.and_then(|held| held.shim.take());
+        started(Work::Clear(remains.id.clone()), async move {
+            let cleared = clear::clear(&shared, &remains, shim.as_ref()).await;
+            told(&remains.id, ContainerInput::Cleared(cleared))
+        })
+    }
+
+    fn stop_step(&self, step: StopStep, target: Target) -> Started {
+        let (shared, shim) = (Arc::clone(&self.shared), self.shim(&target.id));
+        let name = match step {
+            StopStep::Signal => "signal",
+            StopStep::Kill => "kill",
+            StopStep::Force => "force",
+            StopStep::EndSilentShim => "end silent shim",
+        };
+        started(Work::Passing(name), async move {
+            let done = match step {
+                StopStep::Signal => stop::signal(&target, shim.as_ref()).await,
+                StopStep::Kill => stop::kill(&shared, &target, shim.as_ref()).await,
+                StopStep::Force => stop::force(&shared, &target).await,
+                StopStep::EndSilentShim => Ok(()),
+            };
+            if let Err(error) = done {
+                // The next step of the stop comes in any case.
+                tracing::warn!(target: "crisp::container", container_id = %target.id, %error, "a step of a stop failed");
+            }
+            match step {
+                StopStep::Signal | StopStep::Kill => Outcome::Nothing,
+                StopStep::Force => {
+                    let init_lives = judge::lives(&target.init);
+                    told(&target.id, ContainerInput::Forced { init_lives })
+                }
+                StopStep::EndSilentShim => {
+                    let shim = shim.and_then(|shim| shim.process);
+                    let shim_killed = judge::end_silent_shim(&target.init, shim.as_ref());
+                    told(&target.id, ContainerInput::Checked { shim_killed })
+                }
+            }
+        })
+    }
+
+    fn exec_step(
+        &mut self,
+        id: ContainerId,
+        (command, timeout): (Vec<String>, Option<Duration>),
+        caller: Caller,
+    ) -> Started {
+        let (shim, place) = (self.shim(&id), self.callers.take(caller));
+        let shared = Arc::clone(&self.shared);
+        started(Work::Passing("exec"), async move {
+            if let (Some(shim), Some(Place::Output(reply))) = (shim, place) {
+                let exec = Exec {
+                    container: id,
+                    exec_id: shared.exec_ids.next(),
+                    shim,
+                    command,
+                    timeout,
+                    shim_within: shared.config.timeouts.shim,
+                };
+                exec::run(exec, reply).await;
+            }
+            Outcome::Nothing
+        })
+    }
+
+    fn reopen_step(&mut self, id: &ContainerId, caller: Caller) -> Started {
+        let within = self.shared.config.timeouts.shim;
+        let (shim, place) = (self.shim(id), self.callers.take(caller));
+        started(Work::Passing("reopen log"), async move {
+            if let (Some(shim), Some(Place::Nothing(reply))) = (shim, place) {
+                answer(reply, shim.order(ShimRequest::ReopenLog, within).await);
+            }
+            Outcome::Nothing
+        })
+    }
+
+    fn shim(&self, id: &ContainerId) -> Option<ShimClient> {
+        self.held.get(id)?.shim.clone()
+    }
+}
+
+/// A worker that can be started.
+type Started = (Work, BoxFuture<'static, Outcome>);
+
+fn started(work: Work, step: impl Future<Output = Outcome> + Send + 'static) -> Started {
+    (work, Box::pin(step))
+}
+
+fn told(id: &ContainerId, event: ContainerInput) -> Outcome {
+    Outcome::Input(Input::of(id, event))
+}

@@ -1,0 +1,85 @@
+//! What callers send to a pod's task.
+
+use std::time::Duration;
+
+use crisp_model::{ContainerConfig, ContainerId, PodConfig, PodId, Resources};
+use tokio::sync::mpsc::UnboundedSender;
+use tracing::Span;
+
+use crate::exec::ExecOutput;
+use crate::machine::input::Totals;
+use crate::reply::Reply;
+
+/// Where a pod's task gets its messages.
+pub(crate) type Mailbox = UnboundedSender<Message>;
+
+/// A request, and the span of the call that it comes from: the work for it is part of that call's
+/// trace.
+#[derive(Debug)]
+pub(crate) struct Message {
+    pub(crate) request: Request,
+    pub(crate) span: Span,
+}
+
+/// What callers want of a pod.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// `RunPodSandbox` with this pod's name.
+    Join {
+        config: Box<PodConfig>,
+        reply: Reply<PodId>,
+    },
+    /// `StopPodSandbox`.
+    Stop { reply: Reply<()> },
+    /// `RemovePodSandbox`.
+    Remove { reply: Reply<()> },
+    /// `UpdatePodSandboxResources`.
+    Update {
+        totals: Box<Totals>,
+        reply: Reply<()>,
+    },
+    /// `CreateContainer`.
+    Create {
+        config: Box<ContainerConfig>,
+        reply: Reply<ContainerId>,
+    },
+    /// Something about one container.
+    Container {
+        id: ContainerId,
+        request: ContainerRequest,
+    },
+}
+
+/// What callers want of a container.
+#[derive(Debug)]
+pub(crate) enum ContainerRequest {
+    /// `StartContainer`.
+    Start { reply: Reply<()> },
+    /// `StopContainer`; zero kills at once.
+    Stop { grace: Duration, reply: Reply<()> },
+    /// `RemoveContainer`.
+    Remove { reply: Reply<()> },
+    /// `ExecSync`.
+    Exec {
+        command: Vec<String>,
+        timeout: Option<Duration>,
+        reply: Reply<ExecOutput>,
+    },
+    /// `UpdateContainerResources`.
+    Update {
+        resources: Box<Resources>,
+        reply: Reply<()>,
+    },
+    /// `ReopenContainerLog`.
+    ReopenLog { reply: Reply<()> },
+}
+
+impl Message {
+    /// A request from the present call.
+    pub(crate) fn new(request: Request) -> Self {
+        Self {
+            request,
+            span: Span::current(),
+        }
+    }
+}

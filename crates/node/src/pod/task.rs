@@ -1,0 +1,259 @@
+//! A pod's task: the hands of its machine, and the one owner of what the pod holds in this process.
+//!
+//! The task awaits its mailbox, its workers and its shims, gives each thing that happens to the
+//! machine as an input, and performs the effects that come back. It is the only place that acts
+//! for a pod. A slow step is a worker of this task, so exec and status go on during an hour-long
+//! grace; no worker outlives the task.
+
+use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crisp_model::{ContainerId, PodId};
+use crisp_tasks::Workers;
+use futures::FutureExt;
+use tokio::sync::mpsc;
+use tracing::{Span, error_span};
+
+use super::callers::Callers;
+use super::hands::{self, Hands, moment};
+use super::jobs::{Outcome, Work};
+use super::message::Message;
+use super::naming::{Gone, NamesMailbox};
+use super::resume;
+use crate::journal::{self, Journal};
+use crate::machine::effect::{Alarm, Effect, Effects};
+use crate::machine::input::{ContainerInput, Input};
+use crate::machine::pod::Pod;
+use crate::machine::revive::Story;
+use crate::shared::Shared;
+use crate::shim::client::ShimEvent;
+
+/// A task that fails sooner than this after its start is not taken up again.
+const LIVES_AT_LEAST: Duration = Duration::from_secs(10);
+/// How long blocking steps of a task that failed are waited for.
+const STEPS_END_WITHIN: Duration = Duration::from_secs(30);
+
+/// What a pod's task is made from.
+#[derive(Debug)]
+pub(super) struct Start {
+    pub(super) shared: Arc<Shared>,
+    pub(super) names: NamesMailbox,
+    pub(super) pod: Pod,
+    pub(super) first: Effects,
+    pub(super) journal: Journal,
+    pub(super) callers: Callers,
+    /// The boot waits for the end of the pod whose name this one takes.
+    pub(super) room: Option<Gone>,
+    /// Dropped once nothing about the pod is unsure any more.
+    pub(super) settling: Option<mpsc::Sender<()>>,
+    /// The call that the first effects are for.
+    pub(super) cause: Span,
+}
+
+/// Whether the task goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    On,
+    End,
+}
+
+struct Task {
+    pod: Pod,
+    hands: Hands,
+}
+
+/// Opens a pod's mailbox and starts its task.
+pub(super) fn start(start: Start) {
+    let (mailbox, inbox) = mpsc::unbounded_channel();
+    let id = start.pod.record.id.clone();
+    start.shared.mailboxes.open(id, mailbox);
+    crisp_tasks::detached(guard(start, inbox));
+}
+
+/// Handles for every pod that is resumed after a restart of the daemon.
+#[derive(Debug, Clone)]
+pub(crate) struct Resumed {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) names: NamesMailbox,
+    /// Kept until nothing about the pod is unsure.
+    pub(crate) settling: Option<mpsc::Sender<()>>,
+}
+
+/// Takes a pod up again and starts its task; it is visible from now on, unless it never was.
+pub(crate) fn resume(context: Resumed, story: Story, journal: Journal) {
+    let shared = context.shared;
+    let look = resume::look(&shared, &story);
+    let (pod, first) = Pod::revive(shared.rules(), story, &look, moment());
+    if let Some(view) = crate::machine::view::of(&pod, &shared.paths, None) {
+        shared.views.publish(&Arc::new(view));
+    }
+    self::start(Start {
+        shared,
+        names: context.names,
+        pod,
+        first,
+        journal,
+        callers: Callers::default(),
+        room: None,
+        settling: context.settling,
+        cause: Span::none(),
+    });
+}
+
+/// Takes up a pod whose task has failed.
+fn again(shared: &Arc<Shared>, names: &NamesMailbox, id: &PodId) {
+    let path = shared.paths.journal(id);
+    let (replay, _) = journal::read(&path);
+    let context = Resumed {
+        shared: Arc::clone(shared),
+        names: names.clone(),
+        settling: None,
+    };
+    match (Story::new(replay), Journal::resume(&path)) {
+        (Some(story), Ok(journal)) => resume(context, story, journal),
+        (None, _) => {
+            tracing::error!(target: "crisp::pod", pod_id = %id, "the pod's record does not say what it is");
+        }
+        (_, Err(damage)) => {
+            tracing::error!(target: "crisp::pod", pod_id = %id, %damage, "the pod's record cannot be read");
+        }
+    }
+}
+
+/// Runs a pod's task. A panic in it costs this pod alone: once its workers have ended it is taken
+/// up again from its record, as after a restart of the daemon, unless it fails at once again.
+async fn guard(start: Start, inbox: mpsc::UnboundedReceiver<Message>) {
+    let record = &start.pod.record;
+    let (shared, names, id) = (
+        Arc::clone(&start.shared),
+        start.names.clone(),
+        record.id.clone(),
+    );
+    let span = error_span!(target: "crisp::pod", parent: None, "pod",
+        pod = %record.config.name, pod_id = %record.id);
+    let began = Instant::now();
+    let mut workers = Workers::default();
+    let life = Task::life(start, span.clone(), inbox, &mut workers);
+    if AssertUnwindSafe(life).catch_unwind().await.is_ok() {
+        return;
+    }
+    let quiet = workers.end(STEPS_END_WITHIN).await;
+    let told = span.enter();
+    if !quiet || began.elapsed() < LIVES_AT_LEAST {
+        tracing::error!(target: "crisp::pod", "the pod's task fails again and again, or a step of it hangs; restart crispd to reconcile it");
+        return;
+    }
+    tracing::error!(target: "crisp::pod", "the pod's task failed; its pod is taken up again from its record");
+    drop(told);
+    again(&shared, &names, &id);
+}
+
+impl Task {
+    async fn life(
+        start: Start,
+        span: Span,
+        mut inbox: mpsc::UnboundedReceiver<Message>,
+        workers: &mut Workers<Work, Outcome>,
+    ) {
+        let (shims, mut told) = mpsc::unbounded_channel();
+        let mut task = Self {
+            hands: Hands {
+                id: start.pod.record.id.clone(),
+                pod_name: start.pod.config.name.to_string(),
+                owner: start.pod.record.owner,
+                span: span.clone(),
+                shared: start.shared,
+                names: start.names,
+                journal: start.journal,
+                callers: start.callers,
+                held: hands::held(&start.pod),
+                room: start.room,
+                shims,
+                successor: None,
+                settling: start.settling,
+                last: None,
+            },
+            pod: start.pod,
+        };
+        let mut flow = task.perform(workers, start.first, &start.cause);
+        while flow == Flow::On {
+            let (input, cause) = tokio::select! {
+                message = inbox.recv() => match message {
+                    Some(message) => task.hands.heard(message, &task.pod),
+                    None => return,
+                },
+                (work, outcome) = workers.next() => (task.hands.worked(&work, outcome), span.clone()),
+                // This task holds a sender: the channel does not close.
+                Some((id, event)) = told.recv() => (Some(shim_told(&id, event)), span.clone()),
+            };
+            if let Some(input) = input {
+                let effects = task.pod.on(moment(), input);
+                flow = task.perform(workers, effects, &cause);
+            }
+        }
+        inbox.close();
+        while let Ok(message) = inbox.try_recv() {
+            task.hands.turn_away(message);
+        }
+    }
+
+    /// Performs effects, and those of what they lead to at once.
+    fn perform(
+        &mut self,
+        workers: &mut Workers<Work, Outcome>,
+        effects: Effects,
+        cause: &Span,
+    ) -> Flow {
+        let mut due: VecDeque<Effect> = effects.0.into();
+        while let Some(effect) = due.pop_front() {
+            let then = match effect {
+                Effect::Commit(entries, commit) => Some(self.hands.commit(&entries, commit)),
+                Effect::Forget => Some(Input::Forgotten(self.hands.remove_record())),
+                Effect::Run(job) => {
+                    self.hands.run(workers, job, cause);
+                    None
+                }
+                Effect::Wake(at, alarm) => {
+                    wake(workers, at, alarm);
+                    None
+                }
+                Effect::End => {
+                    self.hands.end(&self.pod);
+                    return Flow::End;
+                }
+                effect => {
+                    self.hands.act(&self.pod, effect);
+                    None
+                }
+            };
+            if let Some(input) = then {
+                let more = self.pod.on(moment(), input);
+                more.0
+                    .into_iter()
+                    .rev()
+                    .for_each(|effect| due.push_front(effect));
+            }
+        }
+        Flow::On
+    }
+}
+
+fn wake(workers: &mut Workers<Work, Outcome>, at: Instant, alarm: Alarm) {
+    let input = match alarm {
+        Alarm::Undo => Input::UndoDue,
+        Alarm::Stop { id, number } => Input::of(&id, ContainerInput::StopDue(number)),
+    };
+    workers.start(Work::Alarm, Span::none(), async move {
+        tokio::time::sleep_until(at.into()).await;
+        Outcome::Input(input)
+    });
+}
+
+fn shim_told(id: &ContainerId, event: ShimEvent) -> Input {
+    match event {
+        ShimEvent::Exited(record) => Input::of(id, ContainerInput::Over(record)),
+        ShimEvent::Gone => Input::of(id, ContainerInput::ShimGone),
+    }
+}
