@@ -1,4 +1,5 @@
-//! What the engine asks of the network, and what it gets back.
+//! The nouns between engine and network: a pod to attach, its attachment, the network's status, and
+//! interface counters.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -44,7 +45,7 @@ pub struct Attachment {
     pub ips: Vec<IpAddr>,
     /// Interfaces, in the pod and on the node.
     pub interfaces: Vec<Interface>,
-    /// The last plugin's result as it was told.
+    /// The last plugin's result, as the plugin printed it.
     pub result: serde_json::Value,
 }
 

@@ -1,4 +1,7 @@
-//! The facade: one network for all pods of the node.
+//! The node's pod network as the engine uses it: attach, detach, check, collect, status.
+//!
+//! This file says in which order records, plugins and collections come. How a plugin is called is
+//! in `client`, the built-in plugin is in `builtin`.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -21,14 +24,15 @@ use crate::netlink::{Batch, link};
 use crate::protocol::CniResult;
 use crate::turns::{Turn, Turns};
 
-/// Attachments at a time. A plugin that hangs holds a seat until its deadline.
+/// How many pods are attached at a time. A plugin that hangs holds a seat until its deadline.
 const ADDS: usize = 64;
-/// Detachments and checks at a time.
+/// How many pods are detached or checked at a time.
 const DELS: usize = 64;
+/// How often, and after which pauses, a collection looks whether no attachment is under way.
 const STILL_TRIES: u32 = 250;
 const STILL_PAUSE: Duration = Duration::from_millis(20);
 
-/// Where the network's configuration comes from.
+/// The source of the network's configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mode {
     /// A compiled-in conflist with the one plugin `crisp`.
@@ -36,8 +40,8 @@ pub enum Mode {
         /// Name of the bridge; empty, with no subnets either, means the first free of `crisp0`,
         /// `crisp1`, … with subnets to match.
         bridge: String,
-        /// Pod subnets (`10.88.0.0/16`), a pod gets an address from each; empty means
-        /// those of `crisp0`.
+        /// Pod subnets (`10.88.0.0/16`). A pod gets an address from each; empty means those of
+        /// `crisp0`.
         subnets: Vec<String>,
     },
     /// The first valid file of a directory.
@@ -47,14 +51,14 @@ pub enum Mode {
     },
 }
 
-/// How to run the network.
+/// The settings of the network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Source of the configuration.
     pub mode: Mode,
-    /// Where plugin binaries are, in order.
+    /// Directories of plugin programs, searched in this order.
     pub bin_dirs: Vec<PathBuf>,
-    /// Cached results and configurations, and the addresses that `crisp` gave out.
+    /// Directory of records: attachments, and the addresses that `crisp` gave out.
     pub cache_dir: PathBuf,
     /// How long one plugin may take.
     pub timeout: Duration,
@@ -73,17 +77,19 @@ struct Inner {
     cache: Cache,
     turns: Arc<Turns>,
     adds: Lane,
-    /// DEL and what only asks.
+    /// DEL and CHECK.
     dels: Lane,
     collections: Lane,
-    /// Held for writing while everything but what is known is dropped: nothing may come into
-    /// being meanwhile, and plugins that collect must be alone (CNI specification, GC).
+    /// Held for writing by a collection, for reading by each ADD and DEL: the CNI specification
+    /// forbids other calls while plugins collect (GC), and an attachment that is made meanwhile
+    /// would be missing in the list of those to spare.
     collection: RwLock<()>,
+    /// Releases the addresses of detached pods; ends with the network.
     _releasing: Worker<()>,
 }
 
-/// The compiled-in list. A daemon that says nothing chooses a bridge of its own, so that several
-/// run side by side.
+/// The compiled-in list. Without a bridge and subnets in the configuration a free bridge is chosen,
+/// so that several daemons run side by side.
 fn builtin_list(bridge: &str, subnets: &[String], data_root: &Path) -> Result<ConfList> {
     let mut plugin = if bridge.is_empty() && subnets.is_empty() {
         builtin::choose(data_root)?
@@ -101,7 +107,7 @@ impl Network {
     ///
     /// # Errors
     /// When the cache directory cannot be made, the built-in network's values make no sense, or
-    /// there is no bridge for it. What else keeps it from working is told by [`Self::status`].
+    /// no bridge is free. Other reasons why it does not work are told by [`Self::status`].
     pub fn open(config: Config) -> Result<Self> {
         let cache = Cache::open(&config.cache_dir.join("results"))?;
         let data_root = config.cache_dir.join("crisp");
@@ -144,10 +150,11 @@ impl Network {
         self.inner.watch.status()
     }
 
-    /// Attaches a pod: loopback up, then `ADD`. Runs to its end when the caller drops it.
+    /// Attaches a pod: brings loopback up, then `ADD`. Runs to its end even when the caller stops
+    /// waiting.
     ///
     /// # Errors
-    /// When any plugin fails; what had been done is undone.
+    /// When any plugin fails. The attachment is undone.
     pub async fn attach(&self, pod: &PodNetwork) -> Result<Attachment> {
         let (inner, pod) = (Arc::clone(&self.inner), pod.clone());
         to_the_end(async move {
@@ -162,12 +169,12 @@ impl Network {
         .await
     }
 
-    /// Detaches a pod: `DEL`, from the cached configuration. Idempotent; works with the
-    /// configuration and the namespace gone. The built-in plugin leaves the pod's link to the end
-    /// of its namespace: unpin it next.
+    /// Detaches a pod: `DEL`, by the recorded configuration. It can be repeated, and works when the
+    /// configuration and the namespace are gone. The built-in plugin leaves the pod's link to the
+    /// end of its namespace: the caller unpins the namespace next.
     ///
     /// # Errors
-    /// When a plugin fails; all others were called. Call it again.
+    /// When a plugin fails. All others were called; the caller tries again.
     pub async fn detach(&self, pod: &PodNetwork) -> Result<()> {
         let (inner, otherwise) = (Arc::clone(&self.inner), Target::unasked(pod));
         let id = pod.pod_id.clone();
@@ -186,7 +193,7 @@ impl Network {
     /// Whether a pod's attachment is still whole, as its plugins see it (`CHECK`).
     ///
     /// # Errors
-    /// What is missing.
+    /// When the pod is not attached, or a plugin misses a part of the attachment.
     pub async fn check(&self, pod: &PodId) -> Result<()> {
         let (inner, pod) = (Arc::clone(&self.inner), pod.clone());
         let seat = self.inner.dels.seat().await;
@@ -197,13 +204,13 @@ impl Network {
         .await
     }
 
-    /// Drops whatever belongs to no live pod: addresses, links, host ports, cached results. Pods
-    /// that this process attached, or is attaching, are left alone whether they are named or not,
-    /// until they are detached: `live` may be older than they are. Goes on when the caller drops
-    /// it; others wait for the last part.
+    /// Removes everything that belongs to no live pod: addresses, links, host ports, records. Pods
+    /// that this process attached, or is attaching, are spared until they are detached, even if
+    /// `live` does not name them: it may be older than they are. Runs to its end even when the
+    /// caller stops waiting; ADD and DEL wait while plugins collect.
     ///
     /// # Errors
-    /// When something could not be dropped; the rest was.
+    /// When something could not be removed. The rest was.
     pub async fn collect(&self, live: &BTreeSet<PodId>) -> Result<()> {
         let (inner, live) = (Arc::clone(&self.inner), live.clone());
         to_the_end(async move {
@@ -217,8 +224,8 @@ impl Network {
         .await
     }
 
-    /// Removes the built-in bridge and its firewall table when no pod uses them: for a daemon
-    /// that stops for good.
+    /// Removes the built-in bridge and its firewall table when no pod uses them, for a daemon that
+    /// stops for good.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -244,7 +251,7 @@ impl Inner {
         let _growing = self.uncollected();
         let added = self.attach_anew(pod, &list, &target);
         if added.is_err() {
-            // Nobody relies on it; what is left is anybody's to drop.
+            // The engine does not know of it, so a collection may remove what is left.
             turn.let_go();
         }
         added
@@ -272,14 +279,14 @@ impl Inner {
         added
     }
 
-    /// Keeps collection away.
+    /// Waits until no collection is under way, and keeps the next one waiting.
     fn uncollected(&self) -> RwLockReadGuard<'_, ()> {
         let guard = self.collection.read();
         guard.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn add(&self, pod: &PodNetwork, list: &ConfList, target: &Target) -> Result<CniResult> {
-        // The in-process plugin brings loopback up on its way.
+        // The plugin `crisp` brings loopback up together with the pod's interface.
         if list
             .plugins
             .first()
@@ -296,24 +303,24 @@ impl Inner {
         self.undo(turn.pod(), otherwise)
     }
 
-    /// DEL for what is recorded; without a record nothing was ever begun. `otherwise` is what is
-    /// known of the pod without its record.
+    /// DEL by the pod's record; without a record no plugin was ever called. `otherwise` stands for the
+    /// pod when the record is damaged.
     fn undo(&self, pod: &PodId, otherwise: &Target) -> Result<()> {
         let record = match self.cache.look(pod)? {
             Found::Nothing => return Ok(()),
             Found::Record(record) => record,
             Found::Damaged(why) => return self.undo_blindly(pod, otherwise, &why),
         };
-        // Wishes that were accepted once are passed again; what is refused now must not keep the
-        // pod from being removed.
+        // DEL gets the same runtime configuration as ADD. An annotation that ADD accepted and this
+        // version refuses must not keep the pod from being removed.
         let target = Target::of(&record.pod).unwrap_or_else(|_| Target::unasked(&record.pod));
         self.caller
             .del(&record.list, &target, record.result().as_ref())?;
         self.cache.remove(pod)
     }
 
-    /// DEL by today's list, which in all likelihood is that of the attachment. Without a list
-    /// there is nobody to call; a plugin that comes later collects.
+    /// DEL by the list in force, which most likely is the one that the pod was attached by. Without a
+    /// list there is no plugin to call; plugins of a later list collect what is left.
     fn undo_blindly(&self, pod: &PodId, target: &Target, why: &str) -> Result<()> {
         match self.watch.list() {
             Ok(list) => self.caller.del(&list, target, None)?,
@@ -332,8 +339,9 @@ impl Inner {
             .check(&record.list, &Target::of(&record.pod)?, &result)
     }
 
-    /// Keeps new attachments out once those under way are done. A waiting writer would hold
-    /// everybody up behind one hung plugin, so it asks now and then instead.
+    /// Locks ADD and DEL out once those under way are done. It tries again and again instead of
+    /// waiting for the lock: a waiting writer keeps new readers out, so that one hung plugin would
+    /// hold up every pod.
     fn stand_still(&self) -> Option<RwLockWriteGuard<'_, ()>> {
         for _ in 0..STILL_TRIES {
             match self.collection.try_write() {
@@ -351,7 +359,7 @@ impl Inner {
             if live.contains(&pod) {
                 continue;
             }
-            // Looked at within the turn: no attachment falls between the look and the DEL.
+            // The turn is taken before the look: no attachment begins between the look and DEL.
             if let Some(turn) = self.turns.take_stale(&pod) {
                 errors.extend(self.detach(&turn, &Target::nameless(&pod)).err());
             }
@@ -362,8 +370,8 @@ impl Inner {
             ));
             return Error::gather(errors);
         };
-        // Whoever has a record is attached, or could not be detached. A live pod without one is
-        // neither: an address that it has was about to be freed when a daemon was killed.
+        // A pod with a record is attached, or could not be detached. A live pod without one is not
+        // spared: if it has an address, a killed daemon was about to release it.
         let mut known = self.turns.held();
         known.extend(self.cache.pods()?);
         let valid = known.iter().map(|pod| Target::owner(pod.as_str()));

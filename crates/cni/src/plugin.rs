@@ -62,7 +62,7 @@ impl Environment {
     }
 }
 
-/// What the program prints, and whether it failed.
+/// The output of the program, and whether the call failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// A result, an error or nothing, as JSON.

@@ -1,7 +1,8 @@
-//! Whose turn it is, and who is attached: at most one call per pod at a time, so that a DEL waits
-//! for an ADD whose caller went away, and a memory of the pods that this process attached.
+//! A turn is the right to call plugins for one pod. A pod has one turn at a time, so that a DEL waits
+//! for an ADD whose caller stopped waiting.
 //!
-//! Waiting for a turn costs no thread.
+//! This file also remembers which pods this process attached, for collections. Waiting for a turn
+//! costs no thread.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,8 +13,8 @@ use tokio::sync::Notify;
 #[derive(Debug, Default)]
 struct Pods {
     busy: BTreeSet<PodId>,
-    /// Attached, or being attached, by this process, and not asked to leave since. Whoever decides
-    /// by what was known earlier passes over them.
+    /// Pods that this process attached, or is attaching, and was not asked to detach since. A
+    /// collection spares them, because its list of live pods may be older than they are.
     held: BTreeSet<PodId>,
 }
 
@@ -40,7 +41,7 @@ impl Turns {
     pub(crate) async fn take(self: &Arc<Self>, pod: &PodId) -> Turn {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
-            // Before the look, so that no end of a turn falls between.
+            // Registered before the look, so that no end of a turn is missed.
             changed.as_mut().enable();
             if self.pods().busy.insert(pod.clone()) {
                 return self.turn(pod);
@@ -49,7 +50,7 @@ impl Turns {
         }
     }
 
-    /// The turn of a pod that nobody works on and that this process did not attach.
+    /// The turn of a pod that has none now and that this process did not attach.
     pub(crate) fn take_stale(self: &Arc<Self>, pod: &PodId) -> Option<Turn> {
         let mut pods = self.pods();
         let is_stale = !pods.held.contains(pod) && pods.busy.insert(pod.clone());
@@ -74,12 +75,12 @@ impl Turn {
         &self.pod
     }
 
-    /// The pod is this process's from now on.
+    /// Remembers that this process attaches the pod.
     pub(crate) fn hold(&self) {
         self.turns.pods().held.insert(self.pod.clone());
     }
 
-    /// The pod is to leave.
+    /// Forgets the pod: it is detached, or its attachment failed.
     pub(crate) fn let_go(&self) {
         self.turns.pods().held.remove(&self.pod);
     }

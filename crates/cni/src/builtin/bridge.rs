@@ -75,8 +75,8 @@ fn set_sysctls(settings: &Settings) -> Result<()> {
         set_sysctl(&format!("ipv6/conf/{bridge}/disable_ipv6"), "0")?;
         // A pod must not be able to make itself the node's router.
         set_sysctl(&format!("ipv6/conf/{bridge}/accept_ra"), "0")?;
-        // Until its link-local address is usable the node cannot ask for a pod's MAC on behalf of
-        // others; duplicate detection would delay that by up to two seconds.
+        // The node can only ask for a pod's MAC once the bridge's link-local address is usable,
+        // which duplicate address detection would delay by up to two seconds.
         set_sysctl(&format!("ipv6/conf/{bridge}/accept_dad"), "0")?;
         keep_router_advertisements(bridge)?;
         set_sysctl("ipv6/conf/all/forwarding", "1")?;
@@ -108,7 +108,7 @@ fn complete(channel: &mut Channel, settings: &Settings) -> Result<u32> {
         .ok_or_else(|| Error::invalid(format!("bridge {}", settings.bridge), "vanished"))?;
     set_sysctls(settings)?;
     add_addresses(channel, &bridge, settings)?;
-    // The alias comes last: it says that the bridge is whole.
+    // The alias is written last: a bridge that has it is wholly configured.
     let mut batch = Batch::default();
     link::push_alias(&mut batch, &settings.bridge, &alias(settings));
     channel.run(batch)?;

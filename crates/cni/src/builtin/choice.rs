@@ -14,7 +14,7 @@ use crate::subnet::Subnet;
 
 const BRIDGES: u8 = 64;
 
-/// The configuration of the nth choice.
+/// The configuration of the bridge `crispN`.
 pub(crate) fn defaults(n: u8) -> Value {
     json!({
         "bridge": format!("crisp{n}"),

@@ -1,10 +1,10 @@
 //! The plugin `crisp` with one configuration: ADD, DEL, CHECK and GC of the built-in network.
 //!
-//! Order of an ADD: addresses are recorded, then the pair is made (one message: host end on the
-//! bridge, peer in the pod), then the peer gets addresses and routes, then host ports are opened.
-//! A DEL closes the ports and leaves the pair to the end of its namespace, which the caller
-//! brings about: deleting a bridged veth takes tens of milliseconds. Addresses are free only when
-//! the link is gone ([`super::address_release`]).
+//! ADD records the addresses, makes the veth pair (one message: the host end on the bridge, the peer
+//! in the pod), gives the peer its addresses and routes, and opens the host ports, in this order. DEL
+//! closes the ports and leaves the pair to the end of its namespace, which the caller brings about,
+//! because deleting a bridged veth takes tens of milliseconds. Addresses are released only when the
+//! link is gone ([`super::address_release`]).
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -84,7 +84,8 @@ impl Crisp {
         }
     }
 
-    /// Bridge, sysctls and table are there, made anew when somebody removed them.
+    /// Makes the parts of bridge, sysctls and firewall table that are missing. Each ADD does this,
+    /// because another program may have removed them.
     fn ensure(&self, sockets: &mut Sockets) -> Result<u32> {
         let index = bridge::ensure(&mut sockets.route, &self.settings)?;
         self.ensure_table(sockets)?;
@@ -98,7 +99,7 @@ impl Crisp {
             .ensure(sockets.netfilter()?, &self.firewall(), recorded)
     }
 
-    /// What host ports need when the bridge is another plugin's.
+    /// Makes only what host ports need, for a bridge that belongs to another plugin.
     fn ensure_for_others(&self) -> Result<()> {
         let mut sockets = self.sockets();
         if link::by_name(&mut sockets.route, &self.settings.bridge)?.is_some() {
@@ -112,8 +113,8 @@ impl Crisp {
         self.ensure(&mut self.sockets()).map(|_index| ())
     }
 
-    /// Attaches a pod, or, after another plugin that did, only opens its host ports. Then
-    /// `bridge` and `subnets` name that plugin's.
+    /// Attaches a pod. Behind another plugin in the chain, which has attached the pod already, it
+    /// only opens the host ports; `bridge` and `subnets` then name that plugin's.
     pub(crate) fn add(&self, request: &Request) -> Result<CniResult> {
         let netns = request
             .netns
@@ -245,7 +246,7 @@ impl Crisp {
         forget_flows(&wanted)
     }
 
-    /// Detaches a pod; what is gone already is fine.
+    /// Detaches a pod. Parts of the attachment that are missing are no error.
     pub(crate) fn del(&self, owner: &Owner, removal: LinkRemoval) -> Result<()> {
         let key = owner.key();
         let mut errors = Vec::new();
@@ -272,7 +273,7 @@ impl Crisp {
         forget_flows(&closed)
     }
 
-    /// Whether an attachment is still whole.
+    /// Whether all parts of an attachment exist.
     pub(crate) fn check(&self, request: &Request) -> Result<()> {
         let key = request.owner.key();
         let missing = |what: String| Err(Error::invalid(what, "missing"));
@@ -298,7 +299,7 @@ impl Crisp {
         veth_peer::check(&file, &request.owner.interface)
     }
 
-    /// Drops what belongs to no valid attachment.
+    /// Removes all addresses, links and host ports that belong to no valid attachment.
     pub(crate) fn collect(&self, valid: &BTreeSet<Owner>) -> Result<()> {
         let keys: BTreeSet<String> = valid.iter().map(Owner::key).collect();
         let links: BTreeSet<String> = valid.iter().map(Owner::link).collect();

@@ -1,4 +1,4 @@
-//! What a configuration of type `crisp` and one call say, checked.
+//! The configuration of a plugin of type `crisp`, and one call of it, both parsed and checked.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ struct Written {
     data_dir: Option<PathBuf>,
 }
 
-/// The configuration as it is in force.
+/// The configuration with its defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Settings {
     pub bridge: String,
@@ -42,7 +42,7 @@ pub(crate) struct Settings {
     pub data_dir: PathBuf,
 }
 
-/// Whether the kernel takes it as an interface name and it is safe in a path.
+/// Whether a text is an interface name to the kernel, and safe as a part of a path.
 pub(crate) fn is_interface_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() < 16
@@ -182,7 +182,7 @@ fn parse_address(text: &str) -> Result<IpAddr> {
 }
 
 impl Request {
-    /// Reads what the runtime passes in a plugin's configuration.
+    /// Reads a call from the configuration that the runtime passes.
     ///
     /// # Errors
     /// When a value makes no sense.

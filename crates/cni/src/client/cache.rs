@@ -1,10 +1,11 @@
-//! What was done for which pod, on disk: the configuration as it was then, and the result.
+//! Records of attachments on disk: for each pod the configuration that it was attached by, and the
+//! plugins' result.
 //!
-//! A record is there before the first plugin is called, so an attachment that a killed daemon
-//! left half-made is found and undone; it goes when DEL of the whole chain has succeeded.
+//! A record is written before the first plugin is called, so that an attachment that a killed daemon
+//! left half made is found and undone. It is removed when DEL of the whole chain has succeeded.
 //!
-//! The start of a pod does not wait for the disk, so a power cut may leave a record empty. One that
-//! cannot be read is set aside, and never keeps its pod from being removed.
+//! The start of a pod does not wait for the disk, so a power cut may leave a record empty. A record
+//! that cannot be read is set aside, and never keeps its pod from being removed.
 
 use std::fs;
 use std::io;
@@ -33,7 +34,7 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// The intent to attach a pod.
+    /// The record of a pod that is about to be attached.
     pub(crate) fn new(pod: &PodNetwork, list: &ConfList) -> Self {
         Self {
             format: FORMAT,
@@ -43,7 +44,7 @@ impl Record {
         }
     }
 
-    /// The same, fulfilled.
+    /// The same with the result of ADD.
     pub(crate) fn with_result(mut self, result: &CniResult) -> Self {
         self.result = Some(result.render(self.list.version()));
         self
@@ -57,18 +58,18 @@ impl Record {
     }
 }
 
-/// What is under a pod's name.
+/// The state of a pod's record.
 #[derive(Debug)]
 pub(crate) enum Found {
-    /// Nothing was ever begun for the pod, or all was undone.
+    /// No record: the pod was never attached, or was detached.
     Nothing,
-    /// Its record.
+    /// A record.
     Record(Box<Record>),
-    /// Something that is no record, and why.
+    /// A file that cannot be read as a record, and why.
     Damaged(String),
 }
 
-/// Removes records that a killed daemon was writing: they never had their name.
+/// Removes the temporary files of records that a killed daemon was writing.
 fn sweep(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
@@ -81,7 +82,8 @@ fn sweep(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether reading the file failed because of what it is, not because of what this process lacks.
+/// Whether a read failed because the file or the disk is damaged, and not because this process
+/// lacks a right or a resource.
 fn is_damage(error: &io::Error) -> bool {
     use io::ErrorKind::{FileTooLarge, IsADirectory};
     let of_disk = [libc::EIO, libc::EUCLEAN, libc::EBADMSG];
@@ -127,7 +129,7 @@ impl Cache {
             .context(|| format!("write network record {}", path.display()))
     }
 
-    /// Looks a pod up.
+    /// Looks for a pod's record, and tells a damaged one from a missing one.
     pub(crate) fn look(&self, pod: &PodId) -> Result<Found> {
         let path = self.path(pod);
         match crisp_sys::file::read_bounded(&path, LARGEST) {
@@ -143,7 +145,7 @@ impl Cache {
         }
     }
 
-    /// A pod's record.
+    /// A pod's record; a damaged one is an error.
     pub(crate) fn read(&self, pod: &PodId) -> Result<Option<Record>> {
         match self.look(pod)? {
             Found::Nothing => Ok(None),
@@ -155,7 +157,7 @@ impl Cache {
         }
     }
 
-    /// Keeps what is no record for the operator, under a name that is not looked at.
+    /// Renames a damaged record, so that the operator can look at it and no daemon does.
     pub(crate) fn set_aside(&self, pod: &PodId, why: &str) -> Result<()> {
         let path = self.path(pod);
         let kept = path.with_extension("json.damaged");
@@ -165,7 +167,7 @@ impl Cache {
         Ok(())
     }
 
-    /// Forgets a pod.
+    /// Removes a pod's record; a missing one is no error.
     pub(crate) fn remove(&self, pod: &PodId) -> Result<()> {
         let path = self.path(pod);
         crisp_sys::file::remove_if_there(&path)

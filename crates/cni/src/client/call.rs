@@ -1,5 +1,7 @@
-//! Calls of a plugin chain: ADD forth, DEL back, each plugin with the result of the one before.
-//! Plugins of type `crisp` run in this process; all others are programs.
+//! Calls a plugin chain: ADD from the first plugin to the last, DEL from the last to the first.
+//!
+//! Each plugin gets the result of the one before. Plugins of type `crisp` run in this process; all
+//! others are programs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -22,7 +24,7 @@ const NSFS_MAGIC: i64 = 0x6e73_6673;
 const PROC_MAGIC: i64 = 0x9fa0;
 const INTERFACE: &str = "eth0";
 
-/// What a plugin is asked to do.
+/// The command of a plugin call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verb {
     Add,
@@ -58,7 +60,7 @@ impl Target {
     /// The attachment of a pod.
     ///
     /// # Errors
-    /// When an annotation that asks for something makes no sense.
+    /// When an annotation that asks for bandwidth, an address or a MAC makes no sense.
     pub(crate) fn of(pod: &PodNetwork) -> Result<Self> {
         let arguments = arguments(pod)?;
         Ok(Self {
@@ -67,11 +69,11 @@ impl Target {
         })
     }
 
-    /// The same without what plugins are told of the pod's wishes.
+    /// The same without the pod's ports, DNS settings and annotations, which DEL can do without.
     pub(crate) fn unasked(pod: &PodNetwork) -> Self {
         let id = pod.pod_id.as_str();
         let name = &pod.name;
-        // A semicolon would add arguments of the pod's choice.
+        // A name with a semicolon could otherwise add arguments to the list.
         let clean = |text: &str| text.replace([';', '=', '\0'], "_");
         Self {
             owner: Self::owner(id),
@@ -87,7 +89,7 @@ impl Target {
         }
     }
 
-    /// A pod of which no more than the id is known.
+    /// The attachment of a pod of which only the id is known.
     pub(crate) fn nameless(pod: &PodId) -> Self {
         let id = pod.as_str();
         Self {
@@ -107,7 +109,7 @@ impl Target {
         }
     }
 
-    /// The namespace, unless its pin is gone or no longer leads to a namespace.
+    /// The path of the namespace, unless the pin is gone or no namespace is mounted on it.
     fn live_netns(&self) -> Option<&Path> {
         let stat = rustix::fs::statfs(&self.netns).ok()?;
         matches!(stat.f_type, NSFS_MAGIC | PROC_MAGIC).then_some(self.netns.as_path())
@@ -183,7 +185,7 @@ impl<'a> Call<'a> {
         env
     }
 
-    /// The plugin's answer, or its complaint.
+    /// The plugin's answer, or the error that it printed or died with.
     fn judge(&self, outcome: Outcome, timeout: Duration) -> Result<Vec<u8>> {
         let Outcome::Done {
             status,
@@ -241,7 +243,7 @@ impl Complaint {
     }
 }
 
-/// Calls plugins.
+/// The one that calls plugins: where their programs are, and the instances of `crisp`.
 #[derive(Debug)]
 pub(crate) struct Caller {
     bin_dirs: Vec<PathBuf>,
@@ -263,12 +265,12 @@ impl Caller {
         }
     }
 
-    /// The leases of all in-process plugins, which the network's worker serves.
+    /// The leases of all instances of `crisp`, which the network's worker serves.
     pub(crate) fn address_release(&self) -> Arc<AddressRelease> {
         Arc::clone(&self.release)
     }
 
-    /// The in-process plugin of a configuration, opened once.
+    /// The instance of `crisp` for a configuration, opened once.
     pub(crate) fn crisp(&self, conf: &Value) -> Result<Arc<Crisp>> {
         let settings = Settings::parse(conf, &self.data_root)?;
         let mut crisps = self.crisps.lock().unwrap_or_else(PoisonError::into_inner);
@@ -282,7 +284,7 @@ impl Caller {
         Ok(crisp)
     }
 
-    /// All in-process plugins that were ever used.
+    /// All instances of `crisp` that were ever used.
     pub(crate) fn crisps(&self) -> Vec<Arc<Crisp>> {
         let crisps = self.crisps.lock().unwrap_or_else(PoisonError::into_inner);
         crisps
@@ -291,7 +293,7 @@ impl Caller {
             .collect()
     }
 
-    /// Where a plugin's program is.
+    /// The path of a plugin's program.
     pub(crate) fn find(&self, plugin: &str) -> Option<PathBuf> {
         let candidates = self.bin_dirs.iter().map(|dir| dir.join(plugin));
         candidates.into_iter().find(|path| path.is_file())
@@ -352,7 +354,7 @@ impl Caller {
         Ok((self.crisp(&conf)?, request))
     }
 
-    /// ADD of the whole chain; on failure nothing is undone here.
+    /// ADD of the whole chain. When it fails, the caller must undo it by DEL.
     pub(crate) fn add(&self, list: &ConfList, target: &Target) -> Result<CniResult> {
         let mut previous = None;
         for plugin in &list.plugins {
@@ -362,7 +364,7 @@ impl Caller {
         previous.ok_or_else(|| Error::invalid(format!("network {}", list.name), "no plugins"))
     }
 
-    /// DEL of the whole chain, last plugin first; every plugin is called whatever others say.
+    /// DEL of the whole chain, last plugin first. Every plugin is called, even when others fail.
     pub(crate) fn del(
         &self,
         list: &ConfList,
@@ -386,7 +388,7 @@ impl Caller {
         Error::gather(errors)
     }
 
-    /// DEL of what the in-process plugins hold, for when there is no list to go by.
+    /// DEL by all instances of `crisp`, for when no list is in force.
     pub(crate) fn del_builtin(&self, target: &Target) -> Result<()> {
         let crisps = self.crisps().into_iter();
         let deleted = crisps.map(|crisp| crisp.del(&target.owner, LinkRemoval::WithNamespace));
@@ -439,7 +441,8 @@ impl Caller {
         Error::gather(errors)
     }
 
-    /// STATUS of the whole chain; plugins of older lists only have to be there.
+    /// STATUS of the whole chain. Plugins of lists older than 1.1 have no STATUS: for them it is enough
+    /// that the program exists.
     pub(crate) fn status(&self, list: &ConfList) -> Result<()> {
         for plugin in &list.plugins {
             let call = Call::new(list, plugin, Verb::Status, None);
@@ -456,7 +459,8 @@ impl Caller {
     }
 }
 
-/// An error of the in-process plugin with the same particulars as that of a program.
+/// Adds to an error of `crisp` the network, the command and the pod, as errors of programs have
+/// them.
 fn named(call: &Call<'_>, error: Error) -> Error {
     match error {
         Error::PortInUse { .. } | Error::Exhausted { .. } => error,

@@ -14,6 +14,9 @@ use crate::protocol::Version;
 
 const LARGEST_FILE: u64 = 1 << 20;
 
+/// A part of a configuration, or what is wrong with it; the caller adds in which file.
+type Read<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
 /// One plugin of a list: its configuration as written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -57,26 +60,26 @@ pub(crate) struct ConfList {
     pub name: String,
     /// Text of the version, checked when it was loaded.
     version: String,
-    /// Calls that the plugins cannot stand.
+    /// Calls that the list says its plugins do not support.
     disabled: Vec<Optional>,
     pub plugins: Vec<Plugin>,
 }
 
-/// Go writes and reads booleans as text in some places.
-fn flag(list: &Map<String, Value>, name: &str) -> std::result::Result<bool, String> {
+/// Reads a boolean, which some Go programs write as a text.
+fn flag(list: &Map<String, Value>, name: &str) -> Read<bool> {
     match list.get(name) {
         None | Some(Value::Null) => Ok(false),
         Some(Value::Bool(value)) => Ok(*value),
         Some(Value::String(text)) => match text.to_ascii_lowercase().as_str() {
             "true" => Ok(true),
             "false" => Ok(false),
-            _ => Err(format!("{name} is {text:?}: true or false is expected")),
+            _ => Err(format!("{name} is {text:?}: true or false is expected").into()),
         },
-        Some(other) => Err(format!("{name} is {other}: true or false is expected")),
+        Some(other) => Err(format!("{name} is {other}: true or false is expected").into()),
     }
 }
 
-fn disabled(list: &Map<String, Value>) -> std::result::Result<Vec<Optional>, String> {
+fn disabled(list: &Map<String, Value>) -> Read<Vec<Optional>> {
     let mut disabled = Vec::new();
     for (name, call) in [
         ("disableCheck", Optional::Check),
@@ -89,14 +92,14 @@ fn disabled(list: &Map<String, Value>) -> std::result::Result<Vec<Optional>, Str
     Ok(disabled)
 }
 
-/// The version of a list: the highest that both sides know.
-fn choose_version(list: &Map<String, Value>) -> std::result::Result<Version, String> {
+/// The version of a list: the highest that both the list and this crate know.
+fn choose_version(list: &Map<String, Value>) -> Read<Version> {
     let mut offered = Vec::new();
     match list.get("cniVersion") {
         None | Some(Value::Null) => {}
         Some(Value::String(text)) if text.is_empty() => {}
         Some(Value::String(text)) => offered.push(text.as_str()),
-        Some(other) => return Err(format!("cniVersion is {other}: a text is expected")),
+        Some(other) => return Err(format!("cniVersion is {other}: a text is expected").into()),
     }
     let more = list.get("cniVersions").and_then(Value::as_array);
     offered.extend(more.into_iter().flatten().filter_map(Value::as_str));
@@ -107,10 +110,10 @@ fn choose_version(list: &Map<String, Value>) -> std::result::Result<Version, Str
     known
         .filter(|version| version.is_supported())
         .max()
-        .ok_or_else(|| format!("no known cniVersion among {}", offered.join(", ")))
+        .ok_or_else(|| format!("no known cniVersion among {}", offered.join(", ")).into())
 }
 
-fn parse_plugin(value: &Value) -> std::result::Result<Plugin, String> {
+fn parse_plugin(value: &Value) -> Read<Plugin> {
     let map = value.as_object().ok_or("a plugin is not an object")?;
     let plugin = Plugin(map.clone());
     let kind = plugin.kind();
@@ -119,12 +122,12 @@ fn parse_plugin(value: &Value) -> std::result::Result<Plugin, String> {
     }
     // The type becomes a file name below the plugin directories.
     if kind.contains('/') || kind == ".." || kind == "." {
-        return Err(format!("plugin type {kind:?} is a path"));
+        return Err(format!("plugin type {kind:?} is a path").into());
     }
     Ok(plugin)
 }
 
-fn name_of(list: &Map<String, Value>) -> std::result::Result<String, String> {
+fn name_of(list: &Map<String, Value>) -> Read<String> {
     let name = list.get("name").and_then(Value::as_str).unwrap_or_default();
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
     if !name
@@ -135,7 +138,8 @@ fn name_of(list: &Map<String, Value>) -> std::result::Result<String, String> {
     {
         return Err(format!(
             "network name {name:?}: letters, digits, `_`, `.` and `-` are expected"
-        ));
+        )
+        .into());
     }
     Ok(name.to_owned())
 }
@@ -157,17 +161,14 @@ impl ConfList {
 
     /// Reads a list, or a single plugin as a list of one. `plugins_of` reads the plugins that
     /// lie in files of their own below a directory of the network's name.
-    fn parse(
-        value: &Value,
-        plugins_of: impl FnOnce(&str) -> std::result::Result<Vec<Value>, String>,
-    ) -> std::result::Result<Self, String> {
+    fn parse(value: &Value, plugins_of: impl FnOnce(&str) -> Read<Vec<Value>>) -> Read<Self> {
         let list = value.as_object().ok_or("not an object")?;
         let name = name_of(list)?;
         let mut plugins: Vec<Value> = match list.get("plugins") {
             None if list.contains_key("type") => vec![value.clone()],
             None | Some(Value::Null) => Vec::new(),
             Some(Value::Array(plugins)) => plugins.clone(),
-            Some(other) => return Err(format!("plugins is {other}: a list is expected")),
+            Some(other) => return Err(format!("plugins is {other}: a list is expected").into()),
         };
         let single = list.contains_key("type") && !list.contains_key("plugins");
         if !single && !flag(list, "loadOnlyInlinedPlugins")? {
@@ -179,23 +180,20 @@ impl ConfList {
         Ok(Self {
             version: choose_version(list)?.to_string(),
             disabled: disabled(list)?,
-            plugins: plugins
-                .iter()
-                .map(parse_plugin)
-                .collect::<std::result::Result<_, _>>()?,
+            plugins: plugins.iter().map(parse_plugin).collect::<Read<_>>()?,
             name,
         })
     }
 
-    /// A list that is written in the program.
+    /// Reads a list that is compiled into the program.
     pub(crate) fn inline(value: &Value) -> Result<Self> {
         Self::parse(value, |_| Ok(Vec::new())).map_err(|why| Error::invalid("conflist", why))
     }
 }
 
-fn read_json(path: &Path) -> std::result::Result<Value, String> {
-    let bytes = crisp_sys::file::read_bounded(path, LARGEST_FILE).map_err(|e| e.to_string())?;
-    serde_json::from_slice(&bytes).map_err(|e| e.to_string())
+fn read_json(path: &Path) -> Read<Value> {
+    let bytes = crisp_sys::file::read_bounded(path, LARGEST_FILE)?;
+    Ok(serde_json::from_slice(&bytes)?)
 }
 
 fn sorted_files(dir: &Path, extensions: &[&str]) -> std::io::Result<Vec<PathBuf>> {
@@ -212,27 +210,26 @@ fn sorted_files(dir: &Path, extensions: &[&str]) -> std::io::Result<Vec<PathBuf>
 }
 
 fn load_file(path: &Path) -> Result<ConfList> {
-    let wrong = |why: String| Error::Conf {
-        path: path.to_owned(),
-        why: why.into(),
+    let wrong = |path: &Path| {
+        let path = path.to_owned();
+        move |why| Error::Conf { path, why }
     };
-    let value = read_json(path).map_err(wrong)?;
+    let value = read_json(path).map_err(wrong(path))?;
     let plugins_of = |network: &str| {
         let dir = path.parent().unwrap_or(Path::new("")).join(network);
         let files = match sorted_files(&dir, &["conf"]) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            other => other.map_err(|e| format!("{}: {e}", dir.display()))?,
+            listed => listed.context(|| format!("list plugins in {}", dir.display()))?,
         };
-        let read = |file: &PathBuf| read_json(file).map_err(|e| format!("{}: {e}", file.display()));
+        let read = |file: &PathBuf| Ok(read_json(file).map_err(wrong(file))?);
         files.iter().map(read).collect()
     };
     let is_list = path.extension().is_some_and(|e| e == "conflist");
     if !is_list && value.get("type").is_none() {
-        return Err(wrong(
-            "a single plugin needs a type; lists are named .conflist".into(),
-        ));
+        let why = "a single plugin needs a type; lists are named .conflist";
+        return Err(wrong(path)(why.into()));
     }
-    ConfList::parse(&value, plugins_of).map_err(wrong)
+    ConfList::parse(&value, plugins_of).map_err(wrong(path))
 }
 
 /// The first valid configuration of a directory, and why those before it are not.

@@ -1,5 +1,7 @@
-//! Runs one plugin program: its input written, its output read, and an end put to it at the
-//! deadline, all without a thread.
+//! Runs one plugin program: writes its input, reads its output, and kills it at the deadline.
+//!
+//! One loop polls the program's pipes and its pidfd, so that no further thread is needed. It blocks
+//! the calling thread for as long as the program runs.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -17,21 +19,21 @@ const MOST_STDERR: usize = 64 << 10;
 const BUSY_TRIES: u32 = 5;
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
-/// How a plugin ended.
+/// The end of a program.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// It exited.
     Done {
-        /// `None` when this process's reaper was faster and the status is lost.
+        /// `None` when another part of this process reaped it first, and the status is lost.
         status: Option<ExitStatus>,
         stdout: Vec<u8>,
         stderr: Vec<u8>,
     },
-    /// It did not, and was killed with its process group.
+    /// It did not exit by the deadline, and was killed with its process group.
     Hung,
 }
 
-/// A stream of the plugin that has not ended yet.
+/// The program's stdout or stderr, and the bytes read from it.
 struct Output<R> {
     pipe: Option<R>,
     bytes: Vec<u8>,
@@ -50,7 +52,7 @@ impl<R: Read + AsFd> Output<R> {
         })
     }
 
-    /// Reads what is there; what is over the limit is dropped.
+    /// Reads until the pipe is empty; bytes over the limit are dropped.
     fn drain(&mut self) {
         let mut chunk = [0; 8192];
         while let Some(pipe) = &mut self.pipe {
@@ -80,7 +82,8 @@ fn spawn(program: &Path, env: &[(&str, String)]) -> io::Result<Child> {
     let mut tries = 0;
     loop {
         match command.spawn() {
-            // The program is just being installed, or a fork still holds it open for writing.
+            // ETXTBSY: the program is being installed, or a fork of this process still holds a
+            // descriptor by which it was written.
             Err(e) if e.raw_os_error() == Some(libc::ETXTBSY) && tries < BUSY_TRIES => {
                 tries += 1;
                 std::thread::sleep(BUSY_PAUSE);
@@ -96,7 +99,7 @@ fn write_some<'a>(pipe: &mut impl Write, mut rest: &'a [u8]) -> Option<&'a [u8]>
             Ok(n) => rest = &rest[n..],
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Some(rest),
-            // It does not read its input: its own affair.
+            // A program may end without reading its input.
             Err(_) => return None,
         }
     }
@@ -184,7 +187,7 @@ pub(crate) fn run(
     })
 }
 
-/// How an exit reads.
+/// An exit status as a text.
 pub(crate) fn describe(status: Option<ExitStatus>) -> String {
     match status {
         None => "exit status lost".into(),

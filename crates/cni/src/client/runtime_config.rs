@@ -1,5 +1,5 @@
-//! What a plugin is told about the pod beyond its configuration, if it declares that it can use
-//! it. Users ask for bandwidth, addresses and MAC by annotations.
+//! The runtime configuration: values of the pod that a plugin gets if it declares the capability
+//! for them. Users ask for bandwidth, addresses and a MAC by annotations.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ const INGRESS: &str = "kubernetes.io/ingress-bandwidth";
 const EGRESS: &str = "kubernetes.io/egress-bandwidth";
 /// Multus' annotation for the default network, the only one that this runtime attaches.
 const DEFAULT_NETWORK: &str = "v1.multus-cni.io/default-network";
-/// A burst that never matters: the largest that the plugin accepts.
+/// The largest burst that the bandwidth plugin accepts, so that only the rate limits.
 const BURST: u64 = (1 << 31) - 1;
 const LEAST_BANDWIDTH: u64 = 1_000;
 const MOST_BANDWIDTH: u64 = 1_000_000_000_000_000;
@@ -87,7 +87,7 @@ struct Selection {
 
 fn selection(annotations: &BTreeMap<String, String>) -> Result<Selection> {
     let text = annotations.get(DEFAULT_NETWORK).map_or("", |t| t.trim());
-    // A bare name only chooses a network; there is but one.
+    // A bare name only chooses a network, and there is only one to choose.
     if !text.starts_with('[') {
         return Ok(Selection::default());
     }
@@ -109,7 +109,7 @@ fn port_mappings(pod: &PodNetwork) -> Value {
     mapping.collect()
 }
 
-/// All that could be told about a pod, by capability.
+/// All values of a pod, by the capability that asks for them.
 pub(crate) fn arguments(pod: &PodNetwork) -> Result<Map<String, Value>> {
     let selection = selection(&pod.annotations)?;
     let ports = port_mappings(pod);
@@ -145,7 +145,7 @@ pub(crate) fn arguments(pod: &PodNetwork) -> Result<Map<String, Value>> {
     Ok(told.collect())
 }
 
-/// The part of the arguments that a plugin declares.
+/// The values whose capability a plugin declares.
 pub(crate) fn declared(plugin: &Plugin, arguments: &Map<String, Value>) -> Map<String, Value> {
     let wanted = arguments
         .iter()

@@ -52,7 +52,7 @@ fn ready() -> NetworkStatus {
     }
 }
 
-/// NetworkReady=false in the words that operators search for.
+/// NetworkReady=false, with the reason and the wording that the kubelet and other runtimes use.
 pub(crate) fn not_ready(why: &str) -> NetworkStatus {
     NetworkStatus {
         ready: false,
@@ -150,7 +150,7 @@ impl Watch {
         lock(&self.state).status.clone()
     }
 
-    /// The list in force, or why there is none.
+    /// The list in force, or the error that says why there is none.
     pub(crate) fn list(&self) -> Result<Arc<ConfList>> {
         let state = lock(&self.state);
         state
@@ -280,7 +280,7 @@ impl Watcher {
     }
 }
 
-/// Takes the events that are there. Their content does not matter: the directory is read anew.
+/// Takes the waiting events. Their content does not matter: the directory is read anew.
 fn drain(inotify: &OwnedFd) {
     let mut buffer = [MaybeUninit::uninit(); 4096];
     let mut reader = inotify::Reader::new(inotify.as_fd(), &mut buffer);

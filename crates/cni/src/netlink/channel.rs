@@ -108,7 +108,7 @@ fn append(bytes: &mut Vec<u8>, kind: u16, flags: u16, body: &[u8]) {
     bytes.resize(bytes.len().next_multiple_of(4), 0);
 }
 
-/// A message that the kernel sent.
+/// A message from the kernel.
 #[derive(Debug)]
 struct Message<'a> {
     kind: u16,
@@ -232,7 +232,8 @@ impl Channel {
         }
     }
 
-    /// One request that answers with messages: a dump, or a single object.
+    /// Sends one request that is answered by messages, a dump or a single object, and returns the
+    /// bodies of those.
     pub(crate) fn query(
         &mut self,
         kind: u16,

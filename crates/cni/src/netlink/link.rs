@@ -39,7 +39,7 @@ const ADDRESS_HEADER: usize = 8;
 /// Loopback is the first link of every network namespace.
 const LOOPBACK_INDEX: u32 = 1;
 
-/// What the kernel says about a link.
+/// A link as the kernel describes it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Link {
     pub index: u32,
@@ -276,6 +276,7 @@ fn parse(body: &[u8]) -> Option<(Link, &[u8])> {
     let (header, rest) = body.split_first_chunk::<LINK_HEADER>()?;
     let mut link = Link {
         index: u32::from_ne_bytes([header[4], header[5], header[6], header[7]]),
+        // The lowest bit of `ifi_flags` is IFF_UP.
         is_up: header[8] & 1 != 0,
         ..Link::default()
     };

@@ -46,7 +46,7 @@ fn drops_by_default(channel: &mut Channel, family: u8) -> Result<bool> {
     }
 }
 
-/// Handles of our rules.
+/// The kernel's handles of our rules.
 fn ours(channel: &mut Channel, family: u8, bridge: &str) -> Result<Vec<Vec<u8>>> {
     let rules = match channel.query(GET_RULE, NLM_F_DUMP, &body(family, &of_chain())) {
         Ok(rules) => rules,

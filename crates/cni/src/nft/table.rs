@@ -40,7 +40,7 @@ struct Hook {
     priority: libc::c_int,
 }
 
-/// Before everything else: the guard must see packets before they are translated.
+/// The guard is run first: it must see packets before they are translated.
 const GUARD: Hook = Hook {
     kind: "filter",
     number: libc::NF_INET_PRE_ROUTING,

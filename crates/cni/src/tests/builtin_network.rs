@@ -226,7 +226,7 @@ fn privileged_a_half_made_attachment_is_undone_later() {
     let (mut a, b) = (lab.pod("a"), lab.pod("b"));
     a.port_mappings = vec![port(Protocol::Tcp, 8080, 80)];
     attach(&lab, &[&a, &b]);
-    // What a daemon leaves that is killed before ADD is over.
+    // A daemon that is killed before ADD is over leaves a record without a result.
     for pod in [&a, &b] {
         let path = lab
             .path()

@@ -42,7 +42,7 @@ fn privileged_a_pod_with_a_damaged_record_leaves_the_builtin_network() {
             network.detach(&asked).await.unwrap();
             lab.unpin("asked");
             drop(network);
-            // The next life of the daemon finds the other.
+            // The next daemon finds the other record.
             let network = open(lab.builtin());
             lab.unpin("found");
             network.collect(&BTreeSet::new()).await.unwrap();

@@ -88,7 +88,7 @@ fn privileged_reference_plugins_make_a_network() {
             lab.tcp(from, (super::lab::NODE_V4, 8080)).expect(from);
         }
         lab.tcp("node", ("127.0.0.1", 8080)).unwrap();
-        // The configuration may be gone, and the namespace too.
+        // DEL works without the configuration and without the namespace.
         std::fs::remove_dir_all(lab.path().join("net.d")).unwrap();
         lab.unpin("b");
         network.detach(&a).await.unwrap();

@@ -20,7 +20,8 @@ async fn released(lab: &Lab) -> Duration {
     start.elapsed()
 }
 
-/// A runtime that does nothing while the test does not wait, so that notifications pile up.
+/// Runs a test on one thread: the worker does nothing while the test does not wait, so that
+/// notifications can pile up.
 fn on_one_thread<F: Future<Output = ()>>(lab: &Lab, f: impl FnOnce(PodNetwork) -> F + Send) {
     let pod = lab.pod("a");
     lab.inside("node", || {
@@ -72,7 +73,8 @@ fn privileged_notifications_that_the_kernel_drops_lose_no_address() {
         network.attach(&pod).await.unwrap();
         network.detach(&pod).await.unwrap();
         pause(300).await;
-        // The worker's socket is full before the link goes: its end is not told.
+        // These fill the worker's socket before the link is deleted, so that the kernel drops the
+        // notification of that.
         let mut channel = link::open().unwrap();
         for _ in 0..20 {
             let mut batch = Batch::default();

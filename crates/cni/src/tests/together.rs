@@ -44,7 +44,7 @@ fn privileged_plugins_that_hang_hold_neither_shared_threads_nor_a_del() {
             wait_ready(&network).await;
             network.attach(&healthy).await.unwrap();
             let mut adds: Vec<_> = hung.iter().map(|pod| begin(&network, pod)).collect();
-            // Some are asked to go: they wait for their ADD, and take nobody's place.
+            // Each DEL waits for the ADD of its pod, and takes no seat meanwhile.
             let dels: Vec<_> = hung
                 .iter()
                 .map(|pod| {
@@ -96,7 +96,7 @@ fn privileged_collection_by_older_knowledge_spares_who_came_since() {
         }
         network.detach(&pod).await.unwrap();
         drop(network);
-        // To the next life of the daemon they are strangers.
+        // The next daemon did not attach them, and collects them.
         let network = open(lab.conf());
         wait_ready(&network).await;
         network.collect(&BTreeSet::new()).await.unwrap();
@@ -113,7 +113,7 @@ fn privileged_a_builtin_pod_outlives_collections_by_older_knowledge() {
         network.attach(&pod).await.unwrap();
         network.collect(&BTreeSet::new()).await.unwrap();
         network.check(&pod.pod_id).await.unwrap();
-        // Nor does it go with its record.
+        // A pod that this process attached is spared even when its record is lost.
         let record = format!("cache/results/{}.json", pod.pod_id);
         std::fs::remove_file(lab.path().join(record)).unwrap();
         network.collect(&BTreeSet::new()).await.unwrap();
