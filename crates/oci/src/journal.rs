@@ -4,7 +4,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 
-use crisp_sys::{clock, stamp};
+use crisp_sys::clock;
+use crisp_sys::rfc3339::stamp;
 
 use crate::arguments::{Global, LogFormat};
 use crate::failure::{Context, Result};
@@ -70,7 +71,7 @@ impl Journal {
     }
 
     fn line(&self, level: &str, text: &str) -> String {
-        let stamp = stamp::stamp(clock::now());
+        let stamp = stamp(clock::now());
         let time = String::from_utf8_lossy(&stamp);
         match self.format {
             LogFormat::Json => {

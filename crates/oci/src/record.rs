@@ -75,7 +75,7 @@ pub(crate) struct Record {
 
 impl Record {
     pub(crate) fn new(id: &Id, creator: ProcessId, spec: Spec) -> Self {
-        let stamp = crisp_sys::stamp::stamp(crisp_sys::clock::now());
+        let stamp = crisp_sys::rfc3339::stamp(crisp_sys::clock::now());
         Self {
             version: VERSION,
             id: id.0.clone(),

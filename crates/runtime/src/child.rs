@@ -15,10 +15,10 @@ use rustix::fs::{FileType, Gid, Uid, makedev};
 
 use crate::confine::{self, Filter, drop_privileges, early_and_late};
 use crate::console::{self, Terminal};
-use crate::create::Keyring;
 use crate::devices::{self, Node};
 use crate::error::{Context, Error, Result};
 use crate::hooks::Stage;
+use crate::keyring::Keyring;
 use crate::mounts::{self, Prepared};
 use crate::namespaces::Namespaces;
 use crate::path_lookup::{Program, said};

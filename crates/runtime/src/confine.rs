@@ -48,7 +48,7 @@ pub(crate) fn set_limits(process: &Process) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     for limit in process.rlimits().as_deref().unwrap_or_default() {
         let name = limit.typ().to_string();
-        let number = limits::number(&name)
+        let number = limits::by_name(&name)
             .ok_or_else(|| Error::invalid("process.rlimits", format!("{name} is unknown")))?;
         let set =
             limits::set(number, limit.soft(), limit.hard()).context(|| format!("set {name}"))?;

@@ -11,11 +11,11 @@ use crisp_sys::pidfd::PidFd;
 use crisp_sys::process::{self, Dumpable};
 use crisp_sys::socket::{Conn, Listener};
 use oci_spec::runtime::{Process, Spec};
-use serde::{Deserialize, Serialize};
 
 use crate::child::{self, Plan};
 use crate::confine::Filter;
 use crate::error::{Context, Error, Result};
+use crate::keyring::Keyring;
 use crate::namespaces::{Maps, Namespaces};
 use crate::path_lookup::Program;
 use crate::rootfs::Rootfs;
@@ -38,29 +38,6 @@ pub enum Stdio {
     },
     /// A terminal; its master is handed out.
     Terminal,
-}
-
-/// The session keyring of a container's processes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Keyring {
-    /// A new and empty one.
-    New,
-    /// The caller's, with its keys.
-    Callers,
-}
-
-impl Keyring {
-    /// In the child. A kernel without keys has none to protect.
-    pub(crate) fn enter(self) -> Result<()> {
-        match self {
-            Self::Callers => Ok(()),
-            Self::New => match crisp_sys::keyring::leave_session() {
-                Err(error) if error.kind() == std::io::ErrorKind::Unsupported => Ok(()),
-                other => other.context(|| "make a session keyring"),
-            },
-        }
-    }
 }
 
 /// How a created container is told to start.

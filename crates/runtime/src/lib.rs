@@ -17,6 +17,7 @@ mod exec;
 pub mod features;
 mod freezer;
 pub mod hooks;
+mod keyring;
 mod limits;
 mod mask;
 mod mounts;
@@ -28,11 +29,12 @@ mod rootfs;
 mod sync;
 mod sysctl;
 
-pub use create::{CreateRequest, Created, Gate, Keyring, Stdio, create, open_gate};
+pub use create::{CreateRequest, Created, Gate, Stdio, create, open_gate};
 pub use error::{Error, Result};
 pub use exec::{ExecRequest, Execed, exec, exec_cgroup};
 pub use features::features;
 pub use freezer::{Freeze, freeze_state, pause, resume};
+pub use keyring::Keyring;
 pub use rootfs::Rootfs;
 
 use crisp_sys::cgroup::Cgroup;

@@ -6,13 +6,20 @@ use std::path::PathBuf;
 use crisp_runtime::{CreateRequest, Gate, Keyring, Rootfs, Stdio, cgroups};
 use crisp_shim_api::{ExecRequest, ExecStreams, FailureKind, RootfsSpec, Stdin};
 use crisp_sys::cgroup::Cgroup;
+use crisp_sys::pidfd::PidFd;
 use crisp_sys::process::{self, ProcessId};
 use crisp_sys::{file, pipe};
 use oci_spec::runtime::{LinuxResources, Process, Spec};
 
 use crate::error::{Context, Error, Result};
-use crate::shim::Init;
 use crate::worker::{Report, Reported, Streams};
+
+/// The container's first process.
+#[derive(Debug)]
+pub(crate) struct Init {
+    pub id: ProcessId,
+    pub pidfd: PidFd,
+}
 
 /// The largest `config.json` that is read.
 const MAX_SPEC: u64 = 16 * 1024 * 1024;

@@ -21,12 +21,13 @@ use crisp_model::Signal;
 use crisp_sys::caps::{self, CapSet};
 use crisp_sys::cgroup::{Entrance, Layout};
 use crisp_sys::fork::{CloneFlags, fork_with, unshare};
+use crisp_sys::limits::{self, Resource};
 use crisp_sys::mount::{self, Depth, FsContext, MountAttributes, Propagation};
 use crisp_sys::process::{self, Dumpable, ProcessId};
 use crisp_sys::rootfs::{open_root, proc_path};
 use crisp_sys::seccomp::{self, SockFilter};
 use crisp_sys::signals::{self, Origin, SignalFd};
-use crisp_sys::{credentials, limits, pipe};
+use crisp_sys::{credentials, pipe};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::process::Uid;
 use rustix::thread::set_thread_res_uid;
@@ -194,15 +195,14 @@ fn give_everything_up() -> Result<()> {
     process::set_name(c"crisp-holder").context(|| "set the name")?;
     process::set_sid().context(|| "start a session")?;
     empty_root()?;
-    for limit in ["RLIMIT_NPROC", "RLIMIT_CORE"] {
-        let number = limits::number(limit).unwrap_or(u32::MAX);
-        limits::set(number, 0, 0).context(|| format!("set {limit}"))?;
+    for limit in [Resource::Nproc, Resource::Core] {
+        limits::set(limit, 0, 0).context(|| format!("set the limit {limit:?}"))?;
     }
     // A signal that finds the limit of pending ones exceeded loses its sender, and looks as if it
     // came from outside. Raising takes a capability that not every daemon has: then a container
     // that takes this user's id and fills the limit can end its own pod.
-    let number = limits::number("RLIMIT_SIGPENDING").unwrap_or(u32::MAX);
-    limits::set(number, u64::MAX, u64::MAX).context(|| "set RLIMIT_SIGPENDING")?;
+    let pending = Resource::Sigpending;
+    limits::set(pending, u64::MAX, u64::MAX).context(|| "set RLIMIT_SIGPENDING")?;
     caps::limit_bounding(CapSet::default()).context(|| "limit the capability bounding set")?;
     credentials::set_groups(&[]).context(|| "drop the groups")?;
     credentials::set_gid(NOBODY_ELSE).context(|| "set the group")?;

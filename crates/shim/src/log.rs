@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use crisp_sys::clock;
-use crisp_sys::stamp::{self, stamp};
+use crisp_sys::rfc3339::{self, stamp};
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, ftruncate, openat};
 use rustix::io::{Errno, writev};
 
@@ -30,12 +30,12 @@ impl Channel {
 }
 
 /// Stamp, stream and tag: what stands before the text.
-const HEADER: usize = stamp::LENGTH + 10;
+const HEADER: usize = rfc3339::LENGTH + 10;
 
 fn header(time: i64, channel: Channel, tag: u8) -> [u8; HEADER] {
     let mut header = [b' '; HEADER];
-    header[..stamp::LENGTH].copy_from_slice(&stamp(time));
-    header[stamp::LENGTH + 1..][..6].copy_from_slice(channel.name());
+    header[..rfc3339::LENGTH].copy_from_slice(&stamp(time));
+    header[rfc3339::LENGTH + 1..][..6].copy_from_slice(channel.name());
     header[HEADER - 2] = tag;
     header
 }

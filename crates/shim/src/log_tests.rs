@@ -11,7 +11,7 @@ fn texts(path: &Path) -> Vec<String> {
     let log = fs::read_to_string(path).unwrap();
     assert!(log.is_empty() || log.ends_with('\n'), "{log:?}");
     log.lines()
-        .map(|line| line[stamp::LENGTH + 1..].to_owned())
+        .map(|line| line[crisp_sys::rfc3339::LENGTH + 1..].to_owned())
         .collect()
 }
 

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use crisp_model::Signal;
 use crisp_shim_api::{ExitRecord, FailureKind, Launch, Orphan, Reply, VERSION};
 use crisp_sys::cgroup::{Cgroup, Layout};
-use crisp_sys::pidfd::PidFd;
 use crisp_sys::process::{self, ProcessId};
 use crisp_sys::signals::SignalFd;
 use crisp_sys::socket::{Conn, Listener};
@@ -16,7 +15,7 @@ use crisp_sys::{clock, file, limits, memory};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::clients::{Asker, Clients};
-use crate::container::Container;
+use crate::container::{Container, Init};
 use crate::error::{Context, Error, Result};
 use crate::log::{Channel, Log};
 use crate::output::Output;
@@ -83,13 +82,6 @@ pub(crate) enum Phase {
     Over { init: ProcessId, exit: ExitRecord },
     /// It could not be started.
     Failed,
-}
-
-/// The container's first process.
-#[derive(Debug)]
-pub(crate) struct Init {
-    pub id: ProcessId,
-    pub pidfd: PidFd,
 }
 
 /// What a waiting asker wants.

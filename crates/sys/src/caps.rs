@@ -2,7 +2,11 @@
 
 use std::io;
 
-use crate::syscall::{check, check_int};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
+    configure_capability_in_ambient_set, remove_capability_from_bounding_set, set_capabilities,
+    set_keep_capabilities,
+};
 
 /// A set of capabilities, bit n for capability number n.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -71,6 +75,11 @@ impl CapSet {
         self.0 >> number & 1 == 1
     }
 
+    /// With the bits that this kernel may know and rustix does not.
+    fn kernels(self) -> CapabilitySet {
+        CapabilitySet::from_bits_retain(self.0)
+    }
+
     /// What is in both.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
@@ -88,34 +97,9 @@ pub fn last_cap() -> u32 {
 /// The capabilities that this process may use now or take up again.
 ///
 /// # Errors
-/// None are known.
+/// Those of capget(2), which refuses no process its own sets.
 pub fn permitted() -> io::Result<CapSet> {
-    let mut header = Header {
-        version: VERSION_3,
-        pid: 0,
-    };
-    let mut data = [Data::default(); 2];
-    // SAFETY: version 3 fills two data structs; both outlive the call.
-    check(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) })?;
-    Ok(CapSet(
-        u64::from(data[0].permitted) | u64::from(data[1].permitted) << 32,
-    ))
-}
-
-const VERSION_3: u32 = 0x2008_0522;
-
-#[repr(C)]
-struct Header {
-    version: u32,
-    pid: i32,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct Data {
-    effective: u32,
-    permitted: u32,
-    inheritable: u32,
+    Ok(CapSet(capabilities(None)?.permitted.bits()))
 }
 
 /// Removes from the bounding set whatever is not in `keep`.
@@ -124,10 +108,7 @@ struct Data {
 /// EPERM without `CAP_SETPCAP`.
 pub fn limit_bounding(keep: CapSet) -> io::Result<()> {
     for number in (0..=last_cap()).filter(|number| !keep.has(*number)) {
-        // SAFETY: plain integers.
-        check_int(unsafe {
-            libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number), 0, 0, 0)
-        })?;
+        remove_capability_from_bounding_set(CapSet(1 << number).kernels())?;
     }
     Ok(())
 }
@@ -137,18 +118,12 @@ pub fn limit_bounding(keep: CapSet) -> io::Result<()> {
 /// # Errors
 /// EPERM when a set grows.
 pub fn set(effective: CapSet, permitted: CapSet, inheritable: CapSet) -> io::Result<()> {
-    let half = |set: CapSet, shift: u32| u32::try_from(set.0 >> shift & 0xffff_ffff).unwrap_or(0);
-    let data = [0, 32].map(|shift| Data {
-        effective: half(effective, shift),
-        permitted: half(permitted, shift),
-        inheritable: half(inheritable, shift),
-    });
-    let mut header = Header {
-        version: VERSION_3,
-        pid: 0,
+    let sets = CapabilitySets {
+        effective: effective.kernels(),
+        permitted: permitted.kernels(),
+        inheritable: inheritable.kernels(),
     };
-    // SAFETY: version 3 reads two data structs; both outlive the call.
-    check(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) }).map(drop)
+    Ok(set_capabilities(None, sets)?)
 }
 
 /// Sets the ambient set to exactly `set`.
@@ -156,15 +131,9 @@ pub fn set(effective: CapSet, permitted: CapSet, inheritable: CapSet) -> io::Res
 /// # Errors
 /// EPERM when one is not both permitted and inheritable.
 pub fn set_ambient(set: CapSet) -> io::Result<()> {
-    let ambient = |action: libc::c_int, number: u32| {
-        let action = libc::c_ulong::from(action.unsigned_abs());
-        let number = libc::c_ulong::from(number);
-        // SAFETY: plain integers.
-        check_int(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, action, number, 0, 0) })
-    };
-    ambient(libc::PR_CAP_AMBIENT_CLEAR_ALL, 0)?;
+    clear_ambient_capability_set()?;
     for number in (0..=last_cap()).filter(|number| set.has(*number)) {
-        ambient(libc::PR_CAP_AMBIENT_RAISE, number)?;
+        configure_capability_in_ambient_set(CapSet(1 << number).kernels(), true)?;
     }
     Ok(())
 }
@@ -172,10 +141,9 @@ pub fn set_ambient(set: CapSet) -> io::Result<()> {
 /// Capabilities survive the coming change of user ids.
 ///
 /// # Errors
-/// None are known.
+/// EPERM when a secure bit forbids it.
 pub fn keep_over_setuid() -> io::Result<()> {
-    // SAFETY: plain integers.
-    check_int(unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0) }).map(drop)
+    Ok(set_keep_capabilities(true)?)
 }
 
 #[cfg(test)]

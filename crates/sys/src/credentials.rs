@@ -1,17 +1,19 @@
 //! User and group ids of a process that has one thread.
+//!
+//! rustix makes the raw calls: libc's own signal every thread of the process to follow.
 
 use std::io;
 
-use crate::syscall::{check, check_int};
+use rustix::fs::{Gid, Uid};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 /// Sets real, effective and saved group id.
 ///
 /// # Errors
 /// EPERM without `CAP_SETGID`.
 pub fn set_gid(gid: u32) -> io::Result<()> {
-    // The raw call, not libc's: that one signals every thread.
-    // SAFETY: plain integers.
-    check(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) }).map(drop)
+    let gid = Gid::from_raw(gid);
+    Ok(set_thread_res_gid(gid, gid, gid)?)
 }
 
 /// Sets real, effective and saved user id.
@@ -19,8 +21,8 @@ pub fn set_gid(gid: u32) -> io::Result<()> {
 /// # Errors
 /// EPERM without `CAP_SETUID`.
 pub fn set_uid(uid: u32) -> io::Result<()> {
-    // SAFETY: plain integers.
-    check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
+    let uid = Uid::from_raw(uid);
+    Ok(set_thread_res_uid(uid, uid, uid)?)
 }
 
 /// Replaces the supplementary groups.
@@ -28,17 +30,8 @@ pub fn set_uid(uid: u32) -> io::Result<()> {
 /// # Errors
 /// EPERM without `CAP_SETGID`, or where the user namespace denies it.
 pub fn set_groups(groups: &[u32]) -> io::Result<()> {
-    // SAFETY: the slice outlives the call and its length is told.
-    check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) }).map(drop)
-}
-
-/// Sets the execution domain (personality(2)).
-///
-/// # Errors
-/// When the kernel does not know it.
-pub fn set_personality(domain: u32) -> io::Result<()> {
-    // SAFETY: a plain integer.
-    check_int(unsafe { libc::personality(domain.into()) }).map(drop)
+    let groups: Vec<Gid> = groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    Ok(set_thread_groups(&groups)?)
 }
 
 /// Gives an open file an owner.
@@ -46,7 +39,6 @@ pub fn set_personality(domain: u32) -> io::Result<()> {
 /// # Errors
 /// Those of fchown(2).
 pub fn change_owner(file: impl std::os::fd::AsFd, uid: u32, gid: u32) -> io::Result<()> {
-    use rustix::fs::{Gid, Uid};
     Ok(rustix::fs::fchown(
         file,
         Some(Uid::from_raw(uid)),

@@ -6,22 +6,25 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 
-static SERIAL: AtomicU64 = AtomicU64::new(0);
-
+/// A name for a file that takes the place of `path` once it is written. Two writers of one file do
+/// not meet in it but by a chance of one in 2^32, and then one of them fails.
 fn beside(path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let mut temporary = OsString::from(".");
     temporary.push(name);
-    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-    temporary.push(format!(".{}.{serial}.tmp", std::process::id()));
+    let [a, b, c, d, ..] = crate::rand::entropy32()?;
+    temporary.push(format!(".{a:02x}{b:02x}{c:02x}{d:02x}.tmp"));
     Ok(path.with_file_name(temporary))
 }
 
-fn write_then_rename(path: &Path, bytes: &[u8], mode: u32, sync: Sync) -> io::Result<()> {
+/// Replaces a file as a whole; readers see the old content or the new. Not flushed to disk.
+///
+/// # Errors
+/// Those of creating, writing and renaming.
+pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let temporary = beside(path)?;
     let written = (|| {
         let mut file = OpenOptions::new()
@@ -30,9 +33,6 @@ fn write_then_rename(path: &Path, bytes: &[u8], mode: u32, sync: Sync) -> io::Re
             .mode(mode)
             .open(&temporary)?;
         file.write_all(bytes)?;
-        if matches!(sync, Sync::Yes) {
-            file.sync_all()?;
-        }
         fs::rename(&temporary, path)
     })();
     if written.is_err() {
@@ -40,29 +40,6 @@ fn write_then_rename(path: &Path, bytes: &[u8], mode: u32, sync: Sync) -> io::Re
         drop(fs::remove_file(&temporary));
     }
     written
-}
-
-#[derive(Clone, Copy)]
-enum Sync {
-    Yes,
-    No,
-}
-
-/// Replaces a file as a whole; readers see the old content or the new. Not flushed to disk.
-///
-/// # Errors
-/// Those of creating, writing and renaming.
-pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    write_then_rename(path, bytes, mode, Sync::No)
-}
-
-/// As [`write_atomic`], and on disk when it returns: content and name.
-///
-/// # Errors
-/// Those of creating, writing, flushing and renaming.
-pub fn write_synced(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    write_then_rename(path, bytes, mode, Sync::Yes)?;
-    path.parent().map_or(Ok(()), sync_dir)
 }
 
 /// Flushes a directory's entries to disk.
@@ -215,7 +192,6 @@ mod tests {
             write_atomic(&path, content.as_bytes(), 0o600).unwrap();
             assert_eq!(fs::read_to_string(&path).unwrap(), content);
         }
-        write_synced(&path, b"three", 0o600).unwrap();
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
         fs::remove_dir_all(&dir).unwrap();
     }

@@ -54,8 +54,8 @@ impl BitOr for CloneFlags {
 /// Those of unshare(2).
 pub fn unshare(flags: CloneFlags) -> io::Result<()> {
     let flags = i32::try_from(flags.0).map_err(io::Error::other)?;
-    // SAFETY: unshare takes flags only; none of these shares memory in a new way.
-    crate::syscall::check_int(unsafe { libc::unshare(flags) }).map(drop)
+    let flags = nix::sched::CloneFlags::from_bits_retain(flags);
+    Ok(nix::sched::unshare(flags)?)
 }
 
 /// `struct clone_args` of clone3(2).

@@ -2,28 +2,29 @@
 
 use std::io;
 
-use crate::syscall::check_int;
+pub use rustix::process::Resource;
+use rustix::process::{Rlimit, getrlimit, setrlimit};
 
-/// The number of a limit by its name, `RLIMIT_NOFILE` and so on.
+/// A limit by its name, `RLIMIT_NOFILE` and so on.
 #[must_use]
-pub fn number(name: &str) -> Option<u32> {
+pub fn by_name(name: &str) -> Option<Resource> {
     Some(match name {
-        "RLIMIT_CPU" => 0,
-        "RLIMIT_FSIZE" => 1,
-        "RLIMIT_DATA" => 2,
-        "RLIMIT_STACK" => 3,
-        "RLIMIT_CORE" => 4,
-        "RLIMIT_RSS" => 5,
-        "RLIMIT_NPROC" => 6,
-        "RLIMIT_NOFILE" => 7,
-        "RLIMIT_MEMLOCK" => 8,
-        "RLIMIT_AS" => 9,
-        "RLIMIT_LOCKS" => 10,
-        "RLIMIT_SIGPENDING" => 11,
-        "RLIMIT_MSGQUEUE" => 12,
-        "RLIMIT_NICE" => 13,
-        "RLIMIT_RTPRIO" => 14,
-        "RLIMIT_RTTIME" => 15,
+        "RLIMIT_CPU" => Resource::Cpu,
+        "RLIMIT_FSIZE" => Resource::Fsize,
+        "RLIMIT_DATA" => Resource::Data,
+        "RLIMIT_STACK" => Resource::Stack,
+        "RLIMIT_CORE" => Resource::Core,
+        "RLIMIT_RSS" => Resource::Rss,
+        "RLIMIT_NPROC" => Resource::Nproc,
+        "RLIMIT_NOFILE" => Resource::Nofile,
+        "RLIMIT_MEMLOCK" => Resource::Memlock,
+        "RLIMIT_AS" => Resource::As,
+        "RLIMIT_LOCKS" => Resource::Locks,
+        "RLIMIT_SIGPENDING" => Resource::Sigpending,
+        "RLIMIT_MSGQUEUE" => Resource::Msgqueue,
+        "RLIMIT_NICE" => Resource::Nice,
+        "RLIMIT_RTPRIO" => Resource::Rtprio,
+        "RLIMIT_RTTIME" => Resource::Rttime,
         _ => return None,
     })
 }
@@ -41,39 +42,28 @@ pub enum Set {
 ///
 /// # Errors
 /// EINVAL when soft is above hard.
-pub fn set(number: u32, soft: u64, hard: u64) -> io::Result<Set> {
-    match set_exact(number, soft, hard) {
+pub fn set(resource: Resource, soft: u64, hard: u64) -> io::Result<Set> {
+    match set_exact(resource, soft, hard) {
         Ok(()) => Ok(Set::Whole),
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
-            let present = hard_limit(number)?;
-            set_exact(number, soft.min(present), hard.min(present))?;
+            let (_, present) = read(resource);
+            set_exact(resource, soft.min(present), hard.min(present))?;
             Ok(Set::Clamped)
         }
         Err(error) => Err(error),
     }
 }
 
-fn set_exact(number: u32, soft: u64, hard: u64) -> io::Result<()> {
-    let limit = libc::rlimit {
-        rlim_cur: soft,
-        rlim_max: hard,
-    };
-    // SAFETY: the struct outlives the call.
-    check_int(unsafe { libc::setrlimit(number, &raw const limit) }).map(drop)
+fn set_exact(resource: Resource, soft: u64, hard: u64) -> io::Result<()> {
+    let [current, maximum] = [soft, hard].map(|value| (value != u64::MAX).then_some(value));
+    Ok(setrlimit(resource, Rlimit { current, maximum })?)
 }
 
-fn hard_limit(number: u32) -> io::Result<u64> {
-    Ok(read(number)?.rlim_max)
-}
-
-fn read(number: u32) -> io::Result<libc::rlimit> {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: the struct outlives the call.
-    check_int(unsafe { libc::getrlimit(number, &raw mut limit) })?;
-    Ok(limit)
+/// Soft and hard limit; without one it is the largest number (getrlimit(2)).
+fn read(resource: Resource) -> (u64, u64) {
+    let limit = getrlimit(resource);
+    let number = |value: Option<u64>| value.unwrap_or(u64::MAX);
+    (number(limit.current), number(limit.maximum))
 }
 
 /// Raises the soft limit of open files to the hard one: a daemon that holds many pods needs them.
@@ -83,10 +73,9 @@ fn read(number: u32) -> io::Result<libc::rlimit> {
 /// # Errors
 /// Those of setrlimit(2).
 pub fn raise_open_files() -> io::Result<u64> {
-    let number = libc::RLIMIT_NOFILE;
-    let born = read(number)?;
-    set_exact(number, born.rlim_max, born.rlim_max)?;
-    Ok(born.rlim_cur)
+    let (soft, hard) = read(Resource::Nofile);
+    set_exact(Resource::Nofile, hard, hard)?;
+    Ok(soft)
 }
 
 /// Sets the soft limit of open files, as far as the hard one allows; that stays.
@@ -94,9 +83,8 @@ pub fn raise_open_files() -> io::Result<u64> {
 /// # Errors
 /// Those of setrlimit(2).
 pub fn restore_open_files(soft: u64) -> io::Result<()> {
-    let number = libc::RLIMIT_NOFILE;
-    let hard = hard_limit(number)?;
-    set_exact(number, soft.min(hard), hard)
+    let (_, hard) = read(Resource::Nofile);
+    set_exact(Resource::Nofile, soft.min(hard), hard)
 }
 
 #[cfg(test)]
@@ -105,14 +93,14 @@ mod tests {
 
     #[test]
     fn the_limit_of_open_files_goes_up_and_back() {
-        let soft = || read(libc::RLIMIT_NOFILE).unwrap().rlim_cur;
-        let hard = hard_limit(libc::RLIMIT_NOFILE).unwrap();
+        let soft = || read(Resource::Nofile).0;
+        let hard = read(Resource::Nofile).1;
         let low = soft().min(512);
         restore_open_files(low).unwrap();
         assert_eq!(raise_open_files().unwrap(), low);
         assert_eq!(soft(), hard);
         assert_eq!(raise_open_files().unwrap(), hard);
         restore_open_files(u64::MAX).unwrap();
-        assert_eq!(hard_limit(libc::RLIMIT_NOFILE).unwrap(), hard);
+        assert_eq!(read(Resource::Nofile).1, hard);
     }
 }

@@ -102,16 +102,6 @@ impl FsContext {
         Ok(self)
     }
 
-    /// Sets a parameter to an open file.
-    ///
-    /// # Errors
-    /// What the file system said about it.
-    pub fn set_fd(self, key: &str, file: BorrowedFd<'_>) -> io::Result<Self> {
-        let result = rustix::mount::fsconfig_set_fd(self.fd.as_fd(), key, file);
-        result.map_err(|error| self.explain(key, error))?;
-        Ok(self)
-    }
-
     /// Makes the superblock and a detached mount of it.
     ///
     /// # Errors
@@ -282,14 +272,6 @@ pub fn set_attributes(
     depth: Depth,
 ) -> io::Result<()> {
     set_attr(mount, attributes, None, depth)
-}
-
-/// Maps the ids of a detached tree through a user namespace (an idmapped mount).
-///
-/// # Errors
-/// EINVAL when the file system does not support it.
-pub fn set_idmap(tree: BorrowedFd<'_>, userns: BorrowedFd<'_>, depth: Depth) -> io::Result<()> {
-    set_attr(tree, MountAttributes::default(), Some(userns), depth)
 }
 
 fn set_attr(

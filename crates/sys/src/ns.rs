@@ -2,15 +2,15 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::{Deserialize, Serialize};
 
 use crate::fork::{CloneFlags, unshare};
 use crate::mount;
-use crate::syscall::check_int;
 
 /// Kinds of namespaces (namespaces(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -83,17 +83,16 @@ pub fn open_own(kind: Kind) -> io::Result<OwnedFd> {
 /// # Errors
 /// Those of setns(2).
 pub fn enter(namespace: BorrowedFd<'_>, kind: Kind) -> io::Result<()> {
-    let flag = match kind {
-        Kind::User => libc::CLONE_NEWUSER,
-        Kind::Mount => libc::CLONE_NEWNS,
-        Kind::Pid => libc::CLONE_NEWPID,
-        Kind::Net => libc::CLONE_NEWNET,
-        Kind::Ipc => libc::CLONE_NEWIPC,
-        Kind::Uts => libc::CLONE_NEWUTS,
-        Kind::Cgroup => libc::CLONE_NEWCGROUP,
+    let expected = match kind {
+        Kind::User => LinkNameSpaceType::User,
+        Kind::Mount => LinkNameSpaceType::Mount,
+        Kind::Pid => LinkNameSpaceType::ProcessID,
+        Kind::Net => LinkNameSpaceType::Network,
+        Kind::Ipc => LinkNameSpaceType::InterProcessCommunication,
+        Kind::Uts => LinkNameSpaceType::HostNameAndNISDomainName,
+        Kind::Cgroup => LinkNameSpaceType::ControlGroup,
     };
-    // SAFETY: setns takes a borrowed descriptor and an int.
-    check_int(unsafe { libc::setns(namespace.as_raw_fd(), flag) }).map(drop)
+    Ok(move_into_link_name_space(namespace, Some(expected))?)
 }
 
 fn on_own_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
@@ -196,8 +195,7 @@ pub fn inside<T: Send>(
     on_own_thread(move || {
         if kind == Kind::Mount {
             // A thread that shares its root and working directory may not change this namespace.
-            // SAFETY: CLONE_FS affects only this thread's file system attributes.
-            check_int(unsafe { libc::unshare(libc::CLONE_FS) })?;
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS)?;
         }
         enter(namespace, kind)?;
         Ok(work())

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::process::{ProcessId, WaitStatus};
 use crate::syscall::{check, check_int};
@@ -18,9 +19,9 @@ impl PidFd {
     /// # Errors
     /// ESRCH when there is none.
     pub fn open(pid: i32) -> io::Result<Self> {
-        // SAFETY: pidfd_open takes integers and returns a new descriptor.
-        let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
-        Self::from_number(fd)
+        let none = io::Error::from_raw_os_error(libc::ESRCH);
+        let pid = Pid::from_raw(pid.max(0)).ok_or(none)?;
+        Ok(Self(pidfd_open(pid, PidfdFlags::empty())?))
     }
 
     /// Opens exactly this process; `None` when it is gone and perhaps replaced.
@@ -63,28 +64,6 @@ impl PidFd {
             tv_nsec: 0,
         };
         poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
-    }
-
-    /// Reaps the process if it has ended and is a child of ours.
-    ///
-    /// # Errors
-    /// ECHILD when it is not.
-    pub fn wait_status(&self) -> io::Result<Option<WaitStatus>> {
-        // SAFETY: an all-zero siginfo is a valid value of this plain struct.
-        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
-        let fd = libc::id_t::try_from(self.0.as_raw_fd()).map_err(io::Error::other)?;
-        let flags = libc::WEXITED | libc::WNOHANG | libc::__WALL;
-        // SAFETY: waitid fills the siginfo that we own.
-        check_int(unsafe { libc::waitid(libc::P_PIDFD, fd, &raw mut info, flags) })?;
-        // SAFETY: waitid has filled the child fields, or left zeros when nothing has ended.
-        let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
-        if pid == 0 {
-            return Ok(None);
-        }
-        Ok(Some(match info.si_code {
-            libc::CLD_EXITED => WaitStatus::Code(u8::try_from(status & 0xff).unwrap_or(255)),
-            _ => WaitStatus::Signal(status),
-        }))
     }
 
     /// The exit status of any process that we hold, once it was reaped by its parent
@@ -170,7 +149,8 @@ mod tests {
         while !pidfd.has_exited() {
             std::thread::yield_now();
         }
-        assert_eq!(pidfd.wait_status().unwrap(), Some(WaitStatus::Code(7)));
-        assert!(child.wait().is_err(), "it was reaped through the pidfd");
+        assert_eq!(child.wait().unwrap().code(), Some(7));
+        let told = pidfd.exit_info();
+        assert!(matches!(told, Err(_) | Ok(Some(WaitStatus::Code(7)))));
     }
 }

@@ -2,9 +2,13 @@
 
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::Path;
 use std::process::Command;
+
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions, getpid, waitpid};
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use crate::syscall::{check, check_int};
 
@@ -116,7 +120,7 @@ impl WaitStatus {
 /// # Errors
 /// Those of waitpid(2), but for "no children", which is `None`.
 pub fn reap_any() -> io::Result<Option<(i32, WaitStatus)>> {
-    reap(-1)
+    reaped(rustix::process::wait(WaitOptions::NOHANG))
 }
 
 /// Reaps this child if it has ended.
@@ -124,13 +128,21 @@ pub fn reap_any() -> io::Result<Option<(i32, WaitStatus)>> {
 /// # Errors
 /// Those of waitpid(2), but for "no children", which is `None`.
 pub fn reap(pid: i32) -> io::Result<Option<(i32, WaitStatus)>> {
-    let mut word = 0;
-    // SAFETY: waitpid writes one int to a valid pointer.
-    match check_int(unsafe { libc::waitpid(pid, &raw mut word, libc::WNOHANG | libc::__WALL) }) {
-        Ok(0) => Ok(None),
-        Ok(pid) => Ok(WaitStatus::from_word(word).map(|status| (pid, status))),
-        Err(error) if error.raw_os_error() == Some(libc::ECHILD) => Ok(None),
-        Err(error) => Err(error),
+    // Without a pid, waitpid would wait for the process group.
+    let child = Pid::from_raw(pid.max(0)).ok_or(io::ErrorKind::InvalidInput)?;
+    reaped(waitpid(Some(child), WaitOptions::NOHANG))
+}
+
+fn reaped(
+    ended: rustix::io::Result<Option<(Pid, rustix::process::WaitStatus)>>,
+) -> io::Result<Option<(i32, WaitStatus)>> {
+    match ended {
+        Ok(ended) => Ok(ended.and_then(|(pid, status)| {
+            let status = WaitStatus::from_word(status.as_raw())?;
+            Some((pid.as_raw_nonzero().get(), status))
+        })),
+        Err(Errno::CHILD) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -139,17 +151,16 @@ pub fn reap(pid: i32) -> io::Result<Option<(i32, WaitStatus)>> {
 /// # Errors
 /// Those of waitpid(2).
 pub fn wait(pid: i32) -> io::Result<WaitStatus> {
+    let child = Pid::from_raw(pid.max(0)).ok_or(io::ErrorKind::InvalidInput)?;
     loop {
-        let mut word = 0;
-        // SAFETY: waitpid writes one int to a valid pointer.
-        match check_int(unsafe { libc::waitpid(pid, &raw mut word, libc::__WALL) }) {
-            Ok(_) => {
-                if let Some(status) = WaitStatus::from_word(word) {
+        match waitpid(Some(child), WaitOptions::empty()) {
+            Ok(Some((_, status))) => {
+                if let Some(status) = WaitStatus::from_word(status.as_raw()) {
                     return Ok(status);
                 }
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Ok(None) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
     }
 }
@@ -162,25 +173,20 @@ pub fn thread_count() -> io::Result<usize> {
     Ok(std::fs::read_dir("/proc/self/task")?.count())
 }
 
-fn prctl(option: libc::c_int, argument: libc::c_ulong) -> io::Result<()> {
-    // SAFETY: the options used here take plain integers and touch no memory of ours.
-    check_int(unsafe { libc::prctl(option, argument, 0, 0, 0) }).map(drop)
-}
-
 /// Orphans below this process become its children.
 ///
 /// # Errors
-/// None are known.
+/// EINVAL before Linux 3.4.
 pub fn set_child_subreaper() -> io::Result<()> {
-    prctl(libc::PR_SET_CHILD_SUBREAPER, 1)
+    Ok(rustix::process::set_child_subreaper(Some(getpid()))?)
 }
 
 /// No execve of this thread or its children grants privileges any more.
 ///
 /// # Errors
-/// None are known.
+/// EINVAL before Linux 3.5.
 pub fn set_no_new_privs() -> io::Result<()> {
-    prctl(libc::PR_SET_NO_NEW_PRIVS, 1)
+    Ok(rustix::thread::set_no_new_privs(true)?)
 }
 
 /// Whether others may trace this process and open its `/proc` files.
@@ -195,44 +201,43 @@ pub enum Dumpable {
 /// Sets whether this process can be traced and its `/proc` files opened.
 ///
 /// # Errors
-/// None are known.
+/// Those of prctl(2), which accepts both values.
 pub fn set_dumpable(dumpable: Dumpable) -> io::Result<()> {
-    prctl(
-        libc::PR_SET_DUMPABLE,
-        libc::c_ulong::from(dumpable == Dumpable::Yes),
-    )
+    let behavior = match dumpable {
+        Dumpable::Yes => DumpableBehavior::Dumpable,
+        Dumpable::No => DumpableBehavior::NotDumpable,
+    };
+    Ok(rustix::process::set_dumpable_behavior(behavior)?)
 }
 
 /// Whether this process can be traced now.
 ///
 /// # Errors
-/// None are known.
+/// Those of prctl(2).
 pub fn dumpable() -> io::Result<Dumpable> {
-    // SAFETY: PR_GET_DUMPABLE takes no argument.
-    let value = check_int(unsafe { libc::prctl(libc::PR_GET_DUMPABLE, 0, 0, 0, 0) })?;
-    Ok(if value == 1 {
-        Dumpable::Yes
-    } else {
-        Dumpable::No
+    Ok(match rustix::process::dumpable_behavior()? {
+        DumpableBehavior::Dumpable => Dumpable::Yes,
+        _ => Dumpable::No,
     })
 }
 
 /// This process gets the signal when its parent ends.
 ///
 /// # Errors
-/// When the number is no signal.
+/// `InvalidInput` when the number has no name in signal(7).
 pub fn set_parent_death_signal(signal: i32) -> io::Result<()> {
-    let signal = libc::c_ulong::try_from(signal).map_err(io::Error::other)?;
-    prctl(libc::PR_SET_PDEATHSIG, signal)
+    let signal = Signal::from_named_raw(signal).ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(rustix::process::set_parent_process_death_signal(Some(
+        signal,
+    ))?)
 }
 
 /// The name that `ps` and `/proc/PID/comm` show; 15 bytes of it.
 ///
 /// # Errors
-/// None are known.
+/// Those of prctl(2).
 pub fn set_name(name: &CStr) -> io::Result<()> {
-    // SAFETY: the pointer is a valid C string; the kernel copies 16 bytes at most.
-    check_int(unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0) }).map(drop)
+    Ok(rustix::thread::set_name(name)?)
 }
 
 /// Sets `oom_score_adj` of a process and returns the value in force: lowering it without
@@ -303,17 +308,21 @@ fn close_between(first: u32, last: u32, flags: libc::c_uint) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(drop)
 }
 
-/// Makes `fd` the descriptor number `number` of this process, open across exec.
+/// Makes `fd` the descriptor number `number` of this process, open across exec: 0, 1 or 2.
 ///
 /// # Errors
-/// Those of dup2(2).
+/// `InvalidInput` for another number, else those of dup2(2).
 pub fn place(fd: BorrowedFd<'_>, number: i32) -> io::Result<()> {
     if fd.as_raw_fd() == number {
-        // SAFETY: F_SETFD takes an int.
-        return check_int(unsafe { libc::fcntl(number, libc::F_SETFD, 0) }).map(drop);
+        return Ok(fcntl_setfd(fd, FdFlags::empty())?);
     }
-    // SAFETY: dup2 on a descriptor that is borrowed for the call.
-    check_int(unsafe { libc::dup2(fd.as_raw_fd(), number) }).map(drop)
+    match number {
+        0 => dup2_stdin(fd)?,
+        1 => dup2_stdout(fd)?,
+        2 => dup2_stderr(fd)?,
+        _ => return Err(io::ErrorKind::InvalidInput.into()),
+    }
+    Ok(())
 }
 
 /// Makes the number of `old` stand for what `fd` stands for, in this process; what `old` stood for
@@ -330,17 +339,10 @@ pub fn place_over(fd: BorrowedFd<'_>, old: BorrowedFd<'_>) -> io::Result<()> {
 /// Replaces this process' program; returns only on failure.
 #[must_use]
 pub fn execve(path: &CStr, arguments: &[CString], environment: &[CString]) -> io::Error {
-    let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
-        strings
-            .iter()
-            .map(|s| s.as_ptr())
-            .chain([std::ptr::null()])
-            .collect()
-    };
-    let (arguments, environment) = (pointers(arguments), pointers(environment));
-    // SAFETY: both arrays are null-terminated and their strings outlive the call.
-    unsafe { libc::execve(path.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
-    io::Error::last_os_error()
+    match nix::unistd::execve(path, arguments, environment) {
+        Ok(never) => match never {},
+        Err(error) => error.into(),
+    }
 }
 
 /// Ends this process at once: no destructors, no atexit handlers. For forked children.
@@ -369,22 +371,6 @@ pub fn set_umask(mask: u32) {
 /// Those of chdir(2).
 pub fn change_dir(path: &Path) -> io::Result<()> {
     Ok(rustix::process::chdir(path)?)
-}
-
-/// Changes the working directory to an open one.
-///
-/// # Errors
-/// Those of fchdir(2).
-pub fn change_dir_to(dir: impl AsFd) -> io::Result<()> {
-    Ok(rustix::process::fchdir(dir)?)
-}
-
-/// Changes the root directory; needs an immediate chdir to take hold.
-///
-/// # Errors
-/// Those of chroot(2).
-pub fn change_root(path: &Path) -> io::Result<()> {
-    Ok(rustix::process::chroot(path)?)
 }
 
 #[cfg(test)]

@@ -1,23 +1,17 @@
 //! Signals: blocked and read from a descriptor, or as a program expects them at its start.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
+
+use nix::sys::signal::SigSet;
+use nix::sys::signalfd::SfdFlags;
 
 use crate::syscall::check_int;
 
-fn full_set() -> libc::sigset_t {
-    // SAFETY: sigfillset initialises the whole set.
-    unsafe {
-        let mut set = std::mem::zeroed();
-        libc::sigfillset(&raw mut set);
-        set
-    }
-}
-
 /// A descriptor that is readable when a blocked signal arrived (signalfd(2)).
 #[derive(Debug)]
-pub struct SignalFd(OwnedFd);
+pub struct SignalFd(nix::sys::signalfd::SignalFd);
 
 impl SignalFd {
     /// Blocks every signal of this thread and makes the descriptor for them, non-blocking.
@@ -25,17 +19,10 @@ impl SignalFd {
     /// # Errors
     /// When descriptors run out.
     pub fn block_all() -> io::Result<Self> {
-        let set = full_set();
-        // SAFETY: the set is initialised; the old mask is not wanted.
-        check_int(unsafe {
-            libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut())
-        })?;
-        // SAFETY: -1 asks for a new descriptor.
-        let fd = check_int(unsafe {
-            libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
-        })?;
-        // SAFETY: the kernel has just handed us this descriptor.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+        let all = SigSet::all();
+        all.thread_set_mask()?;
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        Ok(Self(nix::sys::signalfd::SignalFd::with_flags(&all, flags)?))
     }
 
     /// The number of the next signal that arrived, if any.
@@ -43,20 +30,8 @@ impl SignalFd {
     /// # Errors
     /// Those of read(2).
     pub fn next(&self) -> io::Result<Option<i32>> {
-        // SAFETY: an all-zero value of this plain struct is valid.
-        let mut info: libc::signalfd_siginfo = unsafe { std::mem::zeroed() };
-        let size = std::mem::size_of::<libc::signalfd_siginfo>();
-        // SAFETY: the kernel writes at most `size` bytes into the struct that we own.
-        let read = unsafe { libc::read(self.0.as_raw_fd(), (&raw mut info).cast(), size) };
-        if read < 0 {
-            let error = io::Error::last_os_error();
-            return if error.kind() == io::ErrorKind::WouldBlock {
-                Ok(None)
-            } else {
-                Err(error)
-            };
-        }
-        Ok(i32::try_from(info.ssi_signo).ok())
+        let read = self.0.read_signal()?;
+        Ok(read.and_then(|info| i32::try_from(info.ssi_signo).ok()))
     }
 }
 
@@ -93,7 +68,8 @@ impl Origin {
 /// # Errors
 /// Those of sigtimedwait(2).
 pub fn wait(within: Option<Duration>) -> io::Result<Option<(i32, Origin)>> {
-    let set = full_set();
+    let all = SigSet::all();
+    let set: &libc::sigset_t = all.as_ref();
     let within = within.map(|time| libc::timespec {
         tv_sec: time.as_secs().try_into().unwrap_or(libc::time_t::MAX),
         tv_nsec: time.subsec_nanos().into(),
@@ -102,7 +78,7 @@ pub fn wait(within: Option<Duration>) -> io::Result<Option<(i32, Origin)>> {
     // SAFETY: an all-zero value of this plain struct is valid.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
     // SAFETY: the set and the time, if any, outlive the call; the kernel fills the struct.
-    match check_int(unsafe { libc::sigtimedwait(&raw const set, &raw mut info, within) }) {
+    match check_int(unsafe { libc::sigtimedwait(set, &raw mut info, within) }) {
         Ok(signal) => {
             // SAFETY: every variant of the union is at least as large as what is read of it, and
             // it was zeroed before.
@@ -126,13 +102,7 @@ pub fn reset() -> io::Result<()> {
         // which is fine.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
-    // SAFETY: sigemptyset initialises the whole set; sigprocmask reads it.
-    check_int(unsafe {
-        let mut empty = std::mem::zeroed();
-        libc::sigemptyset(&raw mut empty);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const empty, std::ptr::null_mut())
-    })
-    .map(drop)
+    Ok(SigSet::empty().thread_set_mask()?)
 }
 
 /// Ignores a signal. An ignored SIGCHLD lets the kernel reap children by itself (wait(2)).

@@ -10,7 +10,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use super::{Cgroup, explain, write_file};
+use super::Cgroup;
+use super::files::{explain, write_file};
 use crate::process::thread_count;
 
 /// A cgroup in every version 1 hierarchy, opened for the calling process or its children to enter.

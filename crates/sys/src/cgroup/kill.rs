@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::{Cgroup, tree, write_file};
+use super::files::write_file;
+use super::{Cgroup, tree};
 use crate::pidfd::PidFd;
 
 const WITHIN: Duration = Duration::from_secs(1);
@@ -21,8 +22,31 @@ const AT_ONCE: usize = 64;
 const MOST_NAMED: usize = 10;
 const SIGKILL: i32 = 9;
 
+impl Cgroup {
+    /// Kills every process in it and below it, also those that are being forked. Where the kernel
+    /// does it, on version 2, their end is not waited for; else they have ended, reaped or not,
+    /// when it returns.
+    ///
+    /// # Errors
+    /// Those of writing `cgroup.kill` where the kernel has it; else of reading the processes, and
+    /// `TimedOut` when some are there a second later: in uninterruptible sleep, they end when the
+    /// kernel lets go of them.
+    pub fn kill(&self) -> io::Result<()> {
+        if let Some(dir) = self.unified_dir() {
+            match write_file(&dir.join("cgroup.kill"), "1") {
+                // Version 1 hierarchies may hold strangers that never were in the unified tree.
+                Ok(()) if self.layout.is_v2() => return Ok(()),
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        each(self)
+    }
+}
+
 /// Kills until nobody lives there.
-pub(super) fn each(cgroup: &Cgroup) -> io::Result<()> {
+fn each(cgroup: &Cgroup) -> io::Result<()> {
     let deadline = Instant::now() + WITHIN;
     let mut pause = FIRST_PAUSE;
     let mut seen = BTreeSet::new();

@@ -5,11 +5,12 @@
 //! `populated`.
 
 mod entrance;
+mod files;
 mod kill;
 mod layout;
 mod tree;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ pub use entrance::Entrance;
 pub use layout::Layout;
 
 use crate::rootfs::open_root;
+use files::explain;
+pub(crate) use files::write_file;
 
 /// Whether the processes of a cgroup stand still.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -212,27 +215,6 @@ impl Cgroup {
         Ok(!self.procs()?.is_empty())
     }
 
-    /// Kills every process in it and below it, also those that are being forked. Where the kernel
-    /// does it, on version 2, their end is not waited for; else they have ended, reaped or not,
-    /// when it returns.
-    ///
-    /// # Errors
-    /// Those of writing `cgroup.kill` where the kernel has it; else of reading the processes, and
-    /// `TimedOut` when some are there a second later: in uninterruptible sleep, they end when the
-    /// kernel lets go of them.
-    pub fn kill(&self) -> io::Result<()> {
-        if let Some(dir) = self.unified_dir() {
-            match write_file(&dir.join("cgroup.kill"), "1") {
-                // Version 1 hierarchies may hold strangers that never were in the unified tree.
-                Ok(()) if self.layout.is_v2() => return Ok(()),
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-        kill::each(self)
-    }
-
     /// Stops every process in it.
     ///
     /// # Errors
@@ -323,25 +305,6 @@ impl Cgroup {
 fn has_no_procs(error: &io::Error) -> bool {
     let code = error.raw_os_error().unwrap_or(0);
     [libc::ENOENT, libc::ENOTDIR, libc::ENODEV, libc::EOPNOTSUPP].contains(&code)
-}
-
-fn explain(error: &io::Error, step: &str, path: &Path) -> io::Error {
-    io::Error::new(error.kind(), format!("{step} {}: {error}", path.display()))
-}
-
-/// Writes a cgroup file with one write, as its parser wants it.
-///
-/// # Errors
-/// What the kernel said, with file and value in the message.
-pub(crate) fn write_file(path: &Path, value: &str) -> io::Result<()> {
-    let written = fs::OpenOptions::new()
-        .write(true)
-        .open(path)
-        .and_then(|file: File| io::Write::write_all(&mut &file, value.as_bytes()));
-    written.map_err(|error| {
-        let text = format!("write {value:?} to {}: {error}", path.display());
-        io::Error::new(error.kind(), text)
-    })
 }
 
 #[cfg(test)]

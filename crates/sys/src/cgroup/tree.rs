@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::write_file;
+use super::files::write_file;
 
 /// Makes `path` below `root` step by step, so that each new directory can be used at once.
 pub(super) fn make_path(root: &Path, path: &str, controllers: &[String]) -> io::Result<()> {

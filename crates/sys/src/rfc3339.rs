@@ -73,4 +73,17 @@ mod tests {
             assert_eq!(stamp(nanoseconds), text.as_bytes(), "{text}");
         }
     }
+
+    /// Every thirty hours from 1900 to 2200, by another's calendar.
+    #[test]
+    fn stamps_are_those_of_jiff() {
+        const STEP: i64 = 108_000_123_456_789;
+        let from: i64 = -2_208_988_800_000_000_000;
+        let times = std::iter::successors(Some(from), |last| Some(last + STEP));
+        for nanoseconds in times.take_while(|time| *time < 7_258_118_400_000_000_000) {
+            let theirs = jiff::Timestamp::from_nanosecond(nanoseconds.into()).unwrap();
+            let theirs = format!("{theirs:.9}");
+            assert_eq!(stamp(nanoseconds), theirs.as_bytes(), "{nanoseconds}");
+        }
+    }
 }
