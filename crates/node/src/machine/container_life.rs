@@ -30,6 +30,11 @@ pub(super) enum Fate {
 impl Container {
     /// Something happened to this container.
     pub(super) fn on(&mut self, scene: &mut Scene<'_>, event: ContainerInput) -> Fate {
+        if let (Some(caller), None) = (event.caller(), self.state.phase()) {
+            // Callers do not see it: what they name was removed under the same id, or never was.
+            scene.out.answer(caller, Err(missing(&self.record.id)));
+            return Fate::Stays;
+        }
         match event {
             ContainerInput::Start { caller } => self.start(scene, caller),
             ContainerInput::Stop { grace, caller } => self.stop(scene, grace, caller),

@@ -1,0 +1,6 @@
+//! The machine against a model of the world: what exists, what runs, what is written down.
+
+mod interleavings;
+mod prefixes;
+mod table;
+mod world;

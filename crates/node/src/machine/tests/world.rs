@@ -1,0 +1,566 @@
+//! A world without a kernel: jobs make and remove named things in a set, and nothing else exists.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use crisp_model::phase::{Exit, ExitCause};
+use crisp_model::{
+    ContainerConfig, ContainerId, ContainerName, Digest, ExitStatus, ImageSpec, Owner, PodConfig,
+    PodId, PodName, PodNamespaces, Resources, SecurityContext, Timestamp,
+};
+use crisp_shim_api::{ExitRecord, RootfsSpec};
+use crisp_sys::process::ProcessId;
+
+use crate::error::{Error, Result};
+use crate::machine::container::State;
+use crate::machine::effect::{Alarm, Case, Done, Effect, Effects, Job, StopStep};
+use crate::machine::facts::{Booted, Caller, Moment};
+use crate::machine::input::{ContainerInput, Fresh, Input, Launched, Verdict};
+use crate::machine::pod::{Pod, Rules};
+use crate::machine::revive::{Look, Story};
+use crate::record::{Entry, MadeRecord, PodProgress, PodRecord, PodState, Replay};
+use crate::view::ContainerUser;
+
+/// The process that the machine lives in.
+#[derive(Debug, PartialEq, Eq)]
+enum Daemon {
+    Lives,
+    Killed,
+}
+
+/// The world, with one pod in it.
+pub(super) struct World {
+    /// What exists: `netns`, `bundle 1`, …
+    pub(super) things: BTreeSet<String>,
+    /// Containers whose init lives.
+    pub(super) alive: BTreeSet<ContainerId>,
+    /// What shims wrote down before they told.
+    pub(super) slots: BTreeMap<ContainerId, ExitRecord>,
+    pub(super) journal: Vec<Entry>,
+    pub(super) has_record: bool,
+    pub(super) pod: Option<Pod>,
+    /// Workers that have not told their outcome.
+    pub(super) jobs: VecDeque<Job>,
+    /// What shims say, not heard yet.
+    pub(super) told: VecDeque<Input>,
+    pub(super) alarms: Vec<Alarm>,
+    pub(super) answers: BTreeMap<Caller, Result<Done>>,
+    pub(super) asked: u64,
+    pub(super) performed: usize,
+    /// The daemon is killed before this effect.
+    pub(super) killed_at: Option<usize>,
+    daemon: Daemon,
+    began: Instant,
+}
+
+pub(super) fn container_id(number: u8) -> ContainerId {
+    ContainerId::from_entropy([number; 32])
+}
+
+fn rules() -> Rules {
+    Rules {
+        boot_id: "boot".to_owned(),
+        kill_within: Duration::from_secs(10),
+    }
+}
+
+pub(super) fn pod_config() -> PodConfig {
+    PodConfig {
+        name: PodName {
+            name: "web".into(),
+            uid: "u".into(),
+            namespace: "default".into(),
+            attempt: 0,
+        },
+        hostname: "web".into(),
+        log_directory: None,
+        dns: crisp_model::DnsConfig::default(),
+        port_mappings: Vec::new(),
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+        cgroup_parent: String::new(),
+        namespaces: PodNamespaces::default(),
+        security: crisp_model::pod::PodSecurity::default(),
+        sysctls: BTreeMap::new(),
+        overhead: None,
+        resources: None,
+        runtime_handler: String::new(),
+    }
+}
+
+pub(super) fn config(number: u8) -> ContainerConfig {
+    ContainerConfig {
+        name: ContainerName {
+            name: format!("c{number}"),
+            attempt: 0,
+        },
+        image: ImageSpec::default(),
+        command: Vec::new(),
+        args: Vec::new(),
+        working_dir: String::new(),
+        env: Vec::new(),
+        mounts: Vec::new(),
+        devices: Vec::new(),
+        cdi_devices: Vec::new(),
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+        log_path: String::new(),
+        stdin: false,
+        stdin_once: false,
+        tty: false,
+        resources: Resources::default(),
+        namespaces: PodNamespaces::default(),
+        security: SecurityContext::default(),
+        volatile_mounts: Vec::new(),
+        stop_signal: None,
+    }
+}
+
+pub(super) fn made() -> MadeRecord {
+    MadeRecord {
+        image_id: Digest::sha256([1; 32]),
+        image_ref: "image".into(),
+        user: ContainerUser::default(),
+        volumes: Vec::new(),
+        stop_signal: 15,
+        log_path: None,
+        rootfs: RootfsSpec::Overlay {
+            lower: Vec::new(),
+            upper: "/u".into(),
+            work: "/w".into(),
+        },
+    }
+}
+
+fn init(id: &ContainerId) -> ProcessId {
+    ProcessId {
+        pid: i32::from(id.as_str().as_bytes()[0]),
+        start_time: 7,
+    }
+}
+
+pub(super) fn ended(code: u8) -> ExitRecord {
+    ExitRecord {
+        status: ExitStatus::Code(code),
+        finished_at: Timestamp(9),
+        oom: false,
+    }
+}
+
+impl World {
+    /// A world in which a pod has just been asked for and recorded.
+    pub(super) fn new(killed_at: Option<usize>) -> Self {
+        let record = PodRecord {
+            id: PodId::from_entropy([9; 32]),
+            owner: Owner::Cri,
+            config: pod_config(),
+            created_at: Timestamp(1),
+            cgroup_path: "crisp".to_owned(),
+        };
+        let progress = PodProgress {
+            phase: PodState::Booting,
+            boot_id: "boot".to_owned(),
+            holder: None,
+            ips: Vec::new(),
+            made_cgroup: None,
+        };
+        let mut world = Self {
+            things: BTreeSet::new(),
+            alive: BTreeSet::new(),
+            slots: BTreeMap::new(),
+            journal: vec![
+                Entry::Pod(Box::new(record.clone())),
+                Entry::Progress(progress.clone()),
+            ],
+            has_record: true,
+            pod: None,
+            jobs: VecDeque::new(),
+            told: VecDeque::new(),
+            alarms: Vec::new(),
+            answers: BTreeMap::new(),
+            asked: 0,
+            performed: 0,
+            killed_at,
+            daemon: Daemon::Lives,
+            began: Instant::now(),
+        };
+        let caller = world.caller();
+        let (pod, first) = Pod::new(rules(), (record, progress), caller);
+        world.pod = Some(pod);
+        world.perform(first);
+        world
+    }
+
+    /// Whether the daemon was killed, and none was started since.
+    pub(super) fn is_killed(&self) -> bool {
+        self.daemon == Daemon::Killed
+    }
+
+    pub(super) fn caller(&mut self) -> Caller {
+        self.asked += 1;
+        Caller(self.asked)
+    }
+
+    fn now(&self) -> Moment {
+        Moment {
+            wall: Timestamp(5),
+            instant: self.began,
+        }
+    }
+
+    /// Something happens to the pod.
+    pub(super) fn happen(&mut self, input: Input) {
+        let now = self.now();
+        if let Some(pod) = &mut self.pod {
+            let effects = pod.on(now, input);
+            self.perform(effects);
+        } else if let Some(caller) = caller_of(&input) {
+            // The engine answers for a pod that is gone: a removal has nothing to do.
+            let removal = matches!(input, Input::Remove { .. });
+            let gone = Error::Unavailable("gone".to_owned());
+            let answer = if removal {
+                Ok(Done::Nothing)
+            } else {
+                Err(gone)
+            };
+            self.answers.insert(caller, answer);
+        }
+    }
+
+    fn perform(&mut self, effects: Effects) {
+        let mut due: VecDeque<Effect> = effects.0.into();
+        while let Some(effect) = due.pop_front() {
+            if self.killed_at == Some(self.performed) {
+                self.daemon = Daemon::Killed;
+                self.pod = None;
+                return;
+            }
+            self.performed += 1;
+            let then = self.act(effect);
+            let now = self.now();
+            if let (Some(input), Some(pod)) = (then, &mut self.pod) {
+                let more = pod.on(now, input);
+                more.0
+                    .into_iter()
+                    .rev()
+                    .for_each(|effect| due.push_front(effect));
+            }
+        }
+    }
+
+    fn act(&mut self, effect: Effect) -> Option<Input> {
+        match effect {
+            Effect::Commit(entries, commit) => {
+                self.journal.extend(entries);
+                return Some(Input::Committed(commit, Ok(())));
+            }
+            Effect::Record(entry) => self.journal.push(entry),
+            Effect::Answer(caller, answer) => {
+                let before = self.answers.insert(caller, answer);
+                assert!(before.is_none(), "{caller:?} is answered twice");
+            }
+            Effect::Run(job) => self.begin(job),
+            Effect::Wake(_, alarm) => self.alarms.push(alarm),
+            Effect::Forget => {
+                assert!(
+                    self.things.is_empty(),
+                    "left without a record: {:?}",
+                    self.things
+                );
+                self.has_record = false;
+                return Some(Input::Forgotten(Ok(())));
+            }
+            Effect::End => {
+                self.pod = None;
+                self.jobs.retain(|job| !matches!(job, Job::WatchHolder(_)));
+                self.alarms.clear();
+            }
+            Effect::Bounce { caller, .. } => {
+                self.answers.insert(caller, Ok(Done::Nothing));
+            }
+            Effect::Publish
+            | Effect::Tell(..)
+            | Effect::Cancel(_)
+            | Effect::Note(_)
+            | Effect::Settled => {}
+        }
+        None
+    }
+
+    /// A worker starts: what it makes exists from now on, whenever its outcome is told.
+    fn begin(&mut self, job: Job) {
+        let ready = || {
+            let pod = self.pod.as_ref()?;
+            Some(matches!(pod.phase, crate::machine::pod::Phase::Ready))
+        };
+        match &job {
+            Job::Boot(_) => self.make(&["netns", "address"], ""),
+            Job::Create(plan) => {
+                assert_eq!(
+                    ready(),
+                    Some(true),
+                    "a container is made in a pod that is not ready"
+                );
+                self.make(&["bundle", "snapshot"], plan.record.id.as_str());
+            }
+            Job::Launch(plan) => {
+                assert_eq!(
+                    ready(),
+                    Some(true),
+                    "a container starts in a pod that is not ready"
+                );
+                self.alive.insert(plan.id.clone());
+                self.make(&["shim", "cgroup"], plan.id.as_str());
+            }
+            _ => {}
+        }
+        self.jobs.push_back(job);
+    }
+
+    fn make(&mut self, names: &[&str], of: &str) {
+        self.things
+            .extend(names.iter().map(|name| format!("{name} {of}")));
+    }
+
+    fn remove(&mut self, of: &str) {
+        self.things
+            .retain(|thing| !thing.ends_with(&format!(" {of}")));
+    }
+
+    /// A container's init ends; its shim writes that down, then tells.
+    pub(super) fn end(&mut self, id: &ContainerId, code: u8) {
+        if self.alive.remove(id) {
+            self.slots.insert(id.clone(), ended(code));
+            let over = ContainerInput::Over(ended(code));
+            self.told.push_back(Input::of(id, over));
+        }
+    }
+
+    /// The outcome of a worker, which is told to the machine.
+    pub(super) fn finish(&mut self, job: Job) {
+        let input = match job {
+            Job::Boot(_) => Some(Input::Booted(Ok(Booted {
+                ips: vec![[10, 0, 0, 1].into()],
+                holder: None,
+            }))),
+            Job::Teardown(_) => {
+                assert!(self.alive.is_empty(), "torn down below {:?}", self.alive);
+                self.remove("");
+                Some(Input::TornDown(Ok(())))
+            }
+            Job::Create(plan) => {
+                let event = ContainerInput::Made(Ok(Box::new(made())));
+                Some(Input::of(&plan.record.id, event))
+            }
+            Job::Unmake(remains) => {
+                self.remove(remains.id.as_str());
+                Some(Input::of(&remains.id, ContainerInput::Unmade))
+            }
+            Job::Launch(plan) => {
+                let launched = Launched {
+                    init: init(&plan.id),
+                    warnings: Vec::new(),
+                };
+                Some(Input::of(&plan.id, ContainerInput::Launched(Ok(launched))))
+            }
+            Job::Judge(case) => {
+                let verdict = self.judge(&case);
+                Some(Input::of(&case.id, ContainerInput::Judged(verdict)))
+            }
+            Job::WatchAlone(_) | Job::WatchHolder(_) | Job::EndScope(_) => None,
+            Job::Stop(step, target) => {
+                if step != StopStep::Signal {
+                    self.end(&target.id, 137);
+                }
+                None
+            }
+            Job::Clear(remains) => {
+                assert!(!self.alive.contains(&remains.id), "cleared while it runs");
+                self.remove(remains.id.as_str());
+                Some(Input::of(&remains.id, ContainerInput::Cleared(Ok(()))))
+            }
+            Job::Update(change) => {
+                let event = ContainerInput::Updated(Ok(Box::new(change.new)));
+                Some(Input::of(&change.id, event))
+            }
+            Job::Exec { caller, .. } | Job::ReopenLog { caller, .. } => {
+                self.answers.insert(caller, Ok(Done::Nothing));
+                None
+            }
+        };
+        if let Some(input) = input {
+            self.happen(input);
+        }
+    }
+
+    /// A worker fails; what it made so far stays.
+    pub(super) fn fail(&mut self, job: Job) {
+        let error = || Error::Unavailable("no luck".to_owned());
+        match job {
+            Job::Boot(_) => self.happen(Input::Booted(Err(error()))),
+            Job::Create(plan) => {
+                let event = ContainerInput::Made(Err(error()));
+                self.happen(Input::of(&plan.record.id, event));
+            }
+            Job::Launch(plan) => {
+                // A launch that fails leaves nothing.
+                self.alive.remove(&plan.id);
+                let id = plan.id.as_str();
+                self.things.remove(&format!("shim {id}"));
+                self.things.remove(&format!("cgroup {id}"));
+                let event = ContainerInput::Launched(Err(error()));
+                self.happen(Input::of(&plan.id, event));
+            }
+            Job::Clear(remains) => {
+                let event = ContainerInput::Cleared(Err(error()));
+                self.happen(Input::of(&remains.id, event));
+            }
+            Job::Teardown(_) => self.happen(Input::TornDown(Err(error()))),
+            job => self.finish(job),
+        }
+    }
+
+    fn judge(&self, case: &Case) -> Verdict {
+        let is_there = self.things.contains(&format!("shim {}", case.id.as_str()));
+        if self.alive.contains(&case.id) {
+            let init = init(&case.id);
+            return Verdict::Alive { init };
+        }
+        match self.slots.get(&case.id) {
+            Some(record) => Verdict::Over(*record),
+            None if is_there => Verdict::NeverRan("gone".to_owned()),
+            None => Verdict::Untouched,
+        }
+    }
+
+    /// Lets everything that is under way come to its end.
+    pub(super) fn settle(&mut self) {
+        for _ in 0..1000 {
+            if self.is_killed() {
+                return;
+            }
+            if let Some(job) = self.jobs.pop_front() {
+                self.finish(job);
+            } else if let Some(input) = self.told.pop_front() {
+                self.happen(input);
+            } else if let Some(alarm) = self.alarms.pop() {
+                self.ring(alarm);
+            } else {
+                return;
+            }
+        }
+        panic!("it never comes to rest");
+    }
+
+    pub(super) fn ring(&mut self, alarm: Alarm) {
+        self.happen(match alarm {
+            Alarm::Undo => Input::UndoDue,
+            Alarm::Stop { id, number } => Input::of(&id, ContainerInput::StopDue(number)),
+        });
+    }
+
+    /// The daemon is killed, and another one takes up what the journal tells of.
+    pub(super) fn restart(&mut self) {
+        self.killed_at = None;
+        self.take_up();
+    }
+
+    /// The same, and that daemon is killed before so many effects.
+    pub(super) fn restart_until(&mut self, effects: usize) {
+        self.killed_at = Some(self.performed + effects);
+        self.take_up();
+    }
+
+    fn take_up(&mut self) {
+        self.pod = None;
+        self.daemon = Daemon::Lives;
+        self.jobs.clear();
+        self.told.clear();
+        self.alarms.clear();
+        if !self.has_record {
+            assert!(self.things.is_empty(), "lost: {:?}", self.things);
+            return;
+        }
+        let mut replay = Replay::default();
+        for entry in &self.journal {
+            replay.apply(entry.clone());
+        }
+        let story = Story::new(replay).expect("a journal begins with its pod");
+        let look = Look {
+            is_whole: self.things.contains("netns ") && self.things.contains("address "),
+            slots: self.slots.clone(),
+        };
+        let (pod, first) = Pod::revive(rules(), story, &look, self.now());
+        self.pod = Some(pod);
+        self.perform(first);
+    }
+
+    // What callers do.
+
+    pub(super) fn create(&mut self, number: u8) -> Caller {
+        let caller = self.caller();
+        let fresh = Fresh {
+            id: container_id(number),
+            created_at: Timestamp(2),
+            cgroup_path: format!("crisp/{number}"),
+        };
+        let config = Box::new(config(number));
+        self.happen(Input::Create {
+            config,
+            fresh,
+            caller,
+        });
+        caller
+    }
+
+    pub(super) fn ask(
+        &mut self,
+        number: u8,
+        event: impl FnOnce(Caller) -> ContainerInput,
+    ) -> Caller {
+        let caller = self.caller();
+        self.happen(Input::of(&container_id(number), event(caller)));
+        caller
+    }
+
+    pub(super) fn stop_pod(&mut self) -> Caller {
+        let caller = self.caller();
+        self.happen(Input::Stop { caller });
+        caller
+    }
+
+    pub(super) fn remove_pod(&mut self) -> Caller {
+        let caller = self.caller();
+        self.happen(Input::Remove { caller });
+        caller
+    }
+
+    /// How a container ended, as callers see it.
+    pub(super) fn exit(&self, number: u8) -> Option<Exit> {
+        let container = self.pod.as_ref()?.containers.get(&container_id(number))?;
+        match &container.state {
+            State::Exited { exit } => Some(exit.clone()),
+            _ => None,
+        }
+    }
+}
+
+/// The status of an exit.
+pub(super) fn status(exit: &Exit) -> Option<ExitStatus> {
+    match &exit.cause {
+        ExitCause::Exited(status) | ExitCause::OomKilled(status) => Some(*status),
+        ExitCause::StartError(_) => None,
+    }
+}
+
+fn caller_of(input: &Input) -> Option<Caller> {
+    match input {
+        Input::Join { caller, .. }
+        | Input::Stop { caller }
+        | Input::Remove { caller }
+        | Input::Update { caller, .. }
+        | Input::Create { caller, .. } => Some(*caller),
+        Input::Container { event, .. } => event.caller(),
+        _ => None,
+    }
+}
