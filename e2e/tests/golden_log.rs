@@ -1,5 +1,5 @@
-//! The log of one pod's life, line by line: one INFO line a transition, none twice, and each with
-//! the ids and names of what it is about.
+//! The log of one pod's life, line by line: one INFO line a transition and one WARN line a failed
+//! call, none twice, and each with the ids and names of its pod and container.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,17 +10,18 @@ use crisp_e2e::{configs, trial};
 
 /// Ids, addresses, pids and times left out.
 const GOLDEN: &str = "\
-INFO crisp_node::pod::lifecycle: pod ready pod=e2e/golden pod_id=POD ips=\"ADDRESSES\"
-INFO crisp_node::pod::reports: container created pod=e2e/golden pod_id=POD container=main container_id=MAIN image=\"registry.test/busybox:1\"
-INFO crisp_node::pod::reports: container started pod=e2e/golden pod_id=POD container=main container_id=MAIN pid=PID warnings=\"\"
-INFO crisp_node::pod::containers: container exited pod=e2e/golden pod_id=POD container=\"main\" container_id=MAIN code=3 reason=\"Error\" why=\"\"
-INFO crisp_node::pod::reports: container created pod=e2e/golden pod_id=POD container=bad container_id=BAD image=\"registry.test/busybox:1\"
-INFO crisp_node::pod::containers: container exited pod=e2e/golden pod_id=POD container=\"bad\" container_id=BAD code=128 reason=\"StartError\" why=\"start: exec: \\\"/absent\\\": stat /absent: no such file or directory\"
-INFO crisp_node::pod::containers: container removed pod=e2e/golden pod_id=POD container=main container_id=MAIN
-INFO crisp_node::pod::lifecycle: pod stopping pod=e2e/golden pod_id=POD
-INFO crisp_node::pod::lifecycle: pod stopped pod=e2e/golden pod_id=POD
-INFO crisp_node::pod::containers: container removed pod=e2e/golden pod_id=POD container=bad container_id=BAD
-INFO crisp_node::pod::lifecycle: pod removed pod=e2e/golden pod_id=POD
+INFO crisp::pod: pod ready ips=ADDRESSES pod=e2e/golden pod_id=POD
+INFO crisp::container: container created image=registry.test/busybox:1 container=main container_id=MAIN pod=e2e/golden pod_id=POD
+INFO crisp::container: container started pid=PID warnings=\"\" container=main container_id=MAIN pod=e2e/golden pod_id=POD
+INFO crisp::container: container exited code=3 reason=Error why=\"\" container=main container_id=MAIN pod=e2e/golden pod_id=POD
+INFO crisp::container: container created image=registry.test/busybox:1 container=bad container_id=BAD pod=e2e/golden pod_id=POD
+INFO crisp::container: container exited code=128 reason=StartError why=\"start: exec: \\\"/absent\\\": stat /absent: no such file or directory\" container=bad container_id=BAD pod=e2e/golden pod_id=POD
+WARN crisp::door: call failed code=Internal why=\"start: exec: \\\"/absent\\\": stat /absent: no such file or directory\" took=TOOK rpc=StartContainer pod=e2e/golden pod_id=POD container=bad container_id=BAD
+INFO crisp::container: container removed container=main container_id=MAIN pod=e2e/golden pod_id=POD
+INFO crisp::pod: pod stopping pod=e2e/golden pod_id=POD
+INFO crisp::pod: pod stopped pod=e2e/golden pod_id=POD
+INFO crisp::container: container removed container=bad container_id=BAD pod=e2e/golden pod_id=POD
+INFO crisp::pod: pod removed pod=e2e/golden pod_id=POD
 ";
 
 /// The value of `key=` or `key="…"` becomes a word.
@@ -52,7 +53,7 @@ fn privileged_one_pods_life_has_this_log() {
             .unwrap();
         cri.remove_pod(&id);
         let log = node.log();
-        let begin = log.find("pod ready pod=e2e/golden").unwrap();
+        let begin = log.rfind(": pod ready ").unwrap();
         let begin = log[..begin].rfind('\n').unwrap() + 1;
         let lines = log[begin..]
             .lines()
