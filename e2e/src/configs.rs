@@ -1,4 +1,4 @@
-//! Pods and containers as tests want them: small, and every field that matters set.
+//! Configurations of pods and containers for tests: small, with every field set that matters.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -1,4 +1,4 @@
-//! Calls a node by gRPC, one call after another, as plain functions.
+//! A CRI client for tests: each call is a plain function that waits for the answer.
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};

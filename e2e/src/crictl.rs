@@ -1,4 +1,4 @@
-//! Runs crictl as a user would.
+//! Runs crictl as a user would, against one endpoint, and reads what it prints.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

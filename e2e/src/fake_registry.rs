@@ -20,7 +20,7 @@ pub const PASSWORD: &str = "pass";
 pub const CREDENTIALS: &str = "dXNlcjpwYXNz";
 const TOKEN: &str = "a-token-of-the-test";
 
-/// What a request has to carry.
+/// The credentials that a request has to carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Guard {
     /// Nothing.
@@ -31,7 +31,7 @@ pub enum Guard {
     Bearer,
 }
 
-/// One answer.
+/// An answer to a request.
 #[derive(Debug, Clone)]
 pub struct Reply {
     /// Status line without the version, as `200 OK`.
@@ -123,7 +123,7 @@ impl Site {
     }
 }
 
-/// What a registry was asked.
+/// A request that the registry was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
     /// `GET` or `HEAD`.

@@ -1,6 +1,6 @@
-//! What the end-to-end tests share: daemons, registries, images and the independent checker.
+//! The harness of the end-to-end tests: daemons, registries, images and the independent checker.
 //!
-//! Everything here sees what a user sees: built binaries, their sockets, and the kernel. The test
+//! It sees what a user sees: built binaries, their sockets, and the kernel. The test
 //! machine is one for all, so a [`Node`] holds a lock: one daemon under test at a time.
 //!
 //! ```text

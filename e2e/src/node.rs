@@ -1,4 +1,5 @@
-//! A daemon under test, with its own root, state, socket, registry and network.
+//! A node is a daemon under test with all that belongs to it: root, state, socket, registry and
+//! network. Tests stop it, kill it and start it again; dropped, it removes everything.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::process::ExitStatusExt;
@@ -83,7 +84,7 @@ pub struct Node {
     dir: TempDir,
     options: Options,
     daemon: Option<Child>,
-    /// One daemon under test at a time: all look at the same kernel.
+    /// Held while the node lives, so that only one test at a time looks at the kernel.
     lock: Arc<File>,
 }
 

@@ -1,5 +1,5 @@
-//! The processes that own containers and pods, found as an operator finds them: by program and
-//! last argument.
+//! An owner is the process that a container or pod belongs to: its shim or holder. It is found as an
+//! operator finds it, by its program and last argument.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! Where the programs are that a test needs. What is missing is a failure that names the remedy.
+//! Finds the programs that tests need. A missing one fails the test and names the remedy.
 
 use std::env;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! The frame of a test: a node, a look at everything, the test, a look again.
+//! A trial is the frame of a test: it starts a node, takes a picture of it, runs the test, and
+//! compares: whatever the test left behind fails it.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! A cgroup v2 node that boots in a second, for tests of the program that asks for it.
+//! Runs tests of the current program again on a node with cgroup v2, which boots in a second.
 
 use std::path::Path;
 use std::process::Command;

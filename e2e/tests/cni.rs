@@ -126,7 +126,7 @@ fn privileged_no_configuration_is_no_network_until_one_comes() {
         assert_eq!(addresses_in_use(node), 1);
         cri.remove_pod(&id);
         assert_eq!(addresses_in_use(node), 0);
-        // What this plugin leaves for good.
+        // This plugin leaves its state for good.
         node.net.ip("link del br-test");
     });
 }
@@ -160,7 +160,7 @@ fn privileged_plugins_of_debian_with_ours_among_them() {
     }
 }
 
-/// What the node's port answers to the neighbour.
+/// The answer of the node's port to the neighbour.
 fn fetch(node: &Node) -> Option<String> {
     use std::io::Read as _;
     node.neighbour.run(|| {
@@ -179,7 +179,7 @@ fn privileged_plugins_that_fail_or_hang_are_named() {
     trial_with(&options(), |node| {
         let refusal = r#"{"cniVersion": "0.4.0", "code": 11, "msg": "the cable is cut"}"#;
         script(node, "failing", &format!("echo '{refusal}'; exit 1"));
-        // One that hangs with a child that holds its output, and ignores what can be ignored.
+        // The plugin hangs, its child holds the output open, and both ignore all signals they can.
         script(
             node,
             "hanging",
@@ -219,7 +219,7 @@ fn privileged_plugins_that_fail_or_hang_are_named() {
             );
         }
         fs::remove_file(node.cni_dir().join("10-test.conflist")).unwrap();
-        // What a missing plugin may have left can go once there is a plugin.
+        // Remains of a plugin that was missing are removed once it is there.
         script(node, "not-there", "exit 1");
         node.crictl().ok(&["rmp", "-fa"]);
     });

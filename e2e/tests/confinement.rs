@@ -1,4 +1,4 @@
-//! What a container may and what it sees: users, capabilities, seccomp, paths, limits, devices.
+//! The confinement of a container: users, capabilities, seccomp, paths, limits, devices.
 
 #![allow(
     clippy::unwrap_used,

@@ -20,7 +20,7 @@ use tonic::{Code, Status};
 /// Nothing is as late as this.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What came over the wire.
+/// The answer as it came over the wire.
 #[derive(Debug)]
 struct Answer {
     status: Status,
@@ -106,7 +106,7 @@ fn privileged_a_call_ends_at_the_deadline_of_its_caller() {
             &ask(&socket, "StopContainer", "50m", &stop),
             "StopContainer",
         );
-        // What was begun goes on: the stop waits for its grace, and a shorter one counts.
+        // The call that was cut off goes on: the stop waits for its grace, and a shorter one counts.
         let running = cri::ContainerState::ContainerRunning;
         assert_eq!(cri.look(&container).state(), running);
         cri.stop(&container, 0);

@@ -126,7 +126,7 @@ fn privileged_endless_output_is_cut() {
     with_container(|node, cri, id| {
         let line = "dd if=/dev/zero bs=1M count=200 2>/dev/null; exit 5";
         let reply = exec(cri, id, line, 60).unwrap();
-        // What clients take as one message, which is 16 MiB with all that is around it.
+        // Clients take messages of at most 16 MiB, with everything around the output.
         assert_eq!(reply.stdout.len(), (16 << 20) - 4096);
         assert_eq!(reply.exit_code, 5, "the command runs to its end");
         let kib = node.peak_memory();

@@ -244,7 +244,7 @@ fn privileged_mirrors_are_tried_in_their_order() {
     trial(|node| {
         let entry = &known()["plain"];
         node.registry.push_as(&node.net, "plain", entry);
-        // One is down, one does not have it, one has a broken layer, one has it.
+        // The mirrors in order: down, without the image, with a broken layer, with the image.
         let empty = Site::of("other", entry);
         let mut broken = Site::of("plain", entry);
         broken.change("/blobs/", |reply| reply.status = "500 Oops".to_owned());

@@ -1,4 +1,4 @@
-//! What goes wrong in a container's life, and how callers are told.
+//! Failures in a container's life, and how callers learn of them.
 
 #![allow(
     clippy::unwrap_used,

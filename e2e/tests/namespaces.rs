@@ -1,4 +1,4 @@
-//! What containers share: PID, IPC and network namespaces in all modes, sysctls, mounts and their
+//! Namespaces that containers share: PID, IPC and network namespaces in all modes, sysctls, mounts and their
 //! propagation, and what privileged ones may.
 
 #![allow(
@@ -206,7 +206,7 @@ fn privileged_sysctls_are_the_pods_and_nothing_else() {
                 ..Default::default()
             };
             let error = cri.run_pod_sandbox(request).unwrap_err();
-            // What only the kernel can refuse comes as a failed step.
+            // A value that only the kernel can refuse comes back as a failed step.
             let codes = [Code::InvalidArgument, Code::Internal];
             assert!(codes.contains(&error.code()), "{name}: {error:?}");
             assert!(error.message().contains("sysctl"), "{name}: {error:?}");

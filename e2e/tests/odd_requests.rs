@@ -82,7 +82,7 @@ fn privileged_what_is_asked_of_later_rounds_says_so() {
 
 type Change = fn(&mut cri::PodSandboxConfig);
 
-/// What cannot be in a pod, with the field that the answer has to name.
+/// Changes that make a pod impossible, each with the field that the answer has to name.
 const PODS: [(&str, Change); 16] = [
     ("metadata", |p| p.metadata = None),
     ("name", |p| p.metadata.as_mut().unwrap().name.clear()),

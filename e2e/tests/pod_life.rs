@@ -1,4 +1,4 @@
-//! One pod's whole life as a user types it, step by step.
+//! The whole life of a pod as a user types it, step by step.
 
 #![allow(
     clippy::unwrap_used,

@@ -190,7 +190,7 @@ fn nothing_is_left() {
     assert!(files.is_empty(), "{dir}: {files:?}");
 }
 
-/// Whatever runs in the pod when it is stopped.
+/// Containers that behave differently when their pod is stopped.
 #[test]
 fn privileged_systemd_keeps_no_slice_that_was_made_for_a_pod() {
     if !is_here() {
@@ -353,7 +353,7 @@ fn privileged_systemd_is_reached_again_after_the_bus_was_gone() {
         let error = cri.start(&without).unwrap_err();
         assert_eq!(error.code(), Code::Unavailable, "{error}");
         assert!(error.message().contains("over D-Bus"), "{error}");
-        // Nobody has to be asked for leave to end.
+        // The end of a container needs no answer from systemd.
         assert_eq!(cri.shell(&before, "echo well"), "well\n");
         remove(cri, before);
         remove(cri, without);

@@ -15,7 +15,7 @@ use crate::netns::Net;
 pub use picture::{Picture, difference, remains};
 pub use processes::{Process, processes};
 
-/// What belongs to one node alone.
+/// A place is a node's own network, daemon and directories.
 #[derive(Debug, Clone, Copy)]
 pub struct Place<'a> {
     /// The network that its daemon lives in.
@@ -28,7 +28,7 @@ pub struct Place<'a> {
     pub state: &'a Path,
 }
 
-/// What a runtime can leave on a machine: mounts, pinned namespaces, cgroups, processes.
+/// Looks for all that a runtime can leave on a machine: mounts, pinned namespaces, cgroups, processes.
 #[must_use]
 pub fn of_machine() -> Picture {
     let mut picture = Picture::default();

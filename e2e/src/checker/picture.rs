@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-/// What was seen, and how often.
+/// Lines that describe what was seen, each with how often it was.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Picture(BTreeMap<String, usize>);
 
@@ -19,7 +19,7 @@ impl Picture {
     }
 }
 
-/// What came and what went, a line each.
+/// Lists the lines that came (`+`), went (`-`) or changed in number (`~`).
 #[must_use]
 pub fn difference(before: &Picture, after: &Picture) -> Vec<String> {
     let mut lines = BTreeMap::new();

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::layer::{Layer, Packing};
 use super::{Blob, Flavour, Image, Packed, busybox, index};
 
-/// What the web server of [`catalogue`] serves.
+/// The page that the image `web` of [`catalogue`] serves.
 pub const PAGE: &str = "hello from a pod\n";
 /// Layers of the image `layers`, the base not counted.
 pub const LAYERS: usize = 39;
@@ -17,7 +17,7 @@ pub const LAYERS: usize = 39;
 pub struct Entry {
     /// Images, one for each platform.
     pub images: Vec<Packed>,
-    /// What the tag points at when that is not the only image's manifest.
+    /// The document that the tag points at, unless that is the only image's manifest.
     pub index: Option<Blob>,
 }
 

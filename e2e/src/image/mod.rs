@@ -58,7 +58,7 @@ impl Blob {
         }
     }
 
-    /// What a manifest or index says about it.
+    /// The descriptor by which a manifest or index names it.
     #[must_use]
     pub fn descriptor(&self) -> Value {
         json!({"mediaType": self.media_type, "digest": self.digest, "size": self.bytes.len()})

@@ -71,7 +71,7 @@ fn round(node: &mut Node, clients: &mut [Client], random: &mut Random) {
     nothing_else(&mut node.cri(), clients);
 }
 
-/// What is listed is what clients know, and no address is there twice.
+/// Compares the lists with what clients know, and checks that no address is there twice.
 fn nothing_else(cri: &mut Cri, clients: &[Client]) {
     let pods = cri.list_pod_sandbox(cri::ListPodSandboxRequest::default());
     let listed: BTreeSet<String> = pods.unwrap().items.into_iter().map(|pod| pod.id).collect();

@@ -1,9 +1,10 @@
-//! What a client knows of its pods and containers: what was answered, and what was only asked.
+//! A client's knowledge of its pods and containers: calls that were answered, and calls that were
+//! sent and may or may not have been served.
 
 use crisp_api::runtime::v1 as cri;
 use crisp_e2e::configs;
 
-/// What a container does.
+/// The program of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// It writes numbered lines until it is stopped.

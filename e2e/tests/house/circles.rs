@@ -19,7 +19,7 @@ const MAX_ALIASES: usize = 12;
 /// To each file the files it uses, with a path that shows it.
 type Arrows = BTreeMap<PathBuf, BTreeMap<PathBuf, String>>;
 
-/// One way around for each group of files that all reach each other: how many files the group has,
+/// Finds a way around for each group of files that all reach each other: how many files the group has,
 /// and the shortest circle as `a.rs -> b.rs (crate::b::B) -> a.rs (super::A)`.
 pub fn circles(root_file: &Path) -> Vec<(usize, String)> {
     let arrows = arrows(&Modules::read(root_file));
@@ -146,7 +146,7 @@ fn item(
         let path: Written = [glob.as_slice(), &[name.to_owned()], further].concat();
         file_of(modules, here, &path, aliases + 1)
     });
-    // What nobody declares is what a macro made there.
+    // An item that is declared nowhere was made there by a macro.
     opened.or_else(|| Some(module.file.clone()))
 }
 

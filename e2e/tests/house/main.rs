@@ -106,7 +106,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("crisp-oracles", &[]),
 ];
 
-/// Who may be async. Below these, code is sync: it can be called from the single-threaded shim
+/// Crates that may be async. Below these, code is sync: it can be called from the single-threaded shim
 /// and read from top to bottom.
 const MAY_USE_TOKIO: &[&str] = &[
     "crisp-cni",
@@ -226,6 +226,40 @@ fn oracles_are_for_tests() {
              binary that is shipped"
         );
     }
+}
+
+/// The lines of a manifest's table.
+fn table<'a>(manifest: &'a str, header: &str) -> impl Iterator<Item = &'a str> {
+    let from = manifest.split_once(header).map_or("", |(_, rest)| rest);
+    from.split("\n[").next().unwrap_or_default().lines()
+}
+
+#[test]
+fn the_workspace_names_no_dependency_that_no_crate_has() {
+    let read = |dir: &Path| fs::read_to_string(dir.join("Cargo.toml")).unwrap_or_default();
+    let mut crates: Vec<String> = fs::read_dir(root().join("crates"))
+        .unwrap()
+        .map(|entry| read(&entry.unwrap().path()))
+        .collect();
+    crates.extend(["e2e", "e2e/oracles"].map(|dir| read(&root().join(dir))));
+    let manifest = read(&root());
+    let named = table(&manifest, "[workspace.dependencies]\n").filter_map(|line| {
+        let (name, _) = line.split_once(" = ")?;
+        (!name.starts_with('#')).then_some(name)
+    });
+    let has = |text: &String, name: &str| {
+        text.lines().any(|line| {
+            let rest = line.strip_prefix(name).unwrap_or_default();
+            rest.starts_with(".workspace") || rest.starts_with(" = ")
+        })
+    };
+    let unused: Vec<&str> = named
+        .filter(|name| !crates.iter().any(|text| has(text, name)))
+        .collect();
+    assert!(
+        unused.is_empty(),
+        "cargo machete looks at crates alone, so here is no one who would notice {unused:?}"
+    );
 }
 
 #[test]

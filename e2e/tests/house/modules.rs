@@ -16,7 +16,7 @@ const ITEMS: &[&str] = &[
 /// A path as it is written, without generics: `crate::pod::State`.
 pub type Written = Vec<String>;
 
-/// One module, in a file of its own or in braces.
+/// A module, in a file of its own or in braces.
 #[derive(Debug, Default)]
 pub struct Module {
     pub file: PathBuf,

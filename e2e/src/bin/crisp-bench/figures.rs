@@ -43,7 +43,7 @@ impl Figures {
     }
 }
 
-/// One Markdown table: a row for each step in milliseconds, rows for memory in KiB, and a ratio
+/// Makes a Markdown table: a row for each step in milliseconds, rows for memory in KiB, and a ratio
 /// of the first contender to the second where there are two.
 pub fn table(contenders: &[(&str, &Figures)]) -> String {
     let mut text = String::from("| |");

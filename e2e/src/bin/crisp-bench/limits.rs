@@ -1,4 +1,4 @@
-//! What a pod of the bench may use: it asks for a tenth of a CPU and gets at most half of one and
+//! The limits of a pod of the bench. It asks for a tenth of a CPU and gets at most half of one and
 //! 64 MiB of memory, so it is Burstable. Pod and container have the same limits.
 
 pub const CPU_SHARES: i64 = 102;

@@ -65,7 +65,7 @@ struct Options {
     json: Option<PathBuf>,
 }
 
-/// One runtime that is measured.
+/// A contender is a runtime that is measured, with its figures.
 #[derive(Debug)]
 struct Contender {
     name: String,
@@ -172,7 +172,7 @@ fn write_json(path: &Path, results: &[(&str, &Figures)]) -> Result<()> {
     std::fs::write(path, text).with_context(|| format!("write {}", path.display()))
 }
 
-/// One pod from nothing to nothing; every call's time goes into the figures.
+/// Leads a pod from nothing to nothing; every call's time goes into the figures.
 async fn one_life(contender: &mut Contender, life: &Life, grace: i64) -> Result<()> {
     let Contender {
         client, figures, ..
