@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::world::{World, container_id, status};
+use super::sample::{container_id, status};
+use super::world::World;
 use crate::machine::effect::{Done, Job};
 use crate::machine::facts::Caller;
 use crate::machine::input::ContainerInput;

@@ -2,5 +2,6 @@
 
 mod interleavings;
 mod prefixes;
+mod sample;
 mod table;
 mod world;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crisp_model::{ExitStatus, Resources};
 
-use super::world::{World, container_id, status};
+use super::sample::{container_id, status};
+use super::world::World;
 use crate::machine::input::ContainerInput;
 
 /// A step of the life; between steps everything comes to rest.

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::world::{World, config, container_id, ended, made, pod_config};
+use super::sample::{config, container_id, ended, made, pod_config};
+use super::world::World;
 use crate::error::Error;
 use crate::machine::container::{State, Step, Watch};
 use crate::machine::input::{ContainerInput, Input, Verdict};

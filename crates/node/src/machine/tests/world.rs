@@ -3,14 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use crisp_model::phase::{Exit, ExitCause};
-use crisp_model::{
-    ContainerConfig, ContainerId, ContainerName, Digest, ExitStatus, ImageSpec, Owner, PodConfig,
-    PodId, PodName, PodNamespaces, Resources, SecurityContext, Timestamp,
-};
-use crisp_shim_api::{ExitRecord, RootfsSpec};
+use crisp_model::phase::Exit;
+use crisp_model::{ContainerId, Owner, PodId, Timestamp};
+use crisp_shim_api::ExitRecord;
 use crisp_sys::process::ProcessId;
 
+use super::sample::{config, container_id, ended, made, pod_config};
 use crate::error::{Error, Result};
 use crate::machine::container::State;
 use crate::machine::effect::{Alarm, Case, Done, Effect, Effects, Job, StopStep};
@@ -18,8 +16,7 @@ use crate::machine::facts::{Booted, Caller, Moment};
 use crate::machine::input::{ContainerInput, Fresh, Input, Launched, Verdict};
 use crate::machine::pod::{Pod, Rules};
 use crate::machine::revive::{Look, Story};
-use crate::record::{Entry, MadeRecord, PodProgress, PodRecord, PodState, Replay};
-use crate::view::ContainerUser;
+use crate::record::{Entry, PodProgress, PodRecord, PodState, Replay};
 
 /// The process that the machine lives in.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,10 +50,6 @@ pub(super) struct World {
     began: Instant,
 }
 
-pub(super) fn container_id(number: u8) -> ContainerId {
-    ContainerId::from_entropy([number; 32])
-}
-
 fn rules() -> Rules {
     Rules {
         boot_id: "boot".to_owned(),
@@ -64,86 +57,10 @@ fn rules() -> Rules {
     }
 }
 
-pub(super) fn pod_config() -> PodConfig {
-    PodConfig {
-        name: PodName {
-            name: "web".into(),
-            uid: "u".into(),
-            namespace: "default".into(),
-            attempt: 0,
-        },
-        hostname: "web".into(),
-        log_directory: None,
-        dns: crisp_model::DnsConfig::default(),
-        port_mappings: Vec::new(),
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
-        cgroup_parent: String::new(),
-        namespaces: PodNamespaces::default(),
-        security: crisp_model::pod::PodSecurity::default(),
-        sysctls: BTreeMap::new(),
-        overhead: None,
-        resources: None,
-        runtime_handler: String::new(),
-    }
-}
-
-pub(super) fn config(number: u8) -> ContainerConfig {
-    ContainerConfig {
-        name: ContainerName {
-            name: format!("c{number}"),
-            attempt: 0,
-        },
-        image: ImageSpec::default(),
-        command: Vec::new(),
-        args: Vec::new(),
-        working_dir: String::new(),
-        env: Vec::new(),
-        mounts: Vec::new(),
-        devices: Vec::new(),
-        cdi_devices: Vec::new(),
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
-        log_path: String::new(),
-        stdin: false,
-        stdin_once: false,
-        tty: false,
-        resources: Resources::default(),
-        namespaces: PodNamespaces::default(),
-        security: SecurityContext::default(),
-        volatile_mounts: Vec::new(),
-        stop_signal: None,
-    }
-}
-
-pub(super) fn made() -> MadeRecord {
-    MadeRecord {
-        image_id: Digest::sha256([1; 32]),
-        image_ref: "image".into(),
-        user: ContainerUser::default(),
-        volumes: Vec::new(),
-        stop_signal: 15,
-        log_path: None,
-        rootfs: RootfsSpec::Overlay {
-            lower: Vec::new(),
-            upper: "/u".into(),
-            work: "/w".into(),
-        },
-    }
-}
-
 fn init(id: &ContainerId) -> ProcessId {
     ProcessId {
         pid: i32::from(id.as_str().as_bytes()[0]),
         start_time: 7,
-    }
-}
-
-pub(super) fn ended(code: u8) -> ExitRecord {
-    ExitRecord {
-        status: ExitStatus::Code(code),
-        finished_at: Timestamp(9),
-        oom: false,
     }
 }
 
@@ -542,14 +459,6 @@ impl World {
             State::Exited { exit } => Some(exit.clone()),
             _ => None,
         }
-    }
-}
-
-/// The status of an exit.
-pub(super) fn status(exit: &Exit) -> Option<ExitStatus> {
-    match &exit.cause {
-        ExitCause::Exited(status) | ExitCause::OomKilled(status) => Some(*status),
-        ExitCause::StartError(_) => None,
     }
 }
 
