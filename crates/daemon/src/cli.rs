@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
-use crisp_node::CgroupDriver;
+use crisp_cgroups::CgroupDriver;
 use crisp_telemetry::Filter;
 
 use crate::config::{

@@ -4,12 +4,13 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crisp_cgroups::CgroupDriver;
 use crisp_cni::Network;
 use crisp_cri_server::{About, Service};
 use crisp_image::Images;
 use crisp_model::Owner;
 use crisp_node::host::{Host, Presence};
-use crisp_node::{CgroupDriver, Engine, Timeouts};
+use crisp_node::{Engine, Timeouts};
 use sd_notify::NotifyState;
 use tokio::net::UnixListener;
 use tokio::runtime::{Builder, Runtime};

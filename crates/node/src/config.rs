@@ -1,14 +1,12 @@
 //! What the engine is told at its start.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
+use crisp_cgroups::CgroupConfig;
 use crisp_cni::Network;
 use crisp_image::Images;
-use serde::{Deserialize, Serialize};
 
-use crate::cgroups::slice_path;
 use crate::host::Host;
 
 /// How to run the engine; every value is decided, nothing means "default".
@@ -38,68 +36,6 @@ pub struct Config {
     pub images: Images,
     /// Pod network.
     pub network: Network,
-}
-
-/// Where cgroups are made, and how a parent is written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CgroupConfig {
-    /// How callers name cgroup parents.
-    pub driver: CgroupDriver,
-    /// Parent of containers whose pod names none, relative to the cgroup root: `crisp`, or
-    /// `crisp.slice`.
-    pub parent: String,
-    /// cgroup of the shims, relative to the cgroup root: `crisp-shims`, or
-    /// `system.slice/crisp-shims.scope`.
-    pub shims: String,
-}
-
-impl CgroupConfig {
-    /// cgroups that Crisp makes, below `parent` where pods name none.
-    #[must_use]
-    pub fn cgroupfs(parent: &str) -> Self {
-        let parent = parent.trim_matches('/');
-        Self {
-            driver: CgroupDriver::Cgroupfs,
-            shims: format!("{parent}-shims"),
-            parent: parent.to_owned(),
-        }
-    }
-
-    /// cgroups that systemd makes, in the slice `parent` where pods name none; its name may come
-    /// without `.slice`.
-    ///
-    /// # Errors
-    /// Says why `parent` is not the name of a slice.
-    pub fn systemd(parent: &str) -> Result<Self, String> {
-        let name = parent.strip_suffix(".slice").unwrap_or(parent);
-        Ok(Self {
-            driver: CgroupDriver::Systemd,
-            parent: slice_path(&format!("{name}.slice"))?,
-            shims: format!("system.slice/{name}-shims.scope"),
-        })
-    }
-}
-
-/// Who makes cgroups, and how their parents are named.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CgroupDriver {
-    /// Paths.
-    Cgroupfs,
-    /// Slice names of systemd.
-    Systemd,
-}
-
-impl FromStr for CgroupDriver {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        match name {
-            "cgroupfs" => Ok(Self::Cgroupfs),
-            "systemd" => Ok(Self::Systemd),
-            _ => Err(format!("{name:?} is neither cgroupfs nor systemd")),
-        }
-    }
 }
 
 /// Deadlines for other processes.

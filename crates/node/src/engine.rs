@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crisp_cgroups::CgroupDriver;
 use crisp_cni::NetworkStatus;
 use crisp_image::Images;
 use crisp_model::{ContainerConfig, ContainerId, Owner, PodConfig, PodId, Resources};
@@ -11,7 +12,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::sync::oneshot;
 use tracing::Span;
 
-use crate::config::{CgroupDriver, Config, Handler, Support};
+use crate::config::{Config, Handler, Support};
 use crate::error::{Error, Result};
 use crate::events::Listener;
 use crate::exec::ExecOutput;

@@ -179,6 +179,27 @@ impl Error {
     }
 }
 
+impl From<crisp_cgroups::Error> for Error {
+    fn from(error: crisp_cgroups::Error) -> Self {
+        use crisp_cgroups::{Error as Cgroups, Part};
+        match error {
+            Cgroups::Invalid { part, why } => Self::invalid(
+                match part {
+                    Part::Parent => "linux.cgroup_parent",
+                    Part::Limits => "linux.resources",
+                },
+                why,
+            ),
+            Cgroups::Unavailable(text) => Self::Unavailable(text),
+            Cgroups::DeadlineExceeded(text) => Self::DeadlineExceeded(text),
+            Cgroups::Io { step, source } => Self::Internal {
+                step,
+                cause: Cause::of(source),
+            },
+        }
+    }
+}
+
 impl From<crisp_image::Ambiguous> for Error {
     fn from(ambiguous: crisp_image::Ambiguous) -> Self {
         Self::Ambiguous {

@@ -14,7 +14,6 @@
 //! views       the published views, found by id or the beginning of one
 //! events      what listeners are told
 //! stats/      figures, read from cgroup files and netlink
-//! cgroups/    where cgroups are, and who makes them: Crisp, or systemd
 //! journal     records on disk: frames with a checksum, the last one of an entity wins
 //! recovery    after a start: records against what the kernel has
 //! host        what this machine can do
@@ -26,7 +25,6 @@
 #![forbid(unsafe_code)]
 
 mod blocking;
-mod cgroups;
 mod clock;
 pub mod config;
 mod container;
@@ -49,7 +47,7 @@ pub mod stats;
 pub mod view;
 mod views;
 
-pub use config::{CgroupConfig, CgroupDriver, Config, Handler, Support, Timeouts};
+pub use config::{Config, Handler, Support, Timeouts};
 pub use engine::Engine;
 pub use error::{Code, Error, Result};
 pub use events::{ContainerEvent, EventKind, Lagged, Listener, Subject};

@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crisp_cgroups::Cgroups;
 use crisp_model::Timestamp;
 use crisp_spec::HostFacts;
 use crisp_sys::cgroup::{Cgroup, Layout};
 use crisp_sys::process::ProcessId;
 
-use crate::cgroups::Cgroups;
 use crate::clock::CreationClock;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -66,7 +66,11 @@ impl Shared {
     pub(crate) fn new(config: Config, found: Machine) -> Self {
         Self {
             paths: Paths::new(&config),
-            cgroups: Cgroups::new(&config, found.layout),
+            cgroups: Cgroups::new(
+                config.cgroups.clone(),
+                config.holder_path.clone(),
+                found.layout,
+            ),
             shim: found.shim,
             config,
             views: Views::default(),

@@ -60,8 +60,13 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "crisp-cgroups",
+        &["crisp-model", "crisp-sys", "crisp-tasks"],
+    ),
+    (
         "crisp-node",
         &[
+            "crisp-cgroups",
             "crisp-cni",
             "crisp-image",
             "crisp-model",
@@ -76,6 +81,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
         "crisp-cri-server",
         &[
             "crisp-api",
+            "crisp-cgroups",
             "crisp-cni",
             "crisp-door",
             "crisp-image",
@@ -90,6 +96,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     (
         "crisp-daemon",
         &[
+            "crisp-cgroups",
             "crisp-cni",
             "crisp-cri-server",
             "crisp-image",
@@ -109,6 +116,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
 /// Crates that may be async. Below these, code is sync: it can be called from the single-threaded shim
 /// and read from top to bottom.
 const MAY_USE_TOKIO: &[&str] = &[
+    "crisp-cgroups",
     "crisp-cni",
     "crisp-cri-server",
     "crisp-daemon",

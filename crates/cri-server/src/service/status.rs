@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crisp_api::runtime::v1 as cri;
-use crisp_node::{CgroupDriver, Support};
+use crisp_cgroups::CgroupDriver;
+use crisp_node::Support;
 use serde_json::json;
 use tonic::Status;
 

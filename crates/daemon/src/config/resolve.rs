@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crisp_node::{CgroupConfig, CgroupDriver};
+use crisp_cgroups::{CgroupConfig, CgroupDriver};
 use crisp_telemetry::Filter;
 
 use super::error::Error;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use clap::ValueEnum;
-use crisp_node::CgroupDriver;
+use crisp_cgroups::CgroupDriver;
 use crisp_telemetry::Filter;
 use serde::{Deserialize, Serialize};
 

@@ -117,7 +117,7 @@ async fn dismiss_stranger(socket: &Path, id: &str) {
 async fn remove_cgroup(shared: &Arc<Shared>, remains: &Remains) -> Result<()> {
     let known = remains.cgroup_path.clone();
     match known.or_else(|| cgroup_of_bundle(&shared.paths.bundle(&remains.id))) {
-        Some(path) => shared.cgroups.close(&path).await,
+        Some(path) => Ok(shared.cgroups.close(&path).await?),
         None => Ok(()),
     }
 }

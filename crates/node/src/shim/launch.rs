@@ -71,7 +71,7 @@ async fn try_launch(shared: &Arc<Shared>, plan: &LaunchPlan) -> Result<Launched>
                 let text = format!("its shim did not start it within {within:?}");
                 Err(Error::DeadlineExceeded(text))
             }),
-        Err(error) => Err(error),
+        Err(error) => Err(error.into()),
     };
     match outcome {
         Ok(mut launched) => {

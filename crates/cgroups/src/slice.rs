@@ -1,5 +1,5 @@
-//! systemd's slices: their names, where they are (systemd.slice(5)), and who is about to use or to
-//! stop which.
+//! systemd's slices: their names and paths (systemd.slice(5)), and a lock per slice that keeps a
+//! stop from crossing with a start. No call to systemd is made here.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -43,21 +43,21 @@ pub(crate) fn path_of(slice: &str) -> Result<String, String> {
 }
 
 /// The slice at a path, if that is one.
-pub(super) fn unit_of(path: &str) -> Option<&str> {
+pub(crate) fn unit_of(path: &str) -> Option<&str> {
     let name = last_part(path);
     path_of(name)
         .is_ok_and(|whole| whole == path)
         .then_some(name)
 }
 
-pub(super) fn last_part(path: &str) -> &str {
+pub(crate) fn last_part(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// Who is about to use or to stop which slices: systemd would stop with a slice what is just being
-/// started in it.
+/// Keeps the stop of a slice and starts inside it apart: systemd would stop, with the slice, a scope
+/// that is just being started in it.
 #[derive(Debug, Default)]
-pub(super) struct Traffic {
+pub(crate) struct Traffic {
     lanes: Mutex<Lanes>,
     changed: Notify,
 }
@@ -68,17 +68,17 @@ struct Lanes {
     stopping: Vec<String>,
 }
 
-/// Nobody stops the slice, or one around it, as long as this lives.
+/// As long as this lives, neither the slice nor one around it is stopped.
 #[derive(Debug)]
-pub(super) struct Entering<'a>(&'a Traffic, String);
+pub(crate) struct Entering<'a>(&'a Traffic, String);
 
-/// Nobody enters the slice, or one in it, as long as this lives.
+/// As long as this lives, nothing is started in the slice or in one below it.
 #[derive(Debug)]
-pub(super) struct Stopping<'a>(&'a Traffic, String);
+pub(crate) struct Stopping<'a>(&'a Traffic, String);
 
 impl Traffic {
     /// Waits until neither the slice at a path nor one around it is being stopped.
-    pub(super) async fn enter(&self, path: &str) -> Entering<'_> {
+    pub(crate) async fn enter(&self, path: &str) -> Entering<'_> {
         loop {
             let changed = self.changed.notified();
             if let Some(entering) = self.try_enter(path) {
@@ -99,7 +99,7 @@ impl Traffic {
     }
 
     /// Keeps others out of the slice at a path; `None` when somebody is about to use it.
-    pub(super) fn stop(&self, path: &str) -> Option<Stopping<'_>> {
+    pub(crate) fn stop(&self, path: &str) -> Option<Stopping<'_>> {
         self.with_lanes(|lanes| {
             let is_free = !lanes.entering.iter().any(|inner| contains(path, inner));
             is_free.then(|| {

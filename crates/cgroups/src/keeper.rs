@@ -1,8 +1,9 @@
-//! The process that keeps a scope from being empty.
+//! The keeper: a process that keeps a scope of systemd from being empty.
 //!
-//! systemd makes a scope around a process and removes it with all below it as soon as no process
-//! is left: before anybody has read whether the container ran out of memory. The keeper lives in
-//! the scope from before the container until its end is recorded.
+//! systemd makes a scope around a process and removes it, with all cgroups below, once the last
+//! process has left: that would lose `memory.events`, which tells whether the container ran out of
+//! memory. So the keeper lives in the scope from before the container until its exit is recorded.
+//! This file starts and dismisses keepers; the program itself is `crisp-holder keep`.
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -15,18 +16,19 @@ use tokio::process::Child;
 
 use crate::error::{Context, Result};
 
-/// A message may lie about on a bus that hangs. Pids come around again much later.
+/// A timed-out StartTransientUnit may still be queued on the bus. The pid stays taken for this
+/// long, or systemd could move an unrelated process that reuses it into the scope.
 const REMEMBERED_FOR: Duration = Duration::from_secs(15);
 
-/// A keeper that leaves when its maker does, until it is told to stay.
+/// A keeper. It exits with the daemon (its standard input closes) until it is told to stay.
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub(crate) struct Keeper {
     child: Child,
     pid: i32,
 }
 
-/// Starts the keeper of a container's scope. The id is how a person recognises it.
-pub(super) fn spawn(program: &Path, id: &str) -> Result<Keeper> {
+/// Starts the keeper of a container's scope. The id in its arguments lets a person recognise it.
+pub(crate) fn spawn(program: &Path, id: &str) -> Result<Keeper> {
     let step = format!("start the keeper of container {id}");
     let mut keeper = command(program);
     keeper
@@ -34,7 +36,7 @@ pub(super) fn spawn(program: &Path, id: &str) -> Result<Keeper> {
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        // A signal to the daemon's terminal is not meant for it.
+        // Ctrl-C in the daemon's terminal must not reach it.
         .process_group(0);
     let child = tokio::process::Command::from(keeper).spawn();
     let child = child.context(|| step.as_str())?;
@@ -44,18 +46,18 @@ pub(super) fn spawn(program: &Path, id: &str) -> Result<Keeper> {
 }
 
 impl Keeper {
-    pub(super) fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         self.pid
     }
 
     /// Whether it lives in the cgroup at a path of version 2.
-    pub(super) fn is_in(&self, path: &str) -> bool {
+    pub(crate) fn is_in(&self, path: &str) -> bool {
         let own = std::fs::read_to_string(format!("/proc/{}/cgroup", self.pid));
         own.is_ok_and(|own| own.trim_end() == format!("0::/{path}"))
     }
 
     /// Lets it stay: from now on it is found in its scope's cgroup.
-    pub(super) async fn stay(mut self) -> Result<()> {
+    pub(crate) async fn stay(mut self) -> Result<()> {
         let mut stdin = self.child.stdin.take();
         let told = match &mut stdin {
             Some(stdin) => stdin.write_all(b"stay").await,
@@ -63,14 +65,14 @@ impl Keeper {
         };
         told.context(|| "tell a keeper to stay")?;
         crisp_tasks::detached(async move {
-            // How it ends tells nothing.
+            // Only reaped: its exit status has no meaning.
             drop(self.child.wait().await);
         });
         Ok(())
     }
 
-    /// Lets it go. systemd may still get to know of it: nobody else is to have its pid by then.
-    pub(super) fn dismiss(mut self) {
+    /// Lets it exit, and reaps it late: its pid must stay taken, see [`REMEMBERED_FOR`].
+    pub(crate) fn dismiss(mut self) {
         drop(self.child.stdin.take());
         crisp_tasks::detached(async move {
             tokio::time::sleep(REMEMBERED_FOR).await;

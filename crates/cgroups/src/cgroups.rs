@@ -1,5 +1,5 @@
-//! Where the cgroups of pods, containers and shims are, and who makes them: Crisp by the cgroup
-//! file system, or systemd.
+//! The paths of the cgroups of pods, containers and shims, and the steps that make and remove them:
+//! by the cgroup file system, or through systemd.
 //!
 //! ```text
 //! driver    a container's cgroup                        the shims'
@@ -8,15 +8,11 @@
 //!           SLICE/crisp-ID.scope/keeper
 //! ```
 //!
-//! Paths say who made them, so containers outlive a change of the driver. Limits are written by
-//! Crisp in either case: a scope is delegated, and systemd leaves what is below it alone. What
-//! counts among siblings, weights and protections, is systemd's at the scope itself and set
-//! through it. Neither exec nor anything with the cgroupfs driver talks to systemd.
-
-mod keeper;
-mod scope;
-mod slice;
-mod systemd;
+//! A path shows which driver made it, so containers outlive a change of the driver. The runtime
+//! writes limits with either driver: a scope is delegated, so systemd leaves the cgroups below it
+//! alone. Weights and memory protections count among siblings; a scope's siblings are systemd's, so
+//! those are set at the scope through systemd. Exec never talks to systemd, nor does the cgroupfs
+//! driver.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,19 +22,16 @@ use crisp_model::{CgroupPath, ContainerId, PodConfig, Resources};
 use crisp_sys::cgroup::{Cgroup, Layout};
 use crisp_sys::process::ProcessId;
 
-use crate::blocking::blocking;
-use crate::config::{CgroupConfig, CgroupDriver, Config};
-use crate::error::{Context, Error, Result};
-use keeper::Keeper;
-use scope::Scope;
-use slice::Traffic;
-use systemd::Systemd;
-
-pub(crate) use slice::path_of as slice_path;
+use crate::config::{CgroupConfig, CgroupDriver};
+use crate::error::{Context, Error, Part, Result, blocking};
+use crate::keeper::{self, Keeper};
+use crate::scope::{self, Scope};
+use crate::slice::{self, Traffic};
+use crate::systemd::Systemd;
 
 /// The cgroups of this node.
 #[derive(Debug)]
-pub(crate) struct Cgroups {
+pub struct Cgroups {
     config: CgroupConfig,
     layout: Arc<Layout>,
     keeper: PathBuf,
@@ -47,33 +40,38 @@ pub(crate) struct Cgroups {
 }
 
 impl Cgroups {
-    pub(crate) fn new(config: &Config, layout: Arc<Layout>) -> Self {
+    /// The cgroups of a layout. `keeper` is the program that keeps a scope of systemd from being
+    /// empty.
+    #[must_use]
+    pub fn new(config: CgroupConfig, keeper: PathBuf, layout: Arc<Layout>) -> Self {
         Self {
-            config: config.cgroups.clone(),
+            config,
             layout,
-            keeper: config.holder_path.clone(),
+            keeper,
             systemd: Systemd::default(),
             traffic: Traffic::default(),
         }
     }
 
-    pub(crate) fn layout(&self) -> &Layout {
+    /// The cgroup file systems of this machine.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
         &self.layout
     }
 
     /// The cgroup at a path below the root.
-    pub(crate) fn at(&self, path: &str) -> Cgroup {
+    pub fn at(&self, path: &str) -> Cgroup {
         Cgroup::new(Arc::clone(&self.layout), path)
     }
 
     /// Whether a path is the parent of all pods that name none, or the root.
-    pub(crate) fn is_common(&self, path: &str) -> bool {
+    pub fn is_common(&self, path: &str) -> bool {
         path == self.config.parent || path.is_empty()
     }
 
-    /// The cgroup that shims and holders move to by themselves, which makes nobody wait; `None`
-    /// where [`Self::shelter`] moves them into a scope of systemd.
-    pub(crate) fn shims(&self) -> Option<CgroupPath> {
+    /// The cgroup that shims and holders move themselves to; `None` where [`Self::shelter`] moves
+    /// them into a scope of systemd.
+    pub fn shims(&self) -> Option<CgroupPath> {
         match self.config.driver {
             CgroupDriver::Cgroupfs => CgroupPath::parse(&self.config.shims).ok(),
             CgroupDriver::Systemd => None,
@@ -81,8 +79,14 @@ impl Cgroups {
     }
 
     /// The parent cgroup of a pod's containers, relative to the cgroup root.
-    pub(crate) fn parent_of(&self, config: &PodConfig) -> Result<String> {
-        let invalid = |why| Error::invalid("linux.cgroup_parent", why);
+    ///
+    /// # Errors
+    /// When the pod names a path that leaves the root, or no slice where slices are due.
+    pub fn parent_of(&self, config: &PodConfig) -> Result<String> {
+        let invalid = |why| Error::Invalid {
+            part: Part::Parent,
+            why,
+        };
         let parent = config.cgroup_parent.trim_matches('/');
         if parent.split('/').any(|part| part == ".." || part == ".") {
             let why = format!("{:?} leaves the cgroup root", config.cgroup_parent);
@@ -91,16 +95,16 @@ impl Cgroups {
         match self.config.driver {
             _ if parent.is_empty() => Ok(self.config.parent.clone()),
             CgroupDriver::Cgroupfs => Ok(parent.to_owned()),
-            // Callers who know paths alone give that of the slice; its last part says it all.
+            // A caller that knows only paths gives the path of the slice: its last part is the name.
             CgroupDriver::Systemd => {
                 let name = parent.rsplit('/').next().unwrap_or(parent);
-                slice_path(name).map_err(invalid)
+                slice::path_of(name).map_err(invalid)
             }
         }
     }
 
     /// The cgroup of a container below its pod's.
-    pub(crate) fn of_container(&self, parent: &str, id: &ContainerId) -> String {
+    pub fn of_container(&self, parent: &str, id: &ContainerId) -> String {
         let scope = match self.config.driver {
             CgroupDriver::Cgroupfs => None,
             CgroupDriver::Systemd => Scope::in_parent(parent, id.as_str()),
@@ -109,9 +113,9 @@ impl Cgroups {
         scope.map_or_else(plain, |scope| scope.container())
     }
 
-    /// The topmost cgroup of a pod's parent path that does not exist yet. Parents that many pods
-    /// share are nobody's.
-    pub(crate) fn missing(&self, path: &str) -> Option<String> {
+    /// The topmost cgroup of a pod's parent path that does not exist yet: it is the pod's to remove.
+    /// The parent that many pods share never is.
+    pub fn missing(&self, path: &str) -> Option<String> {
         if self.is_common(path) {
             return None;
         }
@@ -124,11 +128,14 @@ impl Cgroups {
     }
 
     /// Makes a pod's parent cgroup, where its caller has not.
-    pub(crate) async fn make_parent(&self, path: &str) -> Result<()> {
+    ///
+    /// # Errors
+    /// When the kernel or systemd refuses.
+    pub async fn make_parent(&self, path: &str) -> Result<()> {
         let cgroup = self.at(path);
         let step = format!("make cgroup {path}");
         match self.slice(path) {
-            // The kubelet has made it: nobody needs to be asked.
+            // The kubelet has made it: no call to systemd is due.
             Some(_) if cgroup.exists() => Ok(()),
             Some(unit) => {
                 let _nobody_stops = self.traffic.enter(path).await;
@@ -146,7 +153,7 @@ impl Cgroups {
 
     /// Removes parents that were made for a pod, from the bottom up, as far as nobody else uses
     /// them. Best effort: they are empty.
-    pub(crate) async fn remove_parents(&self, top: &str, bottom: &str) {
+    pub async fn remove_parents(&self, top: &str, bottom: &str) {
         let mut path = bottom;
         while self.remove_unused(path).await {
             match path.rsplit_once('/') {
@@ -176,7 +183,7 @@ impl Cgroups {
             return Ok(false);
         }
         self.systemd.stop(unit).await?;
-        // Where Crisp has made it, or a controller of which systemd knows nothing is left.
+        // systemd leaves a cgroup that it did not make, and hierarchies that it does not know.
         self.unless_used(path, |cgroup| cgroup.remove()).await
     }
 
@@ -195,7 +202,10 @@ impl Cgroups {
     }
 
     /// Makes what has to be there before a container's own cgroup is made by its shim.
-    pub(crate) async fn open(&self, path: &str, resources: &Resources) -> Result<()> {
+    ///
+    /// # Errors
+    /// When the keeper cannot be started or systemd refuses the scope.
+    pub async fn open(&self, path: &str, resources: &Resources) -> Result<()> {
         let Some(scope) = Scope::of(path) else {
             return Ok(());
         };
@@ -215,13 +225,14 @@ impl Cgroups {
         let pid = keeper.pid();
         let weights = scope::weights(resources);
         let made = self.systemd.start_scope(scope, pid, &weights).await;
-        // It may have been made although the answer was lost.
+        // The answer may be lost although systemd made the scope.
         if made.is_err() && !keeper.is_in(scope.path()) {
             return made;
         }
         let place = self.at(&scope.keeper());
         let step = format!("move the keeper of {}", scope.unit());
-        // Out of the scope's root: controllers reach its children only while nobody lives there.
+        // On version 2 controllers are enabled for children only while the scope itself holds no
+        // process, so the keeper leaves it.
         let moved = blocking(move || {
             let moved = place.create_bare().and_then(|()| place.attach(pid));
             moved.context(|| step)
@@ -230,7 +241,10 @@ impl Cgroups {
     }
 
     /// Lets siblings of a container weigh it, and its memory be protected, as new limits say.
-    pub(crate) async fn weigh(&self, path: &str, old: &Resources, new: &Resources) -> Result<()> {
+    ///
+    /// # Errors
+    /// When systemd refuses them.
+    pub async fn weigh(&self, path: &str, old: &Resources, new: &Resources) -> Result<()> {
         let changes = scope::changes(&scope::weights(old), &scope::weights(new));
         match Scope::of(path) {
             Some(scope) if !changes.is_empty() => self.systemd.set(scope.unit(), &changes).await,
@@ -239,7 +253,10 @@ impl Cgroups {
     }
 
     /// Kills what is left in a container's cgroup and removes it, and the scope around it.
-    pub(crate) async fn close(&self, path: &str) -> Result<()> {
+    ///
+    /// # Errors
+    /// When the kernel cannot kill or remove it.
+    pub async fn close(&self, path: &str) -> Result<()> {
         let scope = Scope::of(path);
         let top = self.at(scope.as_ref().map_or(path, Scope::path));
         let step = format!("remove cgroup {}", top.path());
@@ -261,8 +278,8 @@ impl Cgroups {
         blocking(move || top.remove().context(|| step)).await
     }
 
-    /// Ends the scope of a container that is over and whose end is known. Off every path.
-    pub(crate) async fn end_scope(&self, path: &str) {
+    /// Ends the scope of a container whose exit is recorded. No call waits for it.
+    pub async fn end_scope(&self, path: &str) {
         if Scope::of(path).is_some()
             && let Err(error) = self.close(path).await
         {
@@ -270,10 +287,10 @@ impl Cgroups {
         }
     }
 
-    /// Moves a shim or a holder to where neither the kubelet, which kills what it finds below a
-    /// pod's cgroup, nor systemd, which kills what it finds in the daemon's, comes upon it. With the
-    /// cgroupfs driver they move by themselves.
-    pub(crate) async fn shelter(&self, process: ProcessId) {
+    /// Moves a shim or a holder out of the daemon's cgroup, where systemd would kill it with the
+    /// daemon, into the shims' scope; the pod's cgroup will not do, since the kubelet kills all
+    /// processes below it. With the cgroupfs driver they move themselves.
+    pub async fn shelter(&self, process: ProcessId) {
         let moved = match self.config.driver {
             CgroupDriver::Cgroupfs => Ok(()),
             CgroupDriver::Systemd => self.shelter_in_scope(process).await,
@@ -285,11 +302,11 @@ impl Cgroups {
         }
     }
 
-    /// The scope of the shims is there as long as there are some: it is joined, or made.
+    /// Joins the scope of the shims, or has it made: it exists as long as a shim is in it.
     async fn shelter_in_scope(&self, process: ProcessId) -> Result<()> {
         let mut last = Ok(());
         for pause in [0, 5, 20, 100, 500] {
-            // Another shim was first and its scope is being made, or the last one has just left.
+            // Another shim may have asked for the scope just now, or the last one has just left it.
             tokio::time::sleep(Duration::from_millis(pause)).await;
             let shims = self.at(&self.config.shims);
             let join = move || {
@@ -308,8 +325,8 @@ impl Cgroups {
         last
     }
 
-    /// Takes away what no pod and no other daemon uses.
-    pub(crate) async fn retire(&self) {
+    /// Removes the common cgroups unless a pod or another daemon uses them.
+    pub async fn retire(&self) {
         if self.config.driver == CgroupDriver::Cgroupfs {
             self.remove_unused(&self.config.shims).await;
         }
@@ -317,8 +334,8 @@ impl Cgroups {
     }
 }
 
-/// Whether systemd removes a scope that nobody lives in any more, as it does when the kernel tells
-/// it so. That takes it a moment, and no call.
+/// Whether systemd removes an empty scope without being asked: the kernel notifies it, and the
+/// removal follows within milliseconds.
 async fn leaves_by_itself(scope: &Cgroup) -> bool {
     for pause in [1, 2, 4, 8, 16, 32, 64, 128, 256] {
         tokio::time::sleep(Duration::from_millis(pause)).await;

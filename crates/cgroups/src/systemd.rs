@@ -1,9 +1,9 @@
-//! systemd's manager over D-Bus: the only place that knows either.
+//! systemd's manager over D-Bus: the only file that knows zbus.
 //!
 //! One connection to the system bus, made at the first call and anew when it was lost: systemd's
-//! own socket, which systemctl uses, is no stable interface and speaks no D-Bus that zbus takes.
-//! Every call has a deadline, and a call that queues a job ends with the job: systemd tells the end
-//! of a job to whoever asked for it, without a subscription to all that it does.
+//! private socket, which systemctl uses, is no stable interface, and zbus cannot speak to it. Every
+//! call has a deadline, and a call that queues a job ends with the job: systemd sends JobRemoved to
+//! the client that asked for the job, without a subscription to all signals.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,25 +13,25 @@ use futures::StreamExt;
 use tokio::sync::{Mutex, broadcast};
 use zbus::{OwnedObjectPath, Variant, connection, proxy};
 
-use super::scope::{Scope, Weights};
-use crate::error::{Cause, Error, Result};
+use crate::error::{Cause, Error, Part, Result};
+use crate::scope::{Scope, Weights};
 
 /// How long a call and its job may take, with all tries.
 const WITHIN: Duration = Duration::from_secs(10);
-/// Before each further try when systemd or the bus was gone: either is, for a moment, when it is
-/// started anew.
+/// Pauses, in milliseconds, before each further try when systemd or the bus was gone: either is for
+/// a moment when it re-executes.
 const PAUSES: [u64; 6] = [20, 50, 100, 300, 700, 1500];
-/// How long what ignores SIGTERM is waited for when a scope is stopped, as at a shutdown: what
-/// Kubernetes gives a pod that says nothing. In microseconds.
+/// How long systemd waits, in microseconds, between SIGTERM and SIGKILL when it stops a scope, as at
+/// a shutdown: the grace period that Kubernetes gives by default.
 const STOPS_WITHIN: u64 = 30_000_000;
-/// Shims leave after their containers.
+/// Longer than their containers' scopes have: a shim exits after its container.
 const SHIMS_STOP_WITHIN: u64 = STOPS_WITHIN + 5_000_000;
-/// Jobs of everybody whose ends are kept for those who wait.
+/// Ends of jobs that are buffered for those who wait; jobs of other clients are among them.
 const ENDS: usize = 4096;
 const INFINITY: u64 = u64::MAX;
 const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
 const INVALID: &str = "org.freedesktop.DBus.Error.InvalidArgs";
-/// What the bus says for whom it cannot reach.
+/// Errors of the bus itself when it cannot reach systemd.
 const LOST: [&str; 6] = [
     "org.freedesktop.DBus.Error.NoReply",
     "org.freedesktop.DBus.Error.Disconnected",
@@ -68,7 +68,7 @@ trait Manager {
 
 /// systemd, reached when it is needed.
 #[derive(Debug, Default)]
-pub(super) struct Systemd {
+pub(crate) struct Systemd {
     client: Mutex<Option<Arc<Client>>>,
 }
 
@@ -86,7 +86,7 @@ struct Client {
     _listener: Worker<()>,
 }
 
-/// What systemd is asked for.
+/// A request to systemd.
 #[derive(Debug)]
 enum Wish {
     Start,
@@ -95,20 +95,20 @@ enum Wish {
     Set(Properties),
 }
 
-/// Why it did not happen.
+/// Why a request was not met.
 #[derive(Debug)]
 enum Failure {
-    /// systemd or the bus was not there, or went away: a try later may do.
+    /// systemd or the bus was not there, or went away: a later try may succeed.
     Lost(String),
-    /// What was asked for makes no sense.
+    /// The request makes no sense to systemd.
     Invalid(String),
-    /// systemd would not, or could not.
+    /// systemd would not or could not meet it.
     Refused(String),
 }
 
 impl Systemd {
     /// Makes a delegated scope around a keeper.
-    pub(super) async fn start_scope(
+    pub(crate) async fn start_scope(
         &self,
         scope: &Scope,
         keeper: i32,
@@ -122,24 +122,24 @@ impl Systemd {
     }
 
     /// Makes the scope of the shims around one of them.
-    pub(super) async fn start_shims(&self, unit: &str, shim: i32) -> Result<()> {
+    pub(crate) async fn start_shims(&self, unit: &str, shim: i32) -> Result<()> {
         let mut properties = delegated(shim, "Shims of Crisp", SHIMS_STOP_WITHIN);
         properties.push(("Slice", "system.slice".into()));
         self.ask(unit, Wish::Make(properties)).await
     }
 
     /// Starts a unit; one that runs is fine.
-    pub(super) async fn start(&self, unit: &str) -> Result<()> {
+    pub(crate) async fn start(&self, unit: &str) -> Result<()> {
         self.ask(unit, Wish::Start).await
     }
 
     /// Stops a unit; one that is not there is fine.
-    pub(super) async fn stop(&self, unit: &str) -> Result<()> {
+    pub(crate) async fn stop(&self, unit: &str) -> Result<()> {
         self.ask(unit, Wish::Stop).await
     }
 
     /// Sets properties of a unit until it is gone; one that is gone is fine.
-    pub(super) async fn set(&self, unit: &str, weights: &Weights) -> Result<()> {
+    pub(crate) async fn set(&self, unit: &str, weights: &Weights) -> Result<()> {
         self.ask(unit, Wish::Set(numbers(weights))).await
     }
 
@@ -171,7 +171,7 @@ impl Systemd {
         match client.carry_out(unit, wish).await {
             Err(Failure::Lost(why)) => {
                 let mut kept = self.client.lock().await;
-                // Whoever waits for an answer by it goes on doing so.
+                // Other calls keep waiting on the connection that they hold.
                 kept.take_if(|kept| Arc::ptr_eq(kept, &client));
                 Err(Failure::Lost(why))
             }
@@ -196,11 +196,12 @@ impl Client {
         let mut removed = manager.receive_job_removed().await?;
         let (sender, _) = broadcast::channel(ENDS);
         let ends = sender.downgrade();
-        // Ends with the connection, and with it the sender: that is how the loss is known.
+        // The stream ends with the connection; the sender is dropped then, which is how
+        // `is_connected` notices.
         let listener = Worker::start(async move {
             while let Some(signal) = removed.next().await {
                 if let Ok(end) = signal.args() {
-                    // Nobody may be waiting.
+                    // Fails when no call waits: fine.
                     drop(sender.send((end.job.clone(), end.result.to_owned())));
                 }
             }
@@ -217,7 +218,7 @@ impl Client {
     }
 
     async fn carry_out(&self, unit: &str, wish: &Wish) -> std::result::Result<(), Failure> {
-        // From before the job is asked for.
+        // Subscribed before the job is queued, or its end could be missed.
         let ends = self.ends.upgrade().ok_or_else(Failure::connection)?;
         let ends = ends.subscribe();
         let job = match wish {
@@ -251,7 +252,7 @@ impl Wish {
         }
     }
 
-    /// What is gone needs no stop and has no weight.
+    /// A unit that is gone needs no stop and has no weight: both succeed.
     fn unless_gone(&self, error: zbus::Error) -> std::result::Result<(), Failure> {
         match (self, error) {
             (Self::Stop | Self::Set(_), zbus::Error::MethodError(name, ..))
@@ -275,10 +276,13 @@ impl Failure {
                 let text = format!("{what}: systemd cannot be reached over D-Bus: {why}");
                 Error::Unavailable(text)
             }
-            Self::Invalid(why) => Error::invalid("linux.resources", format!("{what}: {why}")),
-            Self::Refused(why) => Error::Internal {
+            Self::Invalid(why) => Error::Invalid {
+                part: Part::Limits,
+                why: format!("{what}: {why}"),
+            },
+            Self::Refused(why) => Error::Io {
                 step: what,
-                cause: Cause::of(why),
+                source: Cause::of(why),
             },
         }
     }
@@ -328,7 +332,7 @@ fn delegated(pid: i32, description: &str, stops_within: u64) -> Properties {
         ("DefaultDependencies", Variant::from(false)),
         ("CollectMode", "inactive-or-failed".into()),
         ("TimeoutStopUSec", Variant::from(stops_within)),
-        // systemd has a default for scopes; the limit is the container's own.
+        // Lift systemd's default for scopes: the container's own limit counts.
         ("TasksMax", Variant::from(INFINITY)),
     ]
 }

@@ -1,32 +1,36 @@
-//! A container's scope: made by systemd around a keeper, delegated to Crisp.
+//! A container's scope: a cgroup that systemd makes around a keeper and delegates to Crisp. Names
+//! and paths of scopes, and the properties that systemd has to know of a container's limits. Pure:
+//! no call to systemd is made here.
 
 use std::collections::BTreeMap;
 
 use crisp_model::{Resources, cpu_weight};
 
-/// What no weight or protection of systemd's is above; it stands for infinity.
+use crate::slice;
+
+/// systemd's word for "infinity", and for a weight that is not set.
 const INFINITY: u64 = u64::MAX;
 
 /// The scope of one container.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Scope {
+pub(crate) struct Scope {
     path: String,
 }
 
 impl Scope {
     /// The scope of a container below its pod's cgroup; `None` when that is no slice: a pod from
     /// before a change of the driver.
-    pub(super) fn in_parent(parent: &str, id: &str) -> Option<Self> {
+    pub(crate) fn in_parent(parent: &str, id: &str) -> Option<Self> {
         let path = match parent {
             "" => format!("crisp-{id}.scope"),
             slice => format!("{slice}/crisp-{id}.scope"),
         };
-        let is_slice = parent.is_empty() || super::slice::unit_of(parent).is_some();
+        let is_slice = parent.is_empty() || slice::unit_of(parent).is_some();
         is_slice.then_some(Self { path })
     }
 
     /// The scope around a container's cgroup; `None` when Crisp made that by itself.
-    pub(super) fn of(container: &str) -> Option<Self> {
+    pub(crate) fn of(container: &str) -> Option<Self> {
         let path = container.strip_suffix("/container")?;
         let scope = Self {
             path: path.to_owned(),
@@ -36,45 +40,45 @@ impl Scope {
     }
 
     /// Its path below the cgroup root.
-    pub(super) fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         &self.path
     }
 
     /// Its unit's name.
-    pub(super) fn unit(&self) -> &str {
-        super::slice::last_part(&self.path)
+    pub(crate) fn unit(&self) -> &str {
+        slice::last_part(&self.path)
     }
 
     /// The name of the slice that it lies in.
-    pub(super) fn slice(&self) -> &str {
+    pub(crate) fn slice(&self) -> &str {
         match self.path.rsplit_once('/') {
-            Some((slice, _)) => super::slice::last_part(slice),
+            Some((slice, _)) => slice::last_part(slice),
             None => "-.slice",
         }
     }
 
     /// The id of its container.
-    pub(super) fn id(&self) -> &str {
+    pub(crate) fn id(&self) -> &str {
         let unit = self.unit();
         let id = unit.strip_prefix("crisp-").unwrap_or(unit);
         id.strip_suffix(".scope").unwrap_or(id)
     }
 
     /// The cgroup of its container.
-    pub(super) fn container(&self) -> String {
+    pub(crate) fn container(&self) -> String {
         format!("{}/container", self.path)
     }
 
     /// The cgroup of the process that keeps it from being empty.
-    pub(super) fn keeper(&self) -> String {
+    pub(crate) fn keeper(&self) -> String {
         format!("{}/keeper", self.path)
     }
 }
 
 /// Properties of a unit, under systemd's names for them.
-pub(super) type Weights = BTreeMap<&'static str, u64>;
+pub(crate) type Weights = BTreeMap<&'static str, u64>;
 
-/// Each with the file that it stands for, and what it is where nobody says anything.
+/// Each property with the cgroup file that it stands for and its value when it is not set.
 const PROPERTIES: [(&str, &str, u64); 4] = [
     ("CPUWeight", "cpu.weight", INFINITY),
     ("IOWeight", "io.weight", INFINITY),
@@ -82,9 +86,10 @@ const PROPERTIES: [(&str, &str, u64); 4] = [
     ("MemoryLow", "memory.low", 0),
 ];
 
-/// What systemd has to know of a container's limits: they count among siblings, and the scope is
-/// what has siblings. What is no number is left to the kernel to refuse.
-pub(super) fn weights(resources: &Resources) -> Weights {
+/// The properties that a container's limits give its scope. Weights and protections count among
+/// siblings, and it is the scope that has siblings. A value that is no number is left out: the
+/// kernel refuses it when the runtime writes it.
+pub(crate) fn weights(resources: &Resources) -> Weights {
     let mut weights = Weights::new();
     let shares = u64::try_from(resources.cpu_shares).unwrap_or(0);
     if shares > 0 {
@@ -101,8 +106,8 @@ pub(super) fn weights(resources: &Resources) -> Weights {
     weights
 }
 
-/// What is to be set for new limits to count in place of old ones.
-pub(super) fn changes(old: &Weights, new: &Weights) -> Weights {
+/// The properties to set so that new limits count in place of old ones.
+pub(crate) fn changes(old: &Weights, new: &Weights) -> Weights {
     let each = PROPERTIES.iter().map(|(property, _, unset)| {
         let value = |weights: &Weights| weights.get(property).copied().unwrap_or(*unset);
         (*property, value(old), value(new))

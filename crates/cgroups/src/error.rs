@@ -1,0 +1,99 @@
+//! Why a cgroup is not as it should be, in the terms of those who asked for it.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// Results of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a call failed. Cloned to every caller that waited for the same work.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// The caller has to change something.
+    #[error("{part}: {why}")]
+    Invalid {
+        /// What is wrong.
+        part: Part,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// systemd or the bus does not answer now.
+    #[error("{0}")]
+    Unavailable(String),
+    /// systemd did not do it in time.
+    #[error("{0}")]
+    DeadlineExceeded(String),
+    /// A step failed.
+    #[error("{step}: {source}")]
+    Io {
+        /// Step and object.
+        step: String,
+        /// The cause.
+        source: Cause,
+    },
+}
+
+/// Part of a request that cannot be met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The parent cgroup that a pod names.
+    Parent,
+    /// The limits of a container.
+    Limits,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Parent => "cgroup parent",
+            Self::Limits => "limits",
+        })
+    }
+}
+
+/// The error behind a failed step. Shared, since an error goes to every caller that waited.
+#[derive(Debug, Clone)]
+pub struct Cause(Arc<dyn std::error::Error + Send + Sync>);
+
+impl Cause {
+    pub(crate) fn of(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self(Arc::from(cause.into()))
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Cause {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}
+
+/// Says what failed where a cause is known; lazily, for most steps succeed.
+pub(crate) trait Context<T> {
+    /// The step and its object, such as `remove cgroup crisp/crisp-1`.
+    fn context<S: Into<String>>(self, step: impl FnOnce() -> S) -> Result<T>;
+}
+
+impl<T, E: Into<Box<dyn std::error::Error + Send + Sync>>> Context<T>
+    for std::result::Result<T, E>
+{
+    fn context<S: Into<String>>(self, step: impl FnOnce() -> S) -> Result<T> {
+        self.map_err(|cause| Error::Io {
+            step: step().into(),
+            source: Cause::of(cause),
+        })
+    }
+}
+
+/// Runs a blocking step on a thread of its own; a panic in it is an error.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let outcome = crisp_tasks::blocking(work).await;
+    outcome.context(|| "work on cgroups")?
+}
