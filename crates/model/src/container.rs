@@ -92,6 +92,29 @@ pub enum Access {
     RecursiveReadOnly,
 }
 
+/// A volume that an image asks for: a directory that was made for one container, with the image's
+/// content at that path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// Absolute path in the container.
+    pub container_path: PathBuf,
+    /// Directory on the host.
+    pub source: PathBuf,
+}
+
+impl From<Volume> for Mount {
+    fn from(volume: Volume) -> Self {
+        Self {
+            container_path: volume.container_path,
+            source: MountSource::Host(volume.source),
+            propagation: Propagation::Private,
+            access: Access::ReadWrite,
+            selinux_relabel: true,
+            options: Vec::new(),
+        }
+    }
+}
+
 /// A device node of the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {

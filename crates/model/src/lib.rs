@@ -21,7 +21,7 @@ pub mod time;
 
 pub use cgroup::CgroupPath;
 pub use container::{
-    ContainerConfig, ContainerName, Device, ImageSpec, Mount, MountSource, Propagation,
+    ContainerConfig, ContainerName, Device, ImageSpec, Mount, MountSource, Propagation, Volume,
 };
 pub use digest::Digest;
 pub use id::{ContainerId, PodId};
@@ -32,7 +32,7 @@ pub use pod::{DnsConfig, NamespaceMode, PodConfig, PodName, PodNamespaces, PortM
 pub use reference::ImageRef;
 pub use resources::{Resources, cpu_weight};
 pub use security::{
-    Capabilities, GroupsPolicy, Profile, SecurityContext, SelinuxOptions, UserSpec,
+    Capabilities, ContainerUser, GroupsPolicy, Profile, SecurityContext, SelinuxOptions, UserSpec,
 };
 pub use signal::Signal;
 pub use time::Timestamp;

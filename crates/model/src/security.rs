@@ -56,6 +56,17 @@ pub struct UserSpec {
     pub policy: GroupsPolicy,
 }
 
+/// The user that was found in a container's configuration and its image: what it runs as.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ContainerUser {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Further groups.
+    pub additional_gids: Vec<u32>,
+}
+
 /// Capability changes, names without the `CAP_` prefix or with it; `ALL` is understood.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -14,7 +14,6 @@
 //! views       the published views, found by id or the beginning of one
 //! events      what listeners are told
 //! stats/      figures, read from cgroup files and netlink
-//! journal     records on disk: frames with a checksum, the last one of an entity wins
 //! recovery    after a start: records against what the kernel has
 //! host        what this machine can do
 //! ```
@@ -33,12 +32,10 @@ pub mod error;
 pub mod events;
 pub mod exec;
 pub mod host;
-mod journal;
 mod machine;
 mod names;
 mod paths;
 mod pod;
-mod record;
 mod recovery;
 mod reply;
 mod shared;
@@ -53,4 +50,4 @@ pub use error::{Code, Error, Result};
 pub use events::{ContainerEvent, EventKind, Lagged, Listener, Subject};
 pub use exec::ExecOutput;
 pub use stats::{ContainerStats, PodStats};
-pub use view::{ContainerUser, ContainerView, PodView};
+pub use view::{ContainerView, PodView};

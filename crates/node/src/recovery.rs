@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crisp_model::{ContainerId, PodId, Timestamp};
+use crisp_records::{Damage, Entry, Journal, PodRecord, PodState};
 use crisp_sys::cgroup::Layout;
 use crisp_sys::mount::{self, Depth, FsContext, MountAttributes, Propagation};
 use crisp_sys::{file, mountinfo, rootfs};
@@ -19,14 +20,12 @@ use crate::blocking::blocking;
 use crate::config::Config;
 use crate::container::clear;
 use crate::error::{Context, Error, Result};
-use crate::journal::{self, Damage, Journal};
 use crate::machine::effect::{PodRemains, Remains};
 use crate::machine::revive::Story;
 use crate::names::{Names, Taken};
 use crate::paths::{self, Paths};
 use crate::pod::naming::NamesMailbox;
 use crate::pod::{task, teardown};
-use crate::record::{Entry, PodRecord, PodState};
 use crate::shared::{self, Shared};
 
 /// How long the start waits for what shims have to say; a silent one tells later.
@@ -238,7 +237,7 @@ fn read_records(paths: &Paths) -> Result<Vec<(PodId, Record)>> {
 
 fn read_record(paths: &Paths, id: &PodId) -> Result<Record> {
     let path = paths.journal(id);
-    let (replay, damage) = journal::read(&path);
+    let (replay, damage) = crisp_records::read(&path);
     let (replay, damage) = match damage {
         None => match Journal::resume(&path) {
             Ok(journal) => return Ok(usable(Story::new(replay).map(|story| (story, journal)))),
@@ -270,7 +269,7 @@ fn usable(found: Option<(Story, Journal)>) -> Record {
 /// that is stopped: nobody knows what it was about to do.
 fn set_aside(
     paths: &Paths,
-    (id, replay): (&PodId, crate::record::Replay),
+    (id, replay): (&PodId, crisp_records::Replay),
     damage: &Damage,
 ) -> Option<(Story, Journal)> {
     let kept = paths.quarantine().join(id.as_str());

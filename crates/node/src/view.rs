@@ -5,10 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crisp_model::{
-    ContainerConfig, ContainerId, ContainerPhase, Digest, Mount, Owner, PodConfig, PodId, PodPhase,
-    Resources, Timestamp,
+    ContainerConfig, ContainerId, ContainerPhase, ContainerUser, Digest, Mount, Owner, PodConfig,
+    PodId, PodPhase, Resources, Timestamp,
 };
-use serde::{Deserialize, Serialize};
 
 /// A pod as it was after its last transition.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,17 +67,6 @@ pub struct ContainerView {
     pub bundle: PathBuf,
     /// Its cgroup, relative to the cgroup root.
     pub cgroup_path: String,
-}
-
-/// The user that was found in the container's configuration and its image.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ContainerUser {
-    /// User.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
-    /// Further groups.
-    pub additional_gids: Vec<u32>,
 }
 
 impl PodView {

@@ -64,12 +64,17 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
         &["crisp-model", "crisp-sys", "crisp-tasks"],
     ),
     (
+        "crisp-records",
+        &["crisp-model", "crisp-shim-api", "crisp-sys"],
+    ),
+    (
         "crisp-node",
         &[
             "crisp-cgroups",
             "crisp-cni",
             "crisp-image",
             "crisp-model",
+            "crisp-records",
             "crisp-shim-api",
             "crisp-snapshotter",
             "crisp-spec",
@@ -413,9 +418,6 @@ fn files_are_in_no_circles() {
 #[test]
 fn journals_of_every_version_are_read() {
     let crate_dir = root().join("crates/records");
-    if !crate_dir.exists() {
-        return;
-    }
     let golden = fs::read_dir(crate_dir.join("tests/v1"))
         .into_iter()
         .flatten()

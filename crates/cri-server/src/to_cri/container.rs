@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use crisp_api::runtime::v1 as cri;
+use crisp_model::ContainerUser;
 use crisp_model::container::Access;
 use crisp_model::{
     ContainerName, ContainerPhase, Digest, ImageSpec, Mount, MountSource, Propagation, Resources,
 };
-use crisp_node::{ContainerUser, ContainerView};
+use crisp_node::ContainerView;
 
 use super::state::container_state;
 use crate::signal;

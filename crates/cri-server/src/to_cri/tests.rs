@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crisp_api::runtime::v1 as cri;
+use crisp_model::ContainerUser;
 use crisp_model::phase::{Exit, ExitCause};
 use crisp_model::{
     ContainerConfig, ContainerId, ContainerName, ContainerPhase, Digest, ExitStatus, ImageSpec,
     Mount, MountSource, NamespaceMode, PodConfig, PodId, PodName, PodNamespaces, PodPhase,
     Propagation, Resources, SecurityContext, Timestamp,
 };
-use crisp_node::{ContainerStats, ContainerUser, ContainerView, PodStats, PodView};
+use crisp_node::{ContainerStats, ContainerView, PodStats, PodView};
 
 use super::*;
 

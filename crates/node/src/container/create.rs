@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crisp_image::ImageInfo;
+use crisp_model::ContainerUser;
 use crisp_model::{MountSource, NamespaceMode, Profile};
+use crisp_records::{MadeRecord, PodRecord};
 use crisp_shim_api::RootfsSpec;
 use crisp_spec::{Input, NamespacePaths, PidNamespace, PodFiles, ResolvedUser};
 use crisp_sys::file;
@@ -16,9 +18,7 @@ use super::{bundle, devices, mounts};
 use crate::blocking::blocking;
 use crate::error::{Cause, Context, Error, Result};
 use crate::machine::effect::CreatePlan;
-use crate::record::{MadeRecord, PodRecord};
 use crate::shared::Shared;
-use crate::view::ContainerUser;
 
 /// No sane user database of an image is larger (an image must not fill our memory).
 const MAX_DATABASE: u64 = 4 << 20;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crisp_image::ImageInfo;
 use crisp_model::container::Access;
-use crisp_model::{Mount, MountSource, Propagation};
+use crisp_model::{Mount, MountSource, Propagation, Volume};
 use crisp_spec::ResolvedMount;
 use crisp_sys::file;
 use crisp_sys::mountinfo::{self, MountInfo};
@@ -89,7 +89,7 @@ pub(crate) async fn make_volumes(
     shared: &Arc<Shared>,
     plan: &CreatePlan,
     image: &ImageInfo,
-) -> Result<Vec<Mount>> {
+) -> Result<Vec<Volume>> {
     let mut volumes = Vec::new();
     let dir = shared.paths.volumes(&plan.pod.id, &plan.record.id);
     for (number, path) in wanted_volumes(plan, image).into_iter().enumerate() {
@@ -104,13 +104,9 @@ pub(crate) async fn make_volumes(
             .volume_content(image, &text, &source)
             .await;
         copied.context(|| what)?;
-        volumes.push(Mount {
+        volumes.push(Volume {
             container_path: path,
-            source: MountSource::Host(source),
-            propagation: Propagation::Private,
-            access: Access::ReadWrite,
-            selinux_relabel: true,
-            options: Vec::new(),
+            source,
         });
     }
     Ok(volumes)
@@ -151,17 +147,13 @@ fn clean(path: &Path) -> PathBuf {
 }
 
 /// A volume as the spec wants it.
-pub(crate) fn of_volume(volume: &Mount) -> ResolvedMount {
-    let source = match &volume.source {
-        MountSource::Host(path) => path.clone(),
-        MountSource::Image { .. } => PathBuf::new(),
-    };
+pub(crate) fn of_volume(volume: &Volume) -> ResolvedMount {
     ResolvedMount {
         destination: volume.container_path.clone(),
-        source,
-        propagation: volume.propagation,
-        access: volume.access,
-        options: volume.options.clone(),
+        source: volume.source.clone(),
+        propagation: Propagation::Private,
+        access: Access::ReadWrite,
+        options: Vec::new(),
     }
 }
 

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use crisp_model::phase::Exit;
 use crisp_model::{ContainerConfig, ContainerPhase, PodId, Resources, Timestamp};
+use crisp_records::{ContainerRecord, ContainerState, Entry};
 use crisp_sys::process::ProcessId;
 
 use super::effect::{Case, ContainerNote, Effects, Note, Remains};
 use super::facts::{Caller, Moment};
 use crate::error::Error;
-use crate::record::{ContainerRecord, ContainerState, Entry};
 
 /// A container and those who wait for something of it.
 #[derive(Debug)]

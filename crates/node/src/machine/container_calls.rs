@@ -7,8 +7,9 @@ use super::container::{Container, Scene, State, Watch};
 use super::effect::{Change, Done, Job};
 use super::facts::Caller;
 use super::limits;
+use crisp_records::Entry;
+
 use crate::error::{Error, Result};
-use crate::record::Entry;
 
 impl Container {
     pub(super) fn exec(

@@ -1,13 +1,13 @@
 //! A container's creation: asked for, perhaps again, made, and recorded; or undone.
 
 use crisp_model::ContainerConfig;
+use crisp_records::{ContainerState, Entry, MadeRecord};
 
 use super::container::{Container, Scene, State};
 use super::effect::{Commit, ContainerNote, Done, Effect, Job};
 use super::facts::Caller;
 use crate::error::{Error, Result};
 use crate::events::EventKind;
-use crate::record::{ContainerState, Entry, MadeRecord};
 
 /// What a repeated request for a container's name comes to.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crisp_model::phase::{Exit, ExitCause};
+use crisp_records::{ContainerState, Entry};
 use crisp_shim_api::{ExitRecord, Stdin};
 use crisp_sys::process::ProcessId;
 
@@ -12,7 +13,6 @@ use super::facts::Caller;
 use super::input::{ContainerInput, Launched, Verdict, missing};
 use crate::error::{Error, Result};
 use crate::events::{EventKind, Subject};
-use crate::record::{ContainerState, Entry};
 
 /// What a container's transition means to its pod.
 #[derive(Debug)]

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use crisp_model::phase::Exit;
 use crisp_model::{ContainerId, PodConfig, PodId, Resources, Signal, Timestamp};
+use crisp_records::{ContainerRecord, Entry, MadeRecord, PodProgress, PodRecord};
 use crisp_shim_api::{RootfsSpec, Stdin};
 use crisp_sys::process::ProcessId;
 
 use super::facts::{Booted, Caller};
 use crate::error::{Error, Result};
 use crate::events::{EventKind, Subject};
-use crate::record::{ContainerRecord, Entry, MadeRecord, PodProgress, PodRecord};
 
 /// Something that is to be done, in the order of the list that it stands in.
 #[derive(Debug)]

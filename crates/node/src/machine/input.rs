@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use crisp_model::{ContainerConfig, ContainerId, PodConfig, Resources, Timestamp};
+use crisp_records::MadeRecord;
 use crisp_shim_api::ExitRecord;
 use crisp_sys::process::ProcessId;
 
 use super::effect::Commit;
 use super::facts::{Booted, Caller};
 use crate::error::{Error, Result};
-use crate::record::MadeRecord;
 
 /// What the task has drawn for a new container before it asks the machine.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crisp_model::PodConfig;
+use crisp_records::{Entry, PodRecord, PodState};
 
 use super::container::Container;
 use super::effect::{Alarm, Commit, Done, Effect, Effects, Job, Note, PodRemains};
@@ -12,7 +13,6 @@ use super::input::Totals;
 use super::pod::{Phase, Pod, Teardown};
 use crate::error::{Error, Result};
 use crate::events::{EventKind, Subject};
-use crate::record::{Entry, PodRecord, PodState};
 
 /// Before the teardown of a failed boot is tried again.
 const UNDO_AGAIN_AFTER: Duration = Duration::from_secs(10);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crisp_model::{ContainerConfig, ContainerId, NamespaceMode, PodConfig};
+use crisp_records::{ContainerRecord, Entry, PodProgress, PodRecord, PodState};
 use crisp_sys::process::ProcessId;
 
 use super::container::{Container, Scene, Stage, State};
@@ -15,7 +16,6 @@ use super::effect::{Commit, CreatePlan, Effects, Job};
 use super::facts::{Caller, Moment};
 use super::input::{ContainerInput, Fresh, Input, missing};
 use crate::error::{Error, Result};
-use crate::record::{ContainerRecord, Entry, PodProgress, PodRecord, PodState};
 
 /// Where a pod is in its life.
 #[derive(Debug)]

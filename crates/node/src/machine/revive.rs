@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use crisp_model::phase::{Exit, ExitCause};
 use crisp_model::{ContainerId, ExitStatus, Timestamp};
+use crisp_records::{ContainerRecord, ContainerState, PodProgress, PodRecord, PodState, Replay};
 use crisp_shim_api::ExitRecord;
 
 use super::container::{Container, Running, State, Watch};
 use super::effect::{Boot, Effects, Job};
 use super::facts::Moment;
 use super::pod::{Phase, Pod, Rules, Teardown};
-use crate::record::{ContainerRecord, ContainerState, PodProgress, PodRecord, PodState, Replay};
 
 /// A record that can be gone on with.
 #[derive(Debug)]

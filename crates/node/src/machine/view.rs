@@ -71,7 +71,9 @@ fn container_view(
         log_path: made.log_path,
         user: made.user,
         resources: record.resources.clone(),
-        mounts: mounts.chain(made.volumes).collect(),
+        mounts: mounts
+            .chain(made.volumes.into_iter().map(Into::into))
+            .collect(),
         stop_signal: made.stop_signal,
         bundle: paths.bundle(&record.id),
         cgroup_path: record.cgroup_path.clone(),

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crisp_cni::PodNetwork;
 use crisp_model::{NamespaceMode, PodConfig};
+use crisp_records::PodRecord;
 use crisp_sys::file;
 use crisp_sys::mount::{self, FsContext, MountAttributes};
 use crisp_sys::ns::{self, Kind};
@@ -21,7 +22,6 @@ use super::sysctl::{self, Sysctl};
 use crate::blocking::blocking;
 use crate::error::{Cause, Context, Error, Result};
 use crate::machine::facts::Booted;
-use crate::record::PodRecord;
 use crate::shared::Shared;
 
 /// How long a pod waits for the end of the one that it replaces.

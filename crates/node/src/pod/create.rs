@@ -3,15 +3,14 @@
 use std::sync::Arc;
 
 use crisp_model::{PodConfig, PodId};
+use crisp_records::{Entry, Journal, PodProgress, PodRecord, PodState};
 use crisp_sys::file;
 
 use super::callers::{Callers, Place};
 use super::naming::{Gone, NameMessage, NamesMailbox, Wanted};
 use super::task::{self, Start};
 use crate::error::{Context, Result};
-use crate::journal::Journal;
 use crate::machine::pod::Pod;
-use crate::record::{Entry, PodProgress, PodRecord, PodState};
 use crate::reply::answer;
 use crate::shared::Shared;
 

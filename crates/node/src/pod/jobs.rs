@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crisp_model::{ContainerId, ExitStatus};
+use crisp_records::PodRecord;
 use crisp_shim_api::{ExitRecord, Request as ShimRequest};
 use crisp_tasks::{Failed, Workers};
 use futures::future::BoxFuture;
@@ -20,7 +21,6 @@ use crate::exec::{self, Exec};
 use crate::machine::effect::{Case, CreatePlan, Job, Remains, StopStep, Target};
 use crate::machine::facts::Caller;
 use crate::machine::input::{ContainerInput, Input, Launched, Verdict};
-use crate::record::PodRecord;
 use crate::reply::answer;
 use crate::shim::client::{Connection, ShimClient};
 use crate::shim::{judge, launch};

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crisp_model::{ContainerId, PodId};
+use crisp_records::Journal;
 use crisp_tasks::Workers;
 use futures::FutureExt;
 use tokio::sync::mpsc;
@@ -22,7 +23,6 @@ use super::jobs::{Outcome, Work};
 use super::message::Message;
 use super::naming::{Gone, NamesMailbox};
 use super::resume;
-use crate::journal::{self, Journal};
 use crate::machine::effect::{Alarm, Effect, Effects};
 use crate::machine::input::{ContainerInput, Input};
 use crate::machine::pod::Pod;
@@ -105,7 +105,7 @@ pub(crate) fn resume(context: Resumed, story: Story, journal: Journal) {
 /// Takes up a pod whose task has failed.
 fn again(shared: &Arc<Shared>, names: &NamesMailbox, id: &PodId) {
     let path = shared.paths.journal(id);
-    let (replay, _) = journal::read(&path);
+    let (replay, _) = crisp_records::read(&path);
     let context = Resumed {
         shared: Arc::clone(shared),
         names: names.clone(),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crisp_model::{NamespaceMode, PodId};
+use crisp_records::PodRecord;
 use crisp_sys::pidfd::PidFd;
 use crisp_sys::process::ProcessId;
 use crisp_sys::{file, mount, ns};
@@ -14,7 +15,6 @@ use super::boot::pod_network;
 use crate::blocking::blocking;
 use crate::error::{Context, Error};
 use crate::machine::effect::PodRemains;
-use crate::record::PodRecord;
 use crate::shared::Shared;
 
 /// How long a killed holder may take to end.

@@ -2,15 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use crisp_model::ContainerUser;
 use crisp_model::phase::{Exit, ExitCause};
 use crisp_model::{
     ContainerConfig, ContainerId, ContainerName, Digest, DnsConfig, ExitStatus, ImageSpec,
     PodConfig, PodName, PodNamespaces, Resources, SecurityContext, Timestamp,
 };
+use crisp_records::MadeRecord;
 use crisp_shim_api::{ExitRecord, RootfsSpec};
-
-use crate::record::MadeRecord;
-use crate::view::ContainerUser;
 
 pub(super) fn container_id(number: u8) -> ContainerId {
     ContainerId::from_entropy([number; 32])

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crisp_model::phase::Exit;
 use crisp_model::{ContainerId, Owner, PodId, Timestamp};
+use crisp_records::{Entry, PodProgress, PodRecord, PodState, Replay};
 use crisp_shim_api::ExitRecord;
 use crisp_sys::process::ProcessId;
 
@@ -16,7 +17,6 @@ use crate::machine::facts::{Booted, Caller, Moment};
 use crate::machine::input::{ContainerInput, Fresh, Input, Launched, Verdict};
 use crate::machine::pod::{Pod, Rules};
 use crate::machine::revive::{Look, Story};
-use crate::record::{Entry, PodProgress, PodRecord, PodState, Replay};
 
 /// The process that the machine lives in.
 #[derive(Debug, PartialEq, Eq)]

@@ -6,9 +6,9 @@
 //!
 //! Numbers are little-endian; the checksum covers length and JSON. A frame is one write, so that a
 //! killed daemon leaves whole frames; a power cut may leave a torn last one, which is ignored. A
-//! bad frame with a good one after it is damage. Space for the usual life of a pod is reserved at
-//! birth, so that transitions and removal work on a full disk; what has grown beyond that is
-//! rewritten and renamed.
+//! bad frame with a good one after it is damage. Space for the usual life of a pod is reserved when
+//! the journal is created, so that transitions and removal work on a full disk; a journal that has
+//! grown beyond that is rewritten and renamed. Nothing here knows what the JSON says: see `v1`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -16,65 +16,55 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crisp_sys::file;
-use serde::{Deserialize, Serialize};
 
-use crate::record::{Entry, Replay, VERSION};
+use crate::record::{Entry, Replay};
+use crate::v1::{self, Refused, VERSION};
 
 const MAGIC: &[u8; 8] = b"crispjn1";
 const HEAD: usize = 8;
-/// Reserved at birth.
+/// Reserved when a journal is created.
 const RESERVED: u64 = 64 << 10;
-/// No pod's journal is longer; what claims to be is not read into memory.
+/// No pod's journal is longer; a longer file is not read into memory.
 const MAX_JOURNAL: u64 = 64 << 20;
 
 /// Why a journal cannot be used as it is.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Damage {
+pub enum Damage {
+    /// It could not be read; it may be sound.
     #[error("cannot read it: {0}")]
     Io(#[from] io::Error),
+    /// It is another kind of file.
     #[error("it does not begin like a journal")]
     Magic,
+    /// A frame is broken although a good one follows.
     #[error("the frame at byte {0} is damaged")]
     Frame(usize),
+    /// A sound frame says what its version does not have.
     #[error("the frame at byte {at} has no known content: {why}")]
-    Content { at: usize, why: String },
+    Content {
+        /// Where the frame begins.
+        at: usize,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A frame has a later version than this build reads.
     #[error("it was written by a newer version ({0}, this one reads up to {VERSION})")]
     Newer(u32),
 }
 
 /// An open journal, owned by its pod's task.
 #[derive(Debug)]
-pub(crate) struct Journal {
+pub struct Journal {
     path: PathBuf,
     file: File,
     end: u64,
-    /// Where the next attempt to shorten it is worth while.
+    /// The length at which it is shortened next.
     rewrite_at: u64,
-}
-
-#[derive(Serialize)]
-struct Written<'a> {
-    version: u32,
-    entry: &'a Entry,
-}
-
-#[derive(Deserialize)]
-struct Version {
-    version: u32,
-}
-
-#[derive(Deserialize)]
-struct Read {
-    entry: Entry,
 }
 
 fn frame(entry: &Entry) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; HEAD];
-    let written = Written {
-        version: VERSION,
-        entry,
-    };
-    serde_json::to_writer(&mut bytes, &written)?;
+    v1::write(entry, &mut bytes)?;
     let length = u32::try_from(bytes.len() - HEAD).map_err(io::Error::other)?;
     bytes[..4].copy_from_slice(&length.to_le_bytes());
     let sum = checksum(&bytes[..4], &bytes[HEAD..]);
@@ -99,16 +89,10 @@ fn sound(bytes: &[u8]) -> Option<&[u8]> {
 }
 
 fn decode(at: usize, json: &[u8]) -> Result<Entry, Damage> {
-    let unknown = |error: serde_json::Error| Damage::Content {
-        at,
-        why: error.to_string(),
-    };
-    let Version { version } = serde_json::from_slice(json).map_err(unknown)?;
-    if version > VERSION {
-        return Err(Damage::Newer(version));
-    }
-    let Read { entry } = serde_json::from_slice(json).map_err(unknown)?;
-    Ok(entry)
+    v1::read(json).map_err(|refused| match refused {
+        Refused::Newer(version) => Damage::Newer(version),
+        Refused::Content(why) => Damage::Content { at, why },
+    })
 }
 
 /// What was read, how far it is good, and what is wrong from there on.
@@ -125,7 +109,7 @@ fn scan(bytes: &[u8]) -> Scan {
         damage: None,
     };
     if !bytes.starts_with(MAGIC) {
-        // A file that was born in a power cut is shorter than its magic, or zeros.
+        // A power cut just after the creation leaves a file shorter than its magic, or zeros.
         let length = bytes
             .iter()
             .rposition(|byte| *byte != 0)
@@ -149,8 +133,10 @@ fn scan(bytes: &[u8]) -> Scan {
     scan
 }
 
-/// Reads a journal without opening it for writing: whatever is good, and what is wrong.
-pub(crate) fn read(path: &Path) -> (Replay, Option<Damage>) {
+/// Reads a journal without opening it for writing: what is good of it, and its damage if there is
+/// some. A journal that is not there is empty.
+#[must_use]
+pub fn read(path: &Path) -> (Replay, Option<Damage>) {
     match file::read_bounded(path, MAX_JOURNAL) {
         Ok(bytes) => {
             let scan = scan(&bytes);
@@ -172,7 +158,10 @@ fn open(path: &Path) -> io::Result<File> {
 
 impl Journal {
     /// Begins a journal in a directory that is there.
-    pub(crate) fn create(path: &Path) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn create(path: &Path) -> io::Result<Self> {
         let file = open(path)?;
         file::preallocate(&file, RESERVED)?;
         file.write_all_at(MAGIC, 0)?;
@@ -185,7 +174,10 @@ impl Journal {
     }
 
     /// Opens a journal to go on with it; a torn tail is cut off.
-    pub(crate) fn resume(path: &Path) -> Result<Self, Damage> {
+    ///
+    /// # Errors
+    /// When it is damaged or cannot be read.
+    pub fn resume(path: &Path) -> Result<Self, Damage> {
         let bytes = file::read_bounded(path, MAX_JOURNAL)?;
         let scan = scan(&bytes);
         if let Some(damage) = scan.damage {
@@ -195,7 +187,7 @@ impl Journal {
         if bytes.len() > scan.end {
             file.set_len(scan.end as u64)?;
         }
-        // Its room was reserved at birth; on a full disk it may be gone, and the journal is as good.
+        // Best effort: on a full disk the journal still works, only without room in reserve.
         if let Err(error) = file::preallocate(&file, RESERVED) {
             tracing::warn!(path = %path.display(), %error, "no room reserved for a journal");
         }
@@ -207,12 +199,17 @@ impl Journal {
         })
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// Appends an entry. A failed write is overwritten by the next.
-    pub(crate) fn append(&mut self, entry: &Entry) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn append(&mut self, entry: &Entry) -> io::Result<()> {
         let frame = frame(entry)?;
         if self.end + frame.len() as u64 > self.rewrite_at {
             self.shorten();
@@ -245,7 +242,7 @@ impl Journal {
         }
         file::preallocate(&shorter, RESERVED.max(content.len() as u64))?;
         shorter.write_all(&content)?;
-        // Rare, and a name must not come to stand for less than it did.
+        // Synced before the rename, or a power cut could leave the name with an empty file.
         shorter.sync_data()?;
         fs::rename(&temporary, &self.path)?;
         self.file = shorter;
