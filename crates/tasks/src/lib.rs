@@ -69,6 +69,12 @@ pub fn detached(work: impl Future<Output = ()> + Send + 'static) {
     drop(tokio::spawn(work.in_current_span()));
 }
 
+/// Starts a worker like [`detached`], but outside its caller's span. For work that goes on long
+/// after the call that started it: a span ends, and is told of, only with the last worker in it.
+pub fn apart(work: impl Future<Output = ()> + Send + 'static) {
+    drop(tokio::spawn(work));
+}
+
 /// One worker, aborted when its owner drops it.
 #[derive(Debug)]
 pub struct Worker<T>(JoinHandle<T>);

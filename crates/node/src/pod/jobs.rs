@@ -161,7 +161,13 @@ impl Hands {
     /// Starts the worker of a job, as part of the trace of the call that caused it.
     pub(super) fn run(&mut self, workers: &mut Workers<Work, Outcome>, job: Job, cause: &Span) {
         let (work, step) = self.step(job);
-        let cause = if cause.is_none() { &self.span } else { cause };
+        // A watch goes on long after the call that caused it, and would keep the call's span open.
+        let watches = matches!(work, Work::WatchHolder | Work::WatchAlone(_));
+        let cause = if cause.is_none() || watches {
+            &self.span
+        } else {
+            cause
+        };
         let span = error_span!(target: "crisp::pod", parent: cause, "job",
             job = work.name(), pod = self.pod_name, pod_id = %self.id,
             container_id = field::Empty, otel.name = work.name());

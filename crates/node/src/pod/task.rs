@@ -69,7 +69,7 @@ pub(super) fn start(start: Start) {
     let (mailbox, inbox) = mpsc::unbounded_channel();
     let id = start.pod.record.id.clone();
     start.shared.mailboxes.open(id, mailbox);
-    crisp_tasks::detached(guard(start, inbox));
+    crisp_tasks::apart(guard(start, inbox));
 }
 
 /// Handles for every pod that is resumed after a restart of the daemon.
@@ -178,6 +178,8 @@ impl Task {
             pod: start.pod,
         };
         let mut flow = task.perform(workers, start.first, &start.cause);
+        // The call's span ends with its work, not with the pod.
+        drop(start.cause);
         while flow == Flow::On {
             let (input, cause) = tokio::select! {
                 message = inbox.recv() => match message {

@@ -140,7 +140,7 @@ impl ShimClient {
             events,
         };
         // It ends with the connection, or with the last handle of it.
-        crisp_tasks::detached(talk.run(inbox));
+        crisp_tasks::apart(talk.run(inbox));
         Self {
             calls,
             container,

@@ -79,7 +79,7 @@ async fn try_launch(shared: &Arc<Shared>, plan: &LaunchPlan) -> Result<Launched>
             if let Some(shim) = shim {
                 shared.shelter(shim);
             }
-            crisp_tasks::detached(reap(child));
+            crisp_tasks::apart(reap(child));
             Ok(launched)
         }
         Err(error) => {
@@ -87,7 +87,7 @@ async fn try_launch(shared: &Arc<Shared>, plan: &LaunchPlan) -> Result<Launched>
             // holds is not waited for.
             drop(child.start_kill());
             drop(tokio::time::timeout(LEAVES_WITHIN, child.wait()).await);
-            crisp_tasks::detached(reap(child));
+            crisp_tasks::apart(reap(child));
             Err(with_last_words(shared, plan, error))
         }
     }
