@@ -9,6 +9,7 @@ use cri::runtime_service_client::RuntimeServiceClient;
 use crisp_api::runtime::v1 as cri;
 use tokio::runtime::Runtime;
 use tonic::Status;
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 
 /// Longest that a test waits for one answer.
@@ -21,6 +22,8 @@ pub struct Cri {
     executor: Runtime,
     pods: RuntimeServiceClient<Channel>,
     images: ImageServiceClient<Channel>,
+    /// Sent with each call.
+    traceparent: Option<MetadataValue<Ascii>>,
 }
 
 macro_rules! calls {
@@ -32,6 +35,10 @@ macro_rules! calls {
             /// The status that the node answers with.
             #[allow(clippy::result_large_err, reason = "it is the status that tests look at")]
             pub fn $name(&mut self, request: cri::$request) -> Result<cri::$reply, Status> {
+                let mut request = tonic::Request::new(request);
+                if let Some(parent) = &self.traceparent {
+                    request.metadata_mut().insert("traceparent", parent.clone());
+                }
                 let call = self.$service.$name(request);
                 let patient = async move { tokio::time::timeout(PATIENCE, call).await };
                 match self.executor.block_on(patient) {
@@ -99,7 +106,13 @@ impl Cri {
             executor,
             pods: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
             images: ImageServiceClient::new(channel),
+            traceparent: None,
         }
+    }
+
+    /// Makes all further calls part of a trace, by the header `traceparent`.
+    pub fn trace(&mut self, traceparent: &str) {
+        self.traceparent = Some(traceparent.parse().unwrap());
     }
 
     /// Runs a pod and tells its id.
