@@ -20,7 +20,7 @@ pub(crate) struct Attended<'a> {
     pub console: Option<OwnedFd>,
 }
 
-/// What the shell would say: the code, or 128 and the signal.
+/// The exit code as a shell gives it: the code itself, or 128 and the signal.
 pub(crate) fn exit_code(status: WaitStatus) -> u8 {
     match status {
         WaitStatus::Code(code) => code,

@@ -106,7 +106,7 @@ impl<'a> Running<'a> {
         let status = attend(attended, signals).context(|| "wait for the process")?;
         let own = crisp_runtime::exec_cgroup(&self.container.cgroup, &self.exec_id);
         if let Some(dir) = own.unified_dir() {
-            // What the process left running stays in it, until the next sweep.
+            // Processes that it left running keep the cgroup, until the next sweep.
             drop(std::fs::remove_dir(dir));
         }
         Ok(status)
@@ -126,7 +126,7 @@ fn sweep(container: &Container) {
         let name = entry.file_name();
         let owner = name.to_str().and_then(owner);
         if owner.is_some_and(|owner| !owner.is_alive()) {
-            // One that holds processes refuses.
+            // The kernel refuses to remove a cgroup that holds processes.
             drop(std::fs::remove_dir(entry.path()));
         }
     }

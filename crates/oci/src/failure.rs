@@ -1,4 +1,4 @@
-//! What can go wrong, in the words that runc's callers look for.
+//! The errors of the command, in the words that runc's callers look for.
 
 use std::io;
 use std::path::PathBuf;
@@ -23,15 +23,15 @@ pub(crate) enum Failure {
     Document {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason why it is refused.
         source: serde_json::Error,
     },
     /// A system call failed.
     #[error("{what}: {source}")]
     Io {
-        /// What was being done.
+        /// The step that failed.
         what: String,
-        /// What the kernel said.
+        /// The kernel's answer.
         source: io::Error,
     },
 }

@@ -7,7 +7,7 @@ use crate::failure::Result;
 use crate::journal::Journal;
 use crate::record::Store;
 
-/// What every command needs.
+/// The records, the journal and the options that every command is given.
 #[derive(Debug)]
 pub(crate) struct Invocation {
     pub(crate) store: Store,

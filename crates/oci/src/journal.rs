@@ -83,7 +83,7 @@ impl Journal {
     }
 }
 
-/// Nobody may be reading.
+/// Standard error may be closed, which is no error here.
 fn print_error(text: &str) {
     drop(writeln!(io::stderr(), "crisp-oci: {text}"));
 }

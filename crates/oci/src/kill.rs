@@ -23,7 +23,7 @@ pub(crate) fn kill(invocation: &Invocation, arguments: &KillArgs) -> Result<()> 
     }
     container.live_pid()?;
     if signal == KILL && !has_own_pids(&container.record.spec) {
-        // Nobody else ends what such an init leaves behind.
+        // The kernel ends nothing that such an init leaves behind.
         return kill_all(&container, signal);
     }
     container
@@ -64,7 +64,7 @@ fn has_own_pids(spec: &Spec) -> bool {
         .any(|namespace| namespace.typ() == LinuxNamespaceType::Pid && namespace.path().is_none())
 }
 
-/// What `kill` sends.
+/// The argument of `kill`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sent {
     /// Signal 0: nothing arrives, but the kernel says whether it could (kill(2)).

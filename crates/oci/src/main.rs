@@ -1,7 +1,7 @@
 //! `crisp-oci`: runs containers from OCI bundles, with runc's command line.
 //!
-//! One thread, no daemon: each command reads what the one before left below `--root`, and asks the
-//! kernel for the rest. Only `record` writes there; only `delete` takes apart.
+//! It has one thread and no daemon: each command reads what the one before left below `--root`, and
+//! asks the kernel for the rest. Only `record` writes there; only `delete` takes apart.
 
 #![forbid(unsafe_code)]
 
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Nobody may be reading.
+            // Standard output may be closed, which is no error here.
             drop(error.print());
             return ExitCode::from(u8::from(error.use_stderr()));
         }

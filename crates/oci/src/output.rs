@@ -1,4 +1,4 @@
-//! What commands print.
+//! Output of the commands: tables and JSON.
 
 use std::io::{self, Write};
 use std::path::PathBuf;

@@ -40,7 +40,7 @@ pub(crate) fn close_leaked(plumbing: Option<&Plumbing>) -> Result<()> {
     process::close_from(3 + kept).context(|| "close the caller's descriptors")
 }
 
-/// What the caller asked for, checked.
+/// The streams that the caller asked for, checked.
 #[derive(Debug)]
 pub(crate) struct Streams<'a> {
     plumbing: &'a Plumbing,

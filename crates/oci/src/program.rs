@@ -1,4 +1,4 @@
-//! What `exec` runs: the process of the bundle or of a file, and what the flags change of it.
+//! The process that `exec` runs: that of the bundle or of a file, and what the flags change of it.
 
 use std::path::Path;
 

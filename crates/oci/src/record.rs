@@ -1,4 +1,4 @@
-//! What is remembered of a container between two commands.
+//! The record of a container: its state on disk between two commands.
 //!
 //! ```text
 //! ROOT/            0700
@@ -65,11 +65,11 @@ pub(crate) struct Record {
     pub cgroup: String,
     /// RFC 3339.
     pub created: String,
-    /// Whoever makes it; of interest while there is no init.
+    /// The process that makes it; of interest while there is no init.
     pub creator: ProcessId,
     pub init: Option<ProcessId>,
     pub keyring: Keyring,
-    /// What it was made from: the bundle's file may have changed.
+    /// The spec that it was made from: the bundle's file may have changed since.
     pub spec: Spec,
 }
 

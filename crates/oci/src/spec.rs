@@ -92,8 +92,8 @@ fn mounts() -> Value {
     ])
 }
 
-/// What a caller without privileges can have: its own user as root of a user namespace, the host's
-/// network and `/sys`, no limits.
+/// The spec that a caller without privileges can have: its own user as root of a user namespace,
+/// the host's network and `/sys`, no limits.
 fn make_rootless(document: &mut Value, user: u32, group: u32) {
     let linux = &mut document["linux"];
     if let Some(namespaces) = linux["namespaces"].as_array_mut() {

@@ -1,4 +1,4 @@
-//! What a container is doing: read from the kernel each time, never remembered.
+//! The status of a container: read from the kernel each time, never remembered.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -53,7 +53,7 @@ impl Terminal {
         }
     }
 
-    /// What to wait for.
+    /// The descriptors to poll.
     pub(crate) fn interests(&self) -> Vec<PollFd<'_>> {
         let mut fds = Vec::new();
         if self.output == Stream::Open {
@@ -101,7 +101,7 @@ impl Terminal {
         match self.master.read(&mut bytes) {
             Ok(count) if count > 0 => {
                 let mut stdout = io::stdout().lock();
-                // Who does not read misses it; the program is not to stop for that.
+                // A reader that stops reading misses output; the program is not to stop for that.
                 drop(stdout.write_all(&bytes[..count]));
                 drop(stdout.flush());
                 true

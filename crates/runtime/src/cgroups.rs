@@ -172,7 +172,8 @@ impl Limits<'_> {
         Ok(())
     }
 
-    /// What is idle takes no weight: until the rest of the limits says so again, it is not.
+    /// The kernel refuses a weight while `cpu.idle` is set. It is cleared first; the rest of the
+    /// limits may set it again.
     fn wake(&self) -> Result<()> {
         let idle = self.cgroup.read("cpu", "cpu.idle");
         match idle.is_ok_and(|idle| idle.trim() == "1") {

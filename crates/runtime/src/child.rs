@@ -68,7 +68,7 @@ pub(crate) fn run(plan: Plan<'_>, entrance: Entrance, ours: &Conn, conn: Conn) -
 }
 
 fn fail(conn: &Conn, error: Error) -> i32 {
-    // Nobody may be listening any more; the exit code says the rest.
+    // The parent may be gone, so a failed send is no news; the exit code tells the rest.
     drop(say(conn, &Word::Failed(error)));
     128
 }
@@ -80,7 +80,7 @@ struct AtGate {
     last: LastSteps,
 }
 
-/// What is left to do once the container may start.
+/// The steps that are left once the container may start.
 struct LastSteps {
     hooks: Vec<Hook>,
     state: String,
@@ -92,8 +92,9 @@ struct LastSteps {
 impl AtGate {
     fn wait(self, conn: Conn) -> Result<(LastSteps, Conn)> {
         let kept = self.listener.as_ref().map_or(conn.as_fd(), AsFd::as_fd);
-        // Whoever created the container may wait for the end of a pipe that was inherited here. A
-        // filter that is loaded already may forbid it; execve closes them in any case.
+        // The creator of the container may wait for the end of a pipe that was inherited here, so
+        // inherited descriptors are closed. A seccomp filter that is loaded already may forbid
+        // that; execve closes them in any case.
         drop(process::close_all_but(
             self.closed_from,
             &[conn.as_fd(), kept],

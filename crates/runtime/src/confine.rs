@@ -1,4 +1,5 @@
-//! What a process may do: limits, user, capabilities, security modules, system calls.
+//! Confinement of a process: limits, user, capabilities, security modules, system calls. It is
+//! applied in the child, in the order that each step still has the privileges for.
 
 use crisp_seccomp::Arch;
 use crisp_sys::caps::{self, CapSet};
@@ -72,7 +73,7 @@ struct Sets {
 }
 
 impl Sets {
-    /// What this process itself lacks cannot be given: it is left out.
+    /// The capabilities that this process itself lacks cannot be given: they are left out.
     fn of(process: &Process, held: CapSet) -> Self {
         let Some(wanted) = process.capabilities() else {
             return Self::default();

@@ -25,7 +25,7 @@ use crate::{cgroups, devices, hooks, mounts, sysctl};
 /// The standard streams of a process.
 #[derive(Debug)]
 pub enum Stdio {
-    /// Those of the caller.
+    /// The caller's own streams.
     Inherit,
     /// These; a missing stdin is `/dev/null`.
     Fds {
@@ -56,7 +56,7 @@ pub struct CreateRequest<'a> {
     pub id: &'a str,
     /// Absolute path of the bundle directory.
     pub bundle: &'a Path,
-    /// What it shall be.
+    /// The runtime spec of the container.
     pub spec: &'a Spec,
     /// Its root file system.
     pub rootfs: Rootfs,
@@ -81,7 +81,7 @@ pub struct Created {
     pub pidfd: PidFd,
     /// Master of its terminal, when it has one.
     pub console: Option<OwnedFd>,
-    /// What could not be done to the letter.
+    /// Warnings: the parts of the spec that could not be met to the letter.
     pub warnings: Vec<String>,
     gate: Option<Conn>,
 }
@@ -126,7 +126,7 @@ fn pass(conn: &Conn) -> Result<()> {
 /// Makes a container: its cgroup with limits, and an init that waits for the start.
 ///
 /// # Errors
-/// Whatever failed, in the child too; nothing is left then.
+/// The first step that failed, in the child too; nothing is left then.
 pub fn create(request: CreateRequest<'_>) -> Result<Created> {
     let cgroup = request.cgroup;
     let existed = cgroup.exists();
@@ -270,7 +270,7 @@ fn fork_init(plan: Plan<'_>, cgroup: &Cgroup) -> Result<(i32, PidFd, Conn)> {
     Ok((pid, pidfd, ours))
 }
 
-/// What the parent knows while the child sets itself up.
+/// The parent's view of the child while it sets itself up.
 struct Setting<'a> {
     spec: &'a Spec,
     process: &'a Process,

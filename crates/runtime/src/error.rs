@@ -1,4 +1,4 @@
-//! What can go wrong while a container is made.
+//! The errors of making a container. Each names the step, the object and the cause.
 
 use std::fmt::Display;
 use std::io;
@@ -11,7 +11,7 @@ pub enum Error {
     Invalid {
         /// Path of the field.
         field: String,
-        /// What is wrong with it.
+        /// The reason why it is refused.
         why: String,
     },
     /// The spec asks for something that Crisp does not do.
@@ -20,9 +20,9 @@ pub enum Error {
     /// A step of the set-up failed.
     #[error("{step}: {message}")]
     Setup {
-        /// What was being done, on which object.
+        /// The step that failed, and its object.
         step: String,
-        /// What the kernel said.
+        /// The kernel's answer.
         message: String,
     },
     /// The program could not be started: not found, not executable, bad working directory.

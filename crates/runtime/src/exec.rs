@@ -57,7 +57,7 @@ pub struct Execed {
     pub pidfd: PidFd,
     /// Master of its terminal, when it has one.
     pub console: Option<OwnedFd>,
-    /// What could not be done to the letter.
+    /// Warnings: the parts of the spec that could not be met to the letter.
     pub warnings: Vec<String>,
 }
 
@@ -132,8 +132,8 @@ fn start(request: ExecRequest<'_>, unified: Option<&Path>) -> Result<Execed> {
     process::set_dumpable(Dumpable::No).context(|| "become untraceable")?;
     let fork = || {
         let parent = &ours;
-        // What moves into the child is closed here after the fork: the end of the conversation
-        // is seen only then.
+        // The values that move into the child are closed here after the fork. Only then is the end
+        // of the conversation seen.
         fork_with(CloneFlags::NONE, dir.as_ref().map(AsFd::as_fd), move || {
             inside.run(parent, &theirs)
         })
@@ -232,7 +232,7 @@ impl Inside<'_> {
             Ok(program) => program.start(),
             Err(error) => error,
         };
-        // Nobody may be listening any more; the exit code says the rest.
+        // The parent may be gone, so a failed send is no news; the exit code tells the rest.
         drop(say(conn, &Word::Failed(error)));
         128
     }

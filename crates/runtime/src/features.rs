@@ -1,4 +1,4 @@
-//! What this runtime can do, in the form of the OCI runtime spec's `features` document.
+//! The features of this runtime, in the form of the OCI runtime spec's `features` document.
 
 use serde_json::{Value, json};
 

@@ -68,7 +68,7 @@ pub(crate) fn memory_v2(memory: &LinuxMemory, present: Option<i64>) -> Vec<Write
     [swap, limit].into_iter().flatten().collect()
 }
 
-/// What is to be written to `cpu.max`, which holds `present`. A quota alone keeps the period by
+/// The text to write to `cpu.max`, which holds `present`. A quota alone keeps the period by
 /// itself, a period needs the quota said again.
 pub(crate) fn cpu_max(cpu: &LinuxCpu, present: impl FnOnce() -> Option<String>) -> Option<String> {
     let quota = cpu.quota().filter(|quota| *quota != 0).map(max_or);

@@ -112,8 +112,8 @@ impl Overlay<'_> {
     }
 }
 
-/// What unmounting does with what is not on disk yet. A container is never mounted a second time,
-/// so what a power cut leaves in its writable layer is never read again.
+/// Whether an unmount flushes dirty pages to disk. A container is never mounted a second time, so
+/// the state that a power cut leaves in its writable layer is never read again.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Flush {
     Never,

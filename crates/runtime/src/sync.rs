@@ -7,7 +7,7 @@ use crisp_sys::socket::Conn;
 
 use crate::error::{Context, Error, Result};
 
-/// What one side says.
+/// A message of either side.
 #[derive(Debug)]
 pub(crate) enum Word {
     /// Parent: cgroup and hooks are done, go on. Child: I wait for the hooks.

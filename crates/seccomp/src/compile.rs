@@ -27,7 +27,7 @@ const EPERM: u32 = 1;
 const X32_BIT: u32 = 0x4000_0000;
 const MAX_INSTRUCTIONS: usize = 4096;
 
-/// What happens on one system call: guarded verdicts in order, then the last one.
+/// The decision about one system call: guarded verdicts in order, then the last one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Body {
     guarded: Vec<(Vec<Condition>, u32)>,

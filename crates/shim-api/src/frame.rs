@@ -12,11 +12,11 @@ use crate::{Error, ExitRecord, MAX_FRAME, Result};
 pub struct ToShim {
     /// Chosen by the daemon; the reply carries it.
     pub seq: u64,
-    /// What is asked.
+    /// The request itself.
     pub request: Request,
 }
 
-/// What the daemon may ask.
+/// A request of the daemon.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Request {
     /// Send a signal to the container's init.
@@ -60,10 +60,10 @@ pub struct ExecRequest {
     pub args: Vec<String>,
     /// Its standard streams.
     pub streams: ExecStreams,
-    /// What becomes of it without its asker.
+    /// Its fate when the asker's connection closes.
     pub orphan: Orphan,
-    /// All of the process, instead of `args` and `streams` over the container's own: daemons sent it
-    /// before those were there.
+    /// The whole process, instead of `args` and `streams` over the container's own. Daemons sent it
+    /// before those two fields existed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process: Option<Box<Process>>,
 }
@@ -78,7 +78,7 @@ pub enum ExecStreams {
     Terminal,
 }
 
-/// What becomes of a process when the connection that asked for it closes.
+/// The fate of a process when the connection that asked for it closes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Orphan {
     /// It runs on.
@@ -114,7 +114,7 @@ pub enum Reply {
         pid: i32,
         /// Its start time, clock ticks since boot.
         start_time: u64,
-        /// What could not be done to the letter, for the operator.
+        /// Warnings: the parts of the spec that could not be met to the letter, for the operator.
         warnings: Vec<String>,
     },
     /// The exec'd process runs.
@@ -128,7 +128,7 @@ pub enum Reply {
     Failed {
         /// Which kind of failure.
         kind: FailureKind,
-        /// What and why, for the operator.
+        /// The step that failed, and why, for the operator.
         message: String,
     },
 }
@@ -163,7 +163,7 @@ pub struct StateReport {
     pub exit: Option<ExitRecord>,
 }
 
-/// What a shim tells unasked.
+/// An event that a shim tells unasked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
     /// The container is over; the exit slot is written.

@@ -39,7 +39,7 @@ pub struct Launch {
     pub shims_cgroup: Option<CgroupPath>,
 }
 
-/// What the container reads on its standard input.
+/// The source of the container's standard input.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stdin {
     /// `/dev/null`.

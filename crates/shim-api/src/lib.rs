@@ -18,13 +18,14 @@ pub use frame::{
 };
 pub use launch::{Launch, RootfsSpec, Stdin};
 
-/// The protocol that this build speaks; stands in every [`Launch`] and in the pod's record.
+/// The protocol that this build speaks. Every [`Launch`] carries it, and a shim of another version
+/// refuses the launch.
 pub const VERSION: u32 = 1;
 
 /// The longest frame that either side accepts, bytes.
 pub const MAX_FRAME: usize = 128 * 1024;
 
-/// What is wrong with a frame or an exit slot.
+/// The error of a frame that cannot be sent or read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Not the JSON that this protocol has.
@@ -32,7 +33,7 @@ pub enum Error {
     Malformed {
         /// Which frame was expected.
         what: &'static str,
-        /// What the parser said.
+        /// The parser's answer.
         source: serde_json::Error,
     },
     /// Longer than [`MAX_FRAME`].

@@ -44,7 +44,7 @@ struct Client {
     waiting: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
 }
 
-/// What a client wants from poll(2).
+/// A client's part in poll(2).
 pub(crate) struct Interest<'a> {
     pub key: u64,
     pub fd: BorrowedFd<'a>,
@@ -76,7 +76,7 @@ impl Clients {
         self.position(key).is_some()
     }
 
-    /// What to poll.
+    /// The descriptors to poll.
     pub(crate) fn interests(&self) -> impl Iterator<Item = Interest<'_>> {
         self.open.iter().map(|client| Interest {
             key: client.key,

@@ -1,4 +1,5 @@
-//! What is done to the container: each runs in a [`crate::worker`].
+//! The container that a shim owns: launch, exec and update. Each runs in a [`crate::worker`], a
+//! forked copy of the shim, and may block.
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -85,7 +86,8 @@ impl Container {
             preserved_fds: 0,
         })?;
         if let Err(error) = created.start() {
-            // What failed is to be told; what is left is found again by the cgroup's name.
+            // The failure of the start is the one to report. A cgroup that cannot be removed now
+            // is found again by its name.
             drop(crisp_runtime::destroy(&self.cgroup));
             return Err(error.into());
         }

@@ -71,7 +71,7 @@ impl Shim {
             Purpose::Exec(exec) => {
                 let cgroup = self.exec_cgroup(&exec.id);
                 if cgroup.unified_dir().is_some_and(|dir| dir.is_dir()) {
-                    // Nobody else can be told; the container's end sweeps.
+                    // A survivor is removed with the container's cgroup at its end.
                     drop(kill(&cgroup));
                 }
                 FailureKind::Exec
@@ -104,7 +104,7 @@ impl Shim {
             let name = entry.file_name();
             let exec_id = name.to_str().and_then(|name| name.strip_prefix("exec-"));
             if exec_id.is_some_and(|exec_id| !self.is_starting(exec_id)) {
-                // One that is lived in is busy and stays.
+                // The kernel refuses to remove a cgroup that holds processes.
                 drop(std::fs::remove_dir(entry.path()));
             }
         }
@@ -148,7 +148,7 @@ impl Shim {
         self.output.finish();
         self.phase = Phase::Over { init, exit };
         self.clients.broadcast(&Event::Exited(exit));
-        // What cannot be removed yet is tried again at the shutdown.
+        // A cgroup that cannot be removed yet is tried again at the shutdown.
         drop(self.container.cgroup.remove());
         self.answer_waiting(Waits::Shutdown)
     }
@@ -165,7 +165,7 @@ impl Shim {
         if file::fill_slot(&self.exit_file, &exit.to_slot()).is_err() {
             return Next::Stay;
         }
-        // What cannot be removed yet is removed with the container.
+        // A cgroup that cannot be removed yet goes when the container is removed.
         drop(crisp_runtime::destroy(&self.container.cgroup));
         Next::Leave
     }

@@ -3,15 +3,15 @@
 use std::io;
 use std::path::PathBuf;
 
-/// What ends a shim, or fails a request.
+/// An error that ends a shim, or fails a request.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The kernel refused a step.
     #[error("{step}: {source}")]
     Io {
-        /// What was being done, on which object.
+        /// The step that failed, and its object.
         step: String,
-        /// What the kernel said.
+        /// The kernel's answer.
         source: io::Error,
     },
     /// The first frame did not come, or is not one.
@@ -30,7 +30,7 @@ pub enum Error {
     Spec {
         /// The file.
         path: PathBuf,
-        /// What the parser said.
+        /// The parser's answer.
         source: serde_json::Error,
     },
     /// The container or a process in it could not be made.

@@ -41,7 +41,7 @@ const HOLD: &str = "hold";
 /// The argument before the cgroup that the init is to live in.
 const INTO: &str = "into";
 
-/// What the half that stays says when it is set up.
+/// The half that stays says this when it is set up.
 const READY: &[u8] = b"ready";
 
 /// User and group of the holder; no image's user is meant to be the same.
@@ -57,9 +57,10 @@ const OOM_SCORE_ADJ: i32 = -998;
 /// How often a holder that was told to end looks whether it is alone by now.
 const LOOKS_EVERY: Duration = Duration::from_millis(100);
 
-/// With a pod's id, before which `into CGROUP` may stand: makes the namespace and its init, writes the init's host pid (4 bytes) and start
-/// time (8 bytes, both little-endian) to standard output, and returns. With `hold`, which the
-/// first half adds before the id: is the init, and returns once that is to end.
+/// With a pod's id, before which `into CGROUP` may stand: makes the namespace and its init, writes
+/// the init's host pid (4 bytes) and start time (8 bytes, both little-endian) to standard output,
+/// and returns. With `hold`, which the first half adds before the id: is the init, and returns once
+/// that is to end.
 ///
 /// # Errors
 /// When the kernel refuses a step; nothing is left then.
@@ -237,8 +238,8 @@ const AUDIT_ARCH: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
 const AUDIT_ARCH: u32 = 0xc000_00b7;
 
-/// What is still to be called: saying that it is ready, closing, waiting for signals, looking for
-/// others, and ending.
+/// The system calls that a holder still makes: it says that it is ready, closes descriptors, waits
+/// for signals, looks for other processes, and exits.
 #[cfg(target_arch = "x86_64")]
 const ALLOWED: [u32; 5] = [
     1,   // write

@@ -16,10 +16,11 @@ use crate::holder::NOBODY_ELSE;
 /// The first argument that asks for a keeper.
 pub const KEEP: &str = "keep";
 
-/// What its maker says, before it hangs up, once it can be found in its scope.
+/// The daemon writes this, then closes the pipe, once the keeper can be found in its scope.
 const STAY: &[u8] = b"stay";
 
-/// A keeper less is an OOM kill that nobody learns of.
+/// Nearly unkillable: if the OOM killer took the keeper, the scope and its `memory.events` would
+/// vanish and the container's OOM kill would go unreported.
 const OOM_SCORE_ADJ: i32 = -998;
 
 /// Gives everything up, and stays when standard input says so before its end, for ever; else
@@ -43,7 +44,7 @@ pub fn run() -> Result<()> {
     if told != STAY {
         return Ok(());
     }
-    // Nobody is told; there is nothing behind them any more.
+    // The pipe has ended; a failure to close it would harm nobody.
     drop(process::close_from(0));
     loop {
         rustix::event::pause();

@@ -1,4 +1,5 @@
-//! One process a container: owns cgroup, stdio, log and exit status, and outlives the daemon.
+//! A shim: the process that owns one container, its cgroup, stdio, log and exit status, and that
+//! outlives the daemon.
 //!
 //! [`shim::Shim`] is one loop over everything that can happen, on one thread. What may take its
 //! time (a launch, an exec, a change of limits) is done by a forked [`worker`] that reports and

@@ -5,7 +5,7 @@ use std::io::BufRead;
 /// The longest text of one log line; longer ones go on in further lines, as CRI's readers expect.
 pub(crate) const MAX_TEXT: usize = 16 * 1024;
 
-/// One line of the log to be: what was held back from earlier reads, and what follows it.
+/// A line of the log to be: bytes that were held back from earlier reads, and those that follow.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Piece<'a> {
     /// Held back; empty but for the first piece.
@@ -16,7 +16,7 @@ pub(crate) struct Piece<'a> {
     pub whole: bool,
 }
 
-/// What is left after the last piece, to be held back until more comes.
+/// The bytes after the last whole piece, to be held back until more come.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Rest<'a> {
     /// Whether `held` still belongs to it.

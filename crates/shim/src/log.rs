@@ -62,7 +62,7 @@ impl Log {
     /// Opens the file, or makes it.
     ///
     /// # Errors
-    /// Those of open(2), and when it is no regular file or a symlink.
+    /// The errors of open(2), and when it is no regular file or a symlink.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         Ok(Self {
             path: path.to_owned(),

@@ -45,7 +45,7 @@ impl Output {
     /// Adds a stream.
     ///
     /// # Errors
-    /// Those of fcntl(2).
+    /// The errors of fcntl(2).
     pub(crate) fn add(&mut self, channel: Channel, source: OwnedFd) -> io::Result<()> {
         set_nonblocking(&source)?;
         self.streams.push(Stream {

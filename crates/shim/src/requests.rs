@@ -1,4 +1,5 @@
-//! What the daemon may ask, and the answers.
+//! Requests of the daemon and their answers. Slow ones are given to a forked worker; nothing here
+//! waits.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -144,7 +145,7 @@ impl Shim {
         let orphans = all
             .filter(|exec| exec.orphan == Orphan::IsKilled && !self.clients.has(exec.asker.client));
         for id in orphans.map(|exec| exec.id.clone()).collect::<Vec<_>>() {
-            // Nobody is left who could be told.
+            // The asker is gone, so the outcome has no reader.
             drop(self.kill_exec(&id));
             // Once is enough for those that run.
             for exec in self.execs.values_mut().filter(|exec| exec.id == id) {
@@ -213,7 +214,7 @@ impl Shim {
                 return None;
             }
             Phase::Failed => return Some(not_running()),
-            // What is not told yet may still get log lines: it counts as running.
+            // Before the end is told, output may still be logged: until then it counts as running.
             Phase::Running(init) => (init.id, None),
             Phase::Draining { init, .. } => (*init, None),
             Phase::Over { init, exit } => (*init, Some(*exit)),

@@ -33,7 +33,7 @@ impl Shelter {
 
     /// Moves this process into it in the version 2 tree, which may wait for an RCU grace period.
     pub(crate) fn enter_unified(&self) {
-        // What keeps it out was told by `enter`, or ends with the cgroup itself.
+        // A failure was told by `enter` already, or comes from a cgroup that is being removed.
         drop(self.or_made(Cgroup::enter_unified));
     }
 

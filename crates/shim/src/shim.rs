@@ -34,7 +34,7 @@ const OOM_SCORE_ADJ: i32 = -999;
 /// The owner of one container.
 #[expect(
     clippy::struct_excessive_bools,
-    reason = "two facts of different things"
+    reason = "`oom` is about the container, `busy` about the last turn of the loop"
 )]
 #[derive(Debug)]
 pub struct Shim {
@@ -49,7 +49,7 @@ pub struct Shim {
     /// OOM kills in the cgroup that are told already, and whether any was the container's.
     pub(crate) oom_kills: u64,
     pub(crate) oom: bool,
-    /// Who waits until the container is over, or was launched.
+    /// Clients that wait until the container is over, or was launched.
     pub(crate) waiting: Vec<(Asker, Waits)>,
     pub(crate) stays: Stays,
     /// To be told with the answer to the launch.
@@ -84,7 +84,7 @@ pub(crate) enum Phase {
     Failed,
 }
 
-/// What a waiting asker wants.
+/// The event that a client waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Waits {
     /// The state, once the launch is decided.
@@ -118,7 +118,7 @@ pub(crate) struct Errand {
     pub purpose: Purpose,
 }
 
-/// What a worker is at.
+/// The task that a worker was forked for.
 #[derive(Debug)]
 pub(crate) enum Purpose {
     Launch,
@@ -231,7 +231,8 @@ impl Shim {
     /// When the launch failed, which the daemon was told, or the kernel refuses to poll.
     pub fn run(&mut self) -> Result<()> {
         let outcome = self.turn_until_told();
-        // Nobody can be told any more; a daemon that returns finds neither socket nor process.
+        // The shim leaves, so an error has no reader. A daemon that returns finds neither socket
+        // nor process.
         drop(file::remove_if_there(&self.socket));
         outcome
     }
@@ -368,7 +369,7 @@ impl Shim {
         }
     }
 
-    /// What follows from a worker's report.
+    /// Acts on a worker's report.
     pub(crate) fn conclude(&mut self, purpose: Purpose, (report, fds): Reported) {
         match purpose {
             Purpose::Launch => self.launched(report, fds),

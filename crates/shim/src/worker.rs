@@ -14,7 +14,7 @@ use crisp_sys::process::set_parent_death_signal;
 use crisp_sys::socket::Conn;
 use serde::{Deserialize, Serialize};
 
-/// What a worker has to say.
+/// A worker's report.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Report {
     /// A process runs. Descriptors: its pidfd, then as `streams` says.
@@ -23,18 +23,18 @@ pub(crate) enum Report {
         pid: i32,
         /// Clock ticks since boot.
         start_time: u64,
-        /// What could not be done to the letter.
+        /// Warnings: the parts of the spec that could not be met to the letter.
         warnings: Vec<String>,
-        /// What of its standard streams is handed over.
+        /// The standard streams of it that are handed over.
         streams: Streams,
     },
     /// Done.
     Done,
     /// Not done; nothing is left of it.
     Failed {
-        /// What kind of failure.
+        /// The kind of failure.
         kind: FailureKind,
-        /// What and why.
+        /// The step that failed, and why.
         message: String,
     },
 }

@@ -80,7 +80,7 @@ impl CapSet {
         CapabilitySet::from_bits_retain(self.0)
     }
 
-    /// What is in both.
+    /// The capabilities that are in both.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
@@ -97,7 +97,7 @@ pub fn last_cap() -> u32 {
 /// The capabilities that this process may use now or take up again.
 ///
 /// # Errors
-/// Those of capget(2), which refuses no process its own sets.
+/// The errors of capget(2), which refuses no process its own sets.
 pub fn permitted() -> io::Result<CapSet> {
     Ok(CapSet(capabilities(None)?.permitted.bits()))
 }

@@ -37,7 +37,7 @@ pub fn set_groups(groups: &[u32]) -> io::Result<()> {
 /// Gives an open file an owner.
 ///
 /// # Errors
-/// Those of fchown(2).
+/// The errors of fchown(2).
 pub fn change_owner(file: impl std::os::fd::AsFd, uid: u32, gid: u32) -> io::Result<()> {
     Ok(rustix::fs::fchown(
         file,

@@ -36,7 +36,7 @@ pub struct DeviceRule {
 /// Puts the rules in force. On version 2 nothing is allowed that no rule allows.
 ///
 /// # Errors
-/// Those of the devices files, or of bpf(2).
+/// The errors of the devices files, or of bpf(2).
 pub fn apply(cgroup: &Cgroup, rules: &[DeviceRule]) -> io::Result<()> {
     if cgroup.layout().is_v2() {
         attach_program(cgroup, rules)

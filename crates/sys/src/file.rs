@@ -23,7 +23,7 @@ fn beside(path: &Path) -> io::Result<PathBuf> {
 /// Replaces a file as a whole; readers see the old content or the new. Not flushed to disk.
 ///
 /// # Errors
-/// Those of creating, writing and renaming.
+/// The errors of creating, writing and renaming.
 pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let temporary = beside(path)?;
     let written = (|| {
@@ -45,7 +45,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 /// Flushes a directory's entries to disk.
 ///
 /// # Errors
-/// Those of open and fsync.
+/// The errors of open and fsync.
 pub fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
@@ -53,7 +53,7 @@ pub fn sync_dir(path: &Path) -> io::Result<()> {
 /// Flushes the whole file system that the path is on.
 ///
 /// # Errors
-/// Those of open and syncfs.
+/// The errors of open and syncfs.
 pub fn sync_file_system(path: &Path) -> io::Result<()> {
     Ok(rustix::fs::syncfs(File::open(path)?)?)
 }
@@ -61,7 +61,7 @@ pub fn sync_file_system(path: &Path) -> io::Result<()> {
 /// Makes a directory and its parents, mode 0700; one that is there already is fine.
 ///
 /// # Errors
-/// Those of mkdir.
+/// The errors of mkdir.
 pub fn make_private_dirs(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new()
@@ -109,7 +109,7 @@ pub fn preallocate(file: impl AsFd, bytes: u64) -> io::Result<()> {
 /// Makes a file of `bytes` zeros whose space is reserved: a slot that one write fills later.
 ///
 /// # Errors
-/// Those of creating and writing.
+/// The errors of creating and writing.
 pub fn make_slot(path: &Path, bytes: usize) -> io::Result<()> {
     let file = OpenOptions::new()
         .write(true)
@@ -123,7 +123,7 @@ pub fn make_slot(path: &Path, bytes: usize) -> io::Result<()> {
 /// Fills a slot with one write.
 ///
 /// # Errors
-/// Those of opening and writing; a short write is an error.
+/// The errors of opening and writing; a short write is an error.
 pub fn fill_slot(path: &Path, bytes: &[u8]) -> io::Result<()> {
     OpenOptions::new()
         .write(true)
@@ -136,7 +136,7 @@ pub fn fill_slot(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// The lock lasts as long as the returned file and vanishes with the process.
 ///
 /// # Errors
-/// Those of opening and locking.
+/// The errors of opening and locking.
 pub fn lock_exclusive(path: &Path) -> io::Result<Option<File>> {
     let file = OpenOptions::new()
         .write(true)
@@ -154,7 +154,7 @@ pub fn lock_exclusive(path: &Path) -> io::Result<Option<File>> {
 /// Removes a file; one that is not there is fine.
 ///
 /// # Errors
-/// Those of unlink, but for `NotFound`.
+/// The errors of unlink, but for `NotFound`.
 pub fn remove_if_there(path: &Path) -> io::Result<()> {
     ignore_missing(fs::remove_file(path))
 }
@@ -162,7 +162,7 @@ pub fn remove_if_there(path: &Path) -> io::Result<()> {
 /// Removes a directory tree; one that is not there is fine.
 ///
 /// # Errors
-/// Those of reading and removing, but for `NotFound` of the tree itself.
+/// The errors of reading and removing, but for `NotFound` of the tree itself.
 pub fn remove_tree_if_there(path: &Path) -> io::Result<()> {
     ignore_missing(fs::remove_dir_all(path))
 }

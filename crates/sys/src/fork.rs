@@ -51,7 +51,7 @@ impl BitOr for CloneFlags {
 /// Unshares namespaces of the calling thread (unshare(2)).
 ///
 /// # Errors
-/// Those of unshare(2).
+/// The errors of unshare(2).
 pub fn unshare(flags: CloneFlags) -> io::Result<()> {
     let flags = i32::try_from(flags.0).map_err(io::Error::other)?;
     let flags = nix::sched::CloneFlags::from_bits_retain(flags);

@@ -71,7 +71,7 @@ fn read(resource: Resource) -> (u64, u64) {
 /// count on a low one, so containers are to get it back by [`restore_open_files`].
 ///
 /// # Errors
-/// Those of setrlimit(2).
+/// The errors of setrlimit(2).
 pub fn raise_open_files() -> io::Result<u64> {
     let (soft, hard) = read(Resource::Nofile);
     set_exact(Resource::Nofile, hard, hard)?;
@@ -81,7 +81,7 @@ pub fn raise_open_files() -> io::Result<u64> {
 /// Sets the soft limit of open files, as far as the hard one allows; that stays.
 ///
 /// # Errors
-/// Those of setrlimit(2).
+/// The errors of setrlimit(2).
 pub fn restore_open_files(soft: u64) -> io::Result<()> {
     let (_, hard) = read(Resource::Nofile);
     set_exact(Resource::Nofile, soft.min(hard), hard)

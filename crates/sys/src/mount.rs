@@ -25,7 +25,7 @@ pub enum Depth {
 /// Clones the mount at a path (and what is below it) into a detached tree.
 ///
 /// # Errors
-/// Those of open_tree(2).
+/// The errors of open_tree(2).
 pub fn open_tree(path: &Path, depth: Depth) -> io::Result<OwnedFd> {
     open_tree_at(CWD, path, depth)
 }
@@ -33,7 +33,7 @@ pub fn open_tree(path: &Path, depth: Depth) -> io::Result<OwnedFd> {
 /// As [`open_tree`], relative to a directory; an empty path means the descriptor itself.
 ///
 /// # Errors
-/// Those of open_tree(2).
+/// The errors of open_tree(2).
 pub fn open_tree_at(dir: BorrowedFd<'_>, path: &Path, depth: Depth) -> io::Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
@@ -47,7 +47,7 @@ pub fn open_tree_at(dir: BorrowedFd<'_>, path: &Path, depth: Depth) -> io::Resul
 /// Attaches a detached tree onto what `target` is open on.
 ///
 /// # Errors
-/// Those of move_mount(2).
+/// The errors of move_mount(2).
 pub fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     Ok(rustix::mount::move_mount(tree, c"", target, c"", flags)?)
@@ -75,7 +75,7 @@ impl FsContext {
     /// Sets a parameter to a string.
     ///
     /// # Errors
-    /// What the file system said about it.
+    /// The file system's own refusal of it.
     pub fn set(self, key: &str, value: &str) -> io::Result<Self> {
         let result = rustix::mount::fsconfig_set_string(self.fd.as_fd(), key, value);
         result.map_err(|error| self.explain(key, error))?;
@@ -85,7 +85,7 @@ impl FsContext {
     /// Sets a parameter to a path that may hold any byte.
     ///
     /// # Errors
-    /// What the file system said about it.
+    /// The file system's own refusal of it.
     pub fn set_path(self, key: &str, path: &Path) -> io::Result<Self> {
         let result = rustix::mount::fsconfig_set_string(self.fd.as_fd(), key, path);
         result.map_err(|error| self.explain(key, error))?;
@@ -95,7 +95,7 @@ impl FsContext {
     /// Sets a flag.
     ///
     /// # Errors
-    /// What the file system said about it.
+    /// The file system's own refusal of it.
     pub fn flag(self, key: &str) -> io::Result<Self> {
         let result = rustix::mount::fsconfig_set_flag(self.fd.as_fd(), key);
         result.map_err(|error| self.explain(key, error))?;
@@ -105,7 +105,7 @@ impl FsContext {
     /// Makes the superblock and a detached mount of it.
     ///
     /// # Errors
-    /// What the file system said about it.
+    /// The file system's own refusal of it.
     pub fn mount(self, attributes: MountAttributes) -> io::Result<OwnedFd> {
         rustix::mount::fsconfig_create(self.fd.as_fd())
             .map_err(|error| self.explain("create", error))?;
@@ -265,7 +265,7 @@ struct MountAttr {
 /// Changes the attributes of the mount that a descriptor is open on.
 ///
 /// # Errors
-/// Those of mount_setattr(2); ENOSYS before Linux 5.12.
+/// The errors of mount_setattr(2); ENOSYS before Linux 5.12.
 pub fn set_attributes(
     mount: BorrowedFd<'_>,
     attributes: MountAttributes,
@@ -314,7 +314,7 @@ fn set_attr(
 /// Binds a path onto another.
 ///
 /// # Errors
-/// Those of mount(2).
+/// The errors of mount(2).
 pub fn bind(source: &Path, target: &Path) -> io::Result<()> {
     Ok(rustix::mount::mount_bind(source, target)?)
 }
@@ -322,7 +322,7 @@ pub fn bind(source: &Path, target: &Path) -> io::Result<()> {
 /// Mounts a file system the classic way, with a data string.
 ///
 /// # Errors
-/// Those of mount(2).
+/// The errors of mount(2).
 pub fn mount_classic(source: &str, target: &Path, kind: &str, data: &str) -> io::Result<()> {
     let data = CString::new(data).map_err(io::Error::other)?;
     Ok(rustix::mount::mount(
@@ -348,7 +348,7 @@ pub fn unmount(target: &Path) -> io::Result<()> {
 /// Changes the propagation of the mount at a path.
 ///
 /// # Errors
-/// Those of mount(2).
+/// The errors of mount(2).
 pub fn set_propagation(path: &Path, propagation: Propagation, depth: Depth) -> io::Result<()> {
     let kind = match propagation {
         Propagation::Private => MountPropagationFlags::PRIVATE,
@@ -367,7 +367,7 @@ pub fn set_propagation(path: &Path, propagation: Propagation, depth: Depth) -> i
 /// the new root afterwards.
 ///
 /// # Errors
-/// Those of fchdir(2), pivot_root(2) and umount2(2).
+/// The errors of fchdir(2), pivot_root(2) and umount2(2).
 pub fn pivot_into(root: BorrowedFd<'_>) -> io::Result<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let old = rustix::fs::openat(CWD, "/", flags, Mode::empty())?;
@@ -388,7 +388,7 @@ pub fn pivot_into(root: BorrowedFd<'_>) -> io::Result<()> {
 /// The magic number of the file system that a descriptor is on (statfs(2)).
 ///
 /// # Errors
-/// Those of fstatfs(2).
+/// The errors of fstatfs(2).
 pub fn file_system_magic(fd: impl AsFd) -> io::Result<u64> {
     let magic = rustix::fs::fstatfs(fd)?.f_type;
     Ok(u64::from_ne_bytes(magic.to_ne_bytes()))

@@ -81,7 +81,7 @@ pub fn open_own(kind: Kind) -> io::Result<OwnedFd> {
 /// Moves the calling thread into a namespace; for PID namespaces, its children to come.
 ///
 /// # Errors
-/// Those of setns(2).
+/// The errors of setns(2).
 pub fn enter(namespace: BorrowedFd<'_>, kind: Kind) -> io::Result<()> {
     let expected = match kind {
         Kind::User => LinkNameSpaceType::User,
@@ -110,7 +110,7 @@ fn on_own_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Re
 /// Makes namespaces and pins each to a file, which is created.
 ///
 /// # Errors
-/// Those of unshare and mount; nothing stays pinned then.
+/// The errors of unshare and mount; nothing stays pinned then.
 pub fn pin(namespaces: &[(Kind, PathBuf)]) -> io::Result<()> {
     pin_with(namespaces, || Ok(()))
 }
@@ -118,7 +118,7 @@ pub fn pin(namespaces: &[(Kind, PathBuf)]) -> io::Result<()> {
 /// As [`pin`], and runs `inside` in the new namespaces before they are pinned.
 ///
 /// # Errors
-/// Those of unshare, mount and `inside`; nothing stays pinned then.
+/// The errors of unshare, mount and `inside`; nothing stays pinned then.
 pub fn pin_with<T: Send>(
     namespaces: &[(Kind, PathBuf)],
     inside: impl FnOnce() -> io::Result<T> + Send,
@@ -156,7 +156,7 @@ fn pin_own(kind: Kind, path: &Path) -> io::Result<()> {
 /// Pins a namespace of another process to a file, which is created.
 ///
 /// # Errors
-/// Those of open and mount.
+/// The errors of open and mount.
 pub fn pin_of(pid: i32, kind: Kind, path: &Path) -> io::Result<()> {
     OpenOptions::new()
         .write(true)
@@ -170,7 +170,7 @@ pub fn pin_of(pid: i32, kind: Kind, path: &Path) -> io::Result<()> {
 /// Lets go of a pinned namespace and removes the file; what is not there is fine.
 ///
 /// # Errors
-/// Those of umount and unlink.
+/// The errors of umount and unlink.
 pub fn unpin(path: &Path) -> io::Result<()> {
     match mount::unmount(path) {
         Ok(()) => {}
@@ -186,7 +186,7 @@ pub fn unpin(path: &Path) -> io::Result<()> {
 /// Runs `work` in a namespace, on a thread of its own.
 ///
 /// # Errors
-/// Those of setns; the value of `work` is passed on as it is.
+/// The errors of setns; the value of `work` is passed on as it is.
 pub fn inside<T: Send>(
     namespace: BorrowedFd<'_>,
     kind: Kind,

@@ -27,7 +27,7 @@ impl PidFd {
     /// Opens exactly this process; `None` when it is gone and perhaps replaced.
     ///
     /// # Errors
-    /// Those of pidfd_open(2) but for ESRCH.
+    /// The errors of pidfd_open(2) but for ESRCH.
     pub fn open_exact(id: &ProcessId) -> io::Result<Option<Self>> {
         let opened = match Self::open(id.pid) {
             Ok(opened) => opened,

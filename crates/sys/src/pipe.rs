@@ -17,7 +17,7 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 /// Makes a descriptor non-blocking.
 ///
 /// # Errors
-/// Those of `fcntl(2)`.
+/// The errors of `fcntl(2)`.
 pub fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
     let flags = fcntl_getfl(&fd)?;
     Ok(fcntl_setfl(&fd, flags | OFlags::NONBLOCK)?)
@@ -26,7 +26,7 @@ pub fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
 /// Makes a descriptor blocking.
 ///
 /// # Errors
-/// Those of `fcntl(2)`.
+/// The errors of `fcntl(2)`.
 pub fn set_blocking(fd: impl AsFd) -> io::Result<()> {
     let flags = fcntl_getfl(&fd)?;
     Ok(fcntl_setfl(&fd, flags - OFlags::NONBLOCK)?)

@@ -118,7 +118,7 @@ impl WaitStatus {
 /// Reaps one ended child, if there is one.
 ///
 /// # Errors
-/// Those of waitpid(2), but for "no children", which is `None`.
+/// The errors of waitpid(2), but for "no children", which is `None`.
 pub fn reap_any() -> io::Result<Option<(i32, WaitStatus)>> {
     reaped(rustix::process::wait(WaitOptions::NOHANG))
 }
@@ -126,7 +126,7 @@ pub fn reap_any() -> io::Result<Option<(i32, WaitStatus)>> {
 /// Reaps this child if it has ended.
 ///
 /// # Errors
-/// Those of waitpid(2), but for "no children", which is `None`.
+/// The errors of waitpid(2), but for "no children", which is `None`.
 pub fn reap(pid: i32) -> io::Result<Option<(i32, WaitStatus)>> {
     // Without a pid, waitpid would wait for the process group.
     let child = Pid::from_raw(pid.max(0)).ok_or(io::ErrorKind::InvalidInput)?;
@@ -149,7 +149,7 @@ fn reaped(
 /// Waits until this child has ended.
 ///
 /// # Errors
-/// Those of waitpid(2).
+/// The errors of waitpid(2).
 pub fn wait(pid: i32) -> io::Result<WaitStatus> {
     let child = Pid::from_raw(pid.max(0)).ok_or(io::ErrorKind::InvalidInput)?;
     loop {
@@ -201,7 +201,7 @@ pub enum Dumpable {
 /// Sets whether this process can be traced and its `/proc` files opened.
 ///
 /// # Errors
-/// Those of prctl(2), which accepts both values.
+/// The errors of prctl(2), which accepts both values.
 pub fn set_dumpable(dumpable: Dumpable) -> io::Result<()> {
     let behavior = match dumpable {
         Dumpable::Yes => DumpableBehavior::Dumpable,
@@ -213,7 +213,7 @@ pub fn set_dumpable(dumpable: Dumpable) -> io::Result<()> {
 /// Whether this process can be traced now.
 ///
 /// # Errors
-/// Those of prctl(2).
+/// The errors of prctl(2).
 pub fn dumpable() -> io::Result<Dumpable> {
     Ok(match rustix::process::dumpable_behavior()? {
         DumpableBehavior::Dumpable => Dumpable::Yes,
@@ -235,7 +235,7 @@ pub fn set_parent_death_signal(signal: i32) -> io::Result<()> {
 /// The name that `ps` and `/proc/PID/comm` show; 15 bytes of it.
 ///
 /// # Errors
-/// Those of prctl(2).
+/// The errors of prctl(2).
 pub fn set_name(name: &CStr) -> io::Result<()> {
     Ok(rustix::thread::set_name(name)?)
 }
@@ -329,7 +329,7 @@ pub fn place(fd: BorrowedFd<'_>, number: i32) -> io::Result<()> {
 /// is closed.
 ///
 /// # Errors
-/// Those of dup3(2).
+/// The errors of dup3(2).
 pub fn place_over(fd: BorrowedFd<'_>, old: BorrowedFd<'_>) -> io::Result<()> {
     let flags = libc::O_CLOEXEC;
     // SAFETY: dup3 on descriptors that are borrowed for the call; `old` stays a valid number.
@@ -368,7 +368,7 @@ pub fn set_umask(mask: u32) {
 /// Changes the working directory.
 ///
 /// # Errors
-/// Those of chdir(2).
+/// The errors of chdir(2).
 pub fn change_dir(path: &Path) -> io::Result<()> {
     Ok(rustix::process::chdir(path)?)
 }

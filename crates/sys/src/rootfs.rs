@@ -10,7 +10,7 @@ use rustix::io::Errno;
 /// Opens a path as if `root` were `/`: symlinks and `..` stay inside, magic links are refused.
 ///
 /// # Errors
-/// Those of openat2(2); a race with a rename is tried again some times.
+/// The errors of openat2(2); a race with a rename is tried again some times.
 pub fn open_in(
     root: BorrowedFd<'_>,
     path: &Path,
@@ -37,7 +37,7 @@ pub fn open_in(
 /// Opens a path inside `root` as a mere location (`O_PATH`).
 ///
 /// # Errors
-/// Those of openat2(2).
+/// The errors of openat2(2).
 pub fn locate(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
     open_in(root, path, OFlags::PATH, Mode::empty())
 }
@@ -45,7 +45,7 @@ pub fn locate(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
 /// As [`locate`], but a symlink at the end is opened itself.
 ///
 /// # Errors
-/// Those of openat2(2).
+/// The errors of openat2(2).
 pub fn locate_nofollow(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
     open_in(root, path, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty())
 }
@@ -96,7 +96,7 @@ fn make_one(parent: &OwnedFd, name: &Path, mode: u32) -> io::Result<OwnedFd> {
 /// Opens a file inside `root` as a location, making it (empty) and its parents where missing.
 ///
 /// # Errors
-/// Those of openat2, mkdirat and openat.
+/// The errors of openat2, mkdirat and openat.
 pub fn make_file_in(root: BorrowedFd<'_>, path: &Path, mode: u32) -> io::Result<OwnedFd> {
     match locate(root, path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -115,7 +115,7 @@ pub fn make_file_in(root: BorrowedFd<'_>, path: &Path, mode: u32) -> io::Result<
 /// Opens the root of a tree: an ordinary directory of the host.
 ///
 /// # Errors
-/// Those of open(2).
+/// The errors of open(2).
 pub fn open_root(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(CWD, path, flags, Mode::empty())?)

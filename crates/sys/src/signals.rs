@@ -28,7 +28,7 @@ impl SignalFd {
     /// The number of the next signal that arrived, if any.
     ///
     /// # Errors
-    /// Those of read(2).
+    /// The errors of read(2).
     pub fn next(&self) -> io::Result<Option<i32>> {
         let read = self.0.read_signal()?;
         Ok(read.and_then(|info| i32::try_from(info.ssi_signo).ok()))
@@ -66,7 +66,7 @@ impl Origin {
 /// came, or for no reason.
 ///
 /// # Errors
-/// Those of sigtimedwait(2).
+/// The errors of sigtimedwait(2).
 pub fn wait(within: Option<Duration>) -> io::Result<Option<(i32, Origin)>> {
     let all = SigSet::all();
     let set: &libc::sigset_t = all.as_ref();
@@ -95,7 +95,7 @@ pub fn wait(within: Option<Duration>) -> io::Result<Option<(i32, Origin)>> {
 /// Default dispositions and an empty mask: what a program may expect at its start.
 ///
 /// # Errors
-/// Those of sigprocmask(2).
+/// The errors of sigprocmask(2).
 pub fn reset() -> io::Result<()> {
     for signal in 1..=64 {
         // SAFETY: SIG_DFL runs no code of ours. SIGKILL, SIGSTOP and libc's own two are refused,
@@ -129,7 +129,7 @@ pub fn kill(pid: i32, signal: i32) -> io::Result<()> {
 /// Whether there is any process in this PID namespace besides its init and this one.
 #[must_use]
 pub fn has_others() -> bool {
-    // Those that may not be signalled count as well.
+    // Processes that may not be signalled count as well.
     kill(-1, 0).is_ok()
 }
 

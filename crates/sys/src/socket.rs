@@ -16,7 +16,7 @@ use rustix::net::{
 /// The most descriptors that one message carries.
 pub const MAX_FDS: usize = 8;
 
-/// Who is on the other end (unix(7), `SO_PEERCRED`).
+/// The process on the other end (unix(7), `SO_PEERCRED`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerCredentials {
     /// Its pid when it connected.
@@ -32,7 +32,7 @@ pub type Message = (Vec<u8>, Vec<OwnedFd>);
 /// the master of a terminal.
 ///
 /// # Errors
-/// Those of connect(2) and sendmsg(2).
+/// The errors of connect(2) and sendmsg(2).
 pub fn hand_over(path: &Path, text: &[u8], fd: BorrowedFd<'_>) -> io::Result<()> {
     let flags = SocketFlags::CLOEXEC;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
@@ -84,7 +84,7 @@ impl Listener {
     /// Listens at a path that must not exist; the socket file has mode 0600.
     ///
     /// # Errors
-    /// Those of bind(2) and listen(2).
+    /// The errors of bind(2) and listen(2).
     pub fn bind(path: &Path) -> io::Result<Self> {
         let socket = new_socket(SocketFlags::empty())?;
         with_address(path, |address| bind(&socket, address))?;
@@ -96,7 +96,7 @@ impl Listener {
     /// Takes the next connection.
     ///
     /// # Errors
-    /// Those of accept(2); `WouldBlock` when non-blocking and none waits.
+    /// The errors of accept(2); `WouldBlock` when non-blocking and none waits.
     pub fn accept(&self) -> io::Result<Conn> {
         Ok(Conn(accept_with(&self.0, SocketFlags::CLOEXEC)?))
     }
@@ -106,8 +106,8 @@ impl Conn {
     /// Connects to a listener, without waiting; the connection itself blocks as usual.
     ///
     /// # Errors
-    /// Those of connect(2); `WouldBlock` when the listener is there but takes no connections, so
-    /// that no more fit its queue.
+    /// The errors of connect(2); `WouldBlock` when the listener is there but takes no connections,
+    /// so that no more fit its queue.
     pub fn connect(path: &Path) -> io::Result<Self> {
         let socket = new_socket(SocketFlags::NONBLOCK)?;
         with_address(path, |address| connect(&socket, address))?;
@@ -185,15 +185,15 @@ impl Conn {
     /// Makes the socket non-blocking.
     ///
     /// # Errors
-    /// Those of fcntl(2).
+    /// The errors of fcntl(2).
     pub fn set_nonblocking(&self) -> io::Result<()> {
         crate::pipe::set_nonblocking(&self.0)
     }
 
-    /// Who is on the other end.
+    /// The process on the other end.
     ///
     /// # Errors
-    /// Those of getsockopt(2).
+    /// The errors of getsockopt(2).
     pub fn peer(&self) -> io::Result<PeerCredentials> {
         let peer = rustix::net::sockopt::socket_peercred(&self.0)?;
         Ok(PeerCredentials {

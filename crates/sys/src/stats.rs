@@ -1,4 +1,4 @@
-//! What a cgroup uses, read from its files.
+//! The resources that a cgroup uses, read from its files. Nothing here writes.
 
 use std::io;
 
@@ -17,7 +17,7 @@ pub struct CgroupStats {
     pub rss: u64,
     /// Page faults since the cgroup was made.
     pub page_faults: u64,
-    /// Those that read from disk.
+    /// The faults that read from disk.
     pub major_page_faults: u64,
     /// Swap used, bytes.
     pub swap_usage: u64,

@@ -68,7 +68,7 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// What to do.
+/// The command.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Make a container that waits for its start

@@ -85,7 +85,7 @@ pub(crate) struct ExecArgs {
     pub command: Vec<String>,
 }
 
-/// What differs from the process of the bundle.
+/// Options that differ from the process of the bundle.
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(crate) struct Overrides {

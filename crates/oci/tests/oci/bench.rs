@@ -1,4 +1,4 @@
-//! What the tests share: a bundle, the command, and a look at what it left.
+//! The bench that the tests share: a bundle, the command, and a look at what it left.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;

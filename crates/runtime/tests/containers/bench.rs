@@ -1,4 +1,4 @@
-//! What the cases share: a root file system, a spec to change, a container to look at.
+//! The bench that the cases share: a root file system, a spec to change, a container to look at.
 
 use std::fs::{self, File};
 use std::io::Read;

@@ -1,4 +1,4 @@
-//! What the process may do.
+//! Confinement: what a container's process may do, seen from inside.
 
 use serde_json::json;
 

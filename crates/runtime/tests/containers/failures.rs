@@ -1,4 +1,4 @@
-//! What goes wrong is told, and nothing is left.
+//! Failures: each is told with its cause, and leaves nothing.
 
 use std::path::Path;
 

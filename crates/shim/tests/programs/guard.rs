@@ -1,4 +1,4 @@
-//! What a container can do to the shim that owns it.
+//! Guards of a shim against the container that it owns.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};

@@ -61,10 +61,11 @@ impl Cgroup {
 }
 
 impl Entrance {
-    /// Moves the calling process into the cgroup in every version 1 hierarchy, and closes the files.
+    /// Moves the calling process into the cgroup in every version 1 hierarchy, and closes the
+    /// files.
     ///
     /// # Errors
-    /// Those of the cgroup files, with the path in the message.
+    /// The errors of the cgroup files, with the path in the message.
     pub fn enter(self) -> io::Result<()> {
         // The file `tasks` moves one thread; the others would stay behind.
         let alone = thread_count().is_ok_and(|count| count == 1);

@@ -12,7 +12,7 @@ pub(super) fn explain(error: &io::Error, step: &str, path: &Path) -> io::Error {
 /// Writes a cgroup file with one write, as its parser wants it.
 ///
 /// # Errors
-/// What the kernel said, with file and value in the message.
+/// The kernel's refusal, with file and value in the message.
 pub(crate) fn write_file(path: &Path, value: &str) -> io::Result<()> {
     let written = fs::OpenOptions::new()
         .write(true)

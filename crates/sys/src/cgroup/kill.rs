@@ -1,8 +1,9 @@
 //! Killing one by one, where the kernel does not kill a cgroup as a whole.
 //!
-//! A pid that was read may be another process' by now: it is opened, and looked for again in the
-//! cgroup, before it is signalled. Most ends take one turn and a moment; where others have come
-//! meanwhile, somebody forks, and from then on everybody is held still while they are signalled.
+//! A pid that was read may belong to another process by now: it is opened as a pidfd, and looked
+//! for again in the cgroup, before it is signalled. Most cgroups are empty after one turn. Where new
+//! processes have appeared meanwhile, something forks: from then on the cgroup is frozen while its
+//! processes are signalled.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -28,7 +29,8 @@ impl Cgroup {
     /// when it returns.
     ///
     /// # Errors
-    /// Those of writing `cgroup.kill` where the kernel has it; else of reading the processes, and
+    /// The errors of writing `cgroup.kill` where the kernel has it; else of reading the processes,
+    /// and
     /// `TimedOut` when some are there a second later: in uninterruptible sleep, they end when the
     /// kernel lets go of them.
     pub fn kill(&self) -> io::Result<()> {
@@ -45,7 +47,7 @@ impl Cgroup {
     }
 }
 
-/// Kills until nobody lives there.
+/// Kills until no process is left.
 fn each(cgroup: &Cgroup) -> io::Result<()> {
     let deadline = Instant::now() + WITHIN;
     let mut pause = FIRST_PAUSE;
@@ -60,7 +62,7 @@ fn each(cgroup: &Cgroup) -> io::Result<()> {
             return Ok(());
         }
         if seen.is_empty() {
-            // Processes that somebody froze before do not end.
+            // Processes that were frozen before do not end.
             thaw(cgroup);
         } else {
             somebody_forks |= alive.iter().any(|pid| !seen.contains(pid));
@@ -74,7 +76,7 @@ fn each(cgroup: &Cgroup) -> io::Result<()> {
     }
 }
 
-/// Signals everybody who lives there, and tells who that was.
+/// Sends SIGKILL to every process of the cgroup, and returns their pids.
 fn one_turn(cgroup: &Cgroup) -> io::Result<Vec<i32>> {
     let mut alive = Vec::new();
     for pids in cgroup.procs()?.chunks(AT_ONCE) {
@@ -107,7 +109,7 @@ fn signal(cgroup: &Cgroup, pids: &[i32]) -> io::Result<Vec<i32>> {
     Ok(signalled.map(|(pid, _)| *pid).collect())
 }
 
-/// Nobody there runs, and so nobody forks, as long as this lives.
+/// Holds a cgroup frozen: none of its processes runs, and so none forks, as long as this lives.
 struct Still<'a>(Option<&'a Cgroup>);
 
 impl<'a> Still<'a> {

@@ -102,7 +102,7 @@ impl Cgroup {
     /// inherits CPUs and memory nodes, without which nothing can be attached.
     ///
     /// # Errors
-    /// Those of mkdir(2) and of the cgroup files.
+    /// The errors of mkdir(2) and of the cgroup files.
     pub fn create(&self) -> io::Result<()> {
         for (controllers, root) in self.layout.hierarchies() {
             tree::make_path(&root, &self.path, &controllers)
@@ -115,7 +115,7 @@ impl Cgroup {
     /// is enabled where processes are makes threads' cgroups of all children (cgroups(7)).
     ///
     /// # Errors
-    /// Those of mkdir(2).
+    /// The errors of mkdir(2).
     pub fn create_bare(&self) -> io::Result<()> {
         self.dirs().try_for_each(|dir| match fs::create_dir(&dir) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -180,7 +180,7 @@ impl Cgroup {
     /// Moves a process into it, in every hierarchy.
     ///
     /// # Errors
-    /// Those of writing `cgroup.procs`.
+    /// The errors of writing `cgroup.procs`.
     pub fn attach(&self, pid: i32) -> io::Result<()> {
         self.dirs()
             .try_for_each(|dir| write_file(&dir.join("cgroup.procs"), &pid.to_string()))
@@ -189,7 +189,7 @@ impl Cgroup {
     /// Every process in it and below it.
     ///
     /// # Errors
-    /// Those of reading; a cgroup that does not exist has none.
+    /// The errors of reading; a cgroup that does not exist has none.
     pub fn procs(&self) -> io::Result<Vec<i32>> {
         let mut pids = std::collections::BTreeSet::new();
         let mut failed = None;
@@ -210,7 +210,7 @@ impl Cgroup {
     /// Whether a live process is in it or below it.
     ///
     /// # Errors
-    /// Those of reading.
+    /// The errors of reading.
     pub fn is_populated(&self) -> io::Result<bool> {
         Ok(!self.procs()?.is_empty())
     }
@@ -218,7 +218,7 @@ impl Cgroup {
     /// Stops every process in it.
     ///
     /// # Errors
-    /// Those of writing the freezer's file.
+    /// The errors of writing the freezer's file.
     pub fn freeze(&self) -> io::Result<()> {
         self.set_frozen("1", "FROZEN")
     }
@@ -226,7 +226,7 @@ impl Cgroup {
     /// Lets every process in it go on.
     ///
     /// # Errors
-    /// Those of writing the freezer's file.
+    /// The errors of writing the freezer's file.
     pub fn thaw(&self) -> io::Result<()> {
         self.set_frozen("0", "THAWED")
     }
@@ -282,7 +282,7 @@ impl Cgroup {
     /// How often the OOM killer struck in it and below it.
     ///
     /// # Errors
-    /// Those of reading; 0 without a memory controller.
+    /// The errors of reading; 0 without a memory controller.
     pub fn oom_kills(&self) -> io::Result<u64> {
         let Some(dir) = self.dir("memory") else {
             return Ok(0);
