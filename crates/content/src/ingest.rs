@@ -5,10 +5,10 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use crisp_model::Digest;
+use crisp_sys::file::sync_dir;
 
 use crate::error::{Error, Result, io};
 use crate::hasher::Hasher;
-use crate::store::sync_dir;
 
 /// A blob being written. Dropped without [`Ingest::commit`], it never was.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl Ingest {
         self.file.sync_all().map_err(io("sync", &self.temporary))?;
         fs::rename(&self.temporary, &self.target).map_err(io("name", &self.target))?;
         match self.target.parent() {
-            Some(dir) => sync_dir(dir),
+            Some(dir) => sync_dir(dir).map_err(io("sync", dir)),
             None => Ok(()),
         }
     }

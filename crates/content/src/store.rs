@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crisp_model::Digest;
 use crisp_model::digest::Algorithm;
+use crisp_sys::file::sync_dir;
 
 use crate::error::{Error, Result, io};
 use crate::hasher::Hasher;
@@ -42,8 +43,9 @@ impl Store {
         for algorithm in ALGORITHMS {
             make_dir(&store.blobs.join(algorithm))?;
         }
-        sync_dir(&store.blobs)?;
-        sync_dir(root)?;
+        for dir in [store.blobs.as_path(), root] {
+            sync_dir(dir).map_err(io("sync", dir))?;
+        }
         Ok(store)
     }
 
@@ -220,12 +222,6 @@ fn make_dir(path: &Path) -> Result<()> {
         .mode(0o700)
         .create(path)
         .map_err(io("create", path))
-}
-
-/// Makes names in a directory durable.
-pub(crate) fn sync_dir(path: &Path) -> Result<()> {
-    let dir = File::open(path).map_err(io("open", path))?;
-    dir.sync_all().map_err(io("sync", path))
 }
 
 #[cfg(test)]
