@@ -1,11 +1,15 @@
-//! Work that many ask for and one does.
+//! A *flight* is work that several callers ask for and that runs once: they all get its answer.
+//! Here are also the keys and locks by which pulls and layers find each other. Nothing here knows
+//! what the work is.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use crisp_model::Digest;
+use crisp_registry::Credentials;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
 
@@ -92,6 +96,31 @@ impl<K, T: Clone> fmt::Debug for Flights<K, T> {
     }
 }
 
+/// Identifies a pull: callers with the same reference and the same credentials share one answer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct PullKey {
+    pub(crate) image: String,
+    pub(crate) credentials: Option<Credentials>,
+}
+
+/// A lock for each layer: when two pulls need the same layer at the same time, one unpacks it and
+/// the other then finds it there.
+#[derive(Debug, Default)]
+pub(crate) struct LayerLocks(Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>);
+
+impl LayerLocks {
+    pub(crate) fn of(&self, chain_id: &Digest) -> Arc<tokio::sync::Mutex<()>> {
+        let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lock) = locks.get(chain_id).and_then(Weak::upgrade) {
+            return lock;
+        }
+        locks.retain(|_, lock| lock.strong_count() > 0);
+        let lock = Arc::default();
+        locks.insert(chain_id.clone(), Arc::downgrade(&lock));
+        lock
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
@@ -141,5 +170,16 @@ mod tests {
         let answer = flights.join(1, || async { panic!("test") }).await;
         assert!(matches!(answer, Err(Error::Interrupted("count"))));
         assert!(lock(&flights.under_way).is_empty());
+    }
+    #[test]
+    fn a_layer_has_one_lock_while_it_is_used() {
+        let locks = LayerLocks::default();
+        let (a, b) = (Digest::sha256([1; 32]), Digest::sha256([2; 32]));
+        let first = locks.of(&a);
+        assert!(Arc::ptr_eq(&first, &locks.of(&a)));
+        assert!(!Arc::ptr_eq(&first, &locks.of(&b)));
+        drop(first);
+        drop(locks.of(&b));
+        assert_eq!(locks.0.lock().unwrap().len(), 1);
     }
 }

@@ -7,25 +7,14 @@ use crisp_model::{ContainerId, Digest, ImageRef};
 use crisp_registry::Credentials;
 use crisp_snapshotter::{Lookup, Snapshot, Usage};
 
+use crate::config::Config;
 use crate::error::{Ambiguous, Error, Result};
+use crate::flight::PullKey;
 use crate::image_config::MAX_CONFIG;
 use crate::info::{FsInfo, ImageInfo};
 use crate::open::open;
-use crate::pull::{PullKey, pull};
+use crate::pull::pull;
 use crate::store::{Store, blocking};
-
-/// Where images live and how they are fetched.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// Directory of this crate's state, created with mode 0700.
-    pub root: PathBuf,
-    /// How registries are reached.
-    pub registry: crisp_registry::Config,
-    /// Layers fetched and unpacked at the same time, over all pulls; at least 1 is used.
-    pub max_parallel_layers: usize,
-    /// Image names that are reported as pinned.
-    pub pinned: Vec<String>,
-}
 
 /// All images of one daemon. Clones share everything.
 #[derive(Debug, Clone)]

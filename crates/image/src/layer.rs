@@ -4,9 +4,8 @@
 //! unpacks them. Between the two lies a short queue, so a layer takes little memory whatever its
 //! size, and a slow disk slows the download down.
 
-use std::collections::HashMap;
 use std::io::{self, Read};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use crisp_content::Hasher;
@@ -42,23 +41,6 @@ pub(crate) struct LayerSource {
     pub(crate) credentials: Option<Credentials>,
     /// Set when a sibling failed: what is still on its way is then of no use.
     pub(crate) given_up: watch::Sender<bool>,
-}
-
-/// Two pulls may need the same layer at the same time; one unpacks, the other finds it there.
-#[derive(Debug, Default)]
-pub(crate) struct LayerLocks(Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>);
-
-impl LayerLocks {
-    fn of(&self, chain_id: &Digest) -> Arc<tokio::sync::Mutex<()>> {
-        let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(lock) = locks.get(chain_id).and_then(Weak::upgrade) {
-            return lock;
-        }
-        locks.retain(|_, lock| lock.strong_count() > 0);
-        let lock = Arc::default();
-        locks.insert(chain_id.clone(), Arc::downgrade(&lock));
-        lock
-    }
 }
 
 impl LayerSource {
@@ -284,17 +266,5 @@ mod tests {
         assert_eq!(read(vec![Chunk::End]).unwrap(), b"");
         assert!(read(vec![bytes("ab")]).is_err());
         assert!(read(vec![]).is_err());
-    }
-
-    #[test]
-    fn a_layer_has_one_lock_while_it_is_used() {
-        let locks = LayerLocks::default();
-        let (a, b) = (Digest::sha256([1; 32]), Digest::sha256([2; 32]));
-        let first = locks.of(&a);
-        assert!(Arc::ptr_eq(&first, &locks.of(&a)));
-        assert!(!Arc::ptr_eq(&first, &locks.of(&b)));
-        drop(first);
-        drop(locks.of(&b));
-        assert_eq!(locks.0.lock().unwrap().len(), 1);
     }
 }

@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 mod catalog;
+mod config;
 mod database;
 mod error;
 mod flight;
@@ -31,9 +32,10 @@ mod pull;
 mod record;
 mod store;
 
+pub use config::Config;
 pub use crisp_registry as registry;
 pub use crisp_registry::Credentials;
 pub use crisp_snapshotter::{Snapshot, Usage};
 pub use error::{Ambiguous, Error, Result};
-pub use images::{Config, Images};
+pub use images::Images;
 pub use info::{FsInfo, ImageInfo};

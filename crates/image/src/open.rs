@@ -14,10 +14,10 @@ use crisp_snapshotter::Snapshotter;
 use crisp_sys::{boot, file};
 
 use crate::catalog::{Catalog, named};
+use crate::config::Config;
 use crate::database::{Database, Saved};
 use crate::error::{Result, io};
 use crate::image_config::{self, MAX_CONFIG};
-use crate::images::Config;
 use crate::record::{Edit, Image, ImageRecord, LayerRecord};
 use crate::store::{Parts, Store, Trees, read_leases};
 

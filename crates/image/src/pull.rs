@@ -22,13 +22,6 @@ use crate::store::{Claim, Store, blocking};
 /// Indexes in indexes: more would be a loop or a joke.
 const MAX_DEPTH: usize = 4;
 
-/// Who asks for what: same reference, same credentials, same answer.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct PullKey {
-    pub(crate) image: String,
-    pub(crate) credentials: Option<Credentials>,
-}
-
 /// Pulls an image and gives it the names that the reference stands for.
 pub(crate) async fn pull(
     store: Arc<Store>,

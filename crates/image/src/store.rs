@@ -18,9 +18,7 @@ use tokio::sync::Semaphore;
 use crate::catalog::Catalog;
 use crate::database::Database;
 use crate::error::{Error, Result, io};
-use crate::flight::Flights;
-use crate::layer::LayerLocks;
-use crate::pull::PullKey;
+use crate::flight::{Flights, LayerLocks, PullKey};
 use crate::record::{Edit, LayerRecord};
 
 /// How long layers may lie unsynced, so that a burst of pulls is synced once.
