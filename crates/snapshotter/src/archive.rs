@@ -10,11 +10,10 @@ use std::io::BufRead;
 use tar::Header;
 
 use crate::error::{Error, Result, bad_entry};
+use crate::header::{BLOCK, cut_off, header_number, read_block};
 use crate::pax::{Extended, Moment};
 use crate::sparse::{self, SparseMap};
 
-/// Bytes in a block.
-pub(crate) const BLOCK: usize = 512;
 /// Most bytes of an extended header or long name, as in Go's reader.
 const MAX_EXTENDED: u64 = 1 << 20;
 /// Most entries in a layer; the largest known images have some hundred thousand.
@@ -287,23 +286,6 @@ fn device(header: &Header, kind: Kind) -> Result<(u32, u32)> {
     Ok((number(major)?, number(minor)?))
 }
 
-/// Reads a whole block; false when the stream ends before it.
-pub(crate) fn read_block(stream: &mut impl BufRead, block: &mut [u8]) -> Result<bool> {
-    let mut length = 0;
-    while length < block.len() {
-        match stream.read(&mut block[length..]).map_err(Error::Stream)? {
-            0 if length == 0 => return Ok(false),
-            0 => return Err(cut_off()),
-            count => length += count,
-        }
-    }
-    Ok(true)
-}
-
-fn cut_off() -> Error {
-    Error::Archive("it is cut off".to_owned())
-}
-
 fn until_nul(mut bytes: Vec<u8>) -> Vec<u8> {
     if let Some(end) = bytes.iter().position(|byte| *byte == 0) {
         bytes.truncate(end);
@@ -322,58 +304,9 @@ fn from_seconds(seconds: i64) -> Moment {
     }
 }
 
-/// A number of a header: octal text, or big-endian binary when the first bit is set.
-pub(crate) fn header_number(field: &[u8]) -> Result<i64> {
-    let absurd = || Error::Archive("a header with an absurd number".to_owned());
-    if field[0] & 0x80 != 0 {
-        // The second bit is the sign.
-        let mut number = if field[0] & 0x40 == 0 { 0_i64 } else { -1 };
-        for (index, byte) in field.iter().enumerate() {
-            let byte = if index == 0 && number == 0 {
-                byte & 0x7f
-            } else {
-                *byte
-            };
-            let shifted = number.checked_mul(256).ok_or_else(absurd)?;
-            number = shifted | i64::from(byte);
-        }
-        return Ok(number);
-    }
-    let mut number = 0_i64;
-    let is_blank = |byte: &u8| matches!(byte, b' ' | 0);
-    let start = field.iter().position(|byte| !is_blank(byte));
-    let digits = start.map_or(&field[..0], |start| &field[start..]);
-    for byte in digits.iter().take_while(|byte| !is_blank(byte)) {
-        if !(b'0'..=b'7').contains(byte) {
-            return Err(absurd());
-        }
-        let shifted = number.checked_mul(8).ok_or_else(absurd)?;
-        number = shifted + i64::from(byte - b'0');
-    }
-    Ok(number)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn header_numbers_are_octal_or_binary() {
-        let cases: [(&[u8], Option<i64>); 9] = [
-            (b"0000644\0", Some(0o644)),
-            (b"    644 ", Some(0o644)),
-            (b"644\0junk", Some(0o644)),
-            (b"\0\0\0\0\0\0\0\0", Some(0)),
-            (b"777777777777", Some(0o7777_7777_7777)),
-            (b"\x80\0\0\0\0\0\0\0\0\0\x01\x02", Some(258)),
-            (b"\xff\xff\xff\xff\xff\xff\xff\xff", Some(-1)),
-            (b"\x80\0\0\xff\xff\xff\xff\xff\xff\xff\xff\xff", None),
-            (b"00009644", None),
-        ];
-        for (field, expected) in cases {
-            assert_eq!(header_number(field).ok(), expected, "{field:?}");
-        }
-    }
 
     #[test]
     fn the_end_is_two_blocks_of_zeros_or_nothing() {

@@ -8,6 +8,7 @@ use crisp_sys::file;
 
 use crate::error::{Error, Result, io};
 use crate::extract::extract;
+use crate::place::{open_dir, remove_path, set_mode};
 use crate::stream::{Compression, with_stream};
 use crate::usage::Usage;
 
@@ -38,7 +39,7 @@ struct Ingest(PathBuf);
 impl Drop for Ingest {
     fn drop(&mut self) {
         // What cannot be removed now is removed when the store is opened next.
-        drop(crate::snapshotter::remove_path(&self.0));
+        drop(remove_path(&self.0));
     }
 }
 
@@ -47,7 +48,7 @@ impl LayerWriter {
         let ingest = Ingest(ingest);
         let fs = ingest.0.join("fs");
         file::make_private_dirs(&fs).map_err(io("make", &fs))?;
-        crate::snapshotter::set_mode(&fs, 0o755)?;
+        set_mode(&fs, 0o755)?;
         Ok(Self { ingest, layer })
     }
 
@@ -63,7 +64,7 @@ impl LayerWriter {
         reader: impl Read + Send,
     ) -> Result<UnpackedLayer> {
         let fs = self.ingest.0.join("fs");
-        let root = crate::snapshotter::open_dir(&fs)?;
+        let root = open_dir(&fs)?;
         let (usage, diff_id) = with_stream(compression, reader, |stream| {
             let usage = extract(root, stream)?;
             let diff_id = stream.finish().map_err(Error::Stream)?;
@@ -108,7 +109,7 @@ pub(crate) fn recorded_usage(dir: &Path) -> Result<Usage> {
     let numbers: Option<Vec<u64>> = text.split_whitespace().map(|n| n.parse().ok()).collect();
     match numbers.as_deref() {
         Some(&[bytes, inodes]) => Ok(Usage { bytes, inodes }),
-        _ => Err(io("understand", &path)(std::io::Error::from(
+        _ => Err(io("parse", &path)(std::io::Error::from(
             std::io::ErrorKind::InvalidData,
         ))),
     }

@@ -21,6 +21,7 @@
 mod archive;
 mod error;
 mod extract;
+mod header;
 mod layer;
 mod merged;
 mod metadata;

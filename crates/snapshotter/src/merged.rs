@@ -18,7 +18,7 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Result, io};
 use crate::metadata;
-use crate::snapshotter::open_dir;
+use crate::place::open_dir;
 
 /// As the kernel's own limit (path_resolution(7)).
 const MAX_LINKS: usize = 40;

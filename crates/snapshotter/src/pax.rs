@@ -1,6 +1,7 @@
 //! Records of a PAX extended header (pax(1)): `LENGTH KEY=VALUE\n`, values of any bytes.
 
 use crate::error::{Error, Result};
+use crate::header::decimal;
 use crate::sparse::Fragment;
 
 const XATTR: &[u8] = b"SCHILY.xattr.";
@@ -126,12 +127,8 @@ fn text(value: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// A decimal number without sign.
-pub(crate) fn number(value: &[u8]) -> Result<u64> {
-    let digits = std::str::from_utf8(value).ok();
-    let digits = digits.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-    digits
-        .and_then(|text| text.parse().ok())
-        .ok_or_else(|| malformed("a number that is none"))
+fn number(value: &[u8]) -> Result<u64> {
+    decimal(value).ok_or_else(|| malformed("a number that is none"))
 }
 
 /// Decimal seconds; what lies before the epoch is taken as the epoch, as other runtimes do.

@@ -1,14 +1,19 @@
-//! The place of an entry: an open directory and a name in it. Making something there replaces
-//! what an earlier entry left.
+//! The *place* of an archive's entry: an open directory and a name in it. Making something there
+//! replaces what an earlier entry left. Below stand the few steps on directories of the store
+//! itself, which go by path because the store chose their names.
 
 use std::ffi::{CString, OsStr, OsString};
+use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, FileType, Stat, statat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, openat, statat};
 use rustix::io::Errno;
 
+use crate::error::{Result, io};
 use crate::{metadata, removal};
 
 /// Where an entry goes.
@@ -67,4 +72,25 @@ impl Place {
         removal::remove_at(&self.dir, &name)?;
         Ok(replaced)
     }
+}
+
+/// Opens a directory of the store itself.
+pub(crate) fn open_dir(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(CWD, path, flags, Mode::empty()).map_err(io("open", path))
+}
+
+/// Sets the mode of a directory of the store itself.
+pub(crate) fn set_mode(path: &Path, mode: u32) -> Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(io("set the mode of", path))
+}
+
+/// Deletes a tree of the store; nothing there is fine.
+pub(crate) fn remove_path(path: &Path) -> Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok(());
+    };
+    let parent = open_dir(parent)?;
+    let name = CString::new(name.as_bytes()).map_err(io("remove", path))?;
+    removal::remove_at(&parent, &name).map_err(io("remove", path))
 }

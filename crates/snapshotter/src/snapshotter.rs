@@ -1,22 +1,19 @@
 //! The store of layers and of what containers write above them.
 
-use std::ffi::CString;
 use std::fs;
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crisp_model::{ContainerId, Digest};
 use crisp_sys::file;
-use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use crate::error::{Error, Result, io};
 use crate::layer::{LayerWriter, recorded_usage};
 use crate::merged::{Lookup, Merged};
+use crate::place::{open_dir, remove_path, set_mode};
 use crate::usage::{Usage, measure};
-use crate::{metadata, removal, volume};
+use crate::{metadata, volume};
 
 /// The directories that an overlay mount is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -249,7 +246,7 @@ impl Snapshotter {
         let (top, upper) = (&snapshot.lower[0], &snapshot.upper);
         let root = fs::metadata(top).map_err(io("look at", top))?;
         std::os::unix::fs::chown(upper, Some(root.uid()), Some(root.gid()))
-            .map_err(io("give away", upper))?;
+            .map_err(io("chown", upper))?;
         set_mode(upper, root.mode() & 0o7777)
     }
 
@@ -307,25 +304,4 @@ fn entries(dir: &Path) -> Result<Vec<String>> {
         names.extend(name.into_string());
     }
     Ok(names)
-}
-
-/// Opens a directory of the store itself.
-pub(crate) fn open_dir(path: &Path) -> Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    openat(CWD, path, flags, Mode::empty()).map_err(io("open", path))
-}
-
-/// Sets the mode of a directory of the store itself.
-pub(crate) fn set_mode(path: &Path, mode: u32) -> Result<()> {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(io("set the mode of", path))
-}
-
-/// Deletes a tree of the store; nothing there is fine.
-pub(crate) fn remove_path(path: &Path) -> Result<()> {
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Ok(());
-    };
-    let parent = open_dir(parent)?;
-    let name = CString::new(name.as_bytes()).map_err(io("remove", path))?;
-    removal::remove_at(&parent, &name).map_err(io("remove", path))
 }

@@ -4,9 +4,8 @@ use std::io::BufRead;
 
 use tar::{GnuExtSparseHeader, GnuSparseHeader, Header};
 
-use crate::archive::{BLOCK, read_block};
 use crate::error::{Error, Result};
-use crate::pax;
+use crate::header::{BLOCK, decimal, header_number, read_block};
 
 /// A map longer than this is an attack.
 const MAX_FRAGMENTS: usize = 1 << 20;
@@ -83,7 +82,7 @@ fn take(slots: &[GnuSparseHeader], fragments: &mut Vec<Fragment>) -> Result<()> 
 }
 
 fn size(field: &[u8]) -> Result<u64> {
-    let number = crate::archive::header_number(field)?;
+    let number = header_number(field)?;
     u64::try_from(number).map_err(|_| malformed("with a negative number"))
 }
 
@@ -132,7 +131,10 @@ impl<R: BufRead> Lines<'_, R> {
         let mut digits = Vec::with_capacity(DIGITS);
         loop {
             match self.byte()? {
-                b'\n' => return pax::number(&digits),
+                b'\n' => {
+                    let number = decimal(&digits);
+                    return number.ok_or_else(|| malformed("with a number that is none"));
+                }
                 byte if digits.len() < DIGITS => digits.push(byte),
                 _ => return Err(malformed("with a number that is none")),
             }
