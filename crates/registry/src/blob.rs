@@ -14,7 +14,7 @@ use reqwest::Response;
 use crate::client::{Attempt, Call, Client};
 use crate::credentials::Credentials;
 use crate::error::{Error, Result};
-use crate::request::{Asked, range};
+use crate::exchange::{Asked, range};
 use crate::retry::{Again, Failure};
 
 /// Bytes that a connection must bring before it counts as one that works.
@@ -112,30 +112,38 @@ struct Download {
     brought: u64,
 }
 
-pub(crate) async fn open(
-    client: &Client,
-    image: &ImageRef,
-    digest: &Digest,
-    offset: u64,
-    credentials: Option<&Credentials>,
-) -> Result<BlobStream> {
-    let current = connect(client, image, digest, offset, credentials).await?;
-    let download = Download {
-        client: client.clone(),
-        image: image.clone(),
-        digest: digest.clone(),
-        credentials: credentials.cloned(),
-        position: offset,
-        skip: offset - current.start,
-        total: current.total,
-        broken: 0,
-        brought: 0,
-        current,
-    };
-    Ok(BlobStream {
-        size: download.total,
-        stream: try_unfold(download, step).boxed(),
-    })
+impl Client {
+    /// The bytes of a blob from `offset` on, as they arrive; cut connections are resumed.
+    ///
+    /// The caller checks the digest, because it sees all bytes anyway.
+    ///
+    /// # Errors
+    /// When no host has it. What happens later is the last item of the stream.
+    pub async fn blob(
+        &self,
+        image: &ImageRef,
+        digest: &Digest,
+        offset: u64,
+        credentials: Option<&Credentials>,
+    ) -> Result<BlobStream> {
+        let current = connect(self, image, digest, offset, credentials).await?;
+        let download = Download {
+            client: self.clone(),
+            image: image.clone(),
+            digest: digest.clone(),
+            credentials: credentials.cloned(),
+            position: offset,
+            skip: offset - current.start,
+            total: current.total,
+            broken: 0,
+            brought: 0,
+            current,
+        };
+        Ok(BlobStream {
+            size: download.total,
+            stream: try_unfold(download, step).boxed(),
+        })
+    }
 }
 
 async fn connect(

@@ -13,14 +13,13 @@ use sha2::{Digest as _, Sha256, Sha512};
 
 use crate::MAX_MANIFEST;
 use crate::authorize::Grants;
-use crate::blob::{self, BlobStream};
 use crate::config::Config;
 use crate::credentials::{Credentials, Secret};
 use crate::docker_config;
 use crate::document::{self, DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
 use crate::error::{Error, Result};
+use crate::exchange::{Asked, read_body};
 use crate::hosts::{self, Capability, Endpoint};
-use crate::request::{Asked, read_body};
 use crate::retry::Failure;
 use crate::tls::Clients;
 
@@ -172,22 +171,6 @@ impl Client {
             expected: Some(digest),
         };
         Ok(self.ask(&call, &fetch).await?.body)
-    }
-
-    /// The bytes of a blob from `offset` on, as they arrive; cut connections are resumed.
-    ///
-    /// The digest is the reader's to check, who sees all bytes anyway.
-    ///
-    /// # Errors
-    /// When no host has it. What happens later is the last item of the stream.
-    pub async fn blob(
-        &self,
-        image: &ImageRef,
-        digest: &Digest,
-        offset: u64,
-        credentials: Option<&Credentials>,
-    ) -> Result<BlobStream> {
-        blob::open(self, image, digest, offset, credentials).await
     }
 
     pub(crate) fn config(&self) -> &Config {

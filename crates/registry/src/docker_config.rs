@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::credentials::{Credentials, bare_host, canonical};
 use crate::error::{Error, Result};
-use crate::hosts_file::read_bounded;
+use crate::tls_files::read_bounded;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", default)]

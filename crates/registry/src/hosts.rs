@@ -8,7 +8,7 @@ use url::Url;
 
 use crate::error::{Error, Result};
 use crate::hosts_file::{self, Entry};
-use crate::tls::TlsFiles;
+use crate::tls_files::TlsFiles;
 
 /// What an endpoint may be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

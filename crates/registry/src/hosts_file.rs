@@ -5,8 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
-use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,9 +12,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
 use crate::error::{Error, Result};
-use crate::tls::TlsFiles;
-
-const MAX_FILE: u64 = 1 << 20;
+use crate::tls_files::{TlsFiles, read_bounded};
 
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
@@ -129,27 +125,6 @@ pub(crate) fn read(path: &Path) -> Result<Option<HostsFile>> {
     toml::from_str(&text)
         .map(Some)
         .map_err(|e| fail(e.to_string()))
-}
-
-/// The content of a small configuration file; `None` when there is none.
-pub(crate) fn read_bounded(path: &Path) -> Result<Option<Vec<u8>>> {
-    let fail = |why: String| Error::Io {
-        path: path.display().to_string(),
-        why,
-    };
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(fail(e.to_string())),
-    };
-    let mut content = Vec::new();
-    file.take(MAX_FILE + 1)
-        .read_to_end(&mut content)
-        .map_err(|e| fail(e.to_string()))?;
-    if content.len() as u64 > MAX_FILE {
-        return Err(fail(format!("larger than {MAX_FILE} bytes")));
-    }
-    Ok(Some(content))
 }
 
 /// Keeps the order of a table's keys, which for mirrors is the order to ask in.

@@ -20,11 +20,13 @@ mod credentials;
 mod docker_config;
 mod document;
 mod error;
+mod exchange;
 mod hosts;
 mod hosts_file;
 mod request;
 mod retry;
 mod tls;
+mod tls_files;
 mod token;
 
 pub use blob::BlobStream;

@@ -1,6 +1,6 @@
 //! Trust: HTTP clients for each combination of roots, client certificates and verification.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -15,21 +15,10 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::hosts::{Endpoint, is_loopback};
-use crate::hosts_file::read_bounded;
+use crate::tls_files::{TlsFiles, read_bounded};
 
 /// Clients kept: more combinations than a node has mirrors would be a configuration in motion.
 const MAX_CLIENTS: usize = 32;
-
-/// The files that decide whom an endpoint is taken for, and whom we are to it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct TlsFiles {
-    /// Roots besides the system's.
-    pub(crate) ca: Vec<PathBuf>,
-    /// Client certificates with their keys.
-    pub(crate) clients: Vec<(PathBuf, PathBuf)>,
-    /// Whether any server certificate is taken.
-    pub(crate) skip_verify: bool,
-}
 
 /// The files' content: what a cached client is known by, so that a renewed file is seen.
 #[derive(Clone, PartialEq, Eq)]
@@ -49,29 +38,6 @@ enum Reach {
 }
 
 impl TlsFiles {
-    /// A directory without `hosts.toml`: `*.crt` are roots, `NAME.cert` with `NAME.key` are pairs.
-    pub(crate) fn in_docker_layout(dir: &Path) -> Result<Self> {
-        let fail = |e: std::io::Error| Error::Io {
-            path: dir.display().to_string(),
-            why: e.to_string(),
-        };
-        let mut files = Self::default();
-        for entry in std::fs::read_dir(dir).map_err(fail)? {
-            let path = entry.map_err(fail)?.path();
-            match path.extension().and_then(|e| e.to_str()) {
-                Some("crt") => files.ca.push(path),
-                Some("cert") => {
-                    let key = path.with_extension("key");
-                    files.clients.push((path, key));
-                }
-                _ => {}
-            }
-        }
-        files.ca.sort();
-        files.clients.sort();
-        Ok(files)
-    }
-
     fn read(&self, reach: Reach, dial_timeout: Option<Duration>) -> Result<Material> {
         let read = |path: &PathBuf| {
             read_bounded(path)?.ok_or_else(|| Error::Io {

@@ -8,8 +8,8 @@ use url::Url;
 
 use crate::authorize::{self, Grant};
 use crate::credentials::Secret;
+use crate::exchange::{Asked, Exchange, read_body};
 use crate::hosts::is_loopback;
-use crate::request::{Asked, Exchange, read_body};
 use crate::retry::Failure;
 
 const MAX_ANSWER: u64 = 1 << 20;

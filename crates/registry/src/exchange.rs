@@ -1,0 +1,328 @@
+//! An *exchange* is one HTTP request with its redirects: how it is sent, and what statuses and
+//! failures mean. It carries an `Authorization` that it is given, and asks for none.
+
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, RANGE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use reqwest::Response;
+use serde::Deserialize;
+use std::time::SystemTime;
+use url::Url;
+
+use crate::authorize::Grants;
+use crate::credentials::Secret;
+use crate::error::Error;
+use crate::hosts::{Endpoint, authority};
+use crate::retry::{Again, Failure, is_passing, retry_after};
+
+const MAX_REDIRECTS: u32 = 10;
+/// As much of an error document as is worth reading.
+const MAX_REASON: u64 = 8 << 10;
+
+/// A question to an endpoint, with what errors about it must name.
+pub(crate) struct Asked<'a> {
+    pub(crate) http: &'a reqwest::Client,
+    pub(crate) grants: &'a Grants,
+    pub(crate) endpoint: &'a Endpoint,
+    pub(crate) repository: &'a str,
+    pub(crate) secret: &'a Secret,
+    /// What is asked for, as the user knows it.
+    pub(crate) reference: &'a str,
+}
+
+/// One HTTP request before redirects.
+#[derive(Debug, Clone)]
+pub(crate) struct Exchange {
+    pub(crate) method: Method,
+    pub(crate) url: Url,
+    pub(crate) headers: HeaderMap,
+    pub(crate) authorization: Option<HeaderValue>,
+    pub(crate) form: Option<String>,
+}
+
+/// Whether an answer is the endpoint's own or that of a host it redirected to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Own,
+    Foreign,
+}
+
+impl Asked<'_> {
+    /// Sends a request and follows its redirects. What is the endpoint's stays with its host:
+    /// neither the `Authorization` nor the configured headers go to another (CVE-2020-15157).
+    pub(crate) async fn send(&self, exchange: Exchange) -> Result<(Response, Origin), Failure> {
+        let mut url = exchange.url.clone();
+        let mut home = None;
+        let mut origin = Origin::Own;
+        for _ in 0..MAX_REDIRECTS {
+            let response = self.send_once(&exchange, &url, origin).await?;
+            // Not the URL that was asked for: falling back to plain HTTP changes the scheme.
+            let home = home.get_or_insert_with(|| response.url().clone());
+            let next = match response.status().as_u16() {
+                301 | 302 | 303 | 307 | 308 if exchange.form.is_none() => {
+                    self.redirect(&response)?
+                }
+                _ => return Ok((response, origin)),
+            };
+            if !same_origin(&next, home) {
+                origin = Origin::Foreign;
+            }
+            url = next;
+        }
+        Err(Failure::last(self.protocol("too many redirects")))
+    }
+
+    fn redirect(&self, response: &Response) -> Result<Url, Failure> {
+        let bad = |why: &str| Failure::last(self.protocol(format!("redirect: {why}")));
+        let location = response.headers().get(LOCATION);
+        let location = location.and_then(|l| l.to_str().ok());
+        let next = response
+            .url()
+            .join(location.ok_or_else(|| bad("without a Location"))?)
+            .map_err(|_| bad("Location is not a URL"))?;
+        match (response.url().scheme(), next.scheme()) {
+            (_, "https") | ("http", "http") => Ok(next),
+            ("https", "http") => Err(bad("from TLS to plain HTTP")),
+            _ => Err(bad("neither http nor https")),
+        }
+    }
+
+    async fn send_once(
+        &self,
+        exchange: &Exchange,
+        url: &Url,
+        origin: Origin,
+    ) -> Result<Response, Failure> {
+        let mut url = url.clone();
+        // User and password in a URL would be sent on as Basic by the HTTP client.
+        let cleared = url.set_username("").is_ok() && url.set_password(None).is_ok();
+        if !cleared {
+            return Err(Failure::last(self.protocol("a URL without a host")));
+        }
+        let result = self.build(exchange, url.clone(), origin).send().await;
+        let fall_back = self.endpoint.http_fallback
+            && same_origin(&url, &self.endpoint.base)
+            && result.as_ref().is_err_and(reqwest::Error::is_connect);
+        if fall_back && url.set_scheme("http").is_ok() {
+            let plain = self.build(exchange, url, origin).send().await;
+            return plain.map_err(|error| self.failed(&error));
+        }
+        result.map_err(|error| self.failed(&error))
+    }
+
+    fn build(&self, exchange: &Exchange, url: Url, origin: Origin) -> reqwest::RequestBuilder {
+        let own = same_origin(&exchange.url, &self.endpoint.base);
+        let mut headers = exchange.headers.clone();
+        if origin == Origin::Own {
+            if own {
+                for (name, value) in &self.endpoint.headers {
+                    headers.append(name.clone(), value.clone());
+                }
+            }
+            if let Some(authorization) = &exchange.authorization {
+                headers.insert(AUTHORIZATION, authorization.clone());
+            }
+        } else {
+            headers.remove(ACCEPT);
+        }
+        let mut request = self.http.request(exchange.method.clone(), url);
+        if let Some(form) = &exchange.form {
+            let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
+            headers.insert(CONTENT_TYPE, kind);
+            request = request.body(form.clone());
+        }
+        request.headers(headers)
+    }
+
+    /// Whether this endpoint is spoken to without TLS.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.endpoint.base.scheme() == "http" || self.endpoint.http_fallback
+    }
+
+    fn names(&self) -> (String, String) {
+        (self.endpoint.host(), self.reference.to_owned())
+    }
+
+    pub(crate) fn protocol(&self, why: impl Into<String>) -> Error {
+        let (host, reference) = self.names();
+        let why = why.into();
+        Error::Protocol {
+            host,
+            reference,
+            why,
+        }
+    }
+
+    pub(crate) fn unauthorized(&self, why: impl Into<String>) -> Error {
+        let (host, reference) = self.names();
+        let why = why.into();
+        Error::Unauthorized {
+            host,
+            reference,
+            why,
+        }
+    }
+
+    pub(crate) fn too_large(&self, limit: u64) -> Failure {
+        let (host, reference) = self.names();
+        Failure::last(Error::TooLarge {
+            host,
+            reference,
+            limit,
+        })
+    }
+
+    /// What a status that is not a success means.
+    pub(crate) async fn refused(&self, response: Response) -> Failure {
+        let (host, reference) = self.names();
+        let status = response.status();
+        let after = retry_after(response.headers(), SystemTime::now());
+        if status == StatusCode::NOT_FOUND {
+            return Failure::last(Error::NotFound { host, reference });
+        }
+        let why = reason(status, self.words(response).await);
+        if is_passing(status) {
+            return Failure {
+                error: Error::Unavailable {
+                    host,
+                    reference,
+                    why,
+                },
+                again: after.map_or(Again::Later, Again::After),
+            };
+        }
+        Failure::last(match status {
+            StatusCode::UNAUTHORIZED => Error::Unauthorized {
+                host,
+                reference,
+                why,
+            },
+            StatusCode::FORBIDDEN => Error::Denied {
+                host,
+                reference,
+                why,
+            },
+            _ => Error::Protocol {
+                host,
+                reference,
+                why,
+            },
+        })
+    }
+
+    async fn words(&self, response: Response) -> Option<Vec<u8>> {
+        read_body(self, response, MAX_REASON).await.ok()
+    }
+
+    /// What a request without an answer means.
+    pub(crate) fn failed(&self, error: &reqwest::Error) -> Failure {
+        let (host, reference) = self.names();
+        let (why, tls) = chain(error);
+        if tls {
+            return Failure::last(Error::Tls {
+                host,
+                reference,
+                why,
+            });
+        }
+        Failure::passing(Error::Unavailable {
+            host,
+            reference,
+            why,
+        })
+    }
+}
+
+/// Reads a body of at most `limit` bytes.
+pub(crate) async fn read_body(
+    asked: &Asked<'_>,
+    mut response: Response,
+    limit: u64,
+) -> Result<Vec<u8>, Failure> {
+    if response
+        .content_length()
+        .is_some_and(|length| length > limit)
+    {
+        return Err(asked.too_large(limit));
+    }
+    let mut body = Vec::new();
+    while let Some(chunk) = next_chunk(asked, &mut response).await? {
+        if body.len() as u64 + chunk.len() as u64 > limit {
+            return Err(asked.too_large(limit));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+async fn next_chunk(asked: &Asked<'_>, from: &mut Response) -> Result<Option<Bytes>, Failure> {
+    from.chunk().await.map_err(|error| asked.failed(&error))
+}
+
+/// The header that asks for a document from `offset` on.
+pub(crate) fn range(offset: u64) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    if offset > 0
+        && let Ok(value) = HeaderValue::from_str(&format!("bytes={offset}-"))
+    {
+        headers.insert(RANGE, value);
+    }
+    headers
+}
+
+fn same_origin(a: &Url, b: &Url) -> bool {
+    a.scheme() == b.scheme() && authority(a) == authority(b)
+}
+
+/// The registry's own words behind a status, made safe to print.
+fn reason(status: StatusCode, body: Option<Vec<u8>>) -> String {
+    #[derive(Deserialize)]
+    struct Answer {
+        errors: Vec<Entry>,
+    }
+    #[derive(Deserialize)]
+    struct Entry {
+        #[serde(default)]
+        code: String,
+        #[serde(default)]
+        message: String,
+    }
+    let answer = body.and_then(|body| serde_json::from_slice::<Answer>(&body).ok());
+    let mut text = status.to_string();
+    for entry in answer.iter().flat_map(|answer| &answer.errors) {
+        text.push_str(&format!(", {}: {}", entry.code, entry.message));
+    }
+    let printable = text.chars().filter(|c| !c.is_control());
+    printable.take(300).collect()
+}
+
+/// The causes of an HTTP failure, and whether TLS is among them.
+fn chain(error: &reqwest::Error) -> (String, bool) {
+    let mut words: Vec<String> = Vec::new();
+    let mut tls = false;
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        // An URL may carry a signature of a storage service: keep it out of messages.
+        let text = match error.downcast_ref::<reqwest::Error>() {
+            Some(_) => String::new(),
+            None => error.to_string(),
+        };
+        if !text.is_empty() && !words.iter().any(|known| known.contains(&text)) {
+            words.push(text);
+        }
+        tls |= is_tls(error);
+        cause = error.source();
+    }
+    if words.is_empty() {
+        words.push("the request failed".to_owned());
+    }
+    (words.join(": "), tls)
+}
+
+/// Whether this is a failure of TLS, which the layers between wrap in I/O errors.
+fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    match error.downcast_ref::<std::io::Error>() {
+        Some(io) => io.get_ref().is_some_and(|inner| is_tls(inner)),
+        None => error.is::<rustls::Error>(),
+    }
+}
