@@ -12,6 +12,7 @@ use crisp_model::Digest;
 use crisp_registry::Credentials;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
+use tokio::sync::oneshot;
 
 use crate::error::{Error, Result};
 
@@ -62,13 +63,21 @@ where
             under_way: Arc::clone(&self.under_way),
             key,
         };
-        let task = tokio::spawn(async move {
+        let (answer, asked) = oneshot::channel();
+        // Detached, because the work runs to its end when its callers leave.
+        crisp_tasks::detached(async move {
+            // Locals are dropped in reverse order: after a panic too, the work leaves the table
+            // before its callers learn of its end.
+            let answer = answer;
+            let landing = landing;
             let result = work.await;
             drop(landing);
-            result
+            // Nobody may be left to hear it.
+            answer.send(result).ok();
         });
         let what = self.what;
-        task.map(move |joined| joined.unwrap_or(Err(Error::Interrupted(what))))
+        asked
+            .map(move |joined| joined.unwrap_or(Err(Error::Interrupted(what))))
             .boxed()
             .shared()
     }

@@ -97,7 +97,7 @@ impl LayerSource {
             return Err(self.wrong_size(plan, size));
         }
         let (sender, receiver) = mpsc::channel(QUEUE);
-        let unpack = tokio::task::spawn_blocking(move || {
+        let unpack = crisp_tasks::blocking(move || {
             let mut reader = ChunkReader::new(receiver);
             let unpacked = writer.unpack(Compression::Detect, &mut reader)?;
             // What follows the archive's end is part of the blob and of its digest.

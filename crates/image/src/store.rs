@@ -274,12 +274,12 @@ impl Drop for Claim {
     }
 }
 
-/// Runs blocking work off the async threads.
+/// Runs blocking work off the async threads; `what` is the step that an error names.
 pub(crate) async fn blocking<T: Send + 'static>(
     what: &'static str,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let joined = tokio::task::spawn_blocking(work).await;
+    let joined = crisp_tasks::blocking(work).await;
     joined.unwrap_or(Err(Error::Interrupted(what)))
 }
 

@@ -252,17 +252,17 @@ impl Client {
         let host = call.image.host().to_owned();
         let capability = call.capability;
         let credentials = call.credentials.cloned();
-        let reading = tokio::task::spawn_blocking(move || {
+        let reading = crisp_tasks::blocking(move || {
             let config = client.config();
             hosts::endpoints(&config.hosts_dir, &host, capability)?
                 .into_iter()
                 .map(|endpoint| client.ready(endpoint, credentials.as_ref()))
                 .collect()
         });
-        reading.await.unwrap_or_else(|_| {
+        reading.await.unwrap_or_else(|failed| {
             Err(Error::Io {
                 path: self.config().hosts_dir.display().to_string(),
-                why: "reading was interrupted".to_owned(),
+                why: format!("reading it {failed}"),
             })
         })
     }
