@@ -33,9 +33,6 @@ mod record;
 mod store;
 
 pub use config::Config;
-pub use crisp_registry as registry;
-pub use crisp_registry::Credentials;
-pub use crisp_snapshotter::{Snapshot, Usage};
 pub use error::{Ambiguous, Error, Result};
 pub use images::Images;
 pub use info::{FsInfo, ImageInfo};

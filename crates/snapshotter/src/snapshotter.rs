@@ -77,14 +77,6 @@ impl Snapshotter {
         Ok(names.iter().filter_map(|name| parse_layer(name)).collect())
     }
 
-    /// Bytes that a layer takes on disk.
-    ///
-    /// # Errors
-    /// [`Error::NoLayer`], or when the disk fails.
-    pub fn layer_size(&self, chain_id: &Digest) -> Result<u64> {
-        Ok(self.layer_usage(chain_id)?.bytes)
-    }
-
     /// Bytes and inodes that a layer takes.
     ///
     /// # Errors
@@ -171,29 +163,6 @@ impl Snapshotter {
             return Err(Error::NotFound(upper));
         }
         measure(&open_dir(&upper)?).map_err(io("measure", &upper))
-    }
-
-    /// What layers and containers take together.
-    ///
-    /// # Errors
-    /// When the disk fails.
-    pub fn total_usage(&self) -> Result<Usage> {
-        let mut total = Usage::default();
-        let mut add = |usage: Usage| {
-            total.bytes += usage.bytes;
-            total.inodes += usage.inodes;
-        };
-        for layer in self.layers()? {
-            add(self.layer_usage(&layer)?);
-        }
-        for container in self.containers()? {
-            match self.usage(&container) {
-                // Removed meanwhile.
-                Err(Error::NotFound(_)) => {}
-                usage => add(usage?),
-            }
-        }
-        Ok(total)
     }
 
     /// Looks a path up through layers, given bottom first, as a container would see it, without

@@ -1,8 +1,8 @@
 //! Images as callers name them, and their credentials.
 
 use crisp_api::runtime::v1 as cri;
-use crisp_image::Credentials;
 use crisp_model::ImageSpec;
+use crisp_registry::Credentials;
 
 use super::Result;
 use super::check::{labels, line, required, some_text};

@@ -125,8 +125,8 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Instant;
 
-    use crisp_image::Usage;
     use crisp_model::Timestamp;
+    use crisp_snapshotter::Usage;
     use tokio::sync::Notify;
 
     use super::*;

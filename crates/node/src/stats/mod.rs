@@ -7,8 +7,8 @@ pub(crate) mod sampler;
 use std::sync::Arc;
 
 use crisp_cni::InterfaceStats;
-use crisp_image::Usage;
 use crisp_model::Timestamp;
+use crisp_snapshotter::Usage;
 
 use crate::view::{ContainerView, PodView};
 

@@ -22,11 +22,11 @@ fn privileged_a_layer_has_a_name_when_it_is_whole() {
     }
     assert_eq!(lab.store.layers().unwrap(), [chain(u8::MAX)]);
     assert!(lab.store.begin_layer(&chain(u8::MAX)).unwrap().is_none());
-    assert_eq!(lab.store.layer_size(&chain(u8::MAX)).unwrap(), 8192);
+    assert_eq!(lab.store.layer_usage(&chain(u8::MAX)).unwrap().bytes, 8192);
     lab.store.remove_layer(&chain(u8::MAX)).unwrap();
     lab.store.remove_layer(&chain(u8::MAX)).unwrap();
     assert!(matches!(
-        lab.store.layer_size(&chain(u8::MAX)),
+        lab.store.layer_usage(&chain(u8::MAX)),
         Err(Error::NoLayer(_))
     ));
     assert_eq!(lab.in_transit(), 0);
