@@ -19,7 +19,7 @@ use crate::container::{Container, Init};
 use crate::error::{Context, Error, Result};
 use crate::log::{Channel, Log};
 use crate::output::Output;
-use crate::shelter::Shelter;
+use crate::shelter::{SETTLES, Shelter};
 use crate::worker::{Report, Reported, Streams, Worker};
 
 /// The asker of the launch: the first frame of the first connection.
@@ -295,12 +295,16 @@ impl Shim {
             memory::give_back();
         }
         self.busy = !ready.is_empty();
+        if let Some(shelter) = &mut self.shelter {
+            shelter.move_in_quiet(self.busy);
+        }
         Ok(ready)
     }
 
     fn timeout(&self) -> Option<Timespec> {
         let nanoseconds = match self.phase {
             Phase::Draining { until, .. } => (until - clock::monotonic()).max(0),
+            _ if self.shelter.as_ref().is_some_and(Shelter::is_waiting) => SETTLES,
             _ if self.busy => QUIET,
             _ => return None,
         };
@@ -408,8 +412,8 @@ impl Shim {
         };
         self.clients
             .reply(LAUNCHER, reply, copy.into_iter().collect());
-        if let Some(shelter) = &self.shelter {
-            shelter.enter_unified();
+        if let Some(shelter) = &mut self.shelter {
+            shelter.wait_for_quiet();
         }
         self.answer_waiting(Waits::State);
     }
