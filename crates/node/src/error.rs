@@ -69,12 +69,6 @@ impl Cause {
     pub(crate) fn of(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self(Arc::from(cause.into()))
     }
-
-    /// The cause, when it is of this kind.
-    #[must_use]
-    pub fn is<E: std::error::Error + 'static>(&self) -> Option<&E> {
-        self.0.downcast_ref()
-    }
 }
 
 impl fmt::Display for Cause {

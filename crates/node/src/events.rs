@@ -23,7 +23,7 @@ pub enum EventKind {
     Deleted,
 }
 
-/// What an event is about.
+/// The subject of an event: the pod or one of its containers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
     /// The pod itself.

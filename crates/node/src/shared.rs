@@ -87,7 +87,7 @@ impl Shared {
         }
     }
 
-    /// What the machine of every pod is told.
+    /// The facts that the machine of every pod is told.
     pub(crate) fn rules(&self) -> Rules {
         Rules {
             boot_id: self.boot_id.clone(),

@@ -17,7 +17,6 @@ mod input;
 mod mounts;
 mod process;
 mod resources;
-mod signal;
 mod user;
 
 pub use compose::build;
@@ -27,7 +26,6 @@ pub use input::{
     ResolvedMount,
 };
 pub use resources::linux_resources;
-pub use signal::parse_signal;
 pub use user::{ResolvedUser, resolve_user};
 
 /// Why there is no spec for what was asked.

@@ -1,12 +1,11 @@
-//! Making a container: image, snapshot, user, mounts, spec, bundle. A child of the pod's task.
+//! Making a container: image, snapshot, user, mounts, spec, bundle. A worker of the pod's task.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crisp_image::ImageInfo;
-use crisp_model::ContainerUser;
-use crisp_model::{MountSource, NamespaceMode, Profile};
+use crisp_model::{ContainerUser, MountSource, NamespaceMode, Profile, Signal};
 use crisp_records::{MadeRecord, PodRecord};
 use crisp_shim_api::RootfsSpec;
 use crisp_spec::{Input, NamespacePaths, PidNamespace, PodFiles, ResolvedUser};
@@ -26,8 +25,6 @@ const MAX_DATABASE: u64 = 4 << 20;
 const MAX_PROFILE: u64 = 4 << 20;
 /// How long paths of the host may take; callers wait for two minutes.
 const HOST_WITHIN: Duration = Duration::from_secs(60);
-/// Sent where neither the request nor the image names a stop signal.
-const SIGTERM: i32 = 15;
 
 /// What the spec is made from, beside the plan.
 #[derive(Debug)]
@@ -200,9 +197,10 @@ pub(crate) fn spec_error(error: crisp_spec::Error) -> Error {
 fn stop_signal(plan: &CreatePlan, image: &ImageInfo) -> Result<i32> {
     match (plan.record.config.stop_signal, &image.config.stop_signal) {
         (Some(asked), _) => Ok(asked),
-        (None, Some(text)) => crisp_spec::parse_signal(text)
-            .ok_or_else(|| Error::invalid("image STOPSIGNAL", format!("{text:?} is not a signal"))),
-        (None, None) => Ok(SIGTERM),
+        (None, Some(text)) => Signal::parse(text)
+            .map(Signal::number)
+            .map_err(|error| Error::invalid("image STOPSIGNAL", error.to_string())),
+        (None, None) => Ok(Signal::TERM.number()),
     }
 }
 

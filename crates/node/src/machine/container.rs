@@ -40,7 +40,7 @@ pub(crate) enum State {
         /// Why it is no longer wanted.
         unwanted: Option<Error>,
     },
-    /// What a creation left is being removed.
+    /// The remains of a creation that failed are being removed.
     Unmaking,
     Created,
     /// A worker launches its shim.
@@ -67,7 +67,7 @@ pub(crate) struct Running {
     pub(crate) stop: Option<Stop>,
 }
 
-/// Who tells of its end.
+/// The source that will tell of its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Watch {
     /// Its shim.
@@ -112,7 +112,7 @@ pub(crate) enum Stage {
     Down,
 }
 
-/// What a container's transition may know, and where it leaves its effects.
+/// The surroundings of a container's transition: the facts of its pod, and the list for its effects.
 #[derive(Debug)]
 pub(crate) struct Scene<'a> {
     pub(crate) now: Moment,
@@ -232,7 +232,7 @@ impl State {
         )
     }
 
-    /// What the record says of it.
+    /// The state as it is recorded.
     pub(crate) fn recorded(&self) -> ContainerState {
         match self {
             Self::Creating { .. } | Self::Unmaking => ContainerState::Creating,

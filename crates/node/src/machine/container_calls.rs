@@ -1,4 +1,4 @@
-//! What callers ask of a container that is there, beside its life: a command run in it, its log
+//! Requests to a container that is there, beside its life: a command run in it, its log
 //! opened anew, new limits.
 
 use std::time::Duration;

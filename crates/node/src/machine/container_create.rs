@@ -9,12 +9,12 @@ use super::facts::Caller;
 use crate::error::{Error, Result};
 use crate::events::EventKind;
 
-/// What a repeated request for a container's name comes to.
+/// The outcome of a repeated request for a container's name.
 #[derive(Debug)]
 pub(super) enum Joined {
     /// The caller is answered, or waits.
     Taken,
-    /// What was being made gives way to a new container.
+    /// The container that was being made gives way to a new one.
     Replaced,
 }
 

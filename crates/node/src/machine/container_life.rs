@@ -14,7 +14,7 @@ use super::input::{ContainerInput, Launched, Verdict, missing};
 use crate::error::{Error, Result};
 use crate::events::{EventKind, Subject};
 
-/// What a container's transition means to its pod.
+/// The meaning of a container's transition for its pod.
 #[derive(Debug)]
 pub(super) enum Fate {
     /// Nothing that concerns the pod.
@@ -155,7 +155,7 @@ impl Container {
         };
         match result {
             Err(error) => {
-                // Those who asked get the error itself, not only its text.
+                // Callers get the error itself, not only its text.
                 scene.out.answer_all(waiters, &Err(error.clone()));
                 self.not_started(scene, error.to_string());
             }

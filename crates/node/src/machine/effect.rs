@@ -126,7 +126,7 @@ pub(crate) enum Job {
     ReopenLog { id: ContainerId, caller: Caller },
 }
 
-/// What is done in a step of a stop.
+/// The action of one step of a stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StopStep {
     /// Send the stop signal.
@@ -162,7 +162,7 @@ pub(crate) struct PodRemains {
 }
 
 impl PodRemains {
-    /// Those that a record tells of.
+    /// The remains that a record tells of.
     pub(crate) fn of(record: &PodRecord, progress: &PodProgress, containers: Vec<String>) -> Self {
         Self {
             id: record.id.clone(),
@@ -173,7 +173,7 @@ impl PodRemains {
         }
     }
 
-    /// Those of a pod that no record names.
+    /// The remains of a pod that no record names.
     pub(crate) fn unknown(id: PodId) -> Self {
         Self {
             id,
@@ -256,7 +256,7 @@ pub(crate) struct Change {
     pub(crate) in_bundle: bool,
 }
 
-/// What the log tells. Failures that a caller gets as an answer are not among them: the door logs
+/// A line for the log. Failures that a caller gets as an answer are not among them: the door logs
 /// each call that failed.
 #[derive(Debug)]
 pub(crate) enum Note {
@@ -275,7 +275,7 @@ pub(crate) enum Note {
     Container(ContainerId, ContainerNote),
 }
 
-/// What the log tells of one container.
+/// A line for the log about one container.
 #[derive(Debug)]
 pub(crate) enum ContainerNote {
     Created {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use crisp_model::Timestamp;
 use crisp_sys::process::ProcessId;
 
-/// Somebody who waits for an answer. The task knows who it is; the machine answers each once.
+/// A caller that waits for an answer. The task knows who it is; the machine answers each once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Caller(pub(crate) u64);
 
@@ -19,7 +19,7 @@ pub(crate) struct Moment {
     pub(crate) instant: Instant,
 }
 
-/// What a boot made that is not named by the pod's id.
+/// The results of a boot that the pod's id does not name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Booted {
     pub(crate) ips: Vec<IpAddr>,

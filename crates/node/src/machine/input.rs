@@ -11,7 +11,7 @@ use super::effect::Commit;
 use super::facts::{Booted, Caller};
 use crate::error::{Error, Result};
 
-/// What the task has drawn for a new container before it asks the machine.
+/// Identity and place of a new container, drawn by the task before it asks the machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fresh {
     pub(crate) id: ContainerId,
@@ -65,7 +65,7 @@ pub(crate) struct Totals {
     pub(crate) resources: Option<Resources>,
 }
 
-/// What can happen to a container.
+/// Everything that can happen to a container.
 #[derive(Debug)]
 pub(crate) enum ContainerInput {
     /// `StartContainer`.
@@ -89,7 +89,7 @@ pub(crate) enum ContainerInput {
     ReopenLog { caller: Caller },
     /// The creation ended.
     Made(Result<Box<MadeRecord>>),
-    /// What a failed or unwanted creation left is gone, as far as it goes.
+    /// The remains of a failed or unwanted creation are removed, as far as they could be.
     Unmade,
     /// The launch ended.
     Launched(Result<Launched>),
@@ -118,7 +118,7 @@ pub(crate) struct Launched {
     pub(crate) warnings: Vec<String>,
 }
 
-/// What became of a container that nobody was connected to.
+/// The fate of a container that nobody was connected to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// Its shim answers, and init lives.
@@ -146,7 +146,7 @@ impl Input {
 }
 
 impl ContainerInput {
-    /// Who waits for an answer to this.
+    /// The caller that waits for an answer to this.
     pub(crate) fn caller(&self) -> Option<Caller> {
         match self {
             Self::Start { caller }

@@ -57,7 +57,7 @@ impl Pod {
             return;
         };
         match result {
-            // What it made is to be found by the teardown.
+            // The teardown has to find everything that the boot made.
             Ok(booted) if *replaced => {
                 self.adopt(&booted);
                 let text = format!(

@@ -2,7 +2,7 @@
 
 use crisp_model::Resources;
 
-/// What is in force after `asked`: 0 and empty leave what was.
+/// The limits in force after `asked`: 0 and empty leave what was.
 pub(super) fn merge(old: &Resources, asked: &Resources) -> Resources {
     let number = |old: i64, new: i64| if new == 0 { old } else { new };
     let text = |old: &str, new: &str| if new.is_empty() { old } else { new }.to_owned();

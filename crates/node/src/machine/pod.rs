@@ -52,7 +52,7 @@ pub(crate) enum Teardown {
     Done,
 }
 
-/// What the machine is told once about the daemon that it lives in.
+/// Facts about the daemon, told to the machine once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rules {
     /// The boot of the machine that this daemon runs in.
@@ -72,7 +72,7 @@ pub(crate) struct Pod {
     pub(crate) containers: BTreeMap<ContainerId, Container>,
     /// Wait for the pod's removal.
     pub(crate) removals: Vec<Caller>,
-    /// What the operator should know.
+    /// A trouble that the operator should know of.
     pub(crate) trouble: Option<String>,
     /// After a restart: something about a container is not known yet.
     pub(crate) settling: bool,
@@ -260,7 +260,7 @@ impl Pod {
         out.run(Job::Create(Box::new(plan)));
     }
 
-    /// What a container's transition may know of this pod, and the containers beside it.
+    /// The scene for a transition of one of the containers, and all containers.
     pub(super) fn scene<'a>(
         &'a mut self,
         now: Moment,

@@ -19,16 +19,16 @@ pub(crate) struct Story {
     pub(crate) record: PodRecord,
     pub(crate) progress: PodProgress,
     pub(crate) containers: BTreeMap<ContainerId, (Box<ContainerRecord>, ContainerState)>,
-    /// What the operator should know about the record.
+    /// A trouble with the record that the operator should know of.
     pub(crate) trouble: Option<String>,
 }
 
-/// What was looked up before a pod is taken up again.
+/// Facts that are looked up before a pod is taken up again.
 #[derive(Debug, Clone)]
 pub(crate) struct Look {
     /// The namespaces of the pod are there, and the holder of its PID namespace.
     pub(crate) is_whole: bool,
-    /// What shims wrote about the ends of containers.
+    /// The exit slots: how containers ended, as their shims wrote.
     pub(crate) slots: BTreeMap<ContainerId, ExitRecord>,
 }
 

@@ -1,4 +1,4 @@
-//! What callers see of a pod: its view, made from the machine's state.
+//! The view of a pod, which is all that callers see of it, made from the machine's state.
 
 use std::sync::Arc;
 

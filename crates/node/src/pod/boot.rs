@@ -1,4 +1,4 @@
-//! Booting a pod: namespaces, network, shared PID namespace, files. A child of the pod's task.
+//! Booting a pod: namespaces, network, shared PID namespace, files. A worker of the pod's task.
 
 use std::io;
 use std::net::IpAddr;

@@ -1,4 +1,5 @@
-//! Who waits for an answer of a pod's machine: the machine knows numbers, this knows the replies.
+//! The callers that wait for an answer of a pod's machine: the machine knows their numbers, this
+//! file their replies.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! What a pod's task holds and what it does with it: the small effects of the machine, performed
+//! The handles that a pod's task holds, and the small effects of the machine, performed
 //! at once. Slow ones are in `jobs`.
 
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ use crate::shared::Shared;
 use crate::shim::client::{Connection, ShimClient, ShimEvent};
 use crate::view::PodView;
 
-/// What a task holds of a container beside what its machine knows.
+/// The handles of one container: its shim, its init, its creation's cancel.
 #[derive(Debug, Default)]
 pub(super) struct Held {
     /// The shim that answers for it.
@@ -170,7 +170,7 @@ impl Hands {
     }
 
     /// Performs an effect that leads to nothing else at once.
-    pub(super) fn act(&mut self, pod: &Pod, effect: Effect) {
+    pub(super) fn act(&mut self, pod: &Pod, effect: Effect, cause: &Span) {
         match effect {
             Effect::Record(entry) => {
                 if let Err(error) = self.write(&[entry]) {
@@ -194,7 +194,10 @@ impl Hands {
                 config,
                 caller,
                 waits,
-            } => self.bounce(pod, config, (caller, waits)),
+            } => {
+                let gone = waits.then(|| self.successor());
+                self.bounce(pod, config, caller, (gone, cause));
+            }
             Effect::Note(note) => notes::log(&self.span, note, |id| self.name_of(pod, id)),
             Effect::Settled => self.settling = None,
             Effect::Commit(..)
@@ -222,20 +225,29 @@ impl Hands {
         self.held.retain(|id, _| pod.containers.contains_key(id));
     }
 
-    fn bounce(&mut self, pod: &Pod, config: Box<PodConfig>, (caller, waits): (Caller, bool)) {
+    /// The end of this pod, for the one that takes its name.
+    fn successor(&mut self) -> Gone {
+        let (sender, gone) = oneshot::channel();
+        self.successor = Some(sender);
+        gone
+    }
+
+    /// Sends a request back to the names, still as a part of the call that it is from.
+    fn bounce(
+        &mut self,
+        pod: &Pod,
+        config: Box<PodConfig>,
+        caller: Caller,
+        (gone, call): (Option<Gone>, &Span),
+    ) {
         let Some(Place::Pod(reply)) = self.callers.take(caller) else {
             return;
         };
-        let gone = waits.then(|| {
-            let (sender, gone) = oneshot::channel();
-            self.successor = Some(sender);
-            gone
-        });
         let wanted = Wanted {
             owner: pod.record.owner,
             config,
             reply,
-            span: Span::current(),
+            span: call.clone(),
         };
         let from = self.id.clone();
         self.names

@@ -25,7 +25,7 @@ use crate::reply::answer;
 use crate::shim::client::{Connection, ShimClient};
 use crate::shim::{judge, launch};
 
-/// What a worker is for: tells what its failure means.
+/// The purpose of a worker, from which follows what its failure means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Work {
     Boot,
@@ -45,7 +45,7 @@ pub(super) enum Work {
     Passing(&'static str),
 }
 
-/// What a worker tells.
+/// The outcome of a worker.
 #[derive(Debug)]
 pub(super) enum Outcome {
     Nothing,
@@ -57,7 +57,7 @@ pub(super) enum Outcome {
 }
 
 impl Work {
-    /// What the machine is told when the worker had no outcome.
+    /// The input for the machine when the worker had no outcome.
     fn failed(&self, failed: &Failed) -> Option<Input> {
         let error = || Error::fault(failed);
         let of = |id: &ContainerId, event| Some(Input::of(id, event));

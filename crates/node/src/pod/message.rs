@@ -1,4 +1,4 @@
-//! What callers send to a pod's task.
+//! Messages from callers to a pod's task.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub(crate) struct Message {
     pub(crate) span: Span,
 }
 
-/// What callers want of a pod.
+/// A caller's request to a pod.
 #[derive(Debug)]
 pub(crate) enum Request {
     /// `RunPodSandbox` with this pod's name.
@@ -50,7 +50,7 @@ pub(crate) enum Request {
     },
 }
 
-/// What callers want of a container.
+/// A caller's request to a container.
 #[derive(Debug)]
 pub(crate) enum ContainerRequest {
     /// `StartContainer`.

@@ -1,4 +1,4 @@
-//! What is sent to the names: which pod has which name.
+//! Messages to the names, the task that knows which pod has which name.
 
 use crisp_model::{Owner, PodConfig, PodId, PodName};
 use tokio::sync::{mpsc, oneshot};

@@ -35,7 +35,7 @@ const LIVES_AT_LEAST: Duration = Duration::from_secs(10);
 /// How long blocking steps of a task that failed are waited for.
 const STEPS_END_WITHIN: Duration = Duration::from_secs(30);
 
-/// What a pod's task is made from.
+/// The parts that a pod's task is made from.
 #[derive(Debug)]
 pub(super) struct Start {
     pub(super) shared: Arc<Shared>,
@@ -226,7 +226,7 @@ impl Task {
                     return Flow::End;
                 }
                 effect => {
-                    self.hands.act(&self.pod, effect);
+                    self.hands.act(&self.pod, effect, cause);
                     None
                 }
             };
