@@ -11,7 +11,6 @@ use crisp_sys::rootfs::make_dirs_in;
 use crisp_sys::socket::{Conn, Listener};
 use crisp_sys::{fork, process, signals};
 use oci_spec::runtime::{Hook, Process, Spec};
-use rustix::fs::{FileType, Gid, Uid, makedev};
 
 use crate::confine::{self, Filter, drop_privileges, early_and_late};
 use crate::console::{self, Terminal};
@@ -23,6 +22,7 @@ use crate::mounts::{self, Prepared};
 use crate::namespaces::Namespaces;
 use crate::path_lookup::{Program, said};
 use crate::rootfs::Rootfs;
+use crate::streams::{self, Streams};
 use crate::sync::{Word, hear, let_go_of, say};
 use crate::{hooks, mask, options, sysctl};
 
@@ -39,7 +39,7 @@ pub(crate) struct Plan<'a> {
     pub null: Option<OwnedFd>,
     pub filter: Option<Filter>,
     pub program: Program,
-    pub streams: Option<[OwnedFd; 3]>,
+    pub streams: Streams,
     pub gate: Option<Listener>,
     /// The first descriptor that the program does not get.
     pub closed_from: u32,
@@ -264,60 +264,17 @@ fn take_streams(plan: &mut Plan<'_>, root: &OwnedFd) -> Result<Option<OwnedFd>> 
         if devices::has_own_dev(plan.spec) {
             terminal.bind_console(root.as_fd())?;
         }
-        let size = console_size(plan.process);
+        let size = streams::console_size(plan.process);
         return terminal.take(plan.process.user().uid(), size).map(Some);
     }
-    place_streams(plan.streams.take())?;
-    give_streams(plan.process);
+    streams::place(std::mem::take(&mut plan.streams))?;
+    streams::give(plan.process);
     Ok(None)
-}
-
-/// Rows and columns that the spec asks for.
-pub(crate) fn console_size(process: &Process) -> Option<(u16, u16)> {
-    let size = process.console_size()?;
-    Some((
-        u16::try_from(size.height()).ok()?,
-        u16::try_from(size.width()).ok()?,
-    ))
-}
-
-/// Makes the three descriptors the standard streams.
-pub(crate) fn place_streams(streams: Option<[OwnedFd; 3]>) -> Result<()> {
-    let Some(streams) = streams else {
-        return Ok(());
-    };
-    for (number, stream) in (0..).zip(&streams) {
-        process::place(stream.as_fd(), number).context(|| "place a standard stream")?;
-    }
-    Ok(())
 }
 
 /// A missing working directory is made, while it can be; that it failed shows when it is entered.
 fn make_working_dir(process: &Process, root: &OwnedFd) {
     drop(make_dirs_in(root.as_fd(), process.cwd(), 0o755));
-}
-
-/// The user may open its standard streams anew (`/dev/stdout`), so they become its own. What
-/// cannot change its owner stays as it is, and so does the group of a terminal.
-pub(crate) fn give_streams(process: &Process) {
-    let user = process.user();
-    for stream in [
-        rustix::stdio::stdin(),
-        rustix::stdio::stdout(),
-        rustix::stdio::stderr(),
-    ] {
-        let Ok(stat) = rustix::fs::fstat(stream) else {
-            continue;
-        };
-        let device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
-        let null = device && stat.st_rdev == makedev(1, 3);
-        if null || stat.st_uid == user.uid() {
-            continue;
-        }
-        let group = (!device).then(|| Gid::from_raw(user.gid()));
-        let owner = Some(Uid::from_raw(user.uid()));
-        let _as_it_was = rustix::fs::fchown(stream, owner, group);
-    }
 }
 
 /// Enters the working directory and confines the process. A directory that only root may enter is

@@ -1,12 +1,12 @@
 //! Making a container: what the parent does.
 
-use std::fs::OpenOptions;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use crisp_model::Signal;
 use crisp_sys::cgroup::{Cgroup, Entrance};
 use crisp_sys::fork::fork_with;
+use crisp_sys::lent_node;
 use crisp_sys::pidfd::PidFd;
 use crisp_sys::process::{self, Dumpable};
 use crisp_sys::socket::{Conn, Listener};
@@ -19,26 +19,9 @@ use crate::keyring::Keyring;
 use crate::namespaces::{Maps, Namespaces};
 use crate::path_lookup::Program;
 use crate::rootfs::Rootfs;
+use crate::streams::{self, Stdio};
 use crate::sync::{Word, hear, say};
 use crate::{cgroups, devices, hooks, mounts, sysctl};
-
-/// The standard streams of a process.
-#[derive(Debug)]
-pub enum Stdio {
-    /// The caller's own streams.
-    Inherit,
-    /// These; a missing stdin is `/dev/null`.
-    Fds {
-        /// Standard input.
-        stdin: Option<OwnedFd>,
-        /// Standard output.
-        stdout: OwnedFd,
-        /// Standard error.
-        stderr: OwnedFd,
-    },
-    /// A terminal; its master is handed out.
-    Terminal,
-}
 
 /// How a created container is told to start.
 #[derive(Debug)]
@@ -164,10 +147,10 @@ fn make(request: CreateRequest<'_>) -> Result<Created> {
         namespaces,
         mounts: mounts::prepare(spec, request.cgroup, request.bundle)?,
         nodes: devices::prepare(spec)?,
-        null: Some(devices::null_tree()?),
+        null: Some(lent_node::lend_null().context(|| "borrow the host's /dev/null")?),
         filter,
         program,
-        streams: streams(request.stdio)?,
+        streams: streams::prepare(request.stdio)?,
         gate: match request.gate {
             Gate::Socket => None,
             Gate::Listening(listener) => Some(listener),
@@ -220,26 +203,6 @@ fn check(spec: &Spec, process: &Process) -> Result<()> {
         }
     }
     Ok(())
-}
-
-pub(crate) fn streams(stdio: Stdio) -> Result<Option<[OwnedFd; 3]>> {
-    match stdio {
-        Stdio::Inherit | Stdio::Terminal => Ok(None),
-        Stdio::Fds {
-            stdin,
-            stdout,
-            stderr,
-        } => {
-            let stdin = match stdin {
-                Some(stdin) => stdin,
-                None => {
-                    let null = OpenOptions::new().read(true).open("/dev/null");
-                    null.context(|| "open /dev/null")?.into()
-                }
-            };
-            Ok(Some([stdin, stdout, stderr]))
-        }
-    }
 }
 
 /// The way into the version 1 hierarchies; in the version 2 tree the child is born in its cgroup.

@@ -1,17 +1,18 @@
 //! `/dev`: the default nodes, those of the spec, and the usual links.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use crisp_sys::mount::{self, Depth};
-use crisp_sys::rootfs::{make_dirs_in, make_file_in, proc_path};
+use crisp_sys::rootfs::{locate_nofollow, make_dirs_in, make_file_in, proc_path};
+use crisp_sys::{lent_node, mount};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Spec};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid, makedev};
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
 
-/// A node to be made, and the host's own for kernels and containers that forbid making one.
+/// A node to be made.
 #[derive(Debug)]
 pub(crate) struct Node {
     path: PathBuf,
@@ -19,7 +20,18 @@ pub(crate) struct Node {
     numbers: (u32, u32),
     mode: u32,
     owner: (u32, u32),
-    host: Option<OwnedFd>,
+}
+
+impl Node {
+    fn check(&self, found: &OwnedFd) -> io::Result<()> {
+        let stat = rustix::fs::fstat(found)?;
+        let numbered =
+            self.kind == FileType::Fifo || stat.st_rdev == makedev(self.numbers.0, self.numbers.1);
+        if FileType::from_raw_mode(stat.st_mode) == self.kind && numbered {
+            return Ok(());
+        }
+        Err(io::Error::other("something else is in its place"))
+    }
 }
 
 const DEFAULTS: [(&str, u32, u32); 6] = [
@@ -47,7 +59,7 @@ pub(crate) fn has_own_dev(spec: &Spec) -> bool {
         .any(|m| m.destination() == Path::new("/dev") && m.typ().as_deref() == Some("tmpfs"))
 }
 
-/// In the parent: lists the nodes and opens the host's.
+/// In the parent: lists the nodes.
 pub(crate) fn prepare(spec: &Spec) -> Result<Vec<Node>> {
     if !has_own_dev(spec) {
         return Ok(Vec::new());
@@ -70,14 +82,12 @@ pub(crate) fn prepare(spec: &Spec) -> Result<Vec<Node>> {
 
 fn default_node(name: &str, numbers: (u32, u32)) -> Node {
     let path = Path::new("/dev").join(name);
-    let host = mount::open_tree(&path, Depth::Single).ok();
     Node {
         path,
         kind: FileType::CharacterDevice,
         numbers,
         mode: 0o666,
         owner: (0, 0),
-        host,
     }
 }
 
@@ -98,7 +108,6 @@ fn listed_node(device: &LinuxDevice) -> Result<Node> {
         numbers: (number(device.major())?, number(device.minor())?),
         mode: device.file_mode().unwrap_or(0o666),
         owner: (device.uid().unwrap_or(0), device.gid().unwrap_or(0)),
-        host: mount::open_tree(device.path(), Depth::Single).ok(),
     })
 }
 
@@ -126,19 +135,22 @@ fn make_node(node: &Node, root: BorrowedFd<'_>) -> Result<()> {
         Err(Errno::EXIST) => return Ok(()),
         Err(error) => return Err(Error::setup(step(), error)),
     }
-    let nofollow = AtFlags::SYMLINK_NOFOLLOW;
+    // By descriptor: the directory may be a volume, in which another container puts a link in the
+    // place of the new node.
+    let made = locate_nofollow(dir.as_fd(), Path::new(name)).context(step)?;
+    node.check(&made).context(step)?;
     let (uid, gid) = (Uid::from_raw(node.owner.0), Gid::from_raw(node.owner.1));
-    rustix::fs::chownat(&dir, name, Some(uid), Some(gid), nofollow)
-        .and_then(|()| rustix::fs::chmodat(&dir, name, mode, AtFlags::empty()))
+    rustix::fs::chownat(&made, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
+        .and_then(|()| rustix::fs::chmod(proc_path(&made), mode))
         .map_err(|error| Error::setup(step(), error))
 }
 
+/// Shows the host's node, for containers that may not make one. The child still sees the host's
+/// `/dev`, so a node is opened only when it is needed: a machine may have thousands.
 fn bind_node(node: &Node, root: BorrowedFd<'_>) -> Result<()> {
     let step = || format!("bind the host's device {}", node.path.display());
-    let tree = node
-        .host
-        .as_ref()
-        .ok_or_else(|| Error::setup(step(), "the host has none"))?;
+    let tree = lent_node::lend(&node.path).context(step)?;
+    node.check(&tree).context(step)?;
     let place = make_file_in(root, &node.path, 0o666).context(step)?;
     mount::attach(tree.as_fd(), place.as_fd()).context(step)
 }
@@ -153,18 +165,4 @@ pub(crate) fn make_links(root: BorrowedFd<'_>) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// A detached clone of the host's `/dev/null`, for masking: never the container's.
-pub(crate) fn null_tree() -> Result<OwnedFd> {
-    let tree = mount::open_tree(Path::new("/dev/null"), Depth::Single)
-        .context(|| "open the host's /dev/null")?;
-    let stat = rustix::fs::stat(proc_path(&tree)).map_err(|e| Error::setup("stat /dev/null", e))?;
-    if stat.st_rdev != makedev(1, 3) {
-        return Err(Error::setup(
-            "open the host's /dev/null",
-            "it is not the null device",
-        ));
-    }
-    Ok(tree)
 }

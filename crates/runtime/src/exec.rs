@@ -14,14 +14,15 @@ use crisp_sys::signals;
 use crisp_sys::socket::Conn;
 use oci_spec::runtime::{Process, Spec};
 
-use crate::child::{console_size, give_streams, in_working_dir, place_streams};
+use crate::child::in_working_dir;
 use crate::confine::{self, Filter, drop_privileges, early_and_late};
 use crate::console;
-use crate::create::{Stdio, entrance, streams};
+use crate::create::entrance;
 use crate::error::{Context, Error, Result};
 use crate::keyring::Keyring;
 use crate::namespaces::become_root;
 use crate::path_lookup::Program;
+use crate::streams::{self, Stdio, Streams};
 use crate::sync::{Word, hear, let_go_of, say};
 
 /// A process to be run in a container.
@@ -111,7 +112,7 @@ fn start(request: ExecRequest<'_>, unified: Option<&Path>) -> Result<Execed> {
     if request.container.has_exited() {
         return Err(Error::NotRunning);
     }
-    let streams = streams(request.stdio)?;
+    let streams = streams::prepare(request.stdio)?;
     let (ours, theirs) = Conn::pair().context(|| "make a socket pair")?;
     let dir = unified
         .map(open_root)
@@ -219,7 +220,7 @@ struct Inside<'a> {
     program: Program,
     filter: Option<Filter>,
     joined: Joined,
-    streams: Option<[OwnedFd; 3]>,
+    streams: Streams,
     entrance: Entrance,
     closed_from: u32,
     keyring: Keyring,
@@ -250,12 +251,12 @@ impl Inside<'_> {
         if self.process.terminal().unwrap_or(false) {
             let root = open_root(Path::new("/")).context(|| "open the root")?;
             let terminal = console::open(root.as_fd())?;
-            let size = console_size(self.process);
+            let size = streams::console_size(self.process);
             let master = terminal.take(self.process.user().uid(), size)?;
             say(conn, &Word::Console(master)).context(|| "hand out the terminal")?;
         } else {
-            place_streams(self.streams)?;
-            give_streams(self.process);
+            streams::place(self.streams)?;
+            streams::give(self.process);
         }
         for warning in confine::set_limits(self.process)? {
             say(conn, &Word::Warning(warning)).context(|| "warn")?;

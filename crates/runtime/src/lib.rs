@@ -26,16 +26,18 @@ mod options;
 mod path_lookup;
 mod procfs;
 mod rootfs;
+mod streams;
 mod sync;
 mod sysctl;
 
-pub use create::{CreateRequest, Created, Gate, Stdio, create, open_gate};
+pub use create::{CreateRequest, Created, Gate, create, open_gate};
 pub use error::{Error, Result};
 pub use exec::{ExecRequest, Execed, exec, exec_cgroup};
 pub use features::features;
 pub use freezer::{Freeze, freeze_state, pause, resume};
 pub use keyring::Keyring;
 pub use rootfs::Rootfs;
+pub use streams::Stdio;
 
 use crisp_sys::cgroup::Cgroup;
 

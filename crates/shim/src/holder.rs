@@ -27,8 +27,8 @@ use crisp_sys::process::{self, Dumpable, ProcessId};
 use crisp_sys::rootfs::{open_root, proc_path};
 use crisp_sys::seccomp::{self, SockFilter};
 use crisp_sys::signals::{self, Origin, SignalFd};
-use crisp_sys::{credentials, pipe};
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use crisp_sys::{credentials, lent_node, pipe};
+use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::process::Uid;
 use rustix::thread::set_thread_res_uid;
 
@@ -82,7 +82,8 @@ pub fn run() -> Result<()> {
 fn make(pod: &OsStr, shelter: Option<&Shelter>) -> Result<()> {
     let program = sealed_copy().context(|| "make a sealed copy of the program")?;
     let (said, says) = pipe::pipe().context(|| "make a pipe")?;
-    let null = File::options().read(true).write(true).open("/dev/null");
+    // Containers that share the pod's PID namespace find the holder's descriptors in /proc/1/fd.
+    let null = lent_node::lend_null().and_then(|null| lent_node::open(null, OFlags::RDWR));
     let null = null.context(|| "open /dev/null")?;
     let flags = CloneFlags::NEWPID
         | CloneFlags::NEWNS

@@ -17,6 +17,7 @@ pub mod device_filter;
 pub mod file;
 pub mod fork;
 pub mod keyring;
+pub mod lent_node;
 pub mod limits;
 pub mod memory;
 pub mod mount;

@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crisp_runtime::{CreateRequest, Created, Error, ExecRequest, Gate, Rootfs, Stdio};
+use crisp_runtime::{CreateRequest, Created, Error, ExecRequest, Execed, Gate, Rootfs, Stdio};
 use crisp_sys::cgroup::{Cgroup, Layout};
+use crisp_sys::fork::{CloneFlags, fork_with};
+use crisp_sys::mount;
 use crisp_sys::process::WaitStatus;
 use oci_spec::runtime::{Process, Spec};
 use serde_json::{Value, json};
@@ -146,9 +148,26 @@ impl Bench {
 
     /// Runs a process in the container to its end.
     pub fn exec(&self, container: &Created, process: Value) -> Result<Outcome, Error> {
-        let process: Process = serde_json::from_value(process).unwrap();
         let (read, stdio) = piped();
-        let execed = crisp_runtime::exec(ExecRequest {
+        let execed = self.start_exec(container, process, stdio)?;
+        let outcome = finish(execed.pid, read);
+        self.exec_cgroup().remove().unwrap();
+        Ok(outcome)
+    }
+
+    pub fn exec_cgroup(&self) -> Cgroup {
+        crisp_runtime::exec_cgroup(&self.cgroup, "one")
+    }
+
+    /// Starts a process in the container.
+    pub fn start_exec(
+        &self,
+        container: &Created,
+        process: Value,
+        stdio: Stdio,
+    ) -> Result<Execed, Error> {
+        let process: Process = serde_json::from_value(process).unwrap();
+        crisp_runtime::exec(ExecRequest {
             container_pid: container.pid,
             container: &container.pidfd,
             spec: &self.parsed(),
@@ -158,12 +177,7 @@ impl Bench {
             stdio,
             keyring: crisp_runtime::Keyring::New,
             preserved_fds: 0,
-        })?;
-        let outcome = finish(execed.pid, read);
-        crisp_runtime::exec_cgroup(&self.cgroup, "one")
-            .remove()
-            .unwrap();
-        Ok(outcome)
+        })
     }
 }
 
@@ -203,6 +217,20 @@ pub fn finish(pid: i32, mut read: File) -> Outcome {
         status: crisp_sys::process::wait(pid).unwrap(),
         output,
     }
+}
+
+/// Runs a body in a mount namespace of its own, of which the host sees nothing.
+pub fn in_private_mounts(body: impl FnOnce()) {
+    let inside = || {
+        let slash = Path::new("/");
+        mount::set_propagation(slash, mount::Propagation::Private, mount::Depth::Recursive)
+            .unwrap();
+        body();
+        0
+    };
+    let (pid, _) = fork_with(CloneFlags::NEWNS, None, inside).unwrap();
+    let status = crisp_sys::process::wait(pid).unwrap();
+    assert_eq!(status, WaitStatus::Code(0), "see the panic above");
 }
 
 /// Waits until something is so.

@@ -13,6 +13,7 @@
 mod bench;
 mod cgroups;
 mod confinement;
+mod device_nodes;
 mod failures;
 mod life;
 mod mounts;
@@ -27,10 +28,11 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // With one thread of tests the harness runs them on the main thread, and makes no other.
     arguments.test_threads = Some(1);
-    let cases: [&[Case]; 5] = [
+    let cases: [&[Case]; 6] = [
         life::CASES,
         cgroups::CASES,
         mounts::CASES,
+        device_nodes::CASES,
         confinement::CASES,
         failures::CASES,
     ];

@@ -1,0 +1,108 @@
+//! The standard streams of a process: made by the parent, placed by the child.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use crisp_sys::{lent_node, process};
+use oci_spec::runtime::Process;
+use rustix::fs::{FileType, Gid, OFlags, Uid};
+
+use crate::error::{Context, Result};
+
+/// The standard streams of a process.
+#[derive(Debug)]
+pub enum Stdio {
+    /// The caller's own streams.
+    Inherit,
+    /// These; a missing stdin is `/dev/null`.
+    Fds {
+        /// Standard input.
+        stdin: Option<OwnedFd>,
+        /// Standard output.
+        stdout: OwnedFd,
+        /// Standard error.
+        stderr: OwnedFd,
+    },
+    /// A terminal; its master is handed out.
+    Terminal,
+}
+
+/// Standard streams to be placed; one that is missing stays as it is inherited.
+pub(crate) type Streams = [Option<OwnedFd>; 3];
+
+/// In the parent: what the process gets as its streams.
+pub(crate) fn prepare(stdio: Stdio) -> Result<Streams> {
+    match stdio {
+        Stdio::Terminal => Ok([None, None, None]),
+        Stdio::Inherit => Ok([
+            replaced(rustix::stdio::stdin())?,
+            replaced(rustix::stdio::stdout())?,
+            replaced(rustix::stdio::stderr())?,
+        ]),
+        Stdio::Fds {
+            stdin,
+            stdout,
+            stderr,
+        } => {
+            let stdin = match stdin {
+                Some(stdin) => guarded(stdin)?,
+                None => {
+                    let null = lent_node::lend_null();
+                    null.and_then(|null| lent_node::open(null, OFlags::RDONLY))
+                        .context(|| "open /dev/null")?
+                }
+            };
+            Ok([Some(stdin), Some(guarded(stdout)?), Some(guarded(stderr)?)])
+        }
+    }
+}
+
+/// A null device that the caller opened is the host's node, which the container could change.
+fn guarded(stream: OwnedFd) -> Result<OwnedFd> {
+    Ok(replaced(stream.as_fd())?.unwrap_or(stream))
+}
+
+fn replaced(stream: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
+    lent_node::in_place_of(stream).context(|| "guard the host's /dev/null")
+}
+
+/// Makes the descriptors the standard streams.
+pub(crate) fn place(streams: Streams) -> Result<()> {
+    for (number, stream) in (0..).zip(streams) {
+        if let Some(stream) = stream {
+            process::place(stream.as_fd(), number).context(|| "place a standard stream")?;
+        }
+    }
+    Ok(())
+}
+
+/// The user may open its standard streams anew (`/dev/stdout`), so they become its own. What
+/// cannot change its owner stays as it is, and so does the group of a terminal.
+pub(crate) fn give(process: &Process) {
+    let user = process.user();
+    for stream in [
+        rustix::stdio::stdin(),
+        rustix::stdio::stdout(),
+        rustix::stdio::stderr(),
+    ] {
+        let Ok(stat) = rustix::fs::fstat(stream) else {
+            continue;
+        };
+        let device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
+        let null = lent_node::is_null(stream).unwrap_or(false);
+        if null || stat.st_uid == user.uid() {
+            continue;
+        }
+        let group = (!device).then(|| Gid::from_raw(user.gid()));
+        let owner = Some(Uid::from_raw(user.uid()));
+        let _as_it_was = rustix::fs::fchown(stream, owner, group);
+    }
+}
+
+/// Rows and columns that the spec asks for.
+pub(crate) fn console_size(process: &Process) -> Option<(u16, u16)> {
+    let size = process.console_size()?;
+    Some((
+        u16::try_from(size.height()).ok()?,
+        u16::try_from(size.width()).ok()?,
+    ))
+}
