@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crisp_sys::cgroup::Entrance;
 use crisp_sys::mount::{self, Depth, MountAttributes, Propagation};
+use crisp_sys::mount_point::{self, Missing};
 use crisp_sys::ns::{self, Kind};
-use crisp_sys::rootfs::make_dirs_in;
 use crisp_sys::socket::{Conn, Listener};
 use crisp_sys::{fork, process, signals};
 use oci_spec::runtime::{Hook, Process, Spec};
@@ -274,7 +274,11 @@ fn take_streams(plan: &mut Plan<'_>, root: &OwnedFd) -> Result<Option<OwnedFd>> 
 
 /// A missing working directory is made, while it can be; that it failed shows when it is entered.
 fn make_working_dir(process: &Process, root: &OwnedFd) {
-    drop(make_dirs_in(root.as_fd(), process.cwd(), 0o755));
+    drop(mount_point::make(
+        root.as_fd(),
+        process.cwd(),
+        Missing::Dir(0o755),
+    ));
 }
 
 /// Enters the working directory and confines the process. A directory that only root may enter is

@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use crisp_sys::mount::{self, Depth, file_system_magic};
-use crisp_sys::rootfs::{make_file_in, open_in};
+use crisp_sys::mount_point::{self, Missing};
+use crisp_sys::rootfs::open_in;
 use crisp_sys::{process, pty};
 use rustix::fs::{FileType, Mode, OFlags};
 
@@ -44,7 +45,8 @@ impl Terminal {
         let place = crisp_sys::rootfs::locate_nofollow(dev.as_fd(), Path::new("console"));
         let place = match place {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                make_file_in(dev.as_fd(), Path::new("console"), 0o620).context(step)?
+                mount_point::make(dev.as_fd(), Path::new("console"), Missing::File(0o620))
+                    .context(step)?
             }
             other => other.context(step)?,
         };

@@ -4,7 +4,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use crisp_sys::rootfs::{locate_nofollow, make_dirs_in, make_file_in, proc_path};
+use crisp_sys::mount_point::{self, Missing};
+use crisp_sys::rootfs::{locate_nofollow, proc_path};
 use crisp_sys::{lent_node, mount};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Spec};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid, makedev};
@@ -125,7 +126,7 @@ fn make_node(node: &Node, root: BorrowedFd<'_>) -> Result<()> {
         .path
         .file_name()
         .ok_or_else(|| Error::invalid("linux.devices", "path /"))?;
-    let dir = make_dirs_in(root, parent, 0o755).context(step)?;
+    let dir = mount_point::make(root, parent, Missing::Dir(0o755)).context(step)?;
     let device = makedev(node.numbers.0, node.numbers.1);
     let mode = Mode::from_raw_mode(node.mode);
     match rustix::fs::mknodat(&dir, name, node.kind, mode, device) {
@@ -151,13 +152,14 @@ fn bind_node(node: &Node, root: BorrowedFd<'_>) -> Result<()> {
     let step = || format!("bind the host's device {}", node.path.display());
     let tree = lent_node::lend(&node.path).context(step)?;
     node.check(&tree).context(step)?;
-    let place = make_file_in(root, &node.path, 0o666).context(step)?;
+    let place = mount_point::make(root, &node.path, Missing::File(0o666)).context(step)?;
     mount::attach(tree.as_fd(), place.as_fd()).context(step)
 }
 
 /// In the child: makes the usual links in `/dev`.
 pub(crate) fn make_links(root: BorrowedFd<'_>) -> Result<()> {
-    let dev = make_dirs_in(root, Path::new("/dev"), 0o755).context(|| "open /dev")?;
+    let dev =
+        mount_point::make(root, Path::new("/dev"), Missing::Dir(0o755)).context(|| "open /dev")?;
     for (name, target) in LINKS {
         match rustix::fs::symlinkat(target, &dev, name) {
             Ok(()) | Err(Errno::EXIST) => {}

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crisp_sys::cgroup::Cgroup;
 use crisp_sys::mount::{self, Depth, FsContext, MountAttributes, Propagation};
-use crisp_sys::rootfs::{locate_nofollow, make_dirs_in, make_file_in};
+use crisp_sys::mount_point::{self, Missing};
+use crisp_sys::rootfs::locate_nofollow;
 use oci_spec::runtime::{Mount, Spec};
 use rustix::fs::FileType;
 
@@ -162,13 +163,12 @@ pub(crate) fn attach(prepared: Prepared, root: BorrowedFd<'_>, label: Option<&st
     let target = prepared.target.clone();
     let step = || format!("mount at {}", target.display());
     refuse_false_kernel_files(&prepared, root)?;
-    let is_dir = !matches!(prepared.source, Source::Tree { is_dir: false, .. });
-    let place = if is_dir {
-        make_dirs_in(root, &target, 0o755)
-    } else {
-        make_file_in(root, &target, 0o644)
-    }
-    .context(|| format!("make the mount point {}", target.display()))?;
+    let missing = match prepared.source {
+        Source::Tree { is_dir: false, .. } => Missing::File(0o644),
+        _ => Missing::Dir(0o755),
+    };
+    let place = mount_point::make(root, &target, missing)
+        .context(|| format!("make the mount point {}", target.display()))?;
     let Prepared {
         options, source, ..
     } = prepared;
@@ -254,7 +254,7 @@ fn attach_cgroup_v1(
     let holder = FsContext::open("tmpfs")?.set("mode", "755")?.mount(inert)?;
     mount::attach(holder.as_fd(), place.as_fd())?;
     for (name, tree) in trees {
-        let dir = make_dirs_in(holder.as_fd(), Path::new(&name), 0o755)?;
+        let dir = mount_point::make(holder.as_fd(), Path::new(&name), Missing::Dir(0o755))?;
         mount::attach(tree.as_fd(), dir.as_fd())?;
         // Controllers that are mounted together are found under their own names too.
         for alone in name.split(',').filter(|alone| *alone != name) {

@@ -27,6 +27,10 @@ pub const CASES: &[Case] = &[
         "privileged_targets_stay_inside_the_root",
         targets_stay_inside,
     ),
+    (
+        "privileged_dangling_links_of_the_image_are_followed",
+        dangling_links,
+    ),
     ("privileged_a_false_proc_is_refused", false_proc),
     ("privileged_a_directory_is_a_root_too", directory_root),
 ];
@@ -191,6 +195,31 @@ fn targets_stay_inside() {
     symlink(&outside, &dev).unwrap();
     drop(bench.run());
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+}
+
+/// Images that were made from a running system have links to what only that system had.
+fn dangling_links() {
+    let mut bench = Bench::new("cat /etc/resolv.conf /var/run/secrets/token/file; ls /mnt/data");
+    let upper = bench.upper();
+    for dir in ["etc", "var"] {
+        fs::create_dir(upper.join(dir)).unwrap();
+    }
+    for (at, to) in [
+        ("etc/resolv.conf", "../run/crisp-test/stub.conf"),
+        ("var/run", "/run"),
+        ("md", "/mnt/data"),
+    ] {
+        symlink(to, upper.join(at)).unwrap();
+    }
+    let source = bench.dir.path().join("source");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("file"), "content\n").unwrap();
+    bench.mount("/etc/resolv.conf", "bind", &source.join("file"), &["rbind"]);
+    bench.mount("/var/run/secrets/token", "bind", &source, &["rbind"]);
+    bench.mount("/md", "bind", &source, &["rbind"]);
+    assert_eq!(bench.output(), "content\ncontent\nfile\n");
+    assert!(upper.join("run/crisp-test/stub.conf").is_file());
+    assert!(!Path::new("/run/crisp-test").exists());
 }
 
 fn false_proc() {
