@@ -1,9 +1,20 @@
 //! The compiler: rules by system call, equal neighbours as one range, ranges in a decision tree.
+//!
+//! A profile means here what it means under runc, whose readings are not in the specification:
+//!
+//! * A rule whose action is the default one is passed over, so it does not weaken another.
+//! * Conditions of one rule must all hold, unless two of them are about the same argument: then
+//!   each condition is a rule of its own.
+//! * The first rule without conditions decides its call alone, wherever it stands.
+//! * A call newer than every call that the profile names gets `ENOSYS` when the default action
+//!   refuses: C libraries take an older call then, and give up at any other error.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 use oci_spec::runtime::{
-    LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator,
+    LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag,
+    LinuxSeccompOperator, LinuxSyscall,
 };
 
 use crate::assemble::{AND, Assembler, JEQ, JGE, JGT, LD_ABS, Label};
@@ -34,6 +45,15 @@ struct Body {
     otherwise: u32,
 }
 
+impl Body {
+    fn of(verdict: u32) -> Self {
+        Self {
+            guarded: Vec::new(),
+            otherwise: verdict,
+        }
+    }
+}
+
 /// A test of one argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Condition {
@@ -60,7 +80,8 @@ pub fn compile(profile: &LinuxSeccomp, arch: Arch) -> Result<Program> {
     let default = action(profile.default_action(), profile.default_errno_ret())?;
     let (bodies, unknown) = bodies(profile, arch, default)?;
     let mut assembler = Assembler::default();
-    let tree = tree(&mut assembler, &ranges(bodies, default));
+    let newer = newer(profile, arch);
+    let tree = tree(&mut assembler, &ranges(bodies, default, newer));
     let refused = assembler.verdict(errno(ENOSYS));
     let tree = match arch {
         Arch::X86_64 => assembler.branch(JGE, X32_BIT, refused, tree),
@@ -112,36 +133,78 @@ fn action(action: LinuxSeccompAction, errno_ret: Option<u32>) -> Result<u32> {
     })
 }
 
+/// The first number that gets `ENOSYS`, as all above it; `None` when the default decides them.
+///
+/// Rules count whatever their action: a call that the profile names is one that it knows.
+fn newer(profile: &LinuxSeccomp, arch: Arch) -> Option<u32> {
+    use LinuxSeccompAction as Action;
+    let permits = match profile.default_action() {
+        // A tracer answers calls that it does not know itself.
+        Action::ScmpActAllow | Action::ScmpActLog | Action::ScmpActTrace => true,
+        Action::ScmpActKill
+        | Action::ScmpActKillThread
+        | Action::ScmpActKillProcess
+        | Action::ScmpActTrap
+        | Action::ScmpActErrno
+        | Action::ScmpActNotify => false,
+    };
+    if permits || profile.default_errno_ret() == Some(ENOSYS) {
+        return None;
+    }
+    let rules = profile.syscalls().as_deref().unwrap_or_default();
+    let names = rules.iter().flat_map(LinuxSyscall::names);
+    let newest = names.filter_map(|name| arch.number(name)).max()?;
+    newest.checked_add(1)
+}
+
 type Bodies = BTreeMap<u32, Body>;
 
+/// A call that is in the map has guarded verdicts, or one that nothing adds to.
 fn bodies(profile: &LinuxSeccomp, arch: Arch, default: u32) -> Result<(Bodies, Vec<String>)> {
     let mut bodies = Bodies::new();
     let mut unknown = Vec::new();
     for rule in profile.syscalls().as_deref().unwrap_or_default() {
         let verdict = action(rule.action(), rule.errno_ret())?;
-        let arguments = rule.args().as_deref().unwrap_or_default();
-        let conditions = arguments
-            .iter()
-            .map(condition)
-            .collect::<Result<Vec<_>>>()?;
+        let alternatives = alternatives(rule.args().as_deref().unwrap_or_default())?;
         for name in rule.names() {
             let Some(number) = arch.number(name) else {
                 unknown.push(name.clone());
                 continue;
             };
-            let empty = Body {
-                guarded: Vec::new(),
-                otherwise: default,
-            };
-            let body = bodies.entry(number).or_insert(empty);
-            if conditions.is_empty() {
-                body.otherwise = verdict;
-            } else {
-                body.guarded.push((conditions.clone(), verdict));
+            if verdict == default {
+                continue;
+            }
+            for all in &alternatives {
+                match bodies.entry(number) {
+                    Entry::Occupied(decided) if decided.get().guarded.is_empty() => {}
+                    body if all.is_empty() => drop(body.insert_entry(Body::of(verdict))),
+                    body => {
+                        let body = body.or_insert_with(|| Body::of(default));
+                        body.guarded.push((all.clone(), verdict));
+                    }
+                }
             }
         }
     }
     Ok((bodies, unknown))
+}
+
+/// Lists of conditions of which one has to hold; an empty list always does.
+fn alternatives(arguments: &[LinuxSeccompArg]) -> Result<Vec<Vec<Condition>>> {
+    let conditions = arguments
+        .iter()
+        .map(condition)
+        .collect::<Result<Vec<_>>>()?;
+    let indexes: BTreeSet<u32> = conditions.iter().map(|c| c.index).collect();
+    let mut alternatives: Vec<Vec<Condition>> = if indexes.len() == conditions.len() {
+        vec![conditions]
+    } else {
+        conditions.into_iter().map(|one| vec![one]).collect()
+    };
+    for all in &mut alternatives {
+        all.retain(|one| !matches!(one.test, Test::MaskedEqual { mask: 0, .. }));
+    }
+    Ok(alternatives)
 }
 
 fn condition(argument: &LinuxSeccompArg) -> Result<Condition> {
@@ -159,18 +222,16 @@ fn condition(argument: &LinuxSeccompArg) -> Result<Condition> {
         LinuxSeccompOperator::ScmpCmpGt => Test::Greater(value),
         LinuxSeccompOperator::ScmpCmpMaskedEq => Test::MaskedEqual {
             mask: value,
-            value: argument.value_two().unwrap_or(0),
+            // Bits outside of the mask are not compared.
+            value: argument.value_two().unwrap_or(0) & value,
         },
     };
     Ok(Condition { index, test })
 }
 
 /// `(first number, body)`, each up to the next; neighbours differ.
-fn ranges(bodies: Bodies, default: u32) -> Vec<(u32, Body)> {
-    let plain = Body {
-        guarded: Vec::new(),
-        otherwise: default,
-    };
+fn ranges(bodies: Bodies, default: u32, newer: Option<u32>) -> Vec<(u32, Body)> {
+    let plain = Body::of(default);
     let mut ranges = vec![(0, plain.clone())];
     let mut push = |start: u32, body: Body| match ranges.last_mut() {
         Some((last, present)) if *last == start => *present = body,
@@ -180,6 +241,9 @@ fn ranges(bodies: Bodies, default: u32) -> Vec<(u32, Body)> {
     for (number, body) in bodies {
         push(number, body);
         push(number + 1, plain.clone());
+    }
+    if let Some(number) = newer {
+        push(number, Body::of(errno(ENOSYS)));
     }
     ranges.dedup_by(|later, earlier| later.1 == earlier.1);
     ranges

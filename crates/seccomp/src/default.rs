@@ -1,7 +1,11 @@
 //! The profile behind `RuntimeDefault`: what programs need, without what opens the kernel.
 //!
 //! Everything that the table knows is allowed but for the lists below; what a later kernel adds is
-//! refused until it has been looked at. The lists agree with what Docker and containerd refuse.
+//! answered with `ENOSYS` until it has been looked at, as if the kernel lacked it. The lists agree
+//! with what Docker and containerd refuse.
+//!
+//! Arguments that the kernel takes as 32-bit numbers are compared without the upper half of their
+//! registers, which callers may fill with anything.
 
 use std::collections::BTreeSet;
 
@@ -107,6 +111,10 @@ const GUARDED: &[&str] = &["clone", "clone3", "personality", "socket"];
 /// Every `CLONE_NEW*` flag of clone(2).
 const NEW_NAMESPACES: u64 = 0x7e02_0000;
 const AF_VSOCK: u64 = 40;
+/// All address families of Linux are below 64. A rule can ask whether bits have a value, not
+/// whether they lack it: a family is another one when it differs in any of these bits.
+const ADDRESS_FAMILY_BITS: u32 = 6;
+const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
 
 /// The default profile for a process with these capabilities (`CAP_SYS_ADMIN`, …).
@@ -129,34 +137,37 @@ pub fn default_profile(arch: Arch, granted: &BTreeSet<String>) -> LinuxSeccomp {
     let mut rules: Vec<LinuxSyscall> = Vec::new();
     rules.extend(rule(names.map(str::to_owned).collect(), allow, None));
     for persona in [0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff] {
-        let argument = argument(LinuxSeccompOperator::ScmpCmpEq, persona);
+        let argument = masked(0xffff_ffff, persona);
         rules.extend(rule(vec!["personality".to_owned()], allow, argument));
     }
-    let vsock = argument(LinuxSeccompOperator::ScmpCmpNe, AF_VSOCK);
-    rules.extend(rule(vec!["socket".to_owned()], allow, vsock));
+    for bit in (0..ADDRESS_FAMILY_BITS).map(|place| 1 << place) {
+        let differs = masked(bit, !AF_VSOCK & bit);
+        rules.extend(rule(vec!["socket".to_owned()], allow, differs));
+    }
     if !admin {
-        let plain = argument(LinuxSeccompOperator::ScmpCmpMaskedEq, NEW_NAMESPACES);
+        let plain = masked(NEW_NAMESPACES, 0);
         rules.extend(rule(vec!["clone".to_owned()], allow, plain));
         // Its flags are behind a pointer: C libraries fall back to clone when it is not there.
-        rules.extend(rule(
-            vec!["clone3".to_owned()],
-            LinuxSeccompAction::ScmpActErrno,
-            None,
-        ));
+        rules.extend(refusal(vec!["clone3".to_owned()], ENOSYS));
     }
+    // The default says the same; named, these calls are known, so they are not taken for new ones.
+    let names = arch.names().into_iter().filter(|name| withheld(name));
+    let names = names.map(str::to_owned).collect();
+    rules.extend(refusal(names, EPERM));
     let profile = LinuxSeccompBuilder::default()
         .default_action(LinuxSeccompAction::ScmpActErrno)
-        .default_errno_ret(1_u32)
+        .default_errno_ret(EPERM)
         .syscalls(rules);
     profile.build().unwrap_or_default()
 }
 
-fn argument(op: LinuxSeccompOperator, value: u64) -> Option<LinuxSeccompArg> {
+/// The first argument, of which only the bits of the mask count.
+fn masked(mask: u64, value: u64) -> Option<LinuxSeccompArg> {
     LinuxSeccompArgBuilder::default()
         .index(0_usize)
-        .value(value)
-        .value_two(0_u64)
-        .op(op)
+        .value(mask)
+        .value_two(value)
+        .op(LinuxSeccompOperator::ScmpCmpMaskedEq)
         .build()
         .ok()
 }
@@ -167,13 +178,16 @@ fn rule(
     argument: Option<LinuxSeccompArg>,
 ) -> Option<LinuxSyscall> {
     let mut rule = LinuxSyscallBuilder::default().names(names).action(action);
-    if action == LinuxSeccompAction::ScmpActErrno {
-        rule = rule.errno_ret(ENOSYS);
-    }
     if let Some(argument) = argument {
         rule = rule.args(vec![argument]);
     }
     rule.build().ok()
+}
+
+fn refusal(names: Vec<String>, errno: u32) -> Option<LinuxSyscall> {
+    let rule = LinuxSyscallBuilder::default().names(names);
+    let rule = rule.action(LinuxSeccompAction::ScmpActErrno);
+    rule.errno_ret(errno).build().ok()
 }
 
 #[cfg(test)]

@@ -6,6 +6,10 @@ mod aarch64;
 mod assemble;
 mod compile;
 mod default;
+#[cfg(test)]
+mod libseccomp_tests;
+#[cfg(test)]
+mod machine;
 mod profile;
 mod table;
 mod x86_64;
