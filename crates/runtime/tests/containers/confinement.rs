@@ -1,5 +1,8 @@
 //! Confinement: what a container's process may do, seen from inside.
 
+use std::collections::BTreeSet;
+
+use crisp_seccomp::Arch;
 use serde_json::json;
 
 use crate::bench::{Bench, Case};
@@ -13,6 +16,11 @@ pub const CASES: &[Case] = &[
         "privileged_a_filter_without_no_new_privs",
         seccomp_without_no_new_privs,
     ),
+    (
+        "privileged_the_default_filter_meets_the_kernel",
+        default_filter,
+    ),
+    ("privileged_two_conditions_on_one_argument", alternatives),
     ("privileged_limits_and_scores_are_set_or_clamped", limits),
     ("privileged_sysctls_reach_the_namespace", sysctls),
     ("privileged_devices_are_made_and_guarded", devices),
@@ -122,6 +130,87 @@ fn seccomp_without_no_new_privs() {
         "{output}"
     );
     assert!(output.contains("CapEff:\t0000000000000000"), "{output}");
+}
+
+const EPERM: i32 = 1;
+const ENOSYS: i32 = 38;
+
+/// Makes the system call that its arguments name, and prints its error's number.
+const PROBE: &str = r#"
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+int main(int n, char **v) {
+    long a[4] = {0};
+    for (int i = 1; i < n && i < 5; i++) a[i - 1] = strtoul(v[i], 0, 0);
+    long r = syscall(a[0], a[1], a[2], a[3]);
+    printf("%d\n", r < 0 ? errno : 0);
+    return 0;
+}
+"#;
+
+/// Error numbers of calls under a filter; a call is a number and arguments.
+fn probed(profile: serde_json::Value, calls: &[(u32, &str)]) -> Vec<i32> {
+    let lines = calls
+        .iter()
+        .map(|(number, arguments)| format!("/bin/probe {number} {arguments}"));
+    let mut bench = Bench::new(&lines.collect::<Vec<_>>().join("; "));
+    bench.spec["linux"]["seccomp"] = profile;
+    let source = bench.dir.path().join("probe.c");
+    std::fs::write(&source, PROBE).unwrap();
+    std::fs::create_dir(bench.upper().join("bin")).unwrap();
+    let made = crisp_sys::process::command("gcc")
+        .args(["-static", "-o"])
+        .arg(bench.upper().join("bin/probe"))
+        .arg(&source)
+        .status()
+        .unwrap();
+    assert!(made.success());
+    let output = bench.output();
+    output.lines().map(|line| line.parse().unwrap()).collect()
+}
+
+fn number(name: &str) -> u32 {
+    Arch::native().number(name).unwrap()
+}
+
+fn default_filter() {
+    let profile = crisp_seccomp::default_profile(Arch::native(), &BTreeSet::new());
+    let socket = number("socket");
+    let mut calls = vec![
+        (number("getpid"), ""),
+        (number("keyctl"), ""),
+        (socket, "1 1 0"),
+        (socket, "0x100000001 1 0"),
+        (socket, "40 1 0"),
+        (socket, "0x100000028 1 0"),
+        (number("open_tree_attr"), ""),
+    ];
+    let newer = calls.len();
+    calls.extend(
+        (number("open_tree_attr") + 1..=600)
+            .step_by(11)
+            .map(|nr| (nr, "")),
+    );
+    let errors = probed(serde_json::to_value(profile).unwrap(), &calls);
+    assert_eq!(errors[..newer], [0, EPERM, 0, 0, EPERM, EPERM, EPERM]);
+    assert_eq!(errors.len(), calls.len());
+    let later = &errors[newer..];
+    assert!(later.iter().all(|error| *error == ENOSYS), "{later:?}");
+}
+
+fn alternatives() {
+    let profile = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{ "names": ["socket"], "action": "SCMP_ACT_ERRNO", "args": [
+            { "index": 0, "value": 1, "op": "SCMP_CMP_EQ" },
+            { "index": 0, "value": 16, "op": "SCMP_CMP_EQ" },
+        ]}]
+    });
+    let socket = number("socket");
+    let calls = [(socket, "1 1 0"), (socket, "16 3 0"), (socket, "2 1 0")];
+    assert_eq!(probed(profile, &calls), [EPERM, EPERM, 0]);
 }
 
 fn limits() {
