@@ -8,7 +8,7 @@ use std::fs;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
-use crisp_spec::{Arch, HostFacts};
+use crisp_spec::HostFacts;
 use crisp_sys::caps::{self, CapSet};
 use crisp_sys::cgroup::Layout;
 use crisp_sys::mount::{self, Depth, MountAttributes};
@@ -90,7 +90,6 @@ impl Host {
         let names = (0..).zip(caps::NAMES);
         let given = names.filter(|(number, _)| self.capabilities.has(*number));
         HostFacts {
-            arch: Arch::native(),
             cgroup_v2: self.cgroups.as_ref().is_some_and(Layout::is_v2),
             capabilities: given.map(|(_, name)| format!("CAP_{name}")).collect(),
             apparmor: self.has(APPARMOR),

@@ -7,7 +7,6 @@ use crisp_model::{
     ContainerConfig, ContainerId, ImageConfig, ImageSpec, PodConfig, PodId, PodName, PodNamespaces,
     Profile, Propagation, Resources, SecurityContext,
 };
-use crisp_seccomp::Arch;
 use oci_spec::runtime::Capability;
 
 use super::*;
@@ -27,7 +26,6 @@ const CAPABILITIES: &str = "AUDIT_CONTROL AUDIT_READ AUDIT_WRITE BLOCK_SUSPEND B
 pub(crate) fn host() -> HostFacts {
     let names = CAPABILITIES.split_whitespace();
     HostFacts {
-        arch: Arch::X86_64,
         cgroup_v2: true,
         capabilities: names.map(|name| format!("CAP_{name}")).collect(),
         apparmor: true,

@@ -1,6 +1,7 @@
 //! System call filter, security module labels, masked and read-only paths.
 
 use crisp_model::{Profile, SecurityContext};
+use crisp_seccomp::Arch;
 use oci_spec::runtime::LinuxSeccomp;
 
 use crate::capabilities::Granted;
@@ -33,7 +34,7 @@ const AT: &str = "linux.security_context";
 /// The filter of a container; `None` is none.
 pub(crate) fn seccomp(input: &Input<'_>, granted: &Granted) -> Result<Option<LinuxSeccomp>> {
     let context = &input.container.security;
-    let arch = input.host.arch;
+    let arch = Arch::native();
     match &context.seccomp {
         _ if context.privileged => Ok(None),
         Profile::Unspecified | Profile::Unconfined => Ok(None),

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use crisp_model::container::Access;
 use crisp_model::{ContainerConfig, ContainerId, ImageConfig, PodConfig, PodId, Propagation};
-use crisp_seccomp::Arch;
 
 use crate::ResolvedUser;
 
@@ -44,8 +43,6 @@ pub struct Input<'a> {
 #[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostFacts {
-    /// The architecture that system call filters are made for.
-    pub arch: Arch,
     /// Whether the controllers are those of cgroup v2.
     pub cgroup_v2: bool,
     /// Capabilities that the daemon can give, as `CAP_SYS_ADMIN`.

@@ -20,7 +20,6 @@ mod resources;
 mod user;
 
 pub use compose::build;
-pub use crisp_seccomp::Arch;
 pub use input::{
     DeviceKind, HostFacts, Input, NamespacePaths, PidNamespace, PodFiles, ResolvedDevice,
     ResolvedMount,
