@@ -16,6 +16,7 @@ use crate::confine::{self, Filter, drop_privileges, early_and_late};
 use crate::console::{self, Terminal};
 use crate::devices::{self, Node};
 use crate::error::{Context, Error, Result};
+use crate::guard::Guard;
 use crate::hooks::Stage;
 use crate::keyring::Keyring;
 use crate::mounts::{self, Prepared};
@@ -40,10 +41,21 @@ pub(crate) struct Plan<'a> {
     pub filter: Option<Filter>,
     pub program: Program,
     pub streams: Streams,
+    /// Whether a mount of the spec is shared with the host.
+    pub shares: bool,
     pub gate: Option<Listener>,
     /// The first descriptor that the program does not get.
     pub closed_from: u32,
     pub keyring: Keyring,
+}
+
+impl<'a> Plan<'a> {
+    fn guard(&self) -> Guard<'a> {
+        Guard {
+            shares: self.shares,
+            root: self.bundle,
+        }
+    }
 }
 
 /// Runs in the child; the value is its exit code when no program was started.
@@ -211,10 +223,10 @@ fn build_root(plan: &mut Plan<'_>, conn: &Conn, state: &str) -> Result<OwnedFd> 
         .and_then(|linux| linux.mount_label().as_deref())
         .filter(|l| !l.is_empty());
     for prepared in std::mem::take(&mut plan.mounts) {
-        mounts::attach(prepared, root.as_fd(), label)?;
+        mounts::attach(prepared, root.as_fd(), label, plan.guard())?;
     }
     if devices::has_own_dev(plan.spec) {
-        devices::make_nodes(std::mem::take(&mut plan.nodes), root.as_fd())?;
+        devices::make_nodes(std::mem::take(&mut plan.nodes), root.as_fd(), plan.guard())?;
         devices::make_links(root.as_fd())?;
     }
     if hooks::before_pivot(plan.spec) {
@@ -229,6 +241,13 @@ fn finish_root(plan: &mut Plan<'_>, root: &OwnedFd) -> Result<()> {
     make_working_dir(plan.process, root);
     let linux = plan.spec.linux().as_ref();
     sysctl::set(plan.spec)?;
+    let paths = |list: Option<&Vec<String>>| list.cloned().unwrap_or_default();
+    let read_only = paths(linux.and_then(|l| l.readonly_paths().as_ref()));
+    mask::make_read_only(&read_only, root.as_fd(), plan.guard())?;
+    let masked = paths(linux.and_then(|l| l.masked_paths().as_ref()));
+    if let Some(null) = plan.null.take() {
+        mask::hide(&masked, root.as_fd(), null, plan.guard())?;
+    }
     if let Some(text) = linux
         .and_then(|l| l.rootfs_propagation().as_deref())
         .filter(|t| !t.is_empty())
@@ -237,13 +256,6 @@ fn finish_root(plan: &mut Plan<'_>, root: &OwnedFd) -> Result<()> {
         let (propagation, _) = options::rootfs_propagation(text)?;
         mount::set_propagation(Path::new("/"), propagation, Depth::Single)
             .context(|| "set the root's propagation")?;
-    }
-    let paths = |list: Option<&Vec<String>>| list.cloned().unwrap_or_default();
-    let read_only = paths(linux.and_then(|l| l.readonly_paths().as_ref()));
-    mask::make_read_only(&read_only, root.as_fd())?;
-    let masked = paths(linux.and_then(|l| l.masked_paths().as_ref()));
-    if let Some(null) = plan.null.take() {
-        mask::hide(&masked, root.as_fd(), null)?;
     }
     if plan
         .spec
@@ -262,7 +274,7 @@ fn take_streams(plan: &mut Plan<'_>, root: &OwnedFd) -> Result<Option<OwnedFd>> 
     if plan.process.terminal().unwrap_or(false) {
         let terminal: Terminal = console::open(root.as_fd())?;
         if devices::has_own_dev(plan.spec) {
-            terminal.bind_console(root.as_fd())?;
+            terminal.bind_console(root.as_fd(), plan.guard())?;
         }
         let size = streams::console_size(plan.process);
         return terminal.take(plan.process.user().uid(), size).map(Some);

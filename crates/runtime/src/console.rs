@@ -11,6 +11,7 @@ use crisp_sys::{process, pty};
 use rustix::fs::{FileType, Mode, OFlags};
 
 use crate::error::{Context, Error, Result};
+use crate::guard::Guard;
 use crate::mounts::file_type;
 
 const DEVPTS_MAGIC: u64 = 0x1cd1;
@@ -37,7 +38,7 @@ pub(crate) fn open(root: BorrowedFd<'_>) -> Result<Terminal> {
 
 impl Terminal {
     /// Shows the terminal at `/dev/console`; a symlink there is refused.
-    pub(crate) fn bind_console(&self, root: BorrowedFd<'_>) -> Result<()> {
+    pub(crate) fn bind_console(&self, root: BorrowedFd<'_>, guard: Guard<'_>) -> Result<()> {
         let step = || "bind /dev/console";
         let tree =
             mount::open_tree_at(self.slave.as_fd(), Path::new(""), Depth::Single).context(step)?;
@@ -53,7 +54,7 @@ impl Terminal {
         if file_type(place.as_fd())? == FileType::Symlink {
             return Err(Error::setup(step(), "it is a symlink"));
         }
-        mount::attach(tree.as_fd(), place.as_fd()).context(step)
+        guard.attach(tree.as_fd(), place.as_fd()).context(step)
     }
 
     /// Makes it the controlling terminal and standard streams of this session leader.

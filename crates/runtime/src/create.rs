@@ -16,6 +16,7 @@ use crate::child::{self, Plan};
 use crate::confine::Filter;
 use crate::error::{Context, Error, Result};
 use crate::keyring::Keyring;
+use crate::mounts::Prepared;
 use crate::namespaces::{Maps, Namespaces};
 use crate::path_lookup::Program;
 use crate::rootfs::Rootfs;
@@ -138,6 +139,7 @@ fn make(request: CreateRequest<'_>) -> Result<Created> {
     let maps = namespaces.take_maps();
     sysctl::check(spec, &namespaces)?;
     let mut warnings = make_cgroup(request.cgroup, spec)?;
+    let mounts = mounts::prepare(spec, request.cgroup, request.bundle)?;
     let plan = Plan {
         spec,
         process,
@@ -145,7 +147,8 @@ fn make(request: CreateRequest<'_>) -> Result<Created> {
         bundle: request.bundle,
         rootfs: request.rootfs,
         namespaces,
-        mounts: mounts::prepare(spec, request.cgroup, request.bundle)?,
+        shares: mounts.iter().any(Prepared::is_shared),
+        mounts,
         nodes: devices::prepare(spec)?,
         null: Some(lent_node::lend_null().context(|| "borrow the host's /dev/null")?),
         filter,

@@ -4,14 +4,15 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use crisp_sys::lent_node;
 use crisp_sys::mount_point::{self, Missing};
 use crisp_sys::rootfs::{locate_nofollow, proc_path};
-use crisp_sys::{lent_node, mount};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Spec};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid, makedev};
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
+use crate::guard::Guard;
 
 /// A node to be made.
 #[derive(Debug)]
@@ -113,13 +114,13 @@ fn listed_node(device: &LinuxDevice) -> Result<Node> {
 }
 
 /// In the child: makes the nodes below `root`.
-pub(crate) fn make_nodes(nodes: Vec<Node>, root: BorrowedFd<'_>) -> Result<()> {
+pub(crate) fn make_nodes(nodes: Vec<Node>, root: BorrowedFd<'_>, guard: Guard<'_>) -> Result<()> {
     nodes
         .into_iter()
-        .try_for_each(|node| make_node(&node, root))
+        .try_for_each(|node| make_node(&node, root, guard))
 }
 
-fn make_node(node: &Node, root: BorrowedFd<'_>) -> Result<()> {
+fn make_node(node: &Node, root: BorrowedFd<'_>, guard: Guard<'_>) -> Result<()> {
     let step = || format!("make the device {}", node.path.display());
     let parent = node.path.parent().unwrap_or(Path::new("/"));
     let name = node
@@ -131,7 +132,7 @@ fn make_node(node: &Node, root: BorrowedFd<'_>) -> Result<()> {
     let mode = Mode::from_raw_mode(node.mode);
     match rustix::fs::mknodat(&dir, name, node.kind, mode, device) {
         Ok(()) => {}
-        Err(Errno::PERM) => return bind_node(node, root),
+        Err(Errno::PERM) => return bind_node(node, root, guard),
         // A mount or the image put something there first: it stays.
         Err(Errno::EXIST) => return Ok(()),
         Err(error) => return Err(Error::setup(step(), error)),
@@ -148,12 +149,12 @@ fn make_node(node: &Node, root: BorrowedFd<'_>) -> Result<()> {
 
 /// Shows the host's node, for containers that may not make one. The child still sees the host's
 /// `/dev`, so a node is opened only when it is needed: a machine may have thousands.
-fn bind_node(node: &Node, root: BorrowedFd<'_>) -> Result<()> {
+fn bind_node(node: &Node, root: BorrowedFd<'_>, guard: Guard<'_>) -> Result<()> {
     let step = || format!("bind the host's device {}", node.path.display());
     let tree = lent_node::lend(&node.path).context(step)?;
     node.check(&tree).context(step)?;
     let place = mount_point::make(root, &node.path, Missing::File(0o666)).context(step)?;
-    mount::attach(tree.as_fd(), place.as_fd()).context(step)
+    guard.attach(tree.as_fd(), place.as_fd()).context(step)
 }
 
 /// In the child: makes the usual links in `/dev`.

@@ -16,6 +16,7 @@ mod error;
 mod exec;
 pub mod features;
 mod freezer;
+mod guard;
 pub mod hooks;
 mod keyring;
 mod limits;

@@ -9,12 +9,18 @@ use crisp_sys::rootfs::locate;
 use rustix::fs::FileType;
 
 use crate::error::{Context, Result};
+use crate::guard::Guard;
 use crate::mounts::file_type;
 
 /// Hides each path: a directory behind an empty one, anything else behind the null device. What is
 /// not there is hidden enough.
-pub(crate) fn hide(paths: &[String], root: BorrowedFd<'_>, null: OwnedFd) -> Result<()> {
-    let mut null = Cover::of(null);
+pub(crate) fn hide(
+    paths: &[String],
+    root: BorrowedFd<'_>,
+    null: OwnedFd,
+    guard: Guard<'_>,
+) -> Result<()> {
+    let mut null = Cover::of(null, guard);
     let mut empty = None;
     for path in paths {
         let step = || format!("mask {path}");
@@ -24,7 +30,7 @@ pub(crate) fn hide(paths: &[String], root: BorrowedFd<'_>, null: OwnedFd) -> Res
         if file_type(target.as_fd())? == FileType::Directory {
             let cover = match empty.take() {
                 Some(cover) => cover,
-                None => Cover::of(empty_dir().context(step)?),
+                None => Cover::of(empty_dir().context(step)?, guard),
             };
             empty.insert(cover).put(&target).context(step)?;
         } else {
@@ -36,28 +42,35 @@ pub(crate) fn hide(paths: &[String], root: BorrowedFd<'_>, null: OwnedFd) -> Res
 
 /// A mount that covers any number of places. A detached one cannot be cloned before Linux 6.15, so
 /// the first place gets the mount itself and the others get clones of that.
-struct Cover {
+struct Cover<'a> {
+    guard: Guard<'a>,
     tree: OwnedFd,
     used: bool,
 }
 
-impl Cover {
-    fn of(tree: OwnedFd) -> Self {
-        Self { tree, used: false }
+impl<'a> Cover<'a> {
+    fn of(tree: OwnedFd, guard: Guard<'a>) -> Self {
+        let used = false;
+        Self { guard, tree, used }
     }
 
     fn put(&mut self, target: &OwnedFd) -> io::Result<()> {
         if self.used {
             let clone = mount::open_tree_at(self.tree.as_fd(), Path::new(""), Depth::Single)?;
-            return mount::attach(clone.as_fd(), target.as_fd());
+            return self.guard.attach(clone.as_fd(), target.as_fd());
         }
+        self.guard.attach(self.tree.as_fd(), target.as_fd())?;
         self.used = true;
-        mount::attach(self.tree.as_fd(), target.as_fd())
+        Ok(())
     }
 }
 
 /// Makes each path read-only, with what is below it.
-pub(crate) fn make_read_only(paths: &[String], root: BorrowedFd<'_>) -> Result<()> {
+pub(crate) fn make_read_only(
+    paths: &[String],
+    root: BorrowedFd<'_>,
+    guard: Guard<'_>,
+) -> Result<()> {
     for path in paths {
         let step = || format!("make {path} read-only");
         let Some(target) = present(locate(root, Path::new(path))).context(step)? else {
@@ -67,7 +80,7 @@ pub(crate) fn make_read_only(paths: &[String], root: BorrowedFd<'_>) -> Result<(
             mount::open_tree_at(target.as_fd(), Path::new(""), Depth::Recursive).context(step)?;
         let read_only = MountAttributes::default().read_only();
         mount::set_attributes(tree.as_fd(), read_only, Depth::Recursive).context(step)?;
-        mount::attach(tree.as_fd(), target.as_fd()).context(step)?;
+        guard.attach(tree.as_fd(), target.as_fd()).context(step)?;
     }
     Ok(())
 }

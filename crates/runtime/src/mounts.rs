@@ -12,6 +12,7 @@ use oci_spec::runtime::{Mount, Spec};
 use rustix::fs::FileType;
 
 use crate::error::{Context, Error, Result};
+use crate::guard::Guard;
 use crate::options::Options;
 
 /// One mount, ready to be attached.
@@ -20,6 +21,13 @@ pub(crate) struct Prepared {
     target: PathBuf,
     options: Options,
     source: Source,
+}
+
+impl Prepared {
+    /// Whether what is mounted in it appears on the host as well.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self.options.propagation, Some((Propagation::Shared, _)))
+    }
 }
 
 #[derive(Debug)]
@@ -59,6 +67,9 @@ fn prepare_one(
 ) -> Result<Prepared> {
     let target = mount.destination().clone();
     let options = Options::parse(mount.options().as_deref().unwrap_or_default())?;
+    if options.copy_up {
+        return Err(Error::Unsupported("the mount option tmpcopyup".to_owned()));
+    }
     let kind = mount.typ().as_deref().unwrap_or("bind");
     let source = match (options.bind, kind) {
         (Some(depth), _) => host_tree(mount, bundle, depth, &options)?,
@@ -159,7 +170,12 @@ pub(crate) fn file_type(fd: BorrowedFd<'_>) -> Result<FileType> {
 }
 
 /// In the child: makes and attaches the mount below `root`.
-pub(crate) fn attach(prepared: Prepared, root: BorrowedFd<'_>, label: Option<&str>) -> Result<()> {
+pub(crate) fn attach(
+    prepared: Prepared,
+    root: BorrowedFd<'_>,
+    label: Option<&str>,
+    guard: Guard<'_>,
+) -> Result<()> {
     let target = prepared.target.clone();
     let step = || format!("mount at {}", target.display());
     refuse_false_kernel_files(&prepared, root)?;
@@ -173,14 +189,15 @@ pub(crate) fn attach(prepared: Prepared, root: BorrowedFd<'_>, label: Option<&st
         options, source, ..
     } = prepared;
     let tree = match source {
-        Source::Tree { tree, .. } => tree,
+        Source::Tree { tree, .. } => {
+            return mount::attach(tree.as_fd(), place.as_fd()).context(step);
+        }
         Source::Fresh { kind, name } => make(kind, &name, &options, label).context(step)?,
-        Source::CgroupV1(trees) => return attach_cgroup_v1(trees, &place, &options).context(step),
+        Source::CgroupV1(trees) => {
+            return attach_cgroup_v1(trees, &place, &options, guard).context(step);
+        }
     };
-    if options.copy_up {
-        return Err(Error::Unsupported("the mount option tmpcopyup".to_owned()));
-    }
-    mount::attach(tree.as_fd(), place.as_fd()).context(step)
+    guard.attach(tree.as_fd(), place.as_fd()).context(step)
 }
 
 /// A symlink at /proc or /sys would put the kernel's files elsewhere and leave the image's own in
@@ -249,10 +266,11 @@ fn attach_cgroup_v1(
     trees: Vec<(String, OwnedFd)>,
     place: &OwnedFd,
     options: &Options,
+    guard: Guard<'_>,
 ) -> std::io::Result<()> {
     let inert = MountAttributes::default().inert();
     let holder = FsContext::open("tmpfs")?.set("mode", "755")?.mount(inert)?;
-    mount::attach(holder.as_fd(), place.as_fd())?;
+    guard.attach(holder.as_fd(), place.as_fd())?;
     for (name, tree) in trees {
         let dir = mount_point::make(holder.as_fd(), Path::new(&name), Missing::Dir(0o755))?;
         mount::attach(tree.as_fd(), dir.as_fd())?;

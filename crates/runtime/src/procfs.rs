@@ -1,6 +1,7 @@
-//! A procfs of our own: writes meant for the kernel never go through a `/proc` that the image or a
+//! A procfs of our own: what is meant for the kernel, or asked of it, never goes through a `/proc` that the image or a
 //! volume provides.
 
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -24,6 +25,17 @@ impl Procfs {
         Ok(Self(tree))
     }
 
+    /// Opens a file below `/proc` for reading.
+    pub(crate) fn open_file(&self, path: &str) -> io::Result<File> {
+        open_in(
+            self.0.as_fd(),
+            Path::new(path),
+            OFlags::RDONLY,
+            Mode::empty(),
+        )
+        .map(File::from)
+    }
+
     /// Writes a file below `/proc`; it must be on procfs itself.
     pub(crate) fn write(&self, path: &str, value: &str) -> io::Result<()> {
         let flags = OFlags::WRONLY | OFlags::NOFOLLOW;
@@ -31,6 +43,6 @@ impl Procfs {
         if file_system_magic(&file)? != PROC_MAGIC {
             return Err(io::Error::other(format!("/proc/{path} is not on procfs")));
         }
-        std::fs::File::from(file).write_all(value.as_bytes())
+        File::from(file).write_all(value.as_bytes())
     }
 }

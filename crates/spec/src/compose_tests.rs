@@ -15,6 +15,9 @@ use crate::{
     ResolvedUser,
 };
 
+#[path = "mounts_tests.rs"]
+mod mounts;
+
 /// Every capability of capabilities(7).
 const CAPABILITIES: &str = "AUDIT_CONTROL AUDIT_READ AUDIT_WRITE BLOCK_SUSPEND BPF CHECKPOINT_RESTORE CHOWN \
     DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID IPC_LOCK IPC_OWNER KILL LEASE LINUX_IMMUTABLE \

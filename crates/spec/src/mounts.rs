@@ -10,6 +10,8 @@ use crate::{Error, Input, ResolvedMount, Result};
 
 /// Size of `/dev/shm` of a container that has one of its own, in bytes.
 const SHM: &str = "size=67108864";
+/// The option of mounts that propagate both ways.
+const SHARED: &str = "rshared";
 const INERT: [&str; 3] = ["nosuid", "noexec", "nodev"];
 
 /// Files of the kernel that may be shown otherwise than it does, as lxcfs does.
@@ -25,23 +27,64 @@ const REPLACEABLE: [&str; 9] = [
     "/proc/uptime",
 ];
 
-/// All mounts, parents before what lies in them. A mount that was asked for replaces the default
-/// one at its path, and one at `/dev` all below it.
+/// All mounts: the kernel's file systems first, then the pod's files and what was asked for,
+/// parents before what lies in them.
+///
+/// A file system that an asked mount covers is left out. Attached onto that mount instead, it would
+/// hide a part of what was asked for, such as the node's cgroups in its `/sys`, and where the mount
+/// is shared with the host it would appear there.
 pub(crate) fn all(input: &Input<'_>) -> Result<Vec<Mount>> {
     let asked = input.mounts.iter().map(bind).collect::<Result<Vec<_>>>()?;
-    let at = |path: &Path| asked.iter().any(|mount| mount.destination() == path);
-    let foreign_dev = at(Path::new("/dev"));
-    let mut mounts = defaults(input);
+    let mut mounts = file_systems(input);
     mounts.retain(|mount| {
         let path = mount.destination();
-        !(at(path) || foreign_dev && path.starts_with("/dev"))
+        !asked
+            .iter()
+            .any(|asked| path.starts_with(asked.destination()))
     });
-    mounts.extend(asked);
-    mounts.sort_by_key(|mount| mount.destination().components().count());
+    let mut others = files(input);
+    others.retain(|file| {
+        let path = file.destination();
+        !asked.iter().any(|asked| asked.destination() == path)
+    });
+    others
+        .iter()
+        .try_for_each(|file| refuse_on_the_host(file.destination(), &asked))?;
+    others.extend(asked);
+    others.sort_by_key(|mount| mount.destination().components().count());
+    mounts.extend(others);
     Ok(mounts)
 }
 
-fn defaults(input: &Input<'_>) -> Vec<Mount> {
+/// A file of the pod that is mounted into a directory of the host both ways would appear there.
+fn refuse_on_the_host(file: &Path, asked: &[Mount]) -> Result<()> {
+    let below = asked
+        .iter()
+        .filter(|mount| file.starts_with(mount.destination()))
+        .max_by_key(|mount| mount.destination().components().count());
+    let Some(below) = below.filter(|mount| is_shared(mount)) else {
+        return Ok(());
+    };
+    let source = below.source().clone().unwrap_or_default();
+    Err(Error::invalid(
+        "mounts.propagation",
+        format!(
+            "{} of the host is mounted at {} in both ways, so the pod's {} in it would appear on \
+             the host; mount it with another propagation, or a file of your own at {}",
+            source.display(),
+            below.destination().display(),
+            file.display(),
+            file.display(),
+        ),
+    ))
+}
+
+fn is_shared(mount: &Mount) -> bool {
+    let options = mount.options().as_deref().unwrap_or_default();
+    options.iter().any(|option| option == SHARED)
+}
+
+fn file_systems(input: &Input<'_>) -> Vec<Mount> {
     let privileged = input.container.security.privileged;
     let guarded = |options: &[&'static str]| {
         let ro = if privileged { "rw" } else { "ro" };
@@ -76,6 +119,10 @@ fn defaults(input: &Input<'_>) -> Vec<Mount> {
             &[&INERT[..], &["mode=1777", SHM]].concat(),
         ),
     });
+    mounts
+}
+
+fn files(input: &Input<'_>) -> Vec<Mount> {
     let files = [
         ("/etc/hosts", &input.files.hosts),
         ("/etc/hostname", &input.files.hostname),
@@ -88,8 +135,7 @@ fn defaults(input: &Input<'_>) -> Vec<Mount> {
     let files = files
         .into_iter()
         .filter_map(|(at, path)| Some((at, path.as_ref()?)));
-    mounts.extend(files.map(|(at, path)| shown(at, path, access)));
-    mounts
+    files.map(|(at, path)| shown(at, path, access)).collect()
 }
 
 fn fresh(destination: &str, kind: &str, options: &[&str]) -> Mount {
@@ -143,7 +189,7 @@ fn bind(asked: &ResolvedMount) -> Result<Mount> {
     options.push(match asked.propagation {
         Propagation::Private => "rprivate",
         Propagation::HostToContainer => "rslave",
-        Propagation::Bidirectional => "rshared",
+        Propagation::Bidirectional => SHARED,
     });
     options.extend(match asked.access {
         Access::ReadWrite => &["rw"][..],

@@ -30,10 +30,12 @@ pub struct MountInfo {
 /// When procfs is not mounted.
 pub fn mounts() -> io::Result<Vec<MountInfo>> {
     let text = std::fs::read("/proc/self/mountinfo")?;
-    Ok(text
-        .split(|byte| *byte == b'\n')
-        .filter_map(parse)
-        .collect())
+    Ok(parse_all(&text).collect())
+}
+
+/// The mounts of a mount table that was read elsewhere.
+pub fn parse_all(text: &[u8]) -> impl Iterator<Item = MountInfo> {
+    text.split(|byte| *byte == b'\n').filter_map(parse)
 }
 
 fn parse(line: &[u8]) -> Option<MountInfo> {

@@ -17,6 +17,7 @@ mod device_nodes;
 mod failures;
 mod life;
 mod mounts;
+mod shared_mounts;
 
 use std::process::ExitCode;
 
@@ -28,10 +29,11 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // With one thread of tests the harness runs them on the main thread, and makes no other.
     arguments.test_threads = Some(1);
-    let cases: [&[Case]; 6] = [
+    let cases: [&[Case]; 7] = [
         life::CASES,
         cgroups::CASES,
         mounts::CASES,
+        shared_mounts::CASES,
         device_nodes::CASES,
         confinement::CASES,
         failures::CASES,

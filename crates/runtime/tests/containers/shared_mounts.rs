@@ -1,0 +1,78 @@
+//! Mounts that a container shares with the host: what is made for it never appears there.
+
+use std::path::{Path, PathBuf};
+
+use crisp_sys::{mount, mountinfo};
+use serde_json::{Value, json};
+
+use crate::bench::{Bench, Case, in_private_mounts};
+
+pub const CASES: &[Case] = &[(
+    "privileged_nothing_of_ours_covers_a_shared_mount",
+    nothing_of_ours,
+)];
+
+/// A directory of the host that is a shared mount, with one in it.
+fn shared_dir(bench: &Bench) -> PathBuf {
+    let source = bench.dir.path().join("source");
+    std::fs::create_dir_all(source.join("sub")).unwrap();
+    mount::bind(&source, &source).unwrap();
+    mount::set_propagation(&source, mount::Propagation::Shared, mount::Depth::Single).unwrap();
+    source
+}
+
+fn mounts_below(dir: &Path) -> usize {
+    let mounts = mountinfo::mounts().unwrap();
+    mounts
+        .iter()
+        .filter(|mount| mount.target.starts_with(dir))
+        .count()
+}
+
+type Change = dyn Fn(&mut Value);
+
+/// Each change of the spec would put something of ours into the mount at `/data`.
+fn nothing_of_ours() {
+    let fresh = |kind: &str| {
+        let mount = json!({ "destination": "/data/sub", "type": kind, "source": kind });
+        move |spec: &mut Value| spec["mounts"].as_array_mut().unwrap().push(mount.clone())
+    };
+    let listed = |list: &'static str, path: &'static str| {
+        move |spec: &mut Value| {
+            spec["linux"][list]
+                .as_array_mut()
+                .unwrap()
+                .push(json!(path))
+        }
+    };
+    let changes: [Box<Change>; 5] = [
+        Box::new(fresh("tmpfs")),
+        Box::new(fresh("cgroup")),
+        Box::new(listed("maskedPaths", "/data/sub")),
+        Box::new(listed("maskedPaths", "/data")),
+        Box::new(listed("readonlyPaths", "/data/sub")),
+    ];
+    in_private_mounts(|| {
+        for (number, change) in changes.iter().enumerate() {
+            for (propagation, refused) in [("rshared", true), ("rslave", false)] {
+                let mut bench = Bench::new("true");
+                let source = shared_dir(&bench);
+                bench.mount("/data", "bind", &source, &["rbind", propagation]);
+                change(&mut bench.spec);
+                let outcome = bench.run();
+                assert_eq!(
+                    outcome.is_err(),
+                    refused,
+                    "{number} {propagation}: {outcome:?}"
+                );
+                if let Err(error) = outcome {
+                    let (ours, theirs) = ("/data", "the mount at /data is shared with the host");
+                    let text = error.to_string();
+                    assert!(text.contains(ours) && text.contains(theirs), "{text}");
+                }
+                assert_eq!(mounts_below(&source), 1, "{number} {propagation}");
+                mount::unmount(&source).unwrap();
+            }
+        }
+    });
+}

@@ -1,0 +1,61 @@
+//! The order of a container's mounts, and what of them may reach the host.
+
+use super::*;
+
+/// Where mounts are, in their order, but for those of `/dev` and `/proc`.
+fn order(case: &Case) -> Vec<String> {
+    let spec = case.build().unwrap();
+    let mounts = spec.mounts().clone().unwrap();
+    let paths = mounts
+        .iter()
+        .map(|mount| mount.destination().to_string_lossy().into_owned());
+    paths
+        .filter(|path| !path.starts_with("/dev") && !path.starts_with("/proc"))
+        .collect()
+}
+
+#[test]
+fn what_was_asked_for_is_not_covered_by_defaults() {
+    let mut case = case();
+    let files = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
+    let expected = |first: &[&str]| {
+        [first, &files[..]]
+            .concat()
+            .iter()
+            .map(|path| (*path).to_owned())
+            .collect::<Vec<_>>()
+    };
+    case.mounts = vec![bound("/sys")];
+    assert_eq!(order(&case), expected(&["/sys"]));
+    case.mounts = vec![bound("/a")];
+    assert_eq!(order(&case), expected(&["/sys", "/sys/fs/cgroup", "/a"]));
+    case.mounts = vec![bound("/sys/fs/cgroup/x"), bound("/sys/fs"), bound("/etc")];
+    let all = [
+        &["/sys", "/etc"],
+        &files[..],
+        &["/sys/fs", "/sys/fs/cgroup/x"],
+    ]
+    .concat();
+    assert_eq!(order(&case), all);
+}
+
+#[test]
+fn files_of_the_pod_do_not_reach_the_host() {
+    for (mounts, refused) in [
+        (vec![("/etc", Propagation::Bidirectional)], true),
+        (vec![("/etc", Propagation::HostToContainer)], false),
+        (vec![("/etc/hosts", Propagation::Bidirectional)], false),
+        (vec![("/sys", Propagation::Bidirectional)], false),
+    ] {
+        let mut case = case();
+        let asked = mounts.iter().map(|(path, propagation)| ResolvedMount {
+            propagation: *propagation,
+            ..bound(path)
+        });
+        case.mounts = asked.collect();
+        match refused {
+            true => assert_eq!(case.refused(), "mounts.propagation", "{mounts:?}"),
+            false => drop(case.build().unwrap()),
+        }
+    }
+}
