@@ -183,6 +183,7 @@ impl Engine {
         config: ContainerConfig,
     ) -> Result<ContainerId> {
         let view = self.pod(pod)?;
+        self.check_fit()?;
         let mailbox = self.mailbox(&view.id)?;
         let config = Box::new(config);
         let missing = || self.pod_gone(&view.id);
@@ -210,6 +211,7 @@ impl Engine {
     /// # Errors
     /// The cause, when its program cannot be started; the container is over then.
     pub async fn start_container(&self, id: &str) -> Result<()> {
+        self.check_fit()?;
         self.request(id, |reply| ContainerRequest::Start { reply })
             .await
     }
@@ -352,6 +354,24 @@ impl Engine {
     #[must_use]
     pub fn network_status(&self) -> NetworkStatus {
         self.shared.config.network.status()
+    }
+
+    /// Why no container can start on this machine now; `None` when they can.
+    #[must_use]
+    pub fn unfit(&self) -> Option<&'static str> {
+        self.shared.config.host.unfit()
+    }
+
+    /// What `AppArmor` does not do for containers that name no profile; `None` without `AppArmor`.
+    #[must_use]
+    pub fn apparmor_shortfall(&self) -> Option<&'static str> {
+        self.shared.config.host.apparmor_shortfall()
+    }
+
+    /// At the door, so that a container that cannot start now stays as it is and can start later.
+    fn check_fit(&self) -> Result<()> {
+        let refused = |why: &str| Error::FailedPrecondition(why.to_owned());
+        self.unfit().map_or(Ok(()), |why| Err(refused(why)))
     }
 
     /// The runtime handlers, the default one, whose name is empty, first.

@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::os::fd::AsFd as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crisp_spec::HostFacts;
 use crisp_sys::caps::{self, CapSet};
@@ -24,6 +24,14 @@ const CAP_SYS_RESOURCE: u32 = 24;
 const APPARMOR: &str = "AppArmor";
 const SELINUX: &str = "SELinux";
 const MOUNT_SETATTR: &str = "mount_setattr";
+
+/// The file of selinuxfs that says whether SELinux enforces; without SELinux there is none.
+const SELINUX_ENFORCE: &str = "/sys/fs/selinux/enforce";
+
+/// Said wherever containers are refused because SELinux enforces.
+const SELINUX_UNFIT: &str = "SELinux enforces its policy on this machine, and crisp does not label \
+     the files of containers yet, so none could run: make SELinux permissive (setenforce 0) or \
+     use another runtime";
 
 /// A feature that a kernel may have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +63,8 @@ pub struct Host {
     capabilities: CapSet,
     /// Features in the order in which they were looked up.
     features: Vec<Feature>,
+    /// Read anew each time: setenforce(8) changes it while the daemon runs.
+    selinux_enforce: PathBuf,
 }
 
 impl Host {
@@ -71,7 +81,22 @@ impl Host {
             cgroups,
             capabilities,
             release,
+            selinux_enforce: PathBuf::from(SELINUX_ENFORCE),
         }
+    }
+
+    /// Why no container can start here now; `None` when they can.
+    pub(crate) fn unfit(&self) -> Option<&'static str> {
+        reads(&self.selinux_enforce, "1").then_some(SELINUX_UNFIT)
+    }
+
+    /// What `AppArmor` does not do for containers that name no profile; `None` without `AppArmor`.
+    pub(crate) fn apparmor_shortfall(&self) -> Option<&'static str> {
+        self.has(APPARMOR).then_some(
+            "containers that name no AppArmor profile run unconfined by AppArmor, and those that \
+             ask for RuntimeDefault are refused: crisp has no default profile yet; Localhost \
+             profiles are enforced",
+        )
     }
 
     /// Whether this process may do what a container runtime does.
@@ -95,7 +120,8 @@ impl Host {
             apparmor: self.has(APPARMOR),
             // No profile of ours is loaded.
             apparmor_default: None,
-            selinux: self.has(SELINUX),
+            // Processes could be labelled, the files that they would need could not.
+            selinux: false,
             hostname: self.name.clone(),
         }
     }
@@ -140,11 +166,7 @@ impl Host {
         );
         for feature in &self.features {
             if let Presence::Missing(instead) = feature.presence {
-                tracing::info!(
-                    feature = feature.name,
-                    instead,
-                    "the kernel lacks a feature"
-                );
+                tracing::info!(feature = feature.name, instead, "a feature is missing");
             }
         }
     }
@@ -222,13 +244,14 @@ fn features(release: &str, cgroups: Option<&Layout>, capabilities: CapSet) -> Ve
         ),
         feature(
             APPARMOR,
-            reads("/sys/module/apparmor/parameters/enabled", "Y"),
-            "profiles of pods are not applied",
+            reads(Path::new("/sys/module/apparmor/parameters/enabled"), "Y"),
+            "containers that ask for a profile are refused",
         ),
+        // What a kernel has and crisp does not use is no feature of containers.
         feature(
             SELINUX,
-            has_file("/sys/fs/selinux/enforce"),
-            "labels of pods are not applied",
+            false,
+            "labels of pods are not applied, and no container starts while the kernel enforces",
         ),
         feature(
             MOUNT_SETATTR,
@@ -262,7 +285,7 @@ fn has_file(path: &str) -> bool {
     Path::new(path).exists()
 }
 
-fn reads(path: &str, wanted: &str) -> bool {
+fn reads(path: &Path, wanted: &str) -> bool {
     fs::read_to_string(path).is_ok_and(|text| text.trim() == wanted)
 }
 
@@ -321,6 +344,32 @@ mod tests {
     }
 
     #[test]
+    fn an_enforcing_machine_is_unfit_as_long_as_it_enforces() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host {
+            selinux_enforce: dir.path().join("enforce"),
+            ..Host::look()
+        };
+        assert_eq!(host.unfit(), None, "no SELinux");
+        for (content, unfit) in [("1", true), ("0", false), ("1\n", true)] {
+            crisp_sys::file::write_atomic(&host.selinux_enforce, content.as_bytes(), 0o600)
+                .unwrap();
+            assert_eq!(host.unfit().is_some(), unfit, "{content:?}");
+        }
+    }
+
+    #[test]
+    fn apparmor_without_a_default_profile_is_told() {
+        let with = |is_present| Host {
+            features: vec![feature(APPARMOR, is_present, "")],
+            ..Host::look()
+        };
+        assert!(with(true).facts().apparmor && with(true).facts().apparmor_default.is_none());
+        assert!(with(true).apparmor_shortfall().is_some());
+        assert_eq!(with(false).apparmor_shortfall(), None);
+    }
+
+    #[test]
     fn a_machine_that_runs_tests_is_known() {
         let host = Host::look();
         assert!(!host.release.is_empty() && !host.features.is_empty());
@@ -328,6 +377,7 @@ mod tests {
         assert!(host.to_json()["features"]["openat2"].is_boolean());
         let facts = host.facts();
         assert_eq!(facts.selinux, host.has(SELINUX));
+        assert!(!facts.selinux, "there are no labels on mounts yet");
         assert_eq!(facts.cgroup_v2, host.cgroups().0 == "v2");
     }
 }

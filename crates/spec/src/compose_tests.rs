@@ -54,7 +54,11 @@ struct Case {
 
 impl Case {
     fn build(&self) -> Result<Spec> {
-        build(&Input {
+        self.with(build)
+    }
+
+    fn with<T>(&self, look: impl FnOnce(&Input<'_>) -> T) -> T {
+        look(&Input {
             pod: &self.pod,
             pod_id: &PodId::from_entropy([1; 32]),
             container: &self.container,
@@ -425,11 +429,46 @@ fn what_cannot_be_met_names_its_field() {
         case.container.security.apparmor = Profile::Localhost("mine".to_owned());
     });
     assert_eq!(apparmor, "linux.security_context.apparmor");
+    let default = refused(|case| {
+        case.host.apparmor_default = None;
+        case.container.security.apparmor = Profile::RuntimeDefault;
+    });
+    assert_eq!(default, "linux.security_context.apparmor");
     let seccomp = refused(|case| {
         case.container.security.seccomp = Profile::Localhost("mine.json".to_owned());
         case.seccomp = Some(b"{".to_vec());
     });
     assert_eq!(seccomp, "linux.security_context.seccomp.localhost_ref");
+}
+
+#[test]
+fn what_is_not_met_is_told() {
+    let told = |change: fn(&mut Case)| {
+        let mut case = case();
+        case.host.apparmor_default = None;
+        change(&mut case);
+        case.build().unwrap();
+        case.with(crate::unmet).len()
+    };
+    assert_eq!(told(|_| {}), 1, "no default profile");
+    assert_eq!(
+        told(|case| case.host.apparmor_default = Some("d".to_owned())),
+        0
+    );
+    assert_eq!(told(|case| case.host.apparmor = false), 0);
+    assert_eq!(told(|case| case.container.security.privileged = true), 0);
+    assert_eq!(
+        told(|case| case.container.security.apparmor = Profile::Unconfined),
+        0
+    );
+    assert_eq!(
+        told(|case| case.pod.security.selinux.level = "s0:c1".to_owned()),
+        2
+    );
+    assert_eq!(
+        told(|case| case.container.security.selinux.kind = "spc_t".to_owned()),
+        2
+    );
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! System call filter, security module labels, masked and read-only paths.
 
-use crisp_model::{Profile, SecurityContext};
+use crisp_model::{Profile, SecurityContext, SelinuxOptions};
 use crisp_seccomp::Arch;
 use oci_spec::runtime::LinuxSeccomp;
 
@@ -62,12 +62,51 @@ pub(crate) fn apparmor(input: &Input<'_>) -> Result<Option<String>> {
     match &context.apparmor {
         _ if context.privileged => Ok(None),
         Profile::Unconfined => Ok(None),
-        Profile::Unspecified | Profile::RuntimeDefault => Ok(input.host.apparmor_default.clone()),
+        Profile::Unspecified => Ok(input.host.apparmor_default.clone()),
+        Profile::RuntimeDefault => {
+            let default = input.host.apparmor_default.clone();
+            let why = match input.host.apparmor {
+                true => {
+                    "RuntimeDefault cannot be met: crisp has no default AppArmor profile yet; \
+                     name a loaded profile (Localhost), or ask for Unconfined"
+                }
+                false => "RuntimeDefault cannot be enforced: this kernel has no AppArmor",
+            };
+            let refused = || Error::invalid(format!("{AT}.apparmor"), why);
+            default.map(Some).ok_or_else(refused)
+        }
         Profile::Localhost(name) if input.host.apparmor => Ok(Some(name.clone())),
         Profile::Localhost(name) => {
             let why = format!("profile {name:?} cannot be enforced: this kernel has no AppArmor");
             Err(Error::invalid(format!("{AT}.apparmor"), why))
         }
+    }
+}
+
+/// What a container goes without though it was not refused: each is told in the log.
+///
+/// A container that asks for nothing is not refused, else no ordinary pod would run.
+#[must_use]
+pub fn unmet(input: &Input<'_>) -> Vec<&'static str> {
+    let context = &input.container.security;
+    let mut unmet = Vec::new();
+    let names_none = context.apparmor == Profile::Unspecified && !context.privileged;
+    if input.host.apparmor && input.host.apparmor_default.is_none() && names_none {
+        unmet.push("it names no AppArmor profile and there is no default one: none confines it");
+    }
+    if !input.host.selinux && *asked(input) != SelinuxOptions::default() {
+        unmet.push("its SELinux options are not applied");
+    }
+    unmet
+}
+
+/// The SELinux options of a container, else those of its pod.
+fn asked<'a>(input: &Input<'a>) -> &'a SelinuxOptions {
+    let own = &input.container.security.selinux;
+    if *own == SelinuxOptions::default() {
+        &input.pod.security.selinux
+    } else {
+        own
     }
 }
 
@@ -80,15 +119,9 @@ pub(crate) struct Labels {
 
 /// Parts that are not asked for are those that policies define for containers.
 pub(crate) fn selinux(input: &Input<'_>) -> Labels {
-    let context = &input.container.security;
-    let own = &context.selinux;
-    let asked = if *own == crisp_model::SelinuxOptions::default() {
-        &input.pod.security.selinux
-    } else {
-        own
-    };
-    let silent = *asked == crisp_model::SelinuxOptions::default();
-    if !input.host.selinux || (silent && context.privileged) {
+    let asked = asked(input);
+    let silent = *asked == SelinuxOptions::default();
+    if !input.host.selinux || (silent && input.container.security.privileged) {
         return Labels::default();
     }
     fn or<'a>(text: &'a str, other: &'a str) -> &'a str {

@@ -49,10 +49,10 @@ pub struct HostFacts {
     pub capabilities: BTreeSet<String>,
     /// Whether the kernel enforces `AppArmor`.
     pub apparmor: bool,
-    /// The loaded `AppArmor` profile of containers that name none; without one they are not
-    /// confined by it.
+    /// The loaded `AppArmor` profile of containers that name none or ask for `RuntimeDefault`;
+    /// without one the former are not confined by it, and the latter are refused.
     pub apparmor_default: Option<String>,
-    /// Whether the kernel enforces SELinux.
+    /// Whether processes and mounts get SELinux labels.
     pub selinux: bool,
     /// The host's own name, which is that of pods that have none.
     pub hostname: String,

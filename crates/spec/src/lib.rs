@@ -20,6 +20,7 @@ mod resources;
 mod user;
 
 pub use compose::build;
+pub use confinement::unmet;
 pub use input::{
     DeviceKind, HostFacts, Input, NamespacePaths, PidNamespace, PodFiles, ResolvedDevice,
     ResolvedMount,

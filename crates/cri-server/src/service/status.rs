@@ -24,6 +24,17 @@ pub(super) fn version() -> cri::VersionResponse {
     }
 }
 
+/// A condition that holds unless something speaks against it.
+fn condition(kind: &str, reason: &str, against: Option<&str>) -> cri::RuntimeCondition {
+    let told = |text: &str| against.map(|_| text.to_owned()).unwrap_or_default();
+    cri::RuntimeCondition {
+        r#type: kind.to_owned(),
+        status: against.is_none(),
+        reason: told(reason),
+        message: told(against.unwrap_or_default()),
+    }
+}
+
 impl Service {
     pub(super) fn status(&self, is_verbose: bool) -> cri::StatusResponse {
         let handlers = self
@@ -57,21 +68,19 @@ impl Service {
 
     fn conditions(&self) -> Vec<cri::RuntimeCondition> {
         let network = self.engine.network_status();
-        vec![
-            // The socket is served only after the engine has started.
-            cri::RuntimeCondition {
-                r#type: "RuntimeReady".to_owned(),
-                status: true,
-                reason: String::new(),
-                message: String::new(),
-            },
-            cri::RuntimeCondition {
-                r#type: "NetworkReady".to_owned(),
-                status: network.ready,
-                reason: network.reason,
-                message: network.message,
-            },
-        ]
+        // The socket is served only after the engine has started.
+        let runtime = condition("RuntimeReady", "SelinuxEnforces", self.engine.unfit());
+        let network = cri::RuntimeCondition {
+            r#type: "NetworkReady".to_owned(),
+            status: network.ready,
+            reason: network.reason,
+            message: network.message,
+        };
+        // Beside the two that callers wait for, and only where there is something to tell.
+        let apparmor = self.engine.apparmor_shortfall();
+        let apparmor = apparmor
+            .map(|short| condition("AppArmorDefaultReady", "NoDefaultProfile", Some(short)));
+        [runtime, network].into_iter().chain(apparmor).collect()
     }
 
     fn info(&self) -> BTreeMap<String, String> {
@@ -124,4 +133,20 @@ pub(super) fn update_runtime_config(
          network.builtin.subnets"
     );
     Ok(cri::UpdateRuntimeConfigResponse::default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_condition_says_why_it_does_not_hold() {
+        let holds = condition("RuntimeReady", "Reason", None);
+        assert!(holds.status && holds.reason.is_empty() && holds.message.is_empty());
+        let not = condition("RuntimeReady", "Reason", Some("why"));
+        assert_eq!(
+            (not.status, &*not.reason, &*not.message),
+            (false, "Reason", "why")
+        );
+    }
 }

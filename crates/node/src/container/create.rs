@@ -237,7 +237,8 @@ fn seccomp_profile(shared: &Shared, profile: &Profile) -> Result<Option<Vec<u8>>
 fn write_bundle(shared: &Shared, plan: &CreatePlan, parts: &Parts) -> Result<()> {
     let record = &plan.record;
     let namespaces = namespaces(shared, plan)?;
-    let spec = crisp_spec::build(&Input {
+    let files = pod_files(shared, &plan.pod);
+    let input = Input {
         pod: &plan.pod.config,
         pod_id: &plan.pod.id,
         container: &record.config,
@@ -248,11 +249,14 @@ fn write_bundle(shared: &Shared, plan: &CreatePlan, parts: &Parts) -> Result<()>
         mounts: &parts.mounts,
         devices: &parts.devices,
         namespaces: &namespaces,
-        files: &pod_files(shared, &plan.pod),
+        files: &files,
         cgroup_path: &record.cgroup_path,
         seccomp: parts.seccomp.as_deref(),
-    })
-    .map_err(spec_error)?;
+    };
+    let spec = crisp_spec::build(&input).map_err(spec_error)?;
+    for unmet in crisp_spec::unmet(&input) {
+        tracing::warn!(target: "crisp::container", container_id = %record.id, unmet, "the container is confined less than this node could confine it");
+    }
     if let Some(dir) = log_path(plan)?.as_deref().and_then(Path::parent) {
         // Callers usually make it; where they did not, the log is still wanted.
         let made = std::fs::create_dir_all(dir);
