@@ -11,6 +11,7 @@ pub mod digest;
 pub mod id;
 pub mod image;
 pub mod owner;
+pub mod path;
 pub mod phase;
 pub mod pod;
 pub mod reference;

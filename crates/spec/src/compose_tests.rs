@@ -172,6 +172,7 @@ fn container() -> ContainerConfig {
 
 fn bound(destination: &str) -> ResolvedMount {
     ResolvedMount {
+        root_of_procfs: false,
         destination: destination.into(),
         source: "/src".into(),
         propagation: Propagation::Private,
@@ -360,6 +361,12 @@ fn mounts_replace_the_defaults_they_cover() {
             .position(|m| m.destination() == Path::new(path))
     };
     assert!(place("/a") < place("/a/b"));
+    case.mounts = vec![ResolvedMount {
+        root_of_procfs: true,
+        ..bound("/proc")
+    }];
+    let spec = case.build().unwrap();
+    assert_eq!(options_at(&spec, "/proc").unwrap()[0], "rbind");
     case.mounts = vec![bound("/dev")];
     let spec = case.build().unwrap();
     assert!(options_at(&spec, "/dev/pts").is_none());

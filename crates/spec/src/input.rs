@@ -65,6 +65,8 @@ pub struct ResolvedMount {
     pub destination: PathBuf,
     /// Absolute path on the host, free of symbolic links.
     pub source: PathBuf,
+    /// Whether the source is the root of a procfs.
+    pub root_of_procfs: bool,
     /// How mounts spread.
     pub propagation: Propagation,
     /// Write access.

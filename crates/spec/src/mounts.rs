@@ -179,9 +179,12 @@ fn bind(asked: &ResolvedMount) -> Result<Mount> {
         return refuse("/ is the container's root file system".to_owned());
     }
     let replaceable = REPLACEABLE.iter().any(|known| path == Path::new(known));
-    if path.starts_with("/proc") && !replaceable {
+    // A node agent may want the host's own procfs in the place of the container's.
+    let procfs = asked.root_of_procfs && path == Path::new("/proc");
+    if path.starts_with("/proc") && !replaceable && !procfs {
         return refuse(format!(
-            "{} would hide the kernel's own files",
+            "{} would hide the kernel's own files: of /proc only a procfs as a whole, and the \
+             files that lxcfs shows, can be mounted",
             path.display()
         ));
     }

@@ -1,7 +1,8 @@
 //! The process of a container: command, environment, user.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
+use crisp_model::path::clean_from_root;
 use oci_spec::runtime::{Process, User};
 
 use crate::capabilities::Granted;
@@ -101,18 +102,7 @@ fn environment(input: &Input<'_>) -> Vec<String> {
 fn working_dir(input: &Input<'_>) -> PathBuf {
     let (request, image) = (&input.container.working_dir, &input.image.working_dir);
     let dir = Path::new(if request.is_empty() { image } else { request });
-    // `..` at the root is the root: nothing is left to climb to.
-    let mut path = PathBuf::from("/");
-    for part in dir.components() {
-        match part {
-            Component::Normal(name) => path.push(name),
-            Component::ParentDir => {
-                path.pop();
-            }
-            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
-        }
-    }
-    path
+    clean_from_root(dir)
 }
 
 fn oom_score(input: &Input<'_>) -> Result<Option<i32>> {

@@ -70,6 +70,28 @@ pub fn make_private_dirs(path: &Path) -> io::Result<()> {
         .create(path)
 }
 
+/// Makes a directory and its missing parents, mode 0755 whatever the umask; one that is there
+/// already is left as it is.
+///
+/// # Errors
+/// The errors of mkdir and chmod; `AlreadyExists` for what is there and is no directory, such as a
+/// symbolic link to nothing.
+pub fn make_public_dirs(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        make_public_dirs(parent)?;
+    }
+    match fs::create_dir(path) {
+        Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(0o755)),
+        // Made by somebody else meanwhile.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// Reads at most `max` bytes; a longer source is an error, so that nobody can fill our memory.
 ///
 /// # Errors
@@ -182,6 +204,25 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("crisp-sys-{name}-{}", std::process::id()));
         make_private_dirs(&dir).unwrap();
         dir
+    }
+
+    #[test]
+    fn public_directories_are_readable_and_links_to_nothing_are_left() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let dir = scratch("public");
+        let path = dir.join("a/b");
+        make_public_dirs(&path).unwrap();
+        make_public_dirs(&path).unwrap();
+        for made in [dir.join("a"), path] {
+            assert_eq!(made.metadata().unwrap().permissions().mode() & 0o777, 0o755);
+        }
+        symlink("nowhere", dir.join("link")).unwrap();
+        for refused in ["link", "link/below"] {
+            let error = make_public_dirs(&dir.join(refused)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists, "{refused}");
+        }
+        assert!(!dir.join("nowhere").exists());
+        fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

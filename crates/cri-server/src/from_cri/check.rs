@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::{Component, Path, PathBuf};
 
+use crisp_model::path::clean_from_root;
+
 use super::{Result, invalid};
 
 /// Names become parts of paths (NAME_MAX) and of log lines.
 const LONGEST_NAME: usize = 255;
+const ABSOLUTE: &str = "is not an absolute path";
 /// PATH_MAX.
 const LONGEST_PATH: usize = 4096;
 
@@ -83,7 +86,7 @@ pub(crate) fn labels(
 
 /// A path that starts with `/` and never goes up.
 pub(crate) fn absolute(at: &str, text: &str) -> Result<PathBuf> {
-    path(at, text, Path::is_absolute, "is not an absolute path")
+    path(at, text, Path::is_absolute, ABSOLUTE)
 }
 
 /// A path that does not start with `/` and never goes up.
@@ -91,8 +94,35 @@ pub(crate) fn relative(at: &str, text: &str) -> Result<PathBuf> {
     path(at, text, Path::is_relative, "is not a relative path")
 }
 
+/// A path that starts with `/`; `.` and `..` in it are resolved by their names alone, as Go's
+/// readers of the same request do, before any symbolic link is looked at.
+pub(crate) fn cleaned(at: &str, text: &str) -> Result<PathBuf> {
+    let path = one_path(at, text)?;
+    if path.is_absolute() {
+        Ok(clean_from_root(&path))
+    } else {
+        invalid(at, format!("{text:?} {ABSOLUTE}"))
+    }
+}
+
+/// A path in a container: one that does not start with `/` lies below the container's root, and
+/// `..` never leads out of it.
+pub(crate) fn container_path(at: &str, text: &str) -> Result<PathBuf> {
+    Ok(clean_from_root(&one_path(at, text)?))
+}
+
 fn path(at: &str, text: &str, wanted: fn(&Path) -> bool, otherwise: &str) -> Result<PathBuf> {
-    let path = PathBuf::from(text);
+    let path = one_path(at, text)?;
+    if !wanted(&path) {
+        return invalid(at, format!("{text:?} {otherwise}"));
+    }
+    if path.components().any(|c| c == Component::ParentDir) {
+        return invalid(at, format!("{text:?} holds \"..\""));
+    }
+    Ok(path)
+}
+
+fn one_path(at: &str, text: &str) -> Result<PathBuf> {
     if text.is_empty() {
         return invalid(at, "is empty");
     }
@@ -102,13 +132,7 @@ fn path(at: &str, text: &str, wanted: fn(&Path) -> bool, otherwise: &str) -> Res
             format!("is no path: NUL, or more than {LONGEST_PATH} bytes"),
         );
     }
-    if !wanted(&path) {
-        return invalid(at, format!("{text:?} {otherwise}"));
-    }
-    if path.components().any(|c| c == Component::ParentDir) {
-        return invalid(at, format!("{text:?} holds \"..\""));
-    }
-    Ok(path)
+    Ok(PathBuf::from(text))
 }
 
 /// A number within bounds.

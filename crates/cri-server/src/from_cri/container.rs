@@ -1,12 +1,13 @@
 //! From CRI's container configuration to ours.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crisp_api::runtime::v1 as cri;
+use crisp_model::path::clean_from_root;
 use crisp_model::{ContainerConfig, ContainerId, ContainerName, PodConfig};
 
-use super::check::{absolute, each, enumeration, labels, name, no_nul, relative, required};
+use super::check::{cleaned, each, enumeration, labels, name, no_nul, relative, required};
 use super::{Refusal, Result, image, invalid, mounts, namespaces, resources, security};
 use crate::signal;
 
@@ -68,8 +69,11 @@ pub fn container_config(
 /// container, and says in an annotation where that file is mounted.
 fn volatile_mounts(annotations: &BTreeMap<String, String>) -> Vec<PathBuf> {
     const TERMINATION_LOG: &str = "io.kubernetes.container.terminationMessagePath";
-    let path = annotations.get(TERMINATION_LOG).map(PathBuf::from);
-    path.into_iter().collect()
+    let path = annotations.get(TERMINATION_LOG);
+    // Written as the mount's own path is, which it is compared with.
+    path.map(|path| clean_from_root(Path::new(path)))
+        .into_iter()
+        .collect()
 }
 
 fn refuse_what_is_to_come(wire: &cri::ContainerConfig) -> Result<()> {
@@ -94,7 +98,7 @@ fn container_name(wire: cri::ContainerMetadata) -> Result<ContainerName> {
 
 fn working_dir(text: String) -> Result<String> {
     if !text.is_empty() {
-        absolute("config.working_dir", &text)?;
+        cleaned("config.working_dir", &text)?;
     }
     Ok(text)
 }

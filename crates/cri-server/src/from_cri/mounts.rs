@@ -6,7 +6,7 @@ use crisp_api::runtime::v1 as cri;
 use crisp_model::container::Access;
 use crisp_model::{Device, Mount, MountSource, Propagation};
 
-use super::check::{absolute, enumeration};
+use super::check::{cleaned, container_path, enumeration};
 use super::{Refusal, Result, invalid};
 
 /// Mount options that callers may set: each of them only restricts the mount.
@@ -21,7 +21,7 @@ pub(crate) fn mounts(wire: Vec<cri::Mount>) -> Result<Vec<Mount>> {
 
 fn mount(at: &str, wire: cri::Mount) -> Result<Mount> {
     let field = |name: &str| format!("{at}.{name}");
-    let container_path = absolute(&field("container_path"), &wire.container_path)?;
+    let container_path = container_path(&field("container_path"), &wire.container_path)?;
     if container_path == Path::new("/") {
         return invalid(
             field("container_path"),
@@ -61,7 +61,7 @@ fn mount(at: &str, wire: cri::Mount) -> Result<Mount> {
     }
     Ok(Mount {
         container_path,
-        source: MountSource::Host(absolute(&field("host_path"), &wire.host_path)?),
+        source: MountSource::Host(cleaned(&field("host_path"), &wire.host_path)?),
         propagation,
         access: access(at, &wire, propagation)?,
         selinux_relabel: wire.selinux_relabel,
@@ -86,10 +86,10 @@ fn access(at: &str, wire: &cri::Mount, propagation: Propagation) -> Result<Acces
 pub(crate) fn devices(wire: Vec<cri::Device>) -> Result<Vec<Device>> {
     let one = |(i, wire): (usize, cri::Device)| {
         let at = |name: &str| format!("config.devices[{i}].{name}");
-        let host_path = absolute(&at("host_path"), &wire.host_path)?;
+        let host_path = cleaned(&at("host_path"), &wire.host_path)?;
         let container_path = match wire.container_path.as_str() {
             "" => host_path.clone(),
-            text => absolute(&at("container_path"), text)?,
+            text => container_path(&at("container_path"), text)?,
         };
         let permissions = match wire.permissions.as_str() {
             "" => "rwm".to_owned(),

@@ -1,9 +1,10 @@
 //! Odd requests: each refusal names its field, and nothing panics.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use crisp_api::runtime::v1 as cri;
-use crisp_model::{ContainerId, PodConfig, PodNamespaces};
+use crisp_model::{ContainerId, MountSource, PodConfig, PodNamespaces};
 use proptest::prelude::*;
 use prost::Message;
 
@@ -109,6 +110,31 @@ fn field<T: std::fmt::Debug>(result: Result<T, Refusal>) -> String {
             field
         }
         Refusal::Unimplemented(text) => text.split(':').next().unwrap_or_default().to_owned(),
+    }
+}
+
+#[test]
+fn paths_are_cleaned_by_their_names() {
+    let cases = [
+        ("/aa/../bb", "/bb"),
+        ("rel", "/rel"),
+        ("rel/../../x", "/x"),
+        ("/a//./b/", "/a/b"),
+    ];
+    for (written, want) in cases {
+        let mut config = container();
+        config.mounts[0].container_path = written.into();
+        config.mounts[0].host_path = format!("/{written}");
+        config.working_dir = format!("/{written}");
+        let parsed = parse(config).unwrap();
+        let mount = &parsed.mounts[0];
+        assert_eq!(mount.container_path, Path::new(want), "{written}");
+        assert_eq!(mount.source, MountSource::Host(want.into()), "{written}");
+    }
+    for root in ["/..", ".", "a/.."] {
+        let mut config = container();
+        config.mounts[0].container_path = root.into();
+        assert_eq!(field(parse(config)), "config.mounts[0].container_path");
     }
 }
 

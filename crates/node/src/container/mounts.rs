@@ -1,10 +1,13 @@
 //! Sources of a container's mounts: host paths as they are now, and the image's volumes.
 
-use std::path::{Component, Path, PathBuf};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crisp_image::ImageInfo;
 use crisp_model::container::Access;
+use crisp_model::path::clean_from_root;
 use crisp_model::{Mount, MountSource, Propagation, Volume};
 use crisp_spec::ResolvedMount;
 use crisp_sys::file;
@@ -33,21 +36,50 @@ fn resolve_one(mount: &Mount, table: &[MountInfo]) -> Result<Option<ResolvedMoun
         return Ok(None);
     };
     let refuse = |why: String| Err(Error::invalid("mounts.host_path", why));
-    // Symbolic links of the node may point anywhere on it; the mount shows where they lead now.
-    let source = match path.canonicalize() {
+    let source = match found_or_made(path) {
         Ok(source) => source,
-        Err(error) => return refuse(format!("cannot find {}: {error}", path.display())),
+        Err(why) => return refuse(why),
     };
     if let Some(why) = spreads_in_vain(mount.propagation, &source, table) {
         return refuse(why);
     }
     Ok(Some(ResolvedMount {
+        root_of_procfs: is_root_of_procfs(&source),
         destination: mount.container_path.clone(),
         source,
         propagation: mount.propagation,
         access: mount.access,
         options: mount.options.clone(),
     }))
+}
+
+/// Where the path leads now: symbolic links of the node may point anywhere on it. A missing path is
+/// made as a directory: the CRI's words want an error, but charts rely on the directory that
+/// containerd and CRI-O make for a `hostPath` without a type. A symbolic link to nothing is refused,
+/// because nobody said that its target is to be a directory.
+fn found_or_made(path: &Path) -> std::result::Result<PathBuf, String> {
+    let found = path.canonicalize().or_else(|error| {
+        if error.kind() != io::ErrorKind::NotFound {
+            return Err(error);
+        }
+        file::make_public_dirs(path)?;
+        path.canonicalize()
+    });
+    found.map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => format!(
+            "{} is, or lies below, a symbolic link to nothing: make the link's target first",
+            path.display()
+        ),
+        _ => format!("cannot find {} or make it: {error}", path.display()),
+    })
+}
+
+fn is_root_of_procfs(source: &Path) -> bool {
+    // The kernel numbers the root of each procfs so (PROC_ROOT_INO).
+    const ROOT: u64 = 1;
+    let procfs =
+        rustix::fs::statfs(source).is_ok_and(|fs| fs.f_type == rustix::fs::PROC_SUPER_MAGIC);
+    procfs && source.metadata().is_ok_and(|root| root.ino() == ROOT)
 }
 
 /// Why mounts could not spread as asked (mount_namespaces(7)): the mount that the source lies on
@@ -117,13 +149,13 @@ fn wanted_volumes(plan: &CreatePlan, image: &ImageInfo) -> Vec<PathBuf> {
     let covered = |path: &Path| {
         asked
             .iter()
-            .any(|mount| clean(&mount.container_path) == path)
+            .any(|mount| clean_from_root(&mount.container_path) == path)
     };
     let mut paths: Vec<PathBuf> = image
         .config
         .volumes
         .iter()
-        .map(|path| clean(Path::new(path)))
+        .map(|path| clean_from_root(Path::new(path)))
         .filter(|path| path != Path::new("/") && !covered(path))
         .collect();
     paths.sort();
@@ -131,26 +163,12 @@ fn wanted_volumes(plan: &CreatePlan, image: &ImageInfo) -> Vec<PathBuf> {
     paths
 }
 
-/// The path without `.` and `..`, as seen from `/`: an image's words do not lead out of it.
-fn clean(path: &Path) -> PathBuf {
-    let mut clean = PathBuf::from("/");
-    for part in path.components() {
-        match part {
-            Component::Normal(name) => clean.push(name),
-            Component::ParentDir => {
-                clean.pop();
-            }
-            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
-        }
-    }
-    clean
-}
-
 /// A volume as the spec wants it.
 pub(crate) fn of_volume(volume: &Volume) -> ResolvedMount {
     ResolvedMount {
         destination: volume.container_path.clone(),
         source: volume.source.clone(),
+        root_of_procfs: false,
         propagation: Propagation::Private,
         access: Access::ReadWrite,
         options: Vec::new(),
@@ -174,15 +192,36 @@ mod tests {
     }
 
     #[test]
-    fn volumes_stay_inside_of_the_container() {
-        let cases = [
-            ("/../../../etc", "/etc"),
-            ("data/./x", "/data/x"),
-            ("/a/../../b/", "/b"),
-            ("..", "/"),
-        ];
-        for (written, want) in cases {
-            assert_eq!(clean(Path::new(written)), Path::new(want), "{written}");
+    fn host_paths_are_found_or_made() {
+        let dir = std::env::temp_dir().join(format!("crisp-host-path-{}", std::process::id()));
+        file::make_private_dirs(&dir).unwrap();
+        for (link, target) in [("link", "real/x"), ("dangling", "nothing")] {
+            std::os::unix::fs::symlink(target, dir.join(link)).unwrap();
+        }
+        file::write_atomic(&dir.join("file"), b"", 0o600).unwrap();
+        let refused = |name: &str| found_or_made(&dir.join(name)).unwrap_err();
+        for dangling in ["link", "dangling", "dangling/below"] {
+            let why = refused(dangling);
+            assert!(why.contains("symbolic link to nothing"), "{why}");
+        }
+        assert!(refused("file/below").contains("cannot find"));
+        for (asked, shown) in [
+            ("new/dir", "new/dir"),
+            ("real/x", "real/x"),
+            ("link", "real/x"),
+            ("file", "file"),
+        ] {
+            let found = found_or_made(&dir.join(asked)).unwrap();
+            assert_eq!(found, dir.canonicalize().unwrap().join(shown), "{asked}");
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn only_the_root_of_a_procfs_is_one() {
+        assert!(is_root_of_procfs(Path::new("/proc")));
+        for other in ["/", "/proc/self", "/proc/sys", "/sys"] {
+            assert!(!is_root_of_procfs(Path::new(other)), "{other}");
         }
     }
 
