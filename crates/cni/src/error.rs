@@ -51,6 +51,20 @@ pub enum Error {
         /// What it said.
         message: String,
     },
+    /// A plugin program cannot be started.
+    #[error("plugin {plugin} of network {network:?} cannot be started for {verb} of {pod}: {why}")]
+    NotStarted {
+        /// Plugin type.
+        plugin: String,
+        /// Network name.
+        network: String,
+        /// `ADD`, `DEL`, …
+        verb: &'static str,
+        /// Pod, or `the node`.
+        pod: String,
+        /// Why.
+        why: String,
+    },
     /// The plugin that runs in this process refused.
     #[error("plugin crisp of network {network:?} failed at {verb} for {pod}: {source}")]
     Builtin {
@@ -117,12 +131,45 @@ pub enum Error {
     #[error("the worker of a network call {0}")]
     Stopped(#[from] crisp_tasks::Failed),
     /// Several things failed while tearing down; all was tried.
-    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    #[error("{}", bounded(&.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "), MOST_SEVERAL))]
     Several(Vec<Error>),
 }
 
 /// A result whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// The longest text of several errors: clients of grpc refuse a message of 8 kB.
+const MOST_SEVERAL: usize = 4096;
+
+/// A text that is not ours, cut in its middle when it is long. A character that is sent in percent
+/// coding counts as much as it takes then.
+pub(crate) fn bounded(text: &str, most: usize) -> String {
+    let cost = |c: char| match c {
+        ' '..='~' if c != '%' => 1,
+        c => 3 * c.len_utf8(),
+    };
+    if text.chars().map(cost).sum::<usize>() <= most {
+        return text.to_owned();
+    }
+    let half = |characters: &mut dyn Iterator<Item = char>| -> Vec<char> {
+        let mut left = most / 2;
+        let fits = |c: &char| match left.checked_sub(cost(*c)) {
+            Some(rest) => {
+                left = rest;
+                true
+            }
+            None => false,
+        };
+        characters.take_while(fits).collect()
+    };
+    let head = half(&mut text.chars());
+    let tail = half(&mut text.chars().rev());
+    let tail = tail.into_iter().rev();
+    head.into_iter()
+        .chain(" [...] ".chars())
+        .chain(tail)
+        .collect()
+}
 
 /// Says at which step a system call failed. The text is only made when it did.
 pub(crate) trait Context<T> {
@@ -181,5 +228,13 @@ mod tests {
         let error = Error::invalid("mtu", number.clone());
         assert_eq!(error.to_string(), format!("mtu: {number}"));
         assert!(error.source().is_some());
+    }
+    #[test]
+    fn a_long_text_keeps_its_ends_and_its_bound() {
+        assert_eq!(bounded("short", 10), "short");
+        let long = format!("first {} last", "x".repeat(20_000));
+        let cut = bounded(&long, 100);
+        assert!(cut.len() < 110 && cut.starts_with("first ") && cut.ends_with(" last"));
+        assert!(bounded(&"é".repeat(1000), 120).chars().count() < 30);
     }
 }

@@ -3,11 +3,13 @@
 //! This file says in which order records, plugins and collections come. How a plugin is called is
 //! in `client`, the built-in plugin is in `builtin`.
 
+mod collection;
+
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use crisp_model::PodId;
@@ -16,8 +18,8 @@ use crisp_tasks::Worker;
 use serde_json::json;
 
 use crate::attachment::{Attachment, InterfaceStats, NetworkStatus, PodNetwork};
-use crate::builtin::{self, Owner};
-use crate::client::{Cache, Caller, ConfList, Found, Record, Target, Watch};
+use crate::builtin;
+use crate::client::{Cache, Caller, ConfList, Found, NotAdded, Record, Target, Watch, unasked};
 use crate::error::{Context, Error, Result};
 use crate::lane::{Lane, on_thread, to_the_end};
 use crate::netlink::{Batch, link};
@@ -28,27 +30,30 @@ use crate::turns::{Turn, Turns};
 const ADDS: usize = 64;
 /// How many pods are detached or checked at a time.
 const DELS: usize = 64;
-/// How often, and after which pauses, a collection looks whether no attachment is under way.
-const STILL_TRIES: u32 = 250;
-const STILL_PAUSE: Duration = Duration::from_millis(20);
 
 /// The source of the network's configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mode {
     /// A compiled-in conflist with the one plugin `crisp`.
-    Builtin {
-        /// Name of the bridge; empty, with no subnets either, means the first free of `crisp0`,
-        /// `crisp1`, … with subnets to match.
-        bridge: String,
-        /// Pod subnets (`10.88.0.0/16`). A pod gets an address from each; empty means those of
-        /// `crisp0`.
-        subnets: Vec<String>,
-    },
+    Builtin(Builtin),
     /// The first valid file of a directory.
     Conf {
         /// The directory, usually `/etc/cni/net.d`.
         dir: PathBuf,
     },
+}
+
+/// The built-in network as it is configured.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Builtin {
+    /// Name of the bridge; empty, with no subnets either, means the first free of `crisp0`,
+    /// `crisp1`, … with subnets to match.
+    pub bridge: String,
+    /// Pod subnets (`10.88.0.0/16`). A pod gets an address from each; empty means those of
+    /// `crisp0`.
+    pub subnets: Vec<String>,
+    /// Whether a pod may choose its address and MAC by annotation, and so take a neighbour's.
+    pub allow_annotations: bool,
 }
 
 /// The settings of the network.
@@ -80,6 +85,8 @@ struct Inner {
     /// DEL and CHECK.
     dels: Lane,
     collections: Lane,
+    /// Pods of an earlier daemon that may be attached and whose record is missing.
+    lost: Mutex<BTreeSet<PodId>>,
     /// Held for writing by a collection, for reading by each ADD and DEL: the CNI specification
     /// forbids other calls while plugins collect (GC), and an attachment that is made meanwhile
     /// would be missing in the list of those to spare.
@@ -90,14 +97,20 @@ struct Inner {
 
 /// The compiled-in list. Without a bridge and subnets in the configuration a free bridge is chosen,
 /// so that several daemons run side by side.
-fn builtin_list(bridge: &str, subnets: &[String], data_root: &Path) -> Result<ConfList> {
+fn builtin_list(mode: &Builtin, data_root: &Path) -> Result<ConfList> {
+    let Builtin {
+        bridge,
+        subnets,
+        allow_annotations,
+    } = mode;
     let mut plugin = if bridge.is_empty() && subnets.is_empty() {
         builtin::choose(data_root)?
     } else {
         json!({"bridge": bridge, "subnets": subnets})
     };
     plugin["type"] = json!(builtin::TYPE);
-    plugin["capabilities"] = json!({"portMappings": true, "ips": true, "mac": true});
+    plugin["capabilities"] =
+        json!({"portMappings": true, "ips": allow_annotations, "mac": allow_annotations});
     ConfList::inline(&json!({"cniVersion": "1.1.0", "name": "crisp", "plugins": [plugin]}))
 }
 
@@ -118,8 +131,8 @@ impl Network {
         ));
         let watch = match config.mode {
             Mode::Conf { dir } => Watch::start(&dir, &caller),
-            Mode::Builtin { bridge, subnets } => {
-                let list = builtin_list(&bridge, &subnets, &data_root)?;
+            Mode::Builtin(mode) => {
+                let list = builtin_list(&mode, &data_root)?;
                 caller.status(&list)?;
                 let crisps = caller.crisps();
                 Watch::fixed(list, move || {
@@ -136,6 +149,7 @@ impl Network {
             adds: Lane::new(ADDS),
             dels: Lane::new(DELS),
             collections: Lane::new(1),
+            lost: Mutex::default(),
             collection: RwLock::default(),
             _releasing: releasing,
         };
@@ -204,10 +218,22 @@ impl Network {
         .await
     }
 
-    /// Removes everything that belongs to no live pod: addresses, links, host ports, records. Pods
-    /// that this process attached, or is attaching, are spared until they are detached, even if
-    /// `live` does not name them: it may be older than they are. Runs to its end even when the
-    /// caller stops waiting; ADD and DEL wait while plugins collect.
+    /// Takes over from an earlier daemon, before any pod is detached: ends its plugins that still
+    /// run, and remembers which of the pods that it attached have no record, so that these are
+    /// detached all the same.
+    ///
+    /// # Errors
+    /// When the records cannot be listed.
+    pub async fn take_over(&self, attached: &BTreeSet<PodId>) -> Result<()> {
+        let (inner, attached) = (Arc::clone(&self.inner), attached.clone());
+        on_thread(move || inner.take_over(attached)).await
+    }
+
+    /// Removes everything that belongs to no live pod: addresses, links, host ports, records. A
+    /// live pod is spared also when its record is lost. Pods that this process attached, or is
+    /// attaching, are spared until they are detached, even if `live` does not name them: it may be
+    /// older than they are. Runs to its end even when the caller stops waiting; ADD and DEL wait
+    /// while plugins collect.
     ///
     /// # Errors
     /// When something could not be removed. The rest was.
@@ -246,7 +272,11 @@ impl Network {
 impl Inner {
     fn attach(&self, pod: &PodNetwork, turn: &Turn) -> Result<Attachment> {
         let list = self.watch.list()?;
-        let target = Target::of(pod)?;
+        for annotation in unasked(pod, &list) {
+            tracing::warn!(pod_id = %pod.pod_id, pod = %pod.name, annotation, network = %list.name,
+                "no plugin of the network takes the annotation: it is ignored");
+        }
+        let target = Target::of(pod, &list)?;
         turn.hold();
         let _growing = self.uncollected();
         let added = self.attach_anew(pod, &list, &target);
@@ -267,16 +297,34 @@ impl Inner {
         let record = Record::new(pod, list);
         self.cache.write(&record)?;
         let added = self.add(pod, list, target).and_then(|result| {
-            let record = record.with_result(&result);
-            self.cache.write(&record)?;
+            let record = record.clone().with_result(&result);
+            let written = self.cache.write(&record);
+            written.map_err(|error| NotAdded {
+                error: Box::new(error),
+                started: list.plugins.len(),
+            })?;
             Ok(result.attachment(list.version()))
         });
-        if added.is_err()
-            && let Err(error) = self.undo(&pod.pod_id, target)
-        {
-            tracing::warn!(pod_id = %pod.pod_id, pod = %pod.name, %error, "failed attachment not wholly undone");
+        added.map_err(|NotAdded { error, started }| {
+            if let Err(error) = self.undo_started(record, started, target) {
+                tracing::warn!(pod_id = %pod.pod_id, pod = %pod.name, %error, "failed attachment not wholly undone");
+            }
+            *error
+        })
+    }
+
+    /// DEL of the plugins that a failed ADD started. The others have nothing to delete, and a program
+    /// that cannot be started for ADD cannot be for DEL either.
+    fn undo_started(&self, mut record: Record, started: usize, target: &Target) -> Result<()> {
+        let pod = record.pod.pod_id.clone();
+        if started == 0 {
+            return self.cache.remove(&pod);
         }
-        added
+        if started < record.list.plugins.len() {
+            record.list.plugins.truncate(started);
+            self.cache.write(&record)?;
+        }
+        self.undo(&pod, target)
     }
 
     /// Waits until no collection is under way, and keeps the next one waiting.
@@ -285,14 +333,22 @@ impl Inner {
         guard.unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self, pod: &PodNetwork, list: &ConfList, target: &Target) -> Result<CniResult> {
+    fn add(
+        &self,
+        pod: &PodNetwork,
+        list: &ConfList,
+        target: &Target,
+    ) -> std::result::Result<CniResult, NotAdded> {
         // The plugin `crisp` brings loopback up together with the pod's interface.
         if list
             .plugins
             .first()
             .is_none_or(|p| p.kind() != builtin::TYPE)
         {
-            loopback_up(&pod.netns)?;
+            loopback_up(&pod.netns).map_err(|error| NotAdded {
+                error: Box::new(error),
+                started: 0,
+            })?;
         }
         self.caller.add(list, target)
     }
@@ -303,17 +359,30 @@ impl Inner {
         self.undo(turn.pod(), otherwise)
     }
 
-    /// DEL by the pod's record; without a record no plugin was ever called. `otherwise` stands for the
-    /// pod when the record is damaged.
+    fn lost(&self) -> MutexGuard<'_, BTreeSet<PodId>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// DEL by the pod's record; without a record no plugin was ever called, unless the record was
+    /// lost. `otherwise` stands for the pod when the record is damaged or lost.
     fn undo(&self, pod: &PodId, otherwise: &Target) -> Result<()> {
         let record = match self.cache.look(pod)? {
+            Found::Nothing if self.lost().contains(pod) => {
+                self.undo_blindly(otherwise)?;
+                self.lost().remove(pod);
+                return Ok(());
+            }
             Found::Nothing => return Ok(()),
             Found::Record(record) => record,
-            Found::Damaged(why) => return self.undo_blindly(pod, otherwise, &why),
+            Found::Damaged(why) => {
+                self.undo_blindly(otherwise)?;
+                return self.cache.set_aside(pod, &why);
+            }
         };
         // DEL gets the same runtime configuration as ADD. An annotation that ADD accepted and this
         // version refuses must not keep the pod from being removed.
-        let target = Target::of(&record.pod).unwrap_or_else(|_| Target::unasked(&record.pod));
+        let target =
+            Target::of(&record.pod, &record.list).unwrap_or_else(|_| Target::unasked(&record.pod));
         self.caller
             .del(&record.list, &target, record.result().as_ref())?;
         self.cache.remove(pod)
@@ -321,12 +390,11 @@ impl Inner {
 
     /// DEL by the list in force, which most likely is the one that the pod was attached by. Without a
     /// list there is no plugin to call; plugins of a later list collect what is left.
-    fn undo_blindly(&self, pod: &PodId, target: &Target, why: &str) -> Result<()> {
+    fn undo_blindly(&self, target: &Target) -> Result<()> {
         match self.watch.list() {
-            Ok(list) => self.caller.del(&list, target, None)?,
-            Err(_) => self.caller.del_builtin(target)?,
+            Ok(list) => self.caller.del(&list, target, None),
+            Err(_) => self.caller.del_builtin(target),
         }
-        self.cache.set_aside(pod, why)
     }
 
     fn check(&self, pod: &PodId) -> Result<()> {
@@ -335,51 +403,11 @@ impl Inner {
         let Some((result, record)) = attached else {
             return Err(Error::invalid(format!("pod {pod}"), "not attached"));
         };
-        self.caller
-            .check(&record.list, &Target::of(&record.pod)?, &result)
-    }
-
-    /// Locks ADD and DEL out once those under way are done. It tries again and again instead of
-    /// waiting for the lock: a waiting writer keeps new readers out, so that one hung plugin would
-    /// hold up every pod.
-    fn stand_still(&self) -> Option<RwLockWriteGuard<'_, ()>> {
-        for _ in 0..STILL_TRIES {
-            match self.collection.try_write() {
-                Ok(guard) => return Some(guard),
-                Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
-                Err(TryLockError::WouldBlock) => std::thread::sleep(STILL_PAUSE),
-            }
-        }
-        None
-    }
-
-    fn collect(&self, live: &BTreeSet<PodId>) -> Result<()> {
-        let mut errors = Vec::new();
-        for pod in self.cache.pods()? {
-            if live.contains(&pod) {
-                continue;
-            }
-            // The turn is taken before the look: no attachment begins between the look and DEL.
-            if let Some(turn) = self.turns.take_stale(&pod) {
-                errors.extend(self.detach(&turn, &Target::nameless(&pod)).err());
-            }
-        }
-        let Some(_still) = self.stand_still() else {
-            errors.push(Error::NotReady(
-                "collection put off: attachments under way".into(),
-            ));
-            return Error::gather(errors);
-        };
-        // A pod with a record is attached, or could not be detached. A live pod without one is not
-        // spared: if it has an address, a killed daemon was about to release it.
-        let mut known = self.turns.held();
-        known.extend(self.cache.pods()?);
-        let valid = known.iter().map(|pod| Target::owner(pod.as_str()));
-        let valid: BTreeSet<Owner> = valid.collect();
-        if let Ok(list) = self.watch.list() {
-            errors.extend(self.caller.collect(&list, &valid).err());
-        }
-        Error::gather(errors)
+        self.caller.check(
+            &record.list,
+            &Target::of(&record.pod, &record.list)?,
+            &result,
+        )
     }
 }
 

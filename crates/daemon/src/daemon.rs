@@ -184,7 +184,15 @@ fn image_config(config: &Config) -> image::Config {
 fn network_config(config: &Config) -> cni::Config {
     cni::Config {
         mode: match config.network.source.clone() {
-            Source::Builtin { bridge, subnets } => cni::Mode::Builtin { bridge, subnets },
+            Source::Builtin {
+                bridge,
+                subnets,
+                allow_annotations,
+            } => cni::Mode::Builtin(cni::Builtin {
+                bridge,
+                subnets,
+                allow_annotations,
+            }),
             Source::Conf(dir) => cni::Mode::Conf { dir },
         },
         bin_dirs: config.network.bin_dirs.clone(),

@@ -56,6 +56,10 @@ pub(crate) async fn start(config: Config) -> Result<(Arc<Shared>, NamesMailbox)>
     let (shared, survey) = blocking(move || open(config)).await?;
     let shared = Arc::new(shared);
     let attached: BTreeSet<PodId> = survey.attached().collect();
+    let network = shared.config.network.clone();
+    if let Err(error) = network.take_over(&attached).await {
+        tracing::warn!(%error, "the network does not know what an earlier daemon left");
+    }
     let names = Names::start(&shared, survey.taken());
     let (settling, mut settled) = mpsc::channel(1);
     let context = task::Resumed {
@@ -69,7 +73,6 @@ pub(crate) async fn start(config: Config) -> Result<(Arc<Shared>, NamesMailbox)>
     }
     drop(context);
     // Beside the first calls: it passes over whoever is attached meanwhile.
-    let network = shared.config.network.clone();
     crisp_tasks::detached(async move {
         if let Err(error) = network.collect(&attached).await {
             tracing::warn!(%error, "the network keeps something of pods that are gone");
@@ -110,6 +113,7 @@ impl Survey {
         };
         let stories = self.pods.iter().map(|(story, _)| story);
         let pods = stories.filter(move |story| !gone(story));
+        let pods = pods.filter(|story| story.record.config.has_own_network());
         let pods = pods.map(|story| story.record.id.clone());
         pods.chain(self.unread.iter().cloned())
     }

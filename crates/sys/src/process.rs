@@ -62,6 +62,8 @@ pub struct Stat {
     pub state: u8,
     /// Parent's pid.
     pub ppid: i32,
+    /// Process group id.
+    pub group: i32,
     /// Session id.
     pub session: i32,
     /// Clock ticks since boot at which it started.
@@ -84,6 +86,7 @@ impl Stat {
         Some(Self {
             state: *fields.first()?.as_bytes().first()?,
             ppid: fields.get(1)?.parse().ok()?,
+            group: fields.get(2)?.parse().ok()?,
             session: fields.get(3)?.parse().ok()?,
             start_time: fields.get(19)?.parse().ok()?,
         })

@@ -4,25 +4,28 @@
 //! others are programs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crisp_model::PodId;
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::complaint::Complaint;
 use super::conf::{ConfList, Optional, Plugin};
 use super::exec::{self, Outcome};
-use super::runtime_config::{arguments, declared};
-use crate::attachment::PodNetwork;
+use super::orphans::{self, Mark};
+use super::runtime_config::declared;
+use super::target::Target;
 use crate::builtin::{self, AddressRelease, Crisp, LinkRemoval, Owner, Request, Settings};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, bounded};
 use crate::protocol::{CniResult, Version};
 
-const NSFS_MAGIC: i64 = 0x6e73_6673;
-const PROC_MAGIC: i64 = 0x9fa0;
-const INTERFACE: &str = "eth0";
+/// The longest text of a plugin in an error: grpc clients refuse long ones.
+const MOST_SAID: usize = 1024;
+/// The longest of its parts, so that each has its place.
+const MOST_PART: usize = 480;
 
 /// The command of a plugin call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,76 +46,6 @@ impl Verb {
             Self::Gc => "GC",
             Self::Status => "STATUS",
         }
-    }
-}
-
-/// The attachment that a call is about.
-#[derive(Debug, Clone)]
-pub(crate) struct Target {
-    owner: Owner,
-    netns: PathBuf,
-    label: String,
-    args: String,
-    arguments: Map<String, Value>,
-}
-
-impl Target {
-    /// The attachment of a pod.
-    ///
-    /// # Errors
-    /// When an annotation that asks for bandwidth, an address or a MAC makes no sense.
-    pub(crate) fn of(pod: &PodNetwork) -> Result<Self> {
-        let arguments = arguments(pod)?;
-        Ok(Self {
-            arguments,
-            ..Self::unasked(pod)
-        })
-    }
-
-    /// The same without the pod's ports, DNS settings and annotations, which DEL can do without.
-    pub(crate) fn unasked(pod: &PodNetwork) -> Self {
-        let id = pod.pod_id.as_str();
-        let name = &pod.name;
-        // A name with a semicolon could otherwise add arguments to the list.
-        let clean = |text: &str| text.replace([';', '=', '\0'], "_");
-        Self {
-            owner: Self::owner(id),
-            netns: pod.netns.clone(),
-            label: format!("pod {name} ({})", pod.pod_id.short()),
-            args: format!(
-                "IgnoreUnknown=1;K8S_POD_NAMESPACE={};K8S_POD_NAME={};K8S_POD_INFRA_CONTAINER_ID={id};K8S_POD_UID={}",
-                clean(&name.namespace),
-                clean(&name.name),
-                clean(&name.uid),
-            ),
-            arguments: Map::new(),
-        }
-    }
-
-    /// The attachment of a pod of which only the id is known.
-    pub(crate) fn nameless(pod: &PodId) -> Self {
-        let id = pod.as_str();
-        Self {
-            owner: Self::owner(id),
-            netns: PathBuf::new(),
-            label: format!("pod {}", pod.short()),
-            args: format!("IgnoreUnknown=1;K8S_POD_INFRA_CONTAINER_ID={id}"),
-            arguments: Map::new(),
-        }
-    }
-
-    /// The one attachment that a sandbox has.
-    pub(crate) fn owner(id: &str) -> Owner {
-        Owner {
-            container: id.to_owned(),
-            interface: INTERFACE.to_owned(),
-        }
-    }
-
-    /// The path of the namespace, unless the pin is gone or no namespace is mounted on it.
-    fn live_netns(&self) -> Option<&Path> {
-        let stat = rustix::fs::statfs(&self.netns).ok()?;
-        matches!(stat.f_type, NSFS_MAGIC | PROC_MAGIC).then_some(self.netns.as_path())
     }
 }
 
@@ -156,14 +89,15 @@ impl<'a> Call<'a> {
             .map_or_else(|| "the node".into(), |t| t.label.clone())
     }
 
-    fn failure(&self, code: u32, message: String) -> Error {
+    /// The text may be a stranger's, so that it is bounded.
+    fn failure(&self, code: u32, message: &str) -> Error {
         Error::Plugin {
             plugin: self.plugin.kind().to_owned(),
             network: self.list.name.clone(),
             verb: self.verb.as_str(),
             pod: self.label(),
             code,
-            message,
+            message: bounded(message, MOST_SAID),
         }
     }
 
@@ -185,61 +119,69 @@ impl<'a> Call<'a> {
         env
     }
 
+    fn not_started(&self, why: String) -> Error {
+        Error::NotStarted {
+            plugin: self.plugin.kind().to_owned(),
+            network: self.list.name.clone(),
+            verb: self.verb.as_str(),
+            pod: self.label(),
+            why,
+        }
+    }
+
+    fn hung(&self, after: Duration) -> Error {
+        Error::Hung {
+            plugin: self.plugin.kind().to_owned(),
+            network: self.list.name.clone(),
+            verb: self.verb.as_str(),
+            pod: self.label(),
+            after,
+        }
+    }
+
     /// The plugin's answer, or the error that it printed or died with.
-    fn judge(&self, outcome: Outcome, timeout: Duration) -> Result<Vec<u8>> {
-        let Outcome::Done {
-            status,
-            stdout,
-            stderr,
-        } = outcome
-        else {
-            return Err(Error::Hung {
-                plugin: self.plugin.kind().to_owned(),
-                network: self.list.name.clone(),
-                verb: self.verb.as_str(),
-                pod: self.label(),
-                after: timeout,
-            });
-        };
+    fn judge(&self, status: Option<ExitStatus>, stdout: Vec<u8>, stderr: &[u8]) -> Result<Vec<u8>> {
         let complaint = Complaint::read(&stdout);
         match status {
             Some(status) if status.success() => return Ok(stdout),
             None if complaint.is_none() => return Ok(stdout),
             _ => {}
         }
-        let stderr = String::from_utf8_lossy(&stderr);
-        let mut message = match &complaint {
-            Some(complaint) => complaint.text(),
-            None => exec::describe(status),
+        let (code, message) = match complaint {
+            Some(complaint) => (complaint.code, bounded(&complaint.text, MOST_PART)),
+            None => (0, with_words(exec::describe(status), &stdout)),
         };
-        if !stderr.trim().is_empty() {
-            message = format!("{message}; it wrote: {}", stderr.trim());
-        }
-        Err(self.failure(complaint.map_or(0, |c| c.code), message))
+        Err(self.failure(code, &with_words(message, stderr)))
     }
 }
 
-/// The error that a plugin prints.
-#[derive(Debug, Deserialize)]
-struct Complaint {
-    code: u32,
-    #[serde(default)]
-    msg: String,
-    #[serde(default)]
-    details: String,
+/// An ADD of a chain that failed.
+#[derive(Debug)]
+pub(crate) struct NotAdded {
+    /// Why.
+    pub error: Box<Error>,
+    /// How many plugins were started, from the first one on: those may have left something.
+    pub started: usize,
 }
 
-impl Complaint {
-    fn read(stdout: &[u8]) -> Option<Self> {
-        serde_json::from_slice(stdout).ok()
-    }
+/// A pod without an address would be taken for ready and be of no use.
+fn no_address(list: &ConfList, target: &Target, result: &CniResult) -> Error {
+    let what = format!("result of network {:?} for {}", list.name, target.label);
+    let why = match result.ips.len() {
+        0 => "it names no address; check the address management of the plugin".to_owned(),
+        count => format!(
+            "it names no address of the pod: {count} of the node's interfaces alone; check the plugin"
+        ),
+    };
+    Error::invalid(what, why)
+}
 
-    fn text(&self) -> String {
-        if self.details.is_empty() {
-            self.msg.clone()
-        } else {
-            format!("{}: {}", self.msg, self.details)
-        }
+/// A message with what a plugin wrote beside it.
+fn with_words(message: String, written: &[u8]) -> String {
+    let written = String::from_utf8_lossy(written);
+    match written.trim() {
+        "" => message,
+        words => format!("{message}; it wrote: {}", bounded(words, MOST_PART)),
     }
 }
 
@@ -251,16 +193,18 @@ pub(crate) struct Caller {
     data_root: PathBuf,
     crisps: Mutex<BTreeMap<PathBuf, (Settings, Arc<Crisp>)>>,
     release: Arc<AddressRelease>,
+    mark: Mark,
 }
 
 impl Caller {
     pub(crate) fn new(bin_dirs: Vec<PathBuf>, timeout: Duration, data_root: PathBuf) -> Self {
-        let crisps = Mutex::default();
+        let directory = data_root.parent().unwrap_or(&data_root);
         Self {
+            mark: Mark::of(directory),
             bin_dirs,
             timeout,
             data_root,
-            crisps,
+            crisps: Mutex::default(),
             release: Arc::default(),
         }
     }
@@ -293,6 +237,11 @@ impl Caller {
             .collect()
     }
 
+    /// Ends the plugins that an earlier daemon started and that still run.
+    pub(crate) fn end_orphans(&self) {
+        self.mark.end_orphans();
+    }
+
     /// The path of a plugin's program.
     pub(crate) fn find(&self, plugin: &str) -> Option<PathBuf> {
         let candidates = self.bin_dirs.iter().map(|dir| dir.join(plugin));
@@ -307,21 +256,26 @@ impl Caller {
                 .iter()
                 .map(|d| d.display().to_string())
                 .collect();
-            call.failure(
-                0,
-                format!("failed to find plugin {kind:?} in path {}", dirs.join(":")),
-            )
+            call.not_started(format!(
+                "failed to find plugin {kind:?} in path {}",
+                dirs.join(":")
+            ))
         })?;
         let input =
             serde_json::to_vec(&call.conf).map_err(|e| Error::invalid("configuration", e))?;
-        let outcome = exec::run(
-            &program,
-            &call.environment(&self.bin_dirs),
-            &input,
-            self.timeout,
-        )
-        .map_err(|e| call.failure(0, format!("{}: {e}", program.display())))?;
-        call.judge(outcome, self.timeout)
+        let mut environment = call.environment(&self.bin_dirs);
+        environment.push((orphans::VARIABLE, self.mark.value().to_owned()));
+        let named = |e: io::Error| format!("{}: {e}", program.display());
+        let outcome = exec::run(&program, &environment, &input, self.timeout);
+        match outcome.map_err(|e| call.failure(0, &named(e)))? {
+            Outcome::Hung => Err(call.hung(self.timeout)),
+            Outcome::NotStarted(why) => Err(call.not_started(named(why))),
+            Outcome::Done {
+                status,
+                stdout,
+                stderr,
+            } => call.judge(status, stdout, &stderr),
+        }
     }
 
     fn run_for_result(&self, call: &Call<'_>) -> Result<CniResult> {
@@ -331,7 +285,11 @@ impl Caller {
         }
         let stdout = self.run(call)?;
         let mut value: Value = serde_json::from_slice(&stdout)
-            .map_err(|e| call.failure(0, format!("its result is not JSON: {e}")))?;
+            .map_err(|e| call.failure(0, &format!("its result is not JSON: {e}")))?;
+        // An error document is one whatever the exit status says.
+        if let Some(complaint) = Complaint::of_success(&value) {
+            return Err(call.failure(complaint.code, &complaint.text));
+        }
         if let Some(result) = value.as_object_mut()
             && result
                 .get("cniVersion")
@@ -341,27 +299,44 @@ impl Caller {
         {
             result.insert("cniVersion".into(), json!(call.list.version().to_string()));
         }
-        CniResult::parse(&value).map_err(|e| call.failure(0, e.to_string()))
+        CniResult::parse(&value).map_err(|e| call.failure(0, &e.to_string()))
     }
 
     fn crisp_request(&self, call: &Call<'_>) -> Result<(Arc<Crisp>, Request)> {
         let target = call
             .target
-            .ok_or_else(|| call.failure(4, "no attachment given".into()))?;
+            .ok_or_else(|| call.failure(4, "no attachment given"))?;
         let conf = Value::Object(call.conf.clone());
         let netns = target.live_netns().map(Path::to_owned);
         let request = Request::parse(target.owner.clone(), netns, &conf)?;
         Ok((self.crisp(&conf)?, request))
     }
 
-    /// ADD of the whole chain. When it fails, the caller must undo it by DEL.
-    pub(crate) fn add(&self, list: &ConfList, target: &Target) -> Result<CniResult> {
+    /// ADD of the whole chain. When it fails, the caller must undo it by DEL of the plugins that were
+    /// started.
+    pub(crate) fn add(
+        &self,
+        list: &ConfList,
+        target: &Target,
+    ) -> std::result::Result<CniResult, NotAdded> {
         let mut previous = None;
-        for plugin in &list.plugins {
+        for (before, plugin) in list.plugins.iter().enumerate() {
             let call = Call::new(list, plugin, Verb::Add, Some(target));
-            previous = Some(self.run_for_result(&call.with_previous(previous.as_ref()))?);
+            let added = self.run_for_result(&call.with_previous(previous.as_ref()));
+            previous = Some(added.map_err(|error| NotAdded {
+                started: before + usize::from(!matches!(error, Error::NotStarted { .. })),
+                error: Box::new(error),
+            })?);
         }
-        previous.ok_or_else(|| Error::invalid(format!("network {}", list.name), "no plugins"))
+        let started = list.plugins.len();
+        let result = previous.unwrap_or_default();
+        match result.addresses().is_empty() {
+            false => Ok(result),
+            true => Err(NotAdded {
+                error: Box::new(no_address(list, target, &result)),
+                started,
+            }),
+        }
     }
 
     /// DEL of the whole chain, last plugin first. Every plugin is called, even when others fail.
@@ -452,7 +427,7 @@ impl Caller {
             } else if list.version() >= Version::STATUS {
                 self.run(&call)?;
             } else if self.find(plugin.kind()).is_none() {
-                return Err(call.failure(0, "failed to find plugin in path".into()));
+                return Err(call.not_started("failed to find plugin in path".into()));
             }
         }
         Ok(())

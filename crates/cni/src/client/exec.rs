@@ -31,6 +31,8 @@ pub(crate) enum Outcome {
     },
     /// It did not exit by the deadline, and was killed with its process group.
     Hung,
+    /// It cannot be started.
+    NotStarted(io::Error),
 }
 
 /// The program's stdout or stderr, and the bytes read from it.
@@ -135,7 +137,7 @@ fn kill_group(child: &Child) {
 /// Runs a program to its end or to the deadline.
 ///
 /// # Errors
-/// When it cannot be started or watched.
+/// When it cannot be watched.
 pub(crate) fn run(
     program: &Path,
     env: &[(&str, String)],
@@ -143,7 +145,10 @@ pub(crate) fn run(
     timeout: Duration,
 ) -> io::Result<Outcome> {
     let deadline = Instant::now() + timeout;
-    let mut child = spawn(program, env)?;
+    let mut child = match spawn(program, env) {
+        Ok(child) => child,
+        Err(why) => return Ok(Outcome::NotStarted(why)),
+    };
     let pidfd = PidFd::open(i32::try_from(child.id()).unwrap_or(0));
     let mut stdin = child.stdin.take();
     if let Some(pipe) = &stdin {

@@ -2,12 +2,17 @@
 
 mod cache;
 mod call;
+mod complaint;
 mod conf;
 mod exec;
+mod orphans;
 mod runtime_config;
+mod target;
 mod watch;
 
 pub(crate) use cache::{Cache, Found, Record};
-pub(crate) use call::{Caller, Target};
+pub(crate) use call::{Caller, NotAdded};
 pub(crate) use conf::ConfList;
+pub(crate) use runtime_config::unasked;
+pub(crate) use target::Target;
 pub(crate) use watch::Watch;

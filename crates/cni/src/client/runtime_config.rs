@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::conf::Plugin;
+use super::conf::{ConfList, Plugin};
 use crate::attachment::PodNetwork;
 use crate::error::{Error, Result};
 
@@ -109,9 +109,38 @@ fn port_mappings(pod: &PodNetwork) -> Value {
     mapping.collect()
 }
 
-/// All values of a pod, by the capability that asks for them.
-pub(crate) fn arguments(pod: &PodNetwork) -> Result<Map<String, Value>> {
-    let selection = selection(&pod.annotations)?;
+/// What an annotation is about, and the capabilities of plugins that take it.
+const TAKERS: [(&str, &[&str]); 3] = [
+    (INGRESS, &["bandwidth"]),
+    (EGRESS, &["bandwidth"]),
+    (DEFAULT_NETWORK, &["ips", "mac", "infinibandGUID"]),
+];
+
+fn asks(list: &ConfList, capabilities: &[&str]) -> bool {
+    let mut all = list.plugins.iter();
+    all.any(|plugin| capabilities.iter().any(|name| plugin.has_capability(name)))
+}
+
+/// The pod's annotations that no plugin of the list takes. Those are not even read.
+pub(crate) fn unasked(pod: &PodNetwork, list: &ConfList) -> Vec<&'static str> {
+    let chooses_only =
+        |name: &str, text: &String| name == DEFAULT_NETWORK && !text.trim().starts_with('[');
+    let is_there = |name: &str| {
+        let text = pod.annotations.get(name);
+        text.is_some_and(|text| !chooses_only(name, text))
+    };
+    let left = TAKERS
+        .iter()
+        .filter(|(name, takers)| is_there(name) && !asks(list, takers));
+    left.map(|(name, _)| *name).collect()
+}
+
+/// All values of a pod that a plugin of the list asks for, by the capability.
+pub(crate) fn arguments(pod: &PodNetwork, list: &ConfList) -> Result<Map<String, Value>> {
+    let left = unasked(pod, list);
+    let mut annotations = pod.annotations.clone();
+    annotations.retain(|name, _| !left.contains(&name.as_str()));
+    let selection = selection(&annotations)?;
     let ports = port_mappings(pod);
     let has_ports = ports.as_array().is_some_and(|p| !p.is_empty());
     let dns = json!({
@@ -122,7 +151,7 @@ pub(crate) fn arguments(pod: &PodNetwork) -> Result<Map<String, Value>> {
     let has_dns = pod.dns != crisp_model::DnsConfig::default();
     let candidates = [
         ("portMappings", has_ports.then_some(ports)),
-        ("bandwidth", bandwidth(&pod.annotations)?),
+        ("bandwidth", bandwidth(&annotations)?),
         ("dns", has_dns.then_some(dns)),
         (
             "ips",

@@ -115,6 +115,7 @@ pub(crate) fn check_free(existing: &[Element], wanted: &[Element]) -> Result<()>
 }
 
 /// The host ports of a pod: one for each port and pod address of the family that the port asks for.
+/// Of two that differ in the pod's port alone, as "any" and 0.0.0.0 may, the first serves.
 pub(crate) fn host_ports(ports: &[PortMapping], pod: &[IpAddr]) -> Vec<HostPort> {
     let mut wanted = Vec::new();
     for port in ports.iter().filter(|p| p.host_port != 0) {
@@ -127,7 +128,8 @@ pub(crate) fn host_ports(ports: &[PortMapping], pod: &[IpAddr]) -> Vec<HostPort>
                 target: *target,
                 target_port: port.container_port,
             };
-            if !wanted.contains(&element) {
+            let at = |port: &HostPort| (port.protocol, port.host, port.port);
+            if !wanted.iter().any(|other| at(other) == at(&element)) {
                 wanted.push(element);
             }
         }
@@ -210,5 +212,9 @@ mod tests {
         assert_eq!(count(&[mapping(Some("127.0.0.1"), 8080)]), 1);
         assert_eq!(count(&[mapping(Some("::1"), 8080)]), 1);
         assert_eq!(count(&[mapping(None, 8080), mapping(None, 8080)]), 2);
+        let exact = [mapping(None, 8080), mapping(Some("192.0.2.1"), 8080)];
+        assert_eq!(count(&exact), 3);
+        let same = [mapping(None, 8080), mapping(Some("0.0.0.0"), 8080)];
+        assert_eq!(count(&same), 2, "the first serves");
     }
 }

@@ -308,10 +308,10 @@ fn privileged_daemons_side_by_side_keep_apart() {
             .await
             .unwrap();
         open(lab.builtin()).check(&a.pod_id).await.unwrap();
-        config.mode = crate::Mode::Builtin {
+        config.mode = crate::Mode::Builtin(crate::Builtin {
             bridge: "crisp0".to_owned(),
-            subnets: Vec::new(),
-        };
+            ..crate::Builtin::default()
+        });
         let network = open(config);
         let status = network.status();
         assert!(

@@ -110,10 +110,7 @@ impl Lab {
     }
 
     pub(super) fn builtin(&self) -> Config {
-        self.config(Mode::Builtin {
-            bridge: String::new(),
-            subnets: Vec::new(),
-        })
+        self.config(Mode::Builtin(crate::Builtin::default()))
     }
 
     pub(super) fn conf(&self) -> Config {

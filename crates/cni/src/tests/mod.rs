@@ -3,6 +3,8 @@
 mod builtin_network;
 mod damage;
 mod lab;
+mod plugin_answers;
 mod plugin_programs;
 mod release;
+mod take_over;
 mod together;

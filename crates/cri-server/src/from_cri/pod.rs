@@ -142,14 +142,15 @@ fn ports(wire: &[cri::PortMapping]) -> Result<Vec<PortMapping>> {
         .enumerate()
         .filter(|(_, port)| port.host_port != 0)
     {
+        // A port on every address and on one of them may lead to two places: the more exact serves.
         let twice = |other: &PortMapping| {
-            let addresses = (port.host_ip, other.host_ip);
-            let meet = matches!(addresses, (None, _) | (_, None)) || addresses.0 == addresses.1;
-            meet && (port.protocol, port.host_port) == (other.protocol, other.host_port)
+            let at = |port: &PortMapping| (port.protocol, port.host_ip, port.host_port);
+            at(port) == at(other) && port.container_port != other.container_port
         };
         if ports[..i].iter().any(twice) {
             let at = format!("config.port_mappings[{i}].host_port");
-            return invalid(at, format!("{} is asked for twice", port.host_port));
+            let why = format!("{} is to lead to two container ports", port.host_port);
+            return invalid(at, why);
         }
     }
     Ok(ports)

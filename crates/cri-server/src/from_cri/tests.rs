@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crisp_api::runtime::v1 as cri;
-use crisp_model::{ContainerId, MountSource, PodConfig, PodNamespaces};
+use crisp_model::{ContainerId, MountSource, PodConfig, PodNamespaces, PortMapping};
 use proptest::prelude::*;
 use prost::Message;
 
@@ -150,6 +150,24 @@ fn what_is_whole_is_taken_as_it_is() {
 }
 
 #[test]
+fn a_host_port_may_be_on_any_and_on_one_address_and_be_told_twice() {
+    let mut request = pod();
+    let ports = &mut request.config.as_mut().unwrap().port_mappings;
+    let on = |host_ip: &str, container_port| cri::PortMapping {
+        container_port,
+        host_port: 987,
+        host_ip: host_ip.to_owned(),
+        ..cri::PortMapping::default()
+    };
+    *ports = vec![on("", 80), on("192.0.2.1", 81), on("", 80)];
+    let taken = pod_config(request).unwrap().port_mappings;
+    let of = |port: &PortMapping| (port.host_ip.map(|ip| ip.to_string()), port.container_port);
+    let exact = Some("192.0.2.1".to_owned());
+    let taken: Vec<_> = taken.iter().map(of).collect();
+    assert_eq!(taken, [(None, 80), (exact, 81), (None, 80)]);
+}
+
+#[test]
 fn a_pod_without_a_hostname_gets_its_name() {
     let mut request = pod();
     let config = request.config.as_mut().unwrap();
@@ -197,7 +215,7 @@ const BAD_PODS: &[Spoilt<cri::PodSandboxConfig>] = &[
     }),
     ("config.port_mappings[1].host_port", |c| {
         let again = cri::PortMapping {
-            host_ip: String::new(),
+            container_port: 5354,
             ..c.port_mappings[0].clone()
         };
         c.port_mappings.push(again);

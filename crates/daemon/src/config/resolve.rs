@@ -73,6 +73,8 @@ pub enum Source {
         bridge: String,
         /// Networks of the pods.
         subnets: Vec<String>,
+        /// Whether annotations choose addresses and MACs.
+        allow_annotations: bool,
     },
     /// Configurations in a directory.
     Conf(PathBuf),
@@ -208,6 +210,7 @@ fn network(table: &NetworkTable) -> Result<Network, Error> {
                     .iter()
                     .map(ToString::to_string)
                     .collect(),
+                allow_annotations: table.builtin.allow_annotations,
             },
         },
         bin_dirs: table

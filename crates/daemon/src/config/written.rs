@@ -180,6 +180,9 @@ table! {
         /// Pods get an address of each, as ["10.88.0.0/16", "fd00:88::/64"]; empty goes with the
         /// bridge.
         subnets: Vec<Subnet> = Vec::new();
+        /// Whether a pod may choose its address and MAC by the annotation
+        /// v1.multus-cni.io/default-network. Any pod could then take a neighbour's.
+        allow_annotations: bool = false;
     }
 }
 

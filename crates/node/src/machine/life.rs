@@ -14,8 +14,14 @@ use super::pod::{Phase, Pod, Teardown};
 use crate::error::{Error, Result};
 use crate::events::{EventKind, Subject};
 
-/// Before the teardown of a failed boot is tried again.
+/// Before the teardown of a failed boot is tried again; each try doubles it.
 const UNDO_AGAIN_AFTER: Duration = Duration::from_secs(10);
+/// As often it is doubled.
+const UNDO_DOUBLED: u32 = 6;
+
+fn undo_pause(tries: u32) -> Duration {
+    UNDO_AGAIN_AFTER * 2_u32.pow(tries.min(UNDO_DOUBLED))
+}
 
 impl Pod {
     /// Another request for this pod's name.
@@ -116,6 +122,16 @@ impl Pod {
             self.run_teardown(out);
             out.answer_all(&mut waiters, &Err(why.clone()));
         }
+    }
+
+    /// A plugin that is missing may stay so for days: the pauses grow, and it is told of once.
+    fn undo_later(&mut self, now: Moment, out: &mut Effects, error: Error) {
+        if self.undo_tries == 0 {
+            out.note(Note::StillUndoing(error));
+        }
+        let wake = now.instant + undo_pause(self.undo_tries);
+        self.undo_tries = (self.undo_tries + 1).min(UNDO_DOUBLED);
+        out.push(Effect::Wake(wake, Alarm::Undo));
     }
 
     /// It is time for another try to undo a boot.
@@ -249,8 +265,7 @@ impl Pod {
                 Ok(()) => *teardown = Teardown::Done,
                 Err(error) => {
                     *teardown = Teardown::Waiting;
-                    out.note(Note::StillUndoing(error));
-                    out.push(Effect::Wake(now.instant + UNDO_AGAIN_AFTER, Alarm::Undo));
+                    self.undo_later(now, out, error);
                 }
             },
             Phase::Stopping { waiters, .. } => {
@@ -364,9 +379,19 @@ impl Pod {
                 self.phase = Phase::Undoing {
                     teardown: Teardown::Waiting,
                 };
-                out.note(Note::StillUndoing(error));
-                out.push(Effect::Wake(now.instant + UNDO_AGAIN_AFTER, Alarm::Undo));
+                self.undo_later(now, out, error);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_boot_that_cannot_be_undone_is_tried_ever_more_rarely() {
+        let pauses = [0, 1, 2, 6, 7, u32::MAX].map(|tries| undo_pause(tries).as_secs());
+        assert_eq!(pauses, [10, 20, 40, 640, 640, 640]);
     }
 }

@@ -76,6 +76,8 @@ pub(crate) struct Pod {
     pub(crate) trouble: Option<String>,
     /// After a restart: something about a container is not known yet.
     pub(crate) settling: bool,
+    /// How often the undoing of a failed boot has failed, up to some bound.
+    pub(crate) undo_tries: u32,
 }
 
 impl Pod {
@@ -98,6 +100,7 @@ impl Pod {
             removals: Vec::new(),
             trouble: None,
             settling: false,
+            undo_tries: 0,
         };
         let mut effects = Effects::default();
         effects.run(Job::Boot(Box::new(pod.record.clone())));

@@ -80,6 +80,7 @@ impl Pod {
             removals: Vec::new(),
             trouble: story.trouble,
             settling: true,
+            undo_tries: 0,
         };
         let mut effects = Effects::default();
         pod.set_out(&mut effects, &removing, boot, now);
