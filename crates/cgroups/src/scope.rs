@@ -91,8 +91,8 @@ const PROPERTIES: [(&str, &str, u64); 4] = [
 /// kernel refuses it when the runtime writes it.
 pub(crate) fn weights(resources: &Resources) -> Weights {
     let mut weights = Weights::new();
-    let shares = u64::try_from(resources.cpu_shares).unwrap_or(0);
-    if shares > 0 {
+    let shares = resources.cpu_shares.map(u64::try_from);
+    if let Some(Ok(shares)) = shares {
         weights.insert("CPUWeight", cpu_weight(shares));
     }
     let unified = |file: &str| resources.unified.get(file).and_then(|text| number(text));
@@ -166,23 +166,26 @@ mod tests {
             ..Resources::default()
         };
         let table: [(Resources, &[(&'static str, u64)]); 6] = [
-            (resources(0, &[]), &[]),
-            (resources(512, &[]), &[("CPUWeight", 59)]),
+            (resources(None, &[]), &[]),
+            (resources(Some(512), &[]), &[("CPUWeight", 59)]),
             (
-                resources(512, &[("cpu.weight", "7"), ("memory.low", "max")]),
+                resources(Some(512), &[("cpu.weight", "7"), ("memory.low", "max")]),
                 &[("CPUWeight", 7), ("MemoryLow", INFINITY)],
             ),
             (
-                resources(-1, &[("io.weight", "default 50"), ("memory.min", "4k\n")]),
+                resources(
+                    Some(-1),
+                    &[("io.weight", "default 50"), ("memory.min", "4k\n")],
+                ),
                 &[("IOWeight", 50), ("MemoryMin", 4096)],
             ),
             (
-                resources(512, &[("cpu.idle", "1"), ("memory.low", "5G")]),
+                resources(Some(512), &[("cpu.idle", "1"), ("memory.low", "5G")]),
                 &[("CPUWeight", 0), ("MemoryLow", 5 << 30)],
             ),
             (
                 resources(
-                    0,
+                    None,
                     &[
                         ("io.weight", "8:0 50"),
                         ("memory.low", "é"),

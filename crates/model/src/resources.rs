@@ -4,26 +4,27 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Linux resource limits; 0 and empty mean "not set", as on the CRI wire.
+/// Linux resource limits; `None` is a limit that nobody set. CRI's 0 and empty, which mean the
+/// same, stay on the wire.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Resources {
     /// CFS period in microseconds.
-    pub cpu_period: i64,
+    pub cpu_period: Option<i64>,
     /// CFS quota in microseconds per period; negative means unlimited.
-    pub cpu_quota: i64,
+    pub cpu_quota: Option<i64>,
     /// CPU shares (cgroup v1 scale, 2 to 262144).
-    pub cpu_shares: i64,
+    pub cpu_shares: Option<i64>,
     /// Memory limit in bytes.
-    pub memory_limit: i64,
+    pub memory_limit: Option<i64>,
     /// Memory plus swap limit in bytes (cgroup v1 meaning).
-    pub memory_swap_limit: i64,
+    pub memory_swap_limit: Option<i64>,
     /// `oom_score_adj` of the container's processes.
-    pub oom_score_adj: i64,
+    pub oom_score_adj: Option<i64>,
     /// CPUs allowed, in cpuset list format.
-    pub cpuset_cpus: String,
+    pub cpuset_cpus: Option<String>,
     /// Memory nodes allowed, in cpuset list format.
-    pub cpuset_mems: String,
+    pub cpuset_mems: Option<String>,
     /// Page size (`2MB`, `1GB`) to limit in bytes.
     pub hugepage_limits: BTreeMap<String, u64>,
     /// cgroup v2 files to write as they are.
@@ -34,9 +35,6 @@ pub struct Resources {
 /// of both, 1024 and 100, meet.
 #[must_use]
 pub fn cpu_weight(shares: u64) -> u64 {
-    if shares == 0 {
-        return 0;
-    }
     #[expect(clippy::cast_precision_loss, reason = "shares end at 2^18")]
     let log = (shares.clamp(2, 262_144) as f64).log2();
     let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
@@ -55,7 +53,7 @@ mod tests {
 
     #[test]
     fn weights_keep_their_meaning() {
-        for (shares, weight) in [(0, 0), (2, 1), (512, 59), (1024, 100), (262_144, 10_000)] {
+        for (shares, weight) in [(0, 1), (2, 1), (512, 59), (1024, 100), (262_144, 10_000)] {
             assert_eq!(cpu_weight(shares), weight, "{shares}");
         }
     }

@@ -429,7 +429,7 @@ fn what_cannot_be_met_names_its_field() {
         ..device("r")
     }];
     assert_eq!(bad_device.refused(), "devices.container_path");
-    let oom = refused(|case| case.container.resources.oom_score_adj = 1001);
+    let oom = refused(|case| case.container.resources.oom_score_adj = Some(1001));
     assert_eq!(oom, "linux.resources.oom_score_adj");
     let apparmor = refused(|case| {
         case.host.apparmor = false;

@@ -106,7 +106,8 @@ fn working_dir(input: &Input<'_>) -> PathBuf {
 }
 
 fn oom_score(input: &Input<'_>) -> Result<Option<i32>> {
-    let score = input.container.resources.oom_score_adj;
+    // Not that of the daemon, which the process would have else.
+    let score = input.container.resources.oom_score_adj.unwrap_or(0);
     let known = i32::try_from(score)
         .ok()
         .filter(|score| (-1000..=1000).contains(score));

@@ -45,64 +45,61 @@ fn refuse<T>(field: &str, why: String) -> Result<T> {
 
 fn memory(resources: &Resources) -> Result<Option<LinuxMemory>> {
     let (limit, swap) = (resources.memory_limit, resources.memory_swap_limit);
-    if limit < 0 {
+    if let Some(limit) = limit.filter(|limit| *limit < 0) {
         return refuse("memory_limit_in_bytes", format!("{limit} is negative"));
     }
-    if swap > 0 && swap < limit {
+    if let (Some(limit), Some(swap)) = (limit, swap)
+        && (1..limit).contains(&swap)
+    {
         let why = format!("{swap} counts memory too and is below its limit, {limit}");
         return refuse("memory_swap_limit_in_bytes", why);
     }
-    let swap = if swap == 0 { limit } else { swap };
-    if limit == 0 && swap == 0 {
+    let Some(swap) = swap.or(limit) else {
         return Ok(None);
-    }
+    };
     let mut memory = LinuxMemory::default();
-    memory.set_limit(Some(limit).filter(|limit| *limit != 0));
+    memory.set_limit(limit);
     memory.set_swap(Some(swap));
     Ok(Some(memory))
 }
 
 fn cpu(resources: &Resources) -> Result<Option<LinuxCpu>> {
-    let Ok(shares) = u64::try_from(resources.cpu_shares) else {
-        return refuse(
-            "cpu_shares",
-            format!("{} is negative", resources.cpu_shares),
-        );
+    let shares = resources.cpu_shares.map(u64::try_from).transpose();
+    let Ok(shares) = shares else {
+        return refuse("cpu_shares", "it is negative".to_owned());
     };
     let (quota, period) = (resources.cpu_quota, resources.cpu_period);
-    if quota != 0 && quota != -1 && quota < SHORTEST {
+    if let Some(quota) = quota.filter(|quota| *quota != -1 && *quota < SHORTEST) {
         let why = format!("{quota} is neither -1 (no limit) nor at least {SHORTEST} microseconds");
         return refuse("cpu_quota", why);
     }
-    if period != 0 && !(SHORTEST..=LONGEST_PERIOD).contains(&period) {
+    let periods = SHORTEST..=LONGEST_PERIOD;
+    if let Some(period) = period.filter(|period| !periods.contains(period)) {
         let why = format!("{period} is not within {SHORTEST} to {LONGEST_PERIOD} microseconds");
         return refuse("cpu_period", why);
     }
     let (cpus, mems) = (&resources.cpuset_cpus, &resources.cpuset_mems);
     for (field, list) in [("cpuset_cpus", cpus), ("cpuset_mems", mems)] {
-        if !is_list(list) {
-            return refuse(
-                field,
-                format!("{list:?} is not a list like 0-2,7 (cpuset(7))"),
-            );
+        if let Some(list) = list.as_ref().filter(|list| !is_list(list)) {
+            let why = format!("{list:?} is not a list like 0-2,7 (cpuset(7))");
+            return refuse(field, why);
         }
     }
     let mut cpu = LinuxCpu::default();
-    cpu.set_shares((shares != 0).then(|| shares.clamp(*SHARES.start(), *SHARES.end())));
-    cpu.set_quota(Some(quota).filter(|quota| *quota != 0));
-    cpu.set_period(u64::try_from(period).ok().filter(|period| *period != 0));
-    cpu.set_cpus(Some(cpus.clone()).filter(|list| !list.is_empty()));
-    cpu.set_mems(Some(mems.clone()).filter(|list| !list.is_empty()));
+    cpu.set_shares(shares.map(|shares| shares.clamp(*SHARES.start(), *SHARES.end())));
+    cpu.set_quota(quota);
+    cpu.set_period(period.and_then(|period| u64::try_from(period).ok()));
+    cpu.set_cpus(cpus.clone());
+    cpu.set_mems(mems.clone());
     Ok((cpu != LinuxCpu::default()).then_some(cpu))
 }
 
 fn is_list(list: &str) -> bool {
     let number = |text: &str| text.parse::<u16>().is_ok();
-    list.is_empty()
-        || list.split(',').all(|part| match part.split_once('-') {
-            Some((from, to)) => number(from) && number(to),
-            None => number(part),
-        })
+    list.split(',').all(|part| match part.split_once('-') {
+        Some((from, to)) => number(from) && number(to),
+        None => number(part),
+    })
 }
 
 fn hugepages(size: &str, limit: u64) -> Result<LinuxHugepageLimit> {
@@ -151,11 +148,11 @@ mod tests {
     #[test]
     fn limits_are_carried_over() {
         let asked = Resources {
-            cpu_period: 100_000,
-            cpu_quota: 50_000,
-            cpu_shares: 1,
-            memory_limit: 1 << 20,
-            cpuset_cpus: "0-2,7".to_owned(),
+            cpu_period: Some(100_000),
+            cpu_quota: Some(50_000),
+            cpu_shares: Some(1),
+            memory_limit: Some(1 << 20),
+            cpuset_cpus: Some("0-2,7".to_owned()),
             hugepage_limits: [("2MB".to_owned(), 0)].into(),
             unified: [("memory.high".to_owned(), "max".to_owned())].into(),
             ..Resources::default()
@@ -178,15 +175,16 @@ mod tests {
             resources
         };
         let table = [
-            asked(|r| r.memory_limit = -1),
-            asked(|r| (r.memory_limit, r.memory_swap_limit) = (20, 10)),
-            asked(|r| r.cpu_shares = -1),
-            asked(|r| r.cpu_quota = 10),
-            asked(|r| r.cpu_quota = -2),
-            asked(|r| r.cpu_period = 1),
-            asked(|r| r.cpu_period = i64::MAX),
-            asked(|r| r.cpuset_cpus = "0-".to_owned()),
-            asked(|r| r.cpuset_mems = "a".to_owned()),
+            asked(|r| r.memory_limit = Some(-1)),
+            asked(|r| (r.memory_limit, r.memory_swap_limit) = (Some(20), Some(10))),
+            asked(|r| r.cpu_shares = Some(-1)),
+            asked(|r| r.cpu_quota = Some(10)),
+            asked(|r| r.cpu_quota = Some(-2)),
+            asked(|r| r.cpu_period = Some(1)),
+            asked(|r| r.cpu_period = Some(i64::MAX)),
+            asked(|r| r.cpuset_cpus = Some("0-".to_owned())),
+            asked(|r| r.cpuset_cpus = Some(String::new())),
+            asked(|r| r.cpuset_mems = Some("a".to_owned())),
             asked(|r| r.hugepage_limits = [("../2MB".to_owned(), 1)].into()),
             asked(|r| r.hugepage_limits = [("2MB".to_owned(), u64::MAX)].into()),
             asked(|r| r.unified = [("../x.y".to_owned(), "1".to_owned())].into()),

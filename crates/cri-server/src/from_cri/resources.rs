@@ -11,11 +11,12 @@ use super::{Result, invalid};
 /// Limits of a container, or the sums of a pod.
 pub(crate) fn resources(at: &str, wire: cri::LinuxContainerResources) -> Result<Resources> {
     let field = |name: &str| format!("{at}.{name}");
-    let bounded = |name: &str, value: i64, low: i64, high: i64| -> Result<i64> {
+    // 0 is CRI's word for a number that is not set.
+    let bounded = |name: &str, value: i64, low: i64, high: i64| -> Result<Option<i64>> {
         if value == 0 {
-            Ok(0)
+            Ok(None)
         } else {
-            number(&field(name), value, low..=high)
+            number(&field(name), value, low..=high).map(Some)
         }
     };
     let memory_limit = bounded(
@@ -30,7 +31,7 @@ pub(crate) fn resources(at: &str, wire: cri::LinuxContainerResources) -> Result<
         -1,
         i64::MAX,
     )?;
-    if memory_swap_limit > 0 && memory_swap_limit < memory_limit {
+    if memory_swap_limit.is_some_and(|swap| swap > 0 && Some(swap) < memory_limit) {
         return invalid(
             field("memory_swap_limit_in_bytes"),
             "counts memory and swap together, so it cannot be below memory_limit_in_bytes",
@@ -41,13 +42,14 @@ pub(crate) fn resources(at: &str, wire: cri::LinuxContainerResources) -> Result<
         // negative quota lifts the limit.
         cpu_period: bounded("cpu_period", wire.cpu_period, 1_000, 1_000_000)?,
         cpu_quota: match wire.cpu_quota {
-            negative if negative < 0 => -1,
+            negative if negative < 0 => Some(-1),
             quota => bounded("cpu_quota", quota, 1_000, i64::MAX / 1_000)?,
         },
-        cpu_shares: bounded("cpu_shares", wire.cpu_shares, 1, i64::MAX)?.min(262_144),
+        cpu_shares: bounded("cpu_shares", wire.cpu_shares, 1, i64::MAX)?
+            .map(|shares| shares.min(262_144)),
         memory_limit,
         memory_swap_limit,
-        oom_score_adj: number(&field("oom_score_adj"), wire.oom_score_adj, -1000..=1000)?,
+        oom_score_adj: bounded("oom_score_adj", wire.oom_score_adj, -1000, 1000)?,
         cpuset_cpus: list(&field("cpuset_cpus"), wire.cpuset_cpus)?,
         cpuset_mems: list(&field("cpuset_mems"), wire.cpuset_mems)?,
         hugepage_limits: hugepages(&field("hugepage_limits"), wire.hugepage_limits)?,
@@ -55,8 +57,8 @@ pub(crate) fn resources(at: &str, wire: cri::LinuxContainerResources) -> Result<
     })
 }
 
-/// The list format of cpuset(7): `0-3,7`.
-fn list(at: &str, text: String) -> Result<String> {
+/// The list format of cpuset(7): `0-3,7`; empty is CRI's word for a list that is not set.
+fn list(at: &str, text: String) -> Result<Option<String>> {
     let number = |text: &str| text.parse::<u16>().ok().filter(|_| !text.starts_with('+'));
     let range = |part: &str| match part.split_once('-') {
         Some((low, high)) => {
@@ -64,8 +66,10 @@ fn list(at: &str, text: String) -> Result<String> {
         }
         None => number(part).is_some(),
     };
-    if text.is_empty() || text.split(',').all(range) {
-        Ok(text)
+    if text.is_empty() {
+        Ok(None)
+    } else if text.split(',').all(range) {
+        Ok(Some(text))
     } else {
         invalid(at, format!("{text:?} is not a list like 0-3,7"))
     }

@@ -149,16 +149,17 @@ fn mount(mount: &Mount) -> cri::Mount {
     }
 }
 
+/// A limit that is not set is 0 or empty on the wire.
 pub(crate) fn resources(limits: &Resources) -> cri::LinuxContainerResources {
     let hugepages = limits.hugepage_limits.iter();
     cri::LinuxContainerResources {
-        cpu_period: limits.cpu_period,
-        cpu_quota: limits.cpu_quota,
-        cpu_shares: limits.cpu_shares,
-        memory_limit_in_bytes: limits.memory_limit,
-        oom_score_adj: limits.oom_score_adj,
-        cpuset_cpus: limits.cpuset_cpus.clone(),
-        cpuset_mems: limits.cpuset_mems.clone(),
+        cpu_period: limits.cpu_period.unwrap_or(0),
+        cpu_quota: limits.cpu_quota.unwrap_or(0),
+        cpu_shares: limits.cpu_shares.unwrap_or(0),
+        memory_limit_in_bytes: limits.memory_limit.unwrap_or(0),
+        oom_score_adj: limits.oom_score_adj.unwrap_or(0),
+        cpuset_cpus: limits.cpuset_cpus.clone().unwrap_or_default(),
+        cpuset_mems: limits.cpuset_mems.clone().unwrap_or_default(),
         hugepage_limits: hugepages
             .map(|(size, limit)| cri::HugepageLimit {
                 page_size: size.clone(),
@@ -166,7 +167,7 @@ pub(crate) fn resources(limits: &Resources) -> cri::LinuxContainerResources {
             })
             .collect(),
         unified: limits.unified.clone(),
-        memory_swap_limit_in_bytes: limits.memory_swap_limit,
+        memory_swap_limit_in_bytes: limits.memory_swap_limit.unwrap_or(0),
     }
 }
 

@@ -62,7 +62,7 @@ fn container_view(phase: ContainerPhase) -> ContainerView {
             additional_gids: vec![20],
         },
         resources: Resources {
-            cpu_shares: 2,
+            cpu_shares: Some(2),
             ..Resources::default()
         },
         mounts: vec![Mount {

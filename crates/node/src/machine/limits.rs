@@ -2,17 +2,16 @@
 
 use crisp_model::Resources;
 
-/// The limits in force after `asked`: 0 and empty leave what was.
+/// The limits in force after `asked`: one that is not set leaves what was.
 pub(super) fn merge(old: &Resources, asked: &Resources) -> Resources {
-    let number = |old: i64, new: i64| if new == 0 { old } else { new };
-    let text = |old: &str, new: &str| if new.is_empty() { old } else { new }.to_owned();
+    let text = |old: &Option<String>, new: &Option<String>| new.clone().or_else(|| old.clone());
     let mut merged = Resources {
-        cpu_period: number(old.cpu_period, asked.cpu_period),
-        cpu_quota: number(old.cpu_quota, asked.cpu_quota),
-        cpu_shares: number(old.cpu_shares, asked.cpu_shares),
-        memory_limit: number(old.memory_limit, asked.memory_limit),
-        memory_swap_limit: number(old.memory_swap_limit, asked.memory_swap_limit),
-        oom_score_adj: number(old.oom_score_adj, asked.oom_score_adj),
+        cpu_period: asked.cpu_period.or(old.cpu_period),
+        cpu_quota: asked.cpu_quota.or(old.cpu_quota),
+        cpu_shares: asked.cpu_shares.or(old.cpu_shares),
+        memory_limit: asked.memory_limit.or(old.memory_limit),
+        memory_swap_limit: asked.memory_swap_limit.or(old.memory_swap_limit),
+        oom_score_adj: asked.oom_score_adj.or(old.oom_score_adj),
         cpuset_cpus: text(&old.cpuset_cpus, &asked.cpuset_cpus),
         cpuset_mems: text(&old.cpuset_mems, &asked.cpuset_mems),
         hugepage_limits: old.hugepage_limits.clone(),
@@ -30,20 +29,21 @@ mod tests {
     #[test]
     fn what_is_not_asked_stays() {
         let old = Resources {
-            cpu_shares: 100,
-            memory_limit: 1 << 20,
-            cpuset_cpus: "0".into(),
+            cpu_shares: Some(100),
+            memory_limit: Some(1 << 20),
+            cpuset_cpus: Some("0".into()),
             unified: [("memory.high".to_owned(), "1".to_owned())].into(),
             ..Resources::default()
         };
         let asked = Resources {
-            memory_limit: 2 << 20,
+            memory_limit: Some(2 << 20),
             unified: [("memory.min".to_owned(), "2".to_owned())].into(),
             ..Resources::default()
         };
         let merged = merge(&old, &asked);
-        assert_eq!((merged.cpu_shares, merged.memory_limit), (100, 2 << 20));
-        assert_eq!(merged.cpuset_cpus, "0");
+        let numbers = (merged.cpu_shares, merged.memory_limit, merged.cpu_quota);
+        assert_eq!(numbers, (Some(100), Some(2 << 20), None));
+        assert_eq!(merged.cpuset_cpus.as_deref(), Some("0"));
         assert_eq!(merged.unified.len(), 2);
     }
 }

@@ -13,21 +13,21 @@ use super::text::{Wrong, is_default, parse};
 #[serde(default)]
 pub(super) struct Resources {
     #[serde(skip_serializing_if = "is_default")]
-    cpu_period: i64,
+    cpu_period: Option<i64>,
     #[serde(skip_serializing_if = "is_default")]
-    cpu_quota: i64,
+    cpu_quota: Option<i64>,
     #[serde(skip_serializing_if = "is_default")]
-    cpu_shares: i64,
+    cpu_shares: Option<i64>,
     #[serde(skip_serializing_if = "is_default")]
-    memory_limit: i64,
+    memory_limit: Option<i64>,
     #[serde(skip_serializing_if = "is_default")]
-    memory_swap_limit: i64,
+    memory_swap_limit: Option<i64>,
     #[serde(skip_serializing_if = "is_default")]
-    oom_score_adj: i64,
+    oom_score_adj: Option<i64>,
     #[serde(skip_serializing_if = "is_default")]
-    cpuset_cpus: String,
+    cpuset_cpus: Option<String>,
     #[serde(skip_serializing_if = "is_default")]
-    cpuset_mems: String,
+    cpuset_mems: Option<String>,
     #[serde(skip_serializing_if = "is_default")]
     hugepage_limits: BTreeMap<String, u64>,
     #[serde(skip_serializing_if = "is_default")]

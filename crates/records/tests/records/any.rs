@@ -35,10 +35,10 @@ fn texts_by_text() -> BoxedStrategy<BTreeMap<String, String>> {
 }
 
 fn resources() -> BoxedStrategy<Resources> {
-    let number = || prop_oneof![Just(0), any::<i64>()];
-    let numbers = [(); 6].map(|()| number());
+    let numbers = [(); 6].map(|()| option::of(any::<i64>()));
+    let list = || option::of(text());
     let hugepages = btree_map(text(), any::<u64>(), 0..2);
-    (numbers, text(), text(), hugepages, texts_by_text())
+    (numbers, list(), list(), hugepages, texts_by_text())
         .prop_map(
             |(numbers, cpuset_cpus, cpuset_mems, hugepage_limits, unified)| Resources {
                 cpu_period: numbers[0],

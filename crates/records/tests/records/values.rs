@@ -141,14 +141,14 @@ fn full_label() -> SelinuxOptions {
 
 fn full_resources() -> Resources {
     Resources {
-        cpu_period: 100_000,
-        cpu_quota: 50_000,
-        cpu_shares: 512,
-        memory_limit: 64 << 20,
-        memory_swap_limit: 128 << 20,
-        oom_score_adj: -997,
-        cpuset_cpus: "0-1".into(),
-        cpuset_mems: "0".into(),
+        cpu_period: Some(100_000),
+        cpu_quota: Some(50_000),
+        cpu_shares: Some(512),
+        memory_limit: Some(64 << 20),
+        memory_swap_limit: Some(128 << 20),
+        oom_score_adj: Some(-997),
+        cpuset_cpus: Some("0-1".into()),
+        cpuset_mems: Some("0".into()),
         hugepage_limits: map([("2MB", 4 << 20)]),
         unified: map([("memory.high", "max".to_owned())]),
     }

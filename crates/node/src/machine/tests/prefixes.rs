@@ -23,7 +23,7 @@ const LIFE: &[Step] = &[
     |world| {
         let resources = || {
             Box::new(Resources {
-                cpu_shares: 7,
+                cpu_shares: Some(7),
                 ..Resources::default()
             })
         };
