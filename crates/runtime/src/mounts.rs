@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use crisp_sys::cgroup::Cgroup;
 use crisp_sys::mount::{self, Depth, FsContext, MountAttributes, Propagation};
-use crisp_sys::mount_point::{self, Missing};
+use crisp_sys::mount_point::{self, Missing, Place};
 use crisp_sys::rootfs::locate_nofollow;
-use oci_spec::runtime::{Mount, Spec};
-use rustix::fs::FileType;
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Mount, Spec};
+use rustix::fs::{FileType, Mode, OFlags};
 
 use crate::error::{Context, Error, Result};
 use crate::guard::Guard;
@@ -34,6 +34,13 @@ impl Prepared {
 enum Source {
     /// A detached tree of the host.
     Tree { tree: OwnedFd, is_dir: bool },
+    /// A tree of the host that follows the host's mounts, and is therefore bound only when it is
+    /// attached: a detached tree is told nothing.
+    Followed {
+        path: PathBuf,
+        depth: Depth,
+        is_dir: bool,
+    },
     /// A file system to be made inside the container's namespaces.
     Fresh { kind: &'static str, name: String },
     /// Version 1 cgroup directories, each with the name that it gets.
@@ -42,29 +49,31 @@ enum Source {
 
 /// In the parent: opens everything that comes from the host.
 pub(crate) fn prepare(spec: &Spec, cgroup: &Cgroup, bundle: &Path) -> Result<Vec<Prepared>> {
-    let private_cgroup = wants_cgroup_namespace(spec);
+    let new = Named::of(spec);
     let mounts = spec.mounts().as_deref().unwrap_or_default();
     mounts
         .iter()
-        .map(|mount| prepare_one(mount, cgroup, bundle, private_cgroup))
+        .map(|mount| prepare_one(mount, cgroup, bundle, new))
         .collect()
 }
 
-fn wants_cgroup_namespace(spec: &Spec) -> bool {
-    use oci_spec::runtime::LinuxNamespaceType;
-    let namespaces = spec
-        .linux()
-        .as_ref()
-        .and_then(|linux| linux.namespaces().as_ref());
-    namespaces.is_some_and(|list| list.iter().any(|n| n.typ() == LinuxNamespaceType::Cgroup))
+/// The namespaces that the spec names, some of which change how mounts are made.
+#[derive(Clone, Copy)]
+struct Named<'a>(&'a [LinuxNamespace]);
+
+impl<'a> Named<'a> {
+    fn of(spec: &'a Spec) -> Self {
+        let linux = spec.linux().as_ref();
+        let list = linux.and_then(|linux| linux.namespaces().as_deref());
+        Self(list.unwrap_or_default())
+    }
+
+    fn has(self, kind: LinuxNamespaceType) -> bool {
+        self.0.iter().any(|namespace| namespace.typ() == kind)
+    }
 }
 
-fn prepare_one(
-    mount: &Mount,
-    cgroup: &Cgroup,
-    bundle: &Path,
-    private_cgroup: bool,
-) -> Result<Prepared> {
+fn prepare_one(mount: &Mount, cgroup: &Cgroup, bundle: &Path, new: Named<'_>) -> Result<Prepared> {
     let target = mount.destination().clone();
     let options = Options::parse(mount.options().as_deref().unwrap_or_default())?;
     if options.copy_up {
@@ -72,9 +81,11 @@ fn prepare_one(
     }
     let kind = mount.typ().as_deref().unwrap_or("bind");
     let source = match (options.bind, kind) {
-        (Some(depth), _) => host_tree(mount, bundle, depth, &options)?,
-        (None, "bind") => host_tree(mount, bundle, Depth::Recursive, &options)?,
-        (None, "cgroup" | "cgroup2") => cgroup_source(cgroup, private_cgroup, &options)?,
+        (Some(depth), _) => host_tree(mount, bundle, depth, (&options, new))?,
+        (None, "bind") => host_tree(mount, bundle, Depth::Recursive, (&options, new))?,
+        (None, "cgroup" | "cgroup2") => {
+            cgroup_source(cgroup, new.has(LinuxNamespaceType::Cgroup), &options)?
+        }
         (None, kind) => fresh(kind, mount)?,
     };
     Ok(Prepared {
@@ -84,7 +95,12 @@ fn prepare_one(
     })
 }
 
-fn host_tree(mount: &Mount, bundle: &Path, depth: Depth, options: &Options) -> Result<Source> {
+fn host_tree(
+    mount: &Mount,
+    bundle: &Path,
+    depth: Depth,
+    (options, new): (&Options, Named<'_>),
+) -> Result<Source> {
     let source = mount.source().as_ref().ok_or_else(|| {
         Error::invalid(
             "mounts",
@@ -92,15 +108,25 @@ fn host_tree(mount: &Mount, bundle: &Path, depth: Depth, options: &Options) -> R
         )
     })?;
     let path = bundle.join(source);
+    let step = || {
+        let target = mount.destination().display();
+        format!(
+            "open the source {} of the mount at {target}",
+            path.display()
+        )
+    };
+    // The root of a user namespace may not reach the path.
+    if options.follows_host() && !new.has(LinuxNamespaceType::User) {
+        let is_dir = std::fs::metadata(&path).context(step)?.is_dir();
+        return Ok(Source::Followed {
+            path,
+            depth,
+            is_dir,
+        });
+    }
     let tree = mount::open_tree(&path, depth)
         .and_then(|tree| bind_attributes(tree, options))
-        .context(|| {
-            let target = mount.destination().display();
-            format!(
-                "open the source {} of the mount at {target}",
-                path.display()
-            )
-        })?;
+        .context(step)?;
     let is_dir = file_type(tree.as_fd())? == FileType::Directory;
     Ok(Source::Tree { tree, is_dir })
 }
@@ -180,24 +206,47 @@ pub(crate) fn attach(
     let step = || format!("mount at {}", target.display());
     refuse_false_kernel_files(&prepared, root)?;
     let missing = match prepared.source {
-        Source::Tree { is_dir: false, .. } => Missing::File(0o644),
+        Source::Tree { is_dir: false, .. } | Source::Followed { is_dir: false, .. } => {
+            Missing::File(0o644)
+        }
         _ => Missing::Dir(0o755),
     };
-    let place = mount_point::make(root, &target, missing)
+    let place = mount_point::find(root, &target, missing)
         .context(|| format!("make the mount point {}", target.display()))?;
     let Prepared {
         options, source, ..
     } = prepared;
     let tree = match source {
         Source::Tree { tree, .. } => {
-            return mount::attach(tree.as_fd(), place.as_fd()).context(step);
+            return mount::attach(tree.as_fd(), place.fd.as_fd()).context(step);
+        }
+        Source::Followed { path, depth, .. } => {
+            return bind_followed(&path, depth, &place, &options).context(step);
         }
         Source::Fresh { kind, name } => make(kind, &name, &options, label).context(step)?,
         Source::CgroupV1(trees) => {
-            return attach_cgroup_v1(trees, &place, &options, guard).context(step);
+            return attach_cgroup_v1(trees, &place.fd, &options, guard).context(step);
         }
     };
-    guard.attach(tree.as_fd(), place.as_fd()).context(step)
+    guard.attach(tree.as_fd(), place.fd.as_fd()).context(step)
+}
+
+/// From this mount namespace, whose mounts are slaves of the host's: so is the new one, from its
+/// first moment on.
+fn bind_followed(
+    path: &Path,
+    depth: Depth,
+    place: &Place,
+    options: &Options,
+) -> std::io::Result<()> {
+    let source = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    mount::bind_at_once(source.as_fd(), place.fd.as_fd(), depth)?;
+    let top = place.top()?;
+    let (wanted, found) = (rustix::fs::fstat(&source)?, rustix::fs::fstat(&top)?);
+    if (wanted.st_dev, wanted.st_ino) != (found.st_dev, found.st_ino) {
+        return Err(std::io::Error::other("the mount point was moved meanwhile"));
+    }
+    bind_attributes(top, options).map(drop)
 }
 
 /// A symlink at /proc or /sys would put the kernel's files elsewhere and leave the image's own in

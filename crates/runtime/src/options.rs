@@ -30,6 +30,11 @@ impl Options {
         Ok(parsed)
     }
 
+    /// Whether mounts of the host are to come in, and none to go out.
+    pub(crate) fn follows_host(&self) -> bool {
+        matches!(self.propagation, Some((Propagation::Slave, _)))
+    }
+
     fn take(&mut self, option: &str) -> Result<()> {
         if let Some(attributes) = self.attributes.with_option(option) {
             self.attributes = attributes;

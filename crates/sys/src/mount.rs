@@ -11,6 +11,7 @@ use rustix::mount::{
     OpenTreeFlags, UnmountFlags,
 };
 
+use crate::rootfs::proc_path;
 use crate::syscall::check;
 
 /// How deep a mount verb goes.
@@ -329,6 +330,23 @@ fn set_attr(
 /// The errors of mount(2).
 pub fn bind(source: &Path, target: &Path) -> io::Result<()> {
     Ok(rustix::mount::mount_bind(source, target)?)
+}
+
+/// Binds what a descriptor is open on onto another, in one step: a mount or an unmount that reaches
+/// the source meanwhile is not missed. (No event reaches a detached tree of [`open_tree`].)
+///
+/// # Errors
+/// The errors of mount(2).
+pub fn bind_at_once(
+    source: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
+    depth: Depth,
+) -> io::Result<()> {
+    let (source, target) = (proc_path(source), proc_path(target));
+    match depth {
+        Depth::Single => Ok(rustix::mount::mount_bind(source, target)?),
+        Depth::Recursive => Ok(rustix::mount::mount_bind_recursive(source, target)?),
+    }
 }
 
 /// Mounts a file system the classic way, with a data string.

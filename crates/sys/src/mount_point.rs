@@ -17,7 +17,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::mount::{PROC_MAGIC, file_system_magic};
+use crate::mount::{self, PROC_MAGIC, file_system_magic};
 
 /// As many links as the kernel follows (path_resolution(7)).
 const MAX_LINKS: u32 = 40;
@@ -38,21 +38,60 @@ pub enum Missing {
 /// `NotADirectory` when something else stands where a directory is needed; ELOOP after 40 links, and
 /// at a magic link, which would lead out of the root; else the errors of openat(2) and mkdirat(2).
 pub fn make(root: BorrowedFd<'_>, path: &Path, missing: Missing) -> io::Result<OwnedFd> {
+    find(root, path, missing).map(|place| place.fd)
+}
+
+/// A place that something may be mounted at.
+#[derive(Debug)]
+pub struct Place {
+    /// The place itself, below what will be mounted.
+    pub fd: OwnedFd,
+    dir: OwnedFd,
+    name: OsString,
+}
+
+impl Place {
+    /// Opens what is mounted at the place by now.
+    ///
+    /// # Errors
+    /// When the place was moved since, and nothing is mounted on its name.
+    pub fn top(&self) -> io::Result<OwnedFd> {
+        let top = open_part(self.dir.as_fd(), &self.name)?;
+        if mount::id(top.as_fd())? == mount::id(self.fd.as_fd())? {
+            return Err(io::Error::other("the mount point was moved meanwhile"));
+        }
+        Ok(top)
+    }
+}
+
+/// As [`make`], for a place whose mount has to be found again.
+///
+/// # Errors
+/// As [`make`].
+pub fn find(root: BorrowedFd<'_>, path: &Path, missing: Missing) -> io::Result<Place> {
     let mut walk = Walk {
         root: open_part(root, OsStr::new("."))?,
         passed: Vec::new(),
         ahead: Vec::new(),
         links: 0,
+        name: OsString::from("."),
     };
     walk.put_ahead(path)?;
     while let Some(part) = walk.ahead.pop() {
         walk.step(&part, missing)?;
     }
-    let found = walk.passed.pop().unwrap_or(walk.root);
-    if matches!(missing, Missing::Dir(_)) && kind(&found)? != FileType::Directory {
+    let fd = match walk.passed.pop() {
+        Some(fd) => fd,
+        None => walk.root.try_clone()?,
+    };
+    if matches!(missing, Missing::Dir(_)) && kind(&fd)? != FileType::Directory {
         return Err(Errno::NOTDIR.into());
     }
-    Ok(found)
+    Ok(Place {
+        fd,
+        dir: walk.passed.pop().unwrap_or(walk.root),
+        name: walk.name,
+    })
 }
 
 /// A walk that is under way.
@@ -63,6 +102,8 @@ struct Walk {
     /// The parts that are left, the next one last.
     ahead: Vec<OsString>,
     links: u32,
+    /// The name of what was opened last.
+    name: OsString,
 }
 
 impl Walk {
@@ -87,6 +128,7 @@ impl Walk {
         if part == ".." {
             // Above the root is the root itself.
             self.passed.pop();
+            self.name = OsString::from(".");
             return Ok(());
         }
         let missing = match self.ahead.is_empty() {
@@ -96,6 +138,7 @@ impl Walk {
         let found = open_or_make(self.here(), part, missing)?;
         if kind(&found)? != FileType::Symlink {
             self.passed.push(found);
+            part.clone_into(&mut self.name);
             return Ok(());
         }
         self.links += 1;

@@ -2,15 +2,23 @@
 
 use std::path::{Path, PathBuf};
 
+use crisp_sys::fork::{CloneFlags, fork_with};
+use crisp_sys::process::{WaitStatus, wait};
 use crisp_sys::{mount, mountinfo};
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, Case, in_private_mounts};
+use crate::bench::{Bench, Case, eventually, in_private_mounts};
 
-pub const CASES: &[Case] = &[(
-    "privileged_nothing_of_ours_covers_a_shared_mount",
-    nothing_of_ours,
-)];
+pub const CASES: &[Case] = &[
+    (
+        "privileged_nothing_of_ours_covers_a_shared_mount",
+        nothing_of_ours,
+    ),
+    (
+        "privileged_no_mount_is_missed_while_a_container_starts",
+        nothing_is_missed,
+    ),
+];
 
 /// A directory of the host that is a shared mount, with one in it.
 fn shared_dir(bench: &Bench) -> PathBuf {
@@ -72,6 +80,47 @@ fn nothing_of_ours() {
                 }
                 assert_eq!(mounts_below(&source), 1, "{number} {propagation}");
                 mount::unmount(&source).unwrap();
+            }
+        }
+    });
+}
+
+/// The cgroup is frozen, so init stands still once it is in it: its mounts are prepared and not yet
+/// attached when the host mounts something, and unmounts something else.
+fn nothing_is_missed() {
+    in_private_mounts(|| {
+        for option in ["rslave", "slave"] {
+            let mut bench =
+                Bench::new("grep -c /data/in /proc/mounts; touch /data/x; ls /data/sub");
+            let source = shared_dir(&bench);
+            let (busy, other) = (source.join("sub"), bench.dir.path().join("other"));
+            for dir in [&source.join("in"), &other.join("seen")] {
+                std::fs::create_dir_all(dir).unwrap();
+            }
+            mount::bind(&other, &busy).unwrap();
+            bench.mount("/data", "bind", &source, &["rbind", option, "ro"]);
+            bench.cgroup.create().unwrap();
+            bench.cgroup.freeze().unwrap();
+            let helper = || {
+                eventually("init is there", || bench.cgroup.is_populated().unwrap());
+                mount::bind(&other, &source.join("in")).unwrap();
+                mount::unmount(&busy).unwrap();
+                bench.cgroup.thaw().unwrap();
+                0
+            };
+            let (pid, _) = fork_with(CloneFlags::NONE, None, helper).unwrap();
+            let output = bench.output();
+            assert!(
+                output.starts_with("1\n") && !output.contains("seen"),
+                "{option}: {output}"
+            );
+            assert!(
+                output.contains("Read-only file system"),
+                "{option}: {output}"
+            );
+            assert_eq!(wait(pid).unwrap(), WaitStatus::Code(0));
+            for dir in [source.join("in"), source] {
+                mount::unmount(&dir).unwrap();
             }
         }
     });
