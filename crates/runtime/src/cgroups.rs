@@ -5,12 +5,10 @@ use std::str::FromStr;
 
 use crisp_model::cpu_weight;
 use crisp_sys::cgroup::Cgroup;
-use crisp_sys::device_filter::{self, DeviceRule, DeviceType};
-use oci_spec::runtime::{
-    LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxResources,
-    LinuxThrottleDevice,
-};
+use crisp_sys::device_filter;
+use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice};
 
+use crate::device_rules;
 use crate::error::{Error, Result};
 use crate::limits::{self, LIMIT_V2, SWAP_V2, TOTAL_V1, max_or};
 
@@ -25,7 +23,7 @@ pub fn apply(cgroup: &Cgroup, resources: &LinuxResources) -> Result<Vec<String>>
         v2: cgroup.layout().is_v2(),
     };
     if let Some(devices) = resources.devices() {
-        let rules: Vec<DeviceRule> = devices.iter().map(rule).collect();
+        let rules = device_rules::all(devices)?;
         device_filter::apply(cgroup, &rules).map_err(|e| Error::cgroup("set the devices of", e))?;
     }
     if let Some(memory) = resources.memory() {
@@ -48,21 +46,6 @@ pub fn apply(cgroup: &Cgroup, resources: &LinuxResources) -> Result<Vec<String>>
     let mut warnings = limits.hugepages(resources)?;
     warnings.extend(limits.unified(resources)?);
     Ok(warnings)
-}
-
-fn rule(device: &LinuxDeviceCgroup) -> DeviceRule {
-    let number = |value: Option<i64>| value.and_then(|value| u32::try_from(value).ok());
-    DeviceRule {
-        allow: device.allow(),
-        kind: match device.typ() {
-            Some(LinuxDeviceType::C | LinuxDeviceType::U) => DeviceType::Char,
-            Some(LinuxDeviceType::B) => DeviceType::Block,
-            _ => DeviceType::All,
-        },
-        major: number(device.major()),
-        minor: number(device.minor()),
-        access: device.access().clone().unwrap_or_else(|| "rwm".to_owned()),
-    }
 }
 
 /// blkio weight (10 to 1000) to io.weight (1 to 10000).

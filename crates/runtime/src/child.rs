@@ -140,6 +140,9 @@ impl LastSteps {
 
 fn set_up(mut plan: Plan<'_>, conn: &Conn) -> Result<AtGate> {
     proceed(conn)?;
+    if let Some(warning) = confine::leave_cpus_of_caller() {
+        say(conn, &Word::Warning(warning)).context(|| "warn")?;
+    }
     signals::reset().context(|| "reset the signals")?;
     process::set_sid().context(|| "start a session")?;
     process::set_umask(0);

@@ -13,7 +13,7 @@ use crisp_sys::socket::{Conn, Listener};
 use oci_spec::runtime::{Process, Spec};
 
 use crate::child::{self, Plan};
-use crate::confine::Filter;
+use crate::confine::{Filter, check_user};
 use crate::error::{Context, Error, Result};
 use crate::keyring::Keyring;
 use crate::mounts::Prepared;
@@ -139,6 +139,7 @@ fn make(request: CreateRequest<'_>) -> Result<Created> {
     let maps = namespaces.take_maps();
     sysctl::check(spec, &namespaces)?;
     let mut warnings = make_cgroup(request.cgroup, spec)?;
+    request.rootfs.make_ready()?;
     let mounts = mounts::prepare(spec, request.cgroup, request.bundle)?;
     let plan = Plan {
         spec,
@@ -199,6 +200,7 @@ fn check(spec: &Spec, process: &Process) -> Result<()> {
     if !process.cwd().is_absolute() {
         return Err(Error::invalid("process.cwd", "is not an absolute path"));
     }
+    check_user(process)?;
     for mount in spec.mounts().as_deref().unwrap_or_default() {
         if !mount.destination().is_absolute() {
             let text = format!("{} is not an absolute path", mount.destination().display());

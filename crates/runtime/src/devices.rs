@@ -4,9 +4,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use crisp_sys::lent_node;
 use crisp_sys::mount_point::{self, Missing};
 use crisp_sys::rootfs::{locate_nofollow, proc_path};
+use crisp_sys::{credentials, lent_node};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Spec};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid, makedev};
 use rustix::io::Errno;
@@ -98,6 +98,10 @@ fn listed_node(device: &LinuxDevice) -> Result<Node> {
         u32::try_from(value)
             .map_err(|_| Error::invalid("linux.devices", format!("number {value} of a device")))
     };
+    let owner = |id: Option<u32>| {
+        credentials::check_id(id.unwrap_or(0))
+            .map_err(|error| Error::invalid("linux.devices", error.to_string()))
+    };
     let kind = match device.typ() {
         LinuxDeviceType::C | LinuxDeviceType::U => FileType::CharacterDevice,
         LinuxDeviceType::B => FileType::BlockDevice,
@@ -109,7 +113,7 @@ fn listed_node(device: &LinuxDevice) -> Result<Node> {
         kind,
         numbers: (number(device.major())?, number(device.minor())?),
         mode: device.file_mode().unwrap_or(0o666),
-        owner: (device.uid().unwrap_or(0), device.gid().unwrap_or(0)),
+        owner: (owner(device.uid())?, owner(device.gid())?),
     })
 }
 

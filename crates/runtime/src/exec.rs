@@ -105,6 +105,7 @@ fn start(request: ExecRequest<'_>, unified: Option<&Path>) -> Result<Execed> {
     if !process.cwd().is_absolute() {
         return Err(Error::invalid("process.cwd", "is not an absolute path"));
     }
+    confine::check_user(process)?;
     let filter = Filter::of(request.spec)?;
     let program = Program::of(process)?;
     let namespaces = foreign_namespaces(request.container_pid)?;
@@ -244,6 +245,9 @@ impl Inside<'_> {
         let Some(Word::Proceed) = hear(conn)? else {
             return Err(Error::Vanished("the runtime is gone".to_owned()));
         };
+        if let Some(warning) = confine::leave_cpus_of_caller() {
+            say(conn, &Word::Warning(warning)).context(|| "warn")?;
+        }
         signals::reset().context(|| "reset the signals")?;
         process::set_sid().context(|| "start a session")?;
         self.keyring.enter()?;

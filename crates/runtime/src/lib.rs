@@ -11,6 +11,7 @@ mod child;
 mod confine;
 mod console;
 mod create;
+mod device_rules;
 mod devices;
 mod error;
 mod exec;

@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use crisp_sys::mount::{self, Depth, FsContext, MountAttributes, Propagation};
-use crisp_sys::process;
 use crisp_sys::rootfs::open_root;
+use crisp_sys::{file, process};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Result};
@@ -28,6 +28,20 @@ pub enum Rootfs {
 }
 
 impl Rootfs {
+    /// In the parent: prepares for another mount. Of an overlay that was mounted before, as for a
+    /// start that was given back, the kernel leaves a mark in the work directory, and refuses a
+    /// second mount: nothing was flushed.
+    pub(crate) fn make_ready(&self) -> Result<()> {
+        let Self::Overlay { work, .. } = self else {
+            return Ok(());
+        };
+        let step = || format!("empty the overlay's work directory {}", work.display());
+        for entry in std::fs::read_dir(work).context(step)? {
+            file::remove_tree_if_there(&entry.context(step)?.path()).context(step)?;
+        }
+        Ok(())
+    }
+
     /// Mounts the root at a directory, private to this mount namespace.
     pub(crate) fn mount_at(&self, place: &Path) -> Result<OwnedFd> {
         let root = match self {

@@ -100,14 +100,6 @@ impl Bench {
         self.spec["mounts"].as_array_mut().unwrap().push(mount);
     }
 
-    /// overlayfs refuses the work directory of an earlier mount that never flushed.
-    fn fresh_work_dir(&self) -> PathBuf {
-        let work = self.dir.path().join("work");
-        fs::remove_dir_all(&work).unwrap();
-        fs::create_dir(&work).unwrap();
-        work
-    }
-
     pub fn parsed(&self) -> Spec {
         serde_json::from_value(self.spec.clone()).unwrap()
     }
@@ -120,7 +112,7 @@ impl Bench {
             rootfs: Rootfs::Overlay {
                 lower: vec![image().to_owned()],
                 upper: self.upper(),
-                work: self.fresh_work_dir(),
+                work: self.dir.path().join("work"),
             },
             cgroup: &self.cgroup,
             stdio,

@@ -50,6 +50,35 @@ fn specs() {
     let set = |pointer: &'static str, value: Value| (pointer, value);
     for ((pointer, value), text) in [
         (set("/process/args", json!([])), "process.args"),
+        (
+            set("/process/user", json!({ "uid": u32::MAX, "gid": 0 })),
+            "process.user: 4294967295",
+        ),
+        (
+            set("/process/user", json!({ "uid": 0, "gid": u32::MAX })),
+            "process.user: 4294967295",
+        ),
+        (
+            set(
+                "/process/user",
+                json!({ "uid": 0, "gid": 0, "additionalGids": [1, u32::MAX] }),
+            ),
+            "process.user: 4294967295",
+        ),
+        (
+            set(
+                "/linux/devices",
+                json!([{ "path": "/dev/x", "type": "c", "major": 1, "minor": 3, "uid": u32::MAX }]),
+            ),
+            "linux.devices: 4294967295",
+        ),
+        (
+            set(
+                "/linux/resources",
+                json!({ "devices": [{ "allow": true, "type": "p", "access": "rw" }] }),
+            ),
+            "linux.resources.devices: type p",
+        ),
         (set("/process/cwd", json!("relative")), "process.cwd"),
         (set("/process/args", json!(["a\0b"])), "process.args"),
         (

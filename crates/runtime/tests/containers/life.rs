@@ -6,9 +6,10 @@ use std::io::{Read, Write};
 use crisp_runtime::{Gate, Stdio};
 use crisp_sys::process::WaitStatus;
 use crisp_sys::socket::Listener;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::json;
 
-use crate::bench::{Bench, Case, Outcome, eventually, finish, piped, process};
+use crate::bench::{Bench, Case, Outcome, eventually, finish, in_private_mounts, piped, process};
 
 pub const CASES: &[Case] = &[
     ("privileged_a_container_runs_and_ends", runs_and_ends),
@@ -26,6 +27,11 @@ pub const CASES: &[Case] = &[
         shared_pid_namespace,
     ),
     ("privileged_hooks_run_in_their_order", hooks),
+    (
+        "privileged_the_callers_cpus_are_not_the_containers",
+        all_cpus,
+    ),
+    ("privileged_a_given_back_start_is_made_again", started_again),
     (
         "privileged_a_user_namespace_has_its_own_root",
         user_namespace,
@@ -321,4 +327,40 @@ fn tempfile_readable(dir: &std::path::Path) -> &std::path::Path {
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(dir, mode).unwrap();
     dir
+}
+
+/// The runtime may be confined to some CPUs, which is none of the container's concern.
+fn all_cpus() {
+    let allowed = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let mut lines = status.lines();
+        let line = lines.find(|line| line.starts_with("Cpus_allowed_list"));
+        format!("{}\n", line.unwrap())
+    };
+    let expected = allowed();
+    in_private_mounts(|| {
+        let now = sched_getaffinity(None).unwrap();
+        let mut first = CpuSet::new();
+        let one = (0..CpuSet::MAX_CPU).find(|cpu| now.is_set(*cpu));
+        first.set(one.unwrap());
+        sched_setaffinity(None, &first).unwrap();
+        let script = "grep Cpus_allowed_list /proc/self/status";
+        assert_eq!(Bench::new(script).output(), expected);
+        let bench = Bench::new("sleep 1000");
+        let (_read, stdio) = piped();
+        let mut created = bench.create(stdio, Gate::Socket).unwrap();
+        created.start().unwrap();
+        let outcome = bench.exec(&created, process(script)).unwrap();
+        assert_eq!(outcome.output, expected);
+        bench.cgroup.kill().unwrap();
+        crisp_sys::process::wait(created.pid).unwrap();
+    });
+}
+
+/// An overlay that was never flushed leaves a mark, with which the kernel refuses it.
+fn started_again() {
+    let bench = Bench::new("echo again > /written; cat /written");
+    for _ in 0..2 {
+        assert_eq!(bench.output(), "again\n");
+    }
 }
