@@ -56,7 +56,7 @@ pub struct NetworkStatus {
     pub ready: bool,
     /// One word; empty when ready.
     pub reason: String,
-    /// A sentence; empty when ready.
+    /// A sentence; when ready, empty or what may cut pods off.
     pub message: String,
 }
 

@@ -136,7 +136,8 @@ impl Network {
                 caller.status(&list)?;
                 let crisps = caller.crisps();
                 Watch::fixed(list, move || {
-                    crisps.iter().try_for_each(|crisp| crisp.prepare())
+                    let left = crisps.iter().map(|crisp| crisp.prepare());
+                    Ok(left.collect::<Result<Vec<_>>>()?.concat())
                 })
             }
         };

@@ -19,7 +19,7 @@ use super::mac::mac_of;
 use super::owner::{LINK_PREFIX, Owner};
 use super::port_records::PortRecords;
 use super::settings::{Request, Settings};
-use super::sockets::Sockets;
+use super::sockets::{Sockets, Watched};
 use super::{bridge, veth_peer};
 use crate::error::{Context, Error, Result};
 use crate::netlink::{Batch, conntrack, link};
@@ -89,7 +89,10 @@ impl Crisp {
     fn ensure(&self, sockets: &mut Sockets) -> Result<u32> {
         let index = bridge::ensure(&mut sockets.route, &self.settings)?;
         self.ensure_table(sockets)?;
-        nft::accept(sockets.netfilter()?, &self.settings.bridge)?;
+        if sockets.watched != Watched::Always {
+            nft::accept(sockets.netfilter()?, &self.settings.bridge)?;
+            sockets.watched = Watched::Never;
+        }
         Ok(index)
     }
 
@@ -108,9 +111,20 @@ impl Crisp {
         self.ensure_table(&mut sockets)
     }
 
-    /// Makes bridge and firewall before the first pod comes.
-    pub(crate) fn prepare(&self) -> Result<()> {
-        self.ensure(&mut self.sockets()).map(|_index| ())
+    /// Makes bridge and firewall before the first pod comes, and makes whole again what another
+    /// program has changed since. Returns what of the node's firewall may cut pods off.
+    pub(crate) fn prepare(&self) -> Result<Vec<String>> {
+        let mut sockets = self.sockets();
+        if sockets.watched == Watched::Retired {
+            return Ok(Vec::new());
+        }
+        bridge::mend(&mut sockets.route, &self.settings)?;
+        let recorded = || self.ports.all();
+        self.table
+            .mend(sockets.netfilter()?, &self.firewall(), recorded)?;
+        let left = nft::accept(sockets.netfilter()?, &self.settings.bridge)?;
+        sockets.watched = Watched::Always;
+        Ok(left)
     }
 
     /// Attaches a pod. Behind another plugin in the chain, which has attached the pod already, it
@@ -342,6 +356,7 @@ impl Crisp {
             return Ok(());
         }
         let mut sockets = self.sockets();
+        sockets.watched = Watched::Retired;
         self.table.remove(sockets.netfilter()?)?;
         nft::withdraw(sockets.netfilter()?, &self.settings.bridge)?;
         bridge::remove(&mut sockets.route, &self.settings)

@@ -1,12 +1,25 @@
-//! The netlink sockets of one plugin instance, kept open between calls.
+//! The netlink sockets of one plugin instance, kept open between calls, and who looks after what
+//! was made by them.
 
 use crate::error::{Context, Result};
 use crate::netlink::{Channel, link};
+
+/// Who looks after the bridge and the node's firewall.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Watched {
+    /// Nobody does: each ADD looks at everything.
+    Never,
+    /// A worker does when the kernel's state changes.
+    Always,
+    /// They were removed for good, and only an ADD makes them anew.
+    Retired,
+}
 
 /// The sockets to the node's network namespace.
 #[derive(Debug)]
 pub(crate) struct Sockets {
     pub route: Channel,
+    pub watched: Watched,
     netfilter: Option<Channel>,
 }
 
@@ -15,6 +28,7 @@ impl Sockets {
     pub(crate) fn open() -> Result<Self> {
         Ok(Self {
             route: link::open()?,
+            watched: Watched::Never,
             netfilter: None,
         })
     }

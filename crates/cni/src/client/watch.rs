@@ -1,4 +1,5 @@
-//! Watches which configuration is in force and whether its plugins are ready.
+//! Watches which configuration is in force and whether its plugins are ready. Of the built-in
+//! network it watches the kernel's state, because another program may change that at any time.
 //!
 //! A worker waits for inotify events of the configuration directory, and asks the plugins now and
 //! then. It ends with its [`Watch`]. Reading the state never waits.
@@ -19,6 +20,7 @@ use super::conf::{ConfList, load_dir};
 use crate::attachment::NetworkStatus;
 use crate::error::{Error, Result};
 use crate::lane::on_thread;
+use crate::netlink::Notices;
 use crate::protocol::Version;
 
 /// Pause between looks for a directory that does not exist, and the first pause before a plugin
@@ -30,6 +32,8 @@ const MEDIUM: Duration = Duration::from_secs(8);
 const LONG: Duration = Duration::from_secs(30);
 /// Writers often make several changes; one reload is enough.
 const SETTLE: Duration = Duration::from_millis(20);
+/// Changes of the kernel's state come in swarms, as when pods start: one look for all of them.
+const CALM: Duration = Duration::from_millis(250);
 
 #[derive(Debug)]
 struct State {
@@ -41,7 +45,7 @@ struct State {
 #[derive(Debug)]
 pub(crate) struct Watch {
     state: Arc<Mutex<State>>,
-    _worker: Option<Worker<()>>,
+    _worker: Worker<()>,
 }
 
 fn ready() -> NetworkStatus {
@@ -68,20 +72,44 @@ fn status_of(outcome: &Result<()>) -> NetworkStatus {
     }
 }
 
-/// Tries again until the network is prepared.
-async fn keep_trying(
+/// NetworkReady of the built-in network: what of it could not be made, or what may cut it off.
+fn status_of_builtin(outcome: &Result<Vec<String>>) -> NetworkStatus {
+    match outcome {
+        Ok(left) => NetworkStatus {
+            message: left.join("; "),
+            ..ready()
+        },
+        Err(error) => not_ready(&error.to_string()),
+    }
+}
+
+/// Looks after the network when the kernel's state changes, and now and then: of some sysctls the
+/// kernel gives no notice.
+async fn look_after(
     state: Arc<Mutex<State>>,
-    prepare: impl Fn() -> Result<()> + Clone + Send + 'static,
+    notices: Option<Notices>,
+    prepare: impl Fn() -> Result<Vec<String>> + Clone + Send + 'static,
 ) {
     let mut pause = SHORT;
     loop {
-        sleep(pause).await;
-        pause = (pause * 2).min(MEDIUM);
-        let told = on_thread(prepare.clone()).await;
-        lock(&state).status = status_of(&told);
-        if told.is_ok() {
-            return;
+        pause = match lock(&state).status.ready {
+            true => LONG,
+            false => (pause * 2).clamp(SHORT, MEDIUM),
+        };
+        match &notices {
+            None => sleep(pause).await,
+            Some(notices) => {
+                // A network that is not ready may lack what no notice tells of.
+                drop(timeout(pause, notices.changed()).await);
+                sleep(CALM).await;
+            }
         }
+        let told = status_of_builtin(&on_thread(prepare.clone()).await);
+        let mut state = lock(&state);
+        if state.status != told {
+            tracing::info!(ready = told.ready, message = %told.message, "network status");
+        }
+        state.status = told;
     }
 }
 
@@ -105,20 +133,23 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 impl Watch {
-    /// One configuration for good. `prepare` makes it ready, and is tried until it succeeds. Must
-    /// be called within a tokio runtime.
+    /// One configuration for good. `prepare` makes it ready, and is repeated when the kernel's
+    /// state changes. Must be called within a tokio runtime.
     pub(crate) fn fixed(
         list: ConfList,
-        prepare: impl Fn() -> Result<()> + Clone + Send + 'static,
+        prepare: impl Fn() -> Result<Vec<String>> + Clone + Send + 'static,
     ) -> Self {
-        let told = prepare();
+        // Subscribed before the first look, so that no change falls in between.
+        let notices = Notices::open();
+        let notices = notices
+            .inspect_err(|error| tracing::warn!(%error, "the kernel's network is not watched, only looked at now and then"))
+            .ok();
         let state = Arc::new(Mutex::new(State {
             list: Some(Arc::new(list)),
-            status: status_of(&told),
+            status: status_of_builtin(&prepare()),
         }));
-        let again = told.is_err();
         Self {
-            _worker: again.then(|| Worker::start(keep_trying(Arc::clone(&state), prepare))),
+            _worker: Worker::start(look_after(Arc::clone(&state), notices, prepare)),
             state,
         }
     }
@@ -142,7 +173,7 @@ impl Watch {
         watcher.adopt(inotify, load_dir(dir));
         Self {
             state,
-            _worker: Some(Worker::start(watcher.run())),
+            _worker: Worker::start(watcher.run()),
         }
     }
 

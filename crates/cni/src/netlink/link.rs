@@ -149,6 +149,16 @@ pub(crate) fn push_up(batch: &mut Batch, index: u32) {
     );
 }
 
+/// Takes a link down.
+#[cfg(test)]
+pub(crate) fn push_down(batch: &mut Batch, index: u32) {
+    let mut message = up();
+    message.header.index = index;
+    message.header.flags = LinkFlags::empty();
+    let what = format!("take link {index} down");
+    push(batch, what, 0, &RouteNetlinkMessage::SetLink(message));
+}
+
 /// Makes a veth pair in one message: the host end enslaved and up, the peer in the pod. The peer
 /// is down, for the kernel cannot bring it up before the pair is whole. One queue each, or the
 /// kernel waits twice for an RCU grace period.

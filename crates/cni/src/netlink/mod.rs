@@ -1,10 +1,12 @@
 //! Netlink: how requests are sent to the kernel, and the requests for links, addresses, routes and
-//! tracked connections. The firewall's requests are in `nft`.
+//! tracked connections; and the kernel's notices. The firewall's requests are in `nft`.
 
 mod channel;
 pub(crate) mod conntrack;
 pub(crate) mod link;
 pub(crate) mod netfilter;
+mod notices;
 pub(crate) mod wire;
 
 pub(crate) use channel::{Batch, Channel};
+pub(crate) use notices::Notices;

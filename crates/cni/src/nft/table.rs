@@ -1,6 +1,6 @@
 //! The firewall table of one bridge: made in one transaction, then changed by its host ports alone.
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP};
 
 use super::elements;
 use super::expression::Rule;
@@ -61,6 +61,24 @@ const POSTROUTING: Hook = Hook {
     number: libc::NF_INET_POST_ROUTING,
     priority: libc::NF_IP_PRI_NAT_SRC,
 };
+
+type Chain = (&'static str, Option<&'static Hook>, Vec<Rule>);
+
+/// The chains of the table, those first that others jump to.
+fn chains(firewall: &Firewall<'_>) -> [Chain; 5] {
+    let ports = [V4, V6].into_iter().flat_map(host_port_rules).collect();
+    [
+        (HOST_PORTS, None, ports),
+        ("guard", Some(&GUARD), guard_rules(firewall.bridge)),
+        ("prerouting", Some(&PREROUTING), to_host_ports()),
+        ("output", Some(&OUTPUT), to_host_ports()),
+        (
+            "postrouting",
+            Some(&POSTROUTING),
+            postrouting_rules(firewall),
+        ),
+    ]
+}
 
 impl Table {
     /// The table of a bridge.
@@ -133,14 +151,23 @@ impl Table {
         self.push(batch, NEW_TABLE, "head", &table);
         self.push_map(batch, V4, 1);
         self.push_map(batch, V6, 2);
-        let ports = [V4, V6].into_iter().flat_map(host_port_rules).collect();
-        self.push_chain(batch, HOST_PORTS, None, ports);
-        let guard = guard_rules(firewall.bridge);
-        self.push_chain(batch, "guard", Some(&GUARD), guard);
-        self.push_chain(batch, "prerouting", Some(&PREROUTING), to_host_ports());
-        self.push_chain(batch, "output", Some(&OUTPUT), to_host_ports());
-        let postrouting = postrouting_rules(firewall);
-        self.push_chain(batch, "postrouting", Some(&POSTROUTING), postrouting);
+        for (name, hook, rules) in chains(firewall) {
+            self.push_chain(batch, name, hook, rules);
+        }
+    }
+
+    /// Whether all rules are in the table that has the right fingerprint.
+    fn is_whole(&self, channel: &mut Channel, firewall: &Firewall<'_>) -> Result<bool> {
+        let wanted = Attributes::new().text(NFTA_RULE_TABLE, &self.name);
+        let rules = match channel.query(GET_RULE, NLM_F_DUMP, &body(INET, &wanted)) {
+            Ok(rules) => rules,
+            Err(refusal) if refusal.errno == libc::ENOENT => return Ok(false),
+            Err(refusal) => return Err(refusal.into_error("list the rules of the firewall table")),
+        };
+        let expected = chains(firewall)
+            .into_iter()
+            .map(|(_, _, rules)| rules.len());
+        Ok(rules.len() == expected.sum::<usize>())
     }
 
     /// The fingerprint of the table in force.
@@ -171,12 +198,37 @@ impl Table {
         if current.as_deref() == Some(&firewall.fingerprint()) {
             return Ok(());
         }
+        self.make(channel, firewall, current.is_some(), &recorded())
+    }
+
+    /// The same, and makes a table anew that has lost or won rules.
+    pub(crate) fn mend(
+        &self,
+        channel: &mut Channel,
+        firewall: &Firewall<'_>,
+        recorded: impl FnOnce() -> Vec<Element>,
+    ) -> Result<()> {
+        let current = self.current(channel)?;
+        let is_right = current.as_deref() == Some(&firewall.fingerprint());
+        if is_right && self.is_whole(channel, firewall)? {
+            return Ok(());
+        }
+        self.make(channel, firewall, current.is_some(), &recorded())
+    }
+
+    fn make(
+        &self,
+        channel: &mut Channel,
+        firewall: &Firewall<'_>,
+        is_there: bool,
+        ports: &[Element],
+    ) -> Result<()> {
         let mut batch = begin();
-        if current.is_some() {
+        if is_there {
             self.push_delete(&mut batch);
         }
         self.push_table(&mut batch, firewall);
-        elements::push_new(&mut batch, &self.name, &recorded());
+        elements::push_new(&mut batch, &self.name, ports);
         channel.run(end(batch))
     }
 

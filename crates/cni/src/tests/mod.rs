@@ -3,6 +3,7 @@
 mod builtin_network;
 mod damage;
 mod lab;
+mod mending;
 mod plugin_answers;
 mod plugin_programs;
 mod release;
