@@ -92,7 +92,12 @@ pub fn exec(request: ExecRequest<'_>) -> Result<Execed> {
     if let Some(dir) = &unified {
         std::fs::create_dir(dir).context(|| format!("make the cgroup {}", dir.display()))?;
     }
-    let started = start(request, unified.as_deref());
+    let container = request.container;
+    let started = start(request, unified.as_deref()).map_err(|error| match error {
+        // What could not be set up for want of the container is not the set-up's fault.
+        Error::Setup { .. } | Error::Vanished(_) if container.has_exited() => Error::NotRunning,
+        error => error,
+    });
     if let (Err(_), Some(dir)) = (&started, &unified) {
         // The process may leave a moment after its end; the container's teardown sweeps.
         drop(std::fs::remove_dir(dir));
