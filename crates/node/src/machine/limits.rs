@@ -17,6 +17,15 @@ pub(super) fn merge(old: &Resources, asked: &Resources) -> Resources {
         hugepage_limits: old.hugepage_limits.clone(),
         unified: old.unified.clone(),
     };
+    // Memory and swap as one: raised or lowered alone, memory takes along a limit of both that was
+    // the same as its own. Of another one, the part that is swap stays.
+    let limited = |limit: Option<i64>| limit.filter(|limit| *limit > 0);
+    if let (Some(memory), None) = (limited(asked.memory_limit), asked.memory_swap_limit)
+        && let (Some(was), Some(both)) = (limited(old.memory_limit), limited(old.memory_swap_limit))
+    {
+        let swap = both.saturating_sub(was).max(0);
+        merged.memory_swap_limit = Some(memory.saturating_add(swap));
+    }
     merged.hugepage_limits.extend(asked.hugepage_limits.clone());
     merged.unified.extend(asked.unified.clone());
     merged
@@ -25,6 +34,31 @@ pub(super) fn merge(old: &Resources, asked: &Resources) -> Resources {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn swap_moves_with_memory_that_is_asked_for_alone() {
+        let limits = |(memory, both)| Resources {
+            memory_limit: memory,
+            memory_swap_limit: both,
+            ..Resources::default()
+        };
+        let some = |memory, both| (Some(memory), Some(both));
+        for (old, asked, expected) in [
+            (some(64, 64), (Some(128), None), some(128, 128)),
+            (some(64, 96), (Some(128), None), some(128, 160)),
+            (some(64, 96), (Some(32), None), some(32, 64)),
+            (some(64, 64), some(128, 256), some(128, 256)),
+            // No limit of both, or none that was set.
+            (some(64, -1), (Some(128), None), some(128, -1)),
+            ((Some(64), None), (Some(128), None), (Some(128), None)),
+            ((None, Some(64)), (Some(32), None), some(32, 64)),
+            (some(64, 96), (None, Some(128)), some(64, 128)),
+        ] {
+            let merged = merge(&limits(old), &limits(asked));
+            let found = (merged.memory_limit, merged.memory_swap_limit);
+            assert_eq!(found, expected, "{old:?} asked for {asked:?}");
+        }
+    }
 
     #[test]
     fn what_is_not_asked_stays() {
