@@ -9,6 +9,11 @@ pub(crate) fn now() -> Timestamp {
     Timestamp(crisp_sys::clock::now())
 }
 
+/// Nanoseconds for the difference between two looks: the wall clock may step back between them.
+pub(crate) fn since_boot() -> i64 {
+    crisp_sys::clock::since_boot()
+}
+
 /// Gives out the times of creations: each later than every one before it, also when the wall clock
 /// steps back, because callers tell attempts by their order.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! The wall clock and the monotonic clock.
+//! The wall clock, the monotonic clock, and the one for durations.
 //!
 //! By libc, not by rustix: that one looks up every function of the vDSO at the first use of a clock
 //! and panics where one is missing, as in a user-mode kernel.
@@ -9,7 +9,7 @@ fn nanos(clock: libc::clockid_t) -> i64 {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: `time` outlives the call. Both clocks exist on every Linux, so it cannot fail.
+    // SAFETY: `time` outlives the call. These clocks exist on every Linux, so it cannot fail.
     unsafe { libc::clock_gettime(clock, &raw mut time) };
     time.tv_sec
         .saturating_mul(1_000_000_000)
@@ -26,4 +26,11 @@ pub fn now() -> i64 {
 #[must_use]
 pub fn monotonic() -> i64 {
     nanos(libc::CLOCK_MONOTONIC)
+}
+
+/// Nanoseconds since the machine was started, the time that it slept included: for how long
+/// something took.
+#[must_use]
+pub fn since_boot() -> i64 {
+    nanos(libc::CLOCK_BOOTTIME)
 }

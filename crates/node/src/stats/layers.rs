@@ -28,6 +28,10 @@ pub(crate) struct Layers {
 #[derive(Debug, Default)]
 struct Layer {
     last: Option<LayerStats>,
+    /// When the walk of `last` was begun, by the clock of durations.
+    measured: i64,
+    /// When the latest walk was begun.
+    begun: i64,
     /// The walk under way, or the last one: closed when it is over.
     walk: Option<watch::Receiver<()>>,
 }
@@ -72,12 +76,15 @@ impl Layers {
     ) -> std::result::Result<LayerStats, watch::Receiver<()>> {
         let mut known = self.known();
         let layer = known.entry(container.clone()).or_default();
-        let is_good = |stats: &LayerStats| now - stats.at.0 < GOOD_FOR;
-        if let Some(last) = layer.last.as_ref().filter(|stats| is_good(stats)) {
+        let is_good = now - layer.measured < GOOD_FOR;
+        if let Some(last) = layer.last.as_ref().filter(|_| is_good) {
             return Ok(last.clone());
         }
         let under_way = layer.walk.clone().filter(|walk| walk.has_changed().is_ok());
-        let walk = under_way.unwrap_or_else(|| self.begin(container, measure));
+        let walk = under_way.unwrap_or_else(|| {
+            layer.begun = now;
+            self.begin(container, measure)
+        });
         layer.walk = Some(walk.clone());
         layer.last.clone().ok_or(walk)
     }
@@ -109,6 +116,7 @@ impl Layers {
             Some(stats) => {
                 if let Some(layer) = known.get_mut(container) {
                     layer.last = Some(stats);
+                    layer.measured = layer.begun;
                 }
             }
         }

@@ -6,7 +6,7 @@ use crisp_cni::InterfaceStats;
 use crisp_sys::stats::{self as kernel, CgroupStats};
 
 use super::{ContainerStats, CpuStats, LayerStats, MemoryStats, PodStats, ResourceStats};
-use crate::clock::now;
+use crate::clock::{now, since_boot};
 use crate::shared::Shared;
 use crate::view::{ContainerView, PodView};
 
@@ -68,7 +68,9 @@ async fn cgroup_stats(shared: &Arc<Shared>, path: &str) -> Option<ResourceStats>
     let read = crisp_tasks::blocking(move || kernel::read(&cgroup));
     // What has ended meanwhile has no figures.
     let stats = read.await.ok()?.ok()?;
-    let nanocores = shared.sampler.nanocores(path, now().0, stats.cpu_usage_ns);
+    let nanocores = shared
+        .sampler
+        .nanocores(path, since_boot(), stats.cpu_usage_ns);
     Some(resources(&stats, nanocores))
 }
 
@@ -133,5 +135,5 @@ async fn layer_stats(shared: &Arc<Shared>, view: &ContainerView) -> Option<Layer
         }
     };
     let layers = &shared.sampler.layers;
-    layers.stats(&view.id, now().0, measure).await
+    layers.stats(&view.id, since_boot(), measure).await
 }
