@@ -6,7 +6,8 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crisp_model::{ContainerId, ExitStatus};
@@ -34,6 +35,9 @@ pub struct ExecOutput {
 
 /// How much of each stream is kept; the rest is read and thrown away.
 pub const MAX_OUTPUT: usize = 16 << 20;
+
+/// How much is kept of all streams together.
+const ALL_OUTPUT: usize = 64 << 20;
 
 /// After the command's end, a pipe that is silent for so long is done with.
 const QUIET: Duration = Duration::from_millis(250);
@@ -65,6 +69,54 @@ pub(crate) struct Exec {
     pub(crate) timeout: Option<Duration>,
     /// How long the shim may take to start it.
     pub(crate) shim_within: Duration,
+    /// What it may keep of its output.
+    pub(crate) room: Share,
+}
+
+/// The memory for the output of all commands of the node: each has its bound, and many at once have
+/// this one. Beyond it the rest is thrown away, as beyond each one's.
+#[derive(Debug, Clone)]
+pub(crate) struct Room(Arc<AtomicUsize>);
+
+/// What one command holds of it, given back when the answer is out.
+#[derive(Debug)]
+pub(crate) struct Share {
+    room: Room,
+    taken: AtomicUsize,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(Arc::new(AtomicUsize::new(ALL_OUTPUT)))
+    }
+}
+
+impl Room {
+    pub(crate) fn share(&self) -> Share {
+        Share {
+            room: self.clone(),
+            taken: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl Share {
+    /// How many of the wanted bytes may be kept.
+    fn take(&self, wanted: usize) -> usize {
+        let left = &self.room.0;
+        let less = |free: usize| Some(free - free.min(wanted));
+        let (Ok(free) | Err(free)) = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        let granted = free.min(wanted);
+        self.taken.fetch_add(granted, Ordering::Relaxed);
+        granted
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let taken = self.taken.load(Ordering::Relaxed);
+        self.room.0.fetch_add(taken, Ordering::Relaxed);
+    }
 }
 
 /// How an attempt failed.
@@ -80,6 +132,8 @@ enum Failed {
 pub(crate) async fn run(exec: Exec, mut reply: ReplyTo<ExecOutput>) {
     let output = run_for(&exec, &mut reply).await;
     answer_caller(reply, output);
+    // What it kept is the caller's by now.
+    drop(exec);
 }
 
 async fn run_for(exec: &Exec, caller: &mut ReplyTo<ExecOutput>) -> Result<ExecOutput> {
@@ -159,8 +213,8 @@ async fn collect(
     };
     let (status, stdout, stderr) = tokio::join!(
         wait,
-        drain(stdout, is_over.clone()),
-        drain(stderr, is_over.clone())
+        drain(stdout, is_over.clone(), &exec.room),
+        drain(stderr, is_over.clone(), &exec.room)
     );
     let lost = |_| {
         let text = format!(
@@ -177,18 +231,22 @@ async fn collect(
 }
 
 /// Reads a pipe to its end; once the command is over, only for as long as something comes.
-async fn drain(pipe: OwnedFd, mut over: watch::Receiver<bool>) -> io::Result<Vec<u8>> {
+async fn drain(
+    pipe: OwnedFd,
+    mut over: watch::Receiver<bool>,
+    share: &Share,
+) -> io::Result<Vec<u8>> {
     let mut pipe = Receiver::from_owned_fd(pipe)?;
     let mut kept = Vec::new();
     let closed = tokio::select! {
-        done = read_all(&mut pipe, &mut kept, FOR_EVER) => Some(done?),
+        done = read_all(&mut pipe, (&mut kept, share), FOR_EVER) => Some(done?),
         // An error means that the sender has gone, which is the end as well.
         _ = over.wait_for(|over| *over) => None,
     };
     if closed.is_some() {
         return Ok(kept);
     }
-    let rest = read_all(&mut pipe, &mut kept, QUIET);
+    let rest = read_all(&mut pipe, (&mut kept, share), QUIET);
     if let Ok(done) = timeout(DRAIN_WITHIN, rest).await {
         done?;
     }
@@ -196,15 +254,19 @@ async fn drain(pipe: OwnedFd, mut over: watch::Receiver<bool>) -> io::Result<Vec
 }
 
 /// Reads until the end, or until nothing comes for `quiet`.
-async fn read_all(pipe: &mut Receiver, kept: &mut Vec<u8>, quiet: Duration) -> io::Result<()> {
+async fn read_all(
+    pipe: &mut Receiver,
+    (kept, share): (&mut Vec<u8>, &Share),
+    quiet: Duration,
+) -> io::Result<()> {
     let mut buffer = vec![0; 32 << 10];
     while let Ok(read) = timeout(quiet, pipe.read(&mut buffer)).await {
         let read = read?;
         if read == 0 {
             break;
         }
-        let room = MAX_OUTPUT - kept.len();
-        kept.extend_from_slice(&buffer[..read.min(room)]);
+        let room = share.take(read.min(MAX_OUTPUT - kept.len()));
+        kept.extend_from_slice(&buffer[..room]);
     }
     Ok(())
 }
@@ -229,6 +291,7 @@ mod tests {
             command: vec!["true".to_owned()],
             timeout: None,
             shim_within,
+            room: Room::default().share(),
         };
         (exec, Connection::new(theirs).unwrap())
     }
@@ -297,9 +360,25 @@ mod tests {
         let (over, is_over) = watch::channel(false);
         over.send(true).unwrap();
         let began = Instant::now();
-        assert_eq!(drain(read, is_over).await.unwrap(), b"said");
+        assert_eq!(
+            drain(read, is_over, &Room::default().share())
+                .await
+                .unwrap(),
+            b"said"
+        );
         assert!(began.elapsed() < DRAIN_WITHIN);
         drop(writer);
+    }
+
+    #[test]
+    fn all_commands_together_keep_no_more_than_their_bound() {
+        let room = Room::default();
+        let shares: Vec<Share> = (0..8).map(|_| room.share()).collect();
+        let kept: usize = shares.iter().map(|share| share.take(MAX_OUTPUT)).sum();
+        assert_eq!(kept, ALL_OUTPUT);
+        assert_eq!(room.share().take(1), 0);
+        drop(shares);
+        assert_eq!(room.share().take(ALL_OUTPUT + 1), ALL_OUTPUT);
     }
 
     #[tokio::test]
@@ -313,7 +392,13 @@ mod tests {
                 writer.write_all(&block).unwrap();
             }
         });
-        assert_eq!(drain(read, is_over).await.unwrap().len(), MAX_OUTPUT);
+        assert_eq!(
+            drain(read, is_over, &Room::default().share())
+                .await
+                .unwrap()
+                .len(),
+            MAX_OUTPUT
+        );
         writing.join().unwrap();
     }
 }

@@ -17,7 +17,7 @@ use crate::clock::CreationClock;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::events::Events;
-use crate::exec::ExecIds;
+use crate::exec::{ExecIds, Room};
 use crate::machine::pod::Rules;
 use crate::paths::Paths;
 use crate::pod::mailboxes::Mailboxes;
@@ -53,6 +53,8 @@ pub(crate) struct Shared {
 /// What the start found out.
 #[derive(Debug)]
 pub(crate) struct Machine {
+    /// Memory for the output of commands.
+    pub(crate) exec_room: Room,
     pub(crate) layout: Arc<Layout>,
     pub(crate) shim: Option<OwnedFd>,
     pub(crate) host: HostFacts,
@@ -94,6 +96,7 @@ impl Shared {
             kill_within: self.config.timeouts.kill,
         }
     }
+            exec_room: Room::default(),
 
     pub(crate) fn cgroup(&self, path: &str) -> Cgroup {
         self.cgroups.at(path)

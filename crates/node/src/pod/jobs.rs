@@ -340,6 +340,7 @@ impl Hands {
                 answer(reply, shim.order(ShimRequest::ReopenLog, within).await);
             }
             Outcome::Nothing
+                    room: shared.exec_room.share(),
         })
     }
 
