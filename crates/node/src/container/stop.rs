@@ -14,6 +14,17 @@ use crate::shim::client::ShimClient;
 
 /// How long a shim may take to pass a signal on before the daemon does it itself.
 const SHIM_SIGNALS_WITHIN: Duration = Duration::from_secs(2);
+/// How long a shim may take to kill. The grace is over by then, and the daemon can do it as well.
+const SHIM_KILLS_WITHIN: Duration = Duration::from_millis(500);
+
+/// Who killed a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Killed {
+    /// Its shim; or the daemon, for want of one.
+    AsDue,
+    /// The daemon, past a shim that is silent.
+    PastShim,
+}
 
 /// Sends the stop signal: through the shim, else straight to init.
 pub(crate) async fn signal(target: &Target, shim: Option<&ShimClient>) -> Result<()> {
@@ -31,21 +42,22 @@ pub(crate) async fn signal(target: &Target, shim: Option<&ShimClient>) -> Result
     }
 }
 
-/// Kills all its processes: through the shim, else by the daemon.
+/// Kills all its processes: through the shim, else by the daemon. Tells whether a shim is silent.
 pub(crate) async fn kill(
     shared: &Arc<Shared>,
     target: &Target,
     shim: Option<&ShimClient>,
-) -> Result<()> {
-    if let Some(shim) = shim
-        && shim
-            .order(Request::KillAll, SHIM_SIGNALS_WITHIN)
-            .await
-            .is_ok()
-    {
-        return Ok(());
-    }
-    force(shared, target).await
+) -> Result<Killed> {
+    let ordered = match shim {
+        Some(shim) => Some(shim.order(Request::KillAll, SHIM_KILLS_WITHIN).await),
+        None => None,
+    };
+    let killed = match ordered {
+        Some(Ok(())) => return Ok(Killed::AsDue),
+        Some(Err(_)) => Killed::PastShim,
+        None => Killed::AsDue,
+    };
+    force(shared, target).await.map(|()| killed)
 }
 
 /// Kills all its processes without asking the shim.

@@ -123,9 +123,10 @@ impl Container {
         Fate::Stays
     }
 
-    /// The daemon has killed the container's cgroup: once init is over, only its shim is waited for.
+    /// The daemon has killed the container's cgroup, at once when a shim is silent: once init is
+    /// over, only the shim is waited for.
     pub(super) fn forced(&mut self, scene: &mut Scene<'_>, init_lives: bool) {
-        let is_forced = |stop: Stop| stop.step == Step::Forced;
+        let is_forced = |stop: Stop| matches!(stop.step, Step::Killed | Step::Forced);
         let step = self.running().and_then(|running| running.stop);
         if step.is_some_and(is_forced) && !init_lives {
             self.schedule(scene, Step::Forced, SHIM_TELLS_WITHIN);

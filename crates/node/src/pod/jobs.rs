@@ -15,10 +15,11 @@ use super::callers::Place;
 use super::hands::Hands;
 use super::{boot, teardown};
 use crate::clock;
+use crate::container::stop::Killed;
 use crate::container::{clear, create, stop, update};
 use crate::error::{Error, Result};
 use crate::exec::{self, Exec};
-use crate::machine::effect::{Case, CreatePlan, Job, Remains, StopStep, Target};
+use crate::machine::effect::{Case, CreatePlan, Job, PodRemains, Remains, StopStep, Target};
 use crate::machine::facts::Caller;
 use crate::machine::input::{ContainerInput, Input, Launched, Verdict};
 use crate::reply::answer;
@@ -181,11 +182,7 @@ impl Hands {
         let shared = Arc::clone(&self.shared);
         match job {
             Job::Boot(record) => self.boot_step(*record),
-            Job::Teardown(remains) => started(Work::Teardown, async move {
-                let errors = teardown::teardown(&shared, &remains).await;
-                let result = Error::gather("tear down", errors).map_or(Ok(()), Err);
-                Outcome::Input(Input::TornDown(result))
-            }),
+            Job::Teardown(remains) => self.teardown_step(*remains),
             Job::WatchHolder(holder) => started(Work::WatchHolder, async move {
                 judge::wait_for_end(&holder).await;
                 Outcome::Input(Input::HolderEnded)
@@ -241,6 +238,20 @@ impl Hands {
         })
     }
 
+    /// All containers are over by now: their shims, of which nothing is wanted any more, leave.
+    fn teardown_step(&mut self, remains: PodRemains) -> Started {
+        let shared = Arc::clone(&self.shared);
+        let shims = self.held.values_mut().filter_map(|held| held.shim.take());
+        let shims: Vec<ShimClient> = shims.collect();
+        started(Work::Teardown, async move {
+            let leaving = shims.iter().map(ShimClient::dismiss);
+            futures::future::join_all(leaving).await;
+            let errors = teardown::teardown(&shared, &remains).await;
+            let result = Error::gather("tear down", errors).map_or(Ok(()), Err);
+            Outcome::Input(Input::TornDown(result))
+        })
+    }
+
     fn create_step(&mut self, plan: CreatePlan) -> Started {
         let shared = Arc::clone(&self.shared);
         let id = plan.record.id.clone();
@@ -284,18 +295,22 @@ impl Hands {
         };
         started(Work::Passing(name), async move {
             let done = match step {
-                StopStep::Signal => stop::signal(&target, shim.as_ref()).await,
-                StopStep::Kill => stop::kill(&shared, &target, shim.as_ref()).await,
-                StopStep::Force => stop::force(&shared, &target).await,
-                StopStep::EndSilentShim => Ok(()),
+                StopStep::Signal => stop::signal(&target, shim.as_ref()).await.map(|()| false),
+                StopStep::Kill => {
+                    let killed = stop::kill(&shared, &target, shim.as_ref()).await;
+                    killed.map(|killed| killed == Killed::PastShim)
+                }
+                StopStep::Force => stop::force(&shared, &target).await.map(|()| true),
+                StopStep::EndSilentShim => Ok(false),
             };
-            if let Err(error) = done {
+            if let Err(error) = &done {
                 // The next step of the stop comes in any case.
                 tracing::warn!(target: "crisp::container", container_id = %target.id, %error, "a step of a stop failed");
             }
+            let is_forced = done.unwrap_or(step == StopStep::Force);
             match step {
-                StopStep::Signal | StopStep::Kill => Outcome::Nothing,
-                StopStep::Force => {
+                StopStep::Signal | StopStep::Kill if !is_forced => Outcome::Nothing,
+                StopStep::Signal | StopStep::Kill | StopStep::Force => {
                     let init_lives = judge::lives(&target.init);
                     told(&target.id, ContainerInput::Forced { init_lives })
                 }
@@ -325,6 +340,7 @@ impl Hands {
                     command,
                     timeout,
                     shim_within: shared.config.timeouts.shim,
+                    room: shared.exec_room.share(),
                 };
                 exec::run(exec, reply).await;
             }
@@ -340,7 +356,6 @@ impl Hands {
                 answer(reply, shim.order(ShimRequest::ReopenLog, within).await);
             }
             Outcome::Nothing
-                    room: shared.exec_room.share(),
         })
     }
 
