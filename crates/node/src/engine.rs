@@ -389,6 +389,12 @@ impl Engine {
             .collect()
     }
 
+    /// Whether the daemon's threads answer: without them nothing can be started or stopped.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.shared.pool.answers()
+    }
+
     /// How callers name cgroup parents.
     #[must_use]
     pub fn cgroup_driver(&self) -> CgroupDriver {

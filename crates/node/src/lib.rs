@@ -36,6 +36,7 @@ mod machine;
 mod names;
 mod paths;
 mod pod;
+mod pool;
 mod recovery;
 mod reply;
 mod shared;

@@ -12,6 +12,7 @@ use crisp_model::Timestamp;
 use crisp_spec::HostFacts;
 use crisp_sys::cgroup::{Cgroup, Layout};
 use crisp_sys::process::ProcessId;
+use crisp_tasks::HostLane;
 
 use crate::clock::CreationClock;
 use crate::config::Config;
@@ -21,6 +22,7 @@ use crate::exec::{ExecIds, Room};
 use crate::machine::pod::Rules;
 use crate::paths::Paths;
 use crate::pod::mailboxes::Mailboxes;
+use crate::pool::Pool;
 use crate::stats::sampler::Sampler;
 use crate::views::Views;
 
@@ -39,6 +41,10 @@ pub(crate) struct Shared {
     /// The shim's program, out of reach for containers; `None` where each has to see to that.
     pub(crate) shim: Option<OwnedFd>,
     pub(crate) host: HostFacts,
+    /// Looks at paths that callers name.
+    pub(crate) host_lane: HostLane,
+    /// Whether the shared threads answer.
+    pub(crate) pool: Pool,
     pub(crate) boot_id: String,
     /// Soft limit of open files before it was raised.
     pub(crate) open_files: Option<u64>,
@@ -77,6 +83,8 @@ impl Shared {
             config,
             views: Views::default(),
             mailboxes: Mailboxes::default(),
+            host_lane: HostLane::default(),
+            pool: Pool::default(),
             events: Events::new(),
             sampler: Sampler::default(),
             host: found.host,

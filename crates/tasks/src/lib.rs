@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod host;
 mod lease;
 mod workers;
 
@@ -16,6 +17,7 @@ use std::any::Any;
 use tokio::task::{JoinError, JoinHandle};
 use tracing::{Instrument as _, Span};
 
+pub use host::{HostLane, Refused};
 pub use workers::Workers;
 
 /// Why a piece of work has no outcome.

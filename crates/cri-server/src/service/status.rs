@@ -68,8 +68,7 @@ impl Service {
 
     fn conditions(&self) -> Vec<cri::RuntimeCondition> {
         let network = self.engine.network_status();
-        // The socket is served only after the engine has started.
-        let runtime = condition("RuntimeReady", "SelinuxEnforces", self.engine.unfit());
+        let runtime = self.runtime_condition();
         let network = cri::RuntimeCondition {
             r#type: "NetworkReady".to_owned(),
             status: network.ready,
@@ -81,6 +80,15 @@ impl Service {
         let apparmor = apparmor
             .map(|short| condition("AppArmorDefaultReady", "NoDefaultProfile", Some(short)));
         [runtime, network].into_iter().chain(apparmor).collect()
+    }
+
+    /// The socket is served only after the engine has started: what can be wrong is that it hangs.
+    fn runtime_condition(&self) -> cri::RuntimeCondition {
+        const HANGS: &str = "no thread of the daemon is free: is a file system of this node stuck?";
+        match self.engine.is_ready() {
+            true => condition("RuntimeReady", "SelinuxEnforces", self.engine.unfit()),
+            false => condition("RuntimeReady", "ThreadsDoNotAnswer", Some(HANGS)),
+        }
     }
 
     fn info(&self) -> BTreeMap<String, String> {

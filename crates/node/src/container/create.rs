@@ -13,7 +13,7 @@ use crisp_sys::file;
 use crisp_sys::ns::{self, Kind};
 use tokio::sync::Notify;
 
-use super::{bundle, devices, mounts};
+use super::{bundle, devices, look, mounts};
 use crate::blocking::blocking;
 use crate::error::{Cause, Context, Error, Result};
 use crate::machine::effect::CreatePlan;
@@ -95,20 +95,23 @@ struct Host {
 }
 
 /// A path of the host may lie on a file system whose server is gone: that look has a deadline, and
-/// ends when nobody wants the container any more. Its thread stays until the kernel lets it go.
+/// ends when nobody wants the container any more. Its thread, which is no shared one, stays until
+/// the kernel lets it go, and until then no other look is begun for this pod or at that mount.
 async fn look_at_host(shared: &Arc<Shared>, plan: &CreatePlan, cancel: &Notify) -> Result<Host> {
     let (kernel, owned) = (Arc::clone(shared), plan.clone());
-    let look = blocking(move || {
+    let look = shared.host_lane.look(look::things(plan), move || {
         let config = &owned.record.config;
-        Ok(Host {
+        let host = Host {
             mounts: mounts::resolve(&config.mounts)?,
             devices: devices::resolve(config)?,
             seccomp: seccomp_profile(&kernel, &config.security.seccomp)?,
-        })
+        };
+        make_log_dir(&owned)?;
+        Ok(host)
     });
     let name = &plan.record.config.name;
     tokio::select! {
-        found = look => found,
+        found = look => found.unwrap_or_else(|refused| Err(look::refused(name, &refused))),
         () = cancel.notified() => Err(Error::Unavailable(format!(
             "container {name} is no longer wanted"
         ))),
@@ -234,6 +237,16 @@ fn seccomp_profile(shared: &Shared, profile: &Profile) -> Result<Option<Vec<u8>>
     read.map(Some).map_err(refuse)
 }
 
+/// Callers usually make it; where they did not, the log is still wanted.
+fn make_log_dir(plan: &CreatePlan) -> Result<()> {
+    let path = log_path(plan)?;
+    let Some(dir) = path.as_deref().and_then(Path::parent) else {
+        return Ok(());
+    };
+    let made = std::fs::create_dir_all(dir);
+    made.context(|| format!("make the log directory {}", dir.display()))
+}
+
 fn write_bundle(shared: &Shared, plan: &CreatePlan, parts: &Parts) -> Result<()> {
     let record = &plan.record;
     let namespaces = namespaces(shared, plan)?;
@@ -256,11 +269,6 @@ fn write_bundle(shared: &Shared, plan: &CreatePlan, parts: &Parts) -> Result<()>
     let spec = crisp_spec::build(&input).map_err(spec_error)?;
     for unmet in crisp_spec::unmet(&input) {
         tracing::warn!(target: "crisp::container", container_id = %record.id, unmet, "the container is confined less than this node could confine it");
-    }
-    if let Some(dir) = log_path(plan)?.as_deref().and_then(Path::parent) {
-        // Callers usually make it; where they did not, the log is still wanted.
-        let made = std::fs::create_dir_all(dir);
-        made.context(|| format!("make the log directory {}", dir.display()))?;
     }
     let dir = shared.paths.bundle(&record.id);
     let made = file::make_private_dirs(&dir);

@@ -5,6 +5,7 @@ mod bundle;
 pub(crate) mod clear;
 pub(crate) mod create;
 mod devices;
+mod look;
 mod mounts;
 pub(crate) mod stop;
 pub(crate) mod update;
