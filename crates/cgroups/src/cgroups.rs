@@ -18,13 +18,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crisp_model::{CgroupPath, ContainerId, PodConfig, Resources};
+use crisp_model::{CgroupPath, ContainerId, PodConfig, PodId, Resources};
 use crisp_sys::cgroup::{Cgroup, Layout};
 use crisp_sys::process::ProcessId;
 
 use crate::config::{CgroupConfig, CgroupDriver};
 use crate::error::{Context, Error, Part, Result, blocking};
 use crate::keeper::{self, Keeper};
+use crate::parents::{Made, Owed, Parents};
 use crate::scope::{self, Scope};
 use crate::slice::{self, Traffic};
 use crate::systemd::Systemd;
@@ -37,19 +38,21 @@ pub struct Cgroups {
     keeper: PathBuf,
     systemd: Systemd,
     traffic: Traffic,
+    parents: Parents,
 }
 
 impl Cgroups {
     /// The cgroups of a layout. `keeper` is the program that keeps a scope of systemd from being
-    /// empty.
+    /// empty; the file `owed` keeps the list of [`Self::owed`] over a restart.
     #[must_use]
-    pub fn new(config: CgroupConfig, keeper: PathBuf, layout: Arc<Layout>) -> Self {
+    pub fn new(config: CgroupConfig, keeper: PathBuf, layout: Arc<Layout>, owed: PathBuf) -> Self {
         Self {
             config,
             layout,
             keeper,
             systemd: Systemd::default(),
             traffic: Traffic::default(),
+            parents: Parents::load(owed),
         }
     }
 
@@ -113,18 +116,61 @@ impl Cgroups {
         scope.map_or_else(plain, |scope| scope.container())
     }
 
-    /// The topmost cgroup of a pod's parent path that does not exist yet: it is the pod's to remove.
-    /// The parent that many pods share never is.
-    pub fn missing(&self, path: &str) -> Option<String> {
-        if self.is_common(path) {
-            return None;
+    /// A new pod will use a parent. Returns the topmost cgroup of its path that is Crisp's to make
+    /// and to remove: what does not exist yet, or what Crisp has made for other pods. The parent
+    /// that many pods share never is.
+    pub fn claim(&self, pod: &PodId, path: &str) -> Option<String> {
+        let is_free = |path: &str| !self.is_common(path) && !self.at(path).exists();
+        self.parents.claim(pod, path, is_free)
+    }
+
+    /// Takes note of a pod that a record tells of. `made` is what [`Self::claim`] said once.
+    pub fn adopt(&self, pod: &PodId, made: Option<String>, path: &str, lives: bool) {
+        let bottom = path.to_owned();
+        self.parents.adopt(pod, Made { top: made, bottom }, lives);
+    }
+
+    /// A pod is over: removes its parents that Crisp made, as far as no living pod uses them and
+    /// its containers' cgroups are gone.
+    pub async fn leave(&self, pod: &PodId) {
+        self.parents.leave(pod);
+        self.tidy(pod).await;
+    }
+
+    /// Tries once more what [`Self::leave`] may have left, after a container's cgroup has gone.
+    pub async fn tidy(&self, pod: &PodId) {
+        if let Some(made) = self.parents.left_by(pod) {
+            // The pod has a record still: whatever is left is tried again at its removal.
+            drop(self.remove_parents(&made).await);
         }
-        let ends = path.match_indices('/').map(|(at, _)| at);
-        let mut prefixes = ends
-            .chain(std::iter::once(path.len()))
-            .map(|end| &path[..end]);
-        let missing = prefixes.find(|prefix| !prefix.is_empty() && !self.at(prefix).exists());
-        missing.map(str::to_owned)
+    }
+
+    /// A pod's record is gone. A parent that is still there although no pod uses it is owed from
+    /// now on.
+    pub fn forget(&self, pod: &PodId) {
+        let Some(made) = self.parents.forget(pod) else {
+            return;
+        };
+        let mut paths = made.paths().into_iter();
+        let stays = paths.find(|path| !self.parents.is_used(path) && self.at(path).exists());
+        if let (Some(path), Some(top)) = (stays, &made.top) {
+            self.parents.owe(top, path, "it holds processes or cgroups");
+        }
+    }
+
+    /// Tries again to remove the cgroups that are owed, those whose turn it is.
+    pub async fn pay(&self) {
+        for made in self.parents.due() {
+            match (self.remove_parents(&made).await, &made.top) {
+                (Err(why), Some(top)) => self.parents.owe(top, &made.bottom, &why),
+                _ => self.parents.settle(&made.bottom),
+            }
+        }
+    }
+
+    /// Cgroups that no pod uses any more and that could not be removed yet.
+    pub fn owed(&self) -> Vec<Owed> {
+        self.parents.owed()
     }
 
     /// Makes a pod's parent cgroup, where its caller has not.
@@ -134,13 +180,11 @@ impl Cgroups {
     pub async fn make_parent(&self, path: &str) -> Result<()> {
         let cgroup = self.at(path);
         let step = format!("make cgroup {path}");
+        let _nobody_stops = self.traffic.enter(path).await;
         match self.slice(path) {
             // The kubelet has made it: no call to systemd is due.
             Some(_) if cgroup.exists() => Ok(()),
-            Some(unit) => {
-                let _nobody_stops = self.traffic.enter(path).await;
-                self.systemd.start(unit).await
-            }
+            Some(unit) => self.systemd.start(unit).await,
             None => blocking(move || cgroup.create().context(|| step)).await,
         }
     }
@@ -151,34 +195,36 @@ impl Cgroups {
         slice::unit_of(path).filter(|_| is_systemds)
     }
 
-    /// Removes parents that were made for a pod, from the bottom up, as far as nobody else uses
-    /// them. Best effort: they are empty.
-    pub async fn remove_parents(&self, top: &str, bottom: &str) {
-        let mut path = bottom;
-        while self.remove_unused(path).await {
-            match path.rsplit_once('/') {
-                Some((parent, _)) if parent.len() >= top.len() => path = parent,
-                _ => return,
+    /// Removes parents that were made for pods, from the bottom up, as far as no living pod uses
+    /// them. The error says why one stays that nobody uses.
+    async fn remove_parents(&self, made: &Made) -> std::result::Result<(), String> {
+        for path in made.paths() {
+            if self.parents.is_used(path) {
+                return Ok(());
+            }
+            match self.remove_unused(path).await {
+                Ok(true) => {}
+                // A pod may have come meanwhile.
+                Ok(false) if self.parents.is_used(path) => return Ok(()),
+                Ok(false) => return Err(format!("{path} holds processes or cgroups")),
+                Err(error) => return Err(error.to_string()),
             }
         }
+        Ok(())
     }
 
     /// Removes a cgroup that nobody uses; tells whether it is gone.
-    async fn remove_unused(&self, path: &str) -> bool {
-        let removed = match self.slice(path) {
-            Some(unit) => self.stop_unused(unit, path).await,
-            None => self.unless_used(path, |cgroup| cgroup.remove()).await,
-        };
-        if let Err(error) = &removed {
-            tracing::warn!(path, %error, "an empty cgroup stays");
-        }
-        removed.unwrap_or(false)
-    }
-
-    async fn stop_unused(&self, unit: &str, path: &str) -> Result<bool> {
+    async fn remove_unused(&self, path: &str) -> Result<bool> {
         let Some(_nobody_enters) = self.traffic.stop(path) else {
             return Ok(false);
         };
+        match self.slice(path) {
+            Some(unit) => self.stop_unused(unit, path).await,
+            None => self.unless_used(path, |cgroup| cgroup.remove()).await,
+        }
+    }
+
+    async fn stop_unused(&self, unit: &str, path: &str) -> Result<bool> {
         if !self.unless_used(path, |_| Ok(())).await? {
             return Ok(false);
         }
@@ -328,9 +374,15 @@ impl Cgroups {
     /// Removes the common cgroups unless a pod or another daemon uses them.
     pub async fn retire(&self) {
         if self.config.driver == CgroupDriver::Cgroupfs {
-            self.remove_unused(&self.config.shims).await;
+            self.retire_one(&self.config.shims).await;
         }
-        self.remove_unused(&self.config.parent).await;
+        self.retire_one(&self.config.parent).await;
+    }
+
+    async fn retire_one(&self, path: &str) {
+        if let Err(error) = self.remove_unused(path).await {
+            tracing::warn!(path, %error, "an empty cgroup stays");
+        }
     }
 }
 

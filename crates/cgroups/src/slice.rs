@@ -130,7 +130,7 @@ impl Drop for Stopping<'_> {
 }
 
 /// Whether a path is, or lies below, another.
-fn contains(outer: &str, path: &str) -> bool {
+pub(crate) fn contains(outer: &str, path: &str) -> bool {
     let rest = path.strip_prefix(outer);
     rest.is_some_and(|rest| outer.is_empty() || rest.is_empty() || rest.starts_with('/'))
 }

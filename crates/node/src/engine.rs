@@ -395,6 +395,12 @@ impl Engine {
         self.shared.pool.answers()
     }
 
+    /// Cgroups of pods that are gone that could not be removed yet.
+    #[must_use]
+    pub fn owed_cgroups(&self) -> Vec<crisp_cgroups::Owed> {
+        self.shared.cgroups.owed()
+    }
+
     /// How callers name cgroup parents.
     #[must_use]
     pub fn cgroup_driver(&self) -> CgroupDriver {

@@ -68,6 +68,7 @@ pub(crate) async fn start(config: Config) -> Result<(Arc<Shared>, NamesMailbox)>
         settling: Some(settling),
     };
     let count = survey.pods.len();
+    adopt_cgroups(&shared, &survey.pods);
     for (story, journal) in survey.pods {
         task::resume(context.clone(), story, journal);
     }
@@ -97,23 +98,34 @@ pub(crate) async fn start(config: Config) -> Result<(Arc<Shared>, NamesMailbox)>
     }
     crisp_tasks::detached(shared::flush_now_and_then(Arc::downgrade(&shared)));
     crisp_tasks::detached(crate::pool::make_rounds(Arc::downgrade(&shared)));
+    crisp_tasks::detached(shared::pay_now_and_then(Arc::downgrade(&shared)));
     // Ends when every pod has let go of its end: nothing is unsure any more.
     let unsure = tokio::time::timeout(SETTLE_WITHIN, settled.recv()).await;
     tracing::info!(pods = count, all_settled = unsure.is_ok(), "records read");
     Ok((shared, names))
 }
 
+/// Tells the cgroups which pods use which parents, before any of them goes on; parents that pods
+/// have left behind are tried again.
+fn adopt_cgroups(shared: &Arc<Shared>, pods: &[(Story, Journal)]) {
+    for (story, _) in pods {
+        let (record, progress) = (&story.record, &story.progress);
+        let lives = !story.is_over();
+        let made = progress.made_cgroup.clone();
+        let cgroups = &shared.cgroups;
+        cgroups.adopt(&record.id, made, &record.cgroup_path, lives);
+        if !lives {
+            let (shared, id) = (Arc::clone(shared), record.id.clone());
+            crisp_tasks::detached(async move { shared.cgroups.tidy(&id).await });
+        }
+    }
+}
+
 impl Survey {
     /// Whoever may have something of the network: all but those that were torn down.
     fn attached(&self) -> impl Iterator<Item = PodId> + '_ {
-        let gone = |story: &&Story| {
-            matches!(
-                story.progress.phase,
-                PodState::NotReady | PodState::Removing
-            )
-        };
         let stories = self.pods.iter().map(|(story, _)| story);
-        let pods = stories.filter(move |story| !gone(story));
+        let pods = stories.filter(|story| !story.is_over());
         let pods = pods.filter(|story| story.record.config.has_own_network());
         let pods = pods.map(|story| story.record.id.clone());
         pods.chain(self.unread.iter().cloned())

@@ -29,6 +29,9 @@ use crate::views::Views;
 /// How often records that changed are flushed to disk.
 const FLUSH_EVERY: Duration = Duration::from_secs(5);
 
+/// How often cgroups that should be gone are looked at.
+const PAY_EVERY: Duration = Duration::from_secs(1);
+
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: Config,
@@ -38,18 +41,20 @@ pub(crate) struct Shared {
     pub(crate) events: Events,
     pub(crate) sampler: Sampler,
     pub(crate) cgroups: Cgroups,
-    /// The shim's program, out of reach for containers; `None` where each has to see to that.
-    pub(crate) shim: Option<OwnedFd>,
-    pub(crate) host: HostFacts,
     /// Looks at paths that callers name.
     pub(crate) host_lane: HostLane,
     /// Whether the shared threads answer.
     pub(crate) pool: Pool,
+    /// The shim's program, out of reach for containers; `None` where each has to see to that.
+    pub(crate) shim: Option<OwnedFd>,
+    pub(crate) host: HostFacts,
     pub(crate) boot_id: String,
     /// Soft limit of open files before it was raised.
     pub(crate) open_files: Option<u64>,
     pub(crate) creation: CreationClock,
     pub(crate) exec_ids: ExecIds,
+    /// Memory for the output of commands.
+    pub(crate) exec_room: Room,
     /// Journals with entries that may be in memory alone.
     unflushed: Mutex<BTreeSet<PathBuf>>,
     /// Held as long as this daemon lives.
@@ -59,8 +64,6 @@ pub(crate) struct Shared {
 /// What the start found out.
 #[derive(Debug)]
 pub(crate) struct Machine {
-    /// Memory for the output of commands.
-    pub(crate) exec_room: Room,
     pub(crate) layout: Arc<Layout>,
     pub(crate) shim: Option<OwnedFd>,
     pub(crate) host: HostFacts,
@@ -78,13 +81,14 @@ impl Shared {
                 config.cgroups.clone(),
                 config.holder_path.clone(),
                 found.layout,
+                config.state.join("owed-cgroups"),
             ),
+            host_lane: HostLane::default(),
+            pool: Pool::default(),
             shim: found.shim,
             config,
             views: Views::default(),
             mailboxes: Mailboxes::default(),
-            host_lane: HostLane::default(),
-            pool: Pool::default(),
             events: Events::new(),
             sampler: Sampler::default(),
             host: found.host,
@@ -92,6 +96,7 @@ impl Shared {
             open_files: found.open_files,
             creation: CreationClock::after(found.latest),
             exec_ids: ExecIds::default(),
+            exec_room: Room::default(),
             unflushed: Mutex::default(),
             _locks: found.locks,
         }
@@ -104,7 +109,6 @@ impl Shared {
             kill_within: self.config.timeouts.kill,
         }
     }
-            exec_room: Room::default(),
 
     pub(crate) fn cgroup(&self, path: &str) -> Cgroup {
         self.cgroups.at(path)
@@ -154,6 +158,17 @@ impl Shared {
             }
         }
         has_worked
+    }
+}
+
+/// Removes cgroups in the background that could not be removed with their pods.
+pub(crate) async fn pay_now_and_then(shared: std::sync::Weak<Shared>) {
+    loop {
+        tokio::time::sleep(PAY_EVERY).await;
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
+        shared.cgroups.pay().await;
     }
 }
 

@@ -98,7 +98,12 @@ impl Service {
         } else {
             network.message
         };
+        let owed = self.engine.owed_cgroups().into_iter().map(
+            |owed| json!({"path": owed.path, "why": owed.why, "seconds": owed.since.as_secs()}),
+        );
+        let owed = serde_json::Value::from_iter(owed);
         BTreeMap::from([
+            ("owedCgroups".to_owned(), owed.to_string()),
             ("config".to_owned(), self.about.config.to_string()),
             ("kernel".to_owned(), self.about.kernel.to_string()),
             ("lastCNILoadStatus".to_owned(), json!(last_load).to_string()),

@@ -54,6 +54,9 @@ pub(crate) async fn clear(
     }
     let mut errors = Vec::new();
     errors.extend(remove_cgroup(shared, remains).await.err());
+    if let Some(pod) = &remains.pod {
+        shared.cgroups.tidy(pod).await;
+    }
     let released = shared.config.images.release(&remains.id).await;
     let step = || format!("release the snapshot of container {}", remains.id);
     errors.extend(released.context(step).err());

@@ -256,7 +256,6 @@ impl Pod {
     pub(super) fn torn_down(&mut self, now: Moment, out: &mut Effects, result: Result<()>) {
         if result.is_ok() {
             self.progress.holder = None;
-            self.progress.made_cgroup = None;
             // Another pod may get them now.
             self.progress.ips.clear();
         }

@@ -51,6 +51,11 @@ impl Story {
         })
     }
 
+    /// Whether the pod was torn down: nothing but its record and its containers' is left.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.progress.phase, PodState::NotReady | PodState::Removing)
+    }
+
     /// Whether it was written in this boot of the machine.
     pub(crate) fn boot(&self, boot_id: &str) -> Boot {
         match self.progress.boot_id == boot_id {

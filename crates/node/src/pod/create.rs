@@ -71,7 +71,7 @@ fn begin_record(
         boot_id: shared.boot_id.clone(),
         holder: None,
         ips: Vec::new(),
-        made_cgroup: shared.cgroups.missing(&record.cgroup_path),
+        made_cgroup: shared.cgroups.claim(id, &record.cgroup_path),
     };
     let begun = file::make_private_dirs(&shared.paths.exits(id)).and_then(|()| {
         let mut journal = Journal::create(&shared.paths.journal(id))?;
@@ -80,6 +80,7 @@ fn begin_record(
         Ok(journal)
     });
     if begun.is_err() {
+        shared.cgroups.forget(id);
         // Nothing but this directory exists yet; the cause is what the caller must know.
         file::remove_tree_if_there(&shared.paths.record(id)).ok();
     }

@@ -259,6 +259,7 @@ impl Hands {
     pub(super) fn end(&mut self, pod: &Pod) {
         let id = self.id.clone();
         self.shared.sampler.forget_pod(&pod.record.cgroup_path);
+        self.shared.cgroups.forget(&id);
         self.shared.views.close(&id);
         self.shared.mailboxes.close(&id);
         let removed = NameMessage::Removed {

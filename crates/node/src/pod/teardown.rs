@@ -45,12 +45,12 @@ pub(crate) async fn teardown(shared: &Arc<Shared>, remains: &PodRemains) -> Vec<
         Ok(more) => errors.extend(more),
         Err(error) => errors.push(error),
     }
-    if let (Some(top), Some(record)) = (&remains.made_cgroup, &remains.record) {
-        let cgroups = &shared.cgroups;
+    let cgroups = &shared.cgroups;
+    if remains.made_cgroup.is_some() {
         let scopes = remains.containers.iter();
         futures::future::join_all(scopes.map(|path| cgroups.end_scope(path))).await;
-        cgroups.remove_parents(top, &record.cgroup_path).await;
     }
+    cgroups.leave(&remains.id).await;
     errors
 }
 
