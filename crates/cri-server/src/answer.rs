@@ -56,6 +56,7 @@ pub fn images(error: image::Error) -> Status {
         image::Error::Invalid { .. } => tonic::Code::DataLoss,
         image::Error::NoPlatform { .. } => tonic::Code::FailedPrecondition,
         image::Error::Interrupted(_) => tonic::Code::Unavailable,
+        image::Error::Abandoned(_) => tonic::Code::Cancelled,
         image::Error::Content(_)
         | image::Error::Snapshot(_)
         | image::Error::Database { .. }
@@ -69,9 +70,9 @@ fn registry_code(error: &registry::Error) -> tonic::Code {
         registry::Error::NotFound { .. } => tonic::Code::NotFound,
         registry::Error::Unauthorized { .. } => tonic::Code::Unauthenticated,
         registry::Error::Denied { .. } => tonic::Code::PermissionDenied,
-        registry::Error::Unavailable { .. } | registry::Error::Tls { .. } => {
-            tonic::Code::Unavailable
-        }
+        registry::Error::Unavailable { .. }
+        | registry::Error::TooSlow { .. }
+        | registry::Error::Tls { .. } => tonic::Code::Unavailable,
         registry::Error::TooLarge { .. } => tonic::Code::ResourceExhausted,
         registry::Error::Protocol { .. } | registry::Error::DigestMismatch { .. } => {
             tonic::Code::DataLoss

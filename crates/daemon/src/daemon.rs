@@ -177,6 +177,7 @@ fn image_config(config: &Config) -> image::Config {
             timeouts: registry::Timeouts::default(),
         },
         max_parallel_layers: config.images.parallel_layers,
+        grace: image::GRACE,
         pinned: config.images.pinned.clone(),
     }
 }

@@ -79,6 +79,9 @@ pub enum Error {
         /// The kernel's answer.
         source: Arc<io::Error>,
     },
+    /// Nobody waited for it any more.
+    #[error("cannot {0}: all who asked for it have left")]
+    Abandoned(&'static str),
     /// A worker ended without an answer, which only a shutdown or a bug brings about.
     #[error("cannot {0}: the worker ended without an answer")]
     Interrupted(&'static str),

@@ -32,8 +32,8 @@ impl Images {
 
     /// Fetches an image and answers its id, the digest of its config.
     ///
-    /// Whoever asks for what is being fetched joins that fetch; a fetch runs to its end when its
-    /// callers leave.
+    /// Whoever asks for what is being fetched joins that fetch. A fetch that nobody has waited for
+    /// during the configured grace ends.
     ///
     /// # Errors
     /// When the reference is none, the registry does not give the image, what it gives is wrong,
@@ -45,7 +45,8 @@ impl Images {
             credentials: creds.clone(),
         };
         let store = Arc::clone(&self.0);
-        self.0.pulls.join(key, || pull(store, image, creds)).await
+        let work = |abandoned| pull(store, image, creds, abandoned);
+        self.0.pulls.join(key, work).await
     }
 
     /// Every image, in the order of ids.

@@ -1,26 +1,22 @@
 //! One layer on its way in: fetched, decompressed and unpacked as one stream.
 //!
-//! The async side receives and hashes the compressed bytes; a blocking thread decompresses and
-//! unpacks them. Between the two lies a short queue, so a layer takes little memory whatever its
-//! size, and a slow disk slows the download down.
+//! The async side receives and hashes the compressed bytes; a thread decompresses and unpacks them.
+//! Between the two lies a short queue, so a layer takes little memory whatever its size, and a slow
+//! disk slows the download down. A host that sends wrong bytes is passed over for the next.
 
-use std::io::{self, Read};
 use std::sync::Arc;
 
-use bytes::{Buf, Bytes};
 use crisp_content::Hasher;
 use crisp_model::{Digest, ImageRef};
-use crisp_registry::Credentials;
-use crisp_snapshotter::{Compression, LayerWriter, UnpackedLayer};
-use futures::StreamExt as _;
+use crisp_registry::{BlobStream, Credentials, Wanted};
+use crisp_snapshotter::{LayerWriter, UnpackedLayer};
 use tokio::sync::{mpsc, watch};
 
+use crate::downloads::PullTurns;
 use crate::error::{Error, Result};
 use crate::manifest::Descriptor;
 use crate::store::{Store, blocking};
-
-/// Chunks between the network and the disk; a chunk is at most some hundred KiB.
-const QUEUE: usize = 4;
+use crate::unpack::{self, Chunk, Terms};
 
 /// A layer that an image needs.
 #[derive(Debug, Clone)]
@@ -39,8 +35,24 @@ pub(crate) struct LayerSource {
     pub(crate) store: Arc<Store>,
     pub(crate) image: ImageRef,
     pub(crate) credentials: Option<Credentials>,
-    /// Set when a sibling failed: what is still on its way is then of no use.
+    /// Turns to download.
+    pub(crate) turns: PullTurns,
+    /// Set when a sibling failed or all callers left: what is still on its way is then of no use.
     pub(crate) given_up: watch::Sender<bool>,
+}
+
+/// A layer that could not be fetched.
+struct Failed {
+    error: Error,
+    /// What to skip to ask another host; only when this one is to blame and there is another.
+    elsewhere: Option<usize>,
+}
+
+impl<E: Into<Error>> From<E> for Failed {
+    fn from(error: E) -> Self {
+        let (error, elsewhere) = (error.into(), None);
+        Self { error, elsewhere }
+    }
 }
 
 impl LayerSource {
@@ -56,21 +68,43 @@ impl LayerSource {
     async fn ensure_alone(&self, plan: &LayerPlan) -> Result<()> {
         let store = &self.store;
         let lock = store.layer_locks.of(&plan.chain_id);
-        let _only_one = lock.lock().await;
+        let _only_one = self.while_wanted(lock.lock()).await?;
         if store.catalog().layer(&plan.chain_id).is_some() {
             return Ok(());
         }
-        let _permit = store.permits.acquire().await;
-        if *self.given_up.borrow() {
-            return Err(Error::Interrupted("fetch a layer"));
+        let _turn = self.while_wanted(self.turns.turn()).await?;
+        let mut skip = 0;
+        loop {
+            let owned = Arc::clone(store);
+            let chain_id = plan.chain_id.clone();
+            let begin = move || Ok(owned.snapshotter.begin_layer(&chain_id)?);
+            let Some(writer) = blocking("begin a layer", begin).await? else {
+                // Verified when it was committed, by a pull whose image was not.
+                return self.adopt(plan).await;
+            };
+            match self.fetch(plan, writer, skip).await {
+                Ok(unpacked) => return self.commit(plan, unpacked).await,
+                Err(Failed {
+                    error,
+                    elsewhere: Some(next),
+                }) => {
+                    tracing::warn!(%error, "mirror sent a wrong layer, asking the next");
+                    skip = next;
+                }
+                Err(failed) => return Err(failed.error),
+            }
         }
-        let owned = Arc::clone(store);
-        let chain_id = plan.chain_id.clone();
-        let begin = move || Ok(owned.snapshotter.begin_layer(&chain_id)?);
-        match blocking("begin a layer", begin).await? {
-            Some(writer) => self.fetch(plan, writer).await,
-            // Verified when it was committed, by a pull whose image was not.
-            None => self.adopt(plan).await,
+    }
+
+    /// Waits for something, unless the layer is of no use meanwhile.
+    async fn while_wanted<T>(&self, step: impl Future<Output = T>) -> Result<T> {
+        let mut given_up = self.given_up.subscribe();
+        tokio::select! {
+            biased;
+            _ = given_up.wait_for(|given_up| *given_up) => {
+                Err(Error::Interrupted("fetch a layer"))
+            }
+            done = step => Ok(done),
         }
     }
 
@@ -85,80 +119,88 @@ impl LayerSource {
         .await
     }
 
-    async fn fetch(&self, plan: &LayerPlan, writer: LayerWriter) -> Result<()> {
-        let digest = &plan.blob.digest;
+    async fn fetch(
+        &self,
+        plan: &LayerPlan,
+        writer: LayerWriter,
+        skip: usize,
+    ) -> std::result::Result<UnpackedLayer, Failed> {
+        let wanted = Wanted {
+            size: Some(plan.blob.size),
+            skip,
+            ..Wanted::whole(&plan.blob.digest)
+        };
         let credentials = self.credentials.as_ref();
-        let blob = self
-            .store
-            .registry
-            .blob(&self.image, digest, 0, credentials)
-            .await?;
+        let asking = self.store.registry.blob(&self.image, wanted, credentials);
+        let mut blob = self.while_wanted(asking).await??;
         if let Some(size) = blob.size.filter(|size| *size != plan.blob.size) {
-            return Err(self.wrong_size(plan, size));
+            return Err(self.blame(&blob, self.wrong_size(plan, size)));
         }
-        let (sender, receiver) = mpsc::channel(QUEUE);
-        let unpack = crisp_tasks::blocking(move || {
-            let mut reader = ChunkReader::new(receiver);
-            let unpacked = writer.unpack(Compression::Detect, &mut reader)?;
-            // What follows the archive's end is part of the blob and of its digest.
-            io::copy(&mut reader, &mut io::sink()).ok();
-            Ok::<UnpackedLayer, Error>(unpacked)
-        });
-        let (fed, unpacked) = tokio::join!(self.feed(plan, blob, sender), unpack);
-        let unpacked = unpacked.unwrap_or(Err(Error::Interrupted("unpack a layer")));
+        let terms = Terms {
+            turns: Arc::clone(&self.store.unpacking),
+            given_up: self.given_up.subscribe(),
+        };
+        let (sender, unpacked) = unpack::start(writer, terms)?;
+        let feed = async {
+            let feed = self.feed(plan, &mut blob, sender);
+            self.while_wanted(feed).await?
+        };
+        let (fed, unpacked) = tokio::join!(feed, unpacked);
         // A download that broke also breaks the unpacking: the first cause is the one to tell.
         match fed? {
-            Fed::Whole => {}
+            Fed::Whole => Ok(unpacked?),
+            Fed::Wrong(error) => Err(self.blame(&blob, error)),
             Fed::Refused => {
-                return Err(unpacked
+                let error = unpacked
                     .err()
-                    .unwrap_or(Error::Interrupted("unpack a layer")));
+                    .unwrap_or(Error::Interrupted("unpack a layer"));
+                Err(error.into())
             }
         }
-        self.commit(plan, unpacked?).await
+    }
+
+    /// The failure of a host that sent something else than what its digest promises.
+    fn blame(&self, blob: &BlobStream, error: Error) -> Failed {
+        let elsewhere = blob.next_host();
+        Failed { error, elsewhere }
     }
 
     /// Hands the blob's bytes to the unpacking thread, and verifies them on the way.
     async fn feed(
         &self,
         plan: &LayerPlan,
-        mut blob: crisp_registry::BlobStream,
+        blob: &mut BlobStream,
         sender: mpsc::Sender<Chunk>,
     ) -> Result<Fed> {
         let expected = &plan.blob;
         let mut hasher = Hasher::new(expected.digest.algorithm());
         let mut received = 0;
-        let mut given_up = self.given_up.subscribe();
-        loop {
-            let next = tokio::select! {
-                next = blob.next() => next,
-                _ = given_up.wait_for(|given_up| *given_up) => {
-                    return Err(Error::Interrupted("fetch a layer"));
-                }
-            };
-            let Some(chunk) = next.transpose()? else {
-                break;
-            };
+        let mut is_taken = true;
+        while let Some(chunk) = blob.next().await.transpose()? {
             received += chunk.len() as u64;
             if received > expected.size {
-                return Err(self.wrong_size(plan, received));
+                return Ok(Fed::Wrong(self.wrong_size(plan, received)));
             }
             hasher.update(&chunk);
-            if sender.send(Chunk::Bytes(chunk)).await.is_err() {
+            is_taken = is_taken && sender.send(Chunk::Bytes(chunk)).await.is_ok();
+            // Where another host can be asked, the rest tells which of the two is wrong: these
+            // bytes, or the layer that they are.
+            if !is_taken && blob.next_host().is_none() {
                 return Ok(Fed::Refused);
             }
         }
         if received != expected.size {
-            return Err(self.wrong_size(plan, received));
+            return Ok(Fed::Wrong(self.wrong_size(plan, received)));
         }
         let actual = hasher.finish();
         if actual != expected.digest {
-            return Err(self.invalid(plan, format!("its content has digest {actual}")));
+            let why = format!("its content has digest {actual}");
+            return Ok(Fed::Wrong(self.invalid(plan, why)));
         }
-        match sender.send(Chunk::End).await {
-            Ok(()) => Ok(Fed::Whole),
-            Err(_) => Ok(Fed::Refused),
-        }
+        Ok(match sender.send(Chunk::End).await {
+            Ok(()) => Fed::Whole,
+            Err(_) => Fed::Refused,
+        })
     }
 
     async fn commit(&self, plan: &LayerPlan, unpacked: UnpackedLayer) -> Result<()> {
@@ -195,76 +237,12 @@ impl LayerSource {
     }
 }
 
-/// How a download ended that did not fail.
+/// How a download ended whose connection did not fail.
 enum Fed {
     /// All bytes were right and were taken.
     Whole,
     /// The unpacking thread stopped taking them.
     Refused,
-}
-
-/// What travels to the unpacking thread.
-enum Chunk {
-    Bytes(Bytes),
-    /// The blob is whole and verified. A queue that ends without it was cut.
-    End,
-}
-
-/// The blocking end of the queue.
-struct ChunkReader {
-    queue: mpsc::Receiver<Chunk>,
-    current: Bytes,
-    is_whole: bool,
-}
-
-impl ChunkReader {
-    fn new(queue: mpsc::Receiver<Chunk>) -> Self {
-        Self {
-            queue,
-            current: Bytes::new(),
-            is_whole: false,
-        }
-    }
-}
-
-impl Read for ChunkReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.current.is_empty() && !self.is_whole {
-            match self.queue.blocking_recv() {
-                Some(Chunk::Bytes(bytes)) => self.current = bytes,
-                Some(Chunk::End) => self.is_whole = true,
-                None => return Err(io::Error::other("the download was cut")),
-            }
-        }
-        let count = buffer.len().min(self.current.len());
-        buffer[..count].copy_from_slice(&self.current[..count]);
-        self.current.advance(count);
-        Ok(count)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(chunks: Vec<Chunk>) -> io::Result<Vec<u8>> {
-        let (sender, receiver) = mpsc::channel(16);
-        for chunk in chunks {
-            assert!(sender.try_send(chunk).is_ok());
-        }
-        drop(sender);
-        let mut content = Vec::new();
-        ChunkReader::new(receiver).read_to_end(&mut content)?;
-        Ok(content)
-    }
-
-    #[test]
-    fn a_cut_download_is_no_end_of_file() {
-        let bytes = |text: &'static str| Chunk::Bytes(Bytes::from_static(text.as_bytes()));
-        let whole = vec![bytes("ab"), bytes(""), bytes("c"), Chunk::End];
-        assert_eq!(read(whole).unwrap(), b"abc");
-        assert_eq!(read(vec![Chunk::End]).unwrap(), b"");
-        assert!(read(vec![bytes("ab")]).is_err());
-        assert!(read(vec![]).is_err());
-    }
+    /// They are not what was asked for.
+    Wrong(Error),
 }

@@ -10,15 +10,16 @@
 //! ```
 //!
 //! Laws of this room: nothing is named before everything it needs is there and verified; whoever
-//! asks for a manifest that is being fetched joins that fetch; a fetch runs to its end when its
-//! callers leave; a layer belongs to the images and container snapshots that name it, and goes
-//! with the last of them.
+//! asks for a manifest that is being fetched joins that fetch; a fetch that nobody waits for ends
+//! after a grace; no turn, thread or lock of all pulls is held across a registry's pace; a layer
+//! belongs to the images and container snapshots that name it, and goes with the last of them.
 
 #![forbid(unsafe_code)]
 
 mod catalog;
 mod config;
 mod database;
+mod downloads;
 mod error;
 mod flight;
 mod image_config;
@@ -31,8 +32,9 @@ mod platform;
 mod pull;
 mod record;
 mod store;
+mod unpack;
 
-pub use config::Config;
+pub use config::{Config, GRACE};
 pub use error::{Ambiguous, Error, Result};
 pub use images::Images;
 pub use info::{FsInfo, ImageInfo};

@@ -50,6 +50,7 @@ pub(crate) fn open(config: Config) -> Result<Arc<Store>> {
     let store = Arc::new(Store::new(Parts {
         registry: Client::new(config.registry)?,
         parallel_layers: config.max_parallel_layers,
+        grace: config.grace,
         root,
         boot,
         content,

@@ -1,6 +1,7 @@
 //! The pipeline: reference -> index -> manifest -> config -> layers -> names.
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::catalog::named;
 use crate::error::{Error, Result};
+use crate::flight::Abandoned;
 use crate::image_config::{self, MAX_CONFIG, Parsed};
 use crate::layer::{LayerPlan, LayerSource};
 use crate::manifest::{self, Choice, Descriptor, Manifest};
@@ -27,17 +29,27 @@ pub(crate) async fn pull(
     store: Arc<Store>,
     image: ImageRef,
     credentials: Option<Credentials>,
+    abandoned: Abandoned,
 ) -> Result<Digest> {
     let begun = Instant::now();
-    if let Some(id) = unchanged(&store, &image, credentials.as_ref()).await? {
+    let unchanged = unchanged(&store, &image, credentials.as_ref());
+    if let Some(id) = abandoned.or(unchanged).await? {
         return Ok(id);
     }
-    let root = store.registry.resolve(&image, credentials.as_ref()).await?;
+    let resolve = async {
+        let resolved = store.registry.resolve(&image, credentials.as_ref()).await;
+        Ok(resolved?)
+    };
+    let root = abandoned.or(resolve).await?;
     let names = names(&image, &root.digest);
     // An image may be removed between its fetch and the naming: then it is fetched again.
     for _ in 0..3 {
-        let fetch = || Fetch::new(&store, &image, credentials.clone()).run(root.clone());
-        let id = store.fetches.join(root.digest.clone(), fetch).await?;
+        let fetch = |abandoned| {
+            let fetch = Fetch::new(&store, &image, credentials.clone());
+            fetch.run(root.clone(), abandoned)
+        };
+        let fetched = store.fetches.join(root.digest.clone(), fetch);
+        let id = abandoned.or(fetched).await?;
         let (owned, target, names) = (Arc::clone(&store), id.clone(), names.clone());
         let naming = move || name(&owned, &target, names);
         if blocking("name an image", naming).await? {
@@ -116,11 +128,11 @@ impl Fetch {
     }
 
     /// Fetches what is missing, and commits the image with its first names.
-    async fn run(self, root: Resolved) -> Result<Digest> {
+    async fn run(self, root: Resolved, abandoned: Abandoned) -> Result<Digest> {
         if let Some(id) = self.known(&root.digest) {
             return Ok(id);
         }
-        let result = self.fetch(root).await;
+        let result = self.fetch(root, &abandoned).await;
         if result.is_err() {
             let store = Arc::clone(&self.store);
             let swept = blocking("sweep after a failed pull", move || store.sweep()).await;
@@ -136,20 +148,20 @@ impl Fetch {
         self.store.catalog().by_document(document)
     }
 
-    async fn fetch(&self, root: Resolved) -> Result<Digest> {
+    async fn fetch(&self, root: Resolved, abandoned: &Abandoned) -> Result<Digest> {
         let root_digest = root.digest.clone();
-        let (manifest, mut documents) = self.descend(root).await?;
+        let (manifest, mut documents) = abandoned.or(self.descend(root)).await?;
         let manifest_digest = documents.last().map(|(digest, _)| digest.clone());
         let manifest_digest = manifest_digest.unwrap_or_else(|| root_digest.clone());
         let id = manifest.config.digest.clone();
-        let config = self.config(&manifest.config).await?;
+        let config = abandoned.or(self.config(&manifest.config)).await?;
         let parsed = self.check(&manifest, &config)?;
         documents.push((id.clone(), config));
         let plans = plan(&manifest, &parsed);
 
         let claim = self.claim(&documents, &plans).await;
         self.keep(documents.clone()).await?;
-        self.layers(&plans).await?;
+        self.layers(&plans, abandoned).await?;
 
         let sizes = manifest.layers.iter().map(|layer| layer.size);
         let record = ImageRecord {
@@ -268,14 +280,23 @@ impl Fetch {
 
     /// Fetches all layers that are missing. All have ended when this returns, so that nothing is
     /// still being written when the remains of a failure are swept.
-    async fn layers(&self, plans: &[LayerPlan]) -> Result<()> {
+    async fn layers(&self, plans: &[LayerPlan], abandoned: &Abandoned) -> Result<()> {
         let source = LayerSource {
             store: Arc::clone(&self.store),
             image: self.image.clone(),
             credentials: self.credentials.clone(),
+            turns: self.store.downloads.of_pull(self.image.host()),
             given_up: watch::Sender::new(false),
         };
-        let results = join_all(plans.iter().map(|plan| source.ensure(plan))).await;
+        let mut all = pin!(join_all(plans.iter().map(|plan| source.ensure(plan))));
+        let results = tokio::select! {
+            results = &mut all => results,
+            () = abandoned.told() => {
+                source.given_up.send_replace(true);
+                all.await;
+                return Err(abandoned.error());
+            }
+        };
         let failures = results.into_iter().filter_map(Result::err);
         // Those that gave up because of another are not the cause.
         let cause = failures.min_by_key(|error| matches!(error, Error::Interrupted(_)));

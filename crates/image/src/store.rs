@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 
 use crate::catalog::Catalog;
 use crate::database::Database;
+use crate::downloads::Downloads;
 use crate::error::{Error, Result, io};
 use crate::flight::{Flights, LayerLocks, PullKey};
 use crate::record::{Edit, LayerRecord};
@@ -32,7 +33,9 @@ pub(crate) struct Store {
     pub(crate) registry: Client,
     pub(crate) content: crisp_content::Store,
     pub(crate) snapshotter: Snapshotter,
-    pub(crate) permits: Semaphore,
+    /// Turns to unpack: held while bytes are there, never while they are awaited.
+    pub(crate) unpacking: Arc<Semaphore>,
+    pub(crate) downloads: Downloads,
     pub(crate) pulls: Flights<PullKey, Digest>,
     pub(crate) fetches: Flights<Digest, Digest>,
     pub(crate) layer_locks: LayerLocks,
@@ -56,6 +59,8 @@ pub(crate) struct Parts {
     pub(crate) database: Database,
     pub(crate) catalog: Catalog,
     pub(crate) parallel_layers: usize,
+    /// How long a pull goes on without its callers.
+    pub(crate) grace: Duration,
 }
 
 impl Store {
@@ -66,9 +71,13 @@ impl Store {
             registry: parts.registry,
             content: parts.content,
             snapshotter: parts.snapshotter,
-            permits: Semaphore::new(parts.parallel_layers.clamp(1, Semaphore::MAX_PERMITS)),
-            pulls: Flights::new("pull an image"),
-            fetches: Flights::new("fetch an image"),
+            unpacking: Arc::new(Semaphore::new(
+                parts.parallel_layers.clamp(1, Semaphore::MAX_PERMITS),
+            )),
+            downloads: Downloads::new(parts.parallel_layers),
+            pulls: Flights::new("pull an image", parts.grace),
+            // A pull waits for its fetch as long as it goes on itself.
+            fetches: Flights::new("fetch an image", Duration::ZERO),
             layer_locks: LayerLocks::default(),
             database: parts.database,
             catalog: Mutex::new(parts.catalog),

@@ -1,12 +1,9 @@
 //! Blob downloads: one stream over as many connections as it takes.
 
 use std::fmt;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use crisp_model::{Digest, ImageRef};
-use futures::stream::{BoxStream, Stream, StreamExt as _, try_unfold};
 use http::StatusCode;
 use http::header::CONTENT_RANGE;
 use reqwest::Response;
@@ -14,23 +11,68 @@ use reqwest::Response;
 use crate::client::{Attempt, Call, Client};
 use crate::credentials::Credentials;
 use crate::error::{Error, Result};
-use crate::exchange::{Asked, range};
+use crate::exchange::{Asked, Place, range};
+use crate::pace::{Pace, TooSlow};
 use crate::retry::{Again, Failure};
 
 /// Bytes that a connection must bring before it counts as one that works.
 const PROGRESS: u64 = 64 << 10;
 
+/// Which bytes to fetch, and from where.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The blob.
+    pub digest: &'a Digest,
+    /// Its size if it is known: a mirror that announces another is passed over.
+    pub size: Option<u64>,
+    /// The first byte.
+    pub offset: u64,
+    /// How many of the hosts to pass over; see [`BlobStream::next_host`].
+    pub skip: usize,
+}
+
+impl<'a> Wanted<'a> {
+    /// All of a blob, from the first host that has it.
+    #[must_use]
+    pub fn whole(digest: &'a Digest) -> Self {
+        Self {
+            digest,
+            size: None,
+            offset: 0,
+            skip: 0,
+        }
+    }
+}
+
 /// The bytes of a blob as they arrive. Not yet verified.
 pub struct BlobStream {
     /// Size of the whole blob, if the registry says so.
     pub size: Option<u64>,
-    stream: BoxStream<'static, Result<Bytes>>,
+    download: Download,
 }
 
-impl Stream for BlobStream {
-    type Item = Result<Bytes>;
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.stream.as_mut().poll_next(cx)
+impl BlobStream {
+    /// The next bytes; `None` at the end. To be called no more after an error, nor after a call
+    /// that was not waited for.
+    pub async fn next(&mut self) -> Option<Result<Bytes>> {
+        self.download.next().await.transpose()
+    }
+
+    /// The host that sends now.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.download.current.host
+    }
+
+    /// What to skip to ask elsewhere when the bytes turn out wrong; `None` when nobody is left. A
+    /// host whose bytes only followed another's is not yet the one to blame.
+    #[must_use]
+    pub fn next_host(&self) -> Option<usize> {
+        let place = self.download.current.place;
+        if place.at > self.download.first {
+            return Some(place.at);
+        }
+        place.next()
     }
 }
 
@@ -38,6 +80,7 @@ impl fmt::Debug for BlobStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BlobStream")
             .field("size", &self.size)
+            .field("host", &self.host())
             .finish_non_exhaustive()
     }
 }
@@ -46,6 +89,7 @@ impl fmt::Debug for BlobStream {
 struct Opened {
     response: Response,
     host: String,
+    place: Place,
     /// Offset of its first byte: 0 when the host does not know ranges.
     start: u64,
     total: Option<u64>,
@@ -54,6 +98,7 @@ struct Opened {
 struct OpenBlob {
     path: String,
     offset: u64,
+    size: Option<u64>,
 }
 
 impl Attempt for OpenBlob {
@@ -61,25 +106,29 @@ impl Attempt for OpenBlob {
 
     async fn run(&self, asked: &Asked<'_>) -> std::result::Result<Opened, Failure> {
         let response = asked.get(&self.path, &range(self.offset)).await?;
-        let host = asked.endpoint.host();
-        if response.status() != StatusCode::PARTIAL_CONTENT {
-            return Ok(Opened {
-                start: 0,
-                total: response.content_length(),
-                response,
-                host,
-            });
+        let (start, total) = if response.status() == StatusCode::PARTIAL_CONTENT {
+            let header = response.headers().get(CONTENT_RANGE);
+            match header.and_then(|v| v.to_str().ok()).and_then(content_range) {
+                Some((start, total)) if start == self.offset => (start, total),
+                _ => return Err(Failure::last(asked.protocol("an answer for another range"))),
+            }
+        } else {
+            (0, response.content_length())
+        };
+        if let (Some(size), Some(total)) = (self.size, total)
+            && size != total
+            && !asked.place.is_last
+        {
+            let why = format!("{total} bytes instead of {size}");
+            return Err(Failure::last(asked.protocol(why)));
         }
-        let header = response.headers().get(CONTENT_RANGE);
-        match header.and_then(|v| v.to_str().ok()).and_then(content_range) {
-            Some((start, total)) if start == self.offset => Ok(Opened {
-                response,
-                host,
-                start,
-                total,
-            }),
-            _ => Err(Failure::last(asked.protocol("an answer for another range"))),
-        }
+        Ok(Opened {
+            host: asked.endpoint.host(),
+            place: asked.place,
+            response,
+            start,
+            total,
+        })
     }
 }
 
@@ -101,6 +150,8 @@ struct Download {
     digest: Digest,
     credentials: Option<Credentials>,
     current: Opened,
+    /// Place of the host that sent the first bytes.
+    first: usize,
     /// Bytes handed out, counted from the start of the blob.
     position: u64,
     /// Bytes that `current` sends again and that were handed out before.
@@ -108,12 +159,16 @@ struct Download {
     total: Option<u64>,
     /// Connections that broke since the last one that brought something.
     broken: u32,
+    /// Connections that were too slow since the last one that was not.
+    slow: u32,
     /// Bytes of the current connection.
     brought: u64,
+    /// Pace of the current connection.
+    pace: Pace,
 }
 
 impl Client {
-    /// The bytes of a blob from `offset` on, as they arrive; cut connections are resumed.
+    /// The bytes of a blob as they arrive; cut connections are resumed, also at the next host.
     ///
     /// The caller checks the digest, because it sees all bytes anyway.
     ///
@@ -122,26 +177,28 @@ impl Client {
     pub async fn blob(
         &self,
         image: &ImageRef,
-        digest: &Digest,
-        offset: u64,
+        wanted: Wanted<'_>,
         credentials: Option<&Credentials>,
     ) -> Result<BlobStream> {
-        let current = connect(self, image, digest, offset, credentials).await?;
+        let current = connect(self, image, wanted, credentials).await?;
         let download = Download {
             client: self.clone(),
             image: image.clone(),
-            digest: digest.clone(),
+            digest: wanted.digest.clone(),
             credentials: credentials.cloned(),
-            position: offset,
-            skip: offset - current.start,
+            first: current.place.at,
+            position: wanted.offset,
+            skip: wanted.offset - current.start,
             total: current.total,
             broken: 0,
+            slow: 0,
             brought: 0,
+            pace: Pace::new(self.config().timeouts.least),
             current,
         };
         Ok(BlobStream {
             size: download.total,
-            stream: try_unfold(download, step).boxed(),
+            download,
         })
     }
 }
@@ -149,42 +206,53 @@ impl Client {
 async fn connect(
     client: &Client,
     image: &ImageRef,
-    digest: &Digest,
-    offset: u64,
+    wanted: Wanted<'_>,
     credentials: Option<&Credentials>,
 ) -> Result<Opened> {
-    let call = Call::by_digest(image, digest, credentials);
-    let path = format!("{}/blobs/{digest}", image.repository());
-    client.ask(&call, &OpenBlob { path, offset }).await
-}
-
-async fn step(mut download: Download) -> Result<Option<(Bytes, Download)>> {
-    loop {
-        match download.current.response.chunk().await {
-            Ok(Some(chunk)) => {
-                if let Some(chunk) = download.take(chunk)? {
-                    return Ok(Some((chunk, download)));
-                }
-            }
-            Ok(None)
-                if download
-                    .total
-                    .is_none_or(|total| download.position >= total) =>
-            {
-                return Ok(None);
-            }
-            Ok(None) => download.resume("the connection ended early").await?,
-            Err(error) if error.is_timeout() => {
-                download.resume("no byte for the idle time").await?;
-            }
-            Err(_) => download.resume("the connection broke").await?,
-        }
-    }
+    let mut call = Call::by_digest(image, wanted.digest, credentials);
+    call.skip = wanted.skip;
+    let open = OpenBlob {
+        path: format!("{}/blobs/{}", image.repository(), wanted.digest),
+        offset: wanted.offset,
+        size: wanted.size,
+    };
+    client.ask(&call, &open).await
 }
 
 impl Download {
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            let next = self.pace.wait(self.current.response.chunk()).await;
+            let next = match next {
+                Ok(next) => next,
+                Err(slow) => {
+                    self.hurry(slow).await?;
+                    continue;
+                }
+            };
+            match next {
+                Ok(Some(chunk)) => {
+                    if let Some(chunk) = self.take(chunk)? {
+                        return Ok(Some(chunk));
+                    }
+                }
+                Ok(None) if self.total.is_none_or(|total| self.position >= total) => {
+                    return Ok(None);
+                }
+                Ok(None) => self.resume("the connection ended early").await?,
+                Err(error) if error.is_timeout() => {
+                    self.resume("no byte for the idle time").await?;
+                }
+                Err(_) => self.resume("the connection broke").await?,
+            }
+        }
+    }
+
     /// What of a chunk is new.
     fn take(&mut self, mut chunk: Bytes) -> Result<Option<Bytes>> {
+        if self.pace.was_good() {
+            self.slow = 0;
+        }
         let again = self.skip.min(chunk.len() as u64);
         self.skip -= again;
         chunk = chunk.split_off(usize::try_from(again).unwrap_or(chunk.len()));
@@ -193,6 +261,7 @@ impl Download {
         }
         self.position += chunk.len() as u64;
         self.brought += chunk.len() as u64;
+        self.pace.took(chunk.len());
         if self.brought >= PROGRESS {
             self.broken = 0;
         }
@@ -202,22 +271,57 @@ impl Download {
         Ok(Some(chunk))
     }
 
+    /// Leaves a connection that is too slow. A second one in a row shows that it is not the path.
+    async fn hurry(&mut self, slow: TooSlow) -> Result<()> {
+        self.slow += 1;
+        if self.slow < 2 {
+            return self.resume("the connection is too slow").await;
+        }
+        let error = Error::TooSlow {
+            host: self.current.host.clone(),
+            reference: self.reference(),
+            why: slow.to_string(),
+        };
+        self.move_on(error).await
+    }
+
     /// Connects again and goes on where the bytes ended.
     async fn resume(&mut self, why: &str) -> Result<()> {
         self.broken += 1;
         let timeouts = &self.client.config().timeouts;
         let Some(pause) = timeouts.pause(Again::Later, self.broken, timeouts.attempts) else {
-            return Err(Error::Unavailable {
+            let error = Error::Unavailable {
                 host: self.current.host.clone(),
                 reference: self.reference(),
                 why: format!("{why}, {} times in a row", self.broken),
-            });
+            };
+            return self.move_on(error).await;
         };
         tracing::debug!(blob = %self.digest, at = self.position, why, "resuming a download");
         tokio::time::sleep(pause).await;
+        self.reconnect(self.current.place.at).await
+    }
+
+    /// Goes on at the next host; `error` is what is told when there is none.
+    async fn move_on(&mut self, error: Error) -> Result<()> {
+        let Some(next) = self.current.place.next() else {
+            return Err(error);
+        };
+        tracing::warn!(%error, "mirror failed in a download, asking the next");
+        (self.broken, self.slow) = (0, 0);
+        let moved = self.reconnect(next).await;
+        moved.map_err(|last| last.after(std::slice::from_ref(&error)))
+    }
+
+    async fn reconnect(&mut self, skip: usize) -> Result<()> {
+        let wanted = Wanted {
+            digest: &self.digest,
+            size: self.total,
+            offset: self.position,
+            skip,
+        };
         let credentials = self.credentials.as_ref();
-        let (image, digest) = (&self.image, &self.digest);
-        self.current = connect(&self.client, image, digest, self.position, credentials).await?;
+        self.current = connect(&self.client, &self.image, wanted, credentials).await?;
         if let (Some(before), Some(now)) = (self.total, self.current.total)
             && before != now
         {
@@ -226,6 +330,7 @@ impl Download {
         self.total = self.total.or(self.current.total);
         self.skip = self.position - self.current.start;
         self.brought = 0;
+        self.pace = Pace::new(self.client.config().timeouts.least);
         Ok(())
     }
 

@@ -18,7 +18,7 @@ use crate::credentials::{Credentials, Secret};
 use crate::docker_config;
 use crate::document::{self, DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
 use crate::error::{Error, Result};
-use crate::exchange::{Asked, read_body};
+use crate::exchange::{Asked, Place, read_body};
 use crate::hosts::{self, Capability, Endpoint};
 use crate::retry::Failure;
 use crate::tls::Clients;
@@ -53,6 +53,8 @@ pub(crate) struct Call<'a> {
     pub(crate) credentials: Option<&'a Credentials>,
     /// What errors call it.
     pub(crate) reference: String,
+    /// Endpoints to pass over, because what they sent turned out wrong.
+    pub(crate) skip: usize,
 }
 
 /// One try at one endpoint.
@@ -110,6 +112,7 @@ impl Client {
             capability,
             credentials,
             reference: image.to_string(),
+            skip: 0,
         };
         let path = format!("{}/manifests/{name}", image.repository());
         self.document(&call, path, image.digest()).await
@@ -130,6 +133,7 @@ impl Client {
             capability: Capability::Resolve,
             credentials,
             reference: image.to_string(),
+            skip: 0,
         };
         let tag = image.tag().unwrap_or("latest");
         let path = format!("{}/manifests/{tag}", image.repository());
@@ -196,7 +200,7 @@ impl Client {
     pub(crate) async fn ask<A: Attempt>(&self, call: &Call<'_>, attempt: &A) -> Result<A::Output> {
         let endpoints = self.endpoints(call).await?;
         let mut earlier = Vec::new();
-        for (at, ready) in endpoints.iter().enumerate() {
+        for (at, ready) in endpoints.iter().enumerate().skip(call.skip) {
             let is_last = at + 1 == endpoints.len();
             let attempts = if is_last {
                 self.config().timeouts.attempts
@@ -210,6 +214,8 @@ impl Client {
                 repository: call.image.repository(),
                 secret: &ready.secret,
                 reference: &call.reference,
+                least: self.config().timeouts.least,
+                place: Place { at, is_last },
             };
             match self.insist(&asked, attempt, attempts).await {
                 Ok(found) => return Ok(found),
@@ -306,6 +312,7 @@ impl<'a> Call<'a> {
             capability: Capability::Pull,
             credentials,
             reference: image.with_digest(digest).to_string(),
+            skip: 0,
         }
     }
 }

@@ -23,6 +23,8 @@ pub struct Timeouts {
     pub connect: Duration,
     /// For the next byte: a download may last for hours, but must move.
     pub idle: Duration,
+    /// For a download's bytes, however they fall.
+    pub least: LeastRate,
     /// Tries of one request at the registry itself; mirrors get one.
     pub attempts: u32,
     /// First pause between tries, doubled at each; also the unit of jitter.
@@ -31,11 +33,25 @@ pub struct Timeouts {
     pub longest_pause: Duration,
 }
 
+/// Fewer bytes than this in a window end a connection. What a slow link needs decides the figures:
+/// four layers at a time over 128 kbit/s still pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeastRate {
+    /// Bytes in a window.
+    pub bytes: u64,
+    /// Time spent waiting for bytes.
+    pub window: Duration,
+}
+
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(15),
             idle: Duration::from_secs(60),
+            least: LeastRate {
+                bytes: 192 << 10,
+                window: Duration::from_secs(60),
+            },
             attempts: 5,
             backoff: Duration::from_millis(500),
             longest_pause: Duration::from_secs(60),

@@ -46,6 +46,16 @@ pub enum Error {
         /// What happened.
         why: String,
     },
+    /// The host sends, but so slowly that the download would hardly end.
+    #[error("{host} is too slow for {reference}: {why}")]
+    TooSlow {
+        /// Host that sends.
+        host: String,
+        /// What was asked for.
+        reference: String,
+        /// The rate that was seen, and what to do.
+        why: String,
+    },
     /// The document exceeds what a client must accept.
     #[error("{reference} from {host} is larger than {limit} bytes: refused")]
     TooLarge {
@@ -109,6 +119,7 @@ impl Error {
             Self::Unauthorized { why, .. }
             | Self::Denied { why, .. }
             | Self::Unavailable { why, .. }
+            | Self::TooSlow { why, .. }
             | Self::Protocol { why, .. }
             | Self::Tls { why, .. }
             | Self::Io { why, .. } => {

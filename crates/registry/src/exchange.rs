@@ -1,7 +1,6 @@
 //! An *exchange* is one HTTP request with its redirects: how it is sent, and what statuses and
 //! failures mean. It carries an `Authorization` that it is given, and asks for none.
 
-use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use reqwest::Response;
@@ -10,9 +9,11 @@ use std::time::SystemTime;
 use url::Url;
 
 use crate::authorize::Grants;
+use crate::config::LeastRate;
 use crate::credentials::Secret;
 use crate::error::Error;
 use crate::hosts::{Endpoint, authority};
+use crate::pace::{Pace, TooSlow};
 use crate::retry::{Again, Failure, is_passing, retry_after};
 
 const MAX_REDIRECTS: u32 = 10;
@@ -28,6 +29,24 @@ pub(crate) struct Asked<'a> {
     pub(crate) secret: &'a Secret,
     /// What is asked for, as the user knows it.
     pub(crate) reference: &'a str,
+    /// The least pace of its answers.
+    pub(crate) least: LeastRate,
+    /// Where the endpoint stands among those that can be asked.
+    pub(crate) place: Place,
+}
+
+/// The place of an endpoint in the order of asking.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) at: usize,
+    pub(crate) is_last: bool,
+}
+
+impl Place {
+    /// The place of the next endpoint, if there is one.
+    pub(crate) fn next(self) -> Option<usize> {
+        (!self.is_last).then_some(self.at + 1)
+    }
 }
 
 /// One HTTP request before redirects.
@@ -163,6 +182,16 @@ impl Asked<'_> {
         }
     }
 
+    fn too_slow(&self, slow: TooSlow) -> Failure {
+        let (host, reference) = self.names();
+        let why = slow.to_string();
+        Failure::last(Error::TooSlow {
+            host,
+            reference,
+            why,
+        })
+    }
+
     pub(crate) fn too_large(&self, limit: u64) -> Failure {
         let (host, reference) = self.names();
         Failure::last(Error::TooLarge {
@@ -246,17 +275,19 @@ pub(crate) async fn read_body(
         return Err(asked.too_large(limit));
     }
     let mut body = Vec::new();
-    while let Some(chunk) = next_chunk(asked, &mut response).await? {
+    let mut pace = Pace::new(asked.least);
+    loop {
+        let next = pace.wait(response.chunk()).await;
+        let next = next.map_err(|slow| asked.too_slow(slow))?;
+        let Some(chunk) = next.map_err(|error| asked.failed(&error))? else {
+            return Ok(body);
+        };
+        pace.took(chunk.len());
         if body.len() as u64 + chunk.len() as u64 > limit {
             return Err(asked.too_large(limit));
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(body)
-}
-
-async fn next_chunk(asked: &Asked<'_>, from: &mut Response) -> Result<Option<Bytes>, Failure> {
-    from.chunk().await.map_err(|error| asked.failed(&error))
 }
 
 /// The header that asks for a document from `offset` on.

@@ -23,15 +23,16 @@ mod error;
 mod exchange;
 mod hosts;
 mod hosts_file;
+mod pace;
 mod request;
 mod retry;
 mod tls;
 mod tls_files;
 mod token;
 
-pub use blob::BlobStream;
+pub use blob::{BlobStream, Wanted};
 pub use client::{Client, Resolved};
-pub use config::{Config, Timeouts};
+pub use config::{Config, LeastRate, Timeouts};
 pub use credentials::Credentials;
 pub use error::{Error, Result};
 

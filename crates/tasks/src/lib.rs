@@ -13,6 +13,7 @@ mod lease;
 mod workers;
 
 use std::any::Any;
+use std::panic::AssertUnwindSafe;
 
 use tokio::task::{JoinError, JoinHandle};
 use tracing::{Instrument as _, Span};
@@ -65,6 +66,31 @@ pub async fn blocking<T: Send + 'static>(
     Ok(tokio::task::spawn_blocking(step).await?)
 }
 
+/// Runs work that waits for somebody else on a thread of its own, in the caller's span. The threads
+/// of [`blocking`] are few: whoever waited there for a stranger would keep others from their work.
+/// The work starts at once; dropping the future does not end it.
+///
+/// # Errors
+/// When the system gives no thread; when the work panicked.
+pub fn thread<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> std::io::Result<impl Future<Output = Result<T, Failed>> + Send + 'static> {
+    let (span, lease) = (Span::current(), lease::current());
+    let (answer, asked) = tokio::sync::oneshot::channel();
+    let step = move || {
+        let done = std::panic::catch_unwind(AssertUnwindSafe(|| span.in_scope(work)));
+        drop(lease);
+        let done = done.map_err(|panic| Failed::Panicked(panic_message(panic.as_ref()).to_owned()));
+        // Nobody may be left to hear it.
+        answer.send(done).ok();
+    };
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(step)?;
+    Ok(async move { asked.await.unwrap_or(Err(Failed::Aborted)) })
+}
+
 /// Starts a worker that nobody waits for and that ends by itself, in the caller's span. For work
 /// that belongs to the whole process, or that must outlive whoever started it.
 pub fn detached(work: impl Future<Output = ()> + Send + 'static) {
@@ -113,6 +139,16 @@ mod tests {
         let worker = Worker::start(async { panic!("{}", 7) });
         let failed: Result<(), _> = worker.outcome().await;
         assert_eq!(failed, Err(Failed::Panicked("7".to_owned())));
+    }
+
+    #[tokio::test]
+    async fn a_thread_answers_or_says_that_it_panicked() {
+        assert_eq!(thread("t", || 7).unwrap().await, Ok(7));
+        let failed = thread("t", || panic!("oh")).unwrap().await;
+        assert_eq!(
+            failed.map(|(): ()| ()),
+            Err(Failed::Panicked("oh".to_owned()))
+        );
     }
 
     #[tokio::test]

@@ -193,7 +193,7 @@ table! {
         registry_config: AbsolutePath = constant("/etc/crisp/certs.d");
         /// Docker's config.json with credentials for registries; empty means none.
         docker_config: MaybePath = MaybePath::default();
-        /// Layers fetched and unpacked at the same time over all pulls, 1 to 64.
+        /// Layers fetched from one registry at the same time, and unpacked over all pulls, 1 to 64.
         parallel_layers: Within<1, 64> = Within::clamped(4);
         /// Images that the kubelet must not collect, as full names.
         pinned: Vec<String> = Vec::new();

@@ -14,6 +14,7 @@ mod restart;
 #[allow(dead_code, reason = "the registry's own tests look closer at requests")]
 mod server;
 mod shared;
+mod strangers;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -71,6 +72,18 @@ impl Registry {
         format!("{}/{name}", self.server.address)
     }
 
+    /// Serves a repository also to those who ask for it as another registry's.
+    pub(crate) fn with_ns(&self, repository: &str, host: &str) {
+        let mut shelf = self.shelf.lock().unwrap();
+        let named = |target: &String| target.contains(&format!("/{repository}/"));
+        let found: Vec<_> = shelf
+            .iter()
+            .filter(|(target, _)| named(target))
+            .map(|(target, answer)| (format!("{target}?ns={host}"), answer.clone()))
+            .collect();
+        shelf.extend(found);
+    }
+
     /// Serves something else at a path that contains this.
     pub(crate) fn spoil(&self, part: &str, change: impl Fn(Answer) -> Answer) {
         let mut shelf = self.shelf.lock().unwrap();
@@ -103,6 +116,7 @@ pub(crate) fn config(root: &Path) -> Config {
             },
         },
         max_parallel_layers: 3,
+        grace: crisp_image::GRACE,
         pinned: Vec::new(),
     }
 }

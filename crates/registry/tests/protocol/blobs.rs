@@ -1,10 +1,11 @@
 //! Blobs: streamed, resumed where they broke off, never longer than they are.
 
-use crisp_registry::Error;
-use futures::StreamExt as _;
+use std::time::Duration;
+
+use crisp_registry::{Error, Wanted};
 
 use crate::server::{Answer, Seen, Server};
-use crate::{client, image, sha256};
+use crate::{client, client_with, hosts, image, sha256};
 
 fn content() -> Vec<u8> {
     (0..300_000u32).flat_map(u32::to_le_bytes).collect()
@@ -28,9 +29,11 @@ fn part(from: usize) -> Answer {
 
 async fn fetch(server: &Server, from: u64) -> Result<Vec<u8>, Error> {
     let digest = sha256(b"whatever");
-    let mut stream = client()
-        .blob(&image(&server.address), &digest, from, None)
-        .await?;
+    let wanted = Wanted {
+        offset: from,
+        ..Wanted::whole(&digest)
+    };
+    let mut stream = client().blob(&image(&server.address), wanted, None).await?;
     let mut all = Vec::new();
     while let Some(chunk) = stream.next().await {
         all.extend_from_slice(&chunk?);
@@ -117,4 +120,50 @@ async fn a_wrong_small_blob_is_refused() {
         .await
         .unwrap_err();
     assert!(matches!(error, Error::TooLarge { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_host_that_drips_or_stands_still_is_left_for_the_next() {
+    let pause = Duration::from_millis(1);
+    for crawl in [part(0).drip(5000, pause), part(0).stall(5000)] {
+        let mirror = Server::start(move |seen| match offset(seen) {
+            0 => crawl.clone(),
+            from => part(from).drip(3, pause),
+        })
+        .await;
+        let upstream = Server::start(|seen| part(offset(seen))).await;
+        let dir = tempfile::tempdir().unwrap();
+        let text = format!(
+            "server = \"http://{}\"\n[host.\"http://{}\"]\n",
+            upstream.address, mirror.address
+        );
+        hosts(dir.path(), "r.example", &text);
+        let digest = sha256(b"whatever");
+        let client = client_with(dir.path(), None);
+        let wanted = Wanted::whole(&digest);
+        let mut stream = client
+            .blob(&image("r.example"), wanted, None)
+            .await
+            .unwrap();
+        let mut all = Vec::new();
+        while let Some(chunk) = stream.next().await {
+            all.extend_from_slice(&chunk.unwrap());
+        }
+        assert!(all == content());
+        assert_eq!((mirror.seen().len(), upstream.seen().len()), (2, 1));
+        // The bytes are of two hosts: the second alone is asked before it is blamed.
+        assert_eq!(stream.next_host(), Some(1));
+    }
+}
+
+#[tokio::test]
+async fn the_rate_of_a_host_that_drips_is_told() {
+    let server = Server::start(|seen| part(offset(seen)).drip(3, Duration::from_millis(1))).await;
+    let error = fetch(&server, 0).await.unwrap_err();
+    assert!(matches!(error, Error::TooSlow { .. }), "{error:?}");
+    let text = error.to_string();
+    assert!(
+        text.contains(&server.address) && text.contains("in 200ms"),
+        "{text}"
+    );
 }

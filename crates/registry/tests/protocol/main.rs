@@ -16,7 +16,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crisp_model::{Digest, ImageRef};
-use crisp_registry::{Client, Config, Timeouts};
+use crisp_registry::{Client, Config, LeastRate, Timeouts};
 use sha2::{Digest as _, Sha256};
 
 pub(crate) const MANIFEST: &[u8] = br#"{"config":{},"layers":[]}"#;
@@ -38,6 +38,10 @@ pub(crate) fn client_with(dir: &Path, docker_config: Option<&str>) -> Client {
             attempts: 4,
             backoff: Duration::from_millis(2),
             longest_pause: Duration::from_secs(2),
+            least: LeastRate {
+                bytes: 1000,
+                window: Duration::from_millis(200),
+            },
             ..Timeouts::default()
         },
     })

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -30,6 +31,19 @@ pub(crate) struct Answer {
     pub(crate) body: Vec<u8>,
     /// Bytes of the body after which the connection is cut.
     pub(crate) cut: Option<usize>,
+    /// What happens there instead, if anything.
+    pub(crate) then: Then,
+}
+
+/// What follows the bytes that are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// The connection is closed.
+    Close,
+    /// Nothing, until the client hangs up.
+    Stall,
+    /// The rest, byte by byte with this pause.
+    Drip(Duration),
 }
 
 impl Answer {
@@ -39,6 +53,7 @@ impl Answer {
             headers: Vec::new(),
             body: Vec::new(),
             cut: None,
+            then: Then::Close,
         }
     }
 
@@ -55,6 +70,16 @@ impl Answer {
     pub(crate) fn cut(mut self, after: usize) -> Self {
         self.cut = Some(after);
         self
+    }
+
+    pub(crate) fn stall(mut self, after: usize) -> Self {
+        self.then = Then::Stall;
+        self.cut(after)
+    }
+
+    pub(crate) fn drip(mut self, after: usize, pause: Duration) -> Self {
+        self.then = Then::Drip(pause);
+        self.cut(after)
     }
 }
 
@@ -119,6 +144,18 @@ async fn serve(mut stream: TcpStream, handler: Arc<Handler>, log: Arc<Mutex<Vec<
     stream.write_all(head.as_bytes()).await.ok();
     if seen.method != "HEAD" {
         stream.write_all(&answer.body[..end]).await.ok();
+        match answer.then {
+            Then::Close => {}
+            Then::Stall => drop(stream.read(&mut [0; 64]).await),
+            Then::Drip(pause) => {
+                for byte in &answer.body[end..] {
+                    if stream.write_all(&[*byte]).await.is_err() {
+                        return;
+                    }
+                    tokio::time::sleep(pause).await;
+                }
+            }
+        }
     }
     stream.shutdown().await.ok();
 }
