@@ -78,6 +78,7 @@ impl Worker {
             if die_with(shim).is_err() {
                 return 1;
             }
+            crisp_sys::memory::keep_much();
             let (report, fds) = work();
             let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
             let sent = serde_json::to_vec(&report)

@@ -12,6 +12,20 @@ pub fn keep_little() {
     }
 }
 
+/// Makes the allocator take memory by large pieces and keep it: for a process that lives for a few
+/// milliseconds and whose parent keeps little.
+pub fn keep_much() {
+    const LARGE: libc::c_int = 8 * 1024 * 1024;
+    const PIECE: libc::c_int = 256 * 1024;
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt takes two ints; a value that it refuses changes nothing.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, LARGE);
+        libc::mallopt(libc::M_TOP_PAD, PIECE);
+    }
+}
+
 /// Gives free memory of the allocator back to the kernel.
 pub fn give_back() {
     #[cfg(target_env = "gnu")]

@@ -154,7 +154,9 @@ impl Conn {
     /// `InvalidData` when the message was longer or carried too many descriptors, `WouldBlock`
     /// when non-blocking and there is none.
     pub fn recv(&self, max: usize) -> io::Result<Option<Message>> {
-        let mut bytes = vec![0; max];
+        // Most messages are short: a buffer of `max` bytes would be mapped, cleared and unmapped
+        // for each of them.
+        let mut bytes = vec![0; self.next_length()?.min(max)];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let slices = &mut [IoSliceMut::new(&mut bytes)];
@@ -180,6 +182,14 @@ impl Conn {
         bytes.truncate(received.bytes);
         bytes.shrink_to_fit();
         Ok(Some((bytes, fds)))
+    }
+
+    /// The length of the message that waits, which stays where it is; 0 once the peer has closed.
+    /// By recvmsg(2) like the rest: a process under a seccomp filter may be allowed no other call.
+    fn next_length(&self) -> io::Result<usize> {
+        let flags = RecvFlags::PEEK | RecvFlags::TRUNC;
+        let nothing = &mut RecvAncillaryBuffer::default();
+        Ok(recvmsg(&self.0, &mut [], nothing, flags)?.bytes)
     }
 
     /// Makes the socket non-blocking.
@@ -255,6 +265,14 @@ mod tests {
         std::fs::File::from(read).read_to_string(&mut text).unwrap();
         assert_eq!(text, "through");
         assert_eq!(other.recv(64).unwrap().unwrap().0, b"second");
+        one.send(&[7; 65], &[]).unwrap();
+        let too_long = other.recv(64).unwrap_err();
+        assert_eq!(too_long.kind(), io::ErrorKind::InvalidData);
+        one.send(&[7; 64], &[]).unwrap();
+        assert_eq!(other.recv(64).unwrap().unwrap().0, [7; 64]);
+        other.set_nonblocking().unwrap();
+        let none = other.recv(64).unwrap_err();
+        assert_eq!(none.kind(), io::ErrorKind::WouldBlock);
         drop(one);
         assert!(other.recv(64).unwrap().is_none());
     }

@@ -2,16 +2,26 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::files::write_file;
 
-/// Makes `path` below `root` step by step, so that each new directory can be used at once.
+/// Makes `path` below `root`, so that each new directory can be used at once.
 pub(super) fn make_path(root: &Path, path: &str, controllers: &[String]) -> io::Result<()> {
-    let cpuset_v1 = controllers.iter().any(|name| name == "cpuset")
-        && !root.join("cgroup.controllers").exists();
     let v2 = root.join("cgroup.controllers").exists();
+    let cpuset_v1 = !v2 && controllers.iter().any(|name| name == "cpuset");
+    // Without controllers to enable or values to inherit nothing is to be done on the way down,
+    // and most often all parents are there.
+    let plain = !cpuset_v1 && (!v2 || controllers.is_empty());
+    if plain {
+        match fs::create_dir(root.join(path)) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+            Err(_) => {}
+        }
+    }
     let mut dir = root.to_owned();
     for name in path.split('/').filter(|name| !name.is_empty()) {
         if v2 {
@@ -74,6 +84,10 @@ pub(super) fn visit(dir: &Path, act: &mut dyn FnMut(&Path)) {
 }
 
 fn children(dir: &Path) -> Vec<PathBuf> {
+    // Each directory below adds a link. Most cgroups have none, and dozens of files to list.
+    if fs::metadata(dir).is_ok_and(|about| about.is_dir() && about.nlink() == 2) {
+        return Vec::new();
+    }
     let Ok(entries) = fs::read_dir(dir) else {
         return Vec::new();
     };
