@@ -1,10 +1,11 @@
 //! Clients that name the socket's path as their `:authority`.
 //!
 //! gRPC's C core, and so its Python, C++ and Ruby clients, sends the percent-encoded path of a unix
-//! socket there. That is no host by RFC 3986, and the h2 library answers with a reset stream. The
-//! authority has no meaning on a unix socket, so this wrapper turns each percent sign in it into a
-//! dot as bytes are read. The length stays, so nothing else in the stream changes, header
-//! compression included.
+//! socket there; so do Go's clients that dial a bare path, which Huffman-code it besides. That is no
+//! host by RFC 3986, and the h2 library answers with a reset stream. The authority has no meaning on
+//! a unix socket, so this wrapper turns each character in it that a host does not have into one that
+//! it may have, as bytes are read. The length stays, so nothing else in the stream changes, header
+//! compression included: a later request that names the authority by its index finds it mended.
 //!
 //! The parser follows only as much of HTTP/2 (RFC 9113) and HPACK (RFC 7541) as it takes to find
 //! that one value. Bytes that it does not understand pass unchanged.
@@ -16,6 +17,8 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tonic::transport::server::{Connected, UdsConnectInfo};
+
+use crate::huffman::Walk;
 
 const PREFACE: usize = 24;
 const FRAME_HEAD: usize = 9;
@@ -181,13 +184,14 @@ enum Block {
     Length(Text),
     LongLength {
         text: Text,
-        is_coded: bool,
+        coding: Option<Walk>,
         length: usize,
         shift: u32,
     },
     Inside {
         text: Text,
-        is_coded: bool,
+        /// Where a Huffman-coded text is; `None` for a plain one.
+        coding: Option<Walk>,
         left: usize,
     },
     /// The block is not understood: change nothing more in it.
@@ -233,20 +237,20 @@ impl Block {
                 (false, false) => Self::Field,
             },
             Self::Length(text) => {
-                let (is_coded, length) = (*byte & 0x80 != 0, usize::from(*byte & 0x7f));
+                let (coding, length) = (coding(*byte), usize::from(*byte & 0x7f));
                 match length {
                     0x7f => Self::LongLength {
                         text,
-                        is_coded,
+                        coding,
                         length,
                         shift: 0,
                     },
-                    left => Self::inside(text, is_coded, left),
+                    left => Self::inside(text, coding, left),
                 }
             }
             Self::LongLength {
                 text,
-                is_coded,
+                coding,
                 length,
                 shift,
             } => {
@@ -255,22 +259,25 @@ impl Block {
                     (true, 21..) => Self::Lost,
                     (true, _) => Self::LongLength {
                         text,
-                        is_coded,
+                        coding,
                         length,
                         shift: shift + 7,
                     },
-                    (false, _) => Self::inside(text, is_coded, length),
+                    (false, _) => Self::inside(text, coding, length),
                 }
             }
             Self::Inside {
                 text,
-                is_coded,
+                mut coding,
                 left,
             } => {
-                if text == Text::Authority && !is_coded && *byte == b'%' {
-                    *byte = b'.';
+                if text == Text::Authority {
+                    match &mut coding {
+                        Some(walk) => walk.mend(byte),
+                        None => mend_plain(byte),
+                    }
                 }
-                Self::inside(text.with(*byte), is_coded, left - 1)
+                Self::inside(text.with(*byte), coding, left - 1)
             }
             Self::Lost => Self::Lost,
         };
@@ -296,19 +303,27 @@ impl Block {
         }
     }
 
-    fn inside(text: Text, is_coded: bool, left: usize) -> Self {
+    fn inside(text: Text, coding: Option<Walk>, left: usize) -> Self {
         match (left, text) {
-            (0, Text::Name { alike }) if alike == WRITTEN.len() && !is_coded => {
+            (0, Text::Name { alike }) if alike == WRITTEN.len() && coding.is_none() => {
                 Self::Length(Text::Authority)
             }
             (0, Text::Name { .. }) => Self::Length(Text::Value),
             (0, _) => Self::Field,
-            _ => Self::Inside {
-                text,
-                is_coded,
-                left,
-            },
+            _ => Self::Inside { text, coding, left },
         }
+    }
+}
+
+/// The first byte of a text's length says how the text is coded.
+fn coding(byte: u8) -> Option<Walk> {
+    (byte & 0x80 != 0).then(Walk::default)
+}
+
+/// Hosts, address literals and ports stay as they are.
+fn mend_plain(byte: &mut u8) {
+    if !byte.is_ascii_alphanumeric() && !b"-._:[]".contains(byte) {
+        *byte = b'.';
     }
 }
 
@@ -434,9 +449,24 @@ mod tests {
             };
             check(&dressed(&before), &dressed(&after));
         }
-        // A Huffman-coded value has no percent sign as a byte of its own: it is left alone.
-        let coded = [&[0x41, 0x83][..], b"%%%"].concat();
-        check(&[frame(HEADERS, 4, &coded)], &[frame(HEADERS, 4, &coded)]);
+    }
+
+    /// The header block of Go's client for a target that is a bare path, and of its next request.
+    #[test]
+    fn huffman_coded_paths_are_mended_too() {
+        const HEAD: &[u8] =
+            b"\x83\x86\x45\x99\x62\xcb\x6a\x49\xa9\x2a\xfd\xc2\xbe\xdb\x6a\x49\xa9\x2e\
+            \xe2\xd9\xdc\xc4\x2b\x1c\x4b\x62\x0c\x7a\xbf\x41\x94";
+        const PATH: &[u8] =
+            b"\x54\x58\x6c\xb6\xa5\x45\x84\x96\x19\x15\xaa\x2c\x24\xb0\xc8\xad\x74\x1c\x9d\x7f";
+        const MENDED: &[u8] =
+            b"\x5c\x58\x6c\xb6\xa5\xc5\x84\x96\x19\x15\xae\x2c\x24\xb0\xc8\xad\x74\x1c\x9d\x7f";
+        let next = frame(HEADERS, 4, b"\x83\x86\xbf\xbe");
+        let block = |path: &[u8]| vec![frame(HEADERS, 4, &[HEAD, path].concat()), next.clone()];
+        check(&block(PATH), &block(MENDED));
+        // Of other fields no text changes.
+        let other = [&[0x44, 0x94][..], PATH].concat();
+        check(&[frame(HEADERS, 4, &other)], &[frame(HEADERS, 4, &other)]);
     }
 
     #[test]

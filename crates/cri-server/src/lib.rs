@@ -4,6 +4,7 @@
 //! ```text
 //! serve      both services on a socket
 //! authority  clients that name the socket's path as their host
+//! huffman    their names, where they are compressed
 //! deadline   calls end when the time is up that the caller gave
 //! call       one RPC: run, named, logged once
 //! service    the calls: check, ask the engine, answer
@@ -23,6 +24,7 @@ mod authority;
 mod call;
 mod deadline;
 pub mod from_cri;
+mod huffman;
 mod serve;
 pub mod service;
 mod signal;
