@@ -3,7 +3,7 @@
 use crisp_api::runtime::v1 as cri;
 use crisp_node::{ContainerEvent, EventKind};
 
-use super::{container, pod};
+use super::pod;
 
 /// The event with the pod and its containers as they were right after it.
 #[must_use]
@@ -19,11 +19,6 @@ pub fn event(event: &ContainerEvent) -> cri::ContainerEventResponse {
         container_event_type: kind.into(),
         created_at: event.at.0,
         pod_sandbox_status: Some(pod::status(&event.pod)),
-        containers_statuses: event
-            .pod
-            .containers
-            .iter()
-            .map(|c| container::status(c))
-            .collect(),
+        containers_statuses: pod::container_statuses(&event.pod),
     }
 }

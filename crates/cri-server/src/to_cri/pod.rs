@@ -5,7 +5,6 @@ use crisp_model::{NamespaceMode, PodName, PodNamespaces};
 use crisp_node::PodView;
 
 use super::container;
-use super::now;
 use super::state::pod_state;
 
 pub(crate) fn metadata(name: &PodName) -> cri::PodSandboxMetadata {
@@ -51,20 +50,25 @@ pub fn status(pod: &PodView) -> cri::PodSandboxStatus {
     }
 }
 
-/// The status with all containers of the pod. Both come from one snapshot, so the list is complete
-/// and its timestamp may say so.
+/// The status with all containers of the pod.
+///
+/// The timestamp stays 0, as with containerd, although both come from one snapshot and the CRI lets
+/// a time say so. A kubelet with evented PLEG takes the list of a status with a time as it is, and
+/// leaves the sandbox's running containers out of its view: it runs init containers again and again.
 #[must_use]
 pub fn status_response(pod: &PodView) -> cri::PodSandboxStatusResponse {
     cri::PodSandboxStatusResponse {
         status: Some(status(pod)),
         info: std::collections::BTreeMap::new(),
-        containers_statuses: pod
-            .containers
-            .iter()
-            .map(|c| container::status(c))
-            .collect(),
-        timestamp: now(),
+        containers_statuses: container_statuses(pod),
+        timestamp: 0,
     }
+}
+
+/// The newest container first: a kubelet takes the first one of a name for the current attempt.
+pub(crate) fn container_statuses(pod: &PodView) -> Vec<cri::ContainerStatus> {
+    let newest_first = pod.containers.iter().rev();
+    newest_first.map(|c| container::status(c)).collect()
 }
 
 fn network(pod: &PodView) -> cri::PodSandboxNetworkStatus {

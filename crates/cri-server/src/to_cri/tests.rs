@@ -210,9 +210,15 @@ fn the_image_is_shown_as_the_user_wrote_it() {
 
 #[test]
 fn a_pods_status_is_whole() {
-    let inside = Arc::new(container_view(ContainerPhase::Created));
-    let response = pod::status_response(&pod_view(PodPhase::Ready, vec![inside]));
-    assert!(response.timestamp > 0 && response.containers_statuses.len() == 1);
+    let made_at = |time| {
+        let mut view = container_view(ContainerPhase::Created);
+        view.created_at = Timestamp(time);
+        Arc::new(view)
+    };
+    let response = pod::status_response(&pod_view(PodPhase::Ready, vec![made_at(1), made_at(2)]));
+    let each = response.containers_statuses.iter();
+    assert_eq!(each.map(|c| c.created_at).collect::<Vec<_>>(), [2, 1]);
+    assert_eq!(response.timestamp, 0);
     let status = response.status.unwrap();
     let network = status.network.unwrap();
     assert_eq!(
