@@ -109,3 +109,28 @@ pub struct SecurityContext {
     /// Paths to make read-only; `None` means the runtime's default list.
     pub readonly_paths: Option<Vec<String>>,
 }
+
+/// An id as user databases and an image's `USER` write it: decimal digits, at most 2147483647,
+/// since higher ones read as negative somewhere and end as 0. `None` for a name: `+5` is one.
+#[must_use]
+pub fn id_of(text: &str) -> Option<u32> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    text.parse().ok().filter(|id| i32::try_from(*id).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_digits_are_an_id() {
+        for (text, id) in [("0", 0), ("1000", 1000), ("2147483647", 2_147_483_647)] {
+            assert_eq!(id_of(text), Some(id));
+        }
+        for name in ["", "+5", "-5", " 5", "0x5", "2147483648", "99999999999"] {
+            assert_eq!(id_of(name), None, "{name:?}");
+        }
+    }
+}

@@ -1,6 +1,8 @@
 //! passwd(5) and group(5) as an image brings them: untrusted, so lines are bounded, and what does
 //! not parse is nobody.
 
+use crisp_model::security::id_of;
+
 /// No line of an honest database is longer.
 const MAX_LINE: usize = 64 << 10;
 /// The kernel gives a process no more groups (`NGROUPS_MAX`).
@@ -29,15 +31,6 @@ impl Group<'_> {
     }
 }
 
-/// An id as the databases and `USER` write it: decimal digits, at most 2147483647, since higher
-/// ones read as negative somewhere and end as 0.
-pub(crate) fn id(text: &str) -> Option<u32> {
-    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    text.parse().ok().filter(|id| i32::try_from(*id).is_ok())
-}
-
 fn lines(file: &[u8]) -> impl Iterator<Item = &str> {
     file.split(|byte| *byte == b'\n')
         .filter(|line| line.len() <= MAX_LINE)
@@ -49,8 +42,8 @@ pub(crate) fn accounts(passwd: &[u8]) -> impl Iterator<Item = Account<'_>> {
     lines(passwd).filter_map(|line| {
         let mut fields = line.split(':');
         let name = fields.next().filter(|name| !name.is_empty())?;
-        let uid = id(fields.nth(1)?)?;
-        let gid = id(fields.next()?)?;
+        let uid = id_of(fields.nth(1)?)?;
+        let gid = id_of(fields.next()?)?;
         let home = fields.nth(1).unwrap_or_default();
         Some(Account {
             name,
@@ -65,7 +58,7 @@ pub(crate) fn groups(group: &[u8]) -> impl Iterator<Item = Group<'_>> {
     lines(group).filter_map(|line| {
         let mut fields = line.split(':');
         let name = fields.next().filter(|name| !name.is_empty())?;
-        let gid = id(fields.nth(1)?)?;
+        let gid = id_of(fields.nth(1)?)?;
         let members = fields.next().unwrap_or_default();
         Some(Group { name, gid, members })
     })

@@ -1,8 +1,9 @@
 //! Who runs in a container: the request and the image's databases, resolved as runc and Docker do.
 
+use crisp_model::security::id_of;
 use crisp_model::{GroupsPolicy, UserSpec};
 
-use crate::group_file::{Account, MAX_GROUPS, accounts, groups, id};
+use crate::group_file::{Account, MAX_GROUPS, accounts, groups};
 use crate::{Error, Result};
 
 /// The user, group and groups of a container's processes.
@@ -146,7 +147,7 @@ fn who<'a>(field: &str, text: &'a str) -> Result<Who<'a>> {
         return Ok(Who::Name(text));
     }
     let why = || format!("{text} is not an id: 0 to 2147483647 is expected");
-    id(text)
+    id_of(text)
         .map(Who::Id)
         .ok_or_else(|| Error::invalid(field, why()))
 }

@@ -2,6 +2,7 @@
 
 use crisp_api::runtime::v1 as cri;
 use crisp_image::{FsInfo, ImageInfo};
+use crisp_model::security::id_of;
 
 use super::now;
 
@@ -9,7 +10,7 @@ use super::now;
 #[must_use]
 pub fn image(info: &ImageInfo) -> cri::Image {
     let user = info.config.user.split(':').next().unwrap_or_default();
-    let uid = user.parse::<u32>().ok();
+    let uid = id_of(user);
     cri::Image {
         id: info.id.to_string(),
         repo_tags: info.repo_tags.clone(),
