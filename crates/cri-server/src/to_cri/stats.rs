@@ -61,7 +61,7 @@ fn cpu(stats: &CpuStats) -> cri::CpuUsage {
     cri::CpuUsage {
         timestamp: stats.at.0,
         usage_core_nano_seconds: value(stats.usage_ns),
-        usage_nano_cores: value(stats.nanocores),
+        usage_nano_cores: stats.nanocores.and_then(value),
         psi: None,
     }
 }

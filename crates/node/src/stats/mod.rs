@@ -19,8 +19,8 @@ pub struct CpuStats {
     pub at: Timestamp,
     /// CPU time used since the start, nanoseconds.
     pub usage_ns: u64,
-    /// Recent use, billionths of a core.
-    pub nanocores: u64,
+    /// Recent use, billionths of a core; `None` until it was looked at twice.
+    pub nanocores: Option<u64>,
 }
 
 /// Memory.

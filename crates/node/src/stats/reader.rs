@@ -74,7 +74,7 @@ async fn cgroup_stats(shared: &Arc<Shared>, path: &str) -> Option<ResourceStats>
     Some(resources(&stats, nanocores))
 }
 
-fn resources(stats: &CgroupStats, nanocores: u64) -> ResourceStats {
+fn resources(stats: &CgroupStats, nanocores: Option<u64>) -> ResourceStats {
     let at = now();
     let available = |limit: u64| limit.saturating_sub(stats.working_set);
     ResourceStats {
@@ -105,7 +105,12 @@ fn sum(containers: &[ContainerStats]) -> Option<ResourceStats> {
     each.reduce(|mut all, one| {
         all.cpu.at = all.cpu.at.max(one.cpu.at);
         all.cpu.usage_ns += one.cpu.usage_ns;
-        all.cpu.nanocores += one.cpu.nanocores;
+        // Not yet known of one means not yet known of all.
+        all.cpu.nanocores = all
+            .cpu
+            .nanocores
+            .zip(one.cpu.nanocores)
+            .map(|(all, one)| all + one);
         let (total, memory) = (&mut all.memory, one.memory);
         total.at = total.at.max(memory.at);
         total.usage += memory.usage;

@@ -23,7 +23,7 @@ pub(crate) struct Sampler {
 struct Look {
     at: i64,
     usage_ns: u64,
-    nanocores: u64,
+    nanocores: Option<u64>,
 }
 
 impl Sampler {
@@ -31,17 +31,18 @@ impl Sampler {
         self.cpu.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Billionths of a core since the last look; 0 at the first.
-    pub(crate) fn nanocores(&self, cgroup: &str, at: i64, usage_ns: u64) -> u64 {
+    /// Billionths of a core since the last look; `None` at the first, for a caller would take 0 for
+    /// a measure.
+    pub(crate) fn nanocores(&self, cgroup: &str, at: i64, usage_ns: u64) -> Option<u64> {
         let mut cpu = self.cpu();
         let fresh = Look {
             at,
             usage_ns,
-            nanocores: 0,
+            nanocores: None,
         };
         let Some(last) = cpu.get_mut(cgroup) else {
             cpu.insert(cgroup.to_owned(), fresh);
-            return 0;
+            return None;
         };
         let passed = at - last.at;
         if passed < SHORTEST {
@@ -50,7 +51,7 @@ impl Sampler {
         let used = u128::from(usage_ns.saturating_sub(last.usage_ns));
         let rate = used * SECOND / u128::from(passed.unsigned_abs());
         *last = Look {
-            nanocores: u64::try_from(rate).unwrap_or(u64::MAX),
+            nanocores: Some(u64::try_from(rate).unwrap_or(u64::MAX)),
             ..fresh
         };
         last.nanocores
@@ -78,16 +79,19 @@ mod tests {
     fn rates_are_of_the_time_between_two_looks() {
         let sampler = Sampler::default();
         let second = 1_000_000_000;
-        assert_eq!(sampler.nanocores("a", 0, 500), 0);
+        assert_eq!(sampler.nanocores("a", 0, 500), None);
         // Half a core for a second.
         assert_eq!(
             sampler.nanocores("a", second, 500 + 500_000_000),
-            500_000_000
+            Some(500_000_000)
         );
         // Too soon for a new one.
-        assert_eq!(sampler.nanocores("a", second + 1, 600_000_000), 500_000_000);
+        assert_eq!(
+            sampler.nanocores("a", second + 1, 600_000_000),
+            Some(500_000_000)
+        );
         // A container that was made anew under the name has used less.
-        assert_eq!(sampler.nanocores("a", 3 * second, 0), 0);
-        assert_eq!(sampler.nanocores("b", 3 * second, 7), 0);
+        assert_eq!(sampler.nanocores("a", 3 * second, 0), Some(0));
+        assert_eq!(sampler.nanocores("b", 3 * second, 7), None);
     }
 }
