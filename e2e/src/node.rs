@@ -56,6 +56,8 @@ pub struct Options {
     pub log_level: &'static str,
     /// Where `crispd` and its helpers are, when not where [`tools::ours`] finds them.
     pub binaries: Option<PathBuf>,
+    /// A line of the shell that starts the daemon, whose command is `"$@"` in it.
+    pub through: Option<&'static str>,
 }
 
 impl Default for Options {
@@ -66,6 +68,7 @@ impl Default for Options {
             config: String::new(),
             log_level: "debug",
             binaries: None,
+            through: None,
         }
     }
 }
@@ -280,7 +283,14 @@ impl Node {
             Some(dir) => dir.join("crispd"),
             None => tools::ours("crispd"),
         };
-        let mut command = Command::new(program);
+        let mut command = match self.options.through {
+            None => Command::new(program),
+            Some(line) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", line, "sh"]).arg(program);
+                shell
+            }
+        };
         let network = match self.options.network {
             Network::Builtin => "builtin",
             Network::Cni => "cni",

@@ -21,5 +21,17 @@ mod socket;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // Threads inherit the mask, files and children the rest.
+    inherit_little();
     cli::main()
+}
+
+/// What a supervisor or a shell left us with must not reach pods: files that every container reads
+/// are 0644 whatever the umask, and children can be waited for. Files for root alone are made with
+/// a mode that says so.
+fn inherit_little() {
+    crisp_sys::process::set_umask(0o022);
+    if let Err(error) = crisp_sys::signals::begin() {
+        eprintln!("crispd: signals may stay blocked: {error}");
+    }
 }

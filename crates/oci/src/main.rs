@@ -37,6 +37,8 @@ use invocation::Invocation;
 use journal::Journal;
 
 fn main() -> ExitCode {
+    // A parent that ignores SIGCHLD would have the kernel reap the children that we wait for.
+    let waits = crisp_sys::signals::begin();
     // A container that could write to this file would run as root on the host one day.
     let sealed = crisp_sys::own_binary::run_read_only(c"crisp-oci");
     let arguments = match Arguments::try_parse() {
@@ -58,6 +60,10 @@ fn main() -> ExitCode {
     let enters = arguments.command.plumbing().is_some();
     if let Some(error) = sealed.err().filter(|_| enters) {
         let text = format!("this program's file is not protected from containers: {error}");
+        invocation.journal.warning(&text);
+    }
+    if let Err(error) = waits {
+        let text = format!("signals that the caller blocked stay so: {error}");
         invocation.journal.warning(&text);
     }
     invocation

@@ -98,11 +98,40 @@ pub fn wait(within: Option<Duration>) -> io::Result<Option<(i32, Origin)>> {
 /// The errors of sigprocmask(2).
 pub fn reset() -> io::Result<()> {
     for signal in 1..=64 {
-        // SAFETY: SIG_DFL runs no code of ours. SIGKILL, SIGSTOP and libc's own two are refused,
-        // which is fine.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        set_default(signal);
     }
     Ok(SigSet::empty().thread_set_mask()?)
+}
+
+/// What a program of ours that waits for children and takes signals needs, whatever its parent left:
+/// SIGCHLD is not ignored, since then the kernel reaps children before anybody can wait for them,
+/// and nothing is blocked.
+///
+/// # Errors
+/// The errors of sigprocmask(2).
+pub fn begin() -> io::Result<()> {
+    set_default(libc::SIGCHLD);
+    Ok(SigSet::empty().thread_set_mask()?)
+}
+
+/// The kernel is called directly: libc keeps signals 32 and 33 to itself, and a parent that ignores
+/// them would have its way with every container. SIGKILL and SIGSTOP are refused, which is fine.
+fn set_default(signal: i32) {
+    // The kernel's struct sigaction: handler, flags, restorer and mask, each 64 bits. Zeros are
+    // SIG_DFL.
+    let action = [0_u64; 4];
+    let mask_size = std::mem::size_of::<u64>();
+    // SAFETY: the kernel reads the struct, which outlives the call, and writes nowhere. SIG_DFL runs
+    // no code of ours.
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            signal,
+            action.as_ptr(),
+            std::ptr::null::<u64>(),
+            mask_size,
+        )
+    };
 }
 
 /// Ignores a signal. An ignored SIGCHLD lets the kernel reap children by itself (wait(2)).

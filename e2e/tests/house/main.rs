@@ -108,6 +108,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "crisp-model",
             "crisp-node",
             "crisp-registry",
+            // For the umask and the signals that it was started with.
+            "crisp-sys",
             "crisp-tasks",
             "crisp-telemetry",
         ],
