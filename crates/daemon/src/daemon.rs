@@ -37,6 +37,12 @@ const IDLE_THREAD: Duration = Duration::from_secs(5);
 /// Where packages put the helpers.
 const HELPERS: &str = "/usr/libexec/crisp";
 
+/// The file system's magic number (statfs(2)).
+const OVERLAYFS: u64 = 0x794c_7630;
+
+/// The engine's lock, by which a directory of an earlier daemon is known.
+const LOCK: &str = "crispd.lock";
+
 /// Where other tools look for network namespaces.
 const NETNS_DIR: &str = "/run/netns";
 
@@ -116,6 +122,7 @@ async fn start(config: Config, files: &[PathBuf]) -> Result<(Socket, Engine, Ser
     }
     make_private(&config.root)?;
     make_private(&config.state)?;
+    tell_of_overlay(&config.root);
     // Clients that connect from now on wait until all records are read.
     let socket = Socket::take(&config.socket)?;
     let kernel = host.to_json();
@@ -202,9 +209,25 @@ fn network_config(config: &Config) -> cni::Config {
     }
 }
 
-/// Makes a directory that only root may enter.
+/// Makes a directory that only root may enter. One that is there is made private only if it is
+/// empty or a daemon lived in it before: `--state /run` would lock the machine's users out of it.
 fn make_private(path: &Path) -> Result<(), Fatal> {
     use std::os::unix::fs::PermissionsExt as _;
+    if let Ok(mut entries) = path.read_dir() {
+        let mode = path
+            .metadata()
+            .map_or(0, |found| found.permissions().mode());
+        let ours = path.join(LOCK).exists() || mode & 0o077 == 0;
+        if !ours && entries.next().is_some() {
+            let reason = format!(
+                "{} holds files of others and is open to them (mode {:o}): name a directory that \
+                 is empty, missing or crispd's own",
+                path.display(),
+                mode & 0o7777
+            );
+            return Err(Fatal::new(Exit::Config, reason));
+        }
+    }
     let made = std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -212,6 +235,19 @@ fn make_private(path: &Path) -> Result<(), Fatal> {
     let private =
         made.and_then(|()| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)));
     private.context(Exit::CannotCreate, || format!("make {}", path.display()))
+}
+
+/// Overlayfs takes no directory of another overlayfs as its upper one, so that each container would
+/// fail at its start with a bare EINVAL.
+fn tell_of_overlay(root: &Path) {
+    let kind = std::fs::File::open(root).and_then(crisp_sys::mount::file_system_magic);
+    if matches!(kind, Ok(OVERLAYFS)) {
+        tracing::warn!(
+            root = %root.display(),
+            "the root directory lies on overlayfs, where no container can start: set daemon.root to \
+             a directory on another file system, such as a volume"
+        );
+    }
 }
 
 /// Finds a helper program: at its configured path, beside this program, or where packages put it.
@@ -301,5 +337,30 @@ impl Stop {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_of_others_are_left_as_they_are() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        let (empty, missing) = (dir.path().join("empty"), dir.path().join("a/missing"));
+        std::fs::create_dir(&empty).unwrap();
+        for fit in [&empty, &missing] {
+            make_private(fit).unwrap();
+            assert_eq!(mode(fit), 0o700);
+        }
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let refused = make_private(dir.path()).unwrap_err();
+        assert!(refused.reason.contains("mode 755"), "{}", refused.reason);
+        assert_eq!(mode(dir.path()), 0o755);
+        std::fs::File::create(dir.path().join(LOCK)).unwrap();
+        make_private(dir.path()).unwrap();
+        assert_eq!(mode(dir.path()), 0o700);
     }
 }
