@@ -48,6 +48,22 @@ pub fn apply(cgroup: &Cgroup, resources: &LinuxResources) -> Result<Vec<String>>
     Ok(warnings)
 }
 
+/// Whether the machine keeps huge pages of a size, such as `2MB`, or would make some when asked.
+fn machine_has_pages(size: &str) -> bool {
+    let units = [("KB", 1), ("MB", 1 << 10), ("GB", 1 << 20)];
+    let in_kib = units.iter().find_map(|(unit, kib)| {
+        let number: u64 = size.strip_suffix(unit)?.parse().ok()?;
+        number.checked_mul(*kib)
+    });
+    let Some(kib) = in_kib else { return false };
+    ["nr_hugepages", "nr_overcommit_hugepages"]
+        .iter()
+        .any(|file| {
+            let path = format!("/sys/kernel/mm/hugepages/hugepages-{kib}kB/{file}");
+            std::fs::read_to_string(path).is_ok_and(|count| count.trim() != "0")
+        })
+}
+
 /// blkio weight (10 to 1000) to io.weight (1 to 10000).
 fn weight_of_blkio(weight: u16) -> u64 {
     1 + (u64::from(weight).saturating_sub(10)) * 9999 / 990
@@ -228,7 +244,7 @@ impl Limits<'_> {
     }
 
     /// The kubelet limits pages of every size in every container, whatever the machine has: without
-    /// the controller the limits are passed over.
+    /// the controller they are passed over, and told where pages might be taken or were asked for.
     fn hugepages(&self, resources: &LinuxResources) -> Result<Vec<String>> {
         let mut missing = Vec::new();
         for limit in resources.hugepage_limits().as_deref().unwrap_or_default() {
@@ -245,7 +261,9 @@ impl Limits<'_> {
             match written.map_err(|error| (error.kind(), error)) {
                 Ok(()) => {}
                 Err((ErrorKind::NotFound | ErrorKind::Unsupported, _)) => {
-                    missing.push(size.as_str())
+                    if limit.limit() > 0 || machine_has_pages(size) {
+                        missing.push(size.as_str());
+                    }
                 }
                 Err((_, error)) => return Err(Error::cgroup("limit", error)),
             }
