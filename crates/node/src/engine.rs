@@ -22,7 +22,7 @@ use crate::pod::naming::{NameMessage, NamesMailbox, Wanted};
 use crate::recovery;
 use crate::reply::Reply;
 use crate::shared::Shared;
-use crate::stats::{ContainerStats, PodStats, reader};
+use crate::stats::{ContainerStats, LayerStats, PodStats, reader};
 use crate::view::{ContainerView, PodView};
 
 /// Specs are far below; the file is ours, but a disk may hand out anything.
@@ -324,6 +324,17 @@ impl Engine {
             .iter()
             .map(|view| reader::container_stats(&self.shared, view));
         futures::future::join_all(each).await
+    }
+
+    /// What the writable layer of each container takes, running or not. One that is not measured
+    /// within a moment is left out.
+    pub async fn writable_layers(&self) -> Vec<LayerStats> {
+        let containers = self.containers();
+        let each = containers
+            .iter()
+            .map(|view| reader::layer_stats(&self.shared, view));
+        let measured = futures::future::join_all(each).await;
+        measured.into_iter().flatten().collect()
     }
 
     /// A pod's figures.

@@ -50,5 +50,5 @@ pub use engine::Engine;
 pub use error::{Code, Error, Result};
 pub use events::{ContainerEvent, EventKind, Lagged, Listener, Subject};
 pub use exec::ExecOutput;
-pub use stats::{ContainerStats, PodStats};
+pub use stats::{ContainerStats, LayerStats, PodStats};
 pub use view::{ContainerView, PodView};

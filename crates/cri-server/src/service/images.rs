@@ -14,10 +14,7 @@ use crate::from_cri::image::{credentials, spec};
 use crate::to_cri;
 
 impl Service {
-    fn list_images(
-        &self,
-        request: cri::ListImagesRequest,
-    ) -> Result<cri::ListImagesResponse, Status> {
+    fn list_images(&self, request: cri::ListImagesRequest) -> cri::ListImagesResponse {
         let images = self.engine.images();
         let wanted = request
             .filter
@@ -27,12 +24,19 @@ impl Service {
         let found = if wanted.is_empty() {
             images.list()
         } else {
-            let found = images.find(&wanted).map_err(|a| answer::images(a.into()))?;
-            found.into_iter().collect()
+            match images.find(&wanted) {
+                Ok(found) => found.into_iter().collect(),
+                // A filter may fit several images, where a name has to stand for one.
+                Err(several) => {
+                    let mut all = images.list();
+                    all.retain(|image| several.matches.contains(&image.id));
+                    all
+                }
+            }
         };
-        Ok(cri::ListImagesResponse {
+        cri::ListImagesResponse {
             images: found.iter().map(to_cri::image::image).collect(),
-        })
+        }
     }
 
     async fn image_status(
@@ -91,7 +95,8 @@ impl Service {
         let info = info.map_err(|failed| {
             Status::internal(format!("read the disk usage of images: {failed}"))
         })?;
-        Ok(to_cri::image::fs_info(&info))
+        let layers = self.engine.writable_layers().await;
+        Ok(to_cri::image::fs_info(&info, &layers))
     }
 }
 
@@ -106,7 +111,7 @@ impl ImageService for Service {
         request: Request<cri::ListImagesRequest>,
     ) -> Result<Response<cri::ListImagesResponse>, Status> {
         call("ListImages", "", async {
-            Service::list_images(self, request.into_inner())
+            Ok(Service::list_images(self, request.into_inner()))
         })
         .await
     }

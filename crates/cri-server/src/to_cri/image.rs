@@ -3,6 +3,7 @@
 use crisp_api::runtime::v1 as cri;
 use crisp_image::{FsInfo, ImageInfo};
 use crisp_model::security::id_of;
+use crisp_node::LayerStats;
 
 use super::now;
 
@@ -32,21 +33,22 @@ pub fn image(info: &ImageInfo) -> cri::Image {
     }
 }
 
-/// Images and writable layers share one disk, which callers recognise by its mount point.
+/// Images and writable layers share one disk, which callers recognise by its mount point; what each
+/// takes of it is told apart.
 #[must_use]
-pub fn fs_info(info: &FsInfo) -> cri::ImageFsInfoResponse {
-    let usage = cri::FilesystemUsage {
+pub fn fs_info(info: &FsInfo, layers: &[LayerStats]) -> cri::ImageFsInfoResponse {
+    let usage = |used_bytes, inodes| cri::FilesystemUsage {
         timestamp: now(),
         fs_id: Some(cri::FilesystemIdentifier {
             mountpoint: info.mountpoint.to_string_lossy().into_owned(),
         }),
-        used_bytes: Some(cri::UInt64Value {
-            value: info.used_bytes,
-        }),
-        inodes_used: Some(cri::UInt64Value { value: info.inodes }),
+        used_bytes: Some(cri::UInt64Value { value: used_bytes }),
+        inodes_used: Some(cri::UInt64Value { value: inodes }),
     };
+    let bytes = layers.iter().map(|layer| layer.usage.bytes).sum();
+    let inodes = layers.iter().map(|layer| layer.usage.inodes).sum();
     cri::ImageFsInfoResponse {
-        image_filesystems: vec![usage.clone()],
-        container_filesystems: vec![usage],
+        image_filesystems: vec![usage(info.used_bytes, info.inodes)],
+        container_filesystems: vec![usage(bytes, inodes)],
     }
 }

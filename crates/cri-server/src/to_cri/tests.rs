@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crisp_api::runtime::v1 as cri;
+use crisp_image::FsInfo;
 use crisp_model::ContainerUser;
 use crisp_model::phase::{Exit, ExitCause};
 use crisp_model::{
@@ -11,7 +12,7 @@ use crisp_model::{
     Mount, MountSource, NamespaceMode, PodConfig, PodId, PodName, PodNamespaces, PodPhase,
     Propagation, Resources, SecurityContext, Timestamp,
 };
-use crisp_node::{ContainerStats, ContainerView, PodStats, PodView};
+use crisp_node::{ContainerStats, ContainerView, LayerStats, PodStats, PodView};
 
 use super::*;
 
@@ -228,6 +229,32 @@ fn a_pods_status_is_whole() {
     let options = status.linux.unwrap().namespaces.unwrap().options.unwrap();
     assert_eq!(options.pid(), cri::NamespaceMode::Target);
     assert_eq!(options.target_id, "01".repeat(32));
+}
+
+#[test]
+fn images_and_writable_layers_are_counted_apart() {
+    let info = FsInfo {
+        mountpoint: "/var/lib/crisp".into(),
+        used_bytes: 1000,
+        inodes: 10,
+    };
+    let layers = [(7, 1), (8, 2)].map(|(bytes, inodes)| {
+        let mut layer = LayerStats {
+            at: Timestamp(9),
+            usage: Default::default(),
+        };
+        (layer.usage.bytes, layer.usage.inodes) = (bytes, inodes);
+        layer
+    });
+    let told = image::fs_info(&info, &layers);
+    let used = |of: &[cri::FilesystemUsage]| {
+        (
+            of[0].used_bytes.unwrap().value,
+            of[0].inodes_used.unwrap().value,
+        )
+    };
+    assert_eq!(used(&told.image_filesystems), (1000, 10));
+    assert_eq!(used(&told.container_filesystems), (15, 3));
 }
 
 #[test]

@@ -127,7 +127,7 @@ fn sum(containers: &[ContainerStats]) -> Option<ResourceStats> {
     })
 }
 
-async fn layer_stats(shared: &Arc<Shared>, view: &ContainerView) -> Option<LayerStats> {
+pub(crate) async fn layer_stats(shared: &Arc<Shared>, view: &ContainerView) -> Option<LayerStats> {
     let (owned, id) = (Arc::clone(shared), view.id.clone());
     let name = view.config.name.clone();
     let measure = async move {
