@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+/// Size of `/dev/shm` in bytes, a pod's or one container's own, as Docker and Kubernetes have it.
+pub const DEV_SHM_BYTES: u64 = 64 << 20;
+
 /// Linux resource limits; `None` is a limit that nobody set. CRI's 0 and empty, which mean the
 /// same, stay on the wire.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,12 +4,11 @@ use std::path::{Path, PathBuf};
 
 use crisp_model::Propagation;
 use crisp_model::container::Access;
+use crisp_model::resources::DEV_SHM_BYTES;
 use oci_spec::runtime::Mount;
 
 use crate::{Error, Input, ResolvedMount, Result};
 
-/// Size of `/dev/shm` of a container that has one of its own, in bytes.
-const SHM: &str = "size=67108864";
 /// The option of mounts that propagate both ways.
 const SHARED: &str = "rshared";
 const INERT: [&str; 3] = ["nosuid", "noexec", "nodev"];
@@ -116,7 +115,7 @@ fn file_systems(input: &Input<'_>) -> Vec<Mount> {
         None => fresh(
             "/dev/shm",
             "tmpfs",
-            &[&INERT[..], &["mode=1777", SHM]].concat(),
+            &[&INERT[..], &["mode=1777", &format!("size={DEV_SHM_BYTES}")]].concat(),
         ),
     });
     mounts

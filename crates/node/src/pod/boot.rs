@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crisp_cni::PodNetwork;
+use crisp_model::resources::DEV_SHM_BYTES;
 use crisp_model::{NamespaceMode, PodConfig};
 use crisp_records::PodRecord;
 use crisp_sys::file;
@@ -28,8 +29,6 @@ use crate::shared::Shared;
 const ROOM_WITHIN: Duration = Duration::from_secs(60);
 /// How long the holder of a PID namespace may take to say who it is.
 const HOLDER_WITHIN: Duration = Duration::from_secs(10);
-/// Size of a pod's `/dev/shm`, as Docker and Kubernetes have it.
-const SHM_SIZE: &str = "64m";
 
 /// Waits for the end of the pod whose name this one takes: host ports are to be free again. Should
 /// that pod be stuck, the network says what is taken.
@@ -126,7 +125,7 @@ fn mount_shm(target: &Path) -> io::Result<()> {
     std::fs::create_dir(target)?;
     let attributes = MountAttributes::default().inert();
     let tree = FsContext::open("tmpfs")?
-        .set("size", SHM_SIZE)?
+        .set("size", &DEV_SHM_BYTES.to_string())?
         .set("mode", "1777")?
         .mount(attributes)?;
     let place = crisp_sys::rootfs::open_root(target)?;
