@@ -34,8 +34,12 @@ pub(crate) struct Plan<'a> {
     pub id: &'a str,
     pub bundle: &'a Path,
     pub rootfs: Rootfs,
+    /// Where the root is assembled.
+    pub place: PathBuf,
     pub namespaces: Namespaces,
     pub mounts: Vec<Prepared>,
+    /// Mounts that become read-only once all is in them.
+    pub read_only_late: Vec<OwnedFd>,
     pub nodes: Vec<Node>,
     pub null: Option<OwnedFd>,
     pub filter: Option<Filter>,
@@ -49,11 +53,11 @@ pub(crate) struct Plan<'a> {
     pub keyring: Keyring,
 }
 
-impl<'a> Plan<'a> {
-    fn guard(&self) -> Guard<'a> {
+impl Plan<'_> {
+    fn guard(&self) -> Guard<'_> {
         Guard {
             shares: self.shares,
-            root: self.bundle,
+            root: &self.place,
         }
     }
 }
@@ -145,7 +149,6 @@ fn set_up(mut plan: Plan<'_>, conn: &Conn) -> Result<AtGate> {
     }
     signals::reset().context(|| "reset the signals")?;
     process::set_sid().context(|| "start a session")?;
-    process::set_umask(0);
     plan.keyring.enter()?;
     enter_namespaces(&plan)?;
     let state = |stage| {
@@ -220,24 +223,37 @@ fn build_root(plan: &mut Plan<'_>, conn: &Conn, state: &str) -> Result<OwnedFd> 
     let slash = Path::new("/");
     mount::set_propagation(slash, Propagation::Slave, Depth::Recursive)
         .context(|| "cut the mount namespace off")?;
-    let root = plan.rootfs.mount_at(plan.bundle)?;
+    let root = plan.rootfs.mount_at(&plan.place)?;
     let linux = plan.spec.linux().as_ref();
     let label = linux
         .and_then(|linux| linux.mount_label().as_deref())
         .filter(|l| !l.is_empty());
-    for prepared in std::mem::take(&mut plan.mounts) {
-        mounts::attach(prepared, root.as_fd(), label, plan.guard())?;
-    }
-    if devices::has_own_dev(plan.spec) {
-        devices::make_nodes(std::mem::take(&mut plan.nodes), root.as_fd(), plan.guard())?;
-        devices::make_links(root.as_fd())?;
-    }
+    unmasked(|| {
+        for prepared in std::mem::take(&mut plan.mounts) {
+            let late = mounts::attach(prepared, root.as_fd(), label, plan.guard())?;
+            plan.read_only_late.extend(late);
+        }
+        if devices::are_made(plan.spec) {
+            devices::make_nodes(std::mem::take(&mut plan.nodes), root.as_fd(), plan.guard())?;
+            devices::make_links(root.as_fd())?;
+        }
+        Ok::<_, Error>(())
+    })?;
     if hooks::before_pivot(plan.spec) {
         say(conn, &Word::Proceed).context(|| "ask for the hooks")?;
         proceed(conn)?;
         hooks::run(&hooks::create_container(plan.spec), state)?;
     }
     Ok(root)
+}
+
+/// What is made for the container has the mode that it is given. Hooks get the caller's mask: their
+/// files are meant for programs of the container too.
+fn unmasked<T>(make: impl FnOnce() -> T) -> T {
+    let inherited = process::set_umask(0);
+    let made = make();
+    process::set_umask(inherited);
+    made
 }
 
 fn finish_root(plan: &mut Plan<'_>, root: &OwnedFd) -> Result<()> {
@@ -260,13 +276,17 @@ fn finish_root(plan: &mut Plan<'_>, root: &OwnedFd) -> Result<()> {
         mount::set_propagation(Path::new("/"), propagation, Depth::Single)
             .context(|| "set the root's propagation")?;
     }
+    let attributes = MountAttributes::default().read_only();
+    for late in plan.read_only_late.drain(..) {
+        mount::set_attributes(late.as_fd(), attributes, Depth::Single)
+            .context(|| "make a mount read-only")?;
+    }
     if plan
         .spec
         .root()
         .as_ref()
         .is_some_and(|root| root.readonly().unwrap_or(false))
     {
-        let attributes = MountAttributes::default().read_only();
         mount::set_attributes(root.as_fd(), attributes, Depth::Single)
             .context(|| "make the root file system read-only")?;
     }
@@ -276,7 +296,7 @@ fn finish_root(plan: &mut Plan<'_>, root: &OwnedFd) -> Result<()> {
 fn take_streams(plan: &mut Plan<'_>, root: &OwnedFd) -> Result<Option<OwnedFd>> {
     if plan.process.terminal().unwrap_or(false) {
         let terminal: Terminal = console::open(root.as_fd())?;
-        if devices::has_own_dev(plan.spec) {
+        if devices::are_made(plan.spec) {
             terminal.bind_console(root.as_fd(), plan.guard())?;
         }
         let size = streams::console_size(plan.process);
@@ -289,11 +309,10 @@ fn take_streams(plan: &mut Plan<'_>, root: &OwnedFd) -> Result<Option<OwnedFd>> 
 
 /// A missing working directory is made, while it can be; that it failed shows when it is entered.
 fn make_working_dir(process: &Process, root: &OwnedFd) {
-    drop(mount_point::make(
-        root.as_fd(),
-        process.cwd(),
-        Missing::Dir(0o755),
-    ));
+    let missing = Missing::Dir(0o755);
+    drop(unmasked(|| {
+        mount_point::make(root.as_fd(), process.cwd(), missing)
+    }));
 }
 
 /// Enters the working directory and confines the process. A directory that only root may enter is

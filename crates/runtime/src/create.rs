@@ -1,7 +1,7 @@
 //! Making a container: what the parent does.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crisp_model::Signal;
 use crisp_sys::cgroup::{Cgroup, Entrance};
@@ -139,7 +139,8 @@ fn make(request: CreateRequest<'_>) -> Result<Created> {
     let maps = namespaces.take_maps();
     sysctl::check(spec, &namespaces)?;
     let mut warnings = make_cgroup(request.cgroup, spec)?;
-    request.rootfs.make_ready()?;
+    let place = root_place(spec, request.bundle);
+    request.rootfs.make_ready(&place)?;
     let mounts = mounts::prepare(spec, request.cgroup, request.bundle)?;
     let plan = Plan {
         spec,
@@ -147,6 +148,8 @@ fn make(request: CreateRequest<'_>) -> Result<Created> {
         id: request.id,
         bundle: request.bundle,
         rootfs: request.rootfs,
+        place,
+        read_only_late: Vec::new(),
         namespaces,
         shares: mounts.iter().any(Prepared::is_shared),
         mounts,
@@ -185,6 +188,13 @@ fn make(request: CreateRequest<'_>) -> Result<Created> {
     })
 }
 
+/// The directory that the spec names as the root: hooks find the container's files there, and the
+/// bundle's own beside it.
+fn root_place(spec: &Spec, bundle: &Path) -> PathBuf {
+    let path = spec.root().as_ref().map(|root| root.path().clone());
+    bundle.join(path.unwrap_or_else(|| PathBuf::from("rootfs")))
+}
+
 fn make_cgroup(cgroup: &Cgroup, spec: &Spec) -> Result<Vec<String>> {
     cgroup
         .create()
@@ -201,6 +211,7 @@ fn check(spec: &Spec, process: &Process) -> Result<()> {
         return Err(Error::invalid("process.cwd", "is not an absolute path"));
     }
     check_user(process)?;
+    hooks::check(spec)?;
     for mount in spec.mounts().as_deref().unwrap_or_default() {
         if !mount.destination().is_absolute() {
             let text = format!("{} is not an absolute path", mount.destination().display());

@@ -53,17 +53,21 @@ const LINKS: [(&str, &str); 5] = [
     ("ptmx", "pts/ptmx"),
 ];
 
-/// Whether the spec gives the container a `/dev` of its own, rather than a bind of some other.
-pub(crate) fn has_own_dev(spec: &Spec) -> bool {
+/// Whether nodes are made: every container gets them, but one that is shown some other `/dev`.
+pub(crate) fn are_made(spec: &Spec) -> bool {
     let mounts = spec.mounts().as_deref().unwrap_or_default();
-    mounts
+    let mut at_dev = mounts
         .iter()
-        .any(|m| m.destination() == Path::new("/dev") && m.typ().as_deref() == Some("tmpfs"))
+        .filter(|mount| mount.destination() == Path::new("/dev"));
+    !at_dev.any(|mount| {
+        let mut options = mount.options().iter().flatten();
+        mount.typ().as_deref() == Some("bind") || options.any(|o| o == "bind" || o == "rbind")
+    })
 }
 
 /// In the parent: lists the nodes.
 pub(crate) fn prepare(spec: &Spec) -> Result<Vec<Node>> {
-    if !has_own_dev(spec) {
+    if !are_made(spec) {
         return Ok(Vec::new());
     }
     let listed = spec

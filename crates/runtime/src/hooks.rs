@@ -1,19 +1,21 @@
 //! Hooks of the spec: programs that are told the container's state on their standard input.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{self, Seek, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::Child;
 use std::time::{Duration, Instant};
 
+use crisp_sys::pidfd::PidFd;
 use crisp_sys::process;
 use oci_spec::runtime::{Hook, Hooks, Spec};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::io::Errno;
 use serde::Serialize;
 
 use crate::error::{Context, Error, Result};
-
-/// A hook that says nothing about its time gets this long.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 fn hooks(spec: &Spec, pick: impl Fn(&Hooks) -> &Option<Vec<Hook>>) -> Vec<Hook> {
     spec.hooks()
@@ -85,8 +87,54 @@ pub(crate) fn run(hooks: &[Hook], state: &str) -> Result<()> {
     hooks.iter().try_for_each(|hook| run_one(hook, state))
 }
 
+/// In the parent, before anything is made: whether each hook's time makes sense.
+pub(crate) fn check(spec: &Spec) -> Result<()> {
+    let lists = [
+        create_runtime(spec),
+        create_container(spec),
+        start_container(spec),
+        hooks(spec, Hooks::poststart),
+        hooks(spec, Hooks::poststop),
+    ];
+    lists
+        .iter()
+        .flatten()
+        .try_for_each(|hook| time(hook).map(drop))
+}
+
+/// How long a hook may take; for ever, unless it says something else.
+fn time(hook: &Hook) -> Result<Option<Duration>> {
+    let Some(seconds) = hook.timeout() else {
+        return Ok(None);
+    };
+    match u64::try_from(seconds) {
+        Ok(seconds @ 1..) => Ok(Some(Duration::from_secs(seconds))),
+        _ => Err(Error::invalid(
+            "hooks",
+            format!(
+                "a timeout of {seconds} seconds for {}",
+                hook.path().display()
+            ),
+        )),
+    }
+}
+
+/// A file with the state to read. A pipe would hold no more than 64 KiB of it until the hook reads,
+/// and a hook that closes its end would kill the writer, which resets its signals early.
+fn input(state: &str) -> io::Result<File> {
+    let flags = MemfdFlags::CLOEXEC;
+    // Kernels before 6.3 do not know the flag; later ones may insist on it (vm.memfd_noexec).
+    let made = memfd_create("state", flags | MemfdFlags::NOEXEC_SEAL)
+        .or_else(|_| memfd_create("state", flags))?;
+    let mut file = File::from(made);
+    file.write_all(state.as_bytes())?;
+    file.rewind()?;
+    Ok(file)
+}
+
 fn run_one(hook: &Hook, state: &str) -> Result<()> {
     let step = || format!("run the hook {}", hook.path().display());
+    let time = time(hook)?;
     let mut command = process::command(hook.path());
     if let Some((name, rest)) = hook.args().as_deref().and_then(<[String]>::split_first) {
         command.arg0(name).args(rest);
@@ -95,25 +143,32 @@ fn run_one(hook: &Hook, state: &str) -> Result<()> {
     command
         .env_clear()
         .envs(environment.iter().filter_map(|entry| entry.split_once('=')));
-    let mut child = command.stdin(Stdio::piped()).spawn().context(step)?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A hook need not read its input.
-        drop(stdin.write_all(state.as_bytes()));
+    let mut child = command
+        .stdin(input(state).context(step)?)
+        .spawn()
+        .context(step)?;
+    let in_time = time.map_or(Ok(true), |time| ends_within(&child, time));
+    if !in_time.context(step)? {
+        drop(child.kill());
+        drop(child.wait());
+        return Err(Error::setup(step(), "took too long and was killed"));
     }
-    let seconds = hook
-        .timeout()
-        .and_then(|seconds| u64::try_from(seconds).ok());
-    let deadline = Instant::now() + seconds.map_or(DEFAULT_TIMEOUT, Duration::from_secs);
+    match child.wait().context(step)? {
+        status if status.success() => Ok(()),
+        status => Err(Error::setup(step(), status)),
+    }
+}
+
+fn ends_within(child: &Child, time: Duration) -> io::Result<bool> {
+    let pidfd = PidFd::open(i32::try_from(child.id()).map_err(io::Error::other)?)?;
+    let deadline = Instant::now() + time;
     loop {
-        match child.try_wait().context(step)? {
-            Some(status) if status.success() => return Ok(()),
-            Some(status) => return Err(Error::setup(step(), status)),
-            None if Instant::now() >= deadline => {
-                drop(child.kill());
-                drop(child.wait());
-                return Err(Error::setup(step(), "took too long and was killed"));
-            }
-            None => std::thread::sleep(Duration::from_millis(1)),
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).map_err(io::Error::other)?;
+        match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&left)) {
+            Ok(ended) => return Ok(ended > 0),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
     }
 }

@@ -195,13 +195,14 @@ pub(crate) fn file_type(fd: BorrowedFd<'_>) -> Result<FileType> {
     Ok(FileType::from_raw_mode(stat.st_mode))
 }
 
-/// In the child: makes and attaches the mount below `root`.
+/// In the child: makes and attaches the mount below `root`. The value is a mount that has to become
+/// read-only once all that belongs in it is there: mount points, device nodes, links.
 pub(crate) fn attach(
     prepared: Prepared,
     root: BorrowedFd<'_>,
     label: Option<&str>,
     guard: Guard<'_>,
-) -> Result<()> {
+) -> Result<Option<OwnedFd>> {
     let target = prepared.target.clone();
     let step = || format!("mount at {}", target.display());
     refuse_false_kernel_files(&prepared, root)?;
@@ -214,21 +215,34 @@ pub(crate) fn attach(
     let place = mount_point::find(root, &target, missing)
         .context(|| format!("make the mount point {}", target.display()))?;
     let Prepared {
-        options, source, ..
+        mut options,
+        source,
+        ..
     } = prepared;
+    let late;
     let tree = match source {
         Source::Tree { tree, .. } => {
-            return mount::attach(tree.as_fd(), place.fd.as_fd()).context(step);
+            mount::attach(tree.as_fd(), place.fd.as_fd()).context(step)?;
+            return Ok(None);
         }
         Source::Followed { path, depth, .. } => {
-            return bind_followed(&path, depth, &place, &options).context(step);
+            bind_followed(&path, depth, &place, &options).context(step)?;
+            return Ok(None);
         }
-        Source::Fresh { kind, name } => make(kind, &name, &options, label).context(step)?,
+        Source::Fresh { kind, name } => {
+            late = (kind == "tmpfs")
+                .then(|| options.attributes.writable())
+                .flatten();
+            options.attributes = late.unwrap_or(options.attributes);
+            make(kind, &name, &options, label).context(step)?
+        }
         Source::CgroupV1(trees) => {
-            return attach_cgroup_v1(trees, &place.fd, &options, guard).context(step);
+            attach_cgroup_v1(trees, &place.fd, &options, guard).context(step)?;
+            return Ok(None);
         }
     };
-    guard.attach(tree.as_fd(), place.fd.as_fd()).context(step)
+    guard.attach(tree.as_fd(), place.fd.as_fd()).context(step)?;
+    Ok(late.map(|_| tree))
 }
 
 /// From this mount namespace, whose mounts are slaves of the host's: so is the new one, from its

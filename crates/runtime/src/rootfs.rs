@@ -28,10 +28,16 @@ pub enum Rootfs {
 }
 
 impl Rootfs {
-    /// In the parent: prepares for another mount. Of an overlay that was mounted before, as for a
+    /// In the parent: prepares for the mount at a directory, which need not exist. Of an overlay that was mounted before, as for a
     /// start that was given back, the kernel leaves a mark in the work directory, and refuses a
     /// second mount: nothing was flushed.
-    pub(crate) fn make_ready(&self) -> Result<()> {
+    pub(crate) fn make_ready(&self, place: &Path) -> Result<()> {
+        match std::fs::create_dir(place) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(error).context(|| format!("make the directory {}", place.display()));
+            }
+            _ => {}
+        }
         let Self::Overlay { work, .. } = self else {
             return Ok(());
         };

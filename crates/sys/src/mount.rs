@@ -200,6 +200,13 @@ impl MountAttributes {
         }
     }
 
+    /// As these, but writable; `None` when they are that already.
+    #[must_use]
+    pub fn writable(self) -> Option<Self> {
+        let set = self.set & !ATTR_RDONLY;
+        (set != self.set).then_some(Self { set, ..self })
+    }
+
     /// No set-user-ID, no device nodes, no programs: what API file systems get.
     #[must_use]
     pub fn inert(self) -> Self {

@@ -366,9 +366,9 @@ pub fn set_sid() -> io::Result<()> {
     Ok(())
 }
 
-/// Sets the file mode creation mask.
-pub fn set_umask(mask: u32) {
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(mask));
+/// Sets the file mode creation mask; the value is the one before.
+pub fn set_umask(mask: u32) -> u32 {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(mask)).bits()
 }
 
 /// Lets this process run on every CPU that its cgroup allows, instead of those that it inherited.

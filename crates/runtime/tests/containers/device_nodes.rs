@@ -16,6 +16,8 @@ use serde_json::json;
 use crate::bench::{Bench, Case, eventually, in_private_mounts, process};
 
 pub const CASES: &[Case] = &[
+    ("privileged_a_dev_without_a_tmpfs_has_nodes", bare_dev),
+    ("privileged_a_read_only_dev_is_filled_first", read_only_dev),
     (
         "privileged_the_hosts_null_device_cannot_be_changed",
         null_is_the_hosts,
@@ -154,4 +156,36 @@ fn lent_nodes() {
             "changed outside"
         );
     });
+}
+
+const LOOK: &str = "echo x > /dev/null && head -c 2 /dev/zero; readlink /dev/stdin;";
+
+/// Takes away what the spec mounts in `/dev`.
+fn without_dev(bench: &mut Bench) {
+    let mounts = bench.spec["mounts"].as_array_mut().unwrap();
+    mounts.retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/dev"));
+}
+
+fn bare_dev() {
+    let mut bench = Bench::new(LOOK);
+    without_dev(&mut bench);
+    assert_eq!(bench.output(), "\0\0/proc/self/fd/0\n");
+    // One that is bound stays as it is.
+    let mut bench = Bench::new("ls /dev");
+    without_dev(&mut bench);
+    let source = bench.dir.path().join("dev");
+    fs::create_dir_all(source.join("mine")).unwrap();
+    bench.mount("/dev", "bind", &source, &["rbind"]);
+    assert_eq!(bench.output(), "mine\n");
+}
+
+fn read_only_dev() {
+    let mut bench = Bench::new(&format!("{LOOK} touch /dev/x || ls -d /dev/pts"));
+    bench.spec["mounts"][1]["options"] = json!(["nosuid", "mode=755", "ro"]);
+    let output = bench.output();
+    assert!(output.starts_with("\0\0/proc/self/fd/0\n"), "{output}");
+    assert!(
+        output.contains("Read-only") && output.ends_with("/dev/pts\n"),
+        "{output}"
+    );
 }

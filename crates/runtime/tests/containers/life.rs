@@ -26,7 +26,6 @@ pub const CASES: &[Case] = &[
         "privileged_pid_namespaces_can_be_shared",
         shared_pid_namespace,
     ),
-    ("privileged_hooks_run_in_their_order", hooks),
     (
         "privileged_the_callers_cpus_are_not_the_containers",
         all_cpus,
@@ -240,31 +239,6 @@ fn shared_pid_namespace() {
     );
     first.cgroup.kill().unwrap();
     crisp_sys::process::wait(created.pid).unwrap();
-}
-
-fn hooks() {
-    let mut bench = Bench::new("echo program");
-    let log = bench.dir.path().join("log");
-    let hook = |name: &str, path: &str, log: &str| {
-        let status = r#"grep -o '"status":"[a-z]*"' | grep -o '[a-z]*"$'"#;
-        let script = format!("echo \"{name} $({status})\" >> {log}");
-        json!([{ "path": path, "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"] }])
-    };
-    let outside = log.to_str().unwrap();
-    bench.spec["hooks"] = json!({
-        "prestart": hook("prestart", "/bin/sh", outside),
-        "createRuntime": hook("createRuntime", "/bin/sh", outside),
-        "createContainer": hook("createContainer", "/bin/sh", outside),
-        "startContainer": hook("startContainer", "/bin/sh", "/dev/stdout"),
-    });
-    assert_eq!(bench.output(), "startContainer created\"\nprogram\n");
-    let text = std::fs::read_to_string(&log).unwrap();
-    let expected = ["prestart", "createRuntime", "createContainer"];
-    let expected = expected.map(|name| format!("{name} creating\"\n")).concat();
-    assert_eq!(text, expected);
-    bench.spec["hooks"] = json!({ "createRuntime": [{ "path": "/bin/false" }] });
-    let error = bench.run().unwrap_err().to_string();
-    assert!(error.contains("/bin/false"), "{error}");
 }
 
 fn user_namespace() {

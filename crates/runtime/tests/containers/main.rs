@@ -15,6 +15,7 @@ mod cgroups;
 mod confinement;
 mod device_nodes;
 mod failures;
+mod hooks;
 mod life;
 mod mounts;
 mod shared_mounts;
@@ -29,8 +30,9 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // With one thread of tests the harness runs them on the main thread, and makes no other.
     arguments.test_threads = Some(1);
-    let cases: [&[Case]; 7] = [
+    let cases: [&[Case]; 8] = [
         life::CASES,
+        hooks::CASES,
         cgroups::CASES,
         mounts::CASES,
         shared_mounts::CASES,
