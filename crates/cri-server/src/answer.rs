@@ -59,7 +59,8 @@ pub fn images(error: image::Error) -> Status {
         image::Error::Abandoned(_) => tonic::Code::Cancelled,
         image::Error::Content(_)
         | image::Error::Snapshot(_)
-        | image::Error::Database { .. }
+        | image::Error::Newer { .. }
+        | image::Error::InUse(_)
         | image::Error::Io { .. } => tonic::Code::Internal,
     };
     Status::new(code, bounded(error.to_string()))

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crisp_model::{ContainerId, Digest, ImageRef};
+use crisp_snapshotter::{LayerId, Usage};
 
 use crate::error::Ambiguous;
 use crate::info::ImageInfo;
@@ -14,9 +15,13 @@ use crate::record::{Edit, Image, LayerRecord};
 pub(crate) struct Catalog {
     images: BTreeMap<Digest, Arc<Image>>,
     names: BTreeMap<String, Digest>,
+    /// The one generation of each layer that images and new snapshots use.
     layers: BTreeMap<Digest, LayerRecord>,
+    /// Generations that may be damaged, or whose record was lost: containers keep them, and nobody
+    /// else gets them.
+    distrusted: BTreeMap<LayerId, Usage>,
     /// Layers below the snapshots of containers.
-    leases: BTreeMap<ContainerId, Vec<Digest>>,
+    leases: BTreeMap<ContainerId, Vec<LayerId>>,
     /// Layers and blobs of pulls under way, counted.
     claims: BTreeMap<Digest, usize>,
     pinned: BTreeSet<String>,
@@ -30,6 +35,27 @@ impl Catalog {
         }
     }
 
+    /// Makes the losses among edits visible; the edits that would make them good again.
+    pub(crate) fn lose(&mut self, edits: &[Edit]) -> Vec<Edit> {
+        let losses: Vec<Edit> = edits.iter().filter(|e| e.is_loss()).cloned().collect();
+        let regained = losses.iter().filter_map(|edit| self.regain(edit)).collect();
+        self.apply(&losses);
+        regained
+    }
+
+    fn regain(&self, loss: &Edit) -> Option<Edit> {
+        Some(match loss {
+            Edit::DropImage(id) => Edit::PutImage(id.clone(), Arc::clone(self.images.get(id)?)),
+            Edit::DropName(name) => Edit::PutName(name.clone(), self.names.get(name)?.clone()),
+            Edit::DropLayer(id) => {
+                let layer = self.layers.get(&id.chain)?;
+                let is_meant = layer.generation == id.generation;
+                is_meant.then(|| Edit::PutLayer(id.chain.clone(), layer.clone()))?
+            }
+            Edit::PutImage(..) | Edit::PutName(..) | Edit::PutLayer(..) => return None,
+        })
+    }
+
     /// Repeats in memory what the database has.
     pub(crate) fn apply(&mut self, edits: &[Edit]) {
         for edit in edits.iter().cloned() {
@@ -39,7 +65,12 @@ impl Catalog {
                 Edit::PutName(name, id) => drop(self.names.insert(name, id)),
                 Edit::DropName(name) => drop(self.names.remove(&name)),
                 Edit::PutLayer(id, layer) => drop(self.layers.insert(id, layer)),
-                Edit::DropLayer(id) => drop(self.layers.remove(&id)),
+                Edit::DropLayer(id) => {
+                    if self.generation(&id.chain).as_ref() == Some(&id) {
+                        self.layers.remove(&id.chain);
+                    }
+                    self.distrusted.remove(&id);
+                }
             }
         }
     }
@@ -50,6 +81,25 @@ impl Catalog {
 
     pub(crate) fn layer(&self, id: &Digest) -> Option<&LayerRecord> {
         self.layers.get(id)
+    }
+
+    /// The generation of a layer that new snapshots use.
+    fn generation(&self, chain: &Digest) -> Option<LayerId> {
+        let generation = self.layers.get(chain)?.generation;
+        Some(LayerId {
+            chain: chain.clone(),
+            generation,
+        })
+    }
+
+    /// The layers of an image as they lie on the disk; `None` when one is gone.
+    pub(crate) fn generations(&self, layers: &[Digest]) -> Option<Vec<LayerId>> {
+        layers.iter().map(|chain| self.generation(chain)).collect()
+    }
+
+    /// Keeps a generation for those who have a lease of it.
+    pub(crate) fn distrust(&mut self, layer: LayerId, usage: Usage) {
+        self.distrusted.insert(layer, usage);
     }
 
     /// The image that a full name stands for.
@@ -138,26 +188,28 @@ impl Catalog {
         })
     }
 
-    /// Notes that a container's snapshot needs these layers; false when one of them is gone.
-    pub(crate) fn lease(&mut self, container: &ContainerId, layers: &[Digest]) -> bool {
-        let there = layers.iter().all(|layer| self.layers.contains_key(layer));
-        if there {
-            self.leases.insert(container.clone(), layers.to_vec());
-        }
-        there
+    /// Notes that a container's snapshot needs these layers; `None` when one of them is gone.
+    pub(crate) fn lease(
+        &mut self,
+        container: &ContainerId,
+        layers: &[Digest],
+    ) -> Option<Vec<LayerId>> {
+        let layers = self.generations(layers)?;
+        self.leases.insert(container.clone(), layers.clone());
+        Some(layers)
     }
 
-    /// Notes a lease of an earlier life of the daemon.
-    pub(crate) fn restore_lease(&mut self, container: ContainerId, layers: Vec<Digest>) {
+    /// Notes a lease of an earlier time.
+    pub(crate) fn restore_lease(&mut self, container: ContainerId, layers: Vec<LayerId>) {
         self.leases.insert(container, layers);
     }
 
-    pub(crate) fn is_leased(&self, layer: &Digest) -> bool {
+    pub(crate) fn is_leased(&self, layer: &LayerId) -> bool {
         self.leases.values().flatten().any(|leased| leased == layer)
     }
 
-    pub(crate) fn has_lease(&self, container: &ContainerId) -> bool {
-        self.leases.contains_key(container)
+    pub(crate) fn lease_of(&self, container: &ContainerId) -> Option<&Vec<LayerId>> {
+        self.leases.get(container)
     }
 
     pub(crate) fn end_lease(&mut self, container: &ContainerId) {
@@ -187,12 +239,14 @@ impl Catalog {
     }
 
     /// Layers that no image, snapshot or pull needs.
-    pub(crate) fn idle_layers(&self) -> Vec<Digest> {
+    pub(crate) fn idle_layers(&self) -> Vec<LayerId> {
         let images = self.images.values().flat_map(|image| &image.record.layers);
-        let leases = self.leases.values().flatten();
-        let needed: BTreeSet<&Digest> = images.chain(leases).chain(self.claims.keys()).collect();
-        let idle = self.layers.keys().filter(|layer| !needed.contains(layer));
-        idle.cloned().collect()
+        let needed: BTreeSet<&Digest> = images.chain(self.claims.keys()).collect();
+        let leased: BTreeSet<&LayerId> = self.leases.values().flatten().collect();
+        let unnamed = self.layers.keys().filter(|chain| !needed.contains(chain));
+        let unnamed = unnamed.filter_map(|chain| self.generation(chain));
+        let all = unnamed.chain(self.distrusted.keys().cloned());
+        all.filter(|layer| !leased.contains(layer)).collect()
     }
 
     /// Blobs that an image or a pull needs.
@@ -215,8 +269,10 @@ impl Catalog {
 
     /// Bytes and inodes of all layers.
     pub(crate) fn layer_usage(&self) -> (u64, u64) {
-        let layers = self.layers.values();
-        layers.fold((0, 0), |(b, i), layer| (b + layer.bytes, i + layer.inodes))
+        let layers = self.layers.values().map(|l| (l.bytes, l.inodes));
+        let distrusted = self.distrusted.values().map(|u| (u.bytes, u.inodes));
+        let sum = |(b, i): (u64, u64), (bytes, inodes)| (b + bytes, i + inodes);
+        layers.chain(distrusted).fold((0, 0), sum)
     }
 }
 

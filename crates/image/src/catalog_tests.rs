@@ -24,8 +24,16 @@ fn put(id: &str, manifest: &str, layers: &[&str]) -> Edit {
     Edit::PutImage(digest(id), Arc::new(Image { record, parsed }))
 }
 
+fn id(chain: &str) -> LayerId {
+    LayerId {
+        chain: digest(chain),
+        generation: 1,
+    }
+}
+
 fn layer(id: &str) -> Edit {
     let record = LayerRecord {
+        generation: 1,
         bytes: 10,
         inodes: 1,
         unsynced_boot: None,
@@ -118,20 +126,21 @@ fn removal_takes_all_names() {
             .is_some_and(|i| i.id == digest("abd1"))
     );
     assert_eq!(catalog.list().len(), 1);
-    assert_eq!(catalog.idle_layers(), [digest("2")]);
+    assert_eq!(catalog.idle_layers(), [id("2")]);
 }
 
 #[test]
 fn layers_stay_while_anybody_needs_them() {
     let mut catalog = catalog();
     let container = ContainerId::parse(&"c".repeat(64)).unwrap();
-    assert!(catalog.lease(&container, &[digest("1"), digest("2")]));
-    assert!(!catalog.lease(&container, &[digest("9")]));
+    let granted = catalog.lease(&container, &[digest("1"), digest("2")]);
+    assert_eq!(granted, Some(vec![id("1"), id("2")]));
+    assert_eq!(catalog.lease(&container, &[digest("9")]), None);
     for id in ["abc1", "abd1"] {
         let edits = catalog.removal(&digest(id));
         catalog.apply(&edits);
     }
-    assert_eq!(catalog.idle_layers(), [digest("3")]);
+    assert_eq!(catalog.idle_layers(), [id("3")]);
     catalog.claim(&[digest("3"), digest("e7")]);
     catalog.claim(&[digest("3")]);
     catalog.unclaim(&[digest("3")]);
@@ -151,4 +160,30 @@ fn images_are_known_by_their_documents() {
     let catalog = catalog();
     assert_eq!(catalog.by_document(&digest("e1")), Some(digest("abc1")));
     assert_eq!(catalog.by_document(&digest("abc1")), None);
+}
+
+#[test]
+fn only_leases_keep_what_is_distrusted() {
+    let mut catalog = catalog();
+    let container = ContainerId::parse(&"c".repeat(64)).unwrap();
+    let old = LayerId {
+        generation: 7,
+        ..id("1")
+    };
+    catalog.restore_lease(container.clone(), vec![old.clone()]);
+    catalog.distrust(
+        old.clone(),
+        Usage {
+            bytes: 1,
+            inodes: 1,
+        },
+    );
+    assert_eq!(catalog.layer_usage(), (31, 4));
+    assert_eq!(catalog.generations(&[digest("1")]), Some(vec![id("1")]));
+    catalog.claim(&[digest("1")]);
+    catalog.end_lease(&container);
+    assert_eq!(catalog.idle_layers(), [old.clone()]);
+    catalog.apply(&[Edit::DropLayer(old)]);
+    assert!(catalog.idle_layers().is_empty());
+    assert!(catalog.layer(&digest("1")).is_some());
 }

@@ -1,89 +1,98 @@
-//! `images.redb`: names, images and layers, each commit synced.
+//! `images.db`: names, images and layers in one checksummed file.
+//!
+//! A node has some kilobytes of this. So every commit writes all of it anew, beside the old file,
+//! flushes it and renames it into place: a reader finds the state before a commit or after it. The
+//! first line is the SHA-256 of the rest, so no damage is taken for content.
+//!
+//! The file is a cache: registries have the images, and leases name the layers below containers.
+//! Damage therefore never keeps the daemon from starting: the file is set aside as
+//! `images.damaged`, and an empty one takes its place.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crisp_model::Digest;
-use redb::{ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use crisp_sys::file;
+use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Context as _, Error, Result};
 use crate::record::{Edit, ImageRecord, LayerRecord, VERSION};
+use crate::sealed::{seal, unseal};
 
-type Table = TableDefinition<'static, &'static str, &'static [u8]>;
-
-const META: TableDefinition<'static, &'static str, u64> = TableDefinition::new("meta");
-const IMAGES: Table = TableDefinition::new("images");
-const NAMES: Table = TableDefinition::new("names");
-const LAYERS: Table = TableDefinition::new("layers");
-
-/// Pages kept in memory: the whole database of a node is smaller.
-const CACHE: usize = 1 << 20;
+/// More than a million layers.
+const LARGEST: u64 = 256 << 20;
 /// A daemon that is being replaced may still be on its way out.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Where releases before kept the same.
+const EARLIER: &str = "images.redb";
 
 /// The open database.
 #[derive(Debug)]
-pub(crate) struct Database(redb::Database);
+pub(crate) struct Database {
+    path: PathBuf,
+    saved: Mutex<Saved>,
+    /// Lets no second daemon in.
+    _lock: File,
+}
 
 /// Everything in it.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub(crate) struct Saved {
     pub(crate) images: BTreeMap<Digest, ImageRecord>,
     pub(crate) names: BTreeMap<String, Digest>,
     pub(crate) layers: BTreeMap<Digest, LayerRecord>,
 }
 
-fn fail<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> Error {
-    move |error| Error::Database {
-        what,
-        why: error.to_string(),
-    }
+#[derive(Serialize)]
+struct Written<'a> {
+    version: u64,
+    #[serde(flatten)]
+    saved: &'a Saved,
+}
+
+/// What is read first: whether the rest can be understood.
+#[derive(Deserialize)]
+struct Envelope {
+    version: u64,
 }
 
 impl Database {
-    /// Opens or makes the database.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
-        let database = Self(create(path)?);
-        let transaction = database.0.begin_write().map_err(fail("open"))?;
-        {
-            let mut meta = transaction.open_table(META).map_err(fail("open"))?;
-            let version = meta.get("version").map_err(fail("open"))?;
-            let version = version.map(|version| version.value());
-            match version {
-                Some(VERSION) => {}
-                Some(version) => {
-                    return Err(Error::Database {
-                        what: "open",
-                        why: format!(
-                            "{} has version {version}, this program knows {VERSION}: \
-                             use a newer one",
-                            path.display()
-                        ),
-                    });
-                }
-                None => {
-                    meta.insert("version", VERSION).map_err(fail("open"))?;
-                }
+    /// Opens the database below `root`, and sets aside one that is damaged.
+    pub(crate) fn open(root: &Path) -> Result<Self> {
+        let lock = lock(&root.join("images.lock"))?;
+        let path = root.join("images.db");
+        let saved = match read(&path)? {
+            Content::Whole(saved) => saved,
+            Content::Absent => Saved::default(),
+            Content::Damaged(why) => {
+                set_aside(root, &path, &why)?;
+                Saved::default()
             }
+        };
+        let earlier = root.join(EARLIER);
+        if earlier.exists() {
+            tracing::warn!(
+                file = %earlier.display(),
+                "an earlier release kept image names here; this one does not read it: \
+                 images are pulled again, running containers keep their layers"
+            );
+            file::remove_if_there(&earlier).context(|| ("remove", &earlier))?;
         }
-        for table in [IMAGES, NAMES, LAYERS] {
-            transaction.open_table(table).map_err(fail("open"))?;
-        }
-        transaction.commit().map_err(fail("open"))?;
-        Ok(database)
+        Ok(Self {
+            path,
+            saved: Mutex::new(saved),
+            _lock: lock,
+        })
     }
 
-    /// Reads everything. Rows that cannot be read are left out: what they stand for is fetched
-    /// again.
-    pub(crate) fn load(&self) -> Result<Saved> {
-        Ok(Saved {
-            images: by_digest(self.rows(IMAGES)?),
-            names: self.rows(NAMES)?,
-            layers: by_digest(self.rows(LAYERS)?),
-        })
+    /// Everything in it.
+    pub(crate) fn load(&self) -> Saved {
+        let saved = self.saved.lock();
+        saved.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Applies all edits or none, and returns when they are on the disk.
@@ -91,123 +100,108 @@ impl Database {
         if edits.is_empty() {
             return Ok(());
         }
-        let transaction = self.0.begin_write().map_err(fail("write"))?;
-        for edit in edits {
-            match edit {
-                Edit::PutImage(id, image) => put(&transaction, IMAGES, id.as_str(), &image.record)?,
-                Edit::PutName(name, id) => put(&transaction, NAMES, name, id)?,
-                Edit::PutLayer(id, layer) => put(&transaction, LAYERS, id.as_str(), layer)?,
-                Edit::DropImage(id) => remove(&transaction, IMAGES, id.as_str())?,
-                Edit::DropName(name) => remove(&transaction, NAMES, name)?,
-                Edit::DropLayer(id) => remove(&transaction, LAYERS, id.as_str())?,
-            }
-        }
-        transaction.commit().map_err(fail("commit"))
-    }
-
-    fn rows<T: DeserializeOwned>(&self, table: Table) -> Result<BTreeMap<String, T>> {
-        let transaction = self.0.begin_read().map_err(fail("read"))?;
-        let table = transaction.open_table(table).map_err(fail("read"))?;
-        let mut rows = BTreeMap::new();
-        for row in table.iter().map_err(fail("read"))? {
-            let (key, value) = row.map_err(fail("read"))?;
-            let key = key.value().to_owned();
-            match serde_json::from_slice(value.value()) {
-                Ok(value) => {
-                    rows.insert(key, value);
-                }
-                Err(error) => tracing::warn!(key, %error, "unreadable row of the image database"),
-            }
-        }
-        Ok(rows)
+        let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = saved.clone();
+        next.apply(edits);
+        write(&self.path, &next).context(|| ("write", &self.path))?;
+        *saved = next;
+        Ok(())
     }
 }
 
-fn create(path: &Path) -> Result<redb::Database> {
+impl Saved {
+    fn apply(&mut self, edits: &[Edit]) {
+        for edit in edits.iter().cloned() {
+            match edit {
+                Edit::PutImage(id, image) => {
+                    drop(self.images.insert(id, image.record.clone()));
+                }
+                Edit::PutName(name, id) => drop(self.names.insert(name, id)),
+                Edit::PutLayer(id, layer) => drop(self.layers.insert(id, layer)),
+                Edit::DropImage(id) => drop(self.images.remove(&id)),
+                Edit::DropName(name) => drop(self.names.remove(&name)),
+                Edit::DropLayer(id) => {
+                    let is_meant = |layer: &LayerRecord| layer.generation == id.generation;
+                    if self.layers.get(&id.chain).is_some_and(is_meant) {
+                        self.layers.remove(&id.chain);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What is at the path of the database.
+enum Content {
+    Absent,
+    Whole(Saved),
+    /// Something else, and why it cannot be used.
+    Damaged(String),
+}
+
+fn read(path: &Path) -> Result<Content> {
+    let bytes = match file::read_bounded(path, LARGEST) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Content::Absent),
+        Err(error) => return Ok(Content::Damaged(error.to_string())),
+    };
+    let Some(body) = unseal(&bytes) else {
+        return Ok(Content::Damaged("its checksum does not match".to_owned()));
+    };
+    match serde_json::from_slice::<Envelope>(body) {
+        Ok(Envelope { version }) if version > VERSION => Err(Error::Newer {
+            path: path.to_owned(),
+            version,
+            known: VERSION,
+        }),
+        Ok(_) => Ok(serde_json::from_slice(body).map_or_else(
+            |error| Content::Damaged(format!("its records cannot be read: {error}")),
+            Content::Whole,
+        )),
+        Err(error) => Ok(Content::Damaged(format!("it has no version: {error}"))),
+    }
+}
+
+fn write(path: &Path, saved: &Saved) -> io::Result<()> {
+    let version = VERSION;
+    let bytes = seal(&serde_json::to_vec(&Written { version, saved })?);
+    // The rename must not reach the disk before the content: the content is flushed under a name
+    // of its own first.
+    let next = path.with_extension("next");
+    file::write_atomic(&next, &bytes, 0o600)?;
+    File::open(&next)?.sync_all()?;
+    fs::rename(&next, path)?;
+    file::sync_dir(path.parent().unwrap_or(Path::new("/")))
+}
+
+/// Keeps the damaged file for whoever wants to know what happened. One is kept: the newest.
+fn set_aside(root: &Path, path: &Path, why: &str) -> Result<()> {
+    let kept = root.join("images.damaged");
+    let cleared = match fs::symlink_metadata(&kept) {
+        Ok(there) if there.is_dir() => file::remove_tree_if_there(&kept),
+        _ => file::remove_if_there(&kept),
+    };
+    cleared.context(|| ("remove", &kept))?;
+    fs::rename(path, &kept).context(|| ("set aside", path))?;
+    tracing::error!(
+        file = %path.display(), kept = %kept.display(), why,
+        "the image database is damaged and was set aside: images are pulled again, running \
+         containers keep their layers; look at the disk and its log, then delete the kept file"
+    );
+    Ok(())
+}
+
+fn lock(path: &Path) -> Result<File> {
     let begun = Instant::now();
     loop {
-        let opened = redb::Database::builder().set_cache_size(CACHE).create(path);
-        match opened {
-            Err(redb::DatabaseError::DatabaseAlreadyOpen) if begun.elapsed() < PATIENCE => {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            Err(redb::DatabaseError::DatabaseAlreadyOpen) => {
-                return Err(Error::Database {
-                    what: "open",
-                    why: format!("{} is in use by another daemon", path.display()),
-                });
-            }
-            other => return other.map_err(fail("open")),
+        match file::lock_exclusive(path).context(|| ("lock", path))? {
+            Some(lock) => return Ok(lock),
+            None if begun.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(20)),
+            None => return Err(Error::InUse(path.to_owned())),
         }
     }
-}
-
-fn put<T: Serialize>(to: &WriteTransaction, table: Table, key: &str, value: &T) -> Result<()> {
-    let value = serde_json::to_vec(value).map_err(fail("write"))?;
-    let mut table = to.open_table(table).map_err(fail("write"))?;
-    table.insert(key, value.as_slice()).map_err(fail("write"))?;
-    Ok(())
-}
-
-fn remove(from: &WriteTransaction, table: Table, key: &str) -> Result<()> {
-    let mut table = from.open_table(table).map_err(fail("write"))?;
-    table.remove(key).map_err(fail("write"))?;
-    Ok(())
-}
-
-fn by_digest<T>(rows: BTreeMap<String, T>) -> BTreeMap<Digest, T> {
-    rows.into_iter()
-        .filter_map(|(key, value)| Some((Digest::parse(&key).ok()?, value)))
-        .collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn edits_outlive_the_process_and_are_whole() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("images.redb");
-        let id = Digest::sha256([1; 32]);
-        let layer = LayerRecord {
-            bytes: 5,
-            inodes: 1,
-            unsynced_boot: Some("b".into()),
-        };
-        let database = Database::open(&path).unwrap();
-        database
-            .apply(&[
-                Edit::PutName("r.io/a:1".into(), id.clone()),
-                Edit::PutName("r.io/b:1".into(), id.clone()),
-                Edit::PutLayer(id.clone(), layer.clone()),
-                Edit::DropName("r.io/b:1".into()),
-            ])
-            .unwrap();
-        drop(database);
-        let saved = Database::open(&path).unwrap().load().unwrap();
-        assert_eq!(
-            saved.names,
-            BTreeMap::from([("r.io/a:1".to_owned(), id.clone())])
-        );
-        assert_eq!(saved.layers, BTreeMap::from([(id, layer)]));
-        assert!(saved.images.is_empty());
-    }
-
-    #[test]
-    fn newer_versions_are_refused_untouched() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("images.redb");
-        let raw = redb::Database::create(&path).unwrap();
-        let transaction = raw.begin_write().unwrap();
-        transaction
-            .open_table(META)
-            .unwrap()
-            .insert("version", 9)
-            .unwrap();
-        transaction.commit().unwrap();
-        drop(raw);
-        let error = Database::open(&path).unwrap_err().to_string();
-        assert!(error.contains("version 9"), "{error}");
-    }
-}
+#[path = "database_tests.rs"]
+mod tests;

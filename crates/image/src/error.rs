@@ -1,7 +1,7 @@
 //! What can go wrong with images, in the terms of those who asked for one.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crisp_model::Digest;
@@ -61,14 +61,19 @@ pub enum Error {
     /// Layers could not be unpacked, read or removed.
     #[error(transparent)]
     Snapshot(Arc<crisp_snapshotter::Error>),
-    /// The image database failed.
-    #[error("image database: cannot {what}: {why}")]
-    Database {
-        /// The step.
-        what: &'static str,
-        /// The database's own words.
-        why: String,
+    /// A newer release wrote the image database.
+    #[error("{path} has version {version}, this program knows {known}: use a newer one")]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        version: u64,
+        /// The newest that can be read.
+        known: u64,
     },
+    /// Another daemon has the images open.
+    #[error("{0} is in use by another daemon: end that one first")]
+    InUse(PathBuf),
     /// A file could not be used.
     #[error("cannot {what} {path}: {source}")]
     Io {
@@ -99,12 +104,20 @@ impl From<crisp_snapshotter::Error> for Error {
     }
 }
 
-/// Names step and file of an I/O error.
-pub(crate) fn io(what: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> Error {
-    let path = path.to_owned();
-    move |source| Error::Io {
-        what,
-        path,
-        source: Arc::new(source),
+/// Names step and file of a failed use of one; asked for only when it failed.
+pub(crate) trait Context<T> {
+    fn context<P: AsRef<Path>>(self, step: impl FnOnce() -> (&'static str, P)) -> Result<T>;
+}
+
+impl<T> Context<T> for std::result::Result<T, io::Error> {
+    fn context<P: AsRef<Path>>(self, step: impl FnOnce() -> (&'static str, P)) -> Result<T> {
+        self.map_err(|source| {
+            let (what, path) = step();
+            Error::Io {
+                what,
+                path: path.as_ref().to_owned(),
+                source: Arc::new(source),
+            }
+        })
     }
 }

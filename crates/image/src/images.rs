@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crisp_model::{ContainerId, Digest, ImageRef};
 use crisp_registry::Credentials;
-use crisp_snapshotter::{Lookup, Snapshot, Usage};
+use crisp_snapshotter::{LayerId, Lookup, Snapshot, Usage};
 
 use crate::config::Config;
 use crate::error::{Ambiguous, Error, Result};
@@ -64,7 +64,8 @@ impl Images {
     }
 
     /// Removes the image that `text` stands for, with all its names; nothing there is success.
-    /// Layers below containers stay until the last of them is released.
+    /// Layers below containers stay until the last of them is released; those that nobody needs
+    /// are deleted after the answer.
     ///
     /// # Errors
     /// When the text is ambiguous, or the disk fails.
@@ -102,10 +103,9 @@ impl Images {
         let container = container.clone();
         let (id, layers) = (image.id.clone(), image.layers.clone());
         blocking("prepare a snapshot", move || {
-            let is_new = !store.catalog().has_lease(&container);
-            if !store.lease(&container, &layers)? {
-                return Err(Error::NotFound(id.to_string()));
-            }
+            let is_new = store.catalog().lease_of(&container).is_none();
+            let layers = store.lease(&container, &layers)?;
+            let layers = layers.ok_or_else(|| Error::NotFound(id.to_string()))?;
             let prepared = store.snapshotter.prepare(&container, &layers);
             if prepared.is_err() && is_new {
                 // The cause is told; what the lease keeps longer than needed goes with a release.
@@ -134,7 +134,7 @@ impl Images {
     /// When it has more than `max` bytes, a layer is gone, or the disk fails.
     pub async fn lookup(&self, image: &ImageInfo, path: &str, max: u64) -> Result<Option<Vec<u8>>> {
         let store = Arc::clone(&self.0);
-        let layers = image.layers.clone();
+        let layers = self.layers(image)?;
         let path = PathBuf::from(path);
         let look = move || {
             Ok(match store.snapshotter.lookup(&layers, &path, max)? {
@@ -143,6 +143,11 @@ impl Images {
             })
         };
         blocking("look into an image", look).await
+    }
+
+    fn layers(&self, image: &ImageInfo) -> Result<Vec<LayerId>> {
+        let layers = self.0.catalog().generations(&image.layers);
+        layers.ok_or_else(|| Error::NotFound(image.id.to_string()))
     }
 
     /// What a container wrote.
@@ -188,7 +193,7 @@ impl Images {
     /// When a layer is gone, or the disk fails.
     pub async fn volume_content(&self, image: &ImageInfo, path: &str, target: &Path) -> Result<()> {
         let store = Arc::clone(&self.0);
-        let layers = image.layers.clone();
+        let layers = self.layers(image)?;
         let (path, target) = (PathBuf::from(path), target.to_owned());
         let copy = move || Ok(store.snapshotter.copy_up_volume(&layers, &path, &target)?);
         blocking("copy a volume's content", copy).await

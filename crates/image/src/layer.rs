@@ -78,10 +78,7 @@ impl LayerSource {
             let owned = Arc::clone(store);
             let chain_id = plan.chain_id.clone();
             let begin = move || Ok(owned.snapshotter.begin_layer(&chain_id)?);
-            let Some(writer) = blocking("begin a layer", begin).await? else {
-                // Verified when it was committed, by a pull whose image was not.
-                return self.adopt(plan).await;
-            };
+            let writer = blocking("begin a layer", begin).await?;
             match self.fetch(plan, writer, skip).await {
                 Ok(unpacked) => return self.commit(plan, unpacked).await,
                 Err(Failed {
@@ -106,17 +103,6 @@ impl LayerSource {
             }
             done = step => Ok(done),
         }
-    }
-
-    async fn adopt(&self, plan: &LayerPlan) -> Result<()> {
-        let owned = Arc::clone(&self.store);
-        let chain_id = plan.chain_id.clone();
-        blocking("measure a layer", move || {
-            let usage = owned.snapshotter.layer_usage(&chain_id)?;
-            owned.layer_unpacked(chain_id, usage.bytes, usage.inodes);
-            Ok(())
-        })
-        .await
     }
 
     async fn fetch(
@@ -213,11 +199,10 @@ impl LayerSource {
             return Err(self.invalid(plan, why));
         }
         let owned = Arc::clone(&self.store);
-        let chain_id = plan.chain_id.clone();
         blocking("commit a layer", move || {
             let (bytes, inodes) = (unpacked.size, unpacked.inodes);
-            unpacked.commit()?;
-            owned.layer_unpacked(chain_id, bytes, inodes);
+            let layer = unpacked.commit()?;
+            owned.layer_unpacked(layer, bytes, inodes);
             Ok(())
         })
         .await

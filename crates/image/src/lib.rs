@@ -5,8 +5,9 @@
 //! ```text
 //! content/      manifests, indexes and configs by digest; layer blobs are never kept
 //! snapshots/    unpacked layers and the writable parts of containers
-//! images.redb   names, images, layers: every commit is synced
+//! images.db     names, images, layers: every commit is synced
 //! leases/       a file per container: the layers that its snapshot stands on
+//! *.damaged     what was set aside because it could not be read
 //! ```
 //!
 //! Laws of this room: nothing is named before everything it needs is there and verified; whoever
@@ -26,11 +27,13 @@ mod image_config;
 mod images;
 mod info;
 mod layer;
+mod leases;
 mod manifest;
 mod open;
 mod platform;
 mod pull;
 mod record;
+mod sealed;
 mod store;
 mod unpack;
 

@@ -10,43 +10,42 @@ use std::sync::Arc;
 
 use crisp_model::{Digest, ImageRef};
 use crisp_registry::Client;
-use crisp_snapshotter::Snapshotter;
+use crisp_snapshotter::{LayerId, Snapshotter};
 use crisp_sys::{boot, file};
 
 use crate::catalog::{Catalog, named};
 use crate::config::Config;
 use crate::database::{Database, Saved};
-use crate::error::{Result, io};
+use crate::error::{Context as _, Result};
 use crate::image_config::{self, MAX_CONFIG};
+use crate::leases::Leases;
 use crate::record::{Edit, Image, ImageRecord, LayerRecord};
-use crate::store::{Parts, Store, Trees, read_leases};
+use crate::store::{Parts, Store, delete_later};
 
 /// Opens everything and drops what cannot be trusted.
 pub(crate) fn open(config: Config) -> Result<Arc<Store>> {
     let root = config.root;
-    for dir in [root.clone(), Store::lease_dir(&root)] {
-        file::make_private_dirs(&dir).map_err(io("create", &dir))?;
-    }
+    file::make_private_dirs(&root).context(|| ("create", &root))?;
     let proc_file = Path::new("/proc/sys/kernel/random/boot_id");
-    let boot = boot::boot_id().map_err(io("read", proc_file))?;
+    let boot = boot::boot_id().context(|| ("read", proc_file))?;
+    let database = Database::open(&root)?;
+    let leases = Leases::open(&root)?;
     let content = crisp_content::Store::open(&root.join("content"))?;
     let snapshotter = Snapshotter::open(&root.join("snapshots"))?;
-    let database = Database::open(&root.join("images.redb"))?;
-    let saved = database.load()?;
-    let unpacked: BTreeSet<Digest> = snapshotter.layers()?.into_iter().collect();
+    let unpacked: BTreeSet<LayerId> = snapshotter.layers()?.into_iter().collect();
     let review = Review {
         boot: &boot,
         unpacked: &unpacked,
         content: &content,
     };
-    let (keep, drop) = review.sort(saved);
-    database.apply(&drop)?;
+    let sorted = review.sort(database.load());
+    database.apply(&sorted.drop)?;
     let mut catalog = Catalog::new(pinned(&config.pinned)?);
-    catalog.apply(&keep);
-    for (container, layers) in read_leases(&root)? {
+    catalog.apply(&sorted.keep);
+    for (container, layers) in leases.read(&snapshotter.containers()?, &unpacked)? {
         catalog.restore_lease(container, layers);
     }
-    adopt_leased(&mut catalog, &snapshotter, (&unpacked, &boot));
+    let unnamed = distrust(&mut catalog, &snapshotter, unpacked);
     let store = Arc::new(Store::new(Parts {
         registry: Client::new(config.registry)?,
         parallel_layers: config.max_parallel_layers,
@@ -55,10 +54,11 @@ pub(crate) fn open(config: Config) -> Result<Arc<Store>> {
         boot,
         content,
         snapshotter,
+        leases,
         database,
         catalog,
     }));
-    clear(&store, &unpacked);
+    clear(&store, &unnamed);
     store.promote_later();
     Ok(store)
 }
@@ -71,14 +71,22 @@ fn pinned(names: &[String]) -> Result<BTreeSet<String>> {
 /// Decides about the saved records.
 struct Review<'a> {
     boot: &'a str,
-    unpacked: &'a BTreeSet<Digest>,
+    unpacked: &'a BTreeSet<LayerId>,
     content: &'a crisp_content::Store,
 }
 
+/// What becomes of the saved records.
+#[derive(Default)]
+struct Sorted {
+    /// What enters memory.
+    keep: Vec<Edit>,
+    /// What leaves the database.
+    drop: Vec<Edit>,
+}
+
 impl Review<'_> {
-    /// What to keep, and what to drop from the database.
-    fn sort(&self, saved: Saved) -> (Vec<Edit>, Vec<Edit>) {
-        let (mut keep, mut drop) = (Vec::new(), Vec::new());
+    fn sort(&self, saved: Saved) -> Sorted {
+        let Sorted { mut keep, mut drop } = Sorted::default();
         let mut layers = BTreeSet::new();
         for (id, layer) in saved.layers {
             if self.is_whole(&id, &layer) {
@@ -86,7 +94,7 @@ impl Review<'_> {
                 keep.push(Edit::PutLayer(id, layer));
             } else {
                 tracing::warn!(layer = %id, "dropping a layer that a crash may have damaged");
-                drop.push(Edit::DropLayer(id));
+                drop.push(Edit::DropLayer(layer_id(&id, &layer)));
             }
         }
         let mut images = BTreeSet::new();
@@ -109,12 +117,12 @@ impl Review<'_> {
                 drop.push(Edit::DropName(name));
             }
         }
-        (keep, drop)
+        Sorted { keep, drop }
     }
 
     fn is_whole(&self, id: &Digest, layer: &LayerRecord) -> bool {
         let boot = layer.unsynced_boot.as_deref();
-        self.unpacked.contains(id) && boot.is_none_or(|boot| boot == self.boot)
+        self.unpacked.contains(&layer_id(id, layer)) && boot.is_none_or(|boot| boot == self.boot)
     }
 
     fn image(
@@ -135,44 +143,53 @@ impl Review<'_> {
     }
 }
 
-/// Layers below containers stay although their records are lost with the database: the containers
-/// may be running.
-fn adopt_leased(
+fn layer_id(chain: &Digest, record: &LayerRecord) -> LayerId {
+    LayerId {
+        chain: chain.clone(),
+        generation: record.generation,
+    }
+}
+
+/// Layers below containers stay although a power cut may have damaged them or their records are
+/// lost: the containers may be running. Nobody else gets them. Returns what nobody needs at all.
+fn distrust(
     catalog: &mut Catalog,
     snapshotter: &Snapshotter,
-    (unpacked, boot): (&BTreeSet<Digest>, &str),
-) {
-    for id in unpacked {
-        if catalog.layer(id).is_none() && catalog.is_leased(id) {
+    unpacked: BTreeSet<LayerId>,
+) -> Vec<LayerId> {
+    let mut unnamed = Vec::new();
+    for layer in unpacked {
+        let record = catalog.layer(&layer.chain);
+        if record.is_some_and(|record| record.generation == layer.generation) {
+            continue;
+        }
+        if catalog.is_leased(&layer) {
             // Its size is for statistics only.
-            let usage = snapshotter.layer_usage(id).unwrap_or_default();
-            let layer = LayerRecord {
-                bytes: usage.bytes,
-                inodes: usage.inodes,
-                unsynced_boot: Some(boot.to_owned()),
-            };
-            catalog.apply(&[Edit::PutLayer(id.clone(), layer)]);
+            let usage = snapshotter.layer_usage(&layer).unwrap_or_default();
+            catalog.distrust(layer, usage);
+        } else {
+            unnamed.push(layer);
         }
     }
+    unnamed
 }
 
 /// Removes layers and blobs that no record names. Layers lose their names at once, lest a pull
 /// believe in them, and their trees in the background: the first answer does not wait for the disk.
 /// What cannot be removed now is no reason not to start: it is tried again at the next sweep that
 /// finds it, or the next start.
-fn clear(store: &Store, unpacked: &BTreeSet<Digest>) {
-    let unnamed: Vec<Digest> = unpacked
-        .iter()
-        .filter(|id| store.catalog().layer(id).is_none())
-        .cloned()
-        .collect();
-    for layer in &unnamed {
+fn clear(store: &Store, unnamed: &[LayerId]) {
+    for layer in unnamed {
         tracing::info!(%layer, "removing a layer that no image names");
     }
-    if let Err(error) = store.snapshotter.remove_layers_later(&unnamed) {
+    if let Err(error) = store.remove_layers(unnamed) {
         tracing::warn!(%error, "cannot remove a layer that no image names");
     }
-    if let Err(error) = store.remove_idle(Trees::Later) {
+    if let Err(error) = store.remove_idle() {
         tracing::warn!(%error, "cannot remove what no image needs");
+    }
+    match store.snapshotter.leftovers() {
+        Ok(left) => delete_later(left),
+        Err(error) => tracing::warn!(%error, "cannot list what a crash left"),
     }
 }

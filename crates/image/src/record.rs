@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crisp_model::Digest;
+use crisp_snapshotter::LayerId;
 use serde::{Deserialize, Serialize};
 
 use crate::image_config::Parsed;
@@ -32,6 +33,10 @@ pub(crate) struct ImageRecord {
 /// A layer, under its chain id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LayerRecord {
+    /// Which unpacking of the chain id is meant: what is known about one says nothing about
+    /// another.
+    #[serde(default)]
+    pub(crate) generation: u64,
     /// Bytes on the disk.
     pub(crate) bytes: u64,
     /// Inodes on the disk.
@@ -48,7 +53,7 @@ pub(crate) struct Image {
     pub(crate) parsed: Parsed,
 }
 
-/// One change. A list of them is applied as a whole: to the database first, then in memory.
+/// One change. A list of them is applied as a whole.
 #[derive(Debug, Clone)]
 pub(crate) enum Edit {
     PutImage(Digest, Arc<Image>),
@@ -56,5 +61,15 @@ pub(crate) enum Edit {
     PutName(String, Digest),
     DropName(String),
     PutLayer(Digest, LayerRecord),
-    DropLayer(Digest),
+    DropLayer(LayerId),
+}
+
+impl Edit {
+    /// Whether something is there no more after it.
+    pub(crate) fn is_loss(&self) -> bool {
+        matches!(
+            self,
+            Self::DropImage(_) | Self::DropName(_) | Self::DropLayer(_)
+        )
+    }
 }

@@ -1,25 +1,27 @@
 //! The state of the crate and the only places that change it: commit, claim, lease, sweep.
 //!
-//! Order matters here. An edit is in the database before it is in memory. A lease is on the disk
-//! before the snapshot it is for. A layer that is swept loses its record before its files, and no
-//! pull can claim it in between because claims and sweeps take turns.
+//! Order matters here. What is gained enters memory after the disk; what is lost leaves memory
+//! before the disk, in the same step that finds that nobody needs it: so nobody is given what is
+//! on its way out. A lease holds its layers before it is written, and is on the disk before the
+//! snapshot it is for. A layer that is swept loses its record, then its name; its tree is deleted
+//! in the background. Claims and sweeps take turns, because a sweep deletes blobs by what is there.
 
-use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crisp_model::{ContainerId, Digest};
 use crisp_registry::Client;
-use crisp_snapshotter::Snapshotter;
+use crisp_snapshotter::{Doomed, LayerId, Snapshotter};
 use crisp_sys::file;
 use tokio::sync::Semaphore;
 
 use crate::catalog::Catalog;
 use crate::database::Database;
 use crate::downloads::Downloads;
-use crate::error::{Error, Result, io};
+use crate::error::{Context as _, Error, Result};
 use crate::flight::{Flights, LayerLocks, PullKey};
+use crate::leases::Leases;
 use crate::record::{Edit, LayerRecord};
 
 /// How long layers may lie unsynced, so that a burst of pulls is synced once.
@@ -39,6 +41,7 @@ pub(crate) struct Store {
     pub(crate) pulls: Flights<PullKey, Digest>,
     pub(crate) fetches: Flights<Digest, Digest>,
     pub(crate) layer_locks: LayerLocks,
+    leases: Leases,
     database: Database,
     catalog: Mutex<Catalog>,
     /// Held to commit, so that memory and database see edits in the same order.
@@ -56,6 +59,7 @@ pub(crate) struct Parts {
     pub(crate) registry: Client,
     pub(crate) content: crisp_content::Store,
     pub(crate) snapshotter: Snapshotter,
+    pub(crate) leases: Leases,
     pub(crate) database: Database,
     pub(crate) catalog: Catalog,
     pub(crate) parallel_layers: usize,
@@ -79,6 +83,7 @@ impl Store {
             // A pull waits for its fetch as long as it goes on itself.
             fetches: Flights::new("fetch an image", Duration::ZERO),
             layer_locks: LayerLocks::default(),
+            leases: parts.leases,
             database: parts.database,
             catalog: Mutex::new(parts.catalog),
             writer: Mutex::new(()),
@@ -91,24 +96,44 @@ impl Store {
         lock(&self.catalog)
     }
 
-    /// Makes the edits that `plan` derives from what is there durable and then visible, with no
-    /// other commit in between. Blocks.
+    /// Makes the edits that `plan` derives from what is there durable, with no other commit in
+    /// between. Losses are visible before, gains after. Blocks.
     pub(crate) fn commit(&self, plan: impl FnOnce(&Catalog) -> Vec<Edit>) -> Result<()> {
+        self.commit_by(plan, |edits| self.database.apply(edits))
+    }
+
+    fn commit_by(
+        &self,
+        plan: impl FnOnce(&Catalog) -> Vec<Edit>,
+        write: impl FnOnce(&[Edit]) -> Result<()>,
+    ) -> Result<()> {
         let _turn = lock(&self.writer);
-        let edits = plan(&self.catalog());
-        self.database.apply(&edits)?;
-        self.catalog().apply(&edits);
-        Ok(())
+        let (edits, regained) = {
+            let mut catalog = self.catalog();
+            let edits = plan(&catalog);
+            let regained = catalog.lose(&edits);
+            (edits, regained)
+        };
+        let written = write(&edits);
+        match &written {
+            Ok(()) => {
+                let gains: Vec<Edit> = edits.into_iter().filter(|e| !e.is_loss()).collect();
+                self.catalog().apply(&gains);
+            }
+            Err(_) => self.catalog().apply(&regained),
+        }
+        written
     }
 
     /// A layer that was unpacked now; its record reaches the database with its image.
-    pub(crate) fn layer_unpacked(&self, chain_id: Digest, bytes: u64, inodes: u64) {
-        let layer = LayerRecord {
+    pub(crate) fn layer_unpacked(&self, layer: LayerId, bytes: u64, inodes: u64) {
+        let record = LayerRecord {
+            generation: layer.generation,
             bytes,
             inodes,
             unsynced_boot: Some(self.boot.clone()),
         };
-        self.catalog().apply(&[Edit::PutLayer(chain_id, layer)]);
+        self.catalog().apply(&[Edit::PutLayer(layer.chain, record)]);
     }
 
     /// Keeps layers and blobs, there or to come, until the claim is dropped.
@@ -121,56 +146,52 @@ impl Store {
         }
     }
 
-    /// Notes on the disk that a container's snapshot needs layers; false when one of them is
-    /// gone. Blocks.
-    pub(crate) fn lease(&self, container: &ContainerId, layers: &[Digest]) -> Result<bool> {
-        if !self.catalog().lease(container, layers) {
-            return Ok(false);
-        }
-        let path = self.lease_path(container);
-        let written = serde_json::to_vec(layers)
-            .map_err(std::io::Error::from)
-            .and_then(|bytes| file::write_atomic(&path, &bytes, 0o600));
+    /// Notes on the disk that a container's snapshot needs layers, and tells where they are;
+    /// `None` when one of them is gone. Blocks.
+    pub(crate) fn lease(
+        &self,
+        container: &ContainerId,
+        layers: &[Digest],
+    ) -> Result<Option<Vec<LayerId>>> {
+        let (before, granted) = {
+            let mut catalog = self.catalog();
+            let before = catalog.lease_of(container).cloned();
+            (before, catalog.lease(container, layers))
+        };
+        let Some(layers) = granted else {
+            return Ok(None);
+        };
+        let written = self.leases.write(container, &layers);
         if written.is_err() {
-            self.catalog().end_lease(container);
+            let mut catalog = self.catalog();
+            match before {
+                Some(before) => catalog.restore_lease(container.clone(), before),
+                None => catalog.end_lease(container),
+            }
         }
-        written.map_err(io("write", &path))?;
-        Ok(true)
+        written?;
+        Ok(Some(layers))
     }
 
     /// Ends a lease. Blocks.
     pub(crate) fn end_lease(&self, container: &ContainerId) -> Result<()> {
-        let path = self.lease_path(container);
-        file::remove_if_there(&path).map_err(io("remove", &path))?;
+        self.leases.remove(container)?;
         self.catalog().end_lease(container);
         Ok(())
     }
 
-    pub(crate) fn lease_dir(root: &std::path::Path) -> PathBuf {
-        root.join("leases")
-    }
-
-    fn lease_path(&self, container: &ContainerId) -> PathBuf {
-        Self::lease_dir(&self.root).join(container.as_str())
-    }
-
-    /// Removes layers and blobs that nobody needs. Blocks; not for async tasks.
+    /// Removes layers and blobs that nobody needs. Returns before the trees of layers are deleted:
+    /// that goes on in the background. Blocks; not for async tasks.
     pub(crate) fn sweep(&self) -> Result<()> {
         let _turn = self.sweeping.blocking_lock();
-        self.remove_idle(Trees::Now)
+        self.remove_idle()
     }
 
     /// A sweep without taking turns: for the time when nobody else has the store.
-    pub(crate) fn remove_idle(&self, trees: Trees) -> Result<()> {
+    pub(crate) fn remove_idle(&self) -> Result<()> {
         let mut idle = Vec::new();
-        self.commit(|catalog| {
-            idle = catalog.idle_layers();
-            idle.iter().cloned().map(Edit::DropLayer).collect()
-        })?;
-        for layer in &idle {
-            tracing::debug!(%layer, "removing a layer that nobody needs");
-        }
-        let mut failed = self.remove_layers(&idle, trees).err();
+        self.commit(|catalog| drop_idle(catalog, &mut idle))?;
+        let mut failed = self.remove_layers(&idle).err();
         let needed = self.catalog().needed_blobs();
         if let Err(error) = self.content.collect(&needed) {
             failed.get_or_insert(Error::from(error));
@@ -179,17 +200,20 @@ impl Store {
         failed.map_or(Ok(()), Err)
     }
 
-    fn remove_layers(&self, layers: &[Digest], trees: Trees) -> Result<()> {
-        if trees == Trees::Later {
-            return Ok(self.snapshotter.remove_layers_later(layers)?);
-        }
+    /// Takes the names of layers away, and deletes their trees in the background. One that cannot
+    /// be renamed keeps no other.
+    pub(crate) fn remove_layers(&self, layers: &[LayerId]) -> Result<()> {
+        let mut doomed = Doomed::default();
         let mut failed = None;
         for layer in layers {
-            if let Err(error) = self.snapshotter.remove_layer(layer) {
-                failed.get_or_insert(Error::from(error));
+            tracing::debug!(%layer, "removing a layer that nobody needs");
+            match self.snapshotter.retire_layer(layer) {
+                Ok(retired) => doomed.add(retired),
+                Err(error) => drop(failed.get_or_insert(error)),
             }
         }
-        failed.map_or(Ok(()), Err)
+        delete_later(doomed);
+        failed.map_or(Ok(()), |error| Err(error.into()))
     }
 
     /// Whether a sweep would find a layer to remove: a cheap question on the stop path.
@@ -212,22 +236,17 @@ impl Store {
         (layer_bytes + blob_bytes, layer_inodes + blob_inodes)
     }
 
-    /// Makes unpacked layers outlive a power cut, in a thread of its own: nobody waits for it.
+    /// Makes unpacked layers outlive a power cut, in the background: nobody waits for it.
     pub(crate) fn promote_later(self: &Arc<Self>) {
         let store = Arc::downgrade(self);
-        let work = move || {
-            std::thread::sleep(SYNC_DELAY);
+        // It belongs to all pulls of a burst, so to the span of none.
+        crisp_tasks::apart(async move {
+            tokio::time::sleep(SYNC_DELAY).await;
             let Some(store) = store.upgrade() else { return };
-            if let Err(error) = store.promote() {
+            if let Err(error) = blocking("sync layers", move || store.promote()).await {
                 tracing::warn!(%error, "cannot sync layers; they would be lost with the power");
             }
-        };
-        let spawned = std::thread::Builder::new()
-            .name("layer-sync".to_owned())
-            .spawn(work);
-        if let Err(error) = spawned {
-            tracing::warn!(%error, "cannot sync layers; they would be lost with the power");
-        }
+        });
     }
 
     /// Syncs the file system, then notes that what was unpacked before is on the disk. Blocks.
@@ -237,37 +256,47 @@ impl Store {
             return Ok(());
         }
         let begun = Instant::now();
-        file::sync_file_system(&self.root).map_err(io("sync", &self.root))?;
+        file::sync_file_system(&self.root).context(|| ("sync", &self.root))?;
         let count = unsynced.len();
-        self.commit(|catalog| {
-            let still = unsynced
-                .into_iter()
-                .filter(|(id, _)| catalog.layer(id).is_some());
-            still
-                .map(|(id, layer)| {
-                    let unsynced_boot = None;
-                    Edit::PutLayer(
-                        id,
-                        LayerRecord {
-                            unsynced_boot,
-                            ..layer
-                        },
-                    )
-                })
-                .collect()
-        })?;
+        self.commit(|catalog| synced(catalog, unsynced))?;
         tracing::debug!(count, elapsed = ?begun.elapsed(), "layers are on the disk");
         Ok(())
     }
 }
 
-/// When the trees of layers are deleted that have lost their names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Trees {
-    /// Before the call returns.
-    Now,
-    /// In the background.
-    Later,
+/// Plans the loss of the layers that nobody needs, and tells which those are.
+fn drop_idle(catalog: &Catalog, idle: &mut Vec<LayerId>) -> Vec<Edit> {
+    *idle = catalog.idle_layers();
+    idle.iter().cloned().map(Edit::DropLayer).collect()
+}
+
+/// Marks layers as being on the disk, unless they have been unpacked anew since.
+fn synced(catalog: &Catalog, seen: Vec<(Digest, LayerRecord)>) -> Vec<Edit> {
+    let still = seen.into_iter().filter(|(id, seen)| {
+        let now = catalog.layer(id);
+        now.is_some_and(|now| now.generation == seen.generation)
+    });
+    let record = |layer| LayerRecord {
+        unsynced_boot: None,
+        ..layer
+    };
+    still
+        .map(|(id, layer)| Edit::PutLayer(id, record(layer)))
+        .collect()
+}
+
+/// Deletes nameless trees in the background. What does not get done is there to be done when the
+/// store is opened next.
+pub(crate) fn delete_later(doomed: Doomed) {
+    if doomed.is_empty() {
+        return;
+    }
+    // A big tree takes longer than the call that retired it.
+    crisp_tasks::apart(async move {
+        if let Err(error) = crisp_tasks::blocking(move || doomed.delete()).await {
+            tracing::warn!(%error, "deleting layers ended early; the next start goes on with it");
+        }
+    });
 }
 
 /// Layers and blobs that a pull under way relies on.
@@ -292,31 +321,10 @@ pub(crate) async fn blocking<T: Send + 'static>(
     joined.unwrap_or(Err(Error::Interrupted(what)))
 }
 
-/// Leases of an earlier life of the daemon. A file that cannot be read keeps nothing.
-pub(crate) fn read_leases(root: &std::path::Path) -> Result<Vec<(ContainerId, Vec<Digest>)>> {
-    const MAX_LEASE: u64 = 1 << 20;
-    let dir = Store::lease_dir(root);
-    let mut leases = Vec::new();
-    for entry in fs::read_dir(&dir).map_err(io("list", &dir))? {
-        let path = entry.map_err(io("list", &dir))?.path();
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
-        let Ok(container) = ContainerId::parse(name) else {
-            // A write that a crash cut short.
-            file::remove_if_there(&path).map_err(io("remove", &path))?;
-            continue;
-        };
-        let bytes = file::read_bounded(&path, MAX_LEASE).map_err(io("read", &path))?;
-        match serde_json::from_slice(&bytes) {
-            Ok(layers) => leases.push((container, layers)),
-            Err(error) => tracing::warn!(%container, %error, "unreadable lease of layers"),
-        }
-    }
-    Ok(leases)
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

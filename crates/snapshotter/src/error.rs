@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crisp_model::Digest;
+use crate::layer_id::LayerId;
 
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -13,7 +13,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum Error {
     /// The layer is not in the store.
     #[error("layer {0} is not in the store")]
-    NoLayer(Digest),
+    NoLayer(LayerId),
     /// There is no such snapshot or file.
     #[error("{} is not there", .0.display())]
     NotFound(PathBuf),

@@ -8,6 +8,7 @@ use crisp_sys::file;
 
 use crate::error::{Error, Result, io};
 use crate::extract::extract;
+use crate::layer_id::LayerId;
 use crate::place::{open_dir, remove_path, set_mode};
 use crate::stream::{Compression, with_stream};
 use crate::usage::Usage;
@@ -16,7 +17,9 @@ use crate::usage::Usage;
 #[derive(Debug)]
 pub struct LayerWriter {
     ingest: Ingest,
-    layer: PathBuf,
+    layer: LayerId,
+    /// Where it goes.
+    dir: PathBuf,
 }
 
 /// A layer that was unpacked; dropped before it is committed, it leaves nothing.
@@ -29,7 +32,8 @@ pub struct UnpackedLayer {
     /// Inodes that it takes.
     pub inodes: u64,
     ingest: Ingest,
-    layer: PathBuf,
+    layer: LayerId,
+    dir: PathBuf,
 }
 
 /// A private directory that goes unless it was renamed away.
@@ -44,12 +48,12 @@ impl Drop for Ingest {
 }
 
 impl LayerWriter {
-    pub(crate) fn new(ingest: PathBuf, layer: PathBuf) -> Result<Self> {
+    pub(crate) fn new(ingest: PathBuf, layer: LayerId, dir: PathBuf) -> Result<Self> {
         let ingest = Ingest(ingest);
         let fs = ingest.0.join("fs");
         file::make_private_dirs(&fs).map_err(io("make", &fs))?;
         set_mode(&fs, 0o755)?;
-        Ok(Self { ingest, layer })
+        Ok(Self { ingest, layer, dir })
     }
 
     /// Unpacks a blob as it comes, and reads it to its end.
@@ -77,6 +81,7 @@ impl LayerWriter {
             inodes: usage.inodes,
             ingest: self.ingest,
             layer: self.layer,
+            dir: self.dir,
         })
     }
 }
@@ -85,12 +90,10 @@ impl UnpackedLayer {
     /// Names the layer: it is there as a whole from now on.
     ///
     /// # Errors
-    /// When the disk fails. A layer that is there already stays, and is no error.
-    pub fn commit(self) -> Result<()> {
-        match std::fs::rename(&self.ingest.0, &self.layer) {
-            Err(_) if self.layer.is_dir() => Ok(()),
-            other => other.map_err(io("name", &self.layer)),
-        }
+    /// When the disk fails.
+    pub fn commit(self) -> Result<LayerId> {
+        std::fs::rename(&self.ingest.0, &self.dir).map_err(io("name", &self.dir))?;
+        Ok(self.layer)
     }
 }
 

@@ -1,8 +1,8 @@
 //! Layers: extraction, overlayfs, usage, lookup of a path through layers.
 //!
 //! ```text
-//! root/layers/CHAIN/fs          one unpacked layer, in overlayfs' own terms
-//! root/layers/CHAIN/usage       its size, two numbers
+//! root/layers/CHAIN.N/fs        one unpacked layer, in overlayfs' own terms; N is its generation
+//! root/layers/CHAIN.N/usage     its size, two numbers
 //! root/containers/ID/{fs,work}  what a container writes
 //! root/ingest/N                 a layer on its way in, or a tree on its way out
 //! root/empty                    the only layer of an image that has none
@@ -19,10 +19,12 @@
 #![forbid(unsafe_code)]
 
 mod archive;
+mod doomed;
 mod error;
 mod extract;
 mod header;
 mod layer;
+mod layer_id;
 mod merged;
 mod metadata;
 mod parents;
@@ -37,8 +39,10 @@ mod tests;
 mod usage;
 mod volume;
 
+pub use doomed::Doomed;
 pub use error::{Error, Result};
 pub use layer::{LayerWriter, UnpackedLayer};
+pub use layer_id::LayerId;
 pub use merged::Lookup;
 pub use snapshotter::{Snapshot, Snapshotter};
 pub use stream::Compression;

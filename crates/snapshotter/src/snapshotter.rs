@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crisp_model::{ContainerId, Digest};
 use crisp_sys::file;
 
+use crate::doomed::Doomed;
 use crate::error::{Error, Result, io};
 use crate::layer::{LayerWriter, recorded_usage};
+use crate::layer_id::LayerId;
 use crate::merged::{Lookup, Merged};
 use crate::place::{open_dir, remove_path, set_mode};
 use crate::usage::{Usage, measure};
@@ -30,12 +32,14 @@ pub struct Snapshot {
 #[derive(Debug)]
 pub struct Snapshotter {
     root: PathBuf,
+    /// Of this life: what is below it in `ingest` was left by another.
+    first: u64,
     serial: AtomicU64,
+    generation: AtomicU64,
 }
 
 impl Snapshotter {
-    /// Opens the store below `root`, making it where there is none. What a crash left behind is
-    /// deleted in the background.
+    /// Opens the store below `root`, making it where there is none.
     ///
     /// # Errors
     /// When the disk fails.
@@ -45,74 +49,77 @@ impl Snapshotter {
             file::make_private_dirs(&dir).map_err(io("make", &dir))?;
         }
         set_mode(&root.join("empty"), 0o755)?;
-        let ingest = root.join("ingest");
-        let left = entries(&ingest)?;
+        let left = entries(&root.join("ingest"))?;
         let numbers = left.iter().filter_map(|name| name.parse::<u64>().ok());
-        let next = numbers.max().map_or(0, |last| last.saturating_add(1));
-        delete_later(left.iter().map(|name| ingest.join(name)).collect());
+        let first = numbers.max().map_or(0, |last| last.saturating_add(1));
+        let layers = entries(&root.join("layers"))?;
+        let layers = layers
+            .iter()
+            .filter_map(|name| LayerId::from_dir_name(name));
+        let newest = layers.map(|layer| layer.generation).max();
         Ok(Self {
             root: root.to_owned(),
-            serial: AtomicU64::new(next),
+            first,
+            serial: AtomicU64::new(first),
+            generation: AtomicU64::new(newest.unwrap_or(0).saturating_add(1)),
         })
     }
 
-    /// Begins a layer; `None` when it is there already.
+    /// What a crash before this store was opened left behind.
     ///
     /// # Errors
     /// When the disk fails.
-    pub fn begin_layer(&self, chain_id: &Digest) -> Result<Option<LayerWriter>> {
-        let layer = self.layer_dir(chain_id);
-        if layer.is_dir() {
-            return Ok(None);
-        }
-        LayerWriter::new(self.fresh(), layer).map(Some)
+    pub fn leftovers(&self) -> Result<Doomed> {
+        let ingest = self.root.join("ingest");
+        let is_old = |name: &String| name.parse().is_ok_and(|number: u64| number < self.first);
+        let names = entries(&ingest)?.into_iter();
+        let old = names.filter(|name| is_old(name) || name.parse::<u64>().is_err());
+        Ok(Doomed::of(old.map(|name| ingest.join(name)).collect()))
+    }
+
+    /// Begins a layer, which is a new generation of its chain id whatever else there is.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn begin_layer(&self, chain_id: &Digest) -> Result<LayerWriter> {
+        let layer = LayerId {
+            chain: chain_id.clone(),
+            generation: self.generation.fetch_add(1, Ordering::Relaxed),
+        };
+        let dir = self.layer_dir(&layer);
+        LayerWriter::new(self.fresh(), layer, dir)
     }
 
     /// All layers.
     ///
     /// # Errors
     /// When the disk fails.
-    pub fn layers(&self) -> Result<Vec<Digest>> {
+    pub fn layers(&self) -> Result<Vec<LayerId>> {
         let names = entries(&self.root.join("layers"))?;
-        Ok(names.iter().filter_map(|name| parse_layer(name)).collect())
+        let layers = names.iter().filter_map(|name| LayerId::from_dir_name(name));
+        Ok(layers.collect())
     }
 
     /// Bytes and inodes that a layer takes.
     ///
     /// # Errors
     /// [`Error::NoLayer`], or when the disk fails.
-    pub fn layer_usage(&self, chain_id: &Digest) -> Result<Usage> {
-        let dir = self.layer_dir(chain_id);
+    pub fn layer_usage(&self, layer: &LayerId) -> Result<Usage> {
+        let dir = self.layer_dir(layer);
         if !dir.is_dir() {
-            return Err(Error::NoLayer(chain_id.clone()));
+            return Err(Error::NoLayer(layer.clone()));
         }
         recorded_usage(&dir)
     }
 
-    /// Removes a layer; one that is not there is fine. The caller knows that nobody needs it.
+    /// Takes a layer's name away, by one rename; one that is not there is fine. Its tree is the
+    /// caller's to delete: that may take long, and nobody has to wait for it.
     ///
     /// # Errors
     /// When the disk fails.
-    pub fn remove_layer(&self, chain_id: &Digest) -> Result<()> {
-        self.discard(&self.layer_dir(chain_id))
-    }
-
-    /// Takes layers' names away, one rename each, and deletes their trees in the background. Ones
-    /// that are not there are fine; one that cannot be renamed keeps no other.
-    ///
-    /// # Errors
-    /// When the disk fails.
-    pub fn remove_layers_later(&self, chain_ids: &[Digest]) -> Result<()> {
-        let mut doomed = Vec::new();
-        let mut failed = None;
-        for chain_id in chain_ids {
-            match self.take_name(&self.layer_dir(chain_id)) {
-                Ok(taken) => doomed.extend(taken),
-                Err(error) => drop(failed.get_or_insert(error)),
-            }
-        }
-        delete_later(doomed);
-        failed.map_or(Ok(()), Err)
+    pub fn retire_layer(&self, layer: &LayerId) -> Result<Doomed> {
+        let taken = self.take_name(&self.layer_dir(layer))?;
+        Ok(Doomed::of(taken.into_iter().collect()))
     }
 
     /// Makes the writable part of a container above its layers, given bottom first. One that is
@@ -120,7 +127,7 @@ impl Snapshotter {
     ///
     /// # Errors
     /// [`Error::NoLayer`], or when the disk fails.
-    pub fn prepare(&self, container: &ContainerId, layers: &[Digest]) -> Result<Snapshot> {
+    pub fn prepare(&self, container: &ContainerId, layers: &[LayerId]) -> Result<Snapshot> {
         let lower = self.lower(layers)?;
         let dir = self.container_dir(container);
         let snapshot = Snapshot {
@@ -170,7 +177,7 @@ impl Snapshotter {
     ///
     /// # Errors
     /// [`Error::NoLayer`], [`Error::TooLarge`] beyond `max` bytes, or when the disk fails.
-    pub fn lookup(&self, layers: &[Digest], path: &Path, max: u64) -> Result<Lookup> {
+    pub fn lookup(&self, layers: &[LayerId], path: &Path, max: u64) -> Result<Lookup> {
         Merged::open(&self.lower(layers)?)?.lookup(path, max)
     }
 
@@ -181,14 +188,14 @@ impl Snapshotter {
     ///
     /// # Errors
     /// [`Error::NoLayer`], or when the disk fails.
-    pub fn copy_up_volume(&self, layers: &[Digest], path: &Path, target: &Path) -> Result<()> {
+    pub fn copy_up_volume(&self, layers: &[LayerId], path: &Path, target: &Path) -> Result<()> {
         let merged = Merged::open(&self.lower(layers)?)?;
         let target_dir = open_dir(target)?;
         volume::copy(&merged, path, &target_dir).map_err(io("copy an image's content to", target))
     }
 
     /// The layers' directories, topmost first, down to one whose root hides the others.
-    fn lower(&self, layers: &[Digest]) -> Result<Vec<PathBuf>> {
+    fn lower(&self, layers: &[LayerId]) -> Result<Vec<PathBuf>> {
         let mut lower = Vec::with_capacity(layers.len());
         for layer in layers.iter().rev() {
             let fs = self.layer_dir(layer).join("fs");
@@ -219,8 +226,8 @@ impl Snapshotter {
         set_mode(upper, root.mode() & 0o7777)
     }
 
-    fn layer_dir(&self, chain_id: &Digest) -> PathBuf {
-        self.root.join("layers").join(chain_id.hex())
+    fn layer_dir(&self, layer: &LayerId) -> PathBuf {
+        self.root.join("layers").join(layer.dir_name())
     }
 
     fn container_dir(&self, container: &ContainerId) -> PathBuf {
@@ -247,23 +254,6 @@ impl Snapshotter {
             Err(error) => Err(io("remove", path)(error)),
         }
     }
-}
-
-/// Deletes nameless trees in a thread of its own. What does not get done, or for want of a thread
-/// is not begun, is there to be done when the store is opened next.
-fn delete_later(paths: Vec<PathBuf>) {
-    if !paths.is_empty() {
-        let thread = std::thread::Builder::new().name("layer-removal".to_owned());
-        drop(thread.spawn(move || paths.iter().for_each(|path| drop(remove_path(path)))));
-    }
-}
-
-fn parse_layer(name: &str) -> Option<Digest> {
-    let algorithm = match name.len() {
-        64 => "sha256",
-        _ => "sha512",
-    };
-    Digest::parse(&format!("{algorithm}:{name}")).ok()
 }
 
 fn entries(dir: &Path) -> Result<Vec<String>> {

@@ -67,11 +67,7 @@ fn hands_on(tokens: &[TokenTree]) -> bool {
 }
 
 /// Files that still start workers themselves. A thread that is scoped is joined and no matter.
-const SPAWNS_LEFT: &[&str] = &[
-    "crates/cni/src/lane.rs",
-    "crates/image/src/store.rs",
-    "crates/snapshotter/src/snapshotter.rs",
-];
+const SPAWNS_LEFT: &[&str] = &["crates/cni/src/lane.rs"];
 
 /// Files that start a thread for good, each with the reason.
 const OWN_THREADS: &[(&str, &str)] = &[

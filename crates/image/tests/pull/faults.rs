@@ -4,7 +4,7 @@ use crisp_image::Error;
 
 use crate::maker::{OCI_INDEX, OCI_MANIFEST, Packing, image, index, simple, tar, with_config};
 use crate::server::Answer;
-use crate::{Registry, assert_empty, open};
+use crate::{Registry, empties, open};
 
 /// Pulls an image after `spoil`; the error must contain `expected` and nothing may be left.
 async fn check(image: crate::maker::Image, expected: &str, spoil: impl Fn(&Registry)) {
@@ -17,7 +17,7 @@ async fn check(image: crate::maker::Image, expected: &str, spoil: impl Fn(&Regis
     let text = error.to_string();
     assert!(text.contains(expected), "want {expected:?}: {text}");
     assert_eq!(images.list(), []);
-    assert_empty(dir.path());
+    empties(dir.path()).await;
 }
 
 fn three() -> crate::maker::Image {
@@ -126,7 +126,7 @@ async fn bad_names_touch_nothing() {
     }
     let error = images.pull("127.0.0.1:1/a:b", None).await.unwrap_err();
     assert!(matches!(error, Error::Registry(_)), "{error:?}");
-    assert_empty(dir.path());
+    empties(dir.path()).await;
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@
 
 mod debian;
 mod faults;
+mod harm;
 mod maker;
 mod names;
 mod restart;
@@ -159,9 +160,4 @@ pub(crate) async fn empties(root: &Path) {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     panic!("{:?}", remains(root));
-}
-
-pub(crate) fn assert_empty(root: &Path) {
-    let remains = remains(root);
-    assert!(remains.iter().all(Vec::is_empty), "{remains:?}");
 }

@@ -1,7 +1,7 @@
 //! What an image is called, what it holds, and how it goes.
 
 use crate::maker::{Packing, image, index, simple, tar};
-use crate::{Registry, assert_empty, container, names, open, remains};
+use crate::{Registry, container, empties, names, open, remains};
 
 #[tokio::test]
 async fn privileged_pull_of_every_packing() {
@@ -76,7 +76,7 @@ async fn privileged_a_tag_moves_and_removal_takes_all() {
     images.remove(&by_digest).await.unwrap();
     images.remove(&two.id.hex()[..12]).await.unwrap();
     assert_eq!(images.list(), []);
-    assert_empty(dir.path());
+    empties(dir.path()).await;
 }
 
 #[tokio::test]
@@ -108,7 +108,7 @@ async fn privileged_layers_stay_below_containers() {
     images.release(&container(2)).await.unwrap();
     images.release(&container(2)).await.unwrap();
     assert!(!snapshot.lower[0].exists());
-    assert_empty(dir.path());
+    empties(dir.path()).await;
     assert!(images.snapshots().is_empty());
     assert!(names(&dir.path().join("leases")).is_empty());
     assert!(images.prepare(&container(1), &found).await.is_err());

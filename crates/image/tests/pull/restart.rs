@@ -4,13 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use crisp_image::Images;
-use redb::TableDefinition;
 
 use crate::maker::{sha256, simple};
-use crate::{Registry, empties, names, open, remains};
-
-const LAYERS: TableDefinition<'static, &'static str, &'static [u8]> =
-    TableDefinition::new("layers");
+use crate::{Registry, container, empties, names, open, remains};
 
 async fn pulled(root: &Path) -> (Registry, Images, String) {
     let registry = Registry::start().await;
@@ -36,37 +32,22 @@ async fn settle(images: Images, root: &Path) {
 
 /// The boots that layers wait to be synced since, after replacing them by `boot` if one is given.
 fn boots(root: &Path, boot: Option<&str>) -> Vec<serde_json::Value> {
-    let path = root.join("images.redb");
-    let database = loop {
-        match redb::Database::create(&path) {
-            Err(redb::DatabaseError::DatabaseAlreadyOpen) => {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            opened => break opened.unwrap(),
-        }
-    };
-    let transaction = database.begin_write().unwrap();
+    let path = root.join("images.db");
+    let bytes = std::fs::read_to_string(&path).unwrap();
+    let (_, body) = bytes.split_once('\n').unwrap();
+    let mut saved: serde_json::Value = serde_json::from_str(body).unwrap();
+    let layers = saved["layers"].as_object_mut().unwrap();
+    assert!(!layers.is_empty());
     let mut boots = Vec::new();
-    {
-        let mut table = transaction.open_table(LAYERS).unwrap();
-        let rows: Vec<(String, Vec<u8>)> = redb::ReadableTable::iter(&table)
-            .unwrap()
-            .map(|row| row.unwrap())
-            .map(|(key, value)| (key.value().to_owned(), value.value().to_vec()))
-            .collect();
-        for (key, value) in rows {
-            let mut layer: serde_json::Value = serde_json::from_slice(&value).unwrap();
-            if let Some(boot) = boot {
-                layer["unsynced_boot"] = boot.into();
-            }
-            boots.push(layer["unsynced_boot"].clone());
-            table
-                .insert(key.as_str(), layer.to_string().as_bytes())
-                .unwrap();
+    for layer in layers.values_mut() {
+        if let Some(boot) = boot {
+            layer["unsynced_boot"] = boot.into();
         }
+        boots.push(layer["unsynced_boot"].clone());
     }
-    transaction.commit().unwrap();
-    assert!(!boots.is_empty());
+    let body = saved.to_string();
+    let sum = sha256(body.as_bytes());
+    std::fs::write(&path, format!("{sum}\n{body}")).unwrap();
     boots
 }
 
@@ -167,4 +148,38 @@ async fn one_daemon_at_a_time() {
     let text = second.unwrap_err().to_string();
     assert!(text.contains("in use by another daemon"), "{text}");
     drop(images);
+}
+
+/// A layer that a power cut may have damaged stays below the container that stands on it; whoever
+/// comes later gets one of their own.
+#[tokio::test]
+async fn privileged_a_distrusted_layer_is_for_nobody_new() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_registry, images, name) = pulled(dir.path()).await;
+    let image = images.find(&name).unwrap().unwrap();
+    let old = images.prepare(&container(1), &image).await.unwrap();
+    settle(images, dir.path()).await;
+    boots(dir.path(), Some("another-boot"));
+    // The power cut left a hole.
+    let motd = old.lower[0].join("etc/motd");
+    std::fs::write(&motd, "").unwrap();
+    let images = open(dir.path());
+    assert_eq!(images.list(), []);
+    assert!(motd.exists(), "it was taken from below a container");
+    assert!(images.prepare(&container(2), &image).await.is_err());
+    images.pull(&name, None).await.unwrap();
+    let image = images.find(&name).unwrap().unwrap();
+    let new = images.prepare(&container(2), &image).await.unwrap();
+    assert_ne!(new.lower, old.lower);
+    let content = std::fs::read(new.lower[0].join("etc/motd")).unwrap();
+    assert!(!content.is_empty(), "the hole is there for the next one");
+    // The sync of the new one says nothing about the old one.
+    settle(images, dir.path()).await;
+    boots(dir.path(), None);
+    let images = open(dir.path());
+    assert_eq!(images.list().len(), 1);
+    assert!(motd.exists());
+    images.release(&container(1)).await.unwrap();
+    assert!(!motd.exists());
+    assert!(new.lower[0].exists());
 }

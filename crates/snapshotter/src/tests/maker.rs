@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crisp_model::{ContainerId, Digest};
 use tar::{EntryType, Header};
 
-use crate::{Compression, Result, Snapshotter, UnpackedLayer};
+use crate::{Compression, LayerId, Result, Snapshotter, UnpackedLayer};
 
 /// One entry of an archive, as a test says it.
 #[derive(Clone)]
@@ -167,15 +167,23 @@ impl Lab {
     }
 
     pub(super) fn unpack(&self, blob: &[u8]) -> Result<UnpackedLayer> {
-        let writer = self.store.begin_layer(&chain(u8::MAX))?.unwrap();
+        let writer = self.store.begin_layer(&chain(u8::MAX))?;
         writer.unpack(Compression::Detect, blob)
     }
 
     /// Unpacks and names a layer; tells its directory.
     pub(super) fn layer(&self, number: u8, items: Vec<Item>) -> PathBuf {
-        let writer = self.store.begin_layer(&chain(number)).unwrap().unwrap();
+        let writer = self.store.begin_layer(&chain(number)).unwrap();
         let unpacked = writer.unpack(Compression::None, tar(items).as_slice());
-        unpacked.unwrap().commit().unwrap();
+        self.commit(unpacked.unwrap(), number)
+    }
+
+    /// Names a layer; tells its directory. Tests know a layer by its number alone.
+    pub(super) fn commit(&self, unpacked: UnpackedLayer, number: u8) -> PathBuf {
+        let layer = unpacked.commit().unwrap();
+        let layers = self.dir.path().join("snapshots/layers");
+        let plain = layers.join(id(number).dir_name());
+        std::fs::rename(layers.join(layer.dir_name()), plain).unwrap();
         self.fs(number)
     }
 
@@ -193,6 +201,13 @@ impl Lab {
 
 pub(super) fn chain(number: u8) -> Digest {
     Digest::sha256([number; 32])
+}
+
+pub(super) fn id(number: u8) -> LayerId {
+    LayerId {
+        chain: chain(number),
+        generation: 0,
+    }
 }
 
 pub(super) fn container(number: u8) -> ContainerId {

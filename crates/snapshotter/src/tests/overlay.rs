@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crisp_sys::mount::{Depth, FsContext, MountAttributes, Propagation};
 
-use super::maker::{Item, Lab, chain, char_device, container, dir, file, symlink};
+use super::maker::{Item, Lab, char_device, container, dir, file, id, symlink};
 use crate::{Lookup, Snapshot};
 
 /// Layers in which every kind of deletion and replacement happens, bottom first.
@@ -115,7 +115,7 @@ fn privileged_the_kernel_shows_what_the_layers_mean() {
     let mut chains = Vec::new();
     for (number, items) in (1..).zip(layers()) {
         lab.layer(number, items);
-        chains.push(chain(number));
+        chains.push(id(number));
     }
     let snapshot = lab.store.prepare(&container(1), &chains).unwrap();
     let target = lab.dir.path().join("merged");
@@ -172,7 +172,7 @@ fn privileged_an_opaque_root_hides_all_layers_below() {
     let lab = Lab::new();
     lab.layer(1, vec![file("old", "1")]);
     let top = lab.layer(2, vec![file(".wh..wh..opq", ""), file("new", "2")]);
-    let chains = [chain(1), chain(2)];
+    let chains = [id(1), id(2)];
     let snapshot = lab.store.prepare(&container(1), &chains).unwrap();
     assert_eq!(snapshot.lower, [top]);
     let look = |name: &str| lab.store.lookup(&chains, Path::new(name), 10).unwrap();

@@ -5,8 +5,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::maker::{Item, Lab, chain, char_device, container, dir, file, symlink, tar};
-use crate::{Compression, Error, Lookup, Snapshotter};
+use super::maker::{Item, Lab, char_device, container, dir, file, id, symlink, tar};
+use crate::{Compression, Doomed, Error, Lookup, Snapshotter};
 
 #[test]
 fn privileged_a_layer_has_a_name_when_it_is_whole() {
@@ -16,53 +16,58 @@ fn privileged_a_layer_has_a_name_when_it_is_whole() {
     assert!(lab.store.layers().unwrap().is_empty());
     drop(unpacked);
     assert_eq!(lab.in_transit(), 0);
+    // Each unpacking of a layer is a generation of its own.
     let twice = [lab.unpack(&blob).unwrap(), lab.unpack(&blob).unwrap()];
-    for layer in twice {
-        layer.commit().unwrap();
-    }
-    assert_eq!(lab.store.layers().unwrap(), [chain(u8::MAX)]);
-    assert!(lab.store.begin_layer(&chain(u8::MAX)).unwrap().is_none());
-    assert_eq!(lab.store.layer_usage(&chain(u8::MAX)).unwrap().bytes, 8192);
-    lab.store.remove_layer(&chain(u8::MAX)).unwrap();
-    lab.store.remove_layer(&chain(u8::MAX)).unwrap();
+    let twice = twice.map(|layer| layer.commit().unwrap());
+    assert_eq!(twice[0].chain, twice[1].chain);
+    assert!(twice[0].generation < twice[1].generation);
+    let mut layers = lab.store.layers().unwrap();
+    layers.sort();
+    assert_eq!(layers, twice);
+    let later = Snapshotter::open(&lab.dir.path().join("snapshots")).unwrap();
+    let next = later.begin_layer(&twice[0].chain).unwrap();
+    let next = next.unpack(Compression::None, blob.as_slice()).unwrap();
+    assert!(next.commit().unwrap().generation > twice[1].generation);
+    assert_eq!(lab.store.layer_usage(&twice[0]).unwrap().bytes, 8192);
+    lab.store.retire_layer(&twice[0]).unwrap().delete();
+    assert!(lab.store.retire_layer(&twice[0]).unwrap().is_empty());
     assert!(matches!(
-        lab.store.layer_usage(&chain(u8::MAX)),
+        lab.store.layer_usage(&twice[0]),
         Err(Error::NoLayer(_))
     ));
+    assert!(lab.store.layer_usage(&twice[1]).is_ok());
     assert_eq!(lab.in_transit(), 0);
 }
 
 #[test]
 fn privileged_what_a_crash_left_is_collected() {
     let lab = Lab::new();
-    let writer = lab.store.begin_layer(&chain(1)).unwrap().unwrap();
+    let writer = lab.store.begin_layer(&id(1).chain).unwrap();
     std::mem::forget(writer.unpack(Compression::None, tar(vec![file("a/b", "x")]).as_slice()));
     assert_eq!(lab.in_transit(), 1);
     let again = Snapshotter::open(&lab.dir.path().join("snapshots")).unwrap();
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while lab.in_transit() > 0 {
-        assert!(Instant::now() < deadline, "the rest of a crash stays");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let under_way = again.begin_layer(&id(1).chain).unwrap();
+    again.leftovers().unwrap().delete();
+    assert_eq!(lab.in_transit(), 1, "what is of this life stays");
+    drop(under_way);
+    assert_eq!(lab.in_transit(), 0);
     assert!(again.layers().unwrap().is_empty());
 }
 
 #[test]
 fn privileged_names_go_at_once_and_trees_later() {
     let lab = Lab::new();
-    let many: Vec<Item> = (0..5000).map(|n| file(&format!("f{n}"), "x")).collect();
-    lab.layer(1, many);
-    lab.layer(2, vec![file("a", "x")]);
-    lab.layer(3, vec![file("a", "x")]);
-    let gone = [chain(1), chain(9), chain(2)];
-    lab.store.remove_layers_later(&gone).unwrap();
-    assert!(lab.in_transit() > 0, "deleted before it returned");
-    assert_eq!(lab.store.layers().unwrap(), [chain(3)]);
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while lab.in_transit() > 0 {
-        assert!(Instant::now() < deadline, "never deleted");
-        std::thread::sleep(Duration::from_millis(5));
+    for number in 1..=3 {
+        lab.layer(number, vec![file("a", "x")]);
     }
+    let mut doomed = Doomed::default();
+    for number in [1, 9, 2] {
+        doomed.add(lab.store.retire_layer(&id(number)).unwrap());
+    }
+    assert_eq!(lab.in_transit(), 2, "deleted before it returned");
+    assert_eq!(lab.store.layers().unwrap(), [id(3)]);
+    doomed.delete();
+    assert_eq!(lab.in_transit(), 0);
 }
 
 #[test]
@@ -71,7 +76,7 @@ fn privileged_snapshots_come_and_go() {
     let root = dir("./").mode(0o711).owner(5, 6);
     let bottom = lab.layer(1, vec![dir("./"), file("a", "x")]);
     let top = lab.layer(2, vec![root, file("b", "x")]);
-    let layers = [chain(1), chain(2)];
+    let layers = [id(1), id(2)];
     let snapshot = lab.store.prepare(&container(1), &layers).unwrap();
     assert_eq!(snapshot.lower, [top, bottom]);
     let upper = fs::metadata(&snapshot.upper).unwrap();
@@ -105,7 +110,7 @@ fn privileged_snapshots_come_and_go() {
         Err(Error::NotFound(_))
     ));
     assert!(matches!(
-        lab.store.prepare(&container(2), &[chain(9)]),
+        lab.store.prepare(&container(2), &[id(9)]),
         Err(Error::NoLayer(_))
     ));
     assert!(lab.store.containers().unwrap().is_empty());
@@ -135,7 +140,7 @@ fn privileged_trees_deeper_than_paths_are_measured_and_removed() {
     assert_eq!(lab.in_transit(), 0);
 }
 
-fn stack() -> (Lab, Vec<crisp_model::Digest>) {
+fn stack() -> (Lab, Vec<crate::LayerId>) {
     let lab = Lab::new();
     let passwd = file("etc/passwd", "root:x:0:0");
     lab.layer(
@@ -167,7 +172,7 @@ fn stack() -> (Lab, Vec<crisp_model::Digest>) {
             file("hidden/own", "x"),
         ],
     );
-    (lab, vec![chain(1), chain(2)])
+    (lab, vec![id(1), id(2)])
 }
 
 #[test]
@@ -213,7 +218,7 @@ fn privileged_a_huge_file_is_not_read() {
     let begun = Instant::now();
     let result = lab
         .store
-        .lookup(&[chain(1)], Path::new("/etc/passwd"), 1 << 20);
+        .lookup(&[id(1)], Path::new("/etc/passwd"), 1 << 20);
     assert!(matches!(result, Err(Error::TooLarge { .. })));
     assert!(begun.elapsed() < Duration::from_secs(1));
 }
@@ -221,7 +226,7 @@ fn privileged_a_huge_file_is_not_read() {
 fn volume(items: Vec<Vec<Item>>, path: &str) -> tempfile::TempDir {
     let lab = Lab::new();
     let numbers = 1..=u8::try_from(items.len()).unwrap();
-    let layers: Vec<_> = numbers.clone().map(chain).collect();
+    let layers: Vec<_> = numbers.clone().map(id).collect();
     for (number, items) in numbers.zip(items) {
         lab.layer(number, items);
     }

@@ -262,11 +262,8 @@ fn privileged_sparse_files_of_every_format() {
     for format in ["old", "0.0", "0.1", "1.0"] {
         let lab = Lab::new();
         let unpacked = lab.unpack(&sparse(format));
-        unpacked
-            .unwrap_or_else(|e| panic!("{format}: {e}"))
-            .commit()
-            .unwrap();
-        let path = lab.fs(u8::MAX).join("sparse");
+        let unpacked = unpacked.unwrap_or_else(|e| panic!("{format}: {e}"));
+        let path = lab.commit(unpacked, u8::MAX).join("sparse");
         let content = fs::read(&path).unwrap();
         assert_eq!(content.len(), 1 << 20, "{format}");
         assert!(
@@ -313,9 +310,8 @@ fn privileged_what_gnu_tar_packs_comes_out_the_same() {
         let output = tar.arg("-cC").arg(&tree).arg(".").output().unwrap();
         assert!(output.status.success(), "{format}");
         let lab = Lab::new();
-        lab.unpack(&output.stdout).unwrap().commit().unwrap();
+        let fs = lab.commit(lab.unpack(&output.stdout).unwrap(), u8::MAX);
         let mut diff = crisp_sys::process::command("diff");
-        let fs = lab.fs(u8::MAX);
         let same = diff.args(["-r", "--no-dereference"]).arg(&tree).arg(&fs);
         assert!(same.status().unwrap().success(), "{format}");
         let inode = |name: &str| fs::metadata(fs.join(name)).unwrap().ino();

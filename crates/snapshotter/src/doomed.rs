@@ -1,0 +1,34 @@
+//! Trees that have lost their names and wait to be deleted.
+
+use std::path::PathBuf;
+
+use crate::place::remove_path;
+
+/// Nameless trees. What is not deleted is a leftover for the next time that the store is opened.
+#[derive(Debug, Default)]
+#[must_use = "the trees still take their space"]
+pub struct Doomed(Vec<PathBuf>);
+
+impl Doomed {
+    pub(crate) fn of(paths: Vec<PathBuf>) -> Self {
+        Self(paths)
+    }
+
+    /// Takes others in.
+    pub fn add(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
+    /// Whether there is nothing to delete.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Deletes them all. Blocks, and may take long. What cannot be deleted stays for another time.
+    pub fn delete(self) {
+        for path in &self.0 {
+            drop(remove_path(path));
+        }
+    }
+}
