@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crisp_api::runtime::v1 as cri;
 use crisp_e2e::netns::NODE;
-use crisp_e2e::{Cri, Network, Node, Options, configs, still, trial_with};
+use crisp_e2e::{Cri, Network, Node, Options, configs, eventually, owners, still, trial_with};
 use serde_json::{Value, json};
 use tonic::Status;
 
@@ -222,5 +222,49 @@ fn privileged_plugins_that_fail_or_hang_are_named() {
         // Remains of a plugin that was missing are removed once it is there.
         script(node, "not-there", "exit 1");
         node.crictl().ok(&["rmp", "-fa"]);
+    });
+}
+
+#[test]
+fn privileged_a_plugin_does_not_outlive_the_daemon_that_is_killed() {
+    let options = Options {
+        config: "timeout_seconds = 60\n".to_owned(),
+        ..options()
+    };
+    trial_with(&options, |node| {
+        let begun = node.path("begun");
+        let line = format!("touch {}; sleep 4712 & wait", begun.display());
+        script(node, "late", &line);
+        node.write_plugins("10-test.conflist", &json!([{"type": "late"}]));
+        let (mut cri, pod) = (node.cri(), node.pod("late"));
+        wait_ready(&mut cri, true);
+        let call = std::thread::spawn(move || try_pod(&mut cri, &pod));
+        eventually("the plugin runs", || begun.exists());
+        node.kill();
+        call.join().unwrap().unwrap_err();
+        node.restart();
+        eventually("plugin and child are ended", || !owners::runs("sleep 4712"));
+        fs::remove_file(node.cni_dir().join("10-test.conflist")).unwrap();
+    });
+}
+
+#[test]
+fn privileged_a_lost_network_record_leaves_a_running_pod_its_network() {
+    trial_with(&Options::default(), |node| {
+        let mut cri = node.cri();
+        let pod = node.pod("lost");
+        let id = cri.run_pod(&pod);
+        let container = cri.run(&id, &pod, &configs::idle("main"));
+        let address = cri.address(&id);
+        node.kill();
+        fs::remove_file(node.root().join(format!("cni/results/{id}.json"))).unwrap();
+        node.restart();
+        let mut cri = node.cri();
+        let time = Duration::from_millis(500);
+        still("the pod has its address", time, || {
+            let inside = cri.shell(&container, "ip -4 addr show eth0");
+            inside.contains(&address)
+        });
+        cri.remove_pod(&id);
     });
 }
