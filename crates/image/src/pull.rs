@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crisp_model::{Digest, ImageRef};
@@ -23,6 +23,9 @@ use crate::store::{Claim, Store, blocking};
 
 /// Indexes in indexes: more would be a loop or a joke.
 const MAX_DEPTH: usize = 4;
+
+/// How long a question may take that only saves a download.
+const LONGEST_QUESTION: Duration = Duration::from_secs(10);
 
 /// Pulls an image and gives it the names that the reference stands for.
 pub(crate) async fn pull(
@@ -71,13 +74,16 @@ async fn unchanged(
     let (Some(id), None) = (known, image.digest()) else {
         return Ok(None);
     };
-    let told = match store.registry.digest_of(image, credentials).await {
-        Ok(told) => told,
-        // Not every registry answers this question; all answer the next.
-        Err(crisp_registry::Error::NotFound { .. } | crisp_registry::Error::Protocol { .. }) => {
+    // Some registries and proxies refuse this question or let it hang: all answer the next, whose
+    // failure is the one to tell.
+    let asking = store.registry.digest_of(image, credentials);
+    let told = match tokio::time::timeout(LONGEST_QUESTION, asking).await {
+        Ok(Ok(told)) => told,
+        Ok(Err(error)) => {
+            tracing::debug!(%image, %error, "asking for the document instead");
             None
         }
-        Err(error) => return Err(error.into()),
+        Err(_) => None,
     };
     let same = |root: Digest| {
         let name = image.with_digest(&root).to_string();

@@ -61,6 +61,10 @@ pub(crate) struct Call<'a> {
 pub(crate) trait Attempt: Sync {
     /// What success brings.
     type Output: Send;
+    /// How often it is worth asking the registry itself.
+    fn tries(&self, usual: u32) -> u32 {
+        usual
+    }
     /// Asks.
     fn run(
         &self,
@@ -203,7 +207,7 @@ impl Client {
         for (at, ready) in endpoints.iter().enumerate().skip(call.skip) {
             let is_last = at + 1 == endpoints.len();
             let attempts = if is_last {
-                self.config().timeouts.attempts
+                attempt.tries(self.config().timeouts.attempts)
             } else {
                 1
             };
@@ -385,6 +389,10 @@ struct FetchDigest {
 
 impl Attempt for FetchDigest {
     type Output = Option<Digest>;
+
+    fn tries(&self, _: u32) -> u32 {
+        1
+    }
 
     async fn run(&self, asked: &Asked<'_>) -> std::result::Result<Self::Output, Failure> {
         let headers = accept_documents();

@@ -35,7 +35,7 @@ pub(crate) struct Entry {
     pub(crate) override_path: Option<bool>,
     pub(crate) skip_verify: Option<bool>,
     ca: Option<OneOrMany<PathBuf>>,
-    client: Option<OneOrMany<ClientPair>>,
+    client: Option<Clients>,
     pub(crate) header: BTreeMap<String, OneOrMany<String>>,
     dial_timeout: Option<String>,
 }
@@ -46,6 +46,15 @@ pub(crate) struct Entry {
 pub(crate) enum OneOrMany<T> {
     One(T),
     Many(Vec<T>),
+}
+
+/// Client certificates: a file, or a list of files and pairs of files. A list of two names is two
+/// files that each hold certificate and key, as the format's manual says.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Clients {
+    One(PathBuf),
+    Many(Vec<ClientPair>),
 }
 
 /// A client certificate with its key, in one file or two.
@@ -75,7 +84,13 @@ impl Entry {
         for path in self.ca.iter().flat_map(OneOrMany::iter) {
             files.ca.push(dir.join(path));
         }
-        for pair in self.client.iter().flat_map(OneOrMany::iter) {
+        if let Some(Clients::One(path)) = &self.client {
+            files.clients.push((dir.join(path), dir.join(path)));
+        }
+        let Some(Clients::Many(pairs)) = &self.client else {
+            return Ok(files);
+        };
+        for pair in pairs {
             let (certificate, key) = match pair {
                 ClientPair::Together(path) => (path, path),
                 ClientPair::Apart(paths) => match paths.as_slice() {

@@ -149,3 +149,31 @@ fn broken_files_name_what_is_wrong() {
         );
     }
 }
+
+#[test]
+fn client_certificates_are_read_as_the_manual_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = dir.path().join("r.io");
+    std::fs::create_dir(&own).unwrap();
+    for (text, expected) in [
+        ("\"a\"", &[("a", "a")] as &[(&str, &str)]),
+        ("[\"a\"]", &[("a", "a")]),
+        ("[\"a\", \"b\"]", &[("a", "a"), ("b", "b")]),
+        (
+            "[\"a\", \"b\", \"c\"]",
+            &[("a", "a"), ("b", "b"), ("c", "c")],
+        ),
+        ("[[\"a\", \"b\"]]", &[("a", "b")]),
+        ("[[\"a\"]]", &[("a", "a")]),
+        ("[[\"a\", \"\"]]", &[("a", "a")]),
+        ("[\"a\", [\"b\", \"c\"]]", &[("a", "a"), ("b", "c")]),
+    ] {
+        std::fs::write(own.join("hosts.toml"), format!("client = {text}")).unwrap();
+        let found = endpoints(dir.path(), "r.io", Capability::Pull).unwrap();
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|(c, k)| (own.join(c), own.join(k)))
+            .collect();
+        assert_eq!(found[0].tls.clients, expected, "{text}");
+    }
+}

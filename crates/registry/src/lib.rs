@@ -29,6 +29,7 @@ mod retry;
 mod tls;
 mod tls_files;
 mod token;
+mod trust;
 
 pub use blob::{BlobStream, Wanted};
 pub use client::{Client, Resolved};

@@ -1,21 +1,22 @@
 //! Trust: HTTP clients for each combination of roots, client certificates and verification.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rustls::client::ResolvesClientCert;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring};
+use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, RootCertStore, SignatureScheme};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::hosts::{Endpoint, is_loopback};
 use crate::tls_files::{TlsFiles, read_bounded};
+use crate::trust::{self, AcceptAny, Trust};
 
 /// Clients kept: more combinations than a node has mirrors would be a configuration in motion.
 const MAX_CLIENTS: usize = 32;
@@ -57,11 +58,6 @@ impl TlsFiles {
             dial_timeout,
         })
     }
-
-    fn name(&self) -> String {
-        let first = self.ca.first().or(self.clients.first().map(|(c, _)| c));
-        first.map_or("TLS".to_owned(), |path| path.display().to_string())
-    }
 }
 
 /// HTTP clients by their trust. Connections are pooled within each.
@@ -95,10 +91,7 @@ impl Clients {
         if let Some((_, client)) = known.iter().find(|(m, _)| *m == material) {
             return Ok(client.clone());
         }
-        let client = self.build(&material).map_err(|why| Error::Io {
-            path: files.name(),
-            why,
-        })?;
+        let client = self.build(files, &material)?;
         if known.len() >= MAX_CLIENTS {
             known.remove(0);
         }
@@ -106,14 +99,14 @@ impl Clients {
         Ok(client)
     }
 
-    fn build(&self, material: &Material) -> std::result::Result<reqwest::Client, String> {
+    fn build(&self, files: &TlsFiles, material: &Material) -> Result<reqwest::Client> {
         let timeouts = &self.config.timeouts;
         let builder = match material.reach {
             Reach::Direct => reqwest::Client::builder().no_proxy(),
             Reach::Proxied => reqwest::Client::builder(),
         };
         builder
-            .tls_backend_preconfigured(self.tls(material)?)
+            .tls_backend_preconfigured(self.tls(files, material)?)
             .user_agent(&self.config.user_agent)
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(material.dial_timeout.unwrap_or(timeouts.connect))
@@ -121,47 +114,58 @@ impl Clients {
             .pool_idle_timeout(Duration::from_secs(10))
             .referer(false)
             .build()
-            .map_err(|e| e.to_string())
+            .map_err(|e| unusable(Path::new("TLS"), e.to_string()))
     }
 
-    fn tls(&self, material: &Material) -> std::result::Result<ClientConfig, String> {
+    fn tls(&self, files: &TlsFiles, material: &Material) -> Result<ClientConfig> {
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
-            .map_err(|e| e.to_string())?;
-        let builder = if material.skip_verify {
-            let anyone = AcceptAny(provider.signature_verification_algorithms);
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(anyone))
+            .map_err(|e| unusable(Path::new("TLS"), e.to_string()))?;
+        let verifier: Arc<dyn ServerCertVerifier> = if material.skip_verify {
+            Arc::new(AcceptAny(provider.signature_verification_algorithms))
         } else {
-            builder.with_root_certificates(self.roots(&material.ca)?)
+            Arc::new(self.trust(files, material, provider.clone())?)
         };
+        let builder = builder.dangerous();
+        let builder = builder.with_custom_certificate_verifier(verifier);
         let mut config = if material.clients.is_empty() {
             builder.with_no_client_auth()
         } else {
-            builder.with_client_cert_resolver(Arc::new(Identities::new(material, &provider)?))
+            let identities = Identities::new(files, material, &provider)?;
+            builder.with_client_cert_resolver(Arc::new(identities))
         };
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(config)
     }
 
-    fn roots(&self, extra: &[Vec<u8>]) -> std::result::Result<RootCertStore, String> {
+    fn trust(
+        &self,
+        files: &TlsFiles,
+        material: &Material,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Trust> {
         let system = self.system.get_or_init(|| {
             let mut store = RootCertStore::empty();
             // Single bad files in a system's store are common and no reason to stop.
             store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             store
         });
-        let mut store = system.clone();
-        for pem in extra {
-            for certificate in CertificateDer::pem_slice_iter(pem) {
-                let certificate = certificate.map_err(|e| format!("ca: {e}"))?;
-                store.add(certificate).map_err(|e| format!("ca: {e}"))?;
-            }
+        let mut roots = system.clone();
+        let mut exact = Vec::new();
+        for (path, content) in files.ca.iter().zip(&material.ca) {
+            let found = trust::certificates(path, content).map_err(|why| unusable(path, why))?;
+            roots.add_parsable_certificates(found.iter().cloned());
+            exact.extend(found);
         }
-        Ok(store)
+        Trust::new(roots, exact, provider).map_err(|why| unusable(Path::new("TLS"), why))
     }
+}
+
+/// A file that cannot be used.
+fn unusable(path: &Path, why: String) -> Error {
+    let path = path.display().to_string();
+    Error::Io { path, why }
 }
 
 impl std::fmt::Debug for Clients {
@@ -175,15 +179,21 @@ impl std::fmt::Debug for Clients {
 struct Identities(Vec<Arc<CertifiedKey>>);
 
 impl Identities {
-    fn new(material: &Material, provider: &CryptoProvider) -> std::result::Result<Self, String> {
+    fn new(files: &TlsFiles, material: &Material, provider: &CryptoProvider) -> Result<Self> {
         let mut keys = Vec::new();
-        for (certificate, key) in &material.clients {
+        for (paths, (certificate, key)) in files.clients.iter().zip(&material.clients) {
             let chain = CertificateDer::pem_slice_iter(certificate)
                 .collect::<std::result::Result<Vec<_>, _>>()
-                .map_err(|e| format!("client certificate: {e}"))?;
-            let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| format!("client key: {e}"))?;
+                .map_err(|e| unusable(&paths.0, format!("client certificate: {e}")))?;
+            let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| {
+                let why = format!(
+                    "client key: {e}; certificate and key in two files are written \
+                     [[\"certificate\", \"key\"]]"
+                );
+                unusable(&paths.1, why)
+            })?;
             let certified = CertifiedKey::from_der(chain, key, provider)
-                .map_err(|e| format!("client certificate and key: {e}"))?;
+                .map_err(|e| unusable(&paths.0, format!("client certificate and key: {e}")))?;
             keys.push(Arc::new(certified));
         }
         Ok(Self(keys))
@@ -198,44 +208,5 @@ impl ResolvesClientCert for Identities {
 
     fn has_certs(&self) -> bool {
         !self.0.is_empty()
-    }
-}
-
-/// `skip_verify`: takes any certificate, but still checks that the server holds its key.
-#[derive(Debug)]
-struct AcceptAny(WebPkiSupportedAlgorithms);
-
-impl ServerCertVerifier for AcceptAny {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> std::result::Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.0)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.0)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
     }
 }

@@ -40,11 +40,18 @@ pub(crate) struct Registry {
 
 impl Registry {
     pub(crate) async fn start() -> Self {
+        Self::start_with(|_, answer| answer).await
+    }
+
+    /// A registry whose answers are changed on their way.
+    pub(crate) async fn start_with(
+        change: impl Fn(&Seen, Answer) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         let shelf = Shelf::default();
         let served = Arc::clone(&shelf);
         let answer = move |seen: &Seen| {
             let found = served.lock().unwrap().get(&seen.target).cloned();
-            found.unwrap_or_else(|| Answer::new(404))
+            change(seen, found.unwrap_or_else(|| Answer::new(404)))
         };
         let server = Server::start(answer).await;
         Self { server, shelf }

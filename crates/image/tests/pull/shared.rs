@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::maker::{Packing, image, index, simple, tar};
+use crate::server::Answer;
 use crate::{Registry, open};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -91,4 +92,22 @@ async fn privileged_a_second_pull_fetches_no_blob() {
             .all(|seen| seen.target.ends_with("/manifests/t")),
         "{news:?}"
     );
+}
+
+#[tokio::test]
+async fn privileged_a_tag_is_pulled_again_where_only_get_works() {
+    for status in [400, 401, 403, 404, 405, 429, 500, 501, 503] {
+        let made = simple("x");
+        let registry = Registry::start_with(move |seen, answer| match seen.method.as_str() {
+            "HEAD" => Answer::new(status),
+            _ => answer,
+        })
+        .await;
+        let dir = tempfile::tempdir().unwrap();
+        let images = open(dir.path());
+        let name = registry.push(&made, "a/b:t");
+        for _ in 0..2 {
+            assert_eq!(images.pull(&name, None).await.unwrap(), made.id, "{status}");
+        }
+    }
 }

@@ -152,3 +152,71 @@ async fn a_client_shows_its_certificate_and_password() {
         assert!(matches!(error, Error::Unauthorized { .. }), "{error:?}");
     }
 }
+
+/// A certificate that is its own root, as registries' manuals make it, for this name and time.
+fn self_signed(dir: &Path, name: &str, days: &str) {
+    openssl(
+        dir,
+        &format!(
+            "req -x509 -newkey rsa:2048 -nodes -sha256 -keyout own.key -out new.pem -days 2 \
+             -subj /CN=own -addext subjectAltName={name}"
+        ),
+    );
+    let again = format!("x509 -in new.pem -signkey own.key -days {days} -out own.pem");
+    openssl(dir, &again);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_is_its_own_root_is_trusted_when_laid_down() {
+    for (name, days, is_trusted) in [
+        ("IP:127.0.0.1", "2", true),
+        ("DNS:other.example", "2", false),
+        ("IP:127.0.0.1", "-1", false),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        self_signed(dir.path(), name, days);
+        let served = serve(dir.path(), "}}\n").await;
+        let error = ask(dir.path(), &served, "ca = \"../../own.pem\"", None).await;
+        let found = matches!(error, Error::NotFound { .. });
+        assert_eq!(found, is_trusted, "{name} {days}: {error:?}");
+        if name == "IP:127.0.0.1" {
+            // Another certificate of the same name is not this one.
+            std::fs::rename(dir.path().join("own.pem"), dir.path().join("served.pem")).unwrap();
+            self_signed(dir.path(), name, "2");
+            let error = ask(dir.path(), &served, "ca = \"../../own.pem\"", None).await;
+            assert!(matches!(error, Error::Tls { .. }), "{error:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ca_file_counts_by_its_good_blocks() {
+    let dir = tempfile::tempdir().unwrap();
+    certificates(dir.path());
+    let served = serve(dir.path(), "}}\n").await;
+    let good = std::fs::read_to_string(dir.path().join("ca.pem")).unwrap();
+    let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let open = "-----BEGIN CERTIFICATE-----\nAAAA\n";
+    openssl(dir.path(), "x509 -in ca.pem -outform der -out ca.der");
+    let der = std::fs::read(dir.path().join("ca.der")).unwrap();
+    for (content, expected) in [
+        (format!("{broken}{good}").into_bytes(), None),
+        (format!("{open}{good}").into_bytes(), None),
+        (format!("# words\n{good}{broken}").into_bytes(), None),
+        (broken.into(), Some("no usable certificate")),
+        (Vec::new(), Some("empty")),
+        (der, Some("DER")),
+    ] {
+        std::fs::write(dir.path().join("some.pem"), content).unwrap();
+        let error = ask(dir.path(), &served, "ca = \"../../some.pem\"", None).await;
+        let Some(expected) = expected else {
+            assert!(matches!(error, Error::NotFound { .. }), "{error:?}");
+            continue;
+        };
+        let text = error.to_string();
+        assert!(
+            text.contains(expected) && text.contains("some.pem"),
+            "{text}"
+        );
+    }
+}
