@@ -169,12 +169,8 @@ fn privileged_no_descriptor_of_the_node_is_within_reach() {
                 _ => configs::idle(&name),
             };
             if number % 8 != 0 {
-                config.working_dir = format!("/proc/self/fd/{number}/../..");
-                assert!(
-                    cri.create(id, pod, &config).is_err(),
-                    "\"..\" in a working directory"
-                );
-                config.working_dir = format!("/proc/self/fd/{number}");
+                // ".." is taken away by names, so this is the descriptor itself.
+                config.working_dir = format!("/proc/self/fd/{number}/x/..");
             }
             let container = cri.create(id, pod, &config);
             let started = container.and_then(|id| cri.start(&id));

@@ -118,8 +118,9 @@ fn privileged_what_cannot_be_made_is_refused_at_create_and_named() {
 fn refused() -> Vec<(cri::ContainerConfig, &'static str)> {
     type Change = fn(&mut cri::ContainerConfig);
     let cases: [(&str, Change); 12] = [
-        ("/no/such/source", |c| {
-            c.mounts = vec![configs::mount("/no/such/source", "/m")]
+        // A missing source is made, but nobody can make one there.
+        ("/proc/no-such-source", |c| {
+            c.mounts = vec![configs::mount("/proc/no-such-source", "/m")]
         }),
         ("nobody-knows", |c| {
             configs::security(c).run_as_username = "nobody-knows".into()

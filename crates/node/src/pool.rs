@@ -3,11 +3,9 @@
 //! Everything that touches the kernel goes through these threads. Should all of them be held by
 //! something, the node can start and stop nothing, and has to say so.
 
+use std::sync::Weak;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::Duration;
-
-use crate::shared::Shared;
 
 /// Between two rounds.
 const EVERY: Duration = Duration::from_secs(5);
@@ -43,26 +41,25 @@ impl Pool {
     }
 }
 
-/// Makes rounds for as long as the engine lives. At most one waits for a thread.
-pub(crate) async fn make_rounds(shared: Weak<Shared>) {
+/// Makes rounds for as long as the engine holds the outcome. At most one waits for a thread.
+pub(crate) async fn make_rounds(pool: Weak<Pool>) {
     loop {
         tokio::time::sleep(EVERY).await;
         let round = crisp_tasks::blocking(|| ());
         tokio::pin!(round);
         let in_time = tokio::time::timeout(WITHIN, &mut round).await;
-        if !note(&shared, in_time.is_ok()) {
+        if !note(&pool, in_time.is_ok()) {
             return;
         }
         if in_time.is_err() {
             drop(round.await);
-            note(&shared, true);
+            note(&pool, true);
         }
     }
 }
 
-fn note(shared: &Weak<Shared>, answers: bool) -> bool {
-    let shared: Option<Arc<Shared>> = shared.upgrade();
-    shared.map(|shared| shared.pool.note(answers)).is_some()
+fn note(pool: &Weak<Pool>, answers: bool) -> bool {
+    pool.upgrade().map(|pool| pool.note(answers)).is_some()
 }
 
 #[cfg(test)]

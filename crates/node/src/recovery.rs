@@ -97,7 +97,7 @@ pub(crate) async fn start(config: Config) -> Result<(Arc<Shared>, NamesMailbox)>
         tokio::time::timeout(SWEEP_WITHIN, swept).await.ok();
     }
     crisp_tasks::detached(shared::flush_now_and_then(Arc::downgrade(&shared)));
-    crisp_tasks::detached(crate::pool::make_rounds(Arc::downgrade(&shared)));
+    crisp_tasks::detached(crate::pool::make_rounds(Arc::downgrade(&shared.pool)));
     crisp_tasks::detached(shared::pay_now_and_then(Arc::downgrade(&shared)));
     // Ends when every pod has let go of its end: nothing is unsure any more.
     let unsure = tokio::time::timeout(SETTLE_WITHIN, settled.recv()).await;

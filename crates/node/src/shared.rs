@@ -44,7 +44,7 @@ pub(crate) struct Shared {
     /// Looks at paths that callers name.
     pub(crate) host_lane: HostLane,
     /// Whether the shared threads answer.
-    pub(crate) pool: Pool,
+    pub(crate) pool: Arc<Pool>,
     /// The shim's program, out of reach for containers; `None` where each has to see to that.
     pub(crate) shim: Option<OwnedFd>,
     pub(crate) host: HostFacts,
@@ -84,7 +84,7 @@ impl Shared {
                 config.state.join("owed-cgroups"),
             ),
             host_lane: HostLane::default(),
-            pool: Pool::default(),
+            pool: Arc::default(),
             shim: found.shim,
             config,
             views: Views::default(),
