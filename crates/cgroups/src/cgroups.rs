@@ -30,6 +30,25 @@ use crate::scope::{self, Scope};
 use crate::slice::{self, Traffic};
 use crate::systemd::Systemd;
 
+const IN_USE: &str = "holds processes or cgroups";
+
+/// Why a parent that no pod uses is not removed.
+#[derive(Debug)]
+enum Stays {
+    /// Something is in it still.
+    InUse(String),
+    /// The kernel or systemd refused, or did not answer in time.
+    Refused(String),
+}
+
+impl Stays {
+    fn why(&self) -> &str {
+        match self {
+            Self::InUse(why) | Self::Refused(why) => why,
+        }
+    }
+}
+
 /// The cgroups of this node.
 #[derive(Debug)]
 pub struct Cgroups {
@@ -139,9 +158,17 @@ impl Cgroups {
 
     /// Tries once more what [`Self::leave`] may have left, after a container's cgroup has gone.
     pub async fn tidy(&self, pod: &PodId) {
-        if let Some(made) = self.parents.left_by(pod) {
-            // The pod has a record still: whatever is left is tried again at its removal.
-            drop(self.remove_parents(&made).await);
+        let Some(made) = self.parents.left_by(pod) else {
+            return;
+        };
+        // One that was refused is owed already: callers do not wait for systemd a second time.
+        if self.parents.owes(&made.bottom) {
+            return;
+        }
+        // The pod has a record still: what is only in use is tried again at its removal.
+        if let (Err(Stays::Refused(why)), Some(top)) = (self.remove_parents(&made).await, &made.top)
+        {
+            self.parents.owe(top, &made.bottom, &why);
         }
     }
 
@@ -154,7 +181,7 @@ impl Cgroups {
         let mut paths = made.paths().into_iter();
         let stays = paths.find(|path| !self.parents.is_used(path) && self.at(path).exists());
         if let (Some(path), Some(top)) = (stays, &made.top) {
-            self.parents.owe(top, path, "it holds processes or cgroups");
+            self.parents.owe(top, path, &format!("it {IN_USE}"));
         }
     }
 
@@ -162,7 +189,7 @@ impl Cgroups {
     pub async fn pay(&self) {
         for made in self.parents.due() {
             match (self.remove_parents(&made).await, &made.top) {
-                (Err(why), Some(top)) => self.parents.owe(top, &made.bottom, &why),
+                (Err(stays), Some(top)) => self.parents.owe(top, &made.bottom, stays.why()),
                 _ => self.parents.settle(&made.bottom),
             }
         }
@@ -197,7 +224,7 @@ impl Cgroups {
 
     /// Removes parents that were made for pods, from the bottom up, as far as no living pod uses
     /// them. The error says why one stays that nobody uses.
-    async fn remove_parents(&self, made: &Made) -> std::result::Result<(), String> {
+    async fn remove_parents(&self, made: &Made) -> std::result::Result<(), Stays> {
         for path in made.paths() {
             if self.parents.is_used(path) {
                 return Ok(());
@@ -206,8 +233,8 @@ impl Cgroups {
                 Ok(true) => {}
                 // A pod may have come meanwhile.
                 Ok(false) if self.parents.is_used(path) => return Ok(()),
-                Ok(false) => return Err(format!("{path} holds processes or cgroups")),
-                Err(error) => return Err(error.to_string()),
+                Ok(false) => return Err(Stays::InUse(format!("{path} {IN_USE}"))),
+                Err(error) => return Err(Stays::Refused(error.to_string())),
             }
         }
         Ok(())

@@ -207,6 +207,11 @@ impl Parents {
         })
     }
 
+    /// Whether a parent is owed.
+    pub(crate) fn owes(&self, bottom: &str) -> bool {
+        self.with(|book| book.owed.contains_key(bottom))
+    }
+
     /// All that is owed.
     pub(crate) fn owed(&self) -> Vec<Owed> {
         let of = |(bottom, debt): (&String, &Debt)| Owed {
