@@ -156,7 +156,7 @@ impl Conn {
     pub fn recv(&self, max: usize) -> io::Result<Option<Message>> {
         // Most messages are short: a buffer of `max` bytes would be mapped, cleared and unmapped
         // for each of them.
-        let mut bytes = vec![0; self.next_length()?.min(max)];
+        let mut bytes = vec![0; self.next_length(max)?];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let slices = &mut [IoSliceMut::new(&mut bytes)];
@@ -184,12 +184,16 @@ impl Conn {
         Ok(Some((bytes, fds)))
     }
 
-    /// The length of the message that waits, which stays where it is; 0 once the peer has closed.
+    /// The length of the message that waits, which stays where it is; `max` if it is longer or the
+    /// kernel does not say: once the peer has closed, and on a stream socket that was made a `Conn`.
     /// By recvmsg(2) like the rest: a process under a seccomp filter may be allowed no other call.
-    fn next_length(&self) -> io::Result<usize> {
+    fn next_length(&self, max: usize) -> io::Result<usize> {
         let flags = RecvFlags::PEEK | RecvFlags::TRUNC;
         let nothing = &mut RecvAncillaryBuffer::default();
-        Ok(recvmsg(&self.0, &mut [], nothing, flags)?.bytes)
+        match recvmsg(&self.0, &mut [], nothing, flags)?.bytes {
+            0 => Ok(max),
+            length => Ok(length.min(max)),
+        }
     }
 
     /// Makes the socket non-blocking.
