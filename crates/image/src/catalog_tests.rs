@@ -182,7 +182,7 @@ fn only_leases_keep_what_is_distrusted() {
     assert_eq!(catalog.generations(&[digest("1")]), Some(vec![id("1")]));
     catalog.claim(&[digest("1")]);
     catalog.end_lease(&container);
-    assert_eq!(catalog.idle_layers(), [old.clone()]);
+    assert_eq!(catalog.idle_layers(), std::slice::from_ref(&old));
     catalog.apply(&[Edit::DropLayer(old)]);
     assert!(catalog.idle_layers().is_empty());
     assert!(catalog.layer(&digest("1")).is_some());

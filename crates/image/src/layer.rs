@@ -59,8 +59,9 @@ impl LayerSource {
     /// Makes sure that a layer is unpacked; tells the siblings when it cannot be.
     pub(crate) async fn ensure(&self, plan: &LayerPlan) -> Result<()> {
         let result = self.ensure_alone(plan).await;
-        if result.is_err() {
-            self.given_up.send_replace(true);
+        // What fails after a sibling fails because of it, whatever it says.
+        if result.is_err() && self.given_up.send_replace(true) {
+            return Err(Error::Interrupted("fetch a layer"));
         }
         result
     }

@@ -71,7 +71,7 @@ async fn what_could_not_be_written_is_not_lost() {
     let mut swept = Vec::new();
     let plan = |catalog: &Catalog| drop_idle(catalog, &mut swept);
     assert!(store.commit_by(plan, |_| Err(failed())).is_err());
-    assert_eq!(store.catalog().idle_layers(), [layer.clone()]);
+    assert_eq!(store.catalog().idle_layers(), std::slice::from_ref(&layer));
     let name = |_: &Catalog| vec![Edit::PutName("r.io/a:1".to_owned(), layer.chain.clone())];
     let early = |_: &[Edit]| {
         assert_eq!(store.catalog().target("r.io/a:1"), None, "seen too early");
@@ -86,7 +86,7 @@ async fn a_failed_lease_leaves_the_one_before() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path());
     let (first, second) = (unpacked(&store, 1), unpacked(&store, 2));
-    let lease = |layer: &LayerId| store.lease(&container(1), &[layer.chain.clone()]);
+    let lease = |layer: &LayerId| store.lease(&container(1), std::slice::from_ref(&layer.chain));
     lease(&first).unwrap();
     let leases = dir.path().join("leases");
     std::fs::rename(&leases, dir.path().join("away")).unwrap();

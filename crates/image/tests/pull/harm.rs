@@ -8,7 +8,7 @@ use std::path::Path;
 use crisp_image::Images;
 
 use crate::maker::simple;
-use crate::{Registry, container, names, open};
+use crate::{Registry, close, container, names, open};
 
 /// A name, and what it does to a file.
 type Harm = (&'static str, fn(&Path));
@@ -81,7 +81,7 @@ async fn privileged_a_harmed_database_is_set_aside() {
         images.pull(&name, None).await.unwrap();
         let image = images.find(&name).unwrap().unwrap();
         let snapshot = images.prepare(&container(1), &image).await.unwrap();
-        drop(images);
+        close(images, dir.path());
         apply(&dir.path().join("images.db"));
         let images = open(dir.path());
         assert_eq!(images.list(), [], "{harm}");

@@ -168,3 +168,12 @@ pub(crate) async fn empties(root: &Path) {
     }
     panic!("{:?}", remains(root));
 }
+
+/// Closes a store. What it still does in the background, such as a sync, ends before this returns.
+pub(crate) fn close(images: Images, root: &Path) {
+    drop(images);
+    let lock = root.join("images.lock");
+    while crisp_sys::file::lock_exclusive(&lock).unwrap().is_none() {
+        std::thread::yield_now();
+    }
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crisp_image::Images;
 
 use crate::maker::{sha256, simple};
-use crate::{Registry, container, empties, names, open, remains};
+use crate::{Registry, close, container, empties, names, open, remains};
 
 async fn pulled(root: &Path) -> (Registry, Images, String) {
     let registry = Registry::start().await;
@@ -21,7 +21,7 @@ async fn settle(images: Images, root: &Path) {
     let mut images = Some(images);
     for _ in 0..50 {
         tokio::time::sleep(Duration::from_millis(700)).await;
-        drop(images.take());
+        images.take().into_iter().for_each(|i| close(i, root));
         if boots(root, None).iter().all(serde_json::Value::is_null) {
             return;
         }
@@ -77,7 +77,7 @@ async fn privileged_layers_of_a_power_cut_are_fetched_again() {
     // Synced layers survive any boot.
     let images = open(dir.path());
     assert_eq!(images.list().len(), 1);
-    drop(images);
+    close(images, dir.path());
     boots(dir.path(), Some("another-boot"));
     let images = open(dir.path());
     assert_eq!(images.list(), []);
