@@ -161,7 +161,8 @@ impl Cgroups {
         let Some(made) = self.parents.left_by(pod) else {
             return;
         };
-        // One that was refused is owed already: callers do not wait for systemd a second time.
+        // A parent whose removal was refused is owed, and tried again in the background: the caller
+        // must not wait for systemd a second time.
         if self.parents.owes(&made.bottom) {
             return;
         }

@@ -194,7 +194,7 @@ impl Parents {
         }
     }
 
-    /// Those whose next attempt is due.
+    /// The owed parents whose next attempt is due.
     pub(crate) fn due(&self) -> Vec<Made> {
         let now = Instant::now();
         let of = |(bottom, debt): (&String, &Debt)| Made {

@@ -26,9 +26,9 @@ fn main() -> ExitCode {
     cli::main()
 }
 
-/// What a supervisor or a shell left us with must not reach pods: files that every container reads
-/// are 0644 whatever the umask, and children can be waited for. Files for root alone are made with
-/// a mode that says so.
+/// Resets the umask and the signal dispositions that a supervisor or a shell left, so that they do
+/// not reach pods: files that every container reads are 0644, and children can be waited for. Files
+/// for root alone are made with a mode that says so.
 fn inherit_little() {
     crisp_sys::process::set_umask(0o022);
     if let Err(error) = crisp_sys::signals::begin() {

@@ -54,7 +54,7 @@ struct Written<'a> {
     saved: &'a Saved,
 }
 
-/// What is read first: whether the rest can be understood.
+/// The version, read before the rest to know whether the rest can be understood.
 #[derive(Deserialize)]
 struct Envelope {
     version: u64,
@@ -131,7 +131,7 @@ impl Saved {
     }
 }
 
-/// What is at the path of the database.
+/// The outcome of reading the database's file.
 enum Content {
     Absent,
     Whole(Saved),

@@ -1,4 +1,4 @@
-//! What was committed is there; what was harmed is set aside.
+//! The database keeps each commit, and a harmed file is set aside.
 
 use std::os::unix::fs::PermissionsExt as _;
 

@@ -66,7 +66,7 @@ pub enum Error {
     Newer {
         /// The file.
         path: PathBuf,
-        /// What it says.
+        /// The version that the file names.
         version: u64,
         /// The newest that can be read.
         known: u64,

@@ -4,12 +4,12 @@
 use crate::error::{Context, Result};
 use crate::netlink::{Channel, link};
 
-/// Who looks after the bridge and the node's firewall.
+/// How the bridge and the node's firewall are kept as they should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Watched {
-    /// Nobody does: each ADD looks at everything.
+    /// Each ADD checks everything itself.
     Never,
-    /// A worker does when the kernel's state changes.
+    /// A worker checks when the kernel tells of a change.
     Always,
     /// They were removed for good, and only an ADD makes them anew.
     Retired,

@@ -2,7 +2,7 @@
 
 use serde_json::{Deserializer, Map, Value};
 
-/// What a plugin complains of.
+/// The code and the text of a plugin's error document.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Complaint {
     /// Code of the CNI error, 0 when the plugin gave none.

@@ -109,7 +109,7 @@ fn port_mappings(pod: &PodNetwork) -> Value {
     mapping.collect()
 }
 
-/// What an annotation is about, and the capabilities of plugins that take it.
+/// Annotations, each with the capabilities by which a plugin asks for it.
 const TAKERS: [(&str, &[&str]); 3] = [
     (INGRESS, &["bandwidth"]),
     (EGRESS, &["bandwidth"]),

@@ -90,7 +90,7 @@ fn privileged_a_plugin_of_an_earlier_daemon_is_ended_with_its_children() {
         network.take_over(&BTreeSet::new()).await.unwrap();
         let error = add.await.unwrap().unwrap_err();
         assert!(error.to_string().contains("killed by signal 9"), "{error}");
-        // Nobody reads: the child is gone too.
+        // A FIFO without a reader refuses writers: the plugin's child is gone too.
         let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::NONBLOCK;
         eventually("the child is gone", || {
             rustix::fs::open(&fifo, flags, rustix::fs::Mode::empty()).is_err()
