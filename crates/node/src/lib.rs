@@ -42,6 +42,7 @@ mod reply;
 mod shared;
 mod shim;
 pub mod stats;
+mod twin;
 pub mod view;
 mod views;
 

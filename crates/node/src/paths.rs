@@ -36,7 +36,7 @@ impl Paths {
     }
 
     /// Directories that are there from the start.
-    pub(crate) fn base_dirs(&self) -> [PathBuf; 8] {
+    pub(crate) fn base_dirs(&self) -> [PathBuf; 9] {
         [
             self.root.clone(),
             self.state.clone(),
@@ -46,6 +46,7 @@ impl Paths {
             self.pods(),
             self.bundles(),
             self.shims(),
+            self.twins(),
         ]
     }
 
@@ -66,6 +67,15 @@ impl Paths {
 
     pub(crate) fn journal(&self, pod: &PodId) -> PathBuf {
         self.record(pod).join("journal")
+    }
+
+    /// Second records of all pods.
+    pub(crate) fn twins(&self) -> PathBuf {
+        self.state.join("records")
+    }
+
+    pub(crate) fn twin(&self, pod: &PodId) -> PathBuf {
+        self.twins().join(pod.as_str())
     }
 
     /// Exit slots of a pod's containers.

@@ -27,6 +27,7 @@ use crate::paths::{self, Paths};
 use crate::pod::naming::NamesMailbox;
 use crate::pod::{task, teardown};
 use crate::shared::{self, Shared};
+use crate::twin;
 
 /// How long the start waits for what shims have to say; a silent one tells later.
 const SETTLE_WITHIN: Duration = Duration::from_millis(500);
@@ -165,13 +166,14 @@ fn open(mut config: Config) -> Result<(Shared, Survey)> {
     let locks = lock(&paths)?;
     private_tmpfs(&paths.pins()).context(|| "mount a place for pins")?;
     let layout = Layout::detect().context(|| "look at the cgroup hierarchies")?;
-    let pods = read_records(&paths)?;
+    let boot_id = crisp_sys::boot::boot_id().context(|| "read the boot id")?;
+    let pods = read_records(&paths, &boot_id)?;
     let survey = survey(&config, &paths, pods);
     let machine = shared::Machine {
         host: config.host.facts(),
         layout: Arc::new(layout),
         shim: seal_shim(&config.shim_path),
-        boot_id: crisp_sys::boot::boot_id().context(|| "read the boot id")?,
+        boot_id,
         open_files: open_files.ok(),
         latest: latest(&survey.pods),
         locks,
@@ -245,16 +247,29 @@ enum Record {
 }
 
 /// Every record; one that is damaged is set aside and what is good of it goes on.
-fn read_records(paths: &Paths) -> Result<Vec<(PodId, Record)>> {
-    let ids = paths::ids(&paths.records(), |name| PodId::parse(name).ok());
+fn read_records(paths: &Paths, boot_id: &str) -> Result<Vec<(PodId, Record)>> {
+    let dirs = [paths.records(), paths.twins()];
+    let of_dir = |dir: &PathBuf| paths::ids(dir, |name| PodId::parse(name).ok());
+    let ids: BTreeSet<PodId> = dirs.iter().flat_map(of_dir).collect();
     ids.into_iter()
-        .map(|id| read_record(paths, &id).map(|record| (id, record)))
+        .map(|id| read_record(paths, boot_id, &id).map(|record| (id, record)))
         .collect()
 }
 
-fn read_record(paths: &Paths, id: &PodId) -> Result<Record> {
+fn read_record(paths: &Paths, boot_id: &str, id: &PodId) -> Result<Record> {
     let path = paths.journal(id);
     let (replay, damage) = crisp_records::read(&path);
+    let is_newer = matches!(damage, Some(Damage::Newer(_)));
+    if let Some(twin) = twin::read(&paths.twin(id), boot_id).filter(|_| !is_newer)
+        && (damage.is_some() || twin::knows_more(&twin, &replay))
+    {
+        let lost = || "it has lost entries".to_owned();
+        let damage = damage.map_or_else(lost, |damage| damage.to_string());
+        let running = twin::running(&twin);
+        tracing::warn!(pod_id = %id, running, "a damaged record is made anew from its twin; its pod goes on");
+        let found = anew(paths, (id, twin), &damage);
+        return Ok(found.map_or(Record::Unread, |found| Record::Usable(Box::new(found))));
+    }
     let (replay, damage) = match damage {
         None => match Journal::resume(&path) {
             Ok(journal) => return Ok(usable(Story::new(replay).map(|story| (story, journal)))),
@@ -274,7 +289,7 @@ fn read_record(paths: &Paths, id: &PodId) -> Result<Record> {
             tracing::error!(pod_id = %id, path = %path.display(), %error, "cannot read a record; its pod is left as it is");
             Ok(Record::Unread)
         }
-        damage => Ok(usable(set_aside(paths, (id, replay), &damage))),
+        damage => Ok(usable(set_aside(paths, (id, replay), &damage.to_string()))),
     }
 }
 
@@ -287,7 +302,22 @@ fn usable(found: Option<(Story, Journal)>) -> Record {
 fn set_aside(
     paths: &Paths,
     (id, replay): (&PodId, crisp_records::Replay),
-    damage: &Damage,
+    damage: &str,
+) -> Option<(Story, Journal)> {
+    let (mut story, mut journal) = anew(paths, (id, replay), damage)?;
+    if matches!(story.progress.phase, PodState::Ready | PodState::Booting) {
+        story.progress.phase = PodState::Stopping;
+        let entry = Entry::Progress(story.progress.clone());
+        journal.append(&entry).ok()?;
+    }
+    Some((story, journal))
+}
+
+/// Keeps a damaged record for the operator, and writes another that says what is known.
+fn anew(
+    paths: &Paths,
+    (id, replay): (&PodId, crisp_records::Replay),
+    damage: &str,
 ) -> Option<(Story, Journal)> {
     let kept = paths.quarantine().join(id.as_str());
     let trouble = format!(
@@ -295,20 +325,17 @@ fn set_aside(
         kept.display()
     );
     tracing::error!(pod_id = %id, %damage, kept = %kept.display(), "damaged record set aside");
-    if let Err(error) = std::fs::rename(paths.journal(id), &kept) {
-        tracing::warn!(pod_id = %id, %error, "damaged record stays where it is");
+    match std::fs::rename(paths.journal(id), &kept) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            tracing::warn!(pod_id = %id, %error, "damaged record stays where it is");
+        }
+        _ => {}
     }
     replay.pod.as_ref()?;
-    let mut journal = Journal::create(&paths.journal(id)).ok()?;
-    for entry in replay.clone().entries() {
-        journal.append(&entry).ok()?;
-    }
+    file::make_private_dirs(&paths.exits(id)).ok()?;
+    // Written whole beside what could not be set aside: old frames after new ones are damage again.
+    let journal = Journal::create(&paths.journal(id), &replay.clone().entries()).ok()?;
     let mut story = Story::new(replay)?;
-    if matches!(story.progress.phase, PodState::Ready | PodState::Booting) {
-        story.progress.phase = PodState::Stopping;
-        let entry = Entry::Progress(story.progress.clone());
-        journal.append(&entry).ok()?;
-    }
     story.trouble = Some(trouble);
     Some((story, journal))
 }
@@ -387,7 +414,9 @@ async fn sweep(shared: Arc<Shared>, strays: Strays) {
     let pods = strays.pods.iter().chain(&strays.nameless);
     futures::future::join_all(pods.map(|id| sweep_pod(&shared, id))).await;
     for id in strays.nameless {
-        if let Err(error) = file::remove_tree_if_there(&shared.paths.record(&id)) {
+        let removed = file::remove_if_there(&shared.paths.twin(&id))
+            .and_then(|()| file::remove_tree_if_there(&shared.paths.record(&id)));
+        if let Err(error) = removed {
             tracing::warn!(pod_id = %id, %error, "empty record not removed");
         }
     }

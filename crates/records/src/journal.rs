@@ -11,7 +11,7 @@
 //! grown beyond that is rewritten and renamed. Nothing here knows what the JSON says: see `v1`.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -58,6 +58,8 @@ pub struct Journal {
     path: PathBuf,
     file: File,
     end: u64,
+    /// Space that is kept for it: none where a file takes memory.
+    reserved: u64,
     /// The length at which it is shortened next.
     rewrite_at: u64,
 }
@@ -157,19 +159,32 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 impl Journal {
-    /// Begins a journal in a directory that is there.
+    /// Makes a journal with these entries, in a directory that is there. It takes the place of an
+    /// earlier one whole or not at all.
     ///
     /// # Errors
     /// When the disk fails.
-    pub fn create(path: &Path) -> io::Result<Self> {
-        let file = open(path)?;
-        file::preallocate(&file, RESERVED)?;
-        file.write_all_at(MAGIC, 0)?;
+    pub fn create(path: &Path, entries: &[Entry]) -> io::Result<Self> {
+        Self::replace(path, entries, RESERVED)
+    }
+
+    /// Like [`Journal::create`], without room in reserve: for where a file takes memory.
+    ///
+    /// # Errors
+    /// When the file system fails.
+    pub fn create_small(path: &Path, entries: &[Entry]) -> io::Result<Self> {
+        Self::replace(path, entries, 0)
+    }
+
+    fn replace(path: &Path, entries: &[Entry], reserved: u64) -> io::Result<Self> {
+        let (file, end) = written_anew(path, entries, reserved)?;
+        fs::rename(temporary(path), path)?;
         Ok(Self {
             path: path.to_owned(),
             file,
-            end: MAGIC.len() as u64,
-            rewrite_at: RESERVED,
+            end,
+            reserved,
+            rewrite_at: RESERVED.max(2 * end),
         })
     }
 
@@ -195,6 +210,7 @@ impl Journal {
             path: path.to_owned(),
             file,
             end: scan.end as u64,
+            reserved: RESERVED,
             rewrite_at: RESERVED.max(2 * scan.end as u64),
         })
     }
@@ -233,22 +249,36 @@ impl Journal {
 
     fn rewrite(&mut self) -> io::Result<()> {
         let bytes = file::read_bounded(&self.path, MAX_JOURNAL)?;
-        let temporary = self.path.with_extension("new");
-        file::remove_if_there(&temporary)?;
-        let mut shorter = open(&temporary)?;
-        let mut content = MAGIC.to_vec();
-        for entry in scan(&bytes).replay.entries() {
-            content.extend(frame(&entry)?);
-        }
-        file::preallocate(&shorter, RESERVED.max(content.len() as u64))?;
-        shorter.write_all(&content)?;
+        let entries = scan(&bytes).replay.entries();
+        let (shorter, end) = written_anew(&self.path, &entries, self.reserved)?;
         // Synced before the rename, or a power cut could leave the name with an empty file.
         shorter.sync_data()?;
-        fs::rename(&temporary, &self.path)?;
+        fs::rename(temporary(&self.path), &self.path)?;
         self.file = shorter;
-        self.end = content.len() as u64;
+        self.end = end;
         Ok(())
     }
+}
+
+/// Beside a journal, for one that is to take its place.
+fn temporary(path: &Path) -> PathBuf {
+    path.with_extension("new")
+}
+
+/// Writes a journal beside the one of a path: the file and its length.
+fn written_anew(path: &Path, entries: &[Entry], reserved: u64) -> io::Result<(File, u64)> {
+    let mut content = MAGIC.to_vec();
+    for entry in entries {
+        content.extend(frame(entry)?);
+    }
+    let temporary = temporary(path);
+    file::remove_if_there(&temporary)?;
+    let file = open(&temporary)?;
+    if reserved > 0 {
+        file::preallocate(&file, reserved.max(content.len() as u64))?;
+    }
+    file.write_all_at(&content, 0)?;
+    Ok((file, content.len() as u64))
 }
 
 #[cfg(test)]
@@ -329,7 +359,7 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("crisp-journal-{}", std::process::id()));
         file::make_private_dirs(&dir).unwrap();
         let path = dir.join("journal");
-        let mut journal = Journal::create(&path).unwrap();
+        let mut journal = Journal::create(&path, &[]).unwrap();
         for _ in 0..2000 {
             journal.append(&progress(PodState::Booting)).unwrap();
         }

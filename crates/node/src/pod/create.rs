@@ -74,10 +74,11 @@ fn begin_record(
         made_cgroup: shared.cgroups.claim(id, &record.cgroup_path),
     };
     let begun = file::make_private_dirs(&shared.paths.exits(id)).and_then(|()| {
-        let mut journal = Journal::create(&shared.paths.journal(id))?;
-        journal.append(&Entry::Pod(Box::new(record.clone())))?;
-        journal.append(&Entry::Progress(progress.clone()))?;
-        Ok(journal)
+        let entries = [
+            Entry::Pod(Box::new(record.clone())),
+            Entry::Progress(progress.clone()),
+        ];
+        Journal::create(&shared.paths.journal(id), &entries)
     });
     if begun.is_err() {
         shared.cgroups.forget(id);

@@ -26,6 +26,7 @@ use crate::machine::pod::Pod;
 use crate::machine::view as views;
 use crate::shared::Shared;
 use crate::shim::client::{Connection, ShimClient, ShimEvent};
+use crate::twin::Twin;
 use crate::view::PodView;
 
 /// The handles of one container: its shim, its init, its creation's cancel.
@@ -54,6 +55,7 @@ pub(super) struct Hands {
     pub(super) room: Option<Gone>,
     pub(super) shims: mpsc::UnboundedSender<(ContainerId, ShimEvent)>,
     pub(super) journal: Journal,
+    pub(super) twin: Twin,
     /// Another pod waits for the end of this one.
     pub(super) successor: Option<oneshot::Sender<()>>,
     pub(super) settling: Option<mpsc::Sender<()>>,
@@ -155,7 +157,17 @@ impl Hands {
     /// Appends entries to the journal.
     fn write(&mut self, entries: &[Entry]) -> Result<()> {
         let mut each = entries.iter();
-        let written = each.try_for_each(|entry| self.journal.append(entry));
+        let written = each.try_for_each(|entry| {
+            let is_end = matches!(entry, Entry::Gone { .. });
+            if is_end {
+                self.twin.append(entry);
+            }
+            self.journal.append(entry)?;
+            if !is_end {
+                self.twin.append(entry);
+            }
+            Ok::<(), std::io::Error>(())
+        });
         self.shared.note_unflushed(self.journal.path().to_owned());
         written.context(|| format!("record pod {}", self.id))
     }
@@ -164,7 +176,8 @@ impl Hands {
         Input::Committed(commit, self.write(entries))
     }
 
-    pub(super) fn remove_record(&self) -> Result<()> {
+    pub(super) fn remove_record(&mut self) -> Result<()> {
+        self.twin.remove();
         let removed = file::remove_tree_if_there(&self.shared.paths.record(&self.id));
         removed.context(|| format!("remove the record of pod {}", self.id))
     }

@@ -29,6 +29,7 @@ use crate::machine::pod::Pod;
 use crate::machine::revive::Story;
 use crate::shared::Shared;
 use crate::shim::client::ShimEvent;
+use crate::twin::Twin;
 
 /// A task that fails sooner than this after its start is not taken up again.
 const LIVES_AT_LEAST: Duration = Duration::from_secs(10);
@@ -164,6 +165,10 @@ impl Task {
                 pod_name: start.pod.config.name.to_string(),
                 owner: start.pod.record.owner,
                 span: span.clone(),
+                twin: Twin::of(
+                    start.journal.path(),
+                    start.shared.paths.twin(&start.pod.record.id),
+                ),
                 shared: start.shared,
                 names: start.names,
                 journal: start.journal,

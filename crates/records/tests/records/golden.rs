@@ -41,7 +41,7 @@ fn framed(lines: &[&str]) -> Vec<u8> {
 fn written(entries: &[Entry]) -> Vec<u8> {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("journal");
-    let mut journal = Journal::create(&path).unwrap();
+    let mut journal = Journal::create(&path, &[]).unwrap();
     for entry in entries {
         journal.append(entry).unwrap();
     }

@@ -13,7 +13,7 @@ proptest! {
     fn any_entries_read_back_as_they_were(entries in entries()) {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("journal");
-        let mut journal = Journal::create(&path).unwrap();
+        let mut journal = Journal::create(&path, &[]).unwrap();
         let mut expected = Replay::default();
         for entry in entries {
             journal.append(&entry).unwrap();

@@ -1,0 +1,101 @@
+//! A journal that is harmed while the daemon is down: no running pod vanishes with it, none is
+//! started twice, and each can be stopped and removed.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test: what goes wrong is a panic that says where"
+)]
+
+use std::fs::{self, OpenOptions};
+use std::path::Path;
+
+use crisp_e2e::{configs, trial};
+
+/// How a journal is harmed.
+type Harm = (&'static str, fn(&Path));
+
+const HARMS: [Harm; 8] = [
+    ("missing", |path| fs::remove_file(path).unwrap()),
+    ("a directory", |path| {
+        fs::remove_file(path).unwrap();
+        fs::create_dir(path).unwrap();
+    }),
+    ("emptied", |path| cut(path, 0)),
+    ("cut at 30 %", |path| cut(path, 30)),
+    ("cut at 70 %", |path| cut(path, 70)),
+    ("cut at 90 %", |path| cut(path, 90)),
+    ("zeroed", |path| {
+        let length = fs::read(path).unwrap().len();
+        fs::write(path, vec![0; length]).unwrap();
+    }),
+    ("a flipped bit", |path| {
+        let mut bytes = fs::read(path).unwrap();
+        bytes[40] ^= 1;
+        fs::write(path, bytes).unwrap();
+    }),
+];
+
+/// Keeps a part of what is written; the rest of the file was reserved.
+fn cut(path: &Path, percent: usize) {
+    let bytes = fs::read(path).unwrap();
+    let written = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let kept = u64::try_from(written * percent / 100).unwrap();
+    let file = OpenOptions::new().write(true).open(path).unwrap();
+    file.set_len(kept).unwrap();
+}
+
+#[test]
+fn privileged_no_running_pod_vanishes_with_its_journal() {
+    trial(|node| {
+        for (what, harm) in HARMS {
+            let mut cri = node.cri();
+            let config = node.pod("harmed");
+            let pod = cri.run_pod(&config);
+            let container = cri.run(&pod, &config, &configs::idle("main"));
+            node.kill();
+            harm(&node.root().join("pods").join(&pod).join("journal"));
+            node.restart();
+            let mut cri = node.cri();
+            assert_eq!(cri.pod_ids(), [pod.clone()], "{what}");
+            assert_eq!(cri.container_ids(), [container.clone()], "{what}");
+            assert_eq!(
+                cri.run_pod(&config),
+                pod,
+                "{what}: one of this name is there"
+            );
+            assert_eq!(cri.shell(&container, "echo here").trim(), "here", "{what}");
+            let told = "made anew from its twin";
+            assert!(node.log().contains(told), "{what}: nothing was logged");
+            // The new journal is as good as the old one was.
+            node.kill();
+            node.restart();
+            let mut cri = node.cri();
+            assert_eq!(cri.container_ids(), [container.clone()], "{what}");
+            cri.remove_pod(&pod);
+            assert!(cri.pod_ids().is_empty(), "{what}");
+        }
+        // What was set aside is the operator's to look at and to remove.
+        let kept = node.root().join("quarantine");
+        assert_eq!(fs::read_dir(&kept).unwrap().count(), HARMS.len() - 1);
+        fs::remove_dir_all(&kept).unwrap();
+        fs::create_dir(&kept).unwrap();
+    });
+}
+
+#[test]
+fn privileged_without_a_twin_a_cut_journal_is_what_it_was() {
+    trial(|node| {
+        let mut cri = node.cri();
+        let config = node.pod("alone");
+        let pod = cri.run_pod(&config);
+        node.kill();
+        fs::remove_file(node.state().join("records").join(&pod)).unwrap();
+        node.restart();
+        let mut cri = node.cri();
+        assert_eq!(cri.run_pod(&config), pod);
+        let twin = node.state().join("records").join(&pod);
+        assert!(fs::exists(&twin).unwrap(), "the twin is made again");
+        cri.remove_pod(&pod);
+        assert!(!fs::exists(&twin).unwrap());
+    });
+}
