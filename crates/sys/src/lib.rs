@@ -21,6 +21,7 @@ pub mod lent_node;
 pub mod limits;
 pub mod memory;
 pub mod mount;
+pub mod mount_at;
 pub mod mount_point;
 pub mod mountinfo;
 pub mod ns;

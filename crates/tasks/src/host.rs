@@ -3,7 +3,7 @@
 //! A path that a caller names may lie on a file system whose server is gone (NFS, FUSE, Ceph), and
 //! then a look at it holds its thread until the kernel lets go: no deadline ends a thread. On the
 //! shared pool some dozens of such looks would leave no thread for anything else. So each look has
-//! a thread of its own, a mount or a pod has one look at a time, and whoever comes after a look that
+//! a thread that nothing else waits for, a mount or a pod has one look at a time, and whoever comes after a look that
 //! is stuck is told so at once.
 
 use std::collections::BTreeMap;
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
 use tracing::Span;
 
+use crate::spare::SpareThreads;
 use crate::{Failed, panic_message};
 
 /// A look that takes longer is stuck: others do not wait for it.
@@ -51,6 +52,7 @@ pub struct HostLane(Arc<Inner>);
 struct Inner {
     seats: Mutex<Seats>,
     freed: Notify,
+    threads: SpareThreads,
 }
 
 #[derive(Debug, Default)]
@@ -73,7 +75,7 @@ impl Drop for Seat {
 }
 
 impl HostLane {
-    /// Runs a look on a thread of its own, when no other is under way at one of `things`: names of
+    /// Runs a look on a thread of the lane, when no other is under way at one of `things`: names of
     /// the pod and of the mounts that it is about. Dropping the future does not end the look.
     ///
     /// # Errors
@@ -96,8 +98,8 @@ impl HostLane {
             // The receiver is gone when the caller stopped waiting.
             drop(sender.send(done.map_err(panicked)));
         };
-        let thread = std::thread::Builder::new().name("crisp-host".to_owned());
-        thread.spawn(run).map_err(|_| Failed::Aborted)?;
+        let started = self.0.threads.run("crisp-host", run);
+        started.map_err(|_| Failed::Aborted)?;
         receiver.await.unwrap_or(Err(Failed::Aborted.into()))
     }
 

@@ -10,6 +10,7 @@
 
 mod host;
 mod lease;
+mod spare;
 mod workers;
 
 use std::any::Any;

@@ -99,7 +99,8 @@ struct Host {
 /// the kernel lets it go, and until then no other look is begun for this pod or at that mount.
 async fn look_at_host(shared: &Arc<Shared>, plan: &CreatePlan, cancel: &Notify) -> Result<Host> {
     let (kernel, owned) = (Arc::clone(shared), plan.clone());
-    let look = shared.host_lane.look(look::things(plan), move || {
+    let things = look::things(shared, plan).await;
+    let look = shared.host_lane.look(things, move || {
         let config = &owned.record.config;
         let host = Host {
             mounts: mounts::resolve(&config.mounts)?,

@@ -1,32 +1,65 @@
 //! Which pod and which mounts a look at the host's paths is about, so that the lane of such looks
-//! has one at a time for each. The paths themselves are not touched here.
+//! has one at a time for each. No file system is waited for here: the kernel is asked which mount
+//! it knows a path to lie on.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crisp_model::{ContainerName, MountSource, Profile};
+use crisp_sys::mount_at::{self, MountId};
 use crisp_tasks::Refused;
 
 use crate::error::Error;
 use crate::machine::effect::CreatePlan;
+use crate::shared::Shared;
 
-/// The names of the pod and of the mounts that the paths of a container lie on, as far as the paths
-/// tell without being followed. The root file system has no server that could be gone.
-pub(super) fn things(plan: &CreatePlan) -> Vec<String> {
-    let table = crisp_sys::mountinfo::mounts().unwrap_or_default();
-    let targets: Vec<PathBuf> = table.into_iter().map(|mount| mount.target).collect();
-    let pod = format!("the paths of pod {}", plan.pod.id);
-    let mut things = vec![pod];
-    for path in paths(plan) {
-        if let Some(mount) = mount_of(&path, &targets) {
-            things.push(format!("the mount {}", mount.display()));
-        }
-    }
+/// The names of the pod and of the mounts that the paths of a container lie on. Mounts that wait
+/// for no server are not among them: the root file system, the engine's own root, the kernel's
+/// memory.
+pub(super) async fn things(shared: &Shared, plan: &CreatePlan) -> Vec<String> {
+    let paths = paths(shared, plan);
+    let mounts = match asked(&paths, &shared.config.root) {
+        Ok(mounts) => mounts,
+        // A kernel before 6.8; or a mount that has just gone, which the table tells as well.
+        Err(_) => crisp_tasks::blocking(move || listed(&paths))
+            .await
+            .unwrap_or_default(),
+    };
+    let named = |mount: &PathBuf| format!("the mount {}", mount.display());
+    let mut things: Vec<String> = mounts.iter().map(named).collect();
+    things.push(format!("the paths of pod {}", plan.pod.id));
     things.sort();
     things.dedup();
     things
 }
 
-fn paths(plan: &CreatePlan) -> Vec<PathBuf> {
+/// The mounts of paths, as the kernel tells them.
+fn asked(paths: &[PathBuf], ours: &Path) -> io::Result<Vec<PathBuf>> {
+    let known = [mount_at::of(Path::new("/"))?, mount_at::of(ours)?];
+    let each = paths.iter().filter(|path| path.is_absolute());
+    let mut ids: Vec<MountId> = each
+        .map(|path| mount_at::of(path))
+        .collect::<io::Result<_>>()?;
+    ids.sort_unstable();
+    ids.dedup();
+    ids.retain(|id| !known.contains(id));
+    let mounts: Vec<mount_at::Mount> = ids
+        .into_iter()
+        .map(mount_at::describe)
+        .collect::<io::Result<_>>()?;
+    let strange = mounts.into_iter().filter(|mount| !mount.is_in_memory);
+    Ok(strange.map(|mount| mount.point).collect())
+}
+
+/// The mounts of paths by the whole mount table, as far as the paths tell without being followed.
+fn listed(paths: &[PathBuf]) -> Vec<PathBuf> {
+    let table = crisp_sys::mountinfo::mounts().unwrap_or_default();
+    let targets: Vec<PathBuf> = table.into_iter().map(|mount| mount.target).collect();
+    let mounts = paths.iter().filter_map(|path| mount_of(path, &targets));
+    mounts.map(Path::to_owned).collect()
+}
+
+fn paths(shared: &Shared, plan: &CreatePlan) -> Vec<PathBuf> {
     let config = &plan.record.config;
     let volumes = config
         .mounts
@@ -37,7 +70,7 @@ fn paths(plan: &CreatePlan) -> Vec<PathBuf> {
         });
     let devices = config.devices.iter().map(|device| device.host_path.clone());
     let profile = match &config.security.seccomp {
-        Profile::Localhost(name) => Some(PathBuf::from(name)),
+        Profile::Localhost(name) => Some(shared.config.seccomp_dir.join(name)),
         _ => None,
     };
     let logs = plan.pod.config.log_directory.clone();
@@ -64,6 +97,16 @@ pub(super) fn refused(container: &ContainerName, refused: &Refused) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mounts_without_a_server_are_no_things() {
+        let ours = std::env::temp_dir();
+        let paths = ["/proc/sys", "/etc/never/seen", "relative"].map(PathBuf::from);
+        // A kernel before 6.8 does not tell.
+        if let Ok(mounts) = asked(&paths, &ours) {
+            assert_eq!(mounts, <[PathBuf; 0]>::default());
+        }
+    }
 
     #[test]
     fn a_path_lies_on_its_longest_mount() {
