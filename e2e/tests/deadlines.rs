@@ -31,16 +31,33 @@ struct Answer {
 }
 
 fn ask(socket: &Path, rpc: &str, time: &str, request: &impl Message) -> Answer {
+    ask_and_tell(socket, rpc, time, request, || ())
+}
+
+/// As [`ask`]; tells when the answer has begun.
+fn ask_and_tell(
+    socket: &Path,
+    rpc: &str,
+    time: &str,
+    request: &impl Message,
+    tell: impl FnOnce(),
+) -> Answer {
     let executor = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
-    let call = call(socket, rpc, time, request.encode_to_vec());
+    let call = call(socket, rpc, time, request.encode_to_vec(), tell);
     let patient = async { tokio::time::timeout(PATIENCE, call).await };
     executor.block_on(patient).expect("no answer")
 }
 
-async fn call(socket: &Path, rpc: &str, time: &str, message: Vec<u8>) -> Answer {
+async fn call(
+    socket: &Path,
+    rpc: &str,
+    time: &str,
+    message: Vec<u8>,
+    tell: impl FnOnce(),
+) -> Answer {
     let stream = tokio::net::UnixStream::connect(socket).await.unwrap();
     let (mut client, connection) = client::handshake(stream).await.unwrap();
     tokio::spawn(connection);
@@ -56,6 +73,7 @@ async fn call(socket: &Path, rpc: &str, time: &str, message: Vec<u8>) -> Answer 
     let (response, mut sender) = client.send_request(request, false).unwrap();
     sender.send_data(Bytes::from(frame), true).unwrap();
     let response = response.await.unwrap();
+    tell();
     let (head, mut body) = (response.headers().clone(), response.into_body());
     let mut data = 0;
     while let Some(bytes) = body.data().await {
@@ -122,10 +140,12 @@ fn privileged_a_stream_of_events_ends_at_the_deadline() {
         let quiet = ask(&socket, "GetContainerEvents", "50m", &request);
         check_late(&quiet, "GetContainerEvents");
         assert!(!quiet.is_alone && quiet.data == 0, "{quiet:?}");
-        let watching =
-            std::thread::spawn(move || ask(&socket, "GetContainerEvents", "1500m", &request));
-        // Until the stream is there.
-        std::thread::sleep(Duration::from_millis(500));
+        let (told, begun) = std::sync::mpsc::channel();
+        let watching = std::thread::spawn(move || {
+            let tell = move || told.send(()).unwrap();
+            ask_and_tell(&socket, "GetContainerEvents", "1500m", &request, tell)
+        });
+        begun.recv().unwrap();
         cri.run(id, pod, &configs::idle("main"));
         let busy = watching.join().unwrap();
         check_late(&busy, "GetContainerEvents");

@@ -229,16 +229,15 @@ fn privileged_stops_are_idempotent_and_a_shorter_grace_wins() {
     with_pod(|node, cri, id, pod| {
         let stubborn = configs::shell(
             "stubborn",
-            "trap '' TERM; echo up; while :; do sleep 1; done",
+            "trap 'echo told' TERM; echo up; while :; do sleep 0.05; done",
         );
         let container = cri.run(id, pod, &stubborn);
         let log = Path::new(&pod.log_directory).join("stubborn.log");
-        eventually("process 1 has set its trap", || {
-            std::fs::read_to_string(&log).is_ok_and(|text| text.contains("up"))
-        });
+        let said = |word: &str| std::fs::read_to_string(&log).is_ok_and(|text| text.contains(word));
+        eventually("process 1 has set its trap", || said("up"));
         std::thread::scope(|scope| {
             let long = scope.spawn(|| node.cri().stop(&container, 1000));
-            std::thread::sleep(Duration::from_millis(200));
+            eventually("the long stop has begun", || said("told"));
             let begun = std::time::Instant::now();
             cri.stop(&container, 1);
             assert!(

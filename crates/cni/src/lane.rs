@@ -4,12 +4,10 @@
 //! threads, some dozens of such calls would leave no thread for killing, spawning and writing. And
 //! each kind of call has a bound of its own, so that ADDs that hang never keep a DEL waiting.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use crisp_tasks::{Failed, detached, panic_message};
+use crisp_tasks::{Failed, detached, thread};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tracing::Span;
 
 use crate::error::{Context, Result};
 
@@ -55,22 +53,8 @@ pub(crate) async fn to_the_end<T: Send + 'static>(
 pub(crate) async fn on_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let (sender, receiver) = oneshot::channel();
-    let span = Span::current();
-    let run = move || {
-        let done = span.in_scope(|| catch_unwind(AssertUnwindSafe(work)));
-        let panicked = |payload| {
-            let message = panic_message(AsRef::as_ref(&payload)).to_owned();
-            Err(Failed::Panicked(message).into())
-        };
-        // The receiver is gone when the caller stopped waiting.
-        drop(sender.send(done.unwrap_or_else(panicked)));
-    };
-    std::thread::Builder::new()
-        .name("crisp-cni".into())
-        .spawn(run)
-        .context(|| "start a thread for a network call")?;
-    receiver.await.unwrap_or(Err(Failed::Aborted.into()))
+    let done = thread("crisp-cni", work).context(|| "start a thread for a network call")?;
+    done.await?
 }
 
 #[cfg(test)]
