@@ -6,6 +6,7 @@ use tonic::Status;
 use {crisp_image as image, crisp_registry as registry};
 
 use crate::from_cri::Refusal;
+use crate::to_cri::field::path;
 
 /// A status message travels in a header, and clients limit the size of headers.
 const LONGEST: usize = 4096;
@@ -42,7 +43,13 @@ pub fn engine(error: Error) -> Status {
         Code::Unimplemented => tonic::Code::Unimplemented,
         Code::Internal => tonic::Code::Internal,
     };
-    Status::new(code, bounded(error.to_string()))
+    let text = match &error {
+        Error::InvalidArgument { field, why } | Error::NotNow { field, why } => {
+            format!("{}: {why}", path(field))
+        }
+        other => other.to_string(),
+    };
+    Status::new(code, bounded(text))
 }
 
 /// The status of an error of the image store.

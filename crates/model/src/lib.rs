@@ -8,6 +8,7 @@
 pub mod cgroup;
 pub mod container;
 pub mod digest;
+pub mod field;
 pub mod id;
 pub mod image;
 pub mod owner;
@@ -25,6 +26,7 @@ pub use container::{
     ContainerConfig, ContainerName, Device, ImageSpec, Mount, MountSource, Propagation, Volume,
 };
 pub use digest::Digest;
+pub use field::{Field, Limit};
 pub use id::{ContainerId, PodId};
 pub use image::ImageConfig;
 pub use owner::Owner;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crisp_model::Field;
+
 /// Results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -30,9 +32,17 @@ pub enum Error {
     /// The request cannot be met whatever the state is.
     #[error("{field}: {why}")]
     InvalidArgument {
-        /// The field of the request, as CRI names it.
-        field: String,
+        /// The fact that cannot be met.
+        field: Field,
         /// What is wrong with it.
+        why: String,
+    },
+    /// What the request names is not in the state that it needs.
+    #[error("{field}: {why}")]
+    NotNow {
+        /// The fact that cannot be met now.
+        field: Field,
+        /// What would have to be.
         why: String,
     },
     /// The request cannot be met in the present state.
@@ -128,7 +138,7 @@ impl Error {
         match self {
             Self::NotFound { .. } => Code::NotFound,
             Self::Ambiguous { .. } | Self::InvalidArgument { .. } => Code::InvalidArgument,
-            Self::FailedPrecondition(_) => Code::FailedPrecondition,
+            Self::FailedPrecondition(_) | Self::NotNow { .. } => Code::FailedPrecondition,
             Self::AlreadyExists(_) => Code::AlreadyExists,
             Self::DeadlineExceeded(_) => Code::DeadlineExceeded,
             Self::Unavailable(_) => Code::Unavailable,
@@ -153,9 +163,9 @@ impl Error {
         }
     }
 
-    pub(crate) fn invalid(field: impl Into<String>, why: impl Into<String>) -> Self {
+    pub(crate) fn invalid(field: Field, why: impl Into<String>) -> Self {
         Self::InvalidArgument {
-            field: field.into(),
+            field,
             why: why.into(),
         }
     }
@@ -179,8 +189,8 @@ impl From<crisp_cgroups::Error> for Error {
         match error {
             Cgroups::Invalid { part, why } => Self::invalid(
                 match part {
-                    Part::Parent => "linux.cgroup_parent",
-                    Part::Limits => "linux.resources",
+                    Part::Parent => Field::CgroupParent,
+                    Part::Limits => Field::Limits,
                 },
                 why,
             ),

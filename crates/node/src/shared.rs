@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crisp_cgroups::Cgroups;
-use crisp_model::Timestamp;
+use crisp_model::{Field, Timestamp};
 use crisp_spec::HostFacts;
 use crisp_sys::cgroup::{Cgroup, Layout};
 use crisp_sys::process::ProcessId;
@@ -126,7 +126,7 @@ impl Shared {
             return Ok(());
         }
         let why = format!("no runtime handler {name:?} is configured");
-        Err(Error::invalid("runtime_handler", why))
+        Err(Error::invalid(Field::RuntimeHandler, why))
     }
 
     /// Notes that a journal has entries to flush.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
-use crisp_model::SecurityContext;
+use crisp_model::{Field, SecurityContext};
 use oci_spec::runtime::{Capability, LinuxCapabilities};
 
 use crate::{Error, HostFacts, Result};
@@ -26,7 +26,6 @@ const DEFAULT: [&str; 14] = [
     "CAP_SETUID",
     "CAP_SYS_CHROOT",
 ];
-const AT: &str = "linux.security_context.capabilities";
 
 /// The capabilities of a container.
 #[derive(Debug)]
@@ -41,9 +40,9 @@ pub(crate) struct Granted {
 /// the drop counts, as with containerd.
 pub(crate) fn grant(context: &SecurityContext, host: &HostFacts) -> Result<Granted> {
     let changes = &context.capabilities;
-    let (add, all_added) = parse("add_capabilities", &changes.add)?;
-    let (drop, all_dropped) = parse("drop_capabilities", &changes.drop)?;
-    let (ambient, all_ambient) = parse("add_ambient_capabilities", &changes.add_ambient)?;
+    let (add, all_added) = parse(Field::AddedCapabilities, &changes.add)?;
+    let (drop, all_dropped) = parse(Field::DroppedCapabilities, &changes.drop)?;
+    let (ambient, all_ambient) = parse(Field::AmbientCapabilities, &changes.add_ambient)?;
     if context.privileged {
         let names = host.capabilities.clone();
         return Ok(Granted { names, ambient });
@@ -64,7 +63,7 @@ pub(crate) fn grant(context: &SecurityContext, host: &HostFacts) -> Result<Grant
 }
 
 /// Names with or without their prefix, in any case; and whether `ALL` is among them.
-fn parse(list: &str, names: &[String]) -> Result<(BTreeSet<String>, bool)> {
+fn parse(list: Field, names: &[String]) -> Result<(BTreeSet<String>, bool)> {
     let mut known = BTreeSet::new();
     let mut all = false;
     for name in names {
@@ -76,7 +75,7 @@ fn parse(list: &str, names: &[String]) -> Result<(BTreeSet<String>, bool)> {
             known.insert(format!("CAP_{bare}"));
         } else {
             let why = format!("{name:?} is not a capability that capabilities(7) lists");
-            return Err(Error::invalid(format!("{AT}.{list}"), why));
+            return Err(Error::invalid(list, why));
         }
     }
     Ok((known, all))

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crisp_model::container::{Access, ContainerName};
 use crisp_model::{
-    ContainerConfig, ContainerId, ImageConfig, ImageSpec, PodConfig, PodId, PodName, PodNamespaces,
-    Profile, Propagation, Resources, SecurityContext,
+    ContainerConfig, ContainerId, Field, ImageConfig, ImageSpec, Limit, PodConfig, PodId, PodName,
+    PodNamespaces, Profile, Propagation, Resources, SecurityContext,
 };
 use oci_spec::runtime::Capability;
 
@@ -76,7 +76,7 @@ impl Case {
     }
 
     /// The field that is refused.
-    fn refused(&self) -> String {
+    fn refused(&self) -> Field {
         match self.build() {
             Err(Error::Invalid { field, .. }) => field,
             Ok(_) => panic!("it was taken"),
@@ -409,7 +409,7 @@ fn what_cannot_be_met_names_its_field() {
     ] {
         let mut case = case();
         case.mounts = vec![bound(path)];
-        assert_eq!(case.refused(), "mounts.container_path", "{path}");
+        assert_eq!(case.refused(), Field::MountDestination, "{path}");
     }
     let device = |permissions: &str| ResolvedDevice {
         path: "/dev/x".into(),
@@ -423,29 +423,29 @@ fn what_cannot_be_met_names_its_field() {
     };
     let mut bad_device = case();
     bad_device.devices = vec![device("rwx")];
-    assert_eq!(bad_device.refused(), "devices.permissions");
+    assert_eq!(bad_device.refused(), Field::DevicePermissions);
     bad_device.devices = vec![ResolvedDevice {
         path: "/".into(),
         ..device("r")
     }];
-    assert_eq!(bad_device.refused(), "devices.container_path");
+    assert_eq!(bad_device.refused(), Field::DeviceDestination);
     let oom = refused(|case| case.container.resources.oom_score_adj = Some(1001));
-    assert_eq!(oom, "linux.resources.oom_score_adj");
+    assert_eq!(oom, Field::Limit(Limit::OomScoreAdj));
     let apparmor = refused(|case| {
         case.host.apparmor = false;
         case.container.security.apparmor = Profile::Localhost("mine".to_owned());
     });
-    assert_eq!(apparmor, "linux.security_context.apparmor");
+    assert_eq!(apparmor, Field::Apparmor);
     let default = refused(|case| {
         case.host.apparmor_default = None;
         case.container.security.apparmor = Profile::RuntimeDefault;
     });
-    assert_eq!(default, "linux.security_context.apparmor");
+    assert_eq!(default, Field::Apparmor);
     let seccomp = refused(|case| {
         case.container.security.seccomp = Profile::Localhost("mine.json".to_owned());
         case.seccomp = Some(b"{".to_vec());
     });
-    assert_eq!(seccomp, "linux.security_context.seccomp.localhost_ref");
+    assert_eq!(seccomp, Field::Seccomp);
 }
 
 #[test]

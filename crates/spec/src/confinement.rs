@@ -1,6 +1,6 @@
 //! System call filter, security module labels, masked and read-only paths.
 
-use crisp_model::{Profile, SecurityContext, SelinuxOptions};
+use crisp_model::{Field, Profile, SecurityContext, SelinuxOptions};
 use crisp_seccomp::Arch;
 use oci_spec::runtime::LinuxSeccomp;
 
@@ -29,7 +29,6 @@ const READ_ONLY: [&str; 5] = [
     "/proc/sys",
     "/proc/sysrq-trigger",
 ];
-const AT: &str = "linux.security_context";
 
 /// The filter of a container; `None` is none.
 pub(crate) fn seccomp(input: &Input<'_>, granted: &Granted) -> Result<Option<LinuxSeccomp>> {
@@ -42,7 +41,7 @@ pub(crate) fn seccomp(input: &Input<'_>, granted: &Granted) -> Result<Option<Lin
         Profile::Localhost(name) => {
             let wrong = |why: String| {
                 let why = format!("profile {name:?}: {why}");
-                Error::invalid(format!("{AT}.seccomp.localhost_ref"), why)
+                Error::invalid(Field::Seccomp, why)
             };
             let json = input
                 .seccomp
@@ -72,13 +71,13 @@ pub(crate) fn apparmor(input: &Input<'_>) -> Result<Option<String>> {
                 }
                 false => "RuntimeDefault cannot be enforced: this kernel has no AppArmor",
             };
-            let refused = || Error::invalid(format!("{AT}.apparmor"), why);
+            let refused = || Error::invalid(Field::Apparmor, why);
             default.map(Some).ok_or_else(refused)
         }
         Profile::Localhost(name) if input.host.apparmor => Ok(Some(name.clone())),
         Profile::Localhost(name) => {
             let why = format!("profile {name:?} cannot be enforced: this kernel has no AppArmor");
-            Err(Error::invalid(format!("{AT}.apparmor"), why))
+            Err(Error::invalid(Field::Apparmor, why))
         }
     }
 }

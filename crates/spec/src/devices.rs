@@ -1,5 +1,6 @@
 //! Device nodes, and which devices the cgroup lets a container use.
 
+use crisp_model::Field;
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType};
 
 use crate::{DeviceKind, Error, Input, ResolvedDevice, Result};
@@ -26,7 +27,7 @@ fn node(device: &ResolvedDevice) -> Result<LinuxDevice> {
     let path = &device.path;
     if !path.is_absolute() || path.file_name().is_none() {
         let why = format!("{} is not an absolute path of a file", path.display());
-        return Err(Error::invalid("devices.container_path", why));
+        return Err(Error::invalid(Field::DeviceDestination, why));
     }
     let mut node = LinuxDevice::default();
     node.set_path(path.clone());
@@ -74,7 +75,7 @@ fn access(permissions: &str) -> Result<&str> {
         some if known && some.len() <= 3 => Ok(some),
         other => {
             let why = format!("{other:?} is not made of r, w and m");
-            Err(Error::invalid("devices.permissions", why))
+            Err(Error::invalid(Field::DevicePermissions, why))
         }
     }
 }

@@ -28,24 +28,25 @@ pub use input::{
 pub use resources::linux_resources;
 pub use user::{ResolvedUser, resolve_user};
 
+use crisp_model::Field;
+
 /// Why there is no spec for what was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// A field of the request, or of the image's configuration, cannot be met.
     #[error("{field}: {why}")]
     Invalid {
-        /// The CRI field below the container's config (`linux.security_context.run_as_user`), or
-        /// the one of the image (`image USER`).
-        field: String,
+        /// The fact, of the request or of the image.
+        field: Field,
         /// What is wrong with it, and what would be right.
         why: String,
     },
 }
 
 impl Error {
-    pub(crate) fn invalid(field: impl Into<String>, why: impl Into<String>) -> Self {
+    pub(crate) fn invalid(field: Field, why: impl Into<String>) -> Self {
         Self::Invalid {
-            field: field.into(),
+            field,
             why: why.into(),
         }
     }

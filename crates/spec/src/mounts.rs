@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crisp_model::Propagation;
 use crisp_model::container::Access;
 use crisp_model::resources::DEV_SHM_BYTES;
+use crisp_model::{Field, Propagation};
 use oci_spec::runtime::Mount;
 
 use crate::{Error, Input, ResolvedMount, Result};
@@ -66,7 +66,7 @@ fn refuse_on_the_host(file: &Path, asked: &[Mount]) -> Result<()> {
     };
     let source = below.source().clone().unwrap_or_default();
     Err(Error::invalid(
-        "mounts.propagation",
+        Field::MountPropagation,
         format!(
             "{} of the host is mounted at {} in both ways, so the pod's {} in it would appear on \
              the host; mount it with another propagation, or a file of your own at {}",
@@ -165,7 +165,7 @@ fn mount(destination: PathBuf, kind: &str, source: PathBuf, options: &[&str]) ->
 
 fn bind(asked: &ResolvedMount) -> Result<Mount> {
     let path = &asked.destination;
-    let refuse = |why: String| Err(Error::invalid("mounts.container_path", why));
+    let refuse = |why: String| Err(Error::invalid(Field::MountDestination, why));
     if !path.is_absolute() || path.components().any(|part| part.as_os_str() == "..") {
         return refuse(format!(
             "{} is not an absolute path without \"..\"",

@@ -54,7 +54,7 @@ fn files_of_the_pod_do_not_reach_the_host() {
         });
         case.mounts = asked.collect();
         match refused {
-            true => assert_eq!(case.refused(), "mounts.propagation", "{mounts:?}"),
+            true => assert_eq!(case.refused(), Field::MountPropagation, "{mounts:?}"),
             false => drop(case.build().unwrap()),
         }
     }

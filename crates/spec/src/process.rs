@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crisp_model::path::clean_from_root;
+use crisp_model::{Field, Limit};
 use oci_spec::runtime::{Process, User};
 
 use crate::capabilities::Granted;
@@ -53,10 +54,10 @@ fn arguments(input: &Input<'_>) -> Result<Vec<String>> {
     };
     if words.first().is_none_or(String::is_empty) {
         let why = "neither the request nor the image names a program to run";
-        return Err(Error::invalid("command", why));
+        return Err(Error::invalid(Field::Command, why));
     }
     if words.iter().any(|word| word.contains('\0')) {
-        return Err(Error::invalid("command", "a word holds a NUL byte"));
+        return Err(Error::invalid(Field::Command, "a word holds a NUL byte"));
     }
     Ok(words)
 }
@@ -112,6 +113,6 @@ fn oom_score(input: &Input<'_>) -> Result<Option<i32>> {
         .ok()
         .filter(|score| (-1000..=1000).contains(score));
     let why = || format!("{score} is not within -1000 to 1000");
-    let field = "linux.resources.oom_score_adj";
+    let field = Field::Limit(Limit::OomScoreAdj);
     known.map(Some).ok_or_else(|| Error::invalid(field, why()))
 }

@@ -1,6 +1,6 @@
 //! CRI's resource limits in the words of the OCI spec.
 
-use crisp_model::Resources;
+use crisp_model::{Field, Limit, Resources};
 use oci_spec::runtime::{LinuxCpu, LinuxHugepageLimit, LinuxMemory, LinuxResources};
 
 use crate::{Error, Result};
@@ -39,20 +39,20 @@ pub fn linux_resources(resources: &Resources, v2: bool) -> Result<LinuxResources
     Ok(limits)
 }
 
-fn refuse<T>(field: &str, why: String) -> Result<T> {
-    Err(Error::invalid(format!("linux.resources.{field}"), why))
+fn refuse<T>(limit: Limit, why: String) -> Result<T> {
+    Err(Error::invalid(Field::Limit(limit), why))
 }
 
 fn memory(resources: &Resources) -> Result<Option<LinuxMemory>> {
     let (limit, swap) = (resources.memory_limit, resources.memory_swap_limit);
     if let Some(limit) = limit.filter(|limit| *limit < 0) {
-        return refuse("memory_limit_in_bytes", format!("{limit} is negative"));
+        return refuse(Limit::Memory, format!("{limit} is negative"));
     }
     if let (Some(limit), Some(swap)) = (limit, swap)
         && (1..limit).contains(&swap)
     {
         let why = format!("{swap} counts memory too and is below its limit, {limit}");
-        return refuse("memory_swap_limit_in_bytes", why);
+        return refuse(Limit::MemorySwap, why);
     }
     let Some(swap) = swap.or(limit) else {
         return Ok(None);
@@ -66,20 +66,20 @@ fn memory(resources: &Resources) -> Result<Option<LinuxMemory>> {
 fn cpu(resources: &Resources) -> Result<Option<LinuxCpu>> {
     let shares = resources.cpu_shares.map(u64::try_from).transpose();
     let Ok(shares) = shares else {
-        return refuse("cpu_shares", "it is negative".to_owned());
+        return refuse(Limit::CpuShares, "it is negative".to_owned());
     };
     let (quota, period) = (resources.cpu_quota, resources.cpu_period);
     if let Some(quota) = quota.filter(|quota| *quota != -1 && *quota < SHORTEST) {
         let why = format!("{quota} is neither -1 (no limit) nor at least {SHORTEST} microseconds");
-        return refuse("cpu_quota", why);
+        return refuse(Limit::CpuQuota, why);
     }
     let periods = SHORTEST..=LONGEST_PERIOD;
     if let Some(period) = period.filter(|period| !periods.contains(period)) {
         let why = format!("{period} is not within {SHORTEST} to {LONGEST_PERIOD} microseconds");
-        return refuse("cpu_period", why);
+        return refuse(Limit::CpuPeriod, why);
     }
     let (cpus, mems) = (&resources.cpuset_cpus, &resources.cpuset_mems);
-    for (field, list) in [("cpuset_cpus", cpus), ("cpuset_mems", mems)] {
+    for (field, list) in [(Limit::CpusetCpus, cpus), (Limit::CpusetMems, mems)] {
         if let Some(list) = list.as_ref().filter(|list| !is_list(list)) {
             let why = format!("{list:?} is not a list like 0-2,7 (cpuset(7))");
             return refuse(field, why);
@@ -108,12 +108,12 @@ fn hugepages(size: &str, limit: u64) -> Result<LinuxHugepageLimit> {
         .find_map(|unit| size.strip_suffix(unit));
     if digits.is_none_or(|digits| digits.parse::<u32>().is_err()) {
         return refuse(
-            "hugepage_limits",
+            Limit::HugePages,
             format!("{size:?} is not a page size like 2MB"),
         );
     }
     let Ok(limit) = i64::try_from(limit) else {
-        return refuse("hugepage_limits", format!("{limit} bytes of {size} pages"));
+        return refuse(Limit::HugePages, format!("{limit} bytes of {size} pages"));
     };
     let mut page = LinuxHugepageLimit::default();
     page.set_page_size(size.to_owned());
@@ -123,14 +123,20 @@ fn hugepages(size: &str, limit: u64) -> Result<LinuxHugepageLimit> {
 
 fn unified(resources: &Resources, v2: bool) -> Result<std::collections::HashMap<String, String>> {
     if !v2 {
-        return refuse("unified", "needs cgroup v2, this node has v1".to_owned());
+        return refuse(
+            Limit::Unified,
+            "needs cgroup v2, this node has v1".to_owned(),
+        );
     }
     let wrong = |name: &&String| {
         let controller = name.split_once('.').map(|(controller, _)| controller);
         name.contains(['/', '\0']) || controller.is_none_or(|c| c.is_empty() || c == "cgroup")
     };
     if let Some(name) = resources.unified.keys().find(wrong) {
-        return refuse("unified", format!("{name:?} is not a file of a controller"));
+        return refuse(
+            Limit::Unified,
+            format!("{name:?} is not a file of a controller"),
+        );
     }
     Ok(resources.unified.clone().into_iter().collect())
 }

@@ -1,7 +1,7 @@
 //! Who runs in a container: the request and the image's databases, resolved as runc and Docker do.
 
 use crisp_model::security::id_of;
-use crisp_model::{GroupsPolicy, UserSpec};
+use crisp_model::{Field, GroupsPolicy, UserSpec};
 
 use crate::group_file::{Account, MAX_GROUPS, accounts, groups};
 use crate::{Error, Result};
@@ -21,12 +21,6 @@ pub struct ResolvedUser {
     /// Name in the image's passwd.
     pub name: Option<String>,
 }
-
-const RUN_AS_USER: &str = "linux.security_context.run_as_user";
-const RUN_AS_USERNAME: &str = "linux.security_context.run_as_username";
-const RUN_AS_GROUP: &str = "linux.security_context.run_as_group";
-const GROUPS: &str = "linux.security_context.supplemental_groups";
-const IMAGE_USER: &str = "image USER";
 
 /// Finds the user: the request's if it names one, else the image's `USER`, else root.
 ///
@@ -65,7 +59,7 @@ pub fn resolve_user(
     let asked = spec
         .supplemental_groups
         .iter()
-        .map(|gid| number(GROUPS, *gid));
+        .map(|gid| number(Field::Groups, *gid));
     let asked = asked.collect::<Result<Vec<u32>>>()?;
     Ok(ResolvedUser {
         uid,
@@ -90,14 +84,14 @@ enum Who<'a> {
 #[derive(Debug)]
 struct Wanted<'a> {
     user: Who<'a>,
-    user_field: &'static str,
+    user_field: Field,
     group: Option<Who<'a>>,
     with_image_groups: bool,
 }
 
 impl<'a> Wanted<'a> {
     fn of(image_user: &'a str, spec: &'a UserSpec) -> Result<Self> {
-        let group = spec.gid.map(|gid| number(RUN_AS_GROUP, gid).map(Who::Id));
+        let group = spec.gid.map(|gid| number(Field::GroupId, gid).map(Who::Id));
         let group = group.transpose()?;
         let with_image_groups = spec.policy == GroupsPolicy::Merge;
         let by = |user, user_field| Self {
@@ -107,14 +101,14 @@ impl<'a> Wanted<'a> {
             with_image_groups,
         };
         if let Some(uid) = spec.uid {
-            return Ok(by(Who::Id(number(RUN_AS_USER, uid)?), RUN_AS_USER));
+            return Ok(by(Who::Id(number(Field::UserId, uid)?), Field::UserId));
         }
         if !spec.name.is_empty() {
-            return Ok(by(who(RUN_AS_USERNAME, &spec.name)?, RUN_AS_USERNAME));
+            return Ok(by(who(Field::UserName, &spec.name)?, Field::UserName));
         }
         if group.is_some() {
             let why = "needs run_as_user or run_as_username";
-            return Err(Error::invalid(RUN_AS_GROUP, why));
+            return Err(Error::invalid(Field::GroupId, why));
         }
         let (user, image_group) = match image_user.split_once(':') {
             Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
@@ -122,11 +116,11 @@ impl<'a> Wanted<'a> {
         };
         let user = if user.is_empty() { "0" } else { user };
         let image_group = image_group
-            .map(|group| who(IMAGE_USER, group))
+            .map(|group| who(Field::ImageUser, group))
             .transpose()?;
         Ok(Self {
-            user: who(IMAGE_USER, user)?,
-            user_field: IMAGE_USER,
+            user: who(Field::ImageUser, user)?,
+            user_field: Field::ImageUser,
             with_image_groups: with_image_groups && image_group.is_none(),
             group: image_group,
         })
@@ -141,7 +135,7 @@ impl<'a> Wanted<'a> {
     }
 }
 
-fn who<'a>(field: &str, text: &'a str) -> Result<Who<'a>> {
+fn who<'a>(field: Field, text: &'a str) -> Result<Who<'a>> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Ok(Who::Name(text));
@@ -152,7 +146,7 @@ fn who<'a>(field: &str, text: &'a str) -> Result<Who<'a>> {
         .ok_or_else(|| Error::invalid(field, why()))
 }
 
-fn number(field: &str, value: i64) -> Result<u32> {
+fn number(field: Field, value: i64) -> Result<u32> {
     let why = || format!("{value} is not an id: 0 to 2147483647 is expected");
     let known = i32::try_from(value)
         .ok()
@@ -165,7 +159,7 @@ fn group_id(name: &str, group: &[u8]) -> Result<u32> {
     let why = || format!("no group {name:?} in the image's /etc/group");
     found
         .map(|group| group.gid)
-        .ok_or_else(|| Error::invalid(IMAGE_USER, why()))
+        .ok_or_else(|| Error::invalid(Field::ImageUser, why()))
 }
 
 /// The groups that list a user.
@@ -176,7 +170,7 @@ fn listing(user: &str, group: &[u8]) -> Result<Vec<u32>> {
     let gids: Vec<u32> = gids.take(MAX_GROUPS + 1).collect();
     if gids.len() > MAX_GROUPS {
         let why = format!("{user:?} is in more than {MAX_GROUPS} groups of the image's /etc/group");
-        return Err(Error::invalid(IMAGE_USER, why));
+        return Err(Error::invalid(Field::ImageUser, why));
     }
     Ok(gids)
 }
@@ -189,7 +183,7 @@ fn once_each(gids: Vec<u32>) -> Result<Vec<u32>> {
             "{} groups in all, the kernel takes {MAX_GROUPS}",
             gids.len()
         );
-        return Err(Error::invalid(GROUPS, why));
+        return Err(Error::invalid(Field::Groups, why));
     }
     Ok(gids)
 }

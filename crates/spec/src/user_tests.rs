@@ -130,12 +130,12 @@ fn requests_out_of_range_name_their_field() {
         ..UserSpec::default()
     };
     let table = [
-        (uid(-1), RUN_AS_USER),
-        (uid(1 << 31), RUN_AS_USER),
-        (uid(1 << 32), RUN_AS_USER),
-        (group, RUN_AS_GROUP),
-        (groups, GROUPS),
-        (name, RUN_AS_USERNAME),
+        (uid(-1), Field::UserId),
+        (uid(1 << 31), Field::UserId),
+        (uid(1 << 32), Field::UserId),
+        (group, Field::GroupId),
+        (groups, Field::Groups),
+        (name, Field::UserName),
     ];
     for (spec, expected) in table {
         let Err(Error::Invalid { field, .. }) = resolve("", &spec) else {

@@ -2,6 +2,7 @@
 
 pub mod container;
 pub mod event;
+pub(crate) mod field;
 pub mod image;
 pub mod info;
 pub mod pod;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crisp_image::ImageInfo;
-use crisp_model::{ContainerUser, MountSource, NamespaceMode, Profile, Signal};
+use crisp_model::{ContainerUser, Field, MountSource, NamespaceMode, Profile, Signal};
 use crisp_records::{MadeRecord, PodRecord};
 use crisp_shim_api::RootfsSpec;
 use crisp_spec::{Input, NamespacePaths, PidNamespace, PodFiles, ResolvedUser};
@@ -128,7 +128,7 @@ fn check(plan: &CreatePlan) -> Result<()> {
     let config = &plan.record.config;
     if config.security.privileged && !plan.pod.config.security.privileged {
         let why = "the pod sandbox was not made for privileged containers";
-        return Err(Error::invalid("linux.security_context.privileged", why));
+        return Err(Error::invalid(Field::Privileged, why));
     }
     if !config.cdi_devices.is_empty() {
         let text = "CDI devices are not supported yet";
@@ -142,10 +142,7 @@ fn check(plan: &CreatePlan) -> Result<()> {
     let shares_pids = plan.pod.config.namespaces.pid == NamespaceMode::Pod;
     if config.namespaces.pid == NamespaceMode::Pod && !shares_pids {
         let why = "the pod sandbox was made without a PID namespace of its own";
-        return Err(Error::invalid(
-            "linux.security_context.namespace_options.pid",
-            why,
-        ));
+        return Err(Error::invalid(Field::PidNamespace, why));
     }
     Ok(())
 }
@@ -203,7 +200,7 @@ fn stop_signal(plan: &CreatePlan, image: &ImageInfo) -> Result<i32> {
         (Some(asked), _) => Ok(asked),
         (None, Some(text)) => Signal::parse(text)
             .map(Signal::number)
-            .map_err(|error| Error::invalid("image STOPSIGNAL", error.to_string())),
+            .map_err(|error| Error::invalid(Field::ImageStopSignal, error.to_string())),
         (None, None) => Ok(Signal::TERM.number()),
     }
 }
@@ -221,7 +218,7 @@ fn log_path(plan: &CreatePlan) -> Result<Option<PathBuf>> {
     let normal = |part| matches!(part, std::path::Component::Normal(_));
     if !path.components().all(normal) {
         let why = format!("{relative:?} is not a path below the pod's log directory");
-        return Err(Error::invalid("log_path", why));
+        return Err(Error::invalid(Field::LogPath, why));
     }
     Ok(Some(dir.join(path)))
 }
@@ -230,11 +227,13 @@ fn seccomp_profile(shared: &Shared, profile: &Profile) -> Result<Option<Vec<u8>>
     let Profile::Localhost(name) = profile else {
         return Ok(None);
     };
-    let field = "linux.security_context.seccomp.localhost_ref";
     // An absolute path replaces the directory.
     let path = shared.config.seccomp_dir.join(name);
     let read = file::read_bounded(&path, MAX_PROFILE);
-    let refuse = |error| Error::invalid(field, format!("cannot read {}: {error}", path.display()));
+    let refuse = |error| {
+        let why = format!("cannot read {}: {error}", path.display());
+        Error::invalid(Field::Seccomp, why)
+    };
     read.map(Some).map_err(refuse)
 }
 

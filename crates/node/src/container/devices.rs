@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crisp_model::{ContainerConfig, Device};
+use crisp_model::{ContainerConfig, Device, Field};
 use crisp_spec::{DeviceKind, ResolvedDevice};
 use rustix::fs::{major, minor};
 
@@ -40,11 +40,11 @@ pub(crate) fn resolve(config: &ContainerConfig) -> Result<Vec<ResolvedDevice>> {
         let before = found.len();
         resolve_one(device, &mut found).map_err(|error| {
             let why = format!("cannot use {}: {error}", device.host_path.display());
-            Error::invalid("devices.host_path", why)
+            Error::invalid(Field::DeviceSource, why)
         })?;
         if found.len() == before {
             let why = format!("{} is not a device", device.host_path.display());
-            return Err(Error::invalid("devices.host_path", why));
+            return Err(Error::invalid(Field::DeviceSource, why));
         }
     }
     Ok(found)

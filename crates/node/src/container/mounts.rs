@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crisp_image::ImageInfo;
 use crisp_model::container::Access;
 use crisp_model::path::clean_from_root;
-use crisp_model::{Mount, MountSource, Propagation, Volume};
+use crisp_model::{Field, Mount, MountSource, Propagation, Volume};
 use crisp_spec::ResolvedMount;
 use crisp_sys::file;
 use crisp_sys::mountinfo::{self, MountInfo};
@@ -35,7 +35,7 @@ fn resolve_one(mount: &Mount, table: &[MountInfo]) -> Result<Option<ResolvedMoun
     let MountSource::Host(path) = &mount.source else {
         return Ok(None);
     };
-    let refuse = |why: String| Err(Error::invalid("mounts.host_path", why));
+    let refuse = |why: String| Err(Error::invalid(Field::MountSource, why));
     let source = match found_or_made(path) {
         Ok(source) => source,
         Err(why) => return refuse(why),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crisp_model::{ContainerConfig, ContainerId, NamespaceMode, PodConfig};
+use crisp_model::{ContainerConfig, ContainerId, Field, NamespaceMode, PodConfig};
 use crisp_records::{ContainerRecord, Entry, PodProgress, PodRecord, PodState};
 use crisp_sys::process::ProcessId;
 
@@ -304,12 +304,13 @@ fn target_of(
     let NamespaceMode::Target(wanted) = &config.namespaces.pid else {
         return Ok(None);
     };
-    let field = "linux.security_context.namespace_options.target_id";
+    let field = Field::PidTarget;
     match containers.get(wanted).map(|container| &container.state) {
         Some(State::Running(running)) => Ok(Some(running.init)),
-        Some(_) => Err(Error::FailedPrecondition(format!(
-            "{field}: container {wanted} is not running"
-        ))),
+        Some(_) => Err(Error::NotNow {
+            field,
+            why: format!("container {wanted} is not running"),
+        }),
         None => Err(Error::invalid(
             field,
             format!("no container {wanted} in this pod"),

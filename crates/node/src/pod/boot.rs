@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crisp_cni::PodNetwork;
 use crisp_model::resources::DEV_SHM_BYTES;
-use crisp_model::{NamespaceMode, PodConfig};
+use crisp_model::{Field, NamespaceMode, PodConfig};
 use crisp_records::PodRecord;
 use crisp_sys::file;
 use crisp_sys::mount::{self, FsContext, MountAttributes};
@@ -141,7 +141,7 @@ fn finish(shared: &Shared, record: &PodRecord, ips: &[IpAddr]) -> Result<()> {
     let sysctls = sysctl::check_all(&record.config)?;
     if !sysctls.is_empty() {
         set_sysctls(shared, record, &sysctls)
-            .map_err(|error| Error::invalid("linux.sysctls", error.to_string()))?;
+            .map_err(|error| Error::invalid(Field::Sysctls, error.to_string()))?;
     }
     let dir = shared.paths.pod(&record.id);
     etc_files::write(&dir, &record.config, ips).context(|| step("write the files"))

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crisp_model::{NamespaceMode, PodConfig};
+use crisp_model::{Field, NamespaceMode, PodConfig};
 use crisp_sys::ns::Kind;
 
 use crate::error::{Error, Result};
@@ -24,7 +24,7 @@ pub(crate) fn check_all(config: &PodConfig) -> Result<Vec<Sysctl>> {
 }
 
 fn check(config: &PodConfig, name: &str, value: &str) -> Result<Sysctl> {
-    let refuse = |why: &str| Error::invalid(format!("linux.sysctls[{name:?}]"), why);
+    let refuse = |why: &str| Error::invalid(Field::Sysctl(name.to_owned()), why);
     let dotted = dotted(name).ok_or_else(|| refuse("not the name of a sysctl"))?;
     if value.contains(['\n', '\0']) {
         return Err(refuse("the value has more than one line"));
