@@ -82,12 +82,20 @@ impl Cgroups {
     }
 
     /// The cgroup at a path below the root.
-    pub fn at(&self, path: &str) -> Cgroup {
+    pub fn at(&self, path: &CgroupPath) -> Cgroup {
+        self.cgroup(path.as_str())
+    }
+
+    fn cgroup(&self, path: &str) -> Cgroup {
         Cgroup::new(Arc::clone(&self.layout), path)
     }
 
     /// Whether a path is the parent of all pods that name none, or the root.
-    pub fn is_common(&self, path: &str) -> bool {
+    pub fn is_common(&self, path: &CgroupPath) -> bool {
+        self.is_shared(path.as_str())
+    }
+
+    fn is_shared(&self, path: &str) -> bool {
         path == self.config.parent || path.is_empty()
     }
 
@@ -104,48 +112,43 @@ impl Cgroups {
     ///
     /// # Errors
     /// When the pod names a path that leaves the root, or no slice where slices are due.
-    pub fn parent_of(&self, config: &PodConfig) -> Result<String> {
+    pub fn parent_of(&self, config: &PodConfig) -> Result<CgroupPath> {
         let invalid = |why| Error::Invalid {
             part: Part::Parent,
             why,
         };
-        let parent = config.cgroup_parent.trim_matches('/');
-        if parent.split('/').any(|part| part == ".." || part == ".") {
-            let why = format!("{:?} leaves the cgroup root", config.cgroup_parent);
-            return Err(invalid(why));
-        }
-        match self.config.driver {
-            _ if parent.is_empty() => Ok(self.config.parent.clone()),
-            CgroupDriver::Cgroupfs => Ok(parent.to_owned()),
+        let parent = CgroupPath::parse(&config.cgroup_parent);
+        let parent = parent.map_err(|error| invalid(error.to_string()))?;
+        let path = match self.config.driver {
+            _ if parent.is_root() => self.config.parent.clone(),
+            CgroupDriver::Cgroupfs => return Ok(parent),
             // A caller that knows only paths gives the path of the slice: its last part is the name.
-            CgroupDriver::Systemd => {
-                let name = parent.rsplit('/').next().unwrap_or(parent);
-                slice::path_of(name).map_err(invalid)
-            }
-        }
+            CgroupDriver::Systemd => slice::path_of(parent.name()).map_err(invalid)?,
+        };
+        CgroupPath::parse(&path).map_err(|error| invalid(error.to_string()))
     }
 
     /// The cgroup of a container below its pod's.
-    pub fn of_container(&self, parent: &str, id: &ContainerId) -> String {
+    pub fn of_container(&self, parent: &CgroupPath, id: &ContainerId) -> CgroupPath {
         let scope = match self.config.driver {
             CgroupDriver::Cgroupfs => None,
             CgroupDriver::Systemd => Scope::in_parent(parent, id.as_str()),
         };
-        let plain = || format!("{}/crisp-{id}", parent.trim_matches('/'));
+        let plain = || parent.child(&format!("crisp-{id}"));
         scope.map_or_else(plain, |scope| scope.container())
     }
 
     /// A new pod will use a parent. Returns the topmost cgroup of its path that is Crisp's to make
     /// and to remove: what does not exist yet, or what Crisp has made for other pods. The parent
     /// that many pods share never is.
-    pub fn claim(&self, pod: &PodId, path: &str) -> Option<String> {
-        let is_free = |path: &str| !self.is_common(path) && !self.at(path).exists();
-        self.parents.claim(pod, path, is_free)
+    pub fn claim(&self, pod: &PodId, path: &CgroupPath) -> Option<String> {
+        let is_free = |path: &str| !self.is_shared(path) && !self.cgroup(path).exists();
+        self.parents.claim(pod, path.as_str(), is_free)
     }
 
     /// Takes note of a pod that a record tells of. `made` is what [`Self::claim`] said once.
-    pub fn adopt(&self, pod: &PodId, made: Option<String>, path: &str, lives: bool) {
-        let bottom = path.to_owned();
+    pub fn adopt(&self, pod: &PodId, made: Option<String>, path: &CgroupPath, lives: bool) {
+        let bottom = path.to_string();
         self.parents.adopt(pod, Made { top: made, bottom }, lives);
     }
 
@@ -180,7 +183,7 @@ impl Cgroups {
             return;
         };
         let mut paths = made.paths().into_iter();
-        let stays = paths.find(|path| !self.parents.is_used(path) && self.at(path).exists());
+        let stays = paths.find(|path| !self.parents.is_used(path) && self.cgroup(path).exists());
         if let (Some(path), Some(top)) = (stays, &made.top) {
             self.parents.owe(top, path, &format!("it {IN_USE}"));
         }
@@ -205,8 +208,9 @@ impl Cgroups {
     ///
     /// # Errors
     /// When the kernel or systemd refuses.
-    pub async fn make_parent(&self, path: &str) -> Result<()> {
-        let cgroup = self.at(path);
+    pub async fn make_parent(&self, path: &CgroupPath) -> Result<()> {
+        let path = path.as_str();
+        let cgroup = self.cgroup(path);
         let step = format!("make cgroup {path}");
         let _nobody_stops = self.traffic.enter(path).await;
         match self.slice(path) {
@@ -266,7 +270,7 @@ impl Cgroups {
         path: &str,
         act: impl FnOnce(&Cgroup) -> std::io::Result<()> + Send + 'static,
     ) -> Result<bool> {
-        let cgroup = self.at(path);
+        let cgroup = self.cgroup(path);
         let step = format!("remove cgroup {path}");
         let unless_used = move || match is_in_use(&cgroup) {
             true => Ok(false),
@@ -279,11 +283,11 @@ impl Cgroups {
     ///
     /// # Errors
     /// When the keeper cannot be started or systemd refuses the scope.
-    pub async fn open(&self, path: &str, resources: &Resources) -> Result<()> {
+    pub async fn open(&self, path: &CgroupPath, resources: &Resources) -> Result<()> {
         let Some(scope) = Scope::of(path) else {
             return Ok(());
         };
-        let _nobody_stops = self.traffic.enter(scope.path()).await;
+        let _nobody_stops = self.traffic.enter(scope.path().as_str()).await;
         let (program, id) = (self.keeper.clone(), scope.id().to_owned());
         let keeper = blocking(move || keeper::spawn(&program, &id)).await?;
         match self.enclose(&scope, &keeper, resources).await {
@@ -300,7 +304,7 @@ impl Cgroups {
         let weights = scope::weights(resources);
         let made = self.systemd.start_scope(scope, pid, &weights).await;
         // The answer may be lost although systemd made the scope.
-        if made.is_err() && !keeper.is_in(scope.path()) {
+        if made.is_err() && !keeper.is_in(scope.path().as_str()) {
             return made;
         }
         let place = self.at(&scope.keeper());
@@ -318,7 +322,7 @@ impl Cgroups {
     ///
     /// # Errors
     /// When systemd refuses them.
-    pub async fn weigh(&self, path: &str, old: &Resources, new: &Resources) -> Result<()> {
+    pub async fn weigh(&self, path: &CgroupPath, old: &Resources, new: &Resources) -> Result<()> {
         let changes = scope::changes(&scope::weights(old), &scope::weights(new));
         match Scope::of(path) {
             Some(scope) if !changes.is_empty() => self.systemd.set(scope.unit(), &changes).await,
@@ -330,7 +334,7 @@ impl Cgroups {
     ///
     /// # Errors
     /// When the kernel cannot kill or remove it.
-    pub async fn close(&self, path: &str) -> Result<()> {
+    pub async fn close(&self, path: &CgroupPath) -> Result<()> {
         let scope = Scope::of(path);
         let top = self.at(scope.as_ref().map_or(path, Scope::path));
         let step = format!("remove cgroup {}", top.path());
@@ -353,11 +357,11 @@ impl Cgroups {
     }
 
     /// Ends the scope of a container whose exit is recorded. No call waits for it.
-    pub async fn end_scope(&self, path: &str) {
+    pub async fn end_scope(&self, path: &CgroupPath) {
         if Scope::of(path).is_some()
             && let Err(error) = self.close(path).await
         {
-            tracing::warn!(path, %error, "the scope of an ended container stays until its removal");
+            tracing::warn!(%path, %error, "the scope of an ended container stays until its removal");
         }
     }
 
@@ -382,7 +386,7 @@ impl Cgroups {
         for pause in [0, 5, 20, 100, 500] {
             // Another shim may have asked for the scope just now, or the last one has just left it.
             tokio::time::sleep(Duration::from_millis(pause)).await;
-            let shims = self.at(&self.config.shims);
+            let shims = self.cgroup(&self.config.shims);
             let join = move || {
                 let joined = shims.attach(process.pid);
                 joined.context(|| "move a shim")

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crisp_model::{Resources, cpu_weight};
+use crisp_model::{CgroupPath, Resources, cpu_weight};
 
 use crate::slice;
 
@@ -14,47 +14,42 @@ const INFINITY: u64 = u64::MAX;
 /// The scope of one container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Scope {
-    path: String,
+    path: CgroupPath,
 }
 
 impl Scope {
     /// The scope of a container below its pod's cgroup; `None` when that is no slice: a pod from
     /// before a change of the driver.
-    pub(crate) fn in_parent(parent: &str, id: &str) -> Option<Self> {
-        let path = match parent {
-            "" => format!("crisp-{id}.scope"),
-            slice => format!("{slice}/crisp-{id}.scope"),
-        };
-        let is_slice = parent.is_empty() || slice::unit_of(parent).is_some();
+    pub(crate) fn in_parent(parent: &CgroupPath, id: &str) -> Option<Self> {
+        let is_slice = parent.is_root() || slice::unit_of(parent.as_str()).is_some();
+        let path = parent.child(&format!("crisp-{id}.scope"));
         is_slice.then_some(Self { path })
     }
 
     /// The scope around a container's cgroup; `None` when Crisp made that by itself.
-    pub(crate) fn of(container: &str) -> Option<Self> {
-        let path = container.strip_suffix("/container")?;
-        let scope = Self {
-            path: path.to_owned(),
-        };
-        let is_ours = scope.unit().starts_with("crisp-") && path.ends_with(".scope");
+    pub(crate) fn of(container: &CgroupPath) -> Option<Self> {
+        let path = container
+            .parent()
+            .filter(|_| container.name() == "container")?;
+        let scope = Self { path };
+        let is_ours = scope.unit().starts_with("crisp-") && scope.unit().ends_with(".scope");
         is_ours.then_some(scope)
     }
 
     /// Its path below the cgroup root.
-    pub(crate) fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &CgroupPath {
         &self.path
     }
 
     /// Its unit's name.
     pub(crate) fn unit(&self) -> &str {
-        slice::last_part(&self.path)
+        self.path.name()
     }
 
     /// The name of the slice that it lies in.
     pub(crate) fn slice(&self) -> &str {
-        match self.path.rsplit_once('/') {
-            Some((slice, _)) => slice::last_part(slice),
-            None => "-.slice",
-        }
+        let slice = self.path.as_str().rsplit_once('/');
+        slice.map_or("-.slice", |(slice, _)| slice::last_part(slice))
     }
 
     /// The id of its container.
@@ -65,13 +60,13 @@ impl Scope {
     }
 
     /// The cgroup of its container.
-    pub(crate) fn container(&self) -> String {
-        format!("{}/container", self.path)
+    pub(crate) fn container(&self) -> CgroupPath {
+        self.path.child("container")
     }
 
     /// The cgroup of the process that keeps it from being empty.
-    pub(crate) fn keeper(&self) -> String {
-        format!("{}/keeper", self.path)
+    pub(crate) fn keeper(&self) -> CgroupPath {
+        self.path.child("keeper")
     }
 }
 
@@ -137,21 +132,24 @@ mod tests {
 
     #[test]
     fn a_scope_is_known_by_its_containers_path() {
-        let scope = Scope::in_parent("a.slice/a-b.slice", "77").unwrap();
+        let path = |text| CgroupPath::parse(text).unwrap();
+        let scope = Scope::in_parent(&path("a.slice/a-b.slice"), "77").unwrap();
         let container = scope.container();
-        assert_eq!(container, "a.slice/a-b.slice/crisp-77.scope/container");
+        let expected = "a.slice/a-b.slice/crisp-77.scope/container";
+        assert_eq!(container.as_str(), expected);
         assert_eq!(Scope::of(&container), Some(scope.clone()));
         assert_eq!((scope.unit(), scope.id()), ("crisp-77.scope", "77"));
         assert_eq!(scope.slice(), "a-b.slice");
-        assert_eq!(Scope::in_parent("", "7").unwrap().slice(), "-.slice");
-        assert_eq!(Scope::in_parent("crisp", "7"), None);
+        let of_root = Scope::in_parent(&path(""), "7").unwrap();
+        assert_eq!(of_root.slice(), "-.slice");
+        assert_eq!(Scope::in_parent(&path("crisp"), "7"), None);
         for other in [
             "crisp/crisp-77",
             "a.slice/b.scope/container",
             "container",
             "",
         ] {
-            assert_eq!(Scope::of(other), None, "{other}");
+            assert_eq!(Scope::of(&path(other)), None, "{other}");
         }
     }
 

@@ -88,3 +88,37 @@ fn registry_code(error: &registry::Error) -> tonic::Code {
         registry::Error::Io { .. } => tonic::Code::FailedPrecondition,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crisp_model::{Field, Limit};
+
+    use super::*;
+
+    #[test]
+    fn fields_are_named_as_cri_names_them() {
+        let why = || "why".to_owned();
+        let invalid = |field| Error::InvalidArgument { field, why: why() };
+        let (field, why) = (Field::PidTarget, why());
+        for (error, text, code) in [
+            (
+                invalid(Field::Sysctl("a.b".to_owned())),
+                "linux.sysctls[\"a.b\"]: why",
+                tonic::Code::InvalidArgument,
+            ),
+            (
+                invalid(Field::Limit(Limit::Memory)),
+                "linux.resources.memory_limit_in_bytes: why",
+                tonic::Code::InvalidArgument,
+            ),
+            (
+                Error::NotNow { field, why },
+                "linux.security_context.namespace_options.target_id: why",
+                tonic::Code::FailedPrecondition,
+            ),
+        ] {
+            let status = engine(error);
+            assert_eq!((status.message(), status.code()), (text, code));
+        }
+    }
+}

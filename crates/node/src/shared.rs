@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crisp_cgroups::Cgroups;
-use crisp_model::{Field, Timestamp};
+use crisp_model::{CgroupPath, Field, Timestamp};
 use crisp_spec::HostFacts;
 use crisp_sys::cgroup::{Cgroup, Layout};
 use crisp_sys::process::ProcessId;
@@ -110,7 +110,7 @@ impl Shared {
         }
     }
 
-    pub(crate) fn cgroup(&self, path: &str) -> Cgroup {
+    pub(crate) fn cgroup(&self, path: &CgroupPath) -> Cgroup {
         self.cgroups.at(path)
     }
 

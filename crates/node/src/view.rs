@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crisp_model::{
-    ContainerConfig, ContainerId, ContainerPhase, ContainerUser, Digest, Mount, Owner, PodConfig,
-    PodId, PodPhase, Resources, Timestamp,
+    CgroupPath, ContainerConfig, ContainerId, ContainerPhase, ContainerUser, Digest, Mount, Owner,
+    PodConfig, PodId, PodPhase, Resources, Timestamp,
 };
 
 /// A pod as it was after its last transition.
@@ -27,7 +27,7 @@ pub struct PodView {
     /// Its pinned network namespace; `None` on the node's network, or once it is gone.
     pub netns: Option<PathBuf>,
     /// Parent cgroup of its containers, relative to the cgroup root.
-    pub cgroup_path: String,
+    pub cgroup_path: CgroupPath,
     /// Host pid of the holder of its shared PID namespace.
     pub holder: Option<i32>,
     /// Its containers in the order of their creation.
@@ -66,7 +66,7 @@ pub struct ContainerView {
     /// Its bundle: `config.json` is the OCI runtime spec.
     pub bundle: PathBuf,
     /// Its cgroup, relative to the cgroup root.
-    pub cgroup_path: String,
+    pub cgroup_path: CgroupPath,
 }
 
 impl PodView {

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use crisp_model::phase::Exit;
 use crisp_model::{
-    ContainerConfig, ContainerId, ContainerUser, Digest, Owner, PodConfig, PodId, Resources,
-    Timestamp, Volume,
+    CgroupPath, ContainerConfig, ContainerId, ContainerUser, Digest, Owner, PodConfig, PodId,
+    Resources, Timestamp, Volume,
 };
 use crisp_shim_api::RootfsSpec;
 use crisp_sys::process::ProcessId;
@@ -48,7 +48,7 @@ pub struct PodRecord {
     /// When it was asked for; greater for later attempts.
     pub created_at: Timestamp,
     /// Parent cgroup of its containers, below the cgroup root.
-    pub cgroup_path: String,
+    pub cgroup_path: CgroupPath,
 }
 
 /// Where a pod is in its life, and what exists of it beside what its id names.
@@ -92,7 +92,7 @@ pub struct ContainerRecord {
     /// When it was asked for; greater for later attempts.
     pub created_at: Timestamp,
     /// Its cgroup, below the cgroup root.
-    pub cgroup_path: String,
+    pub cgroup_path: CgroupPath,
     /// Limits in force.
     pub resources: Resources,
     /// Present once it is made.

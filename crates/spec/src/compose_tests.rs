@@ -216,9 +216,9 @@ fn commands_of_request_and_image_combine() {
     }
     let mut case = case();
     case.image = ImageConfig::default();
-    assert_eq!(case.refused(), "command");
+    assert_eq!(case.refused(), Field::Command);
     case.container.command = vec!["a\0b".to_owned()];
-    assert_eq!(case.refused(), "command");
+    assert_eq!(case.refused(), Field::Command);
 }
 
 #[test]

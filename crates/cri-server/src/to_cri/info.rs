@@ -36,7 +36,7 @@ pub fn pod(view: &PodView) -> BTreeMap<String, String> {
         "runtimeSpec": {
             "hostname": view.config.hostname,
             "linux": {
-                "cgroupsPath": view.cgroup_path,
+                "cgroupsPath": view.cgroup_path.as_str(),
                 "namespaces": netns.into_iter().collect::<Vec<_>>(),
                 "sysctl": view.config.sysctls,
             },
@@ -60,7 +60,7 @@ pub fn container(view: &ContainerView, spec: &Value) -> BTreeMap<String, String>
         "snapshotKey": view.id,
         "snapshotter": "overlayfs",
         "runtimeType": "crisp",
-        "cgroupPath": view.cgroup_path,
+        "cgroupPath": view.cgroup_path.as_str(),
         "bundle": view.bundle,
         "config": container_config(&view.config),
         "runtimeSpec": spec,

@@ -8,9 +8,9 @@ use crisp_image::FsInfo;
 use crisp_model::ContainerUser;
 use crisp_model::phase::{Exit, ExitCause};
 use crisp_model::{
-    ContainerConfig, ContainerId, ContainerName, ContainerPhase, Digest, ExitStatus, ImageSpec,
-    Mount, MountSource, NamespaceMode, PodConfig, PodId, PodName, PodNamespaces, PodPhase,
-    Propagation, Resources, SecurityContext, Timestamp,
+    CgroupPath, ContainerConfig, ContainerId, ContainerName, ContainerPhase, Digest, ExitStatus,
+    ImageSpec, Mount, MountSource, NamespaceMode, PodConfig, PodId, PodName, PodNamespaces,
+    PodPhase, Propagation, Resources, SecurityContext, Timestamp,
 };
 use crisp_node::{ContainerStats, ContainerView, LayerStats, PodStats, PodView};
 
@@ -76,7 +76,7 @@ fn container_view(phase: ContainerPhase) -> ContainerView {
         }],
         stop_signal: 15,
         bundle: "/run/crisp/bundles/x".into(),
-        cgroup_path: "crisp/crisp-x".into(),
+        cgroup_path: CgroupPath::parse("crisp/crisp-x").unwrap(),
     }
 }
 
@@ -113,7 +113,7 @@ fn pod_view(phase: PodPhase, containers: Vec<Arc<ContainerView>>) -> PodView {
         created_at: Timestamp(4),
         ips: vec!["10.88.0.5".parse().unwrap(), "fd00::5".parse().unwrap()],
         netns: Some("/run/netns/crisp-2".into()),
-        cgroup_path: "crisp".into(),
+        cgroup_path: CgroupPath::parse("crisp").unwrap(),
         holder: None,
         containers,
         trouble: None,

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crisp_model::CgroupPath;
 use crisp_shim_api::Request;
 use crisp_sys::{file, ns};
 
@@ -68,7 +69,7 @@ pub(crate) async fn clear(
     }
     shared
         .sampler
-        .forget(&remains.id, remains.cgroup_path.as_deref());
+        .forget(&remains.id, remains.cgroup_path.as_ref());
     let step = format!("remove container {}", remains.id);
     Error::gather(&step, errors).map_or(Ok(()), Err)
 }
@@ -126,10 +127,10 @@ async fn remove_cgroup(shared: &Arc<Shared>, remains: &Remains) -> Result<()> {
 }
 
 /// The cgroup that a bundle's spec names.
-fn cgroup_of_bundle(bundle: &Path) -> Option<String> {
+fn cgroup_of_bundle(bundle: &Path) -> Option<CgroupPath> {
     let spec = super::bundle::read_spec(bundle).ok()?;
     let path = spec.linux().as_ref()?.cgroups_path().as_ref()?;
-    Some(path.to_str()?.trim_matches('/').to_owned())
+    CgroupPath::parse(path.to_str()?).ok()
 }
 
 fn remove_files(shared: &Shared, remains: &Remains) -> Vec<Error> {

@@ -263,7 +263,7 @@ fn write_bundle(shared: &Shared, plan: &CreatePlan, parts: &Parts) -> Result<()>
         devices: &parts.devices,
         namespaces: &namespaces,
         files: &files,
-        cgroup_path: &record.cgroup_path,
+        cgroup_path: record.cgroup_path.as_str(),
         seccomp: parts.seccomp.as_deref(),
     };
     let spec = crisp_spec::build(&input).map_err(spec_error)?;

@@ -51,7 +51,7 @@ async fn weigh_and(
     if ordered.is_err()
         && let Err(error) = shared.cgroups.weigh(cgroup_path, new, old).await
     {
-        tracing::warn!(target: "crisp::container", cgroup_path, %error, "the weights of refused limits stay in force");
+        tracing::warn!(target: "crisp::container", %cgroup_path, %error, "the weights of refused limits stay in force");
     }
     ordered
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crisp_model::phase::Exit;
-use crisp_model::{ContainerId, PodConfig, PodId, Resources, Signal, Timestamp};
+use crisp_model::{CgroupPath, ContainerId, PodConfig, PodId, Resources, Signal, Timestamp};
 use crisp_records::{ContainerRecord, Entry, MadeRecord, PodProgress, PodRecord};
 use crisp_shim_api::{RootfsSpec, Stdin};
 use crisp_sys::process::ProcessId;
@@ -110,7 +110,7 @@ pub(crate) enum Job {
     /// Take a step of a container's stop.
     Stop(StopStep, Target),
     /// Remove the scope of a container whose end is recorded.
-    EndScope(String),
+    EndScope(CgroupPath),
     /// Remove all that a container has.
     Clear(Remains),
     /// Put new limits in force.
@@ -158,12 +158,16 @@ pub(crate) struct PodRemains {
     /// The topmost cgroup that was made for it.
     pub(crate) made_cgroup: Option<String>,
     /// cgroups of its containers, which are over.
-    pub(crate) containers: Vec<String>,
+    pub(crate) containers: Vec<CgroupPath>,
 }
 
 impl PodRemains {
     /// The remains that a record tells of.
-    pub(crate) fn of(record: &PodRecord, progress: &PodProgress, containers: Vec<String>) -> Self {
+    pub(crate) fn of(
+        record: &PodRecord,
+        progress: &PodProgress,
+        containers: Vec<CgroupPath>,
+    ) -> Self {
         Self {
             id: record.id.clone(),
             record: Some(record.clone()),
@@ -192,7 +196,7 @@ pub(crate) struct Remains {
     pub(crate) pod: Option<PodId>,
     pub(crate) id: ContainerId,
     /// `None` when nobody knows; its bundle may tell.
-    pub(crate) cgroup_path: Option<String>,
+    pub(crate) cgroup_path: Option<CgroupPath>,
 }
 
 /// A container to make.
@@ -209,7 +213,7 @@ pub(crate) struct CreatePlan {
 pub(crate) struct LaunchPlan {
     pub(crate) pod: PodId,
     pub(crate) id: ContainerId,
-    pub(crate) cgroup_path: String,
+    pub(crate) cgroup_path: CgroupPath,
     pub(crate) resources: Resources,
     pub(crate) rootfs: RootfsSpec,
     pub(crate) log: Option<std::path::PathBuf>,
@@ -231,7 +235,7 @@ pub(crate) struct Case {
     pub(crate) id: ContainerId,
     /// `None` when it was about to be started.
     pub(crate) init: Option<ProcessId>,
-    pub(crate) cgroup_path: String,
+    pub(crate) cgroup_path: CgroupPath,
     pub(crate) boot: Boot,
 }
 
@@ -240,7 +244,7 @@ pub(crate) struct Case {
 pub(crate) struct Target {
     pub(crate) id: ContainerId,
     pub(crate) init: ProcessId,
-    pub(crate) cgroup_path: String,
+    pub(crate) cgroup_path: CgroupPath,
     /// Its stop signal.
     pub(crate) signal: Signal,
 }
@@ -249,7 +253,7 @@ pub(crate) struct Target {
 #[derive(Debug, Clone)]
 pub(crate) struct Change {
     pub(crate) id: ContainerId,
-    pub(crate) cgroup_path: String,
+    pub(crate) cgroup_path: CgroupPath,
     pub(crate) old: Resources,
     pub(crate) new: Resources,
     /// The container is not started: its bundle is what changes.

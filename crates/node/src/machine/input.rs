@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crisp_model::{ContainerConfig, ContainerId, PodConfig, Resources, Timestamp};
+use crisp_model::{CgroupPath, ContainerConfig, ContainerId, PodConfig, Resources, Timestamp};
 use crisp_records::MadeRecord;
 use crisp_shim_api::ExitRecord;
 use crisp_sys::process::ProcessId;
@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 pub(crate) struct Fresh {
     pub(crate) id: ContainerId,
     pub(crate) created_at: Timestamp,
-    pub(crate) cgroup_path: String,
+    pub(crate) cgroup_path: CgroupPath,
 }
 
 /// Something happened.

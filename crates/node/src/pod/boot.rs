@@ -68,7 +68,7 @@ pub(super) fn pod_network(shared: &Shared, record: &PodRecord) -> PodNetwork {
         port_mappings: record.config.port_mappings.clone(),
         dns: record.config.dns.clone(),
         annotations: record.config.annotations.clone(),
-        cgroup_path: record.cgroup_path.clone(),
+        cgroup_path: record.cgroup_path.to_string(),
     }
 }
 

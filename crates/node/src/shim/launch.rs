@@ -142,7 +142,7 @@ async fn introduce(shared: &Shared, plan: &LaunchPlan, conn: Conn) -> Result<Lau
         pod_id: plan.pod.clone(),
         bundle: shared.paths.bundle(&plan.id),
         rootfs: plan.rootfs.clone(),
-        cgroup_path: plan.cgroup_path.clone(),
+        cgroup_path: plan.cgroup_path.to_string(),
         socket: shared.paths.shim_socket(&plan.id),
         log: plan.log.clone(),
         exit_file: shared.paths.exit_slot(&plan.pod, &plan.id),

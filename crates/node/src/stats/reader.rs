@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crisp_cni::InterfaceStats;
+use crisp_model::CgroupPath;
 use crisp_sys::stats::{self as kernel, CgroupStats};
 
 use super::{ContainerStats, CpuStats, LayerStats, MemoryStats, PodStats, ResourceStats};
@@ -63,7 +64,7 @@ async fn network_stats(view: &PodView) -> Vec<InterfaceStats> {
     }
 }
 
-async fn cgroup_stats(shared: &Arc<Shared>, path: &str) -> Option<ResourceStats> {
+async fn cgroup_stats(shared: &Arc<Shared>, path: &CgroupPath) -> Option<ResourceStats> {
     let cgroup = shared.cgroup(path);
     let read = crisp_tasks::blocking(move || kernel::read(&cgroup));
     // What has ended meanwhile has no figures.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crisp_model::ContainerId;
+use crisp_model::{CgroupPath, ContainerId};
 
 use super::layers::Layers;
 
@@ -14,8 +14,7 @@ const SECOND: u128 = 1_000_000_000;
 /// Memory of earlier looks. The lock is held for a look-up, never across an await.
 #[derive(Debug, Default)]
 pub(crate) struct Sampler {
-    /// By the cgroup's path.
-    cpu: Mutex<BTreeMap<String, Look>>,
+    cpu: Mutex<BTreeMap<CgroupPath, Look>>,
     pub(crate) layers: Layers,
 }
 
@@ -27,13 +26,13 @@ struct Look {
 }
 
 impl Sampler {
-    fn cpu(&self) -> MutexGuard<'_, BTreeMap<String, Look>> {
+    fn cpu(&self) -> MutexGuard<'_, BTreeMap<CgroupPath, Look>> {
         self.cpu.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Billionths of a core since the last look; `None` at the first, for a caller would take 0 for
     /// a measure.
-    pub(crate) fn nanocores(&self, cgroup: &str, at: i64, usage_ns: u64) -> Option<u64> {
+    pub(crate) fn nanocores(&self, cgroup: &CgroupPath, at: i64, usage_ns: u64) -> Option<u64> {
         let mut cpu = self.cpu();
         let fresh = Look {
             at,
@@ -41,7 +40,7 @@ impl Sampler {
             nanocores: None,
         };
         let Some(last) = cpu.get_mut(cgroup) else {
-            cpu.insert(cgroup.to_owned(), fresh);
+            cpu.insert(cgroup.clone(), fresh);
             return None;
         };
         let passed = at - last.at;
@@ -58,7 +57,7 @@ impl Sampler {
     }
 
     /// Forgets a container.
-    pub(crate) fn forget(&self, container: &ContainerId, cgroup: Option<&str>) {
+    pub(crate) fn forget(&self, container: &ContainerId, cgroup: Option<&CgroupPath>) {
         self.layers.forget(container);
         if let Some(cgroup) = cgroup {
             self.cpu().remove(cgroup);
@@ -66,7 +65,7 @@ impl Sampler {
     }
 
     /// Forgets the cgroup of a pod.
-    pub(crate) fn forget_pod(&self, cgroup: &str) {
+    pub(crate) fn forget_pod(&self, cgroup: &CgroupPath) {
         self.cpu().remove(cgroup);
     }
 }
@@ -79,19 +78,21 @@ mod tests {
     fn rates_are_of_the_time_between_two_looks() {
         let sampler = Sampler::default();
         let second = 1_000_000_000;
-        assert_eq!(sampler.nanocores("a", 0, 500), None);
+        let path = |text| CgroupPath::parse(text).unwrap();
+        let (a, b) = (path("a"), path("b"));
+        assert_eq!(sampler.nanocores(&a, 0, 500), None);
         // Half a core for a second.
         assert_eq!(
-            sampler.nanocores("a", second, 500 + 500_000_000),
+            sampler.nanocores(&a, second, 500 + 500_000_000),
             Some(500_000_000)
         );
         // Too soon for a new one.
         assert_eq!(
-            sampler.nanocores("a", second + 1, 600_000_000),
+            sampler.nanocores(&a, second + 1, 600_000_000),
             Some(500_000_000)
         );
         // A container that was made anew under the name has used less.
-        assert_eq!(sampler.nanocores("a", 3 * second, 0), Some(0));
-        assert_eq!(sampler.nanocores("b", 3 * second, 7), None);
+        assert_eq!(sampler.nanocores(&a, 3 * second, 0), Some(0));
+        assert_eq!(sampler.nanocores(&b, 3 * second, 7), None);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crisp_model as live;
-use crisp_model::{ContainerId, Digest, Timestamp};
+use crisp_model::{CgroupPath, ContainerId, Digest, Timestamp};
 use crisp_shim_api::RootfsSpec;
 use serde::{Deserialize, Serialize};
 
@@ -167,7 +167,7 @@ impl TryFrom<Container> for ContainerRecord {
             id: parse("container.id", ContainerId::parse(&id))?,
             config: config.try_into()?,
             created_at: Timestamp(created_at),
-            cgroup_path,
+            cgroup_path: parse("container.cgroup_path", CgroupPath::parse(&cgroup_path))?,
             resources: resources.into(),
             made: made.map(TryInto::try_into).transpose()?,
         })

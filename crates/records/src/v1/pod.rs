@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crisp_model as live;
 use crisp_model::pod::PodSecurity as LiveSecurity;
-use crisp_model::{PodId, Timestamp};
+use crisp_model::{CgroupPath, PodId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::parts::{Namespaces, Profile, Resources, Selinux, User};
@@ -163,7 +163,7 @@ impl TryFrom<Pod> for PodRecord {
             },
             config: config.try_into()?,
             created_at: Timestamp(created_at),
-            cgroup_path,
+            cgroup_path: parse("pod.cgroup_path", CgroupPath::parse(&cgroup_path))?,
         })
     }
 }

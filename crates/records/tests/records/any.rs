@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use crisp_model::container::Access;
 use crisp_model::pod::PodSecurity;
 use crisp_model::{
-    Capabilities, ContainerConfig, ContainerName, Device, DnsConfig, GroupsPolicy, ImageSpec,
-    Mount, MountSource, NamespaceMode, Owner, PodConfig, PodName, PodNamespaces, PortMapping,
-    Profile, Propagation, Protocol, Resources, SecurityContext, SelinuxOptions, Timestamp,
-    UserSpec,
+    Capabilities, CgroupPath, ContainerConfig, ContainerName, Device, DnsConfig, GroupsPolicy,
+    ImageSpec, Mount, MountSource, NamespaceMode, Owner, PodConfig, PodName, PodNamespaces,
+    PortMapping, Profile, Propagation, Protocol, Resources, SecurityContext, SelinuxOptions,
+    Timestamp, UserSpec,
 };
 use crisp_records::{ContainerRecord, Entry, PodProgress, PodRecord, PodState};
 use proptest::collection::{btree_map, vec};
@@ -24,6 +24,12 @@ use crate::values::{
 /// A text that is empty now and then.
 fn text() -> BoxedStrategy<String> {
     prop_oneof![Just(String::new()), ".{1,6}"].boxed()
+}
+
+fn cgroup_path() -> BoxedStrategy<CgroupPath> {
+    text()
+        .prop_filter_map("it leaves the root", |text| CgroupPath::parse(&text).ok())
+        .boxed()
 }
 
 fn texts() -> BoxedStrategy<Vec<String>> {
@@ -311,7 +317,7 @@ fn container_config() -> BoxedStrategy<ContainerConfig> {
 
 fn pod_entry() -> BoxedStrategy<Entry> {
     let owner = select(vec![Owner::Cri, Owner::Docker]);
-    (owner, pod_config(), any::<i64>(), text())
+    (owner, pod_config(), any::<i64>(), cgroup_path())
         .prop_map(|(owner, config, created_at, cgroup_path)| {
             pod(PodRecord {
                 owner,
@@ -345,7 +351,13 @@ fn progress_entry() -> BoxedStrategy<Entry> {
 
 fn container_entry() -> BoxedStrategy<Entry> {
     let made = select(vec![None, Some(small_made()), full_container(0).made]);
-    (0..3_u8, container_config(), resources(), made, text())
+    (
+        0..3_u8,
+        container_config(),
+        resources(),
+        made,
+        cgroup_path(),
+    )
         .prop_map(|(byte, config, resources, made, cgroup_path)| {
             container(ContainerRecord {
                 config,

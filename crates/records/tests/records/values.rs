@@ -6,9 +6,9 @@ use crisp_model::container::Access;
 use crisp_model::phase::{Exit, ExitCause};
 use crisp_model::pod::PodSecurity;
 use crisp_model::{
-    Capabilities, ContainerConfig, ContainerId, ContainerName, ContainerUser, Device, Digest,
-    DnsConfig, ExitStatus, GroupsPolicy, ImageSpec, Mount, MountSource, NamespaceMode, Owner,
-    PodConfig, PodId, PodName, PodNamespaces, PortMapping, Profile, Propagation, Protocol,
+    Capabilities, CgroupPath, ContainerConfig, ContainerId, ContainerName, ContainerUser, Device,
+    Digest, DnsConfig, ExitStatus, GroupsPolicy, ImageSpec, Mount, MountSource, NamespaceMode,
+    Owner, PodConfig, PodId, PodName, PodNamespaces, PortMapping, Profile, Propagation, Protocol,
     Resources, SecurityContext, SelinuxOptions, Timestamp, UserSpec, Volume,
 };
 use crisp_records::{
@@ -19,6 +19,10 @@ use crisp_sys::process::ProcessId;
 
 pub(crate) fn container_id(byte: u8) -> ContainerId {
     ContainerId::from_entropy([byte; 32])
+}
+
+fn cgroup(path: &str) -> CgroupPath {
+    CgroupPath::parse(path).unwrap()
 }
 
 fn words(words: &[&str]) -> Vec<String> {
@@ -55,7 +59,7 @@ pub(crate) fn small_pod() -> PodRecord {
             runtime_handler: String::new(),
         },
         created_at: Timestamp(1_700_000_000_000_000_001),
-        cgroup_path: "crisp".into(),
+        cgroup_path: cgroup("crisp"),
     }
 }
 
@@ -115,7 +119,7 @@ pub(crate) fn full_pod() -> PodRecord {
             resources: Some(full_resources()),
             runtime_handler: "crisp".into(),
         },
-        cgroup_path: "kubepods/pod8c2c6d5e".into(),
+        cgroup_path: cgroup("kubepods/pod8c2c6d5e"),
         ..small_pod()
     }
 }
@@ -183,7 +187,7 @@ pub(crate) fn small_container(byte: u8) -> ContainerRecord {
             stop_signal: None,
         },
         created_at: Timestamp(1_700_000_000_000_000_002),
-        cgroup_path: format!("crisp/crisp-{byte}"),
+        cgroup_path: cgroup(&format!("crisp/crisp-{byte}")),
         resources: Resources::default(),
         made: None,
     }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crisp_model::CgroupPath;
+
 use super::sample::{config, container_id, ended, made, pod_config};
 use super::world::World;
 use crate::error::Error;
@@ -350,7 +352,7 @@ fn another_configuration_replaces_what_is_being_made() {
     let fresh = crate::machine::input::Fresh {
         id: container_id(2),
         created_at: crisp_model::Timestamp(3),
-        cgroup_path: "crisp/2".to_owned(),
+        cgroup_path: CgroupPath::parse("crisp/2").unwrap(),
     };
     world.happen(Input::Create {
         config: Box::new(other),

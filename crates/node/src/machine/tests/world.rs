@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use crisp_model::phase::Exit;
-use crisp_model::{ContainerId, Owner, PodId, Timestamp};
+use crisp_model::{CgroupPath, ContainerId, Owner, PodId, Timestamp};
 use crisp_records::{Entry, PodProgress, PodRecord, PodState, Replay};
 use crisp_shim_api::ExitRecord;
 use crisp_sys::process::ProcessId;
@@ -72,7 +72,7 @@ impl World {
             owner: Owner::Cri,
             config: pod_config(),
             created_at: Timestamp(1),
-            cgroup_path: "crisp".to_owned(),
+            cgroup_path: CgroupPath::parse("crisp").unwrap(),
         };
         let progress = PodProgress {
             phase: PodState::Booting,
@@ -419,7 +419,7 @@ impl World {
         let fresh = Fresh {
             id: container_id(number),
             created_at: Timestamp(2),
-            cgroup_path: format!("crisp/{number}"),
+            cgroup_path: CgroupPath::parse(&format!("crisp/{number}")).unwrap(),
         };
         let config = Box::new(config(number));
         self.happen(Input::Create {
