@@ -203,3 +203,49 @@ fn privileged_a_stop_is_not_held_up_by_a_command() {
         cri.remove_pod(&id);
     });
 }
+
+#[test]
+fn privileged_values_that_are_no_text_reach_every_process() {
+    trial(|node| {
+        let mut cri = node.cri();
+        let pod = node.pod("bytes");
+        let id = cri.run_pod(&pod);
+        let mut config = configs::idle("main");
+        let value = |key: &str, value: &[u8]| cri::KeyValue {
+            key: key.to_owned(),
+            value: value.to_vec(),
+        };
+        // The longer one would not fit into a frame to the shim as JSON.
+        config.envs = vec![
+            value("KEY", b"\xffkey\xfe=\n"),
+            value("BIG", &[0xff; 100_000]),
+        ];
+        let container = cri.create(&id, &pod, &config).unwrap();
+        node.kill();
+        node.restart();
+        // The record has the bytes: the same request meets the same container, one with the nearest
+        // text does not.
+        let mut cri = node.cri();
+        assert_eq!(cri.create(&id, &pod, &config).unwrap(), container);
+        let mut text = config.clone();
+        text.envs[0].value = String::from_utf8_lossy(&config.envs[0].value)
+            .into_owned()
+            .into();
+        let refused = cri.create(&id, &pod, &text).unwrap_err();
+        assert_eq!(refused.code(), Code::AlreadyExists);
+        cri.start(&container).unwrap();
+        for file in ["/proc/1/environ", "/proc/self/environ"] {
+            let read = cri.execute(&container, &["cat", file]).unwrap().stdout;
+            for wanted in &config.envs {
+                let entry = [wanted.key.as_bytes(), b"=", &wanted.value].concat();
+                let mut entries = read.split(|byte| *byte == 0);
+                assert!(
+                    entries.any(|found| *found == entry),
+                    "{file}: {}",
+                    wanted.key
+                );
+            }
+        }
+        cri.remove_pod(&id);
+    });
+}

@@ -1,6 +1,7 @@
 //! What a container is asked to be.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -143,8 +144,9 @@ pub struct ContainerConfig {
     pub args: Vec<String>,
     /// Replaces the image's working directory when not empty.
     pub working_dir: String,
-    /// Environment, added to the image's; later entries win.
-    pub env: Vec<(String, String)>,
+    /// Environment, added to the image's; later entries win. Values are bytes, as execve(2) takes
+    /// them.
+    pub env: Vec<(String, OsString)>,
     /// Mounts, in order.
     pub mounts: Vec<Mount>,
     /// Devices.

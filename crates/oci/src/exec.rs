@@ -62,6 +62,7 @@ impl<'a> Running<'a> {
         let own = own_identity()?;
         let exec_id = format!("{}-{}", own.pid, own.start_time);
         let execed = crisp_runtime::exec(ExecRequest {
+            raw_environment: Vec::new(),
             container_pid: container.live_pid()?,
             container: &container.live_init()?,
             spec: &container.record.spec,

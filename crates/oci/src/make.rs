@@ -147,6 +147,7 @@ impl Maker<'_> {
             }
         };
         let created = crisp_runtime::create(CreateRequest {
+            raw_environment: Vec::new(),
             id: self.id.as_str(),
             bundle: &record.bundle,
             spec: &record.spec,

@@ -5,6 +5,7 @@
 //! entry       the kinds of entries, progress of pods, states of containers
 //! pod         a pod's record
 //! container   a container's record, what it was asked to be, its root file system
+//! environment variables of a container, whose values may be no text
 //! mount       images, mounts and devices of a container
 //! security    a container's security context
 //! parts       objects that pods and containers have: limits, users, profiles, namespaces
@@ -13,6 +14,7 @@
 
 mod container;
 mod entry;
+mod environment;
 mod mount;
 mod parts;
 mod pod;

@@ -42,6 +42,9 @@ pub struct CreateRequest<'a> {
     pub bundle: &'a Path,
     /// The runtime spec of the container.
     pub spec: &'a Spec,
+    /// Variables of its program's environment that the spec cannot hold, since JSON carries text
+    /// alone: `NAME=value`, each instead of the spec's of that name.
+    pub raw_environment: Vec<Vec<u8>>,
     /// Its root file system.
     pub rootfs: Rootfs,
     /// Its cgroup; made here.
@@ -134,7 +137,7 @@ fn make(request: CreateRequest<'_>) -> Result<Created> {
         .ok_or_else(|| Error::invalid("process", "is missing"))?;
     check(spec, process)?;
     let filter = Filter::of(spec)?;
-    let program = Program::of(process)?;
+    let program = Program::of(process, request.raw_environment)?;
     let mut namespaces = Namespaces::of(spec)?;
     let maps = namespaces.take_maps();
     sysctl::check(spec, &namespaces)?;

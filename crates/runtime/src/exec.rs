@@ -37,6 +37,9 @@ pub struct ExecRequest<'a> {
     pub spec: &'a Spec,
     /// The process.
     pub process: &'a Process,
+    /// Variables of its environment that JSON cannot hold: `NAME=value`, each instead of the
+    /// process's of that name.
+    pub raw_environment: Vec<Vec<u8>>,
     /// The container's cgroup.
     pub cgroup: &'a Cgroup,
     /// Names the process' own cgroup below the container's.
@@ -112,7 +115,7 @@ fn start(request: ExecRequest<'_>, unified: Option<&Path>) -> Result<Execed> {
     }
     confine::check_user(process)?;
     let filter = Filter::of(request.spec)?;
-    let program = Program::of(process)?;
+    let program = Program::of(process, request.raw_environment)?;
     let namespaces = foreign_namespaces(request.container_pid)?;
     // Only now: as long as init has not ended, its pid was nobody else's.
     if request.container.has_exited() {

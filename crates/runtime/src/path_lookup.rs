@@ -13,31 +13,34 @@ pub(crate) struct Program {
     name: String,
     arguments: Vec<CString>,
     environment: Vec<CString>,
-    search: Vec<String>,
+    search: Vec<Vec<u8>>,
 }
 
 impl Program {
-    /// Checks what the spec says; no file is looked at.
-    pub(crate) fn of(process: &Process) -> Result<Self> {
+    /// Checks what the spec says; no file is looked at. A `raw` variable takes the place of the
+    /// spec's of its name.
+    pub(crate) fn of(process: &Process, raw: Vec<Vec<u8>>) -> Result<Self> {
         let arguments = process.args().clone().unwrap_or_default();
-        let environment = process.env().clone().unwrap_or_default();
         let name = arguments.first().cloned().unwrap_or_default();
         if arguments.is_empty() {
             return Err(Error::invalid("process.args", "is empty"));
         }
+        let environment = process.env().clone().unwrap_or_default();
+        let environment = replaced(environment, raw);
         let path = environment
             .iter()
             .rev()
-            .find_map(|entry| entry.strip_prefix("PATH="));
+            .find_map(|entry| entry.strip_prefix(b"PATH="));
         // An empty or relative entry means wherever the process happens to be: never searched.
         let dirs = path
-            .unwrap_or("")
-            .split(':')
-            .filter(|dir| dir.starts_with('/'));
-        let search = dirs.map(str::to_owned).collect();
+            .unwrap_or_default()
+            .split(|byte| *byte == b':')
+            .filter(|dir| dir.starts_with(b"/"));
+        let search = dirs.map(<[u8]>::to_vec).collect();
+        let arguments = arguments.into_iter().map(String::into_bytes);
         Ok(Self {
             arguments: c_strings("process.args", arguments)?,
-            environment: c_strings("process.env", environment)?,
+            environment: c_strings("process.env", environment.into_iter())?,
             name,
             search,
         })
@@ -47,7 +50,7 @@ impl Program {
     pub(crate) fn start(&self) -> Error {
         let mut refused = None;
         for path in self.candidates() {
-            let Ok(c_path) = CString::new(path.as_str()) else {
+            let Ok(c_path) = CString::new(path) else {
                 continue;
             };
             let error = crisp_sys::process::execve(&c_path, &self.arguments, &self.environment);
@@ -71,11 +74,12 @@ impl Program {
         self.name.contains('/')
     }
 
-    fn candidates(&self) -> Vec<String> {
+    fn candidates(&self) -> Vec<Vec<u8>> {
+        let name = self.name.as_bytes();
         if self.is_path() {
-            return vec![self.name.clone()];
+            return vec![name.to_vec()];
         }
-        let in_dir = |dir: &String| format!("{dir}/{}", self.name);
+        let in_dir = |dir: &Vec<u8>| [dir, b"/".as_slice(), name].concat();
         if self.name.is_empty() {
             Vec::new()
         } else {
@@ -106,7 +110,24 @@ pub(crate) fn said(error: &io::Error) -> String {
     })
 }
 
-fn c_strings(field: &str, strings: Vec<String>) -> Result<Vec<CString>> {
+/// An environment with each `raw` variable in the place of the one of its name.
+fn replaced(environment: Vec<String>, raw: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    let name = |entry: &[u8]| entry.iter().position(|byte| *byte == b'=');
+    let mut environment: Vec<Vec<u8>> = environment.into_iter().map(String::into_bytes).collect();
+    for entry in raw {
+        let is_same = |known: &&mut Vec<u8>| match (name(known), name(&entry)) {
+            (Some(end), Some(of)) => known[..end] == entry[..of],
+            _ => false,
+        };
+        match environment.iter_mut().find(is_same) {
+            Some(known) => *known = entry,
+            None => environment.push(entry),
+        }
+    }
+    environment
+}
+
+fn c_strings(field: &str, strings: impl Iterator<Item = Vec<u8>>) -> Result<Vec<CString>> {
     let convert = |text| CString::new(text).map_err(|_| Error::invalid(field, "holds a NUL byte"));
-    strings.into_iter().map(convert).collect()
+    strings.map(convert).collect()
 }

@@ -22,6 +22,10 @@ pub use launch::{Launch, RootfsSpec, Stdin};
 /// refuses the launch.
 pub const VERSION: u32 = 1;
 
+/// The file of a bundle with the environment variables that `config.json` cannot hold, because their
+/// values are no text: `NAME=value`, each with a NUL behind it. It is there only when one is.
+pub const RAW_ENVIRONMENT: &str = "environment";
+
 /// The longest frame that either side accepts, bytes.
 pub const MAX_FRAME: usize = 128 * 1024;
 

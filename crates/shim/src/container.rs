@@ -1,6 +1,7 @@
 //! The container that a shim owns: launch, exec and update. Each runs in a [`crate::worker`], a
 //! forked copy of the shim, and may block.
 
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -78,6 +79,7 @@ impl Container {
             id: &self.id,
             bundle: &self.bundle,
             spec: &spec,
+            raw_environment: self.raw_environment()?,
             rootfs: rootfs(&self.rootfs),
             cgroup: &self.cgroup,
             stdio: plumbing.theirs,
@@ -123,6 +125,7 @@ impl Container {
             container: &init.pidfd,
             spec: &spec,
             process: &process,
+            raw_environment: self.raw_environment()?,
             cgroup: &self.cgroup,
             exec_id: &request.exec_id,
             stdio,
@@ -151,6 +154,18 @@ impl Container {
         let bytes =
             file::read_bounded(&path, MAX_SPEC).context(|| format!("read {}", path.display()))?;
         serde_json::from_slice(&bytes).map_err(|source| Error::Spec { path, source })
+    }
+
+    /// The variables that the spec cannot hold; most containers have none, and no such file.
+    fn raw_environment(&self) -> Result<Vec<Vec<u8>>> {
+        let path = self.bundle.join(crisp_shim_api::RAW_ENVIRONMENT);
+        let bytes = match file::read_bounded(&path, MAX_SPEC) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            read => read.context(|| format!("read {}", path.display()))?,
+        };
+        let entries = bytes.split(|byte| *byte == 0);
+        let entries = entries.filter(|entry| !entry.is_empty());
+        Ok(entries.map(<[u8]>::to_vec).collect())
     }
 }
 

@@ -15,6 +15,8 @@ use crate::{
     ResolvedUser,
 };
 
+#[path = "environment_tests.rs"]
+mod environment;
 #[path = "mounts_tests.rs"]
 mod mounts;
 
@@ -219,33 +221,6 @@ fn commands_of_request_and_image_combine() {
     assert_eq!(case.refused(), Field::Command);
     case.container.command = vec!["a\0b".to_owned()];
     assert_eq!(case.refused(), Field::Command);
-}
-
-#[test]
-fn later_variables_win_in_their_first_place() {
-    let mut case = case();
-    case.container.env = vec![
-        ("A".to_owned(), "one".to_owned()),
-        ("A".to_owned(), "two".to_owned()),
-        ("PATH".to_owned(), "/bin".to_owned()),
-    ];
-    let spec = case.build().unwrap();
-    let found = spec.process().as_ref().unwrap().env().clone().unwrap();
-    assert_eq!(
-        found,
-        ["PATH=/bin", "HOSTNAME=web", "HOME=/", "A=two", "B=image="]
-    );
-}
-
-#[test]
-fn a_pod_without_a_name_has_the_hosts() {
-    for (pod, expected) in [("web", "HOSTNAME=web"), ("", "HOSTNAME=node")] {
-        let mut case = case();
-        case.pod.hostname = pod.to_owned();
-        let spec = case.build().unwrap();
-        let found = spec.process().as_ref().unwrap().env().clone().unwrap();
-        assert_eq!(found[1], expected);
-    }
 }
 
 #[test]

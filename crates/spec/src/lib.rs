@@ -25,6 +25,7 @@ pub use input::{
     DeviceKind, HostFacts, Input, NamespacePaths, PidNamespace, PodFiles, ResolvedDevice,
     ResolvedMount,
 };
+pub use process::raw_environment;
 pub use resources::linux_resources;
 pub use user::{ResolvedUser, resolve_user};
 

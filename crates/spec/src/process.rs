@@ -1,5 +1,7 @@
 //! The process of a container: command, environment, user.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use crisp_model::path::clean_from_root;
@@ -62,42 +64,52 @@ fn arguments(input: &Input<'_>) -> Result<Vec<String>> {
     Ok(words)
 }
 
-/// Each name once, in the order in which they were first seen; later values win.
+/// The environment as JSON can say it: a value that is no text is as near as text comes to it.
+/// [`raw_environment`] has the values themselves.
 fn environment(input: &Input<'_>) -> Vec<String> {
-    let mut variables: Vec<(&str, &str)> = Vec::new();
+    let text = |(name, value): (&str, &OsStr)| format!("{name}={}", value.to_string_lossy());
+    variables(input).into_iter().map(text).collect()
+}
+
+/// The variables of a container whose values are no text, as `NAME=value`. The spec, which is JSON,
+/// cannot hold them; each stands for the variable of its name there.
+#[must_use]
+pub fn raw_environment(input: &Input<'_>) -> Vec<Vec<u8>> {
+    let raw = variables(input).into_iter();
+    raw.filter(|(_, value)| value.to_str().is_none())
+        .map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat())
+        .collect()
+}
+
+/// Each name once, in the order in which they were first seen; later values win.
+fn variables<'a>(input: &'a Input<'_>) -> Vec<(&'a str, &'a OsStr)> {
+    let mut variables: Vec<(&str, &OsStr)> = Vec::new();
     let mut set = |name, value| match variables.iter_mut().find(|(known, _)| *known == name) {
         Some(variable) => variable.1 = value,
         None => variables.push((name, value)),
     };
-    set("PATH", PATH);
+    set("PATH", OsStr::new(PATH));
     // A pod in the host's namespaces has no name of its own.
     let names = [&input.pod.hostname, &input.host.hostname];
     if let Some(name) = names.into_iter().find(|name| !name.is_empty()) {
-        set("HOSTNAME", name);
+        set("HOSTNAME", OsStr::new(name));
     }
     if input.container.tty {
-        set("TERM", "xterm");
+        set("TERM", OsStr::new("xterm"));
     }
-    set("HOME", input.user.home.as_deref().unwrap_or("/"));
-    let image = input
-        .image
-        .env
-        .iter()
-        .filter_map(|text| text.split_once('='));
-    let request = input
-        .container
-        .env
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()));
+    let home = input.user.home.as_deref().unwrap_or("/");
+    set("HOME", OsStr::new(home));
+    let image = input.image.env.iter();
+    let image = image
+        .filter_map(|text| text.split_once('='))
+        .map(|(name, value)| (name, OsStr::new(value)));
+    let request = input.container.env.iter();
+    let request = request.map(|(name, value)| (name.as_str(), value.as_os_str()));
     for (name, value) in image.chain(request).filter(|(name, _)| !name.is_empty()) {
         set(name, value);
     }
-    let text = |(name, value)| format!("{name}={value}");
+    variables.retain(|(name, value)| !name.contains('\0') && !value.as_bytes().contains(&0));
     variables
-        .into_iter()
-        .map(text)
-        .filter(|text| !text.contains('\0'))
-        .collect()
 }
 
 fn working_dir(input: &Input<'_>) -> PathBuf {

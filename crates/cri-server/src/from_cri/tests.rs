@@ -1,6 +1,8 @@
 //! Odd requests: each refusal names its field, and nothing panics.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::Path;
 
 use crisp_api::runtime::v1 as cri;
@@ -144,9 +146,16 @@ fn what_is_whole_is_taken_as_it_is() {
     assert_eq!(pod.cgroup_parent, "kubepods/pod1");
     assert_eq!(pod.namespaces, PodNamespaces::default());
     assert_eq!(pod.port_mappings[0].host_port, 5353);
-    let container = parse(container()).unwrap();
+    let mut wire = container();
+    let bytes = OsString::from_vec(vec![0xff]);
+    wire.envs.push(cri::KeyValue {
+        key: "BYTES".to_owned(),
+        value: vec![0xff],
+    });
+    let container = parse(wire).unwrap();
     assert_eq!(container.security.user.uid, Some(1000));
-    assert_eq!(container.env, [("A".to_owned(), "b".to_owned())]);
+    let env = [("A".to_owned(), "b".into()), ("BYTES".to_owned(), bytes)];
+    assert_eq!(container.env, env);
 }
 
 #[test]
@@ -290,7 +299,9 @@ const BAD_CONTAINERS: &[Spoilt<cri::ContainerConfig>] = &[
     ("config.log_path", |c| c.log_path = "/absolute.log".into()),
     ("config.log_path", |c| c.log_path = "../x.log".into()),
     ("config.envs[0].key", |c| c.envs[0].key = "A=B".into()),
-    ("config.envs[0].value", |c| c.envs[0].value = vec![0xff]),
+    ("config.envs[0].value", |c| {
+        c.envs[0].value = b"\xffa\0".to_vec()
+    }),
     ("config.mounts[0].container_path", |c| {
         c.mounts[0].container_path = "/".into()
     }),

@@ -1,6 +1,7 @@
 //! The verbose `info` maps, JSON under the keys that users of crictl and of other runtimes know.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 
 use crisp_image::ImageInfo;
 use crisp_model::{ContainerConfig, ContainerPhase, Mount, MountSource, PodConfig, Profile};
@@ -109,7 +110,8 @@ fn pod_config(config: &PodConfig) -> Value {
 
 fn container_config(config: &ContainerConfig) -> Value {
     let limits = resources(&config.resources);
-    let variable = |(key, value): &(String, String)| json!({"key": key, "value": value});
+    let variable =
+        |(key, value): &(String, OsString)| json!({"key": key, "value": value.to_string_lossy()});
     json!({
         "metadata": {"name": config.name.name, "attempt": config.name.attempt},
         "image": {"image": config.image.image, "user_specified_image": config.image.user_specified_image},

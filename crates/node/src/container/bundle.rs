@@ -18,6 +18,19 @@ pub(crate) fn read_spec(bundle: &Path) -> Result<Spec> {
     serde_json::from_slice(&bytes).context(step)
 }
 
+/// Writes the environment variables that the spec cannot hold, if there are any.
+pub(crate) fn write_raw_environment(bundle: &Path, variables: &[Vec<u8>]) -> Result<()> {
+    if variables.is_empty() {
+        return Ok(());
+    }
+    let path = bundle.join(crisp_shim_api::RAW_ENVIRONMENT);
+    let ended = variables
+        .iter()
+        .map(|variable| [variable, &[0][..]].concat());
+    let bytes: Vec<u8> = ended.flatten().collect();
+    file::write_atomic(&path, &bytes, 0o600).context(|| format!("write {}", path.display()))
+}
+
 /// Writes the spec of a bundle.
 pub(crate) fn write_spec(bundle: &Path, spec: &Spec) -> Result<()> {
     let path = bundle.join("config.json");

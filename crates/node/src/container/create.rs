@@ -273,6 +273,7 @@ fn write_bundle(shared: &Shared, plan: &CreatePlan, parts: &Parts) -> Result<()>
     let dir = shared.paths.bundle(&record.id);
     let made = file::make_private_dirs(&dir);
     made.context(|| format!("make {}", dir.display()))?;
+    bundle::write_raw_environment(&dir, &crisp_spec::raw_environment(&input))?;
     bundle::write_spec(&dir, &spec)
 }
 

@@ -8,6 +8,7 @@ use crisp_model::{CgroupPath, ContainerId, Digest, Timestamp};
 use crisp_shim_api::RootfsSpec;
 use serde::{Deserialize, Serialize};
 
+use super::environment;
 use super::mount::{Device, Image, Mount};
 use super::parts::{Namespaces, Resources};
 use super::security::Security;
@@ -100,7 +101,10 @@ struct Config {
     #[serde(default, skip_serializing_if = "is_default")]
     working_dir: String,
     #[serde(default, skip_serializing_if = "is_default")]
-    env: Vec<(String, String)>,
+    env: environment::Texts,
+    /// The values of `env` that are no text.
+    #[serde(default, skip_serializing_if = "is_default")]
+    env_bytes: environment::Bytes,
     #[serde(default, skip_serializing_if = "is_default")]
     mounts: Vec<Mount>,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -333,6 +337,7 @@ impl From<&live::ContainerConfig> for Config {
             volatile_mounts: _,
             stop_signal,
         } = config;
+        let (env, env_bytes) = environment::write(env);
         Self {
             name: Name {
                 name: name.clone(),
@@ -342,7 +347,8 @@ impl From<&live::ContainerConfig> for Config {
             command: command.clone(),
             args: args.clone(),
             working_dir: working_dir.clone(),
-            env: env.clone(),
+            env,
+            env_bytes,
             mounts: each(mounts),
             devices: each(devices),
             cdi_devices: cdi_devices.clone(),
@@ -371,6 +377,7 @@ impl TryFrom<Config> for live::ContainerConfig {
             args,
             working_dir,
             env,
+            env_bytes,
             mounts,
             devices,
             cdi_devices,
@@ -391,7 +398,7 @@ impl TryFrom<Config> for live::ContainerConfig {
             command,
             args,
             working_dir,
-            env,
+            env: environment::read(env, env_bytes)?,
             mounts: mounts.into_iter().map(Into::into).collect(),
             devices: devices.into_iter().map(Into::into).collect(),
             cdi_devices,

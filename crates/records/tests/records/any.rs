@@ -1,6 +1,8 @@
 //! Random records: every field by itself is set or not.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
 
 use crisp_model::container::Access;
 use crisp_model::pod::PodSecurity;
@@ -24,6 +26,11 @@ use crate::values::{
 /// A text that is empty now and then.
 fn text() -> BoxedStrategy<String> {
     prop_oneof![Just(String::new()), ".{1,6}"].boxed()
+}
+
+/// The value of an environment variable.
+fn value() -> BoxedStrategy<OsString> {
+    vec(any::<u8>(), 0..4).prop_map(OsString::from_vec).boxed()
 }
 
 fn cgroup_path() -> BoxedStrategy<CgroupPath> {
@@ -272,7 +279,7 @@ fn container_config() -> BoxedStrategy<ContainerConfig> {
     let maps = [(); 2].map(|()| texts_by_text());
     let mounts = (vec(mount(), 0..3), vec(text(), 0..2));
     let flags = any::<[bool; 3]>();
-    let rest = (vec((text(), text()), 0..3), resources(), namespaces());
+    let rest = (vec((text(), value()), 0..3), resources(), namespaces());
     let signal = option::of(1..=64);
     let more = (image(), text(), text(), security(), signal);
     (name, lists, maps, mounts, flags, rest, more)

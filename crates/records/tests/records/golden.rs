@@ -5,7 +5,9 @@
 //! A case whose files are not there yet writes them when `CRISP_NEW_GOLDEN` is set. Files that are
 //! there are never written.
 
+use std::ffi::OsString;
 use std::fs;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
 use crisp_records::{Damage, Entry, Journal, PodState, Replay, read};
@@ -161,6 +163,28 @@ fn every_field_set() {
         container(full_container(1)),
     ];
     check("full", &entries);
+}
+
+#[test]
+fn values_that_are_no_text() {
+    let bytes = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
+    let mut odd = small_container(1);
+    odd.config.env = vec![
+        ("TEXT".into(), "a".into()),
+        ("KEY".into(), bytes(b"\xffkey\xfe")),
+        ("HALF".into(), bytes(b"\xc3")),
+    ];
+    check("bytes", &[pod(small_pod()), container(odd)]);
+}
+
+#[test]
+fn bytes_of_no_variable_are_refused() {
+    let text = lines("bytes");
+    let wrong = text.replace("[[1,", "[[3,");
+    assert_ne!(wrong, text);
+    let wrong: Vec<&str> = wrong.lines().collect();
+    let (_, damage) = read_bytes(&framed(&wrong));
+    assert!(matches!(damage, Some(Damage::Content { .. })), "{damage:?}");
 }
 
 #[test]

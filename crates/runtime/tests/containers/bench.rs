@@ -106,6 +106,7 @@ impl Bench {
 
     pub fn create(&self, stdio: Stdio, gate: Gate) -> Result<Created, Error> {
         crisp_runtime::create(CreateRequest {
+            raw_environment: Vec::new(),
             id: "test",
             bundle: &self.dir.path().join("bundle"),
             spec: &self.parsed(),
@@ -160,6 +161,7 @@ impl Bench {
     ) -> Result<Execed, Error> {
         let process: Process = serde_json::from_value(process).unwrap();
         crisp_runtime::exec(ExecRequest {
+            raw_environment: Vec::new(),
             container_pid: container.pid,
             container: &container.pidfd,
             spec: &self.parsed(),

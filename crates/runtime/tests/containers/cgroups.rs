@@ -32,6 +32,7 @@ pub const CASES: &[Case] = &[
 fn exec(bench: &Bench, created: &crisp_runtime::Created) -> Execed {
     let (_read, stdio) = piped();
     crisp_runtime::exec(ExecRequest {
+        raw_environment: Vec::new(),
         container_pid: created.pid,
         container: &created.pidfd,
         spec: &bench.parsed(),

@@ -152,6 +152,7 @@ fn exec_is_killed_alone() {
     let process = serde_json::from_value(process("sleep 1000 & sleep 1000")).unwrap();
     let (_out, stdio) = piped();
     let execed = crisp_runtime::exec(crisp_runtime::ExecRequest {
+        raw_environment: Vec::new(),
         container_pid: created.pid,
         container: &created.pidfd,
         spec: &spec,
@@ -265,6 +266,7 @@ fn user_namespace() {
     let base = tempfile_readable(bench.dir.path());
     let (read, stdio) = piped();
     let mut created = crisp_runtime::create(crisp_runtime::CreateRequest {
+        raw_environment: Vec::new(),
         id: "test",
         bundle: &base.join("bundle"),
         spec: &bench.parsed(),

@@ -247,6 +247,7 @@ fn directory_root() {
     }
     let (read, stdio) = piped();
     let mut created = crisp_runtime::create(crisp_runtime::CreateRequest {
+        raw_environment: Vec::new(),
         id: "test",
         bundle: &bench.dir.path().join("bundle"),
         spec: &serde_json::from_value(spec).unwrap(),
