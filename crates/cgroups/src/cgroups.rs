@@ -217,7 +217,7 @@ impl Cgroups {
             // The kubelet has made it: no call to systemd is due.
             Some(_) if cgroup.exists() => Ok(()),
             Some(unit) => self.systemd.start(unit).await,
-            None => blocking(move || cgroup.create().context(|| step)).await,
+            None => blocking(move || cgroup.create().map(drop).context(|| step)).await,
         }
     }
 

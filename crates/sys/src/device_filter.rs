@@ -46,13 +46,15 @@ pub fn apply(cgroup: &Cgroup, rules: &[DeviceRule]) -> io::Result<()> {
 }
 
 fn write_rules(cgroup: &Cgroup, rules: &[DeviceRule]) -> io::Result<()> {
-    for rule in rules {
-        let file = if rule.allow {
-            "devices.allow"
-        } else {
-            "devices.deny"
-        };
-        cgroup.write("devices", file, &line(rule))?;
+    let file = |rule: &DeviceRule| match rule.allow {
+        true => "devices.allow",
+        false => "devices.deny",
+    };
+    // The kernel reads one rule a write, as many writes as come. Most lists are one denial and many
+    // permissions.
+    for same in rules.chunk_by(|one, next| one.allow == next.allow) {
+        let lines: Vec<String> = same.iter().map(line).collect();
+        cgroup.write_all("devices", file(&same[0]), &lines)?;
     }
     Ok(())
 }

@@ -101,14 +101,24 @@ impl Cgroup {
     /// be refused where a parent holds processes or real-time tasks); on version 1, a new cpuset
     /// inherits CPUs and memory nodes, without which nothing can be attached.
     ///
+    /// Says whether it is new: no hierarchy had it before.
+    ///
     /// # Errors
     /// The errors of mkdir(2) and of the cgroup files.
-    pub fn create(&self) -> io::Result<()> {
+    pub fn create(&self) -> io::Result<bool> {
+        let mut new = true;
         for (controllers, root) in self.layout.hierarchies() {
-            tree::make_path(&root, &self.path, &controllers)
+            let need = match &*self.layout {
+                Layout::V2 { .. } => tree::Need::Controllers(&controllers),
+                Layout::Hybrid { .. } if controllers.iter().any(|name| name == "cpuset") => {
+                    tree::Need::Cpuset
+                }
+                Layout::Hybrid { .. } => tree::Need::Nothing,
+            };
+            new &= tree::make_path(&root, &self.path, &need)
                 .map_err(|error| explain(&error, "create", &root.join(&self.path)))?;
         }
-        Ok(())
+        Ok(new)
     }
 
     /// Makes it in a parent that is there, and enables no controller for it: on version 2, one that
@@ -139,11 +149,24 @@ impl Cgroup {
     /// `Unsupported` when the machine lacks the controller or the cgroup was made without it, else
     /// what the kernel said, with the file and value in the message.
     pub fn write(&self, controller: &str, file: &str, value: &str) -> io::Result<()> {
+        self.write_all(controller, file, &[value])
+    }
+
+    /// Writes values to a file of a controller, one after the other, and opens it once.
+    ///
+    /// # Errors
+    /// As [`Self::write`]; the values after the refused one are not written.
+    pub fn write_all<T: AsRef<str>>(
+        &self,
+        controller: &str,
+        file: &str,
+        values: &[T],
+    ) -> io::Result<()> {
         let dir = self.dir(controller).ok_or_else(|| {
             let text = format!("this machine has no {controller} cgroup controller");
             io::Error::new(io::ErrorKind::Unsupported, text)
         })?;
-        match write_file(&dir.join(file), value) {
+        match files::write_values(&dir.join(file), values) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Err(self.disabled(controller, &dir).unwrap_or(error))
             }
@@ -369,8 +392,7 @@ mod tests {
         let layout = Arc::new(Layout::detect().unwrap());
         let name = format!("crisp-sys-test-{}", std::process::id());
         let cgroup = Cgroup::new(layout, &name).child("inner");
-        cgroup.create().unwrap();
-        cgroup.create().unwrap();
+        assert!(cgroup.create().unwrap() && !cgroup.create().unwrap());
         assert!(cgroup.exists() && !cgroup.is_populated().unwrap());
         let mut child = crate::process::command("sleep")
             .arg("1000")

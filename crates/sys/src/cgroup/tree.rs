@@ -8,38 +8,55 @@ use std::time::{Duration, Instant};
 
 use super::files::write_file;
 
-/// Makes `path` below `root`, so that each new directory can be used at once.
-pub(super) fn make_path(root: &Path, path: &str, controllers: &[String]) -> io::Result<()> {
-    let v2 = root.join("cgroup.controllers").exists();
-    let cpuset_v1 = !v2 && controllers.iter().any(|name| name == "cpuset");
-    // Without controllers to enable or values to inherit nothing is to be done on the way down,
-    // and most often all parents are there.
-    let plain = !cpuset_v1 && (!v2 || controllers.is_empty());
-    if plain {
-        match fs::create_dir(root.join(path)) {
-            Ok(()) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-            Err(_) => {}
-        }
+/// Makes `path` below `root`, so that each new directory can be used at once, and says whether the
+/// last one is new.
+pub(super) fn make_path(root: &Path, path: &str, need: &Need<'_>) -> io::Result<bool> {
+    // Most often all parents are there, and nothing has to be enabled in them.
+    let dir = root.join(path);
+    if !matches!(need, Need::Controllers(names) if !names.is_empty())
+        && let Ok(new) = make_usable(&dir, need)
+    {
+        return Ok(new);
     }
     let mut dir = root.to_owned();
+    let mut new = false;
     for name in path.split('/').filter(|name| !name.is_empty()) {
-        if v2 {
-            enable(&dir, controllers);
+        if let Need::Controllers(names) = need {
+            enable(&dir, names);
         }
-        let parent = dir.clone();
         dir.push(name);
-        match fs::create_dir(&dir) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
-        if cpuset_v1 {
-            inherit(&parent, &dir, "cpuset.cpus")?;
-            inherit(&parent, &dir, "cpuset.mems")?;
-        }
+        new = make_usable(&dir, need)?;
     }
-    Ok(())
+    Ok(new)
+}
+
+/// A new directory has to have more than its place in the tree.
+pub(super) enum Need<'a> {
+    /// Version 1: nothing.
+    Nothing,
+    /// The cpuset hierarchy of version 1: CPUs and memory nodes, without which nothing can enter.
+    Cpuset,
+    /// Version 2: these controllers, enabled in the parents.
+    Controllers(&'a [String]),
+}
+
+/// Makes one directory in a parent that is there; one that exists is made usable, too. A new one
+/// that cannot be used is not left.
+fn make_usable(dir: &Path, need: &Need<'_>) -> io::Result<bool> {
+    let new = match fs::create_dir(dir) {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+        Err(error) => return Err(error),
+    };
+    if let (Need::Cpuset, Some(parent)) = (need, dir.parent()) {
+        let mut files = ["cpuset.cpus", "cpuset.mems"].into_iter();
+        let inherited = files.try_for_each(|file| inherit(parent, dir, file));
+        if inherited.is_err() && new {
+            fs::remove_dir(dir)?;
+        }
+        inherited?;
+    }
+    Ok(new)
 }
 
 /// Enables for children whatever the directory has: one by one, since one that is refused must not
@@ -67,12 +84,16 @@ pub(super) fn has(list: &str, name: &str) -> bool {
     list.split_whitespace().any(|word| word == name)
 }
 
+/// Fails where the parent has no value either: then the parents have to be made usable first.
 fn inherit(parent: &Path, dir: &Path, file: &str) -> io::Result<()> {
-    if fs::read_to_string(dir.join(file))?.trim().is_empty() {
-        let value = fs::read_to_string(parent.join(file))?;
-        write_file(&dir.join(file), value.trim())?;
+    if !fs::read_to_string(dir.join(file))?.trim().is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let value = fs::read_to_string(parent.join(file))?;
+    match value.trim() {
+        "" => Err(io::ErrorKind::InvalidData.into()),
+        value => write_file(&dir.join(file), value),
+    }
 }
 
 /// Calls `act` on the directory and all below it, children first; missing ones are passed over.
