@@ -17,7 +17,6 @@
 //! owners     finds shims and holders among the processes
 //! patience   waits for conditions, not for times
 //! cgroups    where a container's cgroup is
-//! bait       what an attack would change
 //! checker/   an own look at kernel and disk, before and after
 //! trial      the frame of a test: a node, a look before, the test, a look after
 //! ```
@@ -29,7 +28,6 @@
     reason = "a harness of tests: what goes wrong is a panic that says where"
 )]
 
-pub mod bait;
 pub mod cgroups;
 pub mod checker;
 pub mod configs;
@@ -47,7 +45,6 @@ pub mod tools;
 pub mod trial;
 pub mod vm;
 
-pub use bait::Watched;
 pub use configs::{container, pod};
 pub use cri::{Cri, Events};
 pub use node::{Network, Node, Options};

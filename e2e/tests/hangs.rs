@@ -10,7 +10,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use crisp_api::runtime::v1 as cri;
-use crisp_e2e::{Cri, configs, eventually, in_pod, owners, still, trial};
+use crisp_e2e::{Cri, Node, configs, eventually, in_pod, owners, still, trial};
 use rustix::process::{Pid, Signal, kill_process};
 use tonic::Code;
 
@@ -186,6 +186,56 @@ fn privileged_what_shims_recorded_before_they_left_is_found_by_the_next_daemon()
         cri = node.cri();
         check_end(&mut cri, &before, 4, &["up"]);
         check_end(&mut cri, &later, 5, &["up", "end"]);
+        cri.remove_pod(&id);
+    });
+}
+
+/// A shim that was loaded while a container was being made, and waits for its start.
+fn spare(node: &Node) -> Option<i32> {
+    let daemon = node.pid();
+    let children = format!("/proc/{daemon}/task");
+    let tasks = std::fs::read_dir(children).unwrap().flatten();
+    let lists = tasks.map(|task| std::fs::read_to_string(task.path().join("children")));
+    let pids: Vec<i32> = lists
+        .flatten()
+        .flat_map(|list| {
+            list.split(' ')
+                .filter_map(|pid| pid.parse().ok())
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    pids.into_iter().find(|pid| {
+        let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.contains("\0spare.")
+    })
+}
+
+#[test]
+fn privileged_a_shim_that_waits_is_used_leaves_and_may_be_killed() {
+    trial(|node| {
+        let mut cri = node.cri();
+        let pod = node.pod("spare");
+        let id = cri.run_pod(&pod);
+        let [used, late, killed] = ["used", "late", "killed"].map(configs::idle);
+        let used = cri.create(&id, &pod, &used).unwrap();
+        eventually("a shim waits", || spare(node).is_some());
+        let waits = spare(node).unwrap();
+        cri.start(&used).unwrap();
+        let line = std::fs::read_to_string(format!("/proc/{waits}/cmdline")).unwrap();
+        assert!(line.ends_with(&format!("\0{used}\0")), "{line:?}");
+        let late = cri.create(&id, &pod, &late).unwrap();
+        eventually("a shim waits", || spare(node).is_some());
+        eventually("the shim leaves", || spare(node).is_none());
+        cri.start(&late).unwrap();
+        let killed = cri.create(&id, &pod, &killed).unwrap();
+        eventually("a shim waits", || spare(node).is_some());
+        let waits = spare(node).unwrap();
+        kill_process(Pid::from_raw(waits).unwrap(), Signal::KILL).unwrap();
+        eventually("the shim is gone", || spare(node).is_none());
+        cri.start(&killed).unwrap();
+        for container in [used, late, killed] {
+            assert_eq!(cri.shell(&container, "echo lives"), "lives\n");
+        }
         cri.remove_pod(&id);
     });
 }

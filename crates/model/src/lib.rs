@@ -9,8 +9,6 @@ pub mod cgroup;
 pub mod container;
 pub mod digest;
 pub mod field;
-#[cfg(any(test, fuzzing))]
-pub mod fuzzing;
 pub mod id;
 pub mod image;
 pub mod owner;

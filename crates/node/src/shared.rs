@@ -23,6 +23,7 @@ use crate::machine::pod::Rules;
 use crate::paths::Paths;
 use crate::pod::mailboxes::Mailboxes;
 use crate::pool::Pool;
+use crate::shim::spares::Spares;
 use crate::stats::sampler::Sampler;
 use crate::views::Views;
 
@@ -47,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) pool: Arc<Pool>,
     /// The shim's program, out of reach for containers; `None` where each has to see to that.
     pub(crate) shim: Option<OwnedFd>,
+    /// Shims that are loaded and wait for a container.
+    pub(crate) spares: Spares,
     pub(crate) host: HostFacts,
     pub(crate) boot_id: String,
     /// Soft limit of open files before it was raised.
@@ -86,6 +89,7 @@ impl Shared {
             host_lane: HostLane::default(),
             pool: Arc::default(),
             shim: found.shim,
+            spares: Spares::default(),
             config,
             views: Views::default(),
             mailboxes: Mailboxes::default(),

@@ -1,7 +1,7 @@
 //! `exec`: a further process in a container.
 
 use crisp_model::Signal;
-use crisp_runtime::{ExecRequest, Execed, Stdio};
+use crisp_runtime::{ExecRequest, Execed, Filter, Stdio};
 use crisp_sys::process::{self, ProcessId, WaitStatus};
 use crisp_sys::signals::SignalFd;
 use oci_spec::runtime::Process;
@@ -65,7 +65,7 @@ impl<'a> Running<'a> {
             raw_environment: Vec::new(),
             container_pid: container.live_pid()?,
             container: &container.live_init()?,
-            spec: &container.record.spec,
+            filter: Filter::of(&container.record.spec)?,
             process,
             cgroup: &container.cgroup,
             exec_id: &exec_id,

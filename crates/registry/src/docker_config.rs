@@ -33,16 +33,11 @@ struct Auth {
 
 /// Credentials for `host`; `None` when the file or an entry for the host is missing.
 pub(crate) fn credentials(path: &Path, host: &str) -> Result<Option<Credentials>> {
-    match read_bounded(path)? {
-        Some(content) => find(path, &content, host),
-        None => Ok(None),
-    }
-}
-
-/// Credentials for `host` in the content of the file at `path`.
-pub(crate) fn find(path: &Path, content: &[u8], host: &str) -> Result<Option<Credentials>> {
+    let Some(content) = read_bounded(path)? else {
+        return Ok(None);
+    };
     // The parser's own words may quote the file, and with it a secret: give its place only.
-    let file: File = serde_json::from_slice(content).map_err(|e| Error::Io {
+    let file: File = serde_json::from_slice(&content).map_err(|e| Error::Io {
         path: path.display().to_string(),
         why: format!(
             "not docker's config.json: line {} column {}",

@@ -59,13 +59,8 @@ pub(crate) async fn fetch(asked: &Asked<'_>, ticket: &Ticket<'_>) -> Result<Gran
         _ => return Err(asked.refused(response).await),
     }
     let body = read_body(asked, response, MAX_ANSWER).await?;
-    grant(&body).map_err(|why| Failure::last(asked.protocol(why)))
-}
-
-/// The header that a token server's answer gives, or why it gives none.
-pub(crate) fn grant(body: &[u8]) -> Result<Grant, &'static str> {
-    let answer: Answer =
-        serde_json::from_slice(body).map_err(|_| "the token server sent no token")?;
+    let answer: Answer = serde_json::from_slice(&body)
+        .map_err(|_| Failure::last(asked.protocol("the token server sent no token")))?;
     let token = if answer.token.is_empty() {
         answer.access_token
     } else {
@@ -75,7 +70,7 @@ pub(crate) fn grant(body: &[u8]) -> Result<Grant, &'static str> {
     Some(token)
         .filter(|token| !token.is_empty())
         .and_then(|token| authorize::bearer(&token, Duration::from_secs(life.min(86_400))))
-        .ok_or("the token server sent no usable token")
+        .ok_or_else(|| Failure::last(asked.protocol("the token server sent no usable token")))
 }
 
 /// The token server's URL. A registry behind TLS cannot send its users' passwords into the clear.

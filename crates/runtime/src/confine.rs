@@ -5,40 +5,46 @@ use crisp_seccomp::Arch;
 use crisp_sys::caps::{self, CapSet};
 use crisp_sys::{credentials, limits, process, seccomp};
 use oci_spec::runtime::{Capabilities, Process, Spec};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
 use crate::procfs::Procfs;
 
-/// Compiled seccomp filter of a container.
-#[derive(Debug)]
-pub(crate) struct Filter {
-    program: Vec<seccomp::SockFilter>,
+/// Compiled seccomp filter of a container. It can be written down, so that a further process gets
+/// it without a second compilation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filter {
+    /// `code`, `jt`, `jf` and `k` of each instruction.
+    program: Vec<(u16, u8, u8, u32)>,
     flags: u32,
 }
 
 impl Filter {
-    /// In the parent, so that a profile that does not compile is told before anything is made.
-    pub(crate) fn of(spec: &Spec) -> Result<Option<Self>> {
+    /// Compiles the profile of a spec; `None` without one. The parent does it, so that a profile
+    /// that does not compile is told before anything is made.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the profile asks for what is not supported, or is too long.
+    pub fn of(spec: &Spec) -> Result<Option<Self>> {
         let linux = spec.linux().as_ref();
         let Some(profile) = linux.and_then(|linux| linux.seccomp().as_ref()) else {
             return Ok(None);
         };
         let compiled = crisp_seccomp::compile(profile, Arch::native())
             .map_err(|error| Error::invalid("linux.seccomp", error.to_string()))?;
-        let program = compiled.instructions.iter().map(|i| seccomp::SockFilter {
-            code: i.code,
-            jt: i.jt,
-            jf: i.jf,
-            k: i.k,
-        });
+        let instructions = compiled.instructions.iter();
         Ok(Some(Self {
-            program: program.collect(),
+            program: instructions.map(|i| (i.code, i.jt, i.jf, i.k)).collect(),
             flags: compiled.flags,
         }))
     }
 
     pub(crate) fn load(&self) -> Result<()> {
-        seccomp::load(&self.program, self.flags)
+        let instructions = self.program.iter();
+        let program: Vec<_> = instructions
+            .map(|&(code, jt, jf, k)| seccomp::SockFilter { code, jt, jf, k })
+            .collect();
+        seccomp::load(&program, self.flags)
             .context(|| "load the seccomp filter")
             .map(drop)
     }

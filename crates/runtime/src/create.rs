@@ -70,6 +70,8 @@ pub struct Created {
     pub console: Option<OwnedFd>,
     /// Warnings: the parts of the spec that could not be met to the letter.
     pub warnings: Vec<String>,
+    /// Its seccomp filter, which further processes get too.
+    pub filter: Option<Filter>,
     gate: Option<Conn>,
 }
 
@@ -116,12 +118,12 @@ fn pass(conn: &Conn) -> Result<()> {
 /// The first step that failed, in the child too; nothing is left then.
 pub fn create(request: CreateRequest<'_>) -> Result<Created> {
     let cgroup = request.cgroup;
-    let existed = cgroup.exists();
-    if existed && cgroup.is_populated().unwrap_or(true) {
-        let text = format!("{} holds processes already", cgroup.path());
-        return Err(Error::setup("make the cgroup", text));
-    }
-    let created = make(request);
+    let spec = request.spec;
+    let process = spec.process().as_ref();
+    let process = process.ok_or_else(|| Error::invalid("process", "is missing"))?;
+    check(spec, process)?;
+    claim(cgroup)?;
+    let created = make(request, process);
     if created.is_err() {
         // The first error is the one to tell; recovery looks at the cgroup again by its name.
         drop(crate::destroy(cgroup));
@@ -129,19 +131,24 @@ pub fn create(request: CreateRequest<'_>) -> Result<Created> {
     created
 }
 
-fn make(request: CreateRequest<'_>) -> Result<Created> {
+/// Makes the cgroup, or takes one that nobody lives in.
+fn claim(cgroup: &Cgroup) -> Result<()> {
+    let new = cgroup.create().map_err(|e| Error::cgroup("make", e))?;
+    if !new && cgroup.is_populated().unwrap_or(true) {
+        let text = format!("{} holds processes already", cgroup.path());
+        return Err(Error::setup("make the cgroup", text));
+    }
+    Ok(())
+}
+
+fn make(request: CreateRequest<'_>, process: &Process) -> Result<Created> {
     let spec = request.spec;
-    let process = spec
-        .process()
-        .as_ref()
-        .ok_or_else(|| Error::invalid("process", "is missing"))?;
-    check(spec, process)?;
     let filter = Filter::of(spec)?;
     let program = Program::of(process, request.raw_environment)?;
     let mut namespaces = Namespaces::of(spec)?;
     let maps = namespaces.take_maps();
     sysctl::check(spec, &namespaces)?;
-    let mut warnings = make_cgroup(request.cgroup, spec)?;
+    let mut warnings = limit(request.cgroup, spec)?;
     let place = root_place(spec, request.bundle);
     request.rootfs.make_ready(&place)?;
     let mounts = mounts::prepare(spec, request.cgroup, request.bundle)?;
@@ -158,7 +165,7 @@ fn make(request: CreateRequest<'_>) -> Result<Created> {
         mounts,
         nodes: devices::prepare(spec)?,
         null: Some(lent_node::lend_null().context(|| "borrow the host's /dev/null")?),
-        filter,
+        filter: filter.clone(),
         program,
         streams: streams::prepare(request.stdio)?,
         gate: match request.gate {
@@ -187,6 +194,7 @@ fn make(request: CreateRequest<'_>) -> Result<Created> {
         pidfd,
         console,
         warnings,
+        filter,
         gate: held.then_some(conn),
     })
 }
@@ -198,10 +206,7 @@ fn root_place(spec: &Spec, bundle: &Path) -> PathBuf {
     bundle.join(path.unwrap_or_else(|| PathBuf::from("rootfs")))
 }
 
-fn make_cgroup(cgroup: &Cgroup, spec: &Spec) -> Result<Vec<String>> {
-    cgroup
-        .create()
-        .map_err(|error| Error::cgroup("make", error))?;
+fn limit(cgroup: &Cgroup, spec: &Spec) -> Result<Vec<String>> {
     let linux = spec.linux().as_ref();
     match linux.and_then(|linux| linux.resources().as_ref()) {
         Some(resources) => cgroups::apply(cgroup, resources),

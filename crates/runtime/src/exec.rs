@@ -12,7 +12,7 @@ use crisp_sys::process::{self, Dumpable};
 use crisp_sys::rootfs::open_root;
 use crisp_sys::signals;
 use crisp_sys::socket::Conn;
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::Process;
 
 use crate::child::in_working_dir;
 use crate::confine::{self, Filter, drop_privileges, early_and_late};
@@ -33,8 +33,8 @@ pub struct ExecRequest<'a> {
     /// The container's init. It tells whether the pid still is its: whoever got the pid of one that
     /// has ended may be a process of the host, in whose namespaces nothing must run.
     pub container: &'a PidFd,
-    /// The container's spec.
-    pub spec: &'a Spec,
+    /// The container's seccomp filter.
+    pub filter: Option<Filter>,
     /// The process.
     pub process: &'a Process,
     /// Variables of its environment that JSON cannot hold: `NAME=value`, each instead of the
@@ -114,7 +114,6 @@ fn start(request: ExecRequest<'_>, unified: Option<&Path>) -> Result<Execed> {
         return Err(Error::invalid("process.cwd", "is not an absolute path"));
     }
     confine::check_user(process)?;
-    let filter = Filter::of(request.spec)?;
     let program = Program::of(process, request.raw_environment)?;
     let namespaces = foreign_namespaces(request.container_pid)?;
     // Only now: as long as init has not ended, its pid was nobody else's.
@@ -132,7 +131,7 @@ fn start(request: ExecRequest<'_>, unified: Option<&Path>) -> Result<Execed> {
     let inside = Inside {
         process,
         program,
-        filter,
+        filter: request.filter,
         joined,
         streams,
         entrance: entrance(request.cgroup)?,

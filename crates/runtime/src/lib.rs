@@ -17,8 +17,6 @@ mod error;
 mod exec;
 pub mod features;
 mod freezer;
-#[cfg(any(test, fuzzing))]
-pub mod fuzzing;
 mod guard;
 pub mod hooks;
 mod keyring;
@@ -34,6 +32,7 @@ mod streams;
 mod sync;
 mod sysctl;
 
+pub use confine::Filter;
 pub use create::{CreateRequest, Created, Gate, create, open_gate};
 pub use error::{Error, Result};
 pub use exec::{ExecRequest, Execed, exec, exec_cgroup};

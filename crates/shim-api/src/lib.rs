@@ -9,8 +9,6 @@
 
 pub mod exit;
 pub mod frame;
-#[cfg(any(test, fuzzing))]
-pub mod fuzzing;
 pub mod launch;
 
 pub use exit::ExitRecord;
@@ -27,6 +25,10 @@ pub const VERSION: u32 = 1;
 /// The file of a bundle with the environment variables that `config.json` cannot hold, because their
 /// values are no text: `NAME=value`, each with a NUL behind it. It is there only when one is.
 pub const RAW_ENVIRONMENT: &str = "environment";
+
+/// The argument of a shim that does not know its container yet, as long as an id. It says with dots
+/// in place of the dashes that it is loaded and waits.
+pub const SPARE: &str = "spare-----------------------------------------------------------";
 
 /// The longest frame that either side accepts, bytes.
 pub const MAX_FRAME: usize = 128 * 1024;

@@ -13,6 +13,7 @@ use crisp_sys::process::{self, ProcessId};
 use crisp_sys::{file, pipe};
 use oci_spec::runtime::{LinuxResources, Process, Spec};
 
+use crate::again::Again;
 use crate::error::{Context, Error, Result};
 use crate::worker::{Report, Reported, Streams};
 
@@ -36,6 +37,8 @@ pub(crate) struct Container {
     pub cgroup: Cgroup,
     /// `oom_score_adj` that this process was born with: the container is not to have ours.
     pub oom_score_adj: i32,
+    /// The part of the spec that an exec needs ([`Again`]), once the container was started.
+    pub again: Option<String>,
 }
 
 /// A process that runs.
@@ -45,6 +48,7 @@ struct Running {
     streams: Streams,
     /// Its pidfd first.
     fds: Vec<OwnedFd>,
+    again: Option<String>,
 }
 
 impl Container {
@@ -93,6 +97,8 @@ impl Container {
             drop(crisp_runtime::destroy(&self.cgroup));
             return Err(error.into());
         }
+        let process = spec.process().as_ref();
+        let again = process.and_then(|own| Again::write_down(own, created.filter.as_ref()));
         let mut fds = vec![created.pidfd.into()];
         fds.extend(plumbing.ours);
         fds.extend(created.console);
@@ -101,13 +107,17 @@ impl Container {
             warnings: created.warnings,
             streams: plumbing.streams,
             fds,
+            again,
         })
     }
 
     fn try_exec(&self, init: &Init, request: &ExecRequest, fds: Vec<OwnedFd>) -> Result<Running> {
         self.step_out_of_ours()?;
-        let spec = self.spec()?;
-        let process = exec_process(&spec, request);
+        let again = match self.again.as_deref().and_then(Again::read) {
+            Some(again) => again,
+            None => Again::of(&self.spec()?)?,
+        };
+        let process = exec_process(again.process, request);
         let mut fds = fds.into_iter();
         let (stdio, streams) = match (fds.next(), fds.next(), fds.next()) {
             (stdin, Some(stdout), Some(stderr)) => {
@@ -123,7 +133,7 @@ impl Container {
         let execed = crisp_runtime::exec(crisp_runtime::ExecRequest {
             container_pid: init.id.pid,
             container: &init.pidfd,
-            spec: &spec,
+            filter: again.filter,
             process: &process,
             raw_environment: self.raw_environment()?,
             cgroup: &self.cgroup,
@@ -139,6 +149,7 @@ impl Container {
             warnings: execed.warnings,
             streams,
             fds,
+            again: None,
         })
     }
 
@@ -170,8 +181,7 @@ impl Container {
 }
 
 /// The container's own process with another command.
-fn exec_process(spec: &Spec, request: &ExecRequest) -> Process {
-    let own = spec.process().clone().unwrap_or_default();
+fn exec_process(own: Process, request: &ExecRequest) -> Process {
     if let Some(process) = &request.process {
         let mut process = process.as_ref().clone();
         if process.oom_score_adj().is_none() {
@@ -247,6 +257,7 @@ fn report(kind: FailureKind, outcome: Result<Running>) -> Reported {
                 start_time: id.start_time,
                 warnings: running.warnings,
                 streams: running.streams,
+                again: running.again,
             };
             (report, running.fds)
         }

@@ -9,12 +9,14 @@
 
 #![forbid(unsafe_code)]
 
+mod again;
 mod clients;
 mod container;
 mod ending;
 mod error;
 pub mod holder;
 pub mod keeper;
+mod launch;
 mod lines;
 mod log;
 mod output;

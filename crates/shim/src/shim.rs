@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use crisp_model::Signal;
 use crisp_shim_api::{ExitRecord, FailureKind, Launch, Orphan, Reply, VERSION};
-use crisp_sys::cgroup::{Cgroup, Layout};
-use crisp_sys::process::{self, ProcessId};
+use crisp_sys::cgroup::Cgroup;
+use crisp_sys::process::ProcessId;
 use crisp_sys::signals::SignalFd;
 use crisp_sys::socket::{Conn, Listener};
 use crisp_sys::{clock, file, limits, memory};
@@ -17,6 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::clients::{Asker, Clients};
 use crate::container::{Container, Init};
 use crate::error::{Context, Error, Result};
+use crate::launch::{self, Ready};
 use crate::log::{Channel, Log};
 use crate::output::Output;
 use crate::shelter::{SETTLES, Shelter};
@@ -27,9 +27,6 @@ const LAUNCHER: Asker = Asker { client: 0, seq: 0 };
 
 /// Quiet for so long, the shim gives back the memory that it does not need.
 const QUIET: i64 = 1_000_000_000;
-
-/// A shim protects itself from the OOM killer as far as it may.
-const OOM_SCORE_ADJ: i32 = -999;
 
 /// The owner of one container.
 #[expect(
@@ -150,8 +147,9 @@ impl Shim {
     /// # Errors
     /// When the launch makes no sense or the shim cannot be set up; the daemon is told.
     pub fn begin(conn: Conn) -> Result<Self> {
-        let launch = receive_launch(&conn)?;
-        match Self::set_up(launch) {
+        let ready = Ready::new();
+        let launch = launch::receive(&conn)?;
+        match ready.and_then(|ready| Self::set_up(launch, ready)) {
             Ok(mut shim) => {
                 shim.clients.add(conn);
                 shim.launch();
@@ -171,18 +169,16 @@ impl Shim {
         self.warnings.push(warning);
     }
 
-    fn set_up(launch: Launch) -> Result<Self> {
+    fn set_up(launch: Launch, ready: Ready) -> Result<Self> {
         if launch.version != VERSION {
             let (theirs, ours) = (launch.version, VERSION);
             return Err(Error::Version { theirs, ours });
         }
-        let oom_score_adj = become_a_shim()?;
         if let Some(soft) = launch.open_files {
             // A limit that cannot be lowered is no reason not to start.
             limits::restore_open_files(soft).ok();
         }
-        let layout = Layout::detect().context(|| "find the cgroup hierarchies")?;
-        let layout = Arc::new(layout);
+        let layout = ready.layout;
         let shelter = launch
             .shims_cgroup
             .map(|path| Shelter::new(&layout, path.as_str()));
@@ -205,7 +201,8 @@ impl Shim {
                 rootfs: launch.rootfs,
                 stdin: launch.stdin,
                 cgroup,
-                oom_score_adj,
+                oom_score_adj: ready.oom_score_adj,
+                again: None,
             },
             clients: Clients::default(),
             output: Output::new(log),
@@ -389,7 +386,11 @@ impl Shim {
                 start_time,
                 warnings,
                 streams,
-            } => (pid, start_time, warnings, streams),
+                again,
+            } => {
+                self.container.again = again;
+                (pid, start_time, warnings, streams)
+            }
             Report::Failed { kind, message } => return self.launch_failed(kind, message),
             Report::Done => return self.launch_failed(FailureKind::Start, String::new()),
         };
@@ -442,27 +443,6 @@ impl Shim {
         self.clients.reply(LAUNCHER, reply, Vec::new());
         self.phase = Phase::Failed;
     }
-}
-
-fn receive_launch(conn: &Conn) -> Result<Launch> {
-    let message = conn.recv(crisp_shim_api::MAX_FRAME);
-    let message = message.context(|| "receive the launch")?;
-    let (bytes, _) = message.ok_or_else(|| Error::NoLaunch("the daemon is gone".to_owned()))?;
-    Launch::decode(&bytes).map_err(|error| Error::NoLaunch(error.to_string()))
-}
-
-/// Makes this process what a shim has to be; returns the `oom_score_adj` that it was born with.
-fn become_a_shim() -> Result<i32> {
-    process::set_child_subreaper().context(|| "become a subreaper")?;
-    // A shim that leads a session already is fine.
-    drop(process::set_sid());
-    process::set_umask(0o022);
-    process::change_dir(std::path::Path::new("/")).context(|| "change to /")?;
-    let path = "/proc/self/oom_score_adj";
-    let born = std::fs::read_to_string(path).context(|| format!("read {path}"))?;
-    let own = i32::try_from(std::process::id()).unwrap_or(0);
-    process::set_oom_score_adj(own, OOM_SCORE_ADJ).context(|| "set oom_score_adj")?;
-    Ok(born.trim().parse().unwrap_or(0))
 }
 
 fn failure(error: &Error) -> Reply {

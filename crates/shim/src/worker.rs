@@ -27,6 +27,8 @@ pub(crate) enum Report {
         warnings: Vec<String>,
         /// The standard streams of it that are handed over.
         streams: Streams,
+        /// Of a container that was started: the part of its spec that an exec needs.
+        again: Option<String>,
     },
     /// Done.
     Done,

@@ -16,8 +16,6 @@ pub mod credentials;
 pub mod device_filter;
 pub mod file;
 pub mod fork;
-#[cfg(any(test, fuzzing))]
-pub mod fuzzing;
 pub mod keyring;
 pub mod lent_node;
 pub mod limits;
@@ -27,6 +25,7 @@ pub mod mount_at;
 pub mod mount_point;
 pub mod mountinfo;
 pub mod ns;
+pub mod own_argument;
 pub mod own_binary;
 pub mod pidfd;
 pub mod pipe;

@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::{IoSlice, IoSliceMut};
 use rustix::net::{
@@ -202,6 +203,15 @@ impl Conn {
     /// The errors of fcntl(2).
     pub fn set_nonblocking(&self) -> io::Result<()> {
         crate::pipe::set_nonblocking(&self.0)
+    }
+
+    /// Whether the other end is closed, so that nothing more can come or go.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        let mut fds = [PollFd::new(&self.0, PollFlags::empty())];
+        // The kernel tells an end that hung up whether it is asked for or not.
+        let told = poll(&mut fds, Some(&Timespec::default()));
+        told.is_ok() && fds[0].revents().contains(PollFlags::HUP)
     }
 
     /// The process on the other end.

@@ -10,7 +10,6 @@
 
 mod bans;
 mod circles;
-mod fuzz;
 mod modules;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -207,7 +206,6 @@ fn sources() -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     walk(&root().join("crates"), &mut found);
     walk(&root().join("e2e"), &mut found);
-    walk(&root().join("fuzz"), &mut found);
     found
 }
 

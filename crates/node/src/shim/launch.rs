@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -13,12 +12,12 @@ use crisp_shim_api::exit::SLOT_SIZE;
 use crisp_shim_api::{FromShim, Launch, Reply};
 use crisp_sys::file;
 use crisp_sys::pidfd::PidFd;
-use crisp_sys::process::{ProcessId, command};
-use crisp_sys::rootfs::proc_path;
+use crisp_sys::process::ProcessId;
 use crisp_sys::socket::Conn;
 use tokio::process::Child;
 
 use super::client::Connection;
+use super::spares;
 use crate::blocking::blocking;
 use crate::container::clear;
 use crate::error::{Context, Error, Result};
@@ -58,14 +57,16 @@ pub(crate) async fn launch(shared: &Arc<Shared>, plan: LaunchPlan) -> Result<Lau
 
 async fn try_launch(shared: &Arc<Shared>, plan: &LaunchPlan) -> Result<Launched> {
     let (kernel, owned) = (Arc::clone(shared), plan.clone());
-    let (mut child, conn) = blocking(move || spawn(&kernel, &owned)).await?;
+    let found = blocking(move || find(&kernel, &owned)).await?;
+    let (mut child, conn, spare) = (found.child, found.conn, found.spare);
+    let last_words = [OwnedFd::from(found.last_words)];
     let shim = child.id().and_then(|pid| i32::try_from(pid).ok());
     let shim = shim.and_then(|pid| ProcessId::of(pid).ok());
     let within = shared.config.timeouts.launch;
     // While the shim's program is being loaded.
     let opened = shared.cgroups.open(&plan.cgroup_path, &plan.resources);
     let outcome = match opened.await {
-        Ok(()) => tokio::time::timeout(within, introduce(shared, plan, conn))
+        Ok(()) => tokio::time::timeout(within, introduce(shared, plan, (conn, &last_words)))
             .await
             .unwrap_or_else(|_| {
                 let text = format!("its shim did not start it within {within:?}");
@@ -88,41 +89,55 @@ async fn try_launch(shared: &Arc<Shared>, plan: &LaunchPlan) -> Result<Launched>
             drop(child.start_kill());
             drop(tokio::time::timeout(LEAVES_WITHIN, child.wait()).await);
             crisp_tasks::apart(reap(child));
+            if spare && matches!(error, Error::Unavailable(_)) {
+                shared.spares.give_up();
+            }
             Err(with_last_words(shared, plan, error))
         }
     }
 }
 
 /// Reaps the shim, whenever it leaves.
-async fn reap(mut child: Child) {
+pub(super) async fn reap(mut child: Child) {
     // A shim's own status tells nothing: the exit slot does.
     drop(child.wait().await);
 }
 
-fn spawn(shared: &Shared, plan: &LaunchPlan) -> Result<(Child, Conn)> {
+/// A process that waits for its launch, and the file for its last words.
+struct Found {
+    child: Child,
+    conn: Conn,
+    last_words: File,
+    /// Whether it was loaded ahead.
+    spare: bool,
+}
+
+/// Takes a shim that is loaded already, or loads one.
+fn find(shared: &Shared, plan: &LaunchPlan) -> Result<Found> {
     let step = |what: &str| format!("{what} for container {}", plan.id);
     let slot = shared.paths.exit_slot(&plan.pod, &plan.id);
     file::make_slot(&slot, SLOT_SIZE).context(|| step("make the exit slot"))?;
-    let (ours, theirs) = Conn::pair().context(|| step("make a socket"))?;
-    let words =
+    let last_words =
         last_words(&shared.paths.bundle(&plan.id)).context(|| step("open the shim's log"))?;
-    let path = &shared.config.shim_path;
-    let mut shim = match &shared.shim {
-        Some(program) => command(proc_path(program)),
-        None => command(path),
+    let loaded = shared.spares.take();
+    let spare = loaded.is_some();
+    let (child, conn) = match loaded {
+        Some(loaded) => loaded,
+        None => {
+            let log = last_words.try_clone();
+            let log = log.context(|| step("open the shim's log"))?;
+            // The id is how a later daemon recognises a shim that does not listen yet.
+            let spawned = spares::spawn(shared, plan.id.as_str(), Stdio::from(log));
+            let path = shared.config.shim_path.display();
+            spawned.context(|| step(&format!("spawn {path}")))?
+        }
     };
-    shim.arg0(path);
-    // The id is how a later daemon recognises a shim that does not listen yet.
-    shim.arg(plan.id.as_str());
-    shim.stdin(Stdio::from(OwnedFd::from(theirs)))
-        .stdout(Stdio::null())
-        .stderr(Stdio::from(words))
-        // A signal to the daemon's terminal is not meant for containers.
-        .process_group(0);
-    let child = tokio::process::Command::from(shim)
-        .spawn()
-        .context(|| step(&format!("spawn {}", path.display())))?;
-    Ok((child, ours))
+    Ok(Found {
+        child,
+        conn,
+        last_words,
+        spare,
+    })
 }
 
 /// Where a shim that panics says why.
@@ -134,7 +149,11 @@ fn last_words(bundle: &Path) -> std::io::Result<File> {
         .open(bundle.join("shim.log"))
 }
 
-async fn introduce(shared: &Shared, plan: &LaunchPlan, conn: Conn) -> Result<Launched> {
+async fn introduce(
+    shared: &Shared,
+    plan: &LaunchPlan,
+    (conn, last_words): (Conn, &[OwnedFd]),
+) -> Result<Launched> {
     let connection = Connection::new(conn).context(|| "use the shim's socket")?;
     let launch = Launch {
         version: crisp_shim_api::VERSION,
@@ -151,7 +170,7 @@ async fn introduce(shared: &Shared, plan: &LaunchPlan, conn: Conn) -> Result<Lau
         shims_cgroup: shared.cgroups.shims(),
     };
     let bytes = launch.encode().context(|| "encode the launch")?;
-    let sent = connection.send(&bytes, &[]).await;
+    let sent = connection.send(&bytes, last_words).await;
     sent.context(|| "tell the shim what to launch")?;
     loop {
         let received = connection.receive().await;

@@ -4,3 +4,4 @@
 pub(crate) mod client;
 pub(crate) mod judge;
 pub(crate) mod launch;
+pub(crate) mod spares;

@@ -164,7 +164,7 @@ impl Bench {
             raw_environment: Vec::new(),
             container_pid: container.pid,
             container: &container.pidfd,
-            spec: &self.parsed(),
+            filter: crisp_runtime::Filter::of(&self.parsed()).unwrap(),
             process: &process,
             cgroup: &self.cgroup,
             exec_id: "one",

@@ -35,7 +35,7 @@ fn exec(bench: &Bench, created: &crisp_runtime::Created) -> Execed {
         raw_environment: Vec::new(),
         container_pid: created.pid,
         container: &created.pidfd,
-        spec: &bench.parsed(),
+        filter: crisp_runtime::Filter::of(&bench.parsed()).unwrap(),
         process: &serde_json::from_value(process("sleep 1000")).unwrap(),
         cgroup: &bench.cgroup,
         exec_id: "one",

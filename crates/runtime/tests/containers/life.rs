@@ -155,7 +155,7 @@ fn exec_is_killed_alone() {
         raw_environment: Vec::new(),
         container_pid: created.pid,
         container: &created.pidfd,
-        spec: &spec,
+        filter: crisp_runtime::Filter::of(&spec).unwrap(),
         process: &process,
         cgroup: &bench.cgroup,
         exec_id: "probe",

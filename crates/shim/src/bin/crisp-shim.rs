@@ -1,24 +1,26 @@
 //! `crisp-shim`: owns one container. Started by `crispd` with a socket as standard input.
 //!
 //! The only argument is the container's id: it is how others find a shim among the processes of the
-//! host, and is not read here. What the shim shall do comes over the socket.
+//! host. A shim that was started before there was a container has another word there until it is
+//! told which one is its own. What the shim shall do comes over the socket.
 
 #![forbid(unsafe_code)]
 
 use std::fs::OpenOptions;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
 use crisp_shim::shim::Shim;
 use crisp_sys::socket::Conn;
-use crisp_sys::{memory, own_binary, process};
+use crisp_sys::{memory, own_argument, own_binary, process};
 
 fn main() -> ExitCode {
     match own() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("crisp-shim: {error}");
+            // A log that takes no more is no reason to panic.
+            drop(writeln!(io::stderr(), "crisp-shim: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -29,6 +31,10 @@ fn own() -> Result<(), Box<dyn std::error::Error>> {
     let sealed = own_binary::run_read_only(c"crisp-shim");
     memory::keep_little();
     let conn = take_stdin()?;
+    if std::env::args().nth(1).as_deref() == Some(crisp_shim_api::SPARE) {
+        // Where arguments cannot be changed, the daemon learns it before it has a container.
+        own_argument::replace_last(&crisp_shim_api::SPARE.replace('-', "."))?;
+    }
     let mut shim = Shim::begin(conn)?;
     if let Err(error) = sealed {
         shim.warn(format!(
@@ -40,7 +46,7 @@ fn own() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// The socket moves away from descriptor 0, and nothing of the daemon's is kept open: neither what
-/// leaked into this process nor the daemon's own output.
+/// leaked into this process nor the daemon's own output. Standard error is the shim's own log.
 fn take_stdin() -> io::Result<Conn> {
     process::close_from(3)?;
     let conn: OwnedFd = io::stdin().as_fd().try_clone_to_owned()?;
@@ -48,7 +54,7 @@ fn take_stdin() -> io::Result<Conn> {
         .read(true)
         .write(true)
         .open("/dev/null")?;
-    for number in 0..3 {
+    for number in 0..2 {
         process::place(null.as_fd(), number)?;
     }
     Ok(conn.into())

@@ -48,13 +48,15 @@ fn privileged_the_shims_file_is_out_of_reach_for_the_container() {
     let over = AtomicBool::new(false);
     let seen = std::thread::scope(|scope| {
         let watch = scope.spawn(|| watch(shim, &program, &over));
+        // The watch ends with this block, however it ends.
+        let end = End(&over);
         for number in 0..20 {
             let id = format!("image-{number}");
             crate::exec::run(&mut lab, &id, &["/image", "x"]);
             // It is the shim's own program, in the container, and finds no socket.
             assert_eq!(crate::exec::ended(&mut lab, &id), ExitStatus::Code(1));
         }
-        over.store(true, Ordering::Relaxed);
+        drop(end);
         watch.join().unwrap()
     });
     assert!(seen.len() > 2, "no worker was seen: {seen:?}");
@@ -70,6 +72,15 @@ fn privileged_the_shims_file_is_out_of_reach_for_the_container() {
         .unwrap_err();
     assert_eq!(again.kind(), ErrorKind::ReadOnlyFilesystem);
     assert!(fs::read(&program).unwrap() == before);
+}
+
+/// Sets the flag when it goes.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Looks at every process of the shim that runs its program; returns them.

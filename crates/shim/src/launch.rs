@@ -1,0 +1,69 @@
+//! The way from a process that knows nothing to the shim of one container: what can be done before
+//! the launch is known, the launch itself, and the name that others find the shim by.
+//!
+//! The daemon may have started this process before it knew for which container. Then the last
+//! argument is [`crisp_shim_api::SPARE`], and the container's id takes its place with the launch.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use crisp_shim_api::Launch;
+use crisp_sys::cgroup::Layout;
+use crisp_sys::socket::Conn;
+use crisp_sys::{own_argument, process};
+
+use crate::error::{Context, Error, Result};
+
+/// A shim protects itself from the OOM killer as far as it may.
+const OOM_SCORE_ADJ: i32 = -999;
+
+/// The part of a shim that is the same for every container.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    pub layout: Arc<Layout>,
+    /// `oom_score_adj` that this process was born with.
+    pub oom_score_adj: i32,
+}
+
+impl Ready {
+    /// Makes this process what a shim has to be.
+    pub(crate) fn new() -> Result<Self> {
+        process::set_child_subreaper().context(|| "become a subreaper")?;
+        // A shim that leads a session already is fine.
+        drop(process::set_sid());
+        process::set_umask(0o022);
+        process::change_dir(std::path::Path::new("/")).context(|| "change to /")?;
+        let path = "/proc/self/oom_score_adj";
+        let born = std::fs::read_to_string(path).context(|| format!("read {path}"))?;
+        let own = i32::try_from(std::process::id()).unwrap_or(0);
+        process::set_oom_score_adj(own, OOM_SCORE_ADJ).context(|| "set oom_score_adj")?;
+        let layout = Layout::detect().context(|| "find the cgroup hierarchies")?;
+        Ok(Self {
+            layout: Arc::new(layout),
+            oom_score_adj: born.trim().parse().unwrap_or(0),
+        })
+    }
+}
+
+/// Waits for the launch, and takes the container's id as its name.
+///
+/// # Errors
+/// When the daemon is gone, or sent something else.
+pub(crate) fn receive(conn: &Conn) -> Result<Launch> {
+    let message = conn.recv(crisp_shim_api::MAX_FRAME);
+    let message = message.context(|| "receive the launch")?;
+    let gone = || Error::NoLaunch("the daemon is gone".to_owned());
+    let (bytes, fds) = message.ok_or_else(gone)?;
+    if let Some(last_words) = fds.first() {
+        process::place(last_words.as_fd(), 2).context(|| "open the shim's log")?;
+    }
+    let launch = Launch::decode(&bytes).map_err(|error| Error::NoLaunch(error.to_string()))?;
+    let id = launch.container_id.as_str();
+    own_argument::replace_last(id).context(|| format!("be known as the shim of {id}"))?;
+    // A daemon that starts from here on finds this shim by its name. One that started earlier may
+    // have found nobody and started the container anew: its predecessor's end is closed then.
+    if conn.is_closed() {
+        return Err(gone());
+    }
+    Ok(launch)
+}

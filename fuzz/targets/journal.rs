@@ -1,5 +1,0 @@
-//! Pods' journals, as the disk may give them back.
-
-#![no_main]
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| crisp_records::fuzzing::journal(data));
