@@ -3,7 +3,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crisp_runtime::cgroups;
 use crisp_sys::file;
 use oci_spec::runtime::LinuxResources;
 use serde_json::{Map, Value, json};
@@ -37,13 +36,7 @@ pub(crate) fn update(invocation: &Invocation, arguments: &UpdateArgs) -> Result<
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect()
     };
-    let applied = cgroups::apply(&container.cgroup, &resources(only(&merged))?);
-    for warning in applied.inspect_err(|_| {
-        // Half of the limits are no limits that anyone asked for: back to the old ones.
-        if let Ok(old) = resources(only(&before)) {
-            drop(cgroups::apply(&container.cgroup, &old));
-        }
-    })? {
+    for warning in crisp_runtime::update(&container.cgroup, &resources(only(&merged))?)? {
         invocation.journal.warning(&warning);
     }
     let merged = resources(merged)?;

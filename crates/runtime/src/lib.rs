@@ -6,7 +6,9 @@
 
 #![forbid(unsafe_code)]
 
-pub mod cgroups;
+mod block_io;
+mod cgroups;
+mod change;
 mod child;
 mod confine;
 mod console;
@@ -19,6 +21,7 @@ pub mod features;
 mod freezer;
 mod guard;
 pub mod hooks;
+mod hugepages;
 mod keyring;
 mod limits;
 mod mask;
@@ -44,12 +47,17 @@ pub use streams::Stdio;
 
 use crisp_sys::cgroup::Cgroup;
 
-/// Changes the limits of a container; what is absent stays as it is.
+/// Changes the limits of a container; what is absent stays as it is. Returns what could not be done
+/// to the letter.
 ///
 /// # Errors
-/// When the kernel refuses a value, or lacks a controller that a limit needs.
-pub fn update(cgroup: &Cgroup, resources: &oci_spec::runtime::LinuxResources) -> Result<()> {
-    cgroups::apply(cgroup, resources).map(drop)
+/// When the kernel refuses a value, or lacks a controller that a limit needs: then all limits are as
+/// they were, or the error names those that are not.
+pub fn update(
+    cgroup: &Cgroup,
+    resources: &oci_spec::runtime::LinuxResources,
+) -> Result<Vec<String>> {
+    cgroups::update(cgroup, resources)
 }
 
 /// Kills whatever is left of a container and removes its cgroup.

@@ -20,6 +20,11 @@ pub(crate) fn max_or(value: i64) -> String {
     }
 }
 
+/// A limit of 0 leaves a container its init alone, which exists already.
+pub(crate) fn pids_max(limit: i64) -> String {
+    max_or(if limit == 0 { 1 } else { limit })
+}
+
 /// The limits of memory, and of memory and swap together; `None` is to stay, `-1` none.
 fn memory_and_total(memory: &LinuxMemory) -> (Option<i64>, Option<i64>) {
     let set = |value: Option<i64>| value.filter(|value| *value != 0);

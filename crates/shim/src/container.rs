@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use crisp_runtime::{CreateRequest, Gate, Keyring, Rootfs, Stdio, cgroups};
+use crisp_runtime::{CreateRequest, Gate, Keyring, Rootfs, Stdio};
 use crisp_shim_api::{ExecRequest, ExecStreams, FailureKind, RootfsSpec, Stdin};
 use crisp_sys::cgroup::Cgroup;
 use crisp_sys::pidfd::PidFd;
@@ -64,7 +64,7 @@ impl Container {
 
     /// Changes its limits.
     pub(crate) fn update(&self, resources: &LinuxResources) -> Reported {
-        match cgroups::apply(&self.cgroup, resources) {
+        match crisp_runtime::update(&self.cgroup, resources) {
             Ok(_) => (Report::Done, Vec::new()),
             Err(error) => failed(FailureKind::Io, &error.into()),
         }

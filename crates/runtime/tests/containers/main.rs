@@ -17,6 +17,7 @@ mod device_nodes;
 mod failures;
 mod hooks;
 mod life;
+mod limits;
 mod mounts;
 mod shared_mounts;
 
@@ -30,10 +31,11 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // With one thread of tests the harness runs them on the main thread, and makes no other.
     arguments.test_threads = Some(1);
-    let cases: [&[Case]; 8] = [
+    let cases: [&[Case]; 9] = [
         life::CASES,
         hooks::CASES,
         cgroups::CASES,
+        limits::CASES,
         mounts::CASES,
         shared_mounts::CASES,
         device_nodes::CASES,
