@@ -125,6 +125,7 @@ impl Shim {
         // Without the slot the answer to State is all there is.
         drop(file::fill_slot(&self.exit_file, &exit.to_slot()));
         drop(kill(&self.container.cgroup));
+        self.output.let_terminal_end();
         let until = clock::monotonic().saturating_add(DRAIN);
         self.phase = Phase::Draining { init, exit, until };
     }

@@ -106,10 +106,11 @@ impl Log {
         rest
     }
 
-    /// Writes a text that no newline ends, as a line that goes on.
+    /// Writes the text that a stream ended with, without a newline, as a whole line: nothing can
+    /// follow, and readers would wait for the rest of one that is told to go on.
     pub(crate) fn write_tail(&mut self, channel: Channel, text: &[u8]) {
         if !text.is_empty() {
-            let header = header(clock::now(), channel, b'P');
+            let header = header(clock::now(), channel, b'F');
             self.write_lines(&[&header, text, b"\n"].map(IoSlice::new));
         }
     }

@@ -28,7 +28,7 @@ fn lines_are_written_as_cri_has_them() {
         "stdout F begun",
         "stdout F ",
         "stderr F oh",
-        "stdout P not yet",
+        "stdout F not yet",
     ];
     let read: Vec<String> = texts(&path)
         .iter()

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crisp_sys::pipe::set_nonblocking;
+use crisp_sys::pty;
 use rustix::buffer::spare_capacity;
 use rustix::io::{Errno, read};
 
@@ -30,6 +31,9 @@ struct Stream {
     source: OwnedFd,
     /// A line's beginning; its end has not come yet.
     held: Vec<u8>,
+    /// The other end of a terminal. As long as somebody has it open, programs may close theirs and
+    /// open `/dev/console` later, as many an init does, and no read ends the stream.
+    far_end: Option<OwnedFd>,
 }
 
 impl Output {
@@ -42,18 +46,45 @@ impl Output {
         }
     }
 
-    /// Adds a stream.
+    /// Adds a pipe.
     ///
     /// # Errors
     /// The errors of fcntl(2).
     pub(crate) fn add(&mut self, channel: Channel, source: OwnedFd) -> io::Result<()> {
+        self.add_stream(channel, source, None)
+    }
+
+    /// Adds the master of a terminal.
+    ///
+    /// # Errors
+    /// The errors of fcntl(2).
+    pub(crate) fn add_terminal(&mut self, master: OwnedFd) -> io::Result<()> {
+        // Without it the stream ends when programs close their ends, as it would by itself.
+        let far_end = pty::peer(&master).ok();
+        self.add_stream(Channel::Stdout, master, far_end)
+    }
+
+    fn add_stream(
+        &mut self,
+        channel: Channel,
+        source: OwnedFd,
+        far_end: Option<OwnedFd>,
+    ) -> io::Result<()> {
         set_nonblocking(&source)?;
         self.streams.push(Stream {
             channel,
             source,
             held: Vec::new(),
+            far_end,
         });
         Ok(())
+    }
+
+    /// Nobody in the container writes any more: its terminal may end.
+    pub(crate) fn let_terminal_end(&mut self) {
+        for stream in &mut self.streams {
+            stream.far_end = None;
+        }
     }
 
     /// The streams that may still bring something.

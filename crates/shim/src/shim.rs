@@ -422,7 +422,13 @@ impl Shim {
     fn take_streams(&mut self, streams: Streams, mut fds: impl Iterator<Item = OwnedFd>) {
         let channels: &[Channel] = match streams {
             Streams::Elsewhere => &[],
-            Streams::Terminal => &[Channel::Stdout],
+            Streams::Terminal => {
+                // As below.
+                fds.by_ref()
+                    .take(1)
+                    .for_each(|master| drop(self.output.add_terminal(master)));
+                &[]
+            }
             Streams::Output | Streams::InputAndOutput => &[Channel::Stdout, Channel::Stderr],
         };
         for (channel, fd) in channels.iter().zip(fds.by_ref()) {

@@ -74,6 +74,36 @@ fn privileged_a_terminals_output_is_logged_as_it_comes() {
     lab.shut_down();
 }
 
+/// An init closes its streams, and opens the console later.
+#[test]
+fn privileged_a_terminal_outlives_its_last_user() {
+    let script = "echo one; exec <&- >&- 2>&-; read on </tmp/go; echo two >/dev/console; \
+        read on </tmp/go; echo three >/dev/tty";
+    let mut lab = Lab::new(script);
+    lab.spec["process"]["terminal"] = json!(true);
+    let go = lab.dir.path().join("rootfs/tmp/go");
+    crisp_sys::process::command("mkfifo")
+        .arg(&go)
+        .status()
+        .unwrap();
+    lab.start();
+    let word = |word: &str| {
+        fs::OpenOptions::new()
+            .write(true)
+            .open(word)
+            .map(drop)
+            .unwrap()
+    };
+    until("one", || lab.log() == ["stdout F one\r"]);
+    word(go.to_str().unwrap());
+    until("two", || lab.log().last().unwrap() == "stdout F two\r");
+    word(go.to_str().unwrap());
+    let record = lab.exited();
+    assert_eq!(record.status.code(), 0);
+    assert_eq!(lab.log().last().unwrap(), "stdout F three\r");
+    lab.shut_down();
+}
+
 #[test]
 fn privileged_a_full_disk_never_blocks_the_container() {
     let mut lab = Lab::new("seq 1 200000; echo done > /tmp/done; sleep 1000");
