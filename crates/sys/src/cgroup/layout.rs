@@ -43,6 +43,9 @@ const V1: [&str; 14] = [
     "misc",
 ];
 
+/// Where cgroup file systems are mounted.
+const ROOT: &str = "/sys/fs/cgroup";
+
 impl Layout {
     /// Finds out by the mount table.
     ///
@@ -53,7 +56,13 @@ impl Layout {
     }
 
     fn from_mounts(mounts: &[MountInfo]) -> io::Result<Self> {
-        let below = |mount: &&MountInfo| mount.target.starts_with("/sys/fs/cgroup");
+        let below = |mount: &&MountInfo| mount.target.starts_with(ROOT);
+        // The last mount at a place is the one that is seen. Where that is version 2, so is the
+        // machine: hierarchies of version 1 beside it are some program's own (`net_cls`).
+        let seen = mounts.iter().rfind(|mount| mount.target == Path::new(ROOT));
+        if let Some(mount) = seen.filter(|mount| mount.kind == "cgroup2") {
+            return Ok(Self::v2(mount.target.clone()));
+        }
         let mut controllers = BTreeMap::new();
         for mount in mounts
             .iter()
@@ -75,12 +84,7 @@ impl Layout {
             .find(|mount| mount.kind == "cgroup2");
         let unified = unified.map(|mount| mount.target.clone());
         match (controllers.is_empty(), unified) {
-            (true, Some(root)) => {
-                let list = std::fs::read_to_string(root.join("cgroup.controllers"));
-                let list = list.unwrap_or_default();
-                let controllers = list.split_whitespace().map(str::to_owned).collect();
-                Ok(Self::V2 { root, controllers })
-            }
+            (true, Some(root)) => Ok(Self::v2(root)),
             (false, unified) => Ok(Self::Hybrid {
                 controllers,
                 unified,
@@ -90,6 +94,13 @@ impl Layout {
                 "no cgroup file system is mounted below /sys/fs/cgroup",
             )),
         }
+    }
+
+    fn v2(root: PathBuf) -> Self {
+        let list = std::fs::read_to_string(root.join("cgroup.controllers"));
+        let list = list.unwrap_or_default();
+        let controllers = list.split_whitespace().map(str::to_owned).collect();
+        Self::V2 { root, controllers }
     }
 
     /// Whether this is version 2 alone.
@@ -201,5 +212,17 @@ mod tests {
         assert!(Layout::from_mounts(&[]).is_err());
         let pure = [mount("/sys/fs/cgroup", "cgroup2", "rw")];
         assert!(Layout::from_mounts(&pure).unwrap().is_v2());
+        let with_net_cls = [
+            mount("/sys/fs/cgroup", "tmpfs", "rw"),
+            mount("/sys/fs/cgroup", "cgroup2", "rw"),
+            mount("/sys/fs/cgroup/net_cls", "cgroup", "rw,net_cls"),
+        ];
+        assert!(Layout::from_mounts(&with_net_cls).unwrap().is_v2());
+        let covered = [
+            mount("/sys/fs/cgroup", "cgroup2", "rw"),
+            mount("/sys/fs/cgroup", "tmpfs", "rw"),
+            mount("/sys/fs/cgroup/memory", "cgroup", "rw,memory"),
+        ];
+        assert!(!Layout::from_mounts(&covered).unwrap().is_v2());
     }
 }

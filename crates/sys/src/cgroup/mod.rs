@@ -15,6 +15,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 pub use entrance::Entrance;
 pub use layout::Layout;
@@ -22,6 +23,9 @@ pub use layout::Layout;
 use crate::rootfs::open_root;
 use files::explain;
 pub(crate) use files::write_file;
+
+/// How long a process that was killed may take to leave its cgroup.
+const LEAVES_WITHIN: Duration = Duration::from_secs(1);
 
 /// Whether the processes of a cgroup stand still.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -293,9 +297,11 @@ impl Cgroup {
     /// # Errors
     /// `ResourceBusy` when processes are still in it after a short wait.
     pub fn remove(&self) -> io::Result<()> {
+        // One for all hierarchies: a process that stays is in each of them.
+        let deadline = Instant::now() + LEAVES_WITHIN;
         let mut first = None;
         for dir in self.dirs() {
-            if let Err(error) = tree::remove(&dir) {
+            if let Err(error) = tree::remove(&dir, deadline) {
                 first.get_or_insert(explain(&error, "remove", &dir));
             }
         }
@@ -385,6 +391,27 @@ mod tests {
             let text = limited.unwrap_err().to_string();
             assert!(text.contains("memory controller is not enabled"), "{text}");
         }
+    }
+
+    #[test]
+    fn privileged_a_process_that_stays_is_waited_for_once() {
+        let layout = Arc::new(Layout::detect().unwrap());
+        let name = format!("crisp-sys-stays-{}", std::process::id());
+        let cgroup = Cgroup::new(layout, &name);
+        cgroup.create().unwrap();
+        let mut child = crate::process::command("sleep")
+            .arg("1000")
+            .spawn()
+            .unwrap();
+        cgroup.attach(i32::try_from(child.id()).unwrap()).unwrap();
+        let begun = Instant::now();
+        let refused = cgroup.remove();
+        let took = begun.elapsed();
+        cgroup.kill().unwrap();
+        child.wait().unwrap();
+        cgroup.remove().unwrap();
+        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::ResourceBusy);
+        assert!(took < 2 * LEAVES_WITHIN, "{took:?}");
     }
 
     #[test]

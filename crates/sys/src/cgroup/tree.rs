@@ -119,9 +119,8 @@ fn children(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// Removes a directory and all below it. A killed process leaves its cgroup a moment after its
-/// end: EBUSY is waited out for a second.
-pub(super) fn remove(dir: &Path) -> io::Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(1);
+/// end: EBUSY is waited out until the deadline.
+pub(super) fn remove(dir: &Path, deadline: Instant) -> io::Result<()> {
     let mut pause = Duration::from_micros(100);
     loop {
         let mut first = None;
