@@ -170,14 +170,16 @@ async fn run_for(exec: &Exec, caller: &mut ReplyTo<ExecOutput>) -> Result<ExecOu
 }
 
 async fn attempt(exec: &Exec, exec_id: &str) -> std::result::Result<ExecOutput, Failed> {
-    let ([stdout, stderr], fds) = plumbing().map_err(Failed::Refused)?;
-    let request = Request::Exec(Box::new(ExecRequest {
+    let ([stdout, stderr], mut fds) = plumbing().map_err(Failed::Refused)?;
+    let mut request = Box::new(ExecRequest {
         exec_id: exec_id.to_owned(),
         args: exec.command.clone(),
         // Its output and its end are nobody's but this daemon's.
         orphan: Orphan::IsKilled,
         ..ExecRequest::default()
-    }));
+    });
+    fds.extend(words_apart(&mut request).map_err(Failed::Refused)?);
+    let request = Request::Exec(request);
     let (end, ended) = oneshot::channel();
     let started = exec
         .shim
@@ -189,6 +191,14 @@ async fn attempt(exec: &Exec, exec_id: &str) -> std::result::Result<ExecOutput, 
     }
     let collected = collect(exec, [stdout, stderr], ended).await;
     collected.map_err(Failed::Unwatched)
+}
+
+/// The file for words that are too long for a message.
+fn words_apart(request: &mut ExecRequest) -> Result<Option<OwnedFd>> {
+    let apart = request.set_words_apart().map_err(std::io::Error::other);
+    let file = |text: Vec<u8>| crisp_sys::file::sealed(c"words", &text);
+    let made = apart.and_then(|text| text.map(file).transpose());
+    made.context(|| "put the words of an exec into a file")
 }
 
 /// What is read here, and what the command gets.

@@ -30,7 +30,8 @@ pub enum Request {
     /// process with a terminal gets none, and the terminal's master comes with the reply.
     ///
     /// Only what differs from the container's own process is sent: that one stands in the bundle,
-    /// and its environment may be longer than a frame.
+    /// and its environment may be longer than a frame. Words that are longer than a frame come in a
+    /// file, the last of the descriptors ([`ExecRequest::set_words_apart`]).
     Exec(Box<ExecRequest>),
     /// Kill a process that was exec'd, and all its descendants, also those that outlived it.
     KillExec {
@@ -58,6 +59,8 @@ pub struct ExecRequest {
     pub exec_id: String,
     /// The program and its arguments.
     pub args: Vec<String>,
+    /// Where the program and its arguments are, if not in `args`.
+    pub words: ExecWords,
     /// Its standard streams.
     pub streams: ExecStreams,
     /// Its fate when the asker's connection closes.
@@ -66,6 +69,51 @@ pub struct ExecRequest {
     /// before those two fields existed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process: Option<Box<Process>>,
+}
+
+/// Where the words of a process to run are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExecWords {
+    /// In the frame.
+    #[default]
+    InFrame,
+    /// In a file, whose descriptor is the last one of the request.
+    InFile,
+}
+
+/// Words that are longer, as JSON, travel in a file.
+const MAX_WORDS_IN_FRAME: usize = 64 * 1024;
+
+/// The longest file of words that a shim reads, bytes. The kernel takes 2 MiB of them, of which JSON
+/// may make six times as much.
+pub const MAX_WORDS: u64 = 16 * 1024 * 1024;
+
+impl ExecRequest {
+    /// Takes words that are too long for a frame out of it: the contents of a file to send along.
+    ///
+    /// # Errors
+    /// When they cannot be written as JSON.
+    pub fn set_words_apart(&mut self) -> Result<Option<Vec<u8>>> {
+        let what = "exec words";
+        let text = serde_json::to_vec(&self.args);
+        let text = text.map_err(|source| Error::Malformed { what, source })?;
+        if text.len() <= MAX_WORDS_IN_FRAME {
+            return Ok(None);
+        }
+        self.args = Vec::new();
+        self.words = ExecWords::InFile;
+        Ok(Some(text))
+    }
+
+    /// Puts words back that came in a file.
+    ///
+    /// # Errors
+    /// When they are none.
+    pub fn take_words(&mut self, text: &[u8]) -> Result<()> {
+        self.args = decode("exec words", text)?;
+        self.words = ExecWords::InFrame;
+        Ok(())
+    }
 }
 
 /// The standard streams of a process to run.
@@ -252,6 +300,27 @@ mod tests {
             reply: Reply::Done,
         };
         assert_eq!(FromShim::decode(&frame.encode().unwrap()).unwrap(), frame);
+    }
+
+    #[test]
+    fn words_travel_apart_only_when_they_have_to() {
+        let mut short = ExecRequest {
+            args: vec!["ls".to_owned()],
+            ..ExecRequest::default()
+        };
+        assert_eq!(short.set_words_apart().unwrap(), None);
+        let args = vec!["echo".to_owned(), "\n".repeat(70_000)];
+        let mut long = ExecRequest {
+            args: args.clone(),
+            ..ExecRequest::default()
+        };
+        let file = long.set_words_apart().unwrap().unwrap();
+        assert_eq!((long.args.len(), long.words), (0, ExecWords::InFile));
+        let request = Request::Exec(Box::new(long.clone()));
+        ToShim { seq: 1, request }.encode().unwrap();
+        long.take_words(&file).unwrap();
+        assert_eq!((long.args, long.words), (args, ExecWords::InFrame));
+        assert!(short.take_words(b"7").is_err());
     }
 
     #[test]

@@ -13,8 +13,8 @@ pub mod launch;
 
 pub use exit::ExitRecord;
 pub use frame::{
-    Event, ExecRequest, ExecStreams, FailureKind, FromShim, Orphan, Reply, Request, StateReport,
-    ToShim,
+    Event, ExecRequest, ExecStreams, ExecWords, FailureKind, FromShim, MAX_WORDS, Orphan, Reply,
+    Request, StateReport, ToShim,
 };
 pub use launch::{Launch, RootfsSpec, Stdin};
 

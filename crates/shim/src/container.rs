@@ -1,12 +1,15 @@
 //! The container that a shim owns: launch, exec and update. Each runs in a [`crate::worker`], a
 //! forked copy of the shim, and may block.
 
+use std::fs::File;
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use crisp_runtime::{CreateRequest, Gate, Keyring, Rootfs, Stdio};
-use crisp_shim_api::{ExecRequest, ExecStreams, FailureKind, RootfsSpec, Stdin};
+use crisp_shim_api::{
+    ExecRequest, ExecStreams, ExecWords, FailureKind, MAX_WORDS, RootfsSpec, Stdin,
+};
 use crisp_sys::cgroup::Cgroup;
 use crisp_sys::pidfd::PidFd;
 use crisp_sys::process::{self, ProcessId};
@@ -117,7 +120,8 @@ impl Container {
             Some(again) => again,
             None => Again::of(&self.spec()?)?,
         };
-        let process = exec_process(again.process, request);
+        let (request, fds) = with_words(request, fds)?;
+        let process = exec_process(again.process, &request);
         let mut fds = fds.into_iter();
         let (stdio, streams) = match (fds.next(), fds.next(), fds.next()) {
             (stdin, Some(stdout), Some(stderr)) => {
@@ -178,6 +182,20 @@ impl Container {
         let entries = entries.filter(|entry| !entry.is_empty());
         Ok(entries.map(<[u8]>::to_vec).collect())
     }
+}
+
+/// The request with its words, which may have come in a file.
+fn with_words(request: &ExecRequest, mut fds: Vec<OwnedFd>) -> Result<(ExecRequest, Vec<OwnedFd>)> {
+    let mut request = request.clone();
+    if request.words == ExecWords::InFile {
+        let step = || "read the words of an exec";
+        let missing = || std::io::Error::from(ErrorKind::NotFound);
+        let file = fds.pop().ok_or_else(missing).context(step)?;
+        let text = file::read_all_bounded(File::from(file), MAX_WORDS).context(step)?;
+        let taken = request.take_words(&text).map_err(std::io::Error::other);
+        taken.context(step)?;
+    }
+    Ok((request, fds))
 }
 
 /// The container's own process with another command.

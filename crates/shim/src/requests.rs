@@ -5,7 +5,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use crisp_model::Signal;
-use crisp_shim_api::{ExecRequest, ExecStreams, FailureKind, Orphan, Reply, Request, StateReport};
+use crisp_shim_api::{
+    ExecRequest, ExecStreams, ExecWords, FailureKind, Orphan, Reply, Request, StateReport,
+};
 use crisp_sys::cgroup::Cgroup;
 
 use crate::clients::{Asked, Asker};
@@ -100,6 +102,9 @@ impl Shim {
         let wanted = match streams {
             ExecStreams::Descriptors => 3,
             ExecStreams::Terminal => 0,
+        } + match request.words {
+            ExecWords::InFrame => 0,
+            ExecWords::InFile => 1,
         };
         if fds.len() != wanted {
             let text = format!("an exec with {} descriptors", fds.len());

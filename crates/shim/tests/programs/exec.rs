@@ -263,6 +263,38 @@ fn mut_free(lab: &Lab) -> std::path::PathBuf {
         .join("exec-starter")
 }
 
+/// As the kernel takes them: 128 KiB a word, each of whose bytes may be several of JSON.
+#[test]
+fn privileged_words_of_an_exec_may_be_long() {
+    let mut lab = Lab::new("sleep 1000");
+    lab.start();
+    let word = "\n".repeat(100_000);
+    let script = "for word; do echo ${#word}; done";
+    let mut words = vec!["sh", "-c", script, "sh"];
+    words.extend([word.as_str(); 5]);
+    let mut request = ExecRequest {
+        exec_id: "long".to_owned(),
+        args: words.iter().map(|word| (*word).to_owned()).collect(),
+        ..ExecRequest::default()
+    };
+    let text = request.set_words_apart().unwrap().unwrap();
+    let (read, write) = pipe().unwrap();
+    let file = crisp_sys::file::sealed(c"words", &text).unwrap();
+    let fds = [null(), write.try_clone().unwrap(), write, file];
+    let request = Request::Exec(Box::new(request));
+    let reply = lab.ask_with(request.clone(), &borrow(&fds)).0;
+    assert!(matches!(reply, Reply::Exec { .. }), "{reply:?}");
+    // One that is promised and missing is refused.
+    let refused = lab.ask_with(request, &borrow(&fds[..3])).0;
+    assert!(matches!(refused, Reply::Failed { .. }), "{refused:?}");
+    drop(fds);
+    assert_eq!(read_all(read), "100000\n".repeat(5));
+    assert_eq!(ended(&mut lab, "long"), ExitStatus::Code(0));
+    lab.ask(Request::KillAll);
+    lab.exited();
+    lab.shut_down();
+}
+
 #[test]
 fn privileged_an_exec_can_have_a_terminal() {
     let mut lab = Lab::new("sleep 1000");
