@@ -124,6 +124,7 @@ impl Shim {
         };
         // Without the slot the answer to State is all there is.
         drop(file::fill_slot(&self.exit_file, &exit.to_slot()));
+        self.kill_starting();
         drop(kill(&self.container.cgroup));
         self.output.let_terminal_end();
         let until = clock::monotonic().saturating_add(DRAIN);
@@ -147,6 +148,9 @@ impl Shim {
             return Next::Stay;
         }
         self.output.finish();
+        // Once more: a worker may have found init alive, and started its process since. Where the
+        // container shares its PID namespace, that one did not end with init.
+        drop(kill(&self.container.cgroup));
         self.phase = Phase::Over { init, exit };
         self.clients.broadcast(&Event::Exited(exit));
         // A cgroup that cannot be removed yet is tried again at the shutdown.

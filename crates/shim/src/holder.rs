@@ -27,8 +27,9 @@ use crisp_sys::process::{self, Dumpable, ProcessId};
 use crisp_sys::rootfs::{open_root, proc_path};
 use crisp_sys::seccomp::{self, SockFilter};
 use crisp_sys::signals::{self, Origin, SignalFd};
-use crisp_sys::{credentials, lent_node, pipe};
+use crisp_sys::{credentials, lent_node, own_binary, pipe};
 use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::io::Errno;
 use rustix::process::Uid;
 use rustix::thread::set_thread_res_uid;
 
@@ -80,7 +81,7 @@ pub fn run() -> Result<()> {
 }
 
 fn make(pod: &OsStr, shelter: Option<&Shelter>) -> Result<()> {
-    let program = sealed_copy().context(|| "make a sealed copy of the program")?;
+    let program = own_program().context(|| "make a copy of the program")?;
     let (said, says) = pipe::pipe().context(|| "make a pipe")?;
     // Containers that share the pod's PID namespace find the holder's descriptors in /proc/1/fd.
     let null = lent_node::lend_null().and_then(|null| lent_node::open(null, OFlags::RDWR));
@@ -142,11 +143,25 @@ fn hear(said: OwnedFd) -> Result<()> {
     Err(io::Error::other(why)).context(|| "set the init up")
 }
 
+/// The program, out of reach for the containers that see the holder: a sealed copy, or a read-only
+/// mount of it where no file in memory may be executed (`vm.memfd_noexec=2`).
+fn own_program() -> io::Result<OwnedFd> {
+    match sealed_copy() {
+        Ok(copy) => Ok(copy.into()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            own_binary::read_only(Path::new("/proc/self/exe"))
+        }
+        Err(error) => Err(error),
+    }
+}
+
 fn sealed_copy() -> io::Result<File> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     // Kernels before 6.3 do not know the flag, and need none.
-    let copy = memfd_create("crisp-holder", flags | MemfdFlags::EXEC)
-        .or_else(|_| memfd_create("crisp-holder", flags))?;
+    let copy = match memfd_create("crisp-holder", flags | MemfdFlags::EXEC) {
+        Err(Errno::INVAL) => memfd_create("crisp-holder", flags)?,
+        other => other?,
+    };
     let mut copy = File::from(copy);
     io::copy(&mut File::open("/proc/self/exe")?, &mut copy)?;
     let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
@@ -155,7 +170,7 @@ fn sealed_copy() -> io::Result<File> {
 }
 
 /// The id stays among the arguments: by it a later daemon finds a holder that no record names.
-fn start(program: &File, pod: &OsStr) {
+fn start(program: &OwnedFd, pod: &OsStr) {
     let path = proc_path(program).into_os_string();
     let words = [OsStr::new("crisp-holder"), OsStr::new(HOLD), pod];
     let words = words.map(|word| CString::new(word.as_encoded_bytes()));

@@ -134,6 +134,11 @@ impl Shim {
             })
     }
 
+    /// Stops the workers that are about to start an exec.
+    pub(crate) fn kill_starting(&self) {
+        self.starting().for_each(|(_, worker)| worker.kill());
+    }
+
     /// Whether a worker is about to start an exec.
     pub(crate) fn is_starting(&self, exec_id: &str) -> bool {
         self.starting().any(|(exec, _)| exec.id == exec_id)

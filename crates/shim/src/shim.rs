@@ -59,6 +59,8 @@ pub struct Shim {
     /// Write end of the container's standard input, or nothing.
     _stdin: Option<OwnedFd>,
     busy: bool,
+    /// When connections are taken again, on the monotonic clock.
+    deaf_until: i64,
 }
 
 /// Where the container is in its life.
@@ -219,6 +221,7 @@ impl Shim {
             signals,
             _stdin: None,
             busy: true,
+            deaf_until: 0,
         })
     }
 
@@ -256,11 +259,12 @@ impl Shim {
     /// Waits until something happens, and says what.
     fn wait(&mut self) -> Result<Vec<Source>> {
         let timeout = self.timeout();
-        let mut fds = vec![
-            PollFd::new(&self.signals, PollFlags::IN),
-            PollFd::new(&self.listener, PollFlags::IN),
-        ];
-        let mut sources = vec![Source::Signals, Source::Listener];
+        let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
+        let mut sources = vec![Source::Signals];
+        if !self.is_deaf() {
+            fds.push(PollFd::new(&self.listener, PollFlags::IN));
+            sources.push(Source::Listener);
+        }
         for errand in &self.errands {
             fds.push(PollFd::new(&errand.worker, PollFlags::IN));
             sources.push(Source::Errand(errand.worker.pid()));
@@ -302,7 +306,7 @@ impl Shim {
         let nanoseconds = match self.phase {
             Phase::Draining { until, .. } => (until - clock::monotonic()).max(0),
             _ if self.shelter.as_ref().is_some_and(Shelter::is_waiting) => SETTLES,
-            _ if self.busy => QUIET,
+            _ if self.busy || self.is_deaf() => QUIET,
             _ => return None,
         };
         Some(Timespec {
@@ -340,8 +344,15 @@ impl Shim {
         self.reap()
     }
 
+    /// Whether connections wait for a better time.
+    fn is_deaf(&self) -> bool {
+        self.deaf_until > clock::monotonic()
+    }
+
     fn on_connection(&mut self) {
         let Ok(conn) = self.listener.accept() else {
+            // Without descriptors it stays in the queue, and would be seen again at once.
+            self.deaf_until = clock::monotonic().saturating_add(QUIET);
             return;
         };
         if conn.peer().is_ok_and(|peer| peer.uid == 0) {

@@ -198,3 +198,21 @@ fn privileged_told_to_end_it_stays_until_it_is_alone() {
     assert_eq!(entered.wait().unwrap().code(), Some(7));
     holder.ends();
 }
+
+/// Hardened machines execute no file in memory.
+#[test]
+fn privileged_a_holder_needs_no_program_in_memory() {
+    let setting = "/proc/sys/vm/memfd_noexec";
+    if !fs::exists(setting).unwrap() {
+        return;
+    }
+    // The setting is one of the PID namespace.
+    let holder = env!("CARGO_BIN_EXE_crisp-holder");
+    let script = format!("echo 2 > {setting} && exec {holder} a-pod");
+    let output = Command::new("unshare")
+        .args(["--pid", "--fork", "--mount-proc", "sh", "-c", &script])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(output.stdout.len(), 12, "{output:?}");
+}
