@@ -1,6 +1,7 @@
 //! OCI resource limits to cgroup files, for both versions.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::str::FromStr;
 
 use crisp_model::cpu_weight;
@@ -54,10 +55,25 @@ fn make(change: &Change<'_>, resources: &LinuxResources) -> Result<Vec<String>> 
     warnings.extend(hugepages::limit(change, resources)?);
     warnings.extend(limits.unified(resources)?);
     if let Some(rules) = rules {
-        device_filter::apply(change.cgroup, &rules)
-            .map_err(|error| Error::cgroup("set the devices of", error))?;
+        let applied = device_filter::apply(change.cgroup, &rules);
+        match applied.map_err(|error| (error.kind(), error)) {
+            Ok(()) => {}
+            // A node in a user namespace of its own may not load the program, and may use no device
+            // but what its host lends it.
+            Err((ErrorKind::PermissionDenied, _)) if limits.v2 && in_user_namespace() => {
+                let why = "a user namespace may not load the program for them";
+                warnings.push(format!("rules for devices are ignored: {why}"));
+            }
+            Err((_, error)) => return Err(Error::cgroup("set the devices of", error)),
+        }
     }
     Ok(warnings)
+}
+
+/// Whether the machine is a container itself, by whose ids those of the first namespace are hidden.
+fn in_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_whitespace().ne(["0", "0", "4294967295"])
 }
 
 struct Limits<'a> {

@@ -1,15 +1,17 @@
 //! The life of the container's init between the fork and its program.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use crisp_sys::cgroup::Entrance;
+use crisp_sys::fork::{self, CloneFlags};
 use crisp_sys::mount::{self, Depth, MountAttributes, Propagation};
 use crisp_sys::mount_point::{self, Missing};
 use crisp_sys::ns::{self, Kind};
 use crisp_sys::socket::{Conn, Listener};
-use crisp_sys::{fork, process, signals};
+use crisp_sys::{process, signals};
 use oci_spec::runtime::{Hook, Process, Spec};
 
 use crate::confine::{self, Filter, drop_privileges, early_and_late};
@@ -22,6 +24,7 @@ use crate::keyring::Keyring;
 use crate::mounts::{self, Prepared};
 use crate::namespaces::Namespaces;
 use crate::path_lookup::{Program, said};
+use crate::peers::Host;
 use crate::rootfs::Rootfs;
 use crate::streams::{self, Streams};
 use crate::sync::{Word, hear, let_go_of, say};
@@ -45,8 +48,8 @@ pub(crate) struct Plan<'a> {
     pub filter: Option<Filter>,
     pub program: Program,
     pub streams: Streams,
-    /// Whether a mount of the spec is shared with the host.
-    pub shares: bool,
+    /// The host's mount table, if a mount of the spec is shared with the host.
+    pub host_mounts: Option<File>,
     pub gate: Option<Listener>,
     /// The first descriptor that the program does not get.
     pub closed_from: u32,
@@ -56,7 +59,7 @@ pub(crate) struct Plan<'a> {
 impl Plan<'_> {
     fn guard(&self) -> Guard<'_> {
         Guard {
-            shares: self.shares,
+            shares: self.host_mounts.is_some(),
             root: &self.place,
         }
     }
@@ -66,14 +69,47 @@ impl Plan<'_> {
 pub(crate) fn run(plan: Plan<'_>, entrance: Entrance, ours: &Conn, conn: Conn) -> i32 {
     // The cgroup comes first: whatever this process does from now on is the container's, and a
     // cgroup namespace begins where its maker is.
-    let ready = let_go_of(ours, &conn)
-        .and_then(|()| {
-            entrance
-                .enter()
-                .map_err(|error| Error::cgroup("enter", error))
-        })
-        .and_then(|()| set_up(plan, &conn));
-    let gate = match ready {
+    let ready = let_go_of(ours, &conn).and_then(|()| {
+        entrance
+            .enter()
+            .map_err(|error| Error::cgroup("enter", error))
+    });
+    match ready {
+        Err(error) => fail(&conn, error),
+        Ok(()) if plan.namespaces.takes_two() => give_way(plan, conn),
+        Ok(()) => become_init(plan, conn),
+    }
+}
+
+/// In the first child of two: makes the second, which is the container's init, and ends.
+fn give_way(plan: Plan<'_>, conn: Conn) -> i32 {
+    let prepare = || {
+        plan.namespaces.leave()?;
+        // The parent gives the namespace its ids.
+        say(&conn, &Word::Proceed).context(|| "ask for the ids")?;
+        proceed(&conn)?;
+        plan.namespaces.make_rest()?;
+        let copy = conn.as_fd().try_clone_to_owned();
+        copy.context(|| "copy the runtime's socket")
+    };
+    let copy = match prepare() {
+        Ok(copy) => Conn::from(copy),
+        Err(error) => return fail(&conn, error),
+    };
+    let forked = fork::fork_with(CloneFlags::PARENT, None, move || become_init(plan, conn));
+    let told = forked
+        .context(|| "fork the container's init")
+        .and_then(|(_, pidfd)| {
+            say(&copy, &Word::Init(pidfd.into())).context(|| "tell of the container's init")
+        });
+    match told {
+        Ok(()) => 0,
+        Err(error) => fail(&copy, error),
+    }
+}
+
+fn become_init(plan: Plan<'_>, conn: Conn) -> i32 {
+    let gate = match set_up(plan, &conn) {
         Ok(gate) => gate,
         Err(error) => return fail(&conn, error),
     };
@@ -100,6 +136,8 @@ struct AtGate {
 struct LastSteps {
     hooks: Vec<Hook>,
     state: String,
+    /// Of the program, and of hooks that name none.
+    environment: Vec<String>,
     /// Loaded after the wait where that is allowed: the filter may forbid waiting.
     filter: Option<Filter>,
     program: Program,
@@ -133,8 +171,8 @@ impl AtGate {
 impl LastSteps {
     /// Returns only when there is no program to become.
     fn start(&self) -> Error {
-        let prepared =
-            hooks::run(&self.hooks, &self.state).and_then(|()| confine::load(self.filter.as_ref()));
+        let prepared = hooks::run_with(&self.hooks, &self.state, &self.environment)
+            .and_then(|()| confine::load(self.filter.as_ref()));
         match prepared {
             Ok(()) => self.program.start(),
             Err(error) => error,
@@ -172,8 +210,13 @@ fn set_up(mut plan: Plan<'_>, conn: &Conn) -> Result<AtGate> {
     in_working_dir(plan.process, || {
         drop_privileges(plan.process, early.as_ref())
     })?;
+    if plan.gate.is_some() {
+        // Whoever starts the container is not whoever made it, and should not hear of this first.
+        plan.program.find()?;
+    }
     let last = LastSteps {
         hooks: hooks::start_container(plan.spec),
+        environment: plan.process.env().clone().unwrap_or_default(),
         state: created,
         filter: late,
         program: plan.program,
@@ -194,6 +237,10 @@ fn proceed(conn: &Conn) -> Result<()> {
 
 fn enter_namespaces(plan: &Plan<'_>) -> Result<()> {
     plan.namespaces.enter()?;
+    if plan.namespaces.is_new(Kind::Net) {
+        // The network of others is theirs to set up.
+        ns::raise_loopback().context(|| "bring up the loopback interface")?;
+    }
     if plan.namespaces.is_new(Kind::Cgroup) {
         fork::unshare(Kind::Cgroup.flag()).context(|| "make a cgroup namespace")?;
     }
@@ -223,14 +270,19 @@ fn build_root(plan: &mut Plan<'_>, conn: &Conn, state: &str) -> Result<OwnedFd> 
     let slash = Path::new("/");
     mount::set_propagation(slash, Propagation::Slave, Depth::Recursive)
         .context(|| "cut the mount namespace off")?;
-    let root = plan.rootfs.mount_at(&plan.place)?;
+    let follows = options::root_follows_host(plan.spec);
+    let root = plan.rootfs.mount_at(&plan.place, follows)?;
     let linux = plan.spec.linux().as_ref();
     let label = linux
         .and_then(|linux| linux.mount_label().as_deref())
         .filter(|l| !l.is_empty());
     unmasked(|| {
         for prepared in std::mem::take(&mut plan.mounts) {
-            let late = mounts::attach(prepared, root.as_fd(), label, plan.guard())?;
+            let host = Host {
+                conn,
+                table: plan.host_mounts.as_ref(),
+            };
+            let late = mounts::attach(prepared, root.as_fd(), label, (plan.guard(), &host))?;
             plan.read_only_late.extend(late);
         }
         if devices::are_made(plan.spec) {

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crisp_model::Signal;
 use crisp_sys::cgroup::{Cgroup, Entrance};
@@ -15,14 +16,22 @@ use oci_spec::runtime::{Process, Spec};
 use crate::child::{self, Plan};
 use crate::confine::{Filter, check_user};
 use crate::error::{Context, Error, Result};
+use crate::freezer::{Freeze, freeze_state};
 use crate::keyring::Keyring;
 use crate::mounts::Prepared;
 use crate::namespaces::{Maps, Namespaces};
 use crate::path_lookup::Program;
 use crate::rootfs::Rootfs;
 use crate::streams::{self, Stdio};
-use crate::sync::{Word, hear, say};
-use crate::{cgroups, devices, hooks, mounts, sysctl};
+use crate::sync::{Word, hear_from_child, say};
+use crate::{cgroups, devices, hooks, mounts, peers, sysctl};
+
+/// How long a killed child is waited for.
+const ENDS_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long a child may be silent while it sets itself up: what it does is local, but for mounts of
+/// network file systems. Hooks take the time that they are given.
+const SPEAKS_WITHIN: Duration = Duration::from_secs(120);
 
 /// How a created container is told to start.
 #[derive(Debug)]
@@ -31,6 +40,15 @@ pub enum Gate {
     Socket,
     /// By [`open_gate`] from any process that reaches this listener's path.
     Listening(Listener),
+}
+
+impl Gate {
+    fn listener(self) -> Option<Listener> {
+        match self {
+            Self::Socket => None,
+            Self::Listening(listener) => Some(listener),
+        }
+    }
 }
 
 /// A container to be made.
@@ -105,7 +123,7 @@ pub fn open_gate(path: &Path) -> Result<()> {
 /// The connection closes when the program has started: it is close-on-exec.
 fn pass(conn: &Conn) -> Result<()> {
     say(conn, &Word::Start).context(|| "start the container's init")?;
-    match hear(conn)? {
+    match hear_from_child(conn, None)? {
         None => Ok(()),
         Some(Word::Failed(error)) => Err(error),
         Some(other) => Err(Error::setup("start", format!("unexpected {other:?}"))),
@@ -122,36 +140,78 @@ pub fn create(request: CreateRequest<'_>) -> Result<Created> {
     let process = spec.process().as_ref();
     let process = process.ok_or_else(|| Error::invalid("process", "is missing"))?;
     check(spec, process)?;
-    claim(cgroup)?;
+    let claimed = claim(cgroup)?;
     let created = make(request, process);
     if created.is_err() {
         // The first error is the one to tell; recovery looks at the cgroup again by its name.
-        drop(crate::destroy(cgroup));
+        drop(match claimed {
+            Claimed::New => crate::destroy(cgroup),
+            Claimed::Anothers => empty(cgroup),
+        });
     }
     created
 }
 
+/// Whose a cgroup is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Claimed {
+    /// It was made here.
+    New,
+    /// It was there before.
+    Anothers,
+}
+
 /// Makes the cgroup, or takes one that nobody lives in.
-fn claim(cgroup: &Cgroup) -> Result<()> {
-    let new = cgroup.create().map_err(|e| Error::cgroup("make", e))?;
-    if !new && cgroup.is_populated().unwrap_or(true) {
+fn claim(cgroup: &Cgroup) -> Result<Claimed> {
+    if cgroup.create().map_err(|e| Error::cgroup("make", e))? {
+        return Ok(Claimed::New);
+    }
+    if cgroup.is_populated().unwrap_or(true) {
         let text = format!("{} holds processes already", cgroup.path());
         return Err(Error::setup("make the cgroup", text));
     }
-    Ok(())
+    Ok(Claimed::Anothers)
+}
+
+/// Ends what is left of a failed start in a cgroup that was there before, and is somebody's. One that
+/// is empty is left alone: kernels since 6.14 kill whoever is born in a cgroup that was killed once.
+fn empty(cgroup: &Cgroup) -> Result<()> {
+    match cgroup.is_populated().unwrap_or(true) {
+        true => cgroup.kill().map_err(|error| Error::cgroup("kill", error)),
+        false => Ok(()),
+    }
+}
+
+/// A process that enters a frozen cgroup stands still before it can say so.
+fn refuse_frozen(cgroup: &Cgroup) -> Result<()> {
+    match freeze_state(cgroup) {
+        Freeze::Thawed => Ok(()),
+        Freeze::Frozen => {
+            let text = format!(
+                "{} is frozen, by itself or by one above it: thaw it first",
+                cgroup.path()
+            );
+            Err(Error::setup("make the cgroup", text))
+        }
+    }
 }
 
 fn make(request: CreateRequest<'_>, process: &Process) -> Result<Created> {
+    refuse_frozen(request.cgroup)?;
     let spec = request.spec;
     let filter = Filter::of(spec)?;
     let program = Program::of(process, request.raw_environment)?;
     let mut namespaces = Namespaces::of(spec)?;
-    let maps = namespaces.take_maps();
+    let mut maps = namespaces.take_maps();
     sysctl::check(spec, &namespaces)?;
     let mut warnings = limit(request.cgroup, spec)?;
     let place = root_place(spec, request.bundle);
     request.rootfs.make_ready(&place)?;
-    let mounts = mounts::prepare(spec, request.cgroup, request.bundle)?;
+    let from = mounts::Origin {
+        bundle: request.bundle,
+        place: &place,
+    };
+    let mounts = mounts::prepare(spec, request.cgroup, from)?;
     let plan = Plan {
         spec,
         process,
@@ -161,22 +221,19 @@ fn make(request: CreateRequest<'_>, process: &Process) -> Result<Created> {
         place,
         read_only_late: Vec::new(),
         namespaces,
-        shares: mounts.iter().any(Prepared::is_shared),
+        host_mounts: peers::open_table(mounts.iter().any(Prepared::is_shared))?,
         mounts,
         nodes: devices::prepare(spec)?,
         null: Some(lent_node::lend_null().context(|| "borrow the host's /dev/null")?),
         filter: filter.clone(),
         program,
         streams: streams::prepare(request.stdio)?,
-        gate: match request.gate {
-            Gate::Socket => None,
-            Gate::Listening(listener) => Some(listener),
-        },
+        gate: request.gate.listener(),
         closed_from: 3 + request.preserved_fds,
         keyring: request.keyring,
     };
     let held = plan.gate.is_none();
-    let (pid, pidfd, conn) = fork_init(plan, request.cgroup)?;
+    let (pid, pidfd, conn) = fork_init(plan, request.cgroup, &mut maps)?;
     let setting = Setting {
         spec,
         process,
@@ -185,10 +242,8 @@ fn make(request: CreateRequest<'_>, process: &Process) -> Result<Created> {
         pid,
         maps,
     };
-    let console = setting.guide(&conn, &mut warnings).inspect_err(|_| {
-        drop(pidfd.signal(Signal::KILL.number()));
-        drop(process::wait(pid));
-    })?;
+    let guided = setting.guide(&conn, &mut warnings);
+    let console = guided.inspect_err(|_| end(pid, &pidfd))?;
     Ok(Created {
         pid,
         pidfd,
@@ -197,6 +252,36 @@ fn make(request: CreateRequest<'_>, process: &Process) -> Result<Created> {
         filter,
         gate: held.then_some(conn),
     })
+}
+
+/// From the first child of two, which waits for the ids of its user namespace: the container's init.
+fn hear_of_init(conn: &Conn, first: i32, maps: Option<&Maps>) -> Result<(i32, PidFd)> {
+    loop {
+        match hear_from_child(conn, Some(SPEAKS_WITHIN))? {
+            Some(Word::Proceed) => {
+                maps.map_or(Ok(()), |maps| maps.write(first))?;
+                say(conn, &Word::Proceed).context(|| "let the container's init go on")?;
+            }
+            Some(Word::Init(pidfd)) => {
+                let init = PidFd::from(pidfd);
+                let pid = init
+                    .pid()
+                    .context(|| "learn the pid of the container's init")?;
+                return Ok((pid, init));
+            }
+            Some(Word::Failed(error)) => return Err(error),
+            _ => return Err(Error::Vanished("killed, or out of memory".to_owned())),
+        }
+    }
+}
+
+/// Ends a child that came to nothing. One that stands still, in a frozen cgroup or in the kernel,
+/// ends later: whoever removes the cgroup thaws and kills it.
+pub(crate) fn end(pid: i32, child: &PidFd) {
+    drop(child.signal(Signal::KILL.number()));
+    if child.ends_within(ENDS_WITHIN).unwrap_or(false) {
+        drop(process::wait(pid));
+    }
 }
 
 /// The directory that the spec names as the root: hooks find the container's files there, and the
@@ -235,9 +320,13 @@ pub(crate) fn entrance(cgroup: &Cgroup) -> Result<Entrance> {
     opened.map_err(|error| Error::cgroup("open", error))
 }
 
-fn fork_init(plan: Plan<'_>, cgroup: &Cgroup) -> Result<(i32, PidFd, Conn)> {
+fn fork_init(
+    plan: Plan<'_>,
+    cgroup: &Cgroup,
+    maps: &mut Option<Maps>,
+) -> Result<(i32, PidFd, Conn)> {
     let (ours, theirs) = Conn::pair().context(|| "make a socket pair")?;
-    let flags = plan.namespaces.clone_flags();
+    let (flags, takes_two) = (plan.namespaces.clone_flags(), plan.namespaces.takes_two());
     let dir = cgroup
         .open_dir()
         .map_err(|error| Error::cgroup("open", error))?;
@@ -254,7 +343,13 @@ fn fork_init(plan: Plan<'_>, cgroup: &Cgroup) -> Result<(i32, PidFd, Conn)> {
         fork_with(flags, dir.as_ref().map(AsFd::as_fd), child)
             .context(|| "fork the container's init")
     })?;
-    Ok((pid, pidfd, ours))
+    if !takes_two {
+        return Ok((pid, pidfd, ours));
+    }
+    let init = hear_of_init(&ours, pid, maps.take().as_ref());
+    // The first child has no more to do than to end.
+    end(pid, &pidfd);
+    init.map(|(pid, pidfd)| (pid, pidfd, ours))
 }
 
 /// The parent's view of the child while it sets itself up.
@@ -283,11 +378,14 @@ impl Setting<'_> {
         }
         say(conn, &Word::Proceed).context(|| "let the container's init go on")?;
         let mut console = None;
+        let hooks = hooks::create_container(self.spec);
+        let within = hooks.is_empty().then_some(SPEAKS_WITHIN);
         loop {
-            match hear(conn)? {
+            match hear_from_child(conn, within)? {
                 Some(Word::Ready) => return Ok(console),
                 Some(Word::Console(master)) => console = Some(master),
                 Some(Word::Warning(text)) => warnings.push(text),
+                Some(Word::Lend(path, depth)) => peers::lend(conn, &path, depth)?,
                 Some(Word::Proceed) => {
                     let pid = self.pid.unsigned_abs();
                     let state =
@@ -296,7 +394,7 @@ impl Setting<'_> {
                     say(conn, &Word::Proceed).context(|| "let the container's init go on")?;
                 }
                 Some(Word::Failed(error)) => return Err(error),
-                Some(Word::Start) | None => {
+                Some(Word::Start | Word::Init(_) | Word::Lent(_)) | None => {
                     return Err(Error::Vanished("killed, or out of memory".to_owned()));
                 }
             }

@@ -22,6 +22,8 @@ pub(crate) struct Node {
     numbers: (u32, u32),
     mode: u32,
     owner: (u32, u32),
+    /// Whether something else may be in its place: the image's own, or a mount of the spec.
+    yields: bool,
 }
 
 impl Node {
@@ -80,8 +82,11 @@ pub(crate) fn prepare(spec: &Spec) -> Result<Vec<Node>> {
         .map(|(name, major, minor)| default_node(name, (*major, *minor)))
         .filter(|node| listed.iter().all(|device| device.path() != &node.path))
         .collect();
+    let mounts = spec.mounts().as_deref().unwrap_or_default();
     for device in listed {
-        nodes.push(listed_node(device)?);
+        let mut node = listed_node(device)?;
+        node.yields = mounts.iter().any(|m| m.destination() == &node.path);
+        nodes.push(node);
     }
     Ok(nodes)
 }
@@ -94,6 +99,7 @@ fn default_node(name: &str, numbers: (u32, u32)) -> Node {
         numbers,
         mode: 0o666,
         owner: (0, 0),
+        yields: true,
     }
 }
 
@@ -118,6 +124,7 @@ fn listed_node(device: &LinuxDevice) -> Result<Node> {
         numbers: (number(device.major())?, number(device.minor())?),
         mode: device.file_mode().unwrap_or(0o666),
         owner: (owner(device.uid())?, owner(device.gid())?),
+        yields: false,
     })
 }
 
@@ -141,8 +148,12 @@ fn make_node(node: &Node, root: BorrowedFd<'_>, guard: Guard<'_>) -> Result<()> 
     match rustix::fs::mknodat(&dir, name, node.kind, mode, device) {
         Ok(()) => {}
         Err(Errno::PERM) => return bind_node(node, root, guard),
-        // A mount or the image put something there first: it stays.
-        Err(Errno::EXIST) => return Ok(()),
+        Err(Errno::EXIST) if node.yields => return Ok(()),
+        // Taken only if it is the device that was asked for: a volume may be shared with others.
+        Err(Errno::EXIST) => {
+            let found = locate_nofollow(dir.as_fd(), Path::new(name)).context(step)?;
+            return node.check(&found).context(step);
+        }
         Err(error) => return Err(Error::setup(step(), error)),
     }
     // By descriptor: the directory may be a volume, in which another container puts a link in the

@@ -3,7 +3,6 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use crisp_model::Signal;
 use crisp_sys::cgroup::{Cgroup, Entrance};
 use crisp_sys::fork::{CloneFlags, fork_with};
 use crisp_sys::ns::{self, Kind};
@@ -17,13 +16,13 @@ use oci_spec::runtime::Process;
 use crate::child::in_working_dir;
 use crate::confine::{self, Filter, drop_privileges, early_and_late};
 use crate::console;
-use crate::create::entrance;
+use crate::create::{end, entrance};
 use crate::error::{Context, Error, Result};
 use crate::keyring::Keyring;
 use crate::namespaces::become_root;
 use crate::path_lookup::Program;
 use crate::streams::{self, Stdio, Streams};
-use crate::sync::{Word, hear, let_go_of, say};
+use crate::sync::{Word, hear, hear_from_child, let_go_of, say, still_wanted};
 
 /// A process to be run in a container.
 #[derive(Debug)]
@@ -158,8 +157,7 @@ fn start(request: ExecRequest<'_>, unified: Option<&Path>) -> Result<Execed> {
             warnings,
         }),
         Err(error) => {
-            drop(pidfd.signal(Signal::KILL.number()));
-            drop(process::wait(pid));
+            end(pid, &pidfd);
             Err(error)
         }
     }
@@ -276,6 +274,8 @@ impl Inside<'_> {
         confine::set_labels(self.process)?;
         let (early, late) = early_and_late(self.process, self.filter);
         in_working_dir(self.process, || {
+            // The directory may have taken its time, on a network: a filter may forbid to ask later.
+            still_wanted(conn)?;
             drop_privileges(self.process, early.as_ref())
         })?;
         confine::load(late.as_ref())?;
@@ -295,7 +295,7 @@ fn guide(
     say(conn, &Word::Proceed).context(|| "let the process go on")?;
     let mut console = None;
     loop {
-        match hear(conn)? {
+        match hear_from_child(conn, None)? {
             None => return Ok(console),
             Some(Word::Console(master)) => console = Some(master),
             Some(Word::Warning(text)) => warnings.push(text),

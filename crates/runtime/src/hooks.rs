@@ -2,20 +2,22 @@
 
 use std::fs::File;
 use std::io::{self, Seek, Write};
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Child;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crisp_sys::pidfd::PidFd;
 use crisp_sys::process;
 use oci_spec::runtime::{Hook, Hooks, Spec};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::io::Errno;
 use serde::Serialize;
 
 use crate::error::{Context, Error, Result};
+
+/// As much of a hook's standard error is told, bytes.
+const MAX_COMPLAINT: u64 = 4096;
 
 fn hooks(spec: &Spec, pick: impl Fn(&Hooks) -> &Option<Vec<Hook>>) -> Vec<Hook> {
     spec.hooks()
@@ -84,7 +86,13 @@ pub(crate) fn state(id: &str, pid: u32, bundle: &Path, spec: &Spec, stage: Stage
 }
 
 pub(crate) fn run(hooks: &[Hook], state: &str) -> Result<()> {
-    hooks.iter().try_for_each(|hook| run_one(hook, state))
+    run_with(hooks, state, &[])
+}
+
+/// As [`run`]; hooks that name no environment get this one.
+pub(crate) fn run_with(hooks: &[Hook], state: &str, environment: &[String]) -> Result<()> {
+    let mut hooks = hooks.iter();
+    hooks.try_for_each(|hook| run_one(hook, state, environment))
 }
 
 /// In the parent, before anything is made: whether each hook's time makes sense.
@@ -122,53 +130,72 @@ fn time(hook: &Hook) -> Result<Option<Duration>> {
 /// A file with the state to read. A pipe would hold no more than 64 KiB of it until the hook reads,
 /// and a hook that closes its end would kill the writer, which resets its signals early.
 fn input(state: &str) -> io::Result<File> {
-    let flags = MemfdFlags::CLOEXEC;
-    // Kernels before 6.3 do not know the flag; later ones may insist on it (vm.memfd_noexec).
-    let made = memfd_create("state", flags | MemfdFlags::NOEXEC_SEAL)
-        .or_else(|_| memfd_create("state", flags))?;
-    let mut file = File::from(made);
+    let mut file = memory_file()?;
     file.write_all(state.as_bytes())?;
     file.rewind()?;
     Ok(file)
 }
 
-fn run_one(hook: &Hook, state: &str) -> Result<()> {
+fn memory_file() -> io::Result<File> {
+    let flags = MemfdFlags::CLOEXEC;
+    // Kernels before 6.3 do not know the flag; later ones may insist on it (vm.memfd_noexec).
+    memfd_create("hook", flags | MemfdFlags::NOEXEC_SEAL)
+        .or_else(|_| memfd_create("hook", flags))
+        .map(File::from)
+        .map_err(io::Error::from)
+}
+
+/// The end of what a hook complained of, to be told with its failure.
+fn complaint(file: &File) -> String {
+    let length = file.metadata().map_or(0, |about| about.len());
+    let mut end = vec![0; usize::try_from(length.min(MAX_COMPLAINT)).unwrap_or(0)];
+    match file.read_exact_at(&mut end, length.saturating_sub(MAX_COMPLAINT)) {
+        Ok(()) => String::from_utf8_lossy(&end).trim().to_owned(),
+        Err(_) => String::new(),
+    }
+}
+
+fn run_one(hook: &Hook, state: &str, environment: &[String]) -> Result<()> {
     let step = || format!("run the hook {}", hook.path().display());
     let time = time(hook)?;
     let mut command = process::command(hook.path());
     if let Some((name, rest)) = hook.args().as_deref().and_then(<[String]>::split_first) {
         command.arg0(name).args(rest);
     }
-    let environment = hook.env().as_deref().unwrap_or_default();
+    let environment = hook.env().as_deref().unwrap_or(environment);
     command
         .env_clear()
         .envs(environment.iter().filter_map(|entry| entry.split_once('=')));
+    let said = memory_file().context(step)?;
     let mut child = command
         .stdin(input(state).context(step)?)
+        .stderr(said.try_clone().context(step)?)
         .spawn()
         .context(step)?;
     let in_time = time.map_or(Ok(true), |time| ends_within(&child, time));
     if !in_time.context(step)? {
         drop(child.kill());
         drop(child.wait());
-        return Err(Error::setup(step(), "took too long and was killed"));
+        let why = with_complaint("took too long and was killed".to_owned(), &said);
+        return Err(Error::setup(step(), why));
     }
     match child.wait().context(step)? {
         status if status.success() => Ok(()),
-        status => Err(Error::setup(step(), status)),
+        status => Err(Error::setup(
+            step(),
+            with_complaint(status.to_string(), &said),
+        )),
+    }
+}
+
+fn with_complaint(why: String, said: &File) -> String {
+    match complaint(said) {
+        said if said.is_empty() => why,
+        said => format!("{why}: {said}"),
     }
 }
 
 fn ends_within(child: &Child, time: Duration) -> io::Result<bool> {
-    let pidfd = PidFd::open(i32::try_from(child.id()).map_err(io::Error::other)?)?;
-    let deadline = Instant::now() + time;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let left = Timespec::try_from(left).map_err(io::Error::other)?;
-        match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&left)) {
-            Ok(ended) => return Ok(ended > 0),
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
+    let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+    PidFd::open(pid)?.ends_within(time)
 }

@@ -29,6 +29,7 @@ mod mounts;
 mod namespaces;
 mod options;
 mod path_lookup;
+mod peers;
 mod procfs;
 mod rootfs;
 mod streams;

@@ -7,13 +7,15 @@ use std::path::{Path, PathBuf};
 use crisp_sys::cgroup::Cgroup;
 use crisp_sys::mount::{self, Depth, FsContext, MountAttributes, Propagation};
 use crisp_sys::mount_point::{self, Missing, Place};
-use crisp_sys::rootfs::locate_nofollow;
+use crisp_sys::rootfs::{locate, locate_nofollow};
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Mount, Spec};
 use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
 use crate::guard::Guard;
 use crate::options::Options;
+use crate::peers::Host;
 
 /// One mount, ready to be attached.
 #[derive(Debug)]
@@ -24,9 +26,33 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
+    /// In the child: clones a source that is below the container's root, within which its links stay.
+    fn with_source_in(self, root: BorrowedFd<'_>) -> Result<Self> {
+        let Source::Inside { path, depth } = &self.source else {
+            return Ok(self);
+        };
+        let step = || format!("open the source {} in the root", path.display());
+        let found = locate(root, &Path::new("/").join(path)).context(step)?;
+        let tree = mount::open_tree_at(found.as_fd(), Path::new(""), *depth)
+            .and_then(|tree| bind_attributes(tree, &self.options))
+            .context(step)?;
+        let is_dir = file_type(tree.as_fd())? == FileType::Directory;
+        let source = Source::Tree { tree, is_dir };
+        Ok(Self { source, ..self })
+    }
+
+    fn is_dir(&self) -> bool {
+        match self.source {
+            Source::Tree { is_dir, .. }
+            | Source::Followed { is_dir, .. }
+            | Source::Shared { is_dir, .. } => is_dir,
+            Source::Inside { .. } | Source::Fresh { .. } | Source::CgroupV1(_) => true,
+        }
+    }
+
     /// Whether what is mounted in it appears on the host as well.
     pub(crate) fn is_shared(&self) -> bool {
-        matches!(self.options.propagation, Some((Propagation::Shared, _)))
+        self.options.is_shared()
     }
 }
 
@@ -41,20 +67,36 @@ enum Source {
         depth: Depth,
         is_dir: bool,
     },
+    /// A tree that the host shares, which the parent clones once it can be attached at once.
+    Shared {
+        path: PathBuf,
+        depth: Depth,
+        is_dir: bool,
+    },
+    /// A place below the container's root, which earlier mounts may have to provide.
+    Inside { path: PathBuf, depth: Depth },
     /// A file system to be made inside the container's namespaces.
-    Fresh { kind: &'static str, name: String },
+    Fresh { kind: String, name: String },
     /// Version 1 cgroup directories, each with the name that it gets.
     CgroupV1(Vec<(String, OwnedFd)>),
 }
 
 /// In the parent: opens everything that comes from the host.
-pub(crate) fn prepare(spec: &Spec, cgroup: &Cgroup, bundle: &Path) -> Result<Vec<Prepared>> {
+pub(crate) fn prepare(spec: &Spec, cgroup: &Cgroup, from: Origin<'_>) -> Result<Vec<Prepared>> {
     let new = Named::of(spec);
     let mounts = spec.mounts().as_deref().unwrap_or_default();
     mounts
         .iter()
-        .map(|mount| prepare_one(mount, cgroup, bundle, new))
+        .map(|mount| prepare_one(mount, cgroup, from, new))
         .collect()
+}
+
+/// What the sources of binds are told from.
+#[derive(Clone, Copy)]
+pub(crate) struct Origin<'a> {
+    pub(crate) bundle: &'a Path,
+    /// Where the container's root will be.
+    pub(crate) place: &'a Path,
 }
 
 /// The namespaces that the spec names, some of which change how mounts are made.
@@ -73,7 +115,12 @@ impl<'a> Named<'a> {
     }
 }
 
-fn prepare_one(mount: &Mount, cgroup: &Cgroup, bundle: &Path, new: Named<'_>) -> Result<Prepared> {
+fn prepare_one(
+    mount: &Mount,
+    cgroup: &Cgroup,
+    from: Origin<'_>,
+    new: Named<'_>,
+) -> Result<Prepared> {
     let target = mount.destination().clone();
     let options = Options::parse(mount.options().as_deref().unwrap_or_default())?;
     if options.copy_up {
@@ -81,12 +128,12 @@ fn prepare_one(mount: &Mount, cgroup: &Cgroup, bundle: &Path, new: Named<'_>) ->
     }
     let kind = mount.typ().as_deref().unwrap_or("bind");
     let source = match (options.bind, kind) {
-        (Some(depth), _) => host_tree(mount, bundle, depth, (&options, new))?,
-        (None, "bind") => host_tree(mount, bundle, Depth::Recursive, (&options, new))?,
+        (Some(depth), _) => host_tree(mount, from, depth, (&options, new))?,
+        (None, "bind") => host_tree(mount, from, Depth::Recursive, (&options, new))?,
         (None, "cgroup" | "cgroup2") => {
             cgroup_source(cgroup, new.has(LinuxNamespaceType::Cgroup), &options)?
         }
-        (None, kind) => fresh(kind, mount)?,
+        (None, kind) => fresh(kind, mount),
     };
     Ok(Prepared {
         target,
@@ -97,7 +144,7 @@ fn prepare_one(mount: &Mount, cgroup: &Cgroup, bundle: &Path, new: Named<'_>) ->
 
 fn host_tree(
     mount: &Mount,
-    bundle: &Path,
+    from: Origin<'_>,
     depth: Depth,
     (options, new): (&Options, Named<'_>),
 ) -> Result<Source> {
@@ -107,7 +154,11 @@ fn host_tree(
             format!("{} has no source", mount.destination().display()),
         )
     })?;
-    let path = bundle.join(source);
+    let path = from.bundle.join(source);
+    if let Ok(inside) = path.strip_prefix(from.place) {
+        let path = inside.to_owned();
+        return Ok(Source::Inside { path, depth });
+    }
     let step = || {
         let target = mount.destination().display();
         format!(
@@ -119,6 +170,15 @@ fn host_tree(
     if options.follows_host() && !new.has(LinuxNamespaceType::User) {
         let is_dir = std::fs::metadata(&path).context(step)?.is_dir();
         return Ok(Source::Followed {
+            path,
+            depth,
+            is_dir,
+        });
+    }
+    if options.is_shared() {
+        let path = std::fs::canonicalize(&path).context(step)?;
+        let is_dir = path.is_dir();
+        return Ok(Source::Shared {
             path,
             depth,
             is_dir,
@@ -138,7 +198,7 @@ fn cgroup_source(cgroup: &Cgroup, private: bool, options: &Options) -> Result<So
     if layout.is_v2() {
         if private {
             return Ok(Source::Fresh {
-                kind: "cgroup2",
+                kind: "cgroup2".to_owned(),
                 name: "cgroup".to_owned(),
             });
         }
@@ -165,29 +225,13 @@ fn cgroup_source(cgroup: &Cgroup, private: bool, options: &Options) -> Result<So
     Ok(Source::CgroupV1(trees))
 }
 
-fn fresh(kind: &str, mount: &Mount) -> Result<Source> {
-    const KNOWN: [&str; 8] = [
-        "proc",
-        "sysfs",
-        "tmpfs",
-        "devpts",
-        "mqueue",
-        "ramfs",
-        "overlay",
-        "securityfs",
-    ];
-    let kind = KNOWN
-        .into_iter()
-        .find(|known| *known == kind)
-        .ok_or_else(|| {
-            let target = mount.destination().display();
-            Error::Unsupported(format!("a file system of type {kind} at {target}"))
-        })?;
+/// Of any type: the kernel says which ones it has.
+fn fresh(kind: &str, mount: &Mount) -> Source {
     let source = mount.source().as_ref().and_then(|source| source.to_str());
-    Ok(Source::Fresh {
-        kind,
+    Source::Fresh {
+        kind: kind.to_owned(),
         name: source.unwrap_or(kind).to_owned(),
-    })
+    }
 }
 
 pub(crate) fn file_type(fd: BorrowedFd<'_>) -> Result<FileType> {
@@ -201,17 +245,17 @@ pub(crate) fn attach(
     prepared: Prepared,
     root: BorrowedFd<'_>,
     label: Option<&str>,
-    guard: Guard<'_>,
+    (guard, host): (Guard<'_>, &Host<'_>),
 ) -> Result<Option<OwnedFd>> {
     let target = prepared.target.clone();
     let step = || format!("mount at {}", target.display());
     refuse_false_kernel_files(&prepared, root)?;
-    let missing = match prepared.source {
-        Source::Tree { is_dir: false, .. } | Source::Followed { is_dir: false, .. } => {
-            Missing::File(0o644)
-        }
-        _ => Missing::Dir(0o755),
+    let prepared = prepared.with_source_in(root)?;
+    let missing = match prepared.is_dir() {
+        true => Missing::Dir(0o755),
+        false => Missing::File(0o644),
     };
+    let covered = mode_below(root, &target);
     let place = mount_point::find(root, &target, missing)
         .context(|| format!("make the mount point {}", target.display()))?;
     let Prepared {
@@ -229,12 +273,23 @@ pub(crate) fn attach(
             bind_followed(&path, depth, &place, &options).context(step)?;
             return Ok(None);
         }
+        Source::Shared { path, depth, .. } => {
+            host.share((&path, depth), &place, |tree| {
+                bind_attributes(tree, &options)
+            })?;
+            return Ok(None);
+        }
         Source::Fresh { kind, name } => {
+            options.take_mode_of(&kind, covered);
             late = (kind == "tmpfs")
                 .then(|| options.attributes.writable())
                 .flatten();
             options.attributes = late.unwrap_or(options.attributes);
-            make(kind, &name, &options, label).context(step)?
+            make(&kind, &name, &options, label).context(step)?
+        }
+        Source::Inside { path, .. } => {
+            let why = format!("its source {} was not opened", path.display());
+            return Err(Error::setup(step(), why));
         }
         Source::CgroupV1(trees) => {
             attach_cgroup_v1(trees, &place.fd, &options, guard).context(step)?;
@@ -243,6 +298,12 @@ pub(crate) fn attach(
     };
     guard.attach(tree.as_fd(), place.fd.as_fd()).context(step)?;
     Ok(late.map(|_| tree))
+}
+
+/// The mode of the directory that a mount is going to cover, if there is one.
+fn mode_below(root: BorrowedFd<'_>, target: &Path) -> Option<u32> {
+    let found = locate(root, target).ok()?;
+    Some(rustix::fs::fstat(&found).ok()?.st_mode & 0o7777)
 }
 
 /// From this mount namespace, whose mounts are slaves of the host's: so is the new one, from its
@@ -266,13 +327,10 @@ fn bind_followed(
 /// A symlink at /proc or /sys would put the kernel's files elsewhere and leave the image's own in
 /// their place, for whoever writes there next to fall into.
 fn refuse_false_kernel_files(prepared: &Prepared, root: BorrowedFd<'_>) -> Result<()> {
-    let Source::Fresh {
-        kind: "proc" | "sysfs",
-        ..
-    } = prepared.source
-    else {
-        return Ok(());
-    };
+    match &prepared.source {
+        Source::Fresh { kind, .. } if kind == "proc" || kind == "sysfs" => {}
+        _ => return Ok(()),
+    }
     match locate_nofollow(root, &prepared.target) {
         Ok(fd) if file_type(fd.as_fd())? == FileType::Directory => Ok(()),
         Ok(_) => {
@@ -307,12 +365,18 @@ fn bind_attributes(tree: OwnedFd, options: &Options) -> std::io::Result<OwnedFd>
 }
 
 fn make(
-    kind: &'static str,
+    kind: &str,
     name: &str,
     options: &Options,
     label: Option<&str>,
 ) -> std::io::Result<OwnedFd> {
-    let mut context = FsContext::open(kind)?.set("source", name)?;
+    let opened = FsContext::open(kind).map_err(|error| match error.raw_os_error() {
+        Some(code) if code == Errno::NODEV.raw_os_error() => {
+            std::io::Error::other(format!("this kernel has no file system of type {kind}"))
+        }
+        _ => error,
+    });
+    let mut context = opened?.set("source", name)?;
     for (key, value) in &options.parameters {
         context = match value {
             Some(value) => context.set(key, value)?,

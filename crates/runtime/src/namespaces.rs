@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 
 use crisp_sys::credentials;
-use crisp_sys::fork::CloneFlags;
+use crisp_sys::fork::{self, CloneFlags};
 use crisp_sys::ns::{self, Kind};
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Spec};
 
@@ -94,6 +94,20 @@ impl Namespaces {
     /// Flags for the fork. Always a new mount namespace; the cgroup namespace comes later, when
     /// the child is in its cgroup.
     pub(crate) fn clone_flags(&self) -> CloneFlags {
+        match self.takes_two() {
+            true => CloneFlags::NONE,
+            false => self.new_flags(),
+        }
+    }
+
+    /// Whether a first child has to join namespaces before a second one, the container's init, is
+    /// born in new ones: the root of a new user namespace has no say over those of others.
+    pub(crate) fn takes_two(&self) -> bool {
+        let joins = self.joined.iter().any(|(kind, _)| *kind != Kind::Pid);
+        joins && self.is_new(Kind::User)
+    }
+
+    fn new_flags(&self) -> CloneFlags {
         let early = self
             .new
             .iter()
@@ -125,15 +139,42 @@ impl Namespaces {
         forked
     }
 
-    /// In the child: joins the rest.
+    /// In the first child of two: joins what is others', and leaves for a new user namespace.
+    pub(crate) fn leave(&self) -> Result<()> {
+        self.join()?;
+        fork::unshare(Kind::User.flag()).context(|| "make a user namespace")
+    }
+
+    /// In the first child of two, once its user namespace has its ids: makes the rest, of which the
+    /// PID namespace is for its children.
+    pub(crate) fn make_rest(&self) -> Result<()> {
+        become_root()?;
+        let new = self.new.iter().filter(|kind| **kind != Kind::User);
+        let rest = Self {
+            new: new.copied().collect(),
+            joined: Vec::new(),
+            maps: None,
+        };
+        fork::unshare(rest.new_flags()).context(|| "make the namespaces")
+    }
+
+    /// In the child that becomes init: joins the rest.
     pub(crate) fn enter(&self) -> Result<()> {
+        if self.takes_two() {
+            return Ok(());
+        }
+        self.join()?;
+        if self.is_new(Kind::User) {
+            become_root()?;
+        }
+        Ok(())
+    }
+
+    fn join(&self) -> Result<()> {
         let later = self.joined.iter().filter(|(kind, _)| *kind != Kind::Pid);
         for (kind, namespace) in later {
             ns::enter(namespace.as_fd(), *kind)
                 .context(|| format!("join the {kind:?} namespace"))?;
-        }
-        if self.is_new(Kind::User) {
-            become_root()?;
         }
         Ok(())
     }

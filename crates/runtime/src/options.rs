@@ -1,8 +1,10 @@
 //! Mount options of the spec, sorted by who understands them.
 
 use crisp_sys::mount::{Depth, MountAttributes, Propagation};
+use oci_spec::runtime::Spec;
 
 use crate::error::{Error, Result};
+use crate::rootfs::Follows;
 
 /// The options of one mount.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -35,6 +37,22 @@ impl Options {
         matches!(self.propagation, Some((Propagation::Slave, _)))
     }
 
+    /// Whether mounts go either way.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self.propagation, Some((Propagation::Shared, _)))
+    }
+
+    /// A tmpfs without a mode of its own has that of the directory that it covers, as with other
+    /// runtimes: an image's `/run` stays closed to its users. Where there was none, the kernel's
+    /// default opens it to everybody.
+    pub(crate) fn take_mode_of(&mut self, kind: &str, covered: Option<u32>) {
+        let is_given = self.parameters.iter().any(|(key, _)| key == "mode");
+        if let (Some(mode), "tmpfs", false) = (covered, kind, is_given) {
+            let mode = format!("{mode:o}");
+            self.parameters.push(("mode".to_owned(), Some(mode)));
+        }
+    }
+
     fn take(&mut self, option: &str) -> Result<()> {
         if let Some(attributes) = self.attributes.with_option(option) {
             self.attributes = attributes;
@@ -50,7 +68,7 @@ impl Options {
         match option {
             "bind" => self.bind = Some(Depth::Single),
             "rbind" => self.bind = Some(Depth::Recursive),
-            "defaults" | "async" | "nomand" => {}
+            "defaults" | "async" | "nomand" | "silent" | "loud" => {}
             "tmpcopyup" => self.copy_up = true,
             "idmap" | "ridmap" => return Err(Error::Unsupported("an idmapped mount".to_owned())),
             _ => match propagation(option) {
@@ -78,6 +96,16 @@ fn propagation(option: &str) -> Option<(Propagation, Depth)> {
         _ => return None,
     };
     Some((kind, depth))
+}
+
+/// Whether `linux.rootfsPropagation` lets mounts of the host come into the root.
+pub(crate) fn root_follows_host(spec: &Spec) -> Follows {
+    let linux = spec.linux().as_ref();
+    let text = linux.and_then(|linux| linux.rootfs_propagation().as_deref());
+    match text.and_then(propagation) {
+        Some((Propagation::Slave | Propagation::Shared, _)) => Follows::Host,
+        _ => Follows::Nobody,
+    }
 }
 
 /// The propagation that `linux.rootfsPropagation` names.

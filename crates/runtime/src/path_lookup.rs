@@ -1,7 +1,9 @@
 //! Finding the program, and saying why it cannot be started.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use oci_spec::runtime::Process;
 
@@ -63,11 +65,33 @@ impl Program {
         match refused {
             Some(error) => self.explain(&error),
             None if self.is_path() => self.explain(&io::ErrorKind::NotFound.into()),
-            None => Error::Program(format!(
-                "exec: {:?}: executable file not found in $PATH",
-                self.name
-            )),
+            None => self.not_found(),
         }
+    }
+
+    /// Whether there is a program to become, as far as can be told without becoming it.
+    pub(crate) fn find(&self) -> Result<()> {
+        let mut candidates = self.candidates().into_iter();
+        let is_program = |path: Vec<u8>| {
+            let path = Path::new(OsStr::from_bytes(&path));
+            let executable = rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok();
+            executable && std::fs::metadata(path).is_ok_and(|about| about.is_file())
+        };
+        match candidates.any(is_program) {
+            true => Ok(()),
+            false => Err(self.not_found()),
+        }
+    }
+
+    fn not_found(&self) -> Error {
+        let name = &self.name;
+        if !self.is_path() {
+            let text = format!("exec: {name:?}: executable file not found in $PATH");
+            return Error::Program(text);
+        }
+        let missing = std::fs::metadata(name).err();
+        let forbidden = io::ErrorKind::PermissionDenied;
+        self.explain(&missing.unwrap_or_else(|| forbidden.into()))
     }
 
     fn is_path(&self) -> bool {

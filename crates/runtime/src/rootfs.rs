@@ -27,10 +27,19 @@ pub enum Rootfs {
     },
 }
 
+/// Whose mounts appear in the container's root too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Follows {
+    /// Its own.
+    Nobody,
+    /// The host's, below the directory that is the root.
+    Host,
+}
+
 impl Rootfs {
-    /// In the parent: prepares for the mount at a directory, which need not exist. Of an overlay that was mounted before, as for a
-    /// start that was given back, the kernel leaves a mark in the work directory, and refuses a
-    /// second mount: nothing was flushed.
+    /// In the parent: prepares for the mount at a directory, which need not exist. Of an overlay
+    /// that was mounted before, as for a start that was given back, the kernel leaves a mark in the
+    /// work directory, and refuses a second mount: nothing was flushed.
     pub(crate) fn make_ready(&self, place: &Path) -> Result<()> {
         match std::fs::create_dir(place) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -48,8 +57,9 @@ impl Rootfs {
         Ok(())
     }
 
-    /// Mounts the root at a directory, private to this mount namespace.
-    pub(crate) fn mount_at(&self, place: &Path) -> Result<OwnedFd> {
+    /// Mounts the root at a directory, private to this mount namespace but for mounts of the host
+    /// that it `follows`.
+    pub(crate) fn mount_at(&self, place: &Path, follows: Follows) -> Result<OwnedFd> {
         let root = match self {
             Self::Dir(path) => mount::open_tree(path, Depth::Recursive)
                 .and_then(|tree| attach(tree, place))
@@ -58,8 +68,12 @@ impl Rootfs {
                 .mount_at(place)
                 .context(|| "mount the overlay of the root file system")?,
         };
-        let private = MountAttributes::default().propagating(Propagation::Private);
-        mount::set_attributes(root.as_fd(), private, Depth::Recursive)
+        let propagation = match follows {
+            Follows::Nobody => Propagation::Private,
+            Follows::Host => Propagation::Slave,
+        };
+        let attributes = MountAttributes::default().propagating(propagation);
+        mount::set_attributes(root.as_fd(), attributes, Depth::Recursive)
             .context(|| "make the root file system private")?;
         Ok(root)
     }

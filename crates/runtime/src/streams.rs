@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crisp_sys::{lent_node, process};
 use oci_spec::runtime::Process;
-use rustix::fs::{FileType, Gid, OFlags, Uid};
+use rustix::fs::{OFlags, Uid};
 
 use crate::error::{Context, Result};
 
@@ -76,7 +76,7 @@ pub(crate) fn place(streams: Streams) -> Result<()> {
 }
 
 /// The user may open its standard streams anew (`/dev/stdout`), so they become its own. What
-/// cannot change its owner stays as it is, and so does the group of a terminal.
+/// cannot change its owner stays as it is, and the group always does: it may be somebody's way in.
 pub(crate) fn give(process: &Process) {
     let user = process.user();
     for stream in [
@@ -87,14 +87,12 @@ pub(crate) fn give(process: &Process) {
         let Ok(stat) = rustix::fs::fstat(stream) else {
             continue;
         };
-        let device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
         let null = lent_node::is_null(stream).unwrap_or(false);
         if null || stat.st_uid == user.uid() {
             continue;
         }
-        let group = (!device).then(|| Gid::from_raw(user.gid()));
         let owner = Some(Uid::from_raw(user.uid()));
-        let _as_it_was = rustix::fs::fchown(stream, owner, group);
+        let _as_it_was = rustix::fs::fchown(stream, owner, None);
     }
 }
 

@@ -1,9 +1,17 @@
 //! The conversation between the parent and the child that becomes the container's init.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::time::Duration;
 
+use crisp_sys::mount::Depth;
+use crisp_sys::signals::SignalFd;
 use crisp_sys::socket::Conn;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
 
@@ -16,6 +24,12 @@ pub(crate) enum Word {
     Ready,
     /// Parent: start the program.
     Start,
+    /// First child of two: the container's init is this one.
+    Init(OwnedFd),
+    /// Child: clone this tree of the host for me.
+    Lend(PathBuf, Depth),
+    /// Parent: here it is.
+    Lent(OwnedFd),
     /// Child: the master of my terminal.
     Console(OwnedFd),
     /// Child: something that was not done to the letter.
@@ -34,11 +48,23 @@ pub(crate) fn let_go_of(ours: &Conn, theirs: &Conn) -> Result<()> {
 
 const MAX: usize = 64 * 1024;
 
+/// Most children answer sooner, and cost one system call more.
+const MOMENT: Duration = Duration::from_millis(500);
+
 pub(crate) fn say(conn: &Conn, word: &Word) -> io::Result<()> {
     match word {
         Word::Proceed => conn.send(b"p", &[]),
         Word::Ready => conn.send(b"r", &[]),
         Word::Start => conn.send(b"s", &[]),
+        Word::Init(pidfd) => conn.send(b"i", &[pidfd.as_fd()]),
+        Word::Lend(path, depth) => {
+            let kind: &[u8] = match depth {
+                Depth::Single => b"1",
+                Depth::Recursive => b"R",
+            };
+            conn.send(&[kind, path.as_os_str().as_bytes()].concat(), &[])
+        }
+        Word::Lent(tree) => conn.send(b"t", &[tree.as_fd()]),
         Word::Console(master) => conn.send(b"c", &[master.as_fd()]),
         Word::Warning(text) => conn.send(format!("w{text}").as_bytes(), &[]),
         Word::Failed(Error::Program(text)) => conn.send(format!("x{text}").as_bytes(), &[]),
@@ -46,6 +72,51 @@ pub(crate) fn say(conn: &Conn, word: &Word) -> io::Result<()> {
             conn.send(format!("e{step}\0{message}").as_bytes(), &[])
         }
         Word::Failed(other) => conn.send(format!("eset up\0{other}").as_bytes(), &[]),
+    }
+}
+
+/// In the child: whether the parent is there. One that was killed wanted nothing of this to run.
+pub(crate) fn still_wanted(conn: &Conn) -> Result<()> {
+    let at_once = Timespec::default();
+    let mut fds = [PollFd::new(conn, PollFlags::IN)];
+    let said = rustix::event::poll(&mut fds, Some(&at_once)).map_err(io::Error::from);
+    match said.context(|| "look at the runtime's socket")? {
+        0 => Ok(()),
+        _ => Err(Error::Vanished("the runtime is gone".to_owned())),
+    }
+}
+
+/// In the parent: the next word, as with [`hear`]. A wait of more than a moment ends when this process
+/// is asked to end while it blocks the signals for that, and when the child is silent for too long.
+pub(crate) fn hear_from_child(conn: &Conn, within: Option<Duration>) -> Result<Option<Word>> {
+    let mut fds = [PollFd::new(conn, PollFlags::IN)];
+    if await_any(&mut fds, Some(MOMENT))? == 0 {
+        let ends = SignalFd::of_ends().context(|| "watch for signals")?;
+        let mut fds = [
+            PollFd::new(conn, PollFlags::IN),
+            PollFd::new(&ends, PollFlags::IN),
+        ];
+        let ready = await_any(&mut fds, within)?;
+        let why = match (ready, fds[0].revents().is_empty()) {
+            (0, _) => "it does not answer: it may wait for a file system, or be frozen",
+            (_, true) => "this process is asked to end",
+            (_, false) => return hear(conn),
+        };
+        return Err(Error::setup("wait for the container's init", why));
+    }
+    hear(conn)
+}
+
+fn await_any(fds: &mut [PollFd<'_>], within: Option<Duration>) -> Result<usize> {
+    let within = within.map(Timespec::try_from).transpose();
+    let within = within
+        .map_err(io::Error::other)
+        .context(|| "tell the time")?;
+    loop {
+        match rustix::event::poll(fds, within.as_ref()) {
+            Err(Errno::INTR) => {}
+            other => break other.map_err(io::Error::from).context(|| "poll"),
+        }
     }
 }
 
@@ -68,10 +139,18 @@ pub(crate) fn hear(conn: &Conn) -> Result<Option<Word>> {
         Some(b's') => Word::Start,
         Some(b'w') => Word::Warning(text),
         Some(b'x') => Word::Failed(Error::Program(text)),
+        Some(b'i') if !fds.is_empty() => Word::Init(fds.remove(0)),
+        Some(b'1') => Word::Lend(path(&bytes), Depth::Single),
+        Some(b'R') => Word::Lend(path(&bytes), Depth::Recursive),
+        Some(b't') if !fds.is_empty() => Word::Lent(fds.remove(0)),
         Some(b'c') if !fds.is_empty() => Word::Console(fds.remove(0)),
         _ => {
             let (step, message) = text.split_once('\0').unwrap_or(("set up", &text));
             Word::Failed(Error::setup(step, message))
         }
     }))
+}
+
+fn path(word: &[u8]) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(word.get(1..).unwrap_or_default()))
 }

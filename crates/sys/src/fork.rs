@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use crate::pidfd::PidFd;
 use crate::syscall::check;
 
-/// A set of `CLONE_NEW*` flags.
+/// A set of `CLONE_NEW*` flags, and whose child it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CloneFlags(u64);
 
@@ -29,6 +29,8 @@ impl CloneFlags {
     pub const NEWIPC: Self = Self(0x0800_0000);
     /// A new user namespace.
     pub const NEWUSER: Self = Self(0x1000_0000);
+    /// The child is one of this process' own parent.
+    pub const PARENT: Self = Self(0x8000);
     /// A new PID namespace.
     pub const NEWPID: Self = Self(0x2000_0000);
     /// A new network namespace.
@@ -95,7 +97,11 @@ pub fn fork_with(
     let mut args = CloneArgs {
         flags: flags.0 | CLONE_PIDFD | CLONE_CLEAR_SIGHAND,
         pidfd: (&raw mut pidfd) as u64,
-        exit_signal: u64::from(libc::SIGCHLD.unsigned_abs()),
+        // A sibling has the exit signal of this process, and may name none.
+        exit_signal: match flags.contains(CloneFlags::PARENT) {
+            true => 0,
+            false => u64::from(libc::SIGCHLD.unsigned_abs()),
+        },
         ..CloneArgs::default()
     };
     if let Some(dir) = into_cgroup {

@@ -382,6 +382,17 @@ pub fn unmount(target: &Path) -> io::Result<()> {
     )?)
 }
 
+/// Detaches the mount that a descriptor is open on, and all below it.
+///
+/// # Errors
+/// EINVAL when it is not attached in this mount namespace.
+pub fn detach(mount: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(rustix::mount::unmount(
+        proc_path(mount),
+        UnmountFlags::DETACH,
+    )?)
+}
+
 /// Changes the propagation of the mount at a path.
 ///
 /// # Errors

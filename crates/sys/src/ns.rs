@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fork::{CloneFlags, unshare};
 use crate::mount;
+use crate::syscall::check_int;
 
 /// Kinds of namespaces (namespaces(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -200,6 +201,32 @@ pub fn inside<T: Send>(
         enter(namespace, kind)?;
         Ok(work())
     })
+}
+
+/// Brings the loopback interface of the calling thread's network namespace up.
+///
+/// # Errors
+/// EPERM without `CAP_NET_ADMIN` over the namespace.
+pub fn raise_loopback() -> io::Result<()> {
+    let socket = rustix::net::socket_with(
+        rustix::net::AddressFamily::UNIX,
+        rustix::net::SocketType::DGRAM,
+        rustix::net::SocketFlags::CLOEXEC,
+        None,
+    )?;
+    // SAFETY: all of its fields are plain bytes and numbers, for which zero is a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (letter, byte) in request.ifr_name.iter_mut().zip(b"lo") {
+        *letter = byte.cast_signed();
+    }
+    let fd = socket.as_raw_fd();
+    // SAFETY: the struct is the one that the ioctl(2) fills, and outlives the call.
+    check_int(unsafe { libc::ioctl(fd, libc::SIOCGIFFLAGS as _, &raw mut request) })?;
+    let up = libc::c_short::try_from(libc::IFF_UP).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just written the flags.
+    request.ifr_ifru.ifru_flags = unsafe { request.ifr_ifru.ifru_flags } | up;
+    // SAFETY: as above; the ioctl(2) reads the struct.
+    check_int(unsafe { libc::ioctl(fd, libc::SIOCSIFFLAGS as _, &raw const request) }).map(drop)
 }
 
 /// Sets the host name of the UTS namespace.

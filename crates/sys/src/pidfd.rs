@@ -2,8 +2,10 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::process::{ProcessId, WaitStatus};
@@ -44,6 +46,18 @@ impl PidFd {
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
+    /// The pid, as this process' PID namespace has it.
+    ///
+    /// # Errors
+    /// `NotFound` when the process has ended or is in no namespace below, and without a procfs.
+    pub fn pid(&self) -> io::Result<i32> {
+        let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", self.0.as_raw_fd()))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("Pid:"));
+        let pid = line.and_then(|pid| pid.trim().parse().ok());
+        let pid = pid.filter(|pid| *pid > 0);
+        pid.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
     /// Sends a signal.
     ///
     /// # Errors
@@ -53,6 +67,23 @@ impl PidFd {
         let fd = self.0.as_raw_fd();
         // SAFETY: a null siginfo asks for kill(2) semantics.
         check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, none, 0) }).map(drop)
+    }
+
+    /// Waits until the process has ended, reaped or not; whether it did in time.
+    ///
+    /// # Errors
+    /// The errors of poll(2).
+    pub fn ends_within(&self, time: Duration) -> io::Result<bool> {
+        let deadline = Instant::now() + time;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let left = Timespec::try_from(left).map_err(io::Error::other)?;
+            match poll(&mut [PollFd::new(&self, PollFlags::IN)], Some(&left)) {
+                Ok(ended) => return Ok(ended > 0),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Whether the process has ended, reaped or not.

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SfdFlags;
 
 use crate::syscall::check_int;
@@ -23,6 +23,21 @@ impl SignalFd {
         all.thread_set_mask()?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         Ok(Self(nix::sys::signalfd::SignalFd::with_flags(&all, flags)?))
+    }
+
+    /// A descriptor that is readable while this process is asked to end, by SIGTERM or SIGINT, for
+    /// as long as it blocks them. Nobody is to read it.
+    ///
+    /// # Errors
+    /// When descriptors run out.
+    pub fn of_ends() -> io::Result<Self> {
+        let mut ends = SigSet::empty();
+        ends.add(Signal::SIGTERM);
+        ends.add(Signal::SIGINT);
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        Ok(Self(nix::sys::signalfd::SignalFd::with_flags(
+            &ends, flags,
+        )?))
     }
 
     /// The number of the next signal that arrived, if any.

@@ -24,6 +24,14 @@ pub const CASES: &[Case] = &[
         in_a_frozen_one,
     ),
     (
+        "privileged_no_container_is_made_in_a_frozen_cgroup",
+        made_in_a_frozen_one,
+    ),
+    (
+        "privileged_a_failed_create_keeps_the_callers_cgroup",
+        callers_own,
+    ),
+    (
         "privileged_a_process_with_threads_enters_as_a_whole",
         with_threads,
     ),
@@ -146,6 +154,34 @@ fn in_a_frozen_one() {
     assert_eq!(wait(pid).unwrap(), WaitStatus::Code(0));
     bench.cgroup.kill().unwrap();
     wait(created.pid).unwrap();
+}
+
+fn made_in_a_frozen_one() {
+    let mut bench = Bench::new("echo runs");
+    let outer = bench.cgroup.clone();
+    bench.cgroup.create().unwrap();
+    bench.cgroup.freeze().unwrap();
+    let error = bench.run().unwrap_err().to_string();
+    assert!(error.contains("is frozen"), "{error}");
+    // By the one above it.
+    bench.cgroup = outer.child("inner");
+    let error = bench.run().unwrap_err().to_string();
+    assert!(error.contains("is frozen"), "{error}");
+    assert!(outer.exists() && !bench.cgroup.exists());
+    outer.thaw().unwrap();
+    assert_eq!(bench.output(), "runs\n");
+    // Goes with what is below it.
+    bench.cgroup = outer;
+}
+
+fn callers_own() {
+    let mut bench = Bench::new("true");
+    bench.cgroup.create().unwrap();
+    let kept = bench.cgroup.child("kept");
+    kept.create().unwrap();
+    bench.mount("/data", "bind", "/no/such/source".as_ref(), &["rbind"]);
+    bench.run().unwrap_err();
+    assert!(kept.exists());
 }
 
 fn with_threads() {

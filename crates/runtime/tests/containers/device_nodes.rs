@@ -16,6 +16,7 @@ use serde_json::json;
 use crate::bench::{Bench, Case, eventually, in_private_mounts, process};
 
 pub const CASES: &[Case] = &[
+    ("privileged_a_device_is_what_was_asked_for", occupied),
     ("privileged_a_dev_without_a_tmpfs_has_nodes", bare_dev),
     ("privileged_a_read_only_dev_is_filled_first", read_only_dev),
     (
@@ -177,6 +178,38 @@ fn bare_dev() {
     fs::create_dir_all(source.join("mine")).unwrap();
     bench.mount("/dev", "bind", &source, &["rbind"]);
     assert_eq!(bench.output(), "mine\n");
+}
+
+/// A volume may be shared with a container that puts something else in the place of a device.
+fn occupied() {
+    let device = json!({ "path": "/data/device", "type": "c", "major": 1, "minor": 5,
+        "fileMode": 0o666, "uid": 0, "gid": 0 });
+    let mut bench = Bench::new("head -c 2 /data/device");
+    let volume = bench.dir.path().join("volume");
+    fs::create_dir(&volume).unwrap();
+    bench.mount("/data", "bind", &volume, &["rbind", "dev"]);
+    bench.spec["linux"]["devices"] = json!([device]);
+    let place = volume.join("device");
+    let secret = bench.dir.path().join("secret");
+    fs::write(&secret, "secret").unwrap();
+    std::os::unix::fs::symlink(&secret, &place).unwrap();
+    let error = bench.run().unwrap_err().to_string();
+    assert!(error.contains("something else is in its place"), "{error}");
+    fs::remove_file(&place).unwrap();
+    let mode = rustix::fs::Mode::from_raw_mode(0o666);
+    let kind = rustix::fs::FileType::CharacterDevice;
+    let null = rustix::fs::makedev(1, 3);
+    rustix::fs::mknodat(rustix::fs::CWD, &place, kind, mode, null).unwrap();
+    let error = bench.run().unwrap_err().to_string();
+    assert!(error.contains("something else is in its place"), "{error}");
+    fs::remove_file(&place).unwrap();
+    // Made the first time, and found the second.
+    for _ in 0..2 {
+        assert_eq!(bench.output(), "\0\0");
+    }
+    // A mount of the spec at that very place is the caller's word.
+    bench.mount("/data/device", "bind", &secret, &["bind"]);
+    assert_eq!(bench.output(), "se");
 }
 
 fn read_only_dev() {

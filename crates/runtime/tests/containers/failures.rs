@@ -8,6 +8,10 @@ use serde_json::{Value, json};
 use crate::bench::{Bench, Case};
 
 pub const CASES: &[Case] = &[
+    (
+        "privileged_a_missing_program_is_found_before_the_gate",
+        missing_at_the_gate,
+    ),
     ("privileged_programs_that_cannot_start_say_why", programs),
     ("privileged_bad_specs_are_refused", specs),
     (
@@ -139,4 +143,27 @@ fn nothing_left() {
         assert!(!bench.cgroup.exists());
     }
     assert_eq!(open(), before);
+}
+
+/// The maker of a container hears of it, and not somebody who starts it later.
+fn missing_at_the_gate() {
+    for (args, why) in [
+        (json!(["no-such-program"]), "not found in $PATH"),
+        (json!(["/bin/no-such-program"]), "no such file or directory"),
+        (json!(["/bin"]), "permission denied"),
+        (json!(["/etc/plain"]), "permission denied"),
+    ] {
+        let mut bench = Bench::new("");
+        std::fs::create_dir(bench.upper().join("etc")).unwrap();
+        std::fs::write(bench.upper().join("etc/plain"), "").unwrap();
+        bench.spec["process"]["args"] = args;
+        let gate = bench.dir.path().join("gate");
+        let listener = crisp_sys::socket::Listener::bind(&gate).unwrap();
+        let (_read, stdio) = crate::bench::piped();
+        let error = bench.create(stdio, crisp_runtime::Gate::Listening(listener));
+        let error = error.unwrap_err();
+        let text = error.to_string();
+        let of_program = matches!(error, crisp_runtime::Error::Program(_));
+        assert!(of_program && text.contains(why), "{text}");
+    }
 }

@@ -7,6 +7,11 @@ use serde_json::{Value, json};
 use crate::bench::{Bench, Case};
 
 pub const CASES: &[Case] = &[
+    (
+        "privileged_hooks_in_the_container_have_its_environment",
+        environment,
+    ),
+    ("privileged_failing_hooks_say_why", complaint),
     ("privileged_hooks_run_in_their_order", hooks),
     ("privileged_hooks_find_the_bundle", bundle),
     ("privileged_hooks_take_the_time_that_they_are_given", time),
@@ -35,6 +40,35 @@ fn hooks() {
     bench.spec["hooks"] = json!({ "createRuntime": [{ "path": "/bin/false" }] });
     let error = bench.run().unwrap_err().to_string();
     assert!(error.contains("/bin/false"), "{error}");
+}
+
+fn environment() {
+    let mut bench = Bench::new("true");
+    let hook = |env: Option<Value>| {
+        let mut hook = json!({ "path": "/bin/sh", "args": ["sh", "-c", "echo [$HOME]"] });
+        if let Some(env) = env {
+            hook["env"] = env;
+        }
+        json!({ "startContainer": [hook] })
+    };
+    bench.spec["hooks"] = hook(None);
+    assert_eq!(bench.output(), "[/root]\n");
+    bench.spec["hooks"] = hook(Some(json!(["HOME=/own"])));
+    assert_eq!(bench.output(), "[/own]\n");
+    bench.spec["hooks"] = hook(Some(json!([])));
+    assert_eq!(bench.output(), "[]\n");
+}
+
+fn complaint() {
+    for stage in ["createRuntime", "createContainer", "startContainer"] {
+        let mut bench = Bench::new("true");
+        let script = "while test ${#x} -lt 9000; do x=x$x$x; done; echo $x first >&2; \
+            echo no device >&2; exit 3";
+        bench.spec["hooks"] = json!({ stage: shell(script) });
+        let error = bench.run().unwrap_err().to_string();
+        assert!(error.ends_with("first\nno device"), "{stage}: {error}");
+        assert!(error.contains("exit status: 3") && error.len() < 5000);
+    }
 }
 
 fn shell(script: &str) -> Value {

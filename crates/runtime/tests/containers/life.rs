@@ -2,8 +2,10 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
 
 use crisp_runtime::{Gate, Stdio};
+use crisp_sys::fork::{CloneFlags, fork_with};
 use crisp_sys::process::WaitStatus;
 use crisp_sys::socket::Listener;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -12,6 +14,12 @@ use serde_json::json;
 use crate::bench::{Bench, Case, Outcome, eventually, finish, in_private_mounts, piped, process};
 
 pub const CASES: &[Case] = &[
+    (
+        "privileged_a_user_namespace_joins_the_networks_of_others",
+        user_joins,
+    ),
+    ("privileged_a_new_network_has_a_loopback", loopback),
+    ("privileged_streams_keep_their_group", streams_group),
     ("privileged_a_container_runs_and_ends", runs_and_ends),
     ("privileged_a_created_container_waits", created_waits),
     ("privileged_another_process_opens_the_gate", listening_gate),
@@ -86,16 +94,18 @@ fn listening_gate() {
     assert!(crisp_runtime::open_gate(&path).is_err());
 
     let mut bench = Bench::new("");
-    bench.spec["process"]["args"] = json!(["no-such"]);
+    std::fs::create_dir(bench.upper().join("etc")).unwrap();
+    let garbage = File::create(bench.upper().join("etc/garbage")).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    garbage.set_permissions(mode).unwrap();
+    drop(garbage);
+    bench.spec["process"]["args"] = json!(["/etc/garbage"]);
     let path = bench.dir.path().join("gate");
     let (_read, stdio) = piped();
     let listener = Listener::bind(&path).unwrap();
     let _created = bench.create(stdio, Gate::Listening(listener)).unwrap();
     let error = crisp_runtime::open_gate(&path).unwrap_err().to_string();
-    assert_eq!(
-        error,
-        "exec: \"no-such\": executable file not found in $PATH"
-    );
+    assert_eq!(error, "exec /etc/garbage: exec format error");
 }
 
 fn exec_joins() {
@@ -339,4 +349,78 @@ fn started_again() {
     for _ in 0..2 {
         assert_eq!(bench.output(), "again\n");
     }
+}
+
+fn loopback() {
+    let flags = |bench: &Bench| {
+        let output = bench.output();
+        let flags = output.trim().trim_start_matches("0x").to_owned();
+        u32::from_str_radix(&flags, 16).unwrap()
+    };
+    let mut bench = Bench::new("cat /sys/class/net/lo/flags");
+    assert_eq!(flags(&bench) & 1, 1, "it is down");
+    let map = json!([{ "containerID": 0, "hostID": 0, "size": 65536 }]);
+    bench.spec["linux"]["uidMappings"] = map.clone();
+    bench.spec["linux"]["gidMappings"] = map;
+    let namespaces = bench.spec["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.push(json!({ "type": "user" }));
+    assert_eq!(flags(&bench) & 1, 1, "it is down");
+}
+
+fn streams_group() {
+    let mut bench = Bench::new("true");
+    bench.spec["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
+    let path = bench.dir.path().join("out");
+    let file = std::fs::File::create(&path).unwrap();
+    let stdout: std::os::fd::OwnedFd = file.into();
+    std::os::unix::fs::fchown(&stdout, None, Some(77)).unwrap();
+    let (read, stderr) = crisp_sys::pipe::pipe().unwrap();
+    let stdio = Stdio::Fds {
+        stdin: None,
+        stdout,
+        stderr,
+    };
+    let mut created = bench.create(stdio, Gate::Socket).unwrap();
+    created.start().unwrap();
+    crate::bench::finish(created.pid, read.into());
+    let owner = std::fs::metadata(path).unwrap();
+    assert_eq!((owner.uid(), owner.gid()), (1000, 77));
+}
+
+/// As a container of a pod that has its network already.
+fn user_joins() {
+    let (pid, pidfd) = fork_with(CloneFlags::NEWNET | CloneFlags::NEWUTS, None, || {
+        crisp_sys::signals::wait(None).map_or(1, |_| 0)
+    })
+    .unwrap();
+    let own_pid = "test $$ = 1 && echo init";
+    let mut bench = Bench::new(&format!(
+        "id -u; {own_pid}; readlink /proc/self/ns/net; cat /proc/self/uid_map; mount -t tmpfs t /tmp"
+    ));
+    let theirs = |kind: &str| format!("/proc/{pid}/ns/{kind}");
+    let map = json!([{ "containerID": 0, "hostID": 0, "size": 65536 }]);
+    bench.spec["linux"]["uidMappings"] = map.clone();
+    bench.spec["linux"]["gidMappings"] = map;
+    let capabilities = json!(["CAP_SYS_ADMIN"]);
+    for set in ["bounding", "effective", "permitted"] {
+        bench.spec["process"]["capabilities"][set] = capabilities.clone();
+    }
+    bench.spec["linux"]["namespaces"] = json!([
+        { "type": "user" }, { "type": "pid" }, { "type": "ipc" }, { "type": "mount" },
+        { "type": "cgroup" }, { "type": "network", "path": theirs("net") },
+        { "type": "uts", "path": theirs("uts") }
+    ]);
+    bench.spec.as_object_mut().unwrap().remove("hostname");
+    // A sysfs shows the network of its mounter, who has no say over this one.
+    let mounts = bench.spec["mounts"].as_array_mut().unwrap();
+    mounts.retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/sys"));
+    let outcome = bench.run();
+    let net = std::fs::read_link(theirs("net")).unwrap();
+    pidfd.signal(9).unwrap();
+    crisp_sys::process::wait(pid).unwrap();
+    let outcome = outcome.unwrap();
+    let expected = format!("0\ninit\n{}\n", net.display());
+    assert!(outcome.output.starts_with(&expected), "{outcome:?}");
+    assert!(outcome.output.contains(" 65536"), "{outcome:?}");
+    assert_eq!(outcome.status, WaitStatus::Code(0), "{outcome:?}");
 }

@@ -1,16 +1,25 @@
 //! Mounts: what is where, how it propagates, what the host sees of it.
 
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
 
-use crisp_runtime::Gate;
+use crisp_runtime::{Created, Gate};
 use crisp_sys::mount;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::bench::{Bench, Case, eventually, piped};
+use crate::bench::{Bench, Case, eventually, in_private_mounts, piped};
 
 pub const CASES: &[Case] = &[
+    ("privileged_the_root_follows_the_host_if_told", root_follows),
+    (
+        "privileged_a_source_may_lie_in_the_root",
+        source_in_the_root,
+    ),
+    (
+        "privileged_a_tmpfs_has_the_mode_of_what_it_covers",
+        mode_of_a_tmpfs,
+    ),
     (
         "privileged_the_api_file_systems_are_there",
         api_file_systems,
@@ -237,6 +246,17 @@ fn directory_root() {
     fs::create_dir_all(root.join("host")).unwrap();
     let mut spec = bench.spec.clone();
     spec["process"]["args"] = json!(["/host/bin/true"]);
+    let (created, read) = start_in(&bench, root, spec);
+    let outcome = crate::bench::finish(created.pid, read);
+    assert_eq!(
+        outcome.status,
+        crisp_sys::process::WaitStatus::Code(0),
+        "{outcome:?}"
+    );
+}
+
+/// Starts a program of the host in a directory.
+fn start_in(bench: &Bench, root: PathBuf, mut spec: Value) -> (Created, fs::File) {
     let mounts = spec["mounts"].as_array_mut().unwrap();
     for dir in ["/lib", "/lib64", "/bin", "/usr"] {
         let to = format!("/host{dir}");
@@ -260,10 +280,67 @@ fn directory_root() {
     })
     .unwrap();
     created.start().unwrap();
-    let outcome = crate::bench::finish(created.pid, read);
-    assert_eq!(
-        outcome.status,
-        crisp_sys::process::WaitStatus::Code(0),
-        "{outcome:?}"
-    );
+    (created, read)
+}
+
+/// Mounts of the host below the root come in, where the spec says so.
+fn root_follows() {
+    in_private_mounts(|| {
+        for (propagation, expected) in [("rslave", "seen\n"), ("rprivate", "")] {
+            let bench = Bench::new("");
+            let path = |name: &str| bench.dir.path().join(name);
+            for dir in ["root/host", "root/sub", "other"] {
+                fs::create_dir_all(path(dir)).unwrap();
+            }
+            fs::write(path("other/seen"), "").unwrap();
+            let root = path("root");
+            mount::bind(&root, &root).unwrap();
+            mount::set_propagation(&root, mount::Propagation::Shared, mount::Depth::Single)
+                .unwrap();
+            let mut mkfifo = crisp_sys::process::command("mkfifo");
+            mkfifo.arg(path("root/go")).status().unwrap();
+            let mut spec = bench.spec.clone();
+            spec["process"]["args"] = json!(["/bin/sh", "-c", "read on </go; ls /sub"]);
+            spec["linux"]["rootfsPropagation"] = json!(propagation);
+            let (created, read) = start_in(&bench, root.clone(), spec);
+            mount::bind(&path("other"), &path("root/sub")).unwrap();
+            fs::write(path("root/go"), "").unwrap();
+            let outcome = crate::bench::finish(created.pid, read);
+            assert_eq!(outcome.output, expected, "{propagation}");
+            mount::unmount(&path("root/sub")).unwrap();
+            mount::unmount(&root).unwrap();
+        }
+    });
+}
+
+/// A source in the root itself is what earlier mounts made of it; its links stay in the root.
+fn source_in_the_root() {
+    let mut bench = Bench::new("cat /there/file /here");
+    let source = bench.dir.path().join("source");
+    fs::create_dir_all(source.join("deep")).unwrap();
+    fs::write(source.join("deep/file"), "deep\n").unwrap();
+    std::os::unix::fs::symlink("/run/deep/file", source.join("link")).unwrap();
+    bench.mount("/run", "bind", &source, &["rbind"]);
+    let root = bench.dir.path().join("bundle/rootfs");
+    bench.mount("/there", "bind", &root.join("run/deep"), &["rbind", "ro"]);
+    bench.mount("/here", "bind", "rootfs/run/link".as_ref(), &["bind"]);
+    assert_eq!(bench.output(), "deep\ndeep\n");
+    bench.mount("/more", "bind", &root.join("run/no"), &["bind"]);
+    let error = bench.run().unwrap_err().to_string();
+    assert!(error.contains("run/no"), "{error}");
+}
+
+fn mode_of_a_tmpfs() {
+    let mut bench = Bench::new("stat -c %a /etc/closed /etc/open /etc/told /new/one");
+    let etc = bench.upper().join("etc");
+    fs::create_dir(&etc).unwrap();
+    for (name, mode) in [("closed", 0o710), ("open", 0o1777), ("told", 0o700)] {
+        fs::create_dir(etc.join(name)).unwrap();
+        fs::set_permissions(etc.join(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    for target in ["/etc/closed", "/etc/open", "/new/one"] {
+        bench.mount(target, "tmpfs", "tmpfs".as_ref(), &["nosuid", "size=64k"]);
+    }
+    bench.mount("/etc/told", "tmpfs", "tmpfs".as_ref(), &["mode=750"]);
+    assert_eq!(bench.output(), "710\n1777\n750\n1777\n");
 }
