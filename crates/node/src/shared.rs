@@ -46,10 +46,8 @@ pub(crate) struct Shared {
     pub(crate) host_lane: HostLane,
     /// Whether the shared threads answer.
     pub(crate) pool: Arc<Pool>,
-    /// The shim's program, out of reach for containers; `None` where each has to see to that.
-    pub(crate) shim: Option<OwnedFd>,
     /// Shims that are loaded and wait for a container.
-    pub(crate) spares: Spares,
+    pub(crate) spares: Arc<Spares>,
     pub(crate) host: HostFacts,
     pub(crate) boot_id: String,
     /// Soft limit of open files before it was raised.
@@ -88,8 +86,7 @@ impl Shared {
             ),
             host_lane: HostLane::default(),
             pool: Arc::default(),
-            shim: found.shim,
-            spares: Spares::default(),
+            spares: Spares::new(&config.shim_path, found.shim),
             config,
             views: Views::default(),
             mailboxes: Mailboxes::default(),

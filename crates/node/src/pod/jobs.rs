@@ -24,7 +24,6 @@ use crate::machine::facts::Caller;
 use crate::machine::input::{ContainerInput, Input, Launched, Verdict};
 use crate::reply::answer;
 use crate::shim::client::{Connection, ShimClient};
-use crate::shim::spares::Spares;
 use crate::shim::{judge, launch};
 
 /// The purpose of a worker, from which follows what its failure means.
@@ -257,7 +256,7 @@ impl Hands {
         let shared = Arc::clone(&self.shared);
         let id = plan.record.id.clone();
         let cancel = Arc::clone(&self.held.entry(id.clone()).or_default().cancel);
-        Spares::load(&self.shared);
+        self.shared.spares.load();
         started(Work::Create(id.clone()), async move {
             let made = create::create(&shared, plan, &cancel).await;
             told(&id, ContainerInput::Made(made))

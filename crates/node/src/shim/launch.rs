@@ -17,7 +17,7 @@ use crisp_sys::socket::Conn;
 use tokio::process::Child;
 
 use super::client::Connection;
-use super::spares;
+use super::spares::reap;
 use crate::blocking::blocking;
 use crate::container::clear;
 use crate::error::{Context, Error, Result};
@@ -97,12 +97,6 @@ async fn try_launch(shared: &Arc<Shared>, plan: &LaunchPlan) -> Result<Launched>
     }
 }
 
-/// Reaps the shim, whenever it leaves.
-pub(super) async fn reap(mut child: Child) {
-    // A shim's own status tells nothing: the exit slot does.
-    drop(child.wait().await);
-}
-
 /// A process that waits for its launch, and the file for its last words.
 struct Found {
     child: Child,
@@ -127,7 +121,7 @@ fn find(shared: &Shared, plan: &LaunchPlan) -> Result<Found> {
             let log = last_words.try_clone();
             let log = log.context(|| step("open the shim's log"))?;
             // The id is how a later daemon recognises a shim that does not listen yet.
-            let spawned = spares::spawn(shared, plan.id.as_str(), Stdio::from(log));
+            let spawned = shared.spares.spawn(plan.id.as_str(), Stdio::from(log));
             let path = shared.config.shim_path.display();
             spawned.context(|| step(&format!("spawn {path}")))?
         }

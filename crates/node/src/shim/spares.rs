@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,11 +19,6 @@ use crisp_sys::rootfs::proc_path;
 use crisp_sys::socket::Conn;
 use tokio::process::Child;
 
-use crate::blocking::blocking;
-use crate::error::Result;
-use crate::shared::Shared;
-use crate::shim::launch::reap;
-
 /// More than so many containers are rarely between their creation and their start.
 const MOST: usize = 4;
 /// A container is started right after its creation, or much later.
@@ -32,9 +27,14 @@ const KEPT: Duration = Duration::from_secs(2);
 /// A shim's process and our end of its socket.
 pub(crate) type Loaded = (Child, Conn);
 
-/// The shims that wait for a container.
-#[derive(Debug, Default)]
-pub(crate) struct Spares(Mutex<Waiting>);
+/// The shim's program, and the processes of it that wait for a container.
+#[derive(Debug)]
+pub(crate) struct Spares {
+    path: PathBuf,
+    /// The same file, out of reach for containers; `None` where each shim has to see to that.
+    sealed: Option<OwnedFd>,
+    waiting: Mutex<Waiting>,
+}
 
 #[derive(Debug, Default)]
 struct Waiting {
@@ -48,33 +48,46 @@ struct Waiting {
 }
 
 impl Spares {
+    /// Nothing waits yet.
+    pub(crate) fn new(path: &Path, sealed: Option<OwnedFd>) -> Arc<Self> {
+        Arc::new(Self {
+            path: path.to_owned(),
+            sealed,
+            waiting: Mutex::default(),
+        })
+    }
+
     /// Loads one more in the background, unless enough wait.
-    pub(crate) fn load(shared: &Arc<Shared>) {
-        if !shared.spares.with(Waiting::begin) {
+    pub(crate) fn load(self: &Arc<Self>) {
+        if self.with(Waiting::begin) {
+            crisp_tasks::apart(Arc::clone(self).keep_one());
+        }
+    }
+
+    async fn keep_one(self: Arc<Self>) {
+        let spares = Arc::clone(&self);
+        let spawned = crisp_tasks::blocking(move || spares.spawn(SPARE, Stdio::null())).await;
+        let loaded = match spawned {
+            Ok(Ok(loaded)) => Some(loaded),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "no shim loaded ahead");
+                None
+            }
+            Err(failed) => {
+                tracing::warn!(error = ?failed, "no shim loaded ahead");
+                None
+            }
+        };
+        let failed = loaded.is_none();
+        self.with(|waiting| waiting.end(loaded));
+        if failed {
             return;
         }
-        let shared = Arc::clone(shared);
-        crisp_tasks::apart(async move {
-            let kernel = Arc::clone(&shared);
-            let loaded = blocking(move || {
-                let spawned = spawn(&kernel, SPARE, Stdio::null());
-                Result::Ok(spawned.inspect_err(|error| {
-                    tracing::debug!(%error, "no shim loaded ahead");
-                }))
-            });
-            let loaded = loaded.await.ok().and_then(io::Result::ok);
-            let failed = loaded.is_none();
-            shared.spares.with(|waiting| waiting.end(loaded));
-            if failed {
-                return;
-            }
-            tokio::time::sleep(KEPT).await;
-            let unneeded = shared.spares.with(Waiting::expire);
-            if let Some((child, conn)) = unneeded {
-                drop(conn);
-                reap(child).await;
-            }
-        });
+        tokio::time::sleep(KEPT).await;
+        if let Some((child, conn)) = self.with(Waiting::expire) {
+            drop(conn);
+            reap(child).await;
+        }
     }
 
     /// Takes one that waits.
@@ -97,8 +110,26 @@ impl Spares {
         }
     }
 
+    /// Starts the shim's program with a socket as its standard input.
+    pub(super) fn spawn(&self, argument: &str, log: Stdio) -> io::Result<Loaded> {
+        let (ours, theirs) = Conn::pair()?;
+        let mut shim = match &self.sealed {
+            Some(program) => command(proc_path(program)),
+            None => command(&self.path),
+        };
+        shim.arg0(&self.path)
+            .arg(argument)
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .stderr(log)
+            // A signal to the daemon's terminal is not meant for containers.
+            .process_group(0);
+        let child = tokio::process::Command::from(shim).spawn()?;
+        Ok((child, ours))
+    }
+
     fn with<T>(&self, act: impl FnOnce(&mut Waiting) -> T) -> T {
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -130,21 +161,8 @@ impl Waiting {
     }
 }
 
-/// Starts the shim's program with a socket as its standard input.
-pub(crate) fn spawn(shared: &Shared, argument: &str, log: Stdio) -> io::Result<Loaded> {
-    let (ours, theirs) = Conn::pair()?;
-    let path: &Path = &shared.config.shim_path;
-    let mut shim = match &shared.shim {
-        Some(program) => command(proc_path(program)),
-        None => command(path),
-    };
-    shim.arg0(path)
-        .arg(argument)
-        .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .stdout(Stdio::null())
-        .stderr(log)
-        // A signal to the daemon's terminal is not meant for containers.
-        .process_group(0);
-    let child = tokio::process::Command::from(shim).spawn()?;
-    Ok((child, ours))
+/// Reaps a shim, whenever it leaves.
+pub(super) async fn reap(mut child: Child) {
+    // A shim's own status tells nothing: the exit slot does.
+    drop(child.wait().await);
 }
