@@ -9,6 +9,7 @@ pub mod cgroup;
 pub mod container;
 pub mod digest;
 pub mod field;
+pub mod go_json;
 pub mod id;
 pub mod image;
 pub mod owner;

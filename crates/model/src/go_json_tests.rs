@@ -1,0 +1,126 @@
+//! Forms that are met in the field, each with what Go makes of it.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Outer {
+    media_type: String,
+    size: i64,
+    is_it: bool,
+    list: Vec<String>,
+    labels: BTreeMap<String, String>,
+    inner: Inner,
+    maybe: Option<Inner>,
+}
+
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct Inner {
+    user: String,
+    task: String,
+}
+
+fn with(change: impl FnOnce(&mut Outer)) -> Option<Outer> {
+    let mut outer = Outer::default();
+    change(&mut outer);
+    Some(outer)
+}
+
+fn check(document: &[u8], expected: Option<Outer>) {
+    let found = from_slice::<Outer>(document);
+    let shown = String::from_utf8_lossy(document);
+    assert_eq!(found.as_ref().ok(), expected.as_ref(), "{shown} {found:?}");
+}
+
+#[test]
+fn keys_have_any_case() {
+    for key in ["mediaType", "MediaType", "mediatype", "MEDIATYPE"] {
+        let document = format!(r#"{{"{key}":"t"}}"#);
+        check(document.as_bytes(), with(|o| o.media_type = "t".into()));
+    }
+    check(br#"{"media_type":"t"}"#, with(|_| {}));
+    let user = |o: &mut Outer| o.inner.user = "1".into();
+    check(br#"{"INNER":{"user":"1"}}"#, with(user));
+    check("{\"inner\":{\"u\u{17f}er\":\"1\"}}".as_bytes(), with(user));
+    let task = |o: &mut Outer| o.inner.task = "1".into();
+    let kelvin = "{\"inner\":{\"tas\u{212a}\":\"1\"}}";
+    check(kelvin.as_bytes(), with(task));
+    // Keys of a map are data.
+    let both = |o: &mut Outer| {
+        let pairs = [("A", "1"), ("a", "2")];
+        o.labels = pairs.map(|(k, v)| (k.into(), v.into())).into();
+    };
+    check(br#"{"labels":{"A":"1","a":"2"}}"#, with(both));
+}
+
+#[test]
+fn the_last_of_a_key_counts() {
+    let last = |o: &mut Outer| o.media_type = "b".into();
+    check(br#"{"mediaType":"a","mediaType":"b"}"#, with(last));
+    check(br#"{"mediaType":"a","MediaType":"b"}"#, with(last));
+    check(br#"{"MediaType":"a","mediaType":"b"}"#, with(last));
+    let list = |o: &mut Outer| o.list = vec!["b".into()];
+    check(br#"{"list":["a","c"],"List":["b"]}"#, with(list));
+    let merged = |o: &mut Outer| {
+        o.inner = Inner {
+            user: "2".into(),
+            task: "t".into(),
+        };
+    };
+    check(
+        br#"{"inner":{"User":"1","Task":"t"},"Inner":{"user":"2"}}"#,
+        with(merged),
+    );
+    let label = |o: &mut Outer| o.labels = [("a".into(), "2".into())].into();
+    check(br#"{"labels":{"a":"1","a":"2"}}"#, with(label));
+}
+
+#[test]
+fn null_changes_nothing() {
+    check(
+        br#"{"mediaType":null,"size":null,"isIt":null,"list":null,"labels":null,"inner":null}"#,
+        with(|_| {}),
+    );
+    let kept = |o: &mut Outer| o.media_type = "a".into();
+    check(br#"{"mediaType":"a","MediaType":null}"#, with(kept));
+    check(br#"{"list":["a"],"List":null}"#, with(|_| {}));
+    let empty = |o: &mut Outer| o.list = vec!["a".into(), String::new()];
+    check(br#"{"list":["a",null]}"#, with(empty));
+    let label = |o: &mut Outer| o.labels = [("a".into(), String::new())].into();
+    check(br#"{"labels":{"a":null}}"#, with(label));
+    check(b"null", with(|_| {}));
+    let some = |o: &mut Outer| o.maybe = Some(Inner::default());
+    check(br#"{"maybe":{}}"#, with(some));
+}
+
+#[test]
+fn text_that_is_no_utf_8_is_replaced() {
+    let replaced = |o: &mut Outer| o.media_type = "a\u{fffd}".into();
+    check(b"{\"mediaType\":\"a\xff\"}", with(replaced));
+}
+
+#[test]
+fn wrong_types_and_other_texts_are_errors() {
+    for document in [
+        &br#"{"mediaType":1}"#[..],
+        br#"{"size":"1"}"#,
+        br#"{"size":1.5}"#,
+        br#"{"list":"a"}"#,
+        br#"{"list":{"a":"b"}}"#,
+        br#"{"labels":{"a":1}}"#,
+        br#"{"inner":["1"]}"#,
+        br#"{"inner":"1"}"#,
+        b"[]",
+        b"",
+        b"<html>",
+        b"{} {}",
+        b"\xef\xbb\xbf{}",
+    ] {
+        check(document, None);
+    }
+    let first: Outer = first_of_slice(br#"{"size":7} trailing"#).unwrap();
+    assert_eq!(first.size, 7);
+}
