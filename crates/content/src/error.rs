@@ -54,8 +54,20 @@ pub enum Error {
     },
 }
 
-/// Names step and file of an I/O error.
-pub(crate) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-    let path = path.to_owned();
-    move |source| Error::Io { what, path, source }
+/// Names step and file of a failed use of one; asked for only when it failed.
+pub(crate) trait Context<T> {
+    fn context<P: AsRef<Path>>(self, step: impl FnOnce() -> (&'static str, P)) -> Result<T>;
+}
+
+impl<T, E: Into<io::Error>> Context<T> for std::result::Result<T, E> {
+    fn context<P: AsRef<Path>>(self, step: impl FnOnce() -> (&'static str, P)) -> Result<T> {
+        self.map_err(|source| {
+            let (what, path) = step();
+            Error::Io {
+                what,
+                path: path.as_ref().to_owned(),
+                source: source.into(),
+            }
+        })
+    }
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use crisp_model::Digest;
 use crisp_sys::file::sync_dir;
 
-use crate::error::{Error, Result, io};
+use crate::error::{Context as _, Error, Result};
 use crate::hasher::Hasher;
 
 /// A blob being written. Dropped without [`Ingest::commit`], it never was.
@@ -38,10 +38,10 @@ impl Ingest {
                 actual,
             });
         }
-        self.file.sync_all().map_err(io("sync", &self.temporary))?;
-        fs::rename(&self.temporary, &self.target).map_err(io("name", &self.target))?;
+        self.file.sync_all().context(|| ("sync", &self.temporary))?;
+        fs::rename(&self.temporary, &self.target).context(|| ("name", &self.target))?;
         match self.target.parent() {
-            Some(dir) => sync_dir(dir).map_err(io("sync", dir)),
+            Some(dir) => sync_dir(dir).context(|| ("sync", dir)),
             None => Ok(()),
         }
     }

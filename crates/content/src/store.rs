@@ -11,7 +11,7 @@ use crisp_model::Digest;
 use crisp_model::digest::Algorithm;
 use crisp_sys::file::sync_dir;
 
-use crate::error::{Error, Result, io};
+use crate::error::{Context as _, Error, Result};
 use crate::hasher::Hasher;
 use crate::ingest::Ingest;
 
@@ -37,14 +37,14 @@ impl Store {
             next: AtomicU64::new(0),
         };
         if store.ingest.exists() {
-            fs::remove_dir_all(&store.ingest).map_err(io("empty", &store.ingest))?;
+            fs::remove_dir_all(&store.ingest).context(|| ("empty", &store.ingest))?;
         }
         make_dir(&store.ingest)?;
         for algorithm in ALGORITHMS {
             make_dir(&store.blobs.join(algorithm))?;
         }
         for dir in [store.blobs.as_path(), root] {
-            sync_dir(dir).map_err(io("sync", dir))?;
+            sync_dir(dir).context(|| ("sync", dir))?;
         }
         Ok(store)
     }
@@ -61,7 +61,7 @@ impl Store {
             .create_new(true)
             .mode(0o600)
             .open(&temporary)
-            .map_err(io("create", &temporary))?;
+            .context(|| ("create", &temporary))?;
         Ok(Ingest {
             hasher: Hasher::new(digest.algorithm()),
             target: self.path(digest),
@@ -83,7 +83,7 @@ impl Store {
         }
         let mut ingest = self.ingest(digest, Some(content.len() as u64))?;
         let path = ingest.temporary.clone();
-        std::io::Write::write_all(&mut ingest, content).map_err(io("write", &path))?;
+        std::io::Write::write_all(&mut ingest, content).context(|| ("write", &path))?;
         ingest.commit()
     }
 
@@ -96,7 +96,7 @@ impl Store {
         match File::open(&path) {
             Ok(file) => Ok(Some(file)),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(io("open", &path)(e)),
+            Err(e) => Err(e).context(|| ("open", &path)),
         }
     }
 
@@ -109,7 +109,7 @@ impl Store {
             .get(digest)?
             .ok_or_else(|| Error::NotFound(digest.clone()))?;
         let path = self.path(digest);
-        let size = file.metadata().map_err(io("stat", &path))?.len();
+        let size = file.metadata().context(|| ("stat", &path))?.len();
         if size > max {
             return Err(Error::TooLarge {
                 digest: digest.clone(),
@@ -120,7 +120,7 @@ impl Store {
         let mut content = Vec::new();
         file.take(max)
             .read_to_end(&mut content)
-            .map_err(io("read", &path))?;
+            .context(|| ("read", &path))?;
         let mut hasher = Hasher::new(digest.algorithm());
         hasher.update(&content);
         let actual = hasher.finish();
@@ -147,7 +147,7 @@ impl Store {
     pub fn remove(&self, digest: &Digest) -> Result<()> {
         let path = self.path(digest);
         match fs::remove_file(&path) {
-            Err(e) if e.kind() != ErrorKind::NotFound => Err(io("remove", &path)(e)),
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(e).context(|| ("remove", &path)),
             _ => Ok(()),
         }
     }
@@ -191,8 +191,8 @@ impl Store {
         let mut found = Vec::new();
         for algorithm in ALGORITHMS {
             let dir = self.blobs.join(algorithm);
-            for entry in fs::read_dir(&dir).map_err(io("list", &dir))? {
-                let entry = entry.map_err(io("list", &dir))?;
+            for entry in fs::read_dir(&dir).context(|| ("list", &dir))? {
+                let entry = entry.context(|| ("list", &dir))?;
                 let name = format!("{algorithm}:{}", entry.file_name().to_string_lossy());
                 let Ok(digest) = Digest::parse(&name) else {
                     continue;
@@ -200,7 +200,7 @@ impl Store {
                 match entry.metadata() {
                     Ok(metadata) => found.push((digest, metadata)),
                     Err(e) if e.kind() == ErrorKind::NotFound => {}
-                    Err(e) => return Err(io("stat", &entry.path())(e)),
+                    Err(e) => return Err(e).context(|| ("stat", entry.path())),
                 }
             }
         }
@@ -221,7 +221,7 @@ fn make_dir(path: &Path) -> Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .map_err(io("create", path))
+        .context(|| ("create", path))
 }
 
 #[cfg(test)]
