@@ -31,6 +31,19 @@ pub enum Error {
     /// The stream broke, or what came could not be decompressed.
     #[error("cannot read the layer's stream: {0}")]
     Stream(#[source] io::Error),
+    /// Unpacking would use up what the disk is to keep free.
+    #[error(
+        "the disk has {free} {what} free, and {kept} are kept (images.keep_free_percent): remove \
+         images or other files; a layer that fills a disk may be made to do so"
+    )]
+    Full {
+        /// What there is.
+        free: u64,
+        /// What is kept.
+        kept: u64,
+        /// Of which this is counted.
+        what: &'static str,
+    },
     /// The file is larger than the reader accepts.
     #[error("{} in the image has more than the {limit} bytes that are read", .path.display())]
     TooLarge {
@@ -51,13 +64,21 @@ pub enum Error {
     },
 }
 
-/// For `map_err`: a failed step on a file.
-pub(crate) fn io<E: Into<io::Error>>(what: &'static str, path: &Path) -> impl FnOnce(E) -> Error {
-    let path = path.to_owned();
-    move |source| Error::Io {
-        what,
-        path,
-        source: source.into(),
+/// Names step and file of a failed use of one; asked for only when it failed.
+pub(crate) trait Context<T> {
+    fn context<P: AsRef<Path>>(self, step: impl FnOnce() -> (&'static str, P)) -> Result<T>;
+}
+
+impl<T, E: Into<io::Error>> Context<T> for std::result::Result<T, E> {
+    fn context<P: AsRef<Path>>(self, step: impl FnOnce() -> (&'static str, P)) -> Result<T> {
+        self.map_err(|source| {
+            let (what, path) = step();
+            Error::Io {
+                what,
+                path: path.as_ref().to_owned(),
+                source: source.into(),
+            }
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Applies the entries of a layer's archive to its directory, in overlayfs' terms.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufRead, Write};
@@ -17,10 +17,11 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::archive::{Archive, Entry, Kind};
-use crate::error::{Error, Result, bad_entry};
+use crate::error::{Context as _, Result, bad_entry};
 use crate::metadata;
-use crate::parents::Parents;
+use crate::parents::{MAX_NOTED, Parents};
 use crate::place::{Place, Replaced};
+use crate::reserve::{Gauge, Reserve};
 use crate::sparse::SparseMap;
 use crate::usage::Usage;
 
@@ -33,11 +34,26 @@ const RESERVED: &[u8] = b".wh..wh.";
 /// Files take whole blocks.
 const DISK_BLOCK: u64 = 4096;
 
-/// Unpacks an archive into a layer's directory, and tells what it takes there.
-pub(crate) fn extract(root: OwnedFd, stream: &mut impl BufRead) -> Result<Usage> {
+/// A layer's directory, filled.
+pub(crate) struct Extracted {
+    /// What it takes.
+    pub(crate) usage: Usage,
+    /// Paths that say something only above other layers.
+    pub(crate) unsettled: BTreeSet<PathBuf>,
+}
+
+/// Unpacks an archive into a layer's directory.
+pub(crate) fn extract(
+    root: OwnedFd,
+    reserve: Reserve,
+    stream: &mut impl BufRead,
+) -> Result<Extracted> {
+    let parents = Parents::new(root);
     let mut extractor = Extractor {
-        parents: Parents::new(root),
+        gauge: Gauge::new(reserve, Rc::clone(parents.root())),
+        parents,
         times: HashMap::new(),
+        whiteouts: Whiteouts::default(),
         usage: Usage {
             bytes: DISK_BLOCK,
             inodes: 1,
@@ -52,13 +68,35 @@ pub(crate) fn extract(root: OwnedFd, stream: &mut impl BufRead) -> Result<Usage>
 
 struct Extractor {
     parents: Parents,
+    gauge: Gauge,
     /// Times of directories are set at the end: each name made in one changes them.
     times: HashMap<PathBuf, Timestamps>,
+    whiteouts: Whiteouts,
     usage: Usage,
+}
+
+/// Names that the layer deletes.
+#[derive(Default)]
+struct Whiteouts {
+    paths: BTreeSet<PathBuf>,
+    bytes: u64,
+}
+
+impl Whiteouts {
+    fn note(&mut self, path: PathBuf) -> std::io::Result<()> {
+        self.bytes += path.as_os_str().len() as u64;
+        if self.bytes > MAX_NOTED {
+            let what = format!("the names that it deletes exceed {MAX_NOTED} bytes");
+            return Err(std::io::Error::other(what));
+        }
+        self.paths.insert(path);
+        Ok(())
+    }
 }
 
 impl Extractor {
     fn apply<R: BufRead>(&mut self, entry: &Entry, archive: &mut Archive<'_, R>) -> Result<()> {
+        self.gauge.take(DISK_BLOCK)?;
         let path = relative(&entry.path)?;
         let failed = |error: std::io::Error| bad_entry(&entry.path, explain(&error));
         let Some(name) = path.file_name() else {
@@ -77,7 +115,8 @@ impl Extractor {
                 return Err(bad_entry(&entry.path, "it deletes no name"));
             }
             let name = OsStr::from_bytes(hidden).to_owned();
-            return self.whiteout(&Place { dir, name }).map_err(failed);
+            let path = above.join(&name);
+            return self.whiteout(&Place { dir, name }, path).map_err(failed);
         }
         let place = Place {
             dir,
@@ -105,17 +144,20 @@ impl Extractor {
 
     /// Deletes a name of the layers below. What this layer itself has under the name stays, but
     /// hides them.
-    fn whiteout(&mut self, place: &Place) -> std::io::Result<()> {
+    fn whiteout(&mut self, place: &Place, path: PathBuf) -> std::io::Result<()> {
         match place.stat()? {
             Some(stat) if FileType::from_raw_mode(stat.st_mode).is_dir() => {
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let dir = openat(&place.dir, &place.name, flags, Mode::empty())?;
                 metadata::set_opaque(&dir)?;
+                // It is another directory than the one below.
+                self.parents.described(&dir)?;
             }
             Some(_) => {}
             None => {
                 let kind = FileType::CharacterDevice;
                 mknodat(&place.dir, &place.name, kind, Mode::empty(), 0)?;
+                self.whiteouts.note(path)?;
                 self.usage.inodes += 1;
             }
         }
@@ -137,9 +179,19 @@ impl Extractor {
         let file = File::from(file);
         self.usage.bytes += archive.remaining().div_ceil(DISK_BLOCK) * DISK_BLOCK;
         self.count(replaced);
+        let gauge = &mut self.gauge;
         match &entry.sparse {
-            None => archive.content(u64::MAX, |bytes| (&file).write_all(bytes).map_err(failed))?,
-            Some(map) => write_sparse(&file, map, archive, failed)?,
+            None => archive.content(u64::MAX, |bytes| {
+                gauge.take(bytes.len() as u64)?;
+                (&file).write_all(bytes).map_err(failed)
+            })?,
+            Some(map) => write_sparse(map, archive, |bytes, offset| {
+                gauge.take(bytes.len() as u64)?;
+                file.write_all_at(bytes, offset).map_err(failed)
+            })?,
+        }
+        if let Some(map) = &entry.sparse {
+            file.set_len(map.real_size).map_err(failed)?;
         }
         let finish = || {
             metadata::set_open(&file, entry)?;
@@ -169,6 +221,7 @@ impl Extractor {
         if replaced == Some(Replaced::Whiteout) {
             metadata::set_opaque(&dir)?;
         }
+        self.parents.described(&dir)?;
         metadata::set_open(&dir, entry)?;
         self.times.insert(path.to_owned(), metadata::times(entry));
         self.parents.keep(path, dir);
@@ -225,35 +278,59 @@ impl Extractor {
         }
     }
 
-    fn finish(mut self) -> Result<Usage> {
+    fn finish(mut self) -> Result<Extracted> {
         for (path, times) in std::mem::take(&mut self.times) {
             // A directory that a later entry replaced has no times to set.
             if let Ok(dir) = self.parents.find(&path) {
                 let set = metadata::set_times(&dir, &times);
-                set.map_err(crate::error::io("set the times of", &path))?;
+                set.context(|| ("set the times of", &path))?;
             }
         }
         self.usage.inodes += self.parents.made;
         self.usage.bytes += self.parents.made * DISK_BLOCK;
-        Ok(self.usage)
+        let unsettled = self.unsettled();
+        let unsettled = unsettled.context(|| ("look at the directories of", "a layer"))?;
+        Ok(Extracted {
+            usage: self.usage,
+            unsettled,
+        })
+    }
+}
+
+impl Extractor {
+    /// Directories that are implied still, and deletions that were not made undone.
+    fn unsettled(&mut self) -> std::io::Result<BTreeSet<PathBuf>> {
+        let mut paths = self.parents.implied()?;
+        for path in std::mem::take(&mut self.whiteouts.paths) {
+            let (Some(name), Some(above)) = (path.file_name(), path.parent()) else {
+                continue;
+            };
+            let Ok(dir) = self.parents.find(above) else {
+                continue;
+            };
+            let name = name.to_owned();
+            if (Place { dir, name }.stat()?).is_some_and(|stat| metadata::is_whiteout(&stat)) {
+                paths.insert(path);
+            }
+        }
+        Ok(paths)
     }
 }
 
 fn write_sparse<R: BufRead>(
-    file: &File,
     map: &SparseMap,
     archive: &mut Archive<'_, R>,
-    failed: impl Fn(std::io::Error) -> Error + Copy,
+    mut write: impl FnMut(&[u8], u64) -> Result<()>,
 ) -> Result<()> {
     for fragment in &map.fragments {
         let mut offset = fragment.offset;
         archive.content(fragment.length, |bytes| {
-            file.write_all_at(bytes, offset).map_err(failed)?;
+            write(bytes, offset)?;
             offset += bytes.len() as u64;
             Ok(())
         })?;
     }
-    file.set_len(map.real_size).map_err(failed)
+    Ok(())
 }
 
 /// A name of the archive as a path below the layer's root.
@@ -266,7 +343,9 @@ fn relative(name: &[u8]) -> Result<PathBuf> {
         match part {
             Component::Normal(part) => path.push(part),
             Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
-            Component::ParentDir => return Err(bad_entry(name, "its name leads upwards")),
+            // Taken by its letters, as other readers take it, and never out of the root.
+            Component::ParentDir if path.pop() => {}
+            Component::ParentDir => return Err(bad_entry(name, "its name leads out of the root")),
         }
     }
     Ok(path)

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use crisp_model::Digest;
 use crisp_sys::file;
 
-use crate::error::{Error, Result, io};
+use crate::error::{Context as _, Error, Result};
 use crate::extract::extract;
 use crate::layer_id::LayerId;
 use crate::place::{open_dir, remove_path, set_mode};
+use crate::reserve::Reserve;
 use crate::stream::{Compression, with_stream};
+use crate::unsettled;
 use crate::usage::Usage;
 
 /// A layer that was announced; dropped, it leaves nothing.
@@ -20,6 +22,7 @@ pub struct LayerWriter {
     layer: LayerId,
     /// Where it goes.
     dir: PathBuf,
+    reserve: Reserve,
 }
 
 /// A layer that was unpacked; dropped before it is committed, it leaves nothing.
@@ -48,12 +51,22 @@ impl Drop for Ingest {
 }
 
 impl LayerWriter {
-    pub(crate) fn new(ingest: PathBuf, layer: LayerId, dir: PathBuf) -> Result<Self> {
+    pub(crate) fn new(
+        ingest: PathBuf,
+        layer: LayerId,
+        dir: PathBuf,
+        reserve: Reserve,
+    ) -> Result<Self> {
         let ingest = Ingest(ingest);
         let fs = ingest.0.join("fs");
-        file::make_private_dirs(&fs).map_err(io("make", &fs))?;
+        file::make_private_dirs(&fs).context(|| ("make", &fs))?;
         set_mode(&fs, 0o755)?;
-        Ok(Self { ingest, layer, dir })
+        Ok(Self {
+            ingest,
+            layer,
+            dir,
+            reserve,
+        })
     }
 
     /// Unpacks a blob as it comes, and reads it to its end.
@@ -61,7 +74,8 @@ impl LayerWriter {
     /// Several layers may be unpacked at the same time: each is made alone, without those below.
     ///
     /// # Errors
-    /// When the stream breaks, the archive is malformed or hostile, or the disk fails.
+    /// When the stream breaks, the archive is malformed or hostile, the disk fails, or its reserve
+    /// would be used up.
     pub fn unpack(
         self,
         compression: Compression,
@@ -69,12 +83,14 @@ impl LayerWriter {
     ) -> Result<UnpackedLayer> {
         let fs = self.ingest.0.join("fs");
         let root = open_dir(&fs)?;
-        let (usage, diff_id) = with_stream(compression, reader, |stream| {
-            let usage = extract(root, stream)?;
+        let (extracted, diff_id) = with_stream(compression, reader, |stream| {
+            let extracted = extract(root, self.reserve, stream)?;
             let diff_id = stream.finish().map_err(Error::Stream)?;
-            Ok::<_, Error>((usage, diff_id))
+            Ok::<_, Error>((extracted, diff_id))
         })?;
+        let usage = extracted.usage;
         record_usage(&self.ingest.0, usage)?;
+        unsettled::note(&self.ingest.0, &extracted.unsettled)?;
         Ok(UnpackedLayer {
             diff_id,
             size: usage.bytes,
@@ -92,7 +108,7 @@ impl UnpackedLayer {
     /// # Errors
     /// When the disk fails.
     pub fn commit(self) -> Result<LayerId> {
-        std::fs::rename(&self.ingest.0, &self.dir).map_err(io("name", &self.dir))?;
+        std::fs::rename(&self.ingest.0, &self.dir).context(|| ("name", &self.dir))?;
         Ok(self.layer)
     }
 }
@@ -100,20 +116,20 @@ impl UnpackedLayer {
 fn record_usage(dir: &Path, usage: Usage) -> Result<()> {
     let path = dir.join("usage");
     let text = format!("{} {}\n", usage.bytes, usage.inodes);
-    file::write_atomic(&path, text.as_bytes(), 0o600).map_err(io("write", &path))
+    file::write_atomic(&path, text.as_bytes(), 0o600).context(|| ("write", &path))
 }
 
 /// What a layer takes, as was noted when it was unpacked.
 pub(crate) fn recorded_usage(dir: &Path) -> Result<Usage> {
     const LONGEST: u64 = 64;
     let path = dir.join("usage");
-    let text = file::read_bounded(&path, LONGEST).map_err(io("read", &path))?;
+    let text = file::read_bounded(&path, LONGEST).context(|| ("read", &path))?;
     let text = String::from_utf8_lossy(&text);
     let numbers: Option<Vec<u64>> = text.split_whitespace().map(|n| n.parse().ok()).collect();
     match numbers.as_deref() {
         Some(&[bytes, inodes]) => Ok(Usage { bytes, inodes }),
-        _ => Err(io("parse", &path)(std::io::Error::from(
-            std::io::ErrorKind::InvalidData,
-        ))),
+        _ => {
+            Err(std::io::Error::from(std::io::ErrorKind::InvalidData)).context(|| ("parse", &path))
+        }
     }
 }

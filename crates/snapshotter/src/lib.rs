@@ -3,6 +3,7 @@
 //! ```text
 //! root/layers/CHAIN.N/fs        one unpacked layer, in overlayfs' own terms; N is its generation
 //! root/layers/CHAIN.N/usage     its size, two numbers
+//! root/layers/CHAIN.N/unsettled paths that wait for the layers below to be known
 //! root/containers/ID/{fs,work}  what a container writes
 //! root/ingest/N                 a layer on its way in, or a tree on its way out
 //! root/empty                    the only layer of an image that has none
@@ -31,11 +32,13 @@ mod parents;
 mod pax;
 mod place;
 mod removal;
+mod reserve;
 mod snapshotter;
 mod sparse;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod unsettled;
 mod usage;
 mod volume;
 
@@ -44,6 +47,7 @@ pub use error::{Error, Result};
 pub use layer::{LayerWriter, UnpackedLayer};
 pub use layer_id::LayerId;
 pub use merged::Lookup;
+pub use reserve::Reserve;
 pub use snapshotter::{Snapshot, Snapshotter};
 pub use stream::Compression;
 pub use usage::Usage;

@@ -16,7 +16,7 @@ use crisp_sys::file;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, openat, readlinkat, statat};
 use rustix::io::Errno;
 
-use crate::error::{Error, Result, io};
+use crate::error::{Context as _, Error, Result};
 use crate::metadata;
 use crate::place::open_dir;
 
@@ -145,10 +145,15 @@ impl Merged {
         })
     }
 
+    /// The directory at the top of the tree.
+    pub(crate) fn root(&self) -> MergedDir {
+        self.root.clone()
+    }
+
     /// What a path is, and the content of a file of at most `max` bytes.
     pub(crate) fn lookup(&self, path: &Path, max: u64) -> Result<Lookup> {
         let found = self.resolve(path);
-        let leaf = match found.map_err(io("look up in the image", path))? {
+        let leaf = match found.context(|| ("look up in the image", path))? {
             Found::Absent | Found::Link(_) => return Ok(Lookup::Absent),
             Found::Dir(_) => return Ok(Lookup::Dir),
             Found::Leaf(leaf) => leaf,
@@ -163,10 +168,10 @@ impl Merged {
         if u64::try_from(leaf.stat.st_size).is_ok_and(|size| size > max) {
             return Err(too_large());
         }
-        let file = leaf.open().map_err(io("open in the image", path))?;
+        let file = leaf.open().context(|| ("open in the image", path))?;
         file::read_all_bounded(file, max)
             .map(Lookup::File)
-            .map_err(io("read in the image", path))
+            .context(|| ("read in the image", path))
     }
 
     /// Follows a path to its end, symlinks included. A link is found only when it cannot be

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use crisp_sys::rootfs;
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, Stat, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat,
-    fchmod, fchown, fgetxattr, fsetxattr, futimens, lsetxattr, utimensat,
+    fchmod, fchown, fgetxattr, flistxattr, fsetxattr, futimens, lsetxattr, utimensat,
 };
 use rustix::io::Errno;
 
@@ -121,5 +121,56 @@ fn tolerate(result: rustix::io::Result<()>) -> rustix::io::Result<()> {
     match result {
         Err(Errno::OPNOTSUPP | Errno::PERM) => Ok(()),
         other => other,
+    }
+}
+
+/// Gives a file or directory what another one has: owner, mode, times and the attributes that an
+/// image may set. `stat` is the other one's.
+pub(crate) fn copy(source: impl AsFd, target: impl AsFd, stat: &Stat) -> rustix::io::Result<()> {
+    let (uid, gid) = owner(stat);
+    fchown(&target, Some(uid), Some(gid))?;
+    fchmod(&target, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+    copy_xattrs(&source, &target)?;
+    futimens(&target, &times_of(stat))
+}
+
+fn copy_xattrs(source: impl AsFd, target: impl AsFd) -> rustix::io::Result<()> {
+    const LONGEST: usize = 64 * 1024;
+    let mut names = vec![0; LONGEST];
+    let length = match flistxattr(&source, names.as_mut_slice()) {
+        Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(()),
+        other => other?,
+    };
+    let mut value = vec![0; LONGEST];
+    for name in names[..length].split(|byte| *byte == 0) {
+        if !is_accepted(name) {
+            continue;
+        }
+        let length = fgetxattr(&source, name, value.as_mut_slice())?;
+        match fsetxattr(&target, name, &value[..length], XattrFlags::empty()) {
+            Ok(()) | Err(Errno::OPNOTSUPP) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Who a file belongs to.
+pub(crate) fn owner(stat: &Stat) -> (Uid, Gid) {
+    (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid))
+}
+
+/// The times of a file.
+pub(crate) fn times_of(stat: &Stat) -> Timestamps {
+    let nanoseconds = |count: u64| i64::try_from(count).unwrap_or_default();
+    Timestamps {
+        last_access: Timespec {
+            tv_sec: stat.st_atime,
+            tv_nsec: nanoseconds(stat.st_atime_nsec),
+        },
+        last_modification: Timespec {
+            tv_sec: stat.st_mtime,
+            tv_nsec: nanoseconds(stat.st_mtime_nsec),
+        },
     }
 }

@@ -1,7 +1,7 @@
 //! Directories of a layer as descriptors, so that an entry is made where its name says and
 //! nowhere else.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -9,10 +9,15 @@ use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
 use crisp_sys::rootfs;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, mkdirat, openat, readlinkat, statat, unlinkat};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, fstat, mkdirat, openat, readlinkat, statat, unlinkat,
+};
 use rustix::io::Errno;
 
 use crate::metadata;
+
+/// Bytes of paths that a layer may imply or delete; known layers have some kilobytes.
+pub(crate) const MAX_NOTED: u64 = 64 << 20;
 
 /// Descriptors kept. More are closed all at once: an archive comes back to few directories.
 const KEPT: usize = 64;
@@ -27,8 +32,12 @@ const DIRECTORY: OFlags = OFlags::RDONLY
 pub(crate) struct Parents {
     root: Rc<OwnedFd>,
     kept: HashMap<PathBuf, Rc<OwnedFd>>,
-    /// Directories made because nobody named them before what they hold.
+    /// Directories made because no entry named them before what they hold.
     pub(crate) made: u64,
+    /// Those of them that no entry described later, by inode: the name may be given to another.
+    implied: HashMap<u64, PathBuf>,
+    /// Bytes of their paths, and of those that were forgotten meanwhile.
+    implied_bytes: u64,
 }
 
 impl Parents {
@@ -37,6 +46,8 @@ impl Parents {
             root: Rc::new(root),
             kept: HashMap::new(),
             made: 0,
+            implied: HashMap::new(),
+            implied_bytes: 0,
         }
     }
 
@@ -84,6 +95,27 @@ impl Parents {
         dir
     }
 
+    /// An entry says all about this directory: nothing below does.
+    pub(crate) fn described(&mut self, dir: &OwnedFd) -> rustix::io::Result<()> {
+        if !self.implied.is_empty() {
+            self.implied.remove(&fstat(dir)?.st_ino);
+        }
+        Ok(())
+    }
+
+    /// The directories that are there, and that no entry described.
+    pub(crate) fn implied(&mut self) -> std::io::Result<BTreeSet<PathBuf>> {
+        let mut paths = BTreeSet::new();
+        for (inode, path) in std::mem::take(&mut self.implied) {
+            let is_it = |dir: Rc<OwnedFd>| Ok(fstat(&dir)?.st_ino == inode);
+            // A later entry may have replaced it.
+            if self.find(&path).and_then(is_it).unwrap_or(false) {
+                paths.insert(path);
+            }
+        }
+        Ok(paths)
+    }
+
     /// A directory or a symlink was replaced: names may mean something else now.
     pub(crate) fn forget(&mut self) {
         self.kept.clear();
@@ -95,11 +127,23 @@ impl Parents {
         let mut way: VecDeque<OsString> = path.iter().map(OsStr::to_owned).collect();
         let mut above: Vec<Rc<OwnedFd>> = Vec::new();
         let mut current = Rc::clone(&self.root);
+        let mut place = PathBuf::new();
         let mut links = 0;
         while let Some(name) = way.pop_front() {
             match self.step(&current, &name)? {
-                Step::Into(dir) => above.push(std::mem::replace(&mut current, Rc::new(dir))),
-                Step::Up => current = above.pop().unwrap_or_else(|| Rc::clone(&self.root)),
+                Step::Into(dir) => {
+                    above.push(std::mem::replace(&mut current, Rc::new(dir)));
+                    place.push(&name);
+                }
+                Step::Made(dir) => {
+                    place.push(&name);
+                    self.imply(&dir, &place)?;
+                    above.push(std::mem::replace(&mut current, Rc::new(dir)));
+                }
+                Step::Up => {
+                    current = above.pop().unwrap_or_else(|| Rc::clone(&self.root));
+                    place.pop();
+                }
                 Step::Stay => {}
                 Step::Link(target) => {
                     links += 1;
@@ -108,6 +152,7 @@ impl Parents {
                     }
                     if target.is_absolute() {
                         above.clear();
+                        place.clear();
                         current = Rc::clone(&self.root);
                     }
                     for part in target.components().rev() {
@@ -121,6 +166,16 @@ impl Parents {
         Ok(current)
     }
 
+    fn imply(&mut self, dir: &OwnedFd, place: &Path) -> std::io::Result<()> {
+        self.implied_bytes += place.as_os_str().len() as u64;
+        if self.implied_bytes > MAX_NOTED {
+            let what = format!("the names of directories that it implies exceed {MAX_NOTED} bytes");
+            return Err(std::io::Error::other(what));
+        }
+        self.implied.insert(fstat(dir)?.st_ino, place.to_owned());
+        Ok(())
+    }
+
     fn step(&mut self, dir: &OwnedFd, name: &OsStr) -> std::io::Result<Step> {
         match name.as_bytes() {
             b".." => return Ok(Step::Up),
@@ -128,7 +183,7 @@ impl Parents {
             _ => {}
         }
         let stat = match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Err(Errno::NOENT) => return self.make_one(dir, name),
+            Err(Errno::NOENT) => return self.make_one(dir, name).map(Step::Made),
             other => other?,
         };
         match FileType::from_raw_mode(stat.st_mode) {
@@ -140,27 +195,27 @@ impl Parents {
             _ if metadata::is_whiteout(&stat) => {
                 // The layer deletes a name and makes it anew: what was below stays hidden.
                 unlinkat(dir, name, AtFlags::empty())?;
-                let step = self.make_one(dir, name)?;
-                if let Step::Into(made) = &step {
-                    metadata::set_opaque(made)?;
-                }
-                Ok(step)
+                let made = self.make_one(dir, name)?;
+                metadata::set_opaque(&made)?;
+                Ok(Step::Into(made))
             }
             _ => Err(Errno::NOTDIR.into()),
         }
     }
 
-    fn make_one(&mut self, dir: &OwnedFd, name: &OsStr) -> std::io::Result<Step> {
+    fn make_one(&mut self, dir: &OwnedFd, name: &OsStr) -> std::io::Result<OwnedFd> {
         mkdirat(dir, name, Mode::from_raw_mode(0o755))?;
         self.made += 1;
         let made = openat(dir, name, DIRECTORY, Mode::empty())?;
         rustix::fs::fchmod(&made, Mode::from_raw_mode(0o755))?;
-        Ok(Step::Into(made))
+        Ok(made)
     }
 }
 
 enum Step {
     Into(OwnedFd),
+    /// A directory that no entry named.
+    Made(OwnedFd),
     Up,
     Stay,
     Link(PathBuf),

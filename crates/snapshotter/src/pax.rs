@@ -74,6 +74,9 @@ impl Extended {
     }
 
     fn take(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        if value.is_empty() && self.clear(key) {
+            return Ok(());
+        }
         match key {
             b"path" => self.path = Some(text(value)?),
             b"linkpath" => self.link = Some(text(value)?),
@@ -103,6 +106,23 @@ impl Extended {
             }
         }
         Ok(())
+    }
+}
+
+impl Extended {
+    /// Forgets a value, so that the ordinary header's counts again; false when there is none of it.
+    fn clear(&mut self, key: &[u8]) -> bool {
+        match key {
+            b"path" => self.path = None,
+            b"linkpath" => self.link = None,
+            b"size" => self.size = None,
+            b"uid" => self.uid = None,
+            b"gid" => self.gid = None,
+            b"mtime" => self.mtime = None,
+            b"atime" => self.atime = None,
+            _ => return false,
+        }
+        true
     }
 }
 
@@ -183,6 +203,56 @@ mod tests {
         assert_eq!(extended.path.as_deref(), Some("ä/b".as_bytes()));
         let moment = extended.mtime.unwrap();
         assert_eq!((moment.seconds, moment.nanoseconds), (12, 500_000_000));
+    }
+
+    /// Records of odd but common forms, and what Go's reader makes of them.
+    #[test]
+    fn odd_but_common_records() {
+        type Look = fn(&Extended) -> bool;
+        let cases: [(&[(&str, &[u8])], Look); 12] = [
+            (&[("GNU.sparse.map", b""), ("GNU.sparse.size", b"9")], |e| {
+                e.sparse.numbers.as_deref() == Some(&[])
+            }),
+            (&[("path", b"a"), ("path", b"b")], |e| {
+                e.path.as_deref() == Some(b"b")
+            }),
+            (&[("path", b"a"), ("path", b"")], |e| e.path.is_none()),
+            (&[("uid", b""), ("gid", b""), ("size", b"")], |e| {
+                (e.uid, e.gid, e.size) == (None, None, None)
+            }),
+            (&[("mtime", b""), ("linkpath", b"")], |e| {
+                e.mtime.is_none() && e.link.is_none()
+            }),
+            (&[("uid", b"0007")], |e| e.uid == Some(7)),
+            (&[("mtime", b"1."), ("atime", b"-1.5")], |e| {
+                e.mtime.unwrap().seconds == 1 && e.atime == Some(Moment::default())
+            }),
+            (&[("mtime", b"1.1234567891234")], |e| {
+                e.mtime.unwrap().nanoseconds == 123_456_789
+            }),
+            (&[("SCHILY.xattr.user.empty", b"")], |e| {
+                e.xattrs == [(b"user.empty".to_vec(), Vec::new())]
+            }),
+            (&[("path", b"./a=b/c")], |e| {
+                e.path.as_deref() == Some(b"./a=b/c")
+            }),
+            (
+                &[("uname", b"me"), ("comment", b""), ("vendor.x", b"1")],
+                |e| e.path.is_none() && e.xattrs.is_empty(),
+            ),
+            (&[("LIBARCHIVE.xattr.user.x", b"eA==")], |e| {
+                e.xattrs.is_empty()
+            }),
+        ];
+        for (records, look) in cases {
+            let mut extended = Extended::default();
+            let bytes: Vec<u8> = records.iter().flat_map(|(k, v)| record(k, v)).collect();
+            let parsed = extended.parse(&bytes);
+            assert!(
+                parsed.is_ok() && look(&extended),
+                "{records:?} {extended:?}"
+            );
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, openat, statat};
 use rustix::io::Errno;
 
-use crate::error::{Result, io};
+use crate::error::{Context as _, Result};
 use crate::{metadata, removal};
 
 /// Where an entry goes.
@@ -77,12 +77,13 @@ impl Place {
 /// Opens a directory of the store itself.
 pub(crate) fn open_dir(path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    openat(CWD, path, flags, Mode::empty()).map_err(io("open", path))
+    openat(CWD, path, flags, Mode::empty()).context(|| ("open", path))
 }
 
 /// Sets the mode of a directory of the store itself.
 pub(crate) fn set_mode(path: &Path, mode: u32) -> Result<()> {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(io("set the mode of", path))
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .context(|| ("set the mode of", path))
 }
 
 /// Deletes a tree of the store; nothing there is fine.
@@ -91,6 +92,6 @@ pub(crate) fn remove_path(path: &Path) -> Result<()> {
         return Ok(());
     };
     let parent = open_dir(parent)?;
-    let name = CString::new(name.as_bytes()).map_err(io("remove", path))?;
-    removal::remove_at(&parent, &name).map_err(io("remove", path))
+    let name = CString::new(name.as_bytes()).context(|| ("remove", path))?;
+    removal::remove_at(&parent, &name).context(|| ("remove", path))
 }

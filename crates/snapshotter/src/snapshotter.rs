@@ -9,13 +9,14 @@ use crisp_model::{ContainerId, Digest};
 use crisp_sys::file;
 
 use crate::doomed::Doomed;
-use crate::error::{Error, Result, io};
+use crate::error::{Context as _, Error, Result};
 use crate::layer::{LayerWriter, recorded_usage};
 use crate::layer_id::LayerId;
 use crate::merged::{Lookup, Merged};
 use crate::place::{open_dir, remove_path, set_mode};
+use crate::reserve::Reserve;
 use crate::usage::{Usage, measure};
-use crate::{metadata, volume};
+use crate::{metadata, unsettled, volume};
 
 /// The directories that an overlay mount is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,7 @@ pub struct Snapshotter {
     first: u64,
     serial: AtomicU64,
     generation: AtomicU64,
+    reserve: Reserve,
 }
 
 impl Snapshotter {
@@ -46,7 +48,7 @@ impl Snapshotter {
     pub fn open(root: &Path) -> Result<Self> {
         for name in ["layers", "containers", "ingest", "empty"] {
             let dir = root.join(name);
-            file::make_private_dirs(&dir).map_err(io("make", &dir))?;
+            file::make_private_dirs(&dir).context(|| ("make", &dir))?;
         }
         set_mode(&root.join("empty"), 0o755)?;
         let left = entries(&root.join("ingest"))?;
@@ -62,7 +64,14 @@ impl Snapshotter {
             first,
             serial: AtomicU64::new(first),
             generation: AtomicU64::new(newest.unwrap_or(0).saturating_add(1)),
+            reserve: Reserve::percent(0),
         })
+    }
+
+    /// The same store, which leaves this much of its disk free when it unpacks.
+    #[must_use]
+    pub fn with_reserve(self, reserve: Reserve) -> Self {
+        Self { reserve, ..self }
     }
 
     /// What a crash before this store was opened left behind.
@@ -87,7 +96,25 @@ impl Snapshotter {
             generation: self.generation.fetch_add(1, Ordering::Relaxed),
         };
         let dir = self.layer_dir(&layer);
-        LayerWriter::new(self.fresh(), layer, dir)
+        LayerWriter::new(self.fresh(), layer, dir, self.reserve)
+    }
+
+    /// Settles what the layers of a stack, given bottom first, say only above each other: the
+    /// attributes of directories that one implies, and deletions that hide nothing. Done once for
+    /// a layer, and before anybody uses it; not by two at a time.
+    ///
+    /// # Errors
+    /// [`Error::NoLayer`], or when the disk fails.
+    pub fn settle(&self, layers: &[LayerId]) -> Result<()> {
+        for (at, layer) in layers.iter().enumerate() {
+            let dir = self.layer_dir(layer);
+            let Some(paths) = unsettled::noted(&dir)? else {
+                continue;
+            };
+            let stack = self.lower(&layers[..=at])?;
+            unsettled::settle(&dir, &stack[0], &paths, &stack[1..])?;
+        }
+        Ok(())
     }
 
     /// All layers.
@@ -136,7 +163,7 @@ impl Snapshotter {
             lower,
         };
         for path in [&snapshot.work, &snapshot.upper] {
-            file::make_private_dirs(path).map_err(io("make", path))?;
+            file::make_private_dirs(path).context(|| ("make", path))?;
         }
         self.take_root_over(&snapshot)?;
         Ok(snapshot)
@@ -169,7 +196,7 @@ impl Snapshotter {
         if !upper.is_dir() {
             return Err(Error::NotFound(upper));
         }
-        measure(&open_dir(&upper)?).map_err(io("measure", &upper))
+        measure(&open_dir(&upper)?).context(|| ("measure", &upper))
     }
 
     /// Looks a path up through layers, given bottom first, as a container would see it, without
@@ -191,7 +218,7 @@ impl Snapshotter {
     pub fn copy_up_volume(&self, layers: &[LayerId], path: &Path, target: &Path) -> Result<()> {
         let merged = Merged::open(&self.lower(layers)?)?;
         let target_dir = open_dir(target)?;
-        volume::copy(&merged, path, &target_dir).map_err(io("copy an image's content to", target))
+        volume::copy(&merged, path, &target_dir).context(|| ("copy an image's content to", target))
     }
 
     /// The layers' directories, topmost first, down to one whose root hides the others.
@@ -204,7 +231,7 @@ impl Snapshotter {
             }
             // overlayfs does not ask the root of a layer whether it is opaque.
             let is_opaque = metadata::is_opaque(open_dir(&fs)?);
-            let is_opaque = is_opaque.map_err(io("look at", &fs))?;
+            let is_opaque = is_opaque.context(|| ("look at", &fs))?;
             lower.push(fs);
             if is_opaque {
                 break;
@@ -220,9 +247,9 @@ impl Snapshotter {
     /// layer are what the image means.
     fn take_root_over(&self, snapshot: &Snapshot) -> Result<()> {
         let (top, upper) = (&snapshot.lower[0], &snapshot.upper);
-        let root = fs::metadata(top).map_err(io("look at", top))?;
+        let root = fs::metadata(top).context(|| ("look at", top))?;
         std::os::unix::fs::chown(upper, Some(root.uid()), Some(root.gid()))
-            .map_err(io("chown", upper))?;
+            .context(|| ("chown", upper))?;
         set_mode(upper, root.mode() & 0o7777)
     }
 
@@ -251,15 +278,15 @@ impl Snapshotter {
         match fs::rename(path, &doomed) {
             Ok(()) => Ok(Some(doomed)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(io("remove", path)(error)),
+            Err(error) => Err(error).context(|| ("remove", path)),
         }
     }
 }
 
 fn entries(dir: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
-    for entry in fs::read_dir(dir).map_err(io("list", dir))? {
-        let name = entry.map_err(io("list", dir))?.file_name();
+    for entry in fs::read_dir(dir).context(|| ("list", dir))? {
+        let name = entry.context(|| ("list", dir))?.file_name();
         names.extend(name.into_string());
     }
     Ok(names)

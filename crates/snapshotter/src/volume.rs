@@ -5,14 +5,13 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chmodat,
-    chownat, fchmod, fchown, fgetxattr, flistxattr, fsetxattr, fstat, futimens, mkdirat, mknodat,
-    openat, symlinkat, unlinkat, utimensat,
+    AtFlags, FileType, Mode, OFlags, chmodat, chownat, fchmod, fstat, mkdirat, mknodat, openat,
+    symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -59,7 +58,7 @@ fn copy_dir(source: &MergedDir, target: &OwnedFd, depth: usize) -> std::io::Resu
         }
     }
     let stat = fstat(source.top())?;
-    copy_attributes(source.top(), target, &stat)
+    Ok(metadata::copy(source.top(), target, &stat)?)
 }
 
 fn copy_leaf(leaf: &Leaf, target: &OwnedFd, name: &OsStr) -> std::io::Result<()> {
@@ -72,19 +71,24 @@ fn copy_leaf(leaf: &Leaf, target: &OwnedFd, name: &OsStr) -> std::io::Result<()>
             let mut source = leaf.open()?;
             let mut file = File::from(file);
             std::io::copy(&mut source, &mut file)?;
-            copy_attributes(&source, &file, &leaf.stat)
+            Ok(metadata::copy(&source, &file, &leaf.stat)?)
         }
         FileType::Fifo => {
             let mode = Mode::from_raw_mode(0o600);
             remake(target, name, || {
                 mknodat(target, name, FileType::Fifo, mode, 0)
             })?;
-            let (uid, gid) = owner(&leaf.stat);
+            let (uid, gid) = metadata::owner(&leaf.stat);
             let nofollow = AtFlags::SYMLINK_NOFOLLOW;
             chownat(target, name, Some(uid), Some(gid), nofollow)?;
             let mode = Mode::from_raw_mode(leaf.stat.st_mode & 0o7777);
             chmodat(target, name, mode, AtFlags::empty())?;
-            Ok(utimensat(target, name, &times(&leaf.stat), nofollow)?)
+            Ok(utimensat(
+                target,
+                name,
+                &metadata::times_of(&leaf.stat),
+                nofollow,
+            )?)
         }
         _ => Ok(()),
     }
@@ -102,52 +106,5 @@ fn remake<T>(
             make()
         }
         other => other,
-    }
-}
-
-fn copy_attributes(source: impl AsFd, target: impl AsFd, stat: &Stat) -> std::io::Result<()> {
-    let (uid, gid) = owner(stat);
-    fchown(&target, Some(uid), Some(gid))?;
-    fchmod(&target, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
-    copy_xattrs(&source, &target)?;
-    Ok(futimens(&target, &times(stat))?)
-}
-
-fn copy_xattrs(source: impl AsFd, target: impl AsFd) -> rustix::io::Result<()> {
-    const LONGEST: usize = 64 * 1024;
-    let mut names = vec![0; LONGEST];
-    let length = match flistxattr(&source, names.as_mut_slice()) {
-        Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(()),
-        other => other?,
-    };
-    let mut value = vec![0; LONGEST];
-    for name in names[..length].split(|byte| *byte == 0) {
-        if !metadata::is_accepted(name) {
-            continue;
-        }
-        let length = fgetxattr(&source, name, value.as_mut_slice())?;
-        match fsetxattr(&target, name, &value[..length], XattrFlags::empty()) {
-            Ok(()) | Err(Errno::OPNOTSUPP) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-fn owner(stat: &Stat) -> (Uid, Gid) {
-    (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid))
-}
-
-fn times(stat: &Stat) -> Timestamps {
-    let nanoseconds = |count: u64| i64::try_from(count).unwrap_or_default();
-    Timestamps {
-        last_access: Timespec {
-            tv_sec: stat.st_atime,
-            tv_nsec: nanoseconds(stat.st_atime_nsec),
-        },
-        last_modification: Timespec {
-            tv_sec: stat.st_mtime,
-            tv_nsec: nanoseconds(stat.st_mtime_nsec),
-        },
     }
 }

@@ -10,5 +10,8 @@
 mod hostile;
 mod maker;
 mod overlay;
+mod reserve;
 mod store;
 mod unpack;
+mod unsettled;
+mod whiteouts;

@@ -1,0 +1,187 @@
+//! Whiteouts and opaque directories as containerd applies them, row by row.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+use rustix::fs::lgetxattr;
+
+use super::maker::{Item, Lab, dir, file, id, symlink};
+
+/// What a layer has under a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum There {
+    Nothing,
+    /// A deletion of what is below.
+    Whiteout,
+    File,
+    /// A directory that shows what is below.
+    Dir,
+    /// One that hides it.
+    Opaque,
+    Link,
+}
+
+fn there(path: &Path) -> There {
+    let Ok(stat) = fs::symlink_metadata(path) else {
+        return There::Nothing;
+    };
+    let kind = stat.file_type();
+    let mut value = [0; 4];
+    if kind.is_char_device() && stat.rdev() == 0 {
+        There::Whiteout
+    } else if kind.is_symlink() {
+        There::Link
+    } else if !kind.is_dir() {
+        There::File
+    } else if lgetxattr(path, "trusted.overlay.opaque", value.as_mut_slice()).is_ok() {
+        There::Opaque
+    } else {
+        There::Dir
+    }
+}
+
+#[test]
+fn privileged_each_mark_means_what_containerd_makes_of_it() {
+    use There::{Dir, File, Link, Nothing, Opaque, Whiteout};
+    let below = || {
+        vec![
+            file("file", "1"),
+            dir("d"),
+            file("d/old", "1"),
+            file("d/sub/old", "1"),
+            symlink("link", "d"),
+        ]
+    };
+    type Row = (
+        &'static str,
+        Vec<Item>,
+        Option<&'static [(&'static str, There)]>,
+    );
+    let rows: Vec<Row> = vec![
+        (
+            "a file",
+            vec![file(".wh.file", "")],
+            Some(&[("file", Whiteout)]),
+        ),
+        (
+            "a directory",
+            vec![file(".wh.d", "")],
+            Some(&[("d", Whiteout)]),
+        ),
+        (
+            "a link, not its target",
+            vec![file(".wh.link", "")],
+            Some(&[("link", Whiteout), ("d", Nothing)]),
+        ),
+        (
+            "one name of a directory",
+            vec![file("d/.wh.old", "")],
+            Some(&[("d", Dir), ("d/old", Whiteout)]),
+        ),
+        (
+            "any kind of entry marks",
+            vec![dir(".wh.file"), symlink(".wh.d", "x")],
+            Some(&[("file", Whiteout), ("d", Whiteout)]),
+        ),
+        (
+            "told twice",
+            vec![file(".wh.file", ""), file(".wh.file", "")],
+            Some(&[("file", Whiteout)]),
+        ),
+        (
+            "deleted, then made",
+            vec![file(".wh.file", ""), file("file", "2")],
+            Some(&[("file", File)]),
+        ),
+        (
+            "made, then deleted below",
+            vec![file("file", "2"), file(".wh.file", "")],
+            Some(&[("file", File)]),
+        ),
+        (
+            "deleted, then another directory",
+            vec![file(".wh.d", ""), dir("d")],
+            Some(&[("d", Opaque)]),
+        ),
+        (
+            "another directory, then deleted below",
+            vec![dir("d"), file(".wh.d", "")],
+            Some(&[("d", Opaque)]),
+        ),
+        (
+            "opaque before",
+            vec![dir("d"), file("d/.wh..wh..opq", ""), file("d/new", "2")],
+            Some(&[("d", Opaque), ("d/new", File), ("d/old", Nothing)]),
+        ),
+        (
+            "opaque after",
+            vec![dir("d"), file("d/new", "2"), file("d/.wh..wh..opq", "")],
+            Some(&[("d", Opaque), ("d/new", File)]),
+        ),
+        (
+            "opaque alone",
+            vec![file("d/.wh..wh..opq", "")],
+            Some(&[("d", Opaque)]),
+        ),
+        (
+            "opaque only itself",
+            vec![file("d/.wh..wh..opq", ""), file("d/sub/new", "2")],
+            Some(&[("d", Opaque), ("d/sub", Dir)]),
+        ),
+        (
+            "a file over a directory",
+            vec![file("d", "2")],
+            Some(&[("d", File)]),
+        ),
+        (
+            "a directory over a link",
+            vec![dir("link")],
+            Some(&[("link", Dir)]),
+        ),
+        (
+            "a link over a directory",
+            vec![symlink("d", "x")],
+            Some(&[("d", Link)]),
+        ),
+        (
+            "what never was",
+            vec![file(".wh.never", "")],
+            Some(&[("never", Nothing)]),
+        ),
+        (
+            "aufs' own names",
+            vec![
+                dir(".wh..wh.plnk"),
+                file(".wh..wh.aufs", ""),
+                file(".wh..wh.plnk/1.2", ""),
+            ],
+            Some(&[(".wh..wh.plnk", Nothing), (".wh..wh.aufs", Nothing)]),
+        ),
+        (
+            "a name that only looks so",
+            vec![file("wh.file", ""), file("x.wh.y", "")],
+            Some(&[("wh.file", File), ("x.wh.y", File)]),
+        ),
+        ("no name", vec![file(".wh.", "")], None),
+        ("the directory itself", vec![file("d/.wh..", "")], None),
+        ("the one above", vec![file("d/.wh...", "")], None),
+    ];
+    for (what, items, expected) in rows {
+        let lab = Lab::new();
+        lab.layer(1, below());
+        let writer = lab.store.begin_layer(&id(2).chain).unwrap();
+        let archive = super::maker::tar(items);
+        let unpacked = writer.unpack(crate::Compression::None, archive.as_slice());
+        let Some(expected) = expected else {
+            assert!(unpacked.is_err(), "{what}");
+            continue;
+        };
+        let unpacked = unpacked.unwrap_or_else(|error| panic!("{what}: {error}"));
+        let layer = lab.commit(unpacked, 2);
+        lab.store.settle(&[id(1), id(2)]).unwrap();
+        for (name, expected) in expected {
+            assert_eq!(there(&layer.join(name)), *expected, "{what}: {name}");
+        }
+    }
+}
