@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256, Sha512};
 use crate::MAX_MANIFEST;
 use crate::authorize::Grants;
 use crate::config::Config;
-use crate::credentials::{Credentials, Secret};
+use crate::credentials::{Credentials, Keyring, Secret};
 use crate::docker_config;
 use crate::document::{self, DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
 use crate::error::{Error, Result};
@@ -220,6 +220,10 @@ impl Client {
                 reference: &call.reference,
                 least: self.config().timeouts.least,
                 place: Place { at, is_last },
+                keyring: Keyring {
+                    credentials: call.credentials,
+                    docker_config: self.config().docker_config.as_deref(),
+                },
             };
             match self.insist(&asked, attempt, attempts).await {
                 Ok(found) => return Ok(found),
@@ -233,6 +237,7 @@ impl Client {
         Err(Error::NotFound {
             host: call.image.host().to_owned(),
             reference: call.reference.clone(),
+            why: "no further host can be asked".to_owned(),
         })
     }
 

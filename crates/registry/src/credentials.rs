@@ -1,6 +1,7 @@
 //! Credentials as CRI carries them, and what they mean on the wire.
 
 use std::fmt;
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
@@ -33,6 +34,25 @@ pub(crate) enum Secret {
     Identity(String),
     /// Ready bearer token.
     Bearer(String),
+}
+
+/// What there is to show to hosts that an endpoint redirects to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Keyring<'a> {
+    /// Those of the call.
+    pub(crate) credentials: Option<&'a Credentials>,
+    /// What the administrator left.
+    pub(crate) docker_config: Option<&'a Path>,
+}
+
+impl Keyring<'_> {
+    /// The secret that is meant for `host` by name. Credentials that name no host are for the
+    /// registry of the call alone: a redirect must not lead them away.
+    pub(crate) fn named(&self, host: &str) -> Option<Secret> {
+        let named = self.credentials.filter(|c| !c.server_address.is_empty());
+        let secret = named.filter(|c| c.is_for(host)).map(Credentials::secret);
+        secret.filter(|secret| *secret != Secret::Anonymous)
+    }
 }
 
 impl Credentials {

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crisp_model::go_json;
 use serde::Deserialize;
 
 use crate::credentials::{Credentials, bare_host, canonical};
@@ -37,13 +38,15 @@ pub(crate) fn credentials(path: &Path, host: &str) -> Result<Option<Credentials>
         return Ok(None);
     };
     // The parser's own words may quote the file, and with it a secret: give its place only.
-    let file: File = serde_json::from_slice(&content).map_err(|e| Error::Io {
+    let file: File = go_json::first_of_slice(&content).map_err(|e| Error::Io {
         path: path.display().to_string(),
-        why: format!(
-            "not docker's config.json: line {} column {}",
-            e.line(),
-            e.column()
-        ),
+        why: match e.line() {
+            0 => "not docker's config.json: a value of the wrong type".to_owned(),
+            line => format!(
+                "not docker's config.json: line {line} column {}",
+                e.column()
+            ),
+        },
     })?;
     let host = canonical(host);
     let entry = file.auths.iter().find(|(key, _)| bare_host(key) == host);
@@ -101,6 +104,42 @@ mod tests {
         ] {
             let found = credentials(file.path(), host).unwrap();
             assert_eq!(found.map(|c| c.secret()), expected, "{host}");
+        }
+    }
+
+    /// What other readers of the file take is taken.
+    #[test]
+    fn odd_but_common_forms() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (text, expected) in [
+            (r#"{"Auths":{"a":{"AUTH":"aDpi"}}}"#, true),
+            (r#"{"auths":{"a":{"Username":"h","PASSWORD":"b"}}}"#, true),
+            (
+                r#"{"auths":{"a":{"auth":"x"}},"auths":{"a":{"auth":"aDpi"}}}"#,
+                true,
+            ),
+            (
+                r#"{"auths":{"a":{"auth":"aDpi","email":null}},"credsStore":null}"#,
+                true,
+            ),
+            (r#"{"auths":{"a":{"auth":"aDpi"}}} trailing"#, true),
+            (r#"{"auths":{"a":null}}"#, false),
+            (r#"{"auths":null,"credHelpers":null}"#, false),
+            ("{}", false),
+            ("null", false),
+        ] {
+            std::fs::write(file.path(), text).unwrap();
+            let found = credentials(file.path(), "a").unwrap();
+            let secret = Secret::Password {
+                username: "h".into(),
+                password: "b".into(),
+            };
+            let expected = expected.then_some(secret);
+            assert_eq!(found.map(|c| c.secret()), expected, "{text}");
+        }
+        for text in ["", "[]", r#"{"auths":[]}"#, r#"{"auths":{"a":"x"}}"#] {
+            std::fs::write(file.path(), text).unwrap();
+            assert!(credentials(file.path(), "a").is_err(), "{text}");
         }
     }
 

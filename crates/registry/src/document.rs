@@ -4,6 +4,7 @@
 //! agree. Otherwise one digest could name an image for one client and an index for another
 //! (CVE-2021-41190).
 
+use crisp_model::go_json;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -25,7 +26,7 @@ struct Shape {
 /// The media type of a document, after checking it against `content_type`.
 pub(crate) fn media_type(content_type: Option<&str>, body: &[u8]) -> Result<String, String> {
     let shape: Shape =
-        serde_json::from_slice(body).map_err(|e| format!("not a manifest or index: {e}"))?;
+        go_json::from_slice(body).map_err(|e| format!("not a manifest or index: {e}"))?;
     if shape.fs_layers.is_some() {
         return Err("schema 1 manifests are not supported: push the image anew".to_owned());
     }
@@ -94,6 +95,26 @@ mod tests {
             (None, bare(""), None),
             (None, "[]".to_owned(), None),
             (None, "<html>".to_owned(), None),
+            // As Go reads them, so that no other spelling hides what a document is.
+            (None, r#"{"Config":{}}"#.to_owned(), Some(OCI_MANIFEST)),
+            (
+                None,
+                r#"{"config":{},"layers":null}"#.to_owned(),
+                Some(OCI_MANIFEST),
+            ),
+            (
+                None,
+                r#"{"config":{},"manifests":null}"#.to_owned(),
+                Some(OCI_MANIFEST),
+            ),
+            (None, r#"{"MANIFESTS":[]}"#.to_owned(), Some(OCI_INDEX)),
+            (None, format!(r#"{{{image},"Manifests":[]}}"#), None),
+            (None, format!(r#"{{{image},"FsLayers":[]}}"#), None),
+            (
+                Some(OCI_MANIFEST),
+                format!(r#"{{"MediaType":"{OCI_INDEX}",{image}}}"#),
+                None,
+            ),
         ];
         for (sent, body, expected) in cases {
             let found = media_type(sent, body.as_bytes());

@@ -9,12 +9,14 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// No host has it.
-    #[error("{reference} not found at {host}: check the name and tag")]
+    #[error("{reference} not found at {host}: {why}; check the name and the tag or digest")]
     NotFound {
         /// Host that answered last.
         host: String,
         /// What was asked for.
         reference: String,
+        /// The registry's own words.
+        why: String,
     },
     /// The credentials are missing or wrong.
     #[error("{host} wants other credentials for {reference}: {why}; check the pull secret")]
@@ -116,7 +118,8 @@ impl Error {
         }
         let list: Vec<String> = earlier.iter().map(ToString::to_string).collect();
         match &mut self {
-            Self::Unauthorized { why, .. }
+            Self::NotFound { why, .. }
+            | Self::Unauthorized { why, .. }
             | Self::Denied { why, .. }
             | Self::Unavailable { why, .. }
             | Self::TooSlow { why, .. }
@@ -125,7 +128,24 @@ impl Error {
             | Self::Io { why, .. } => {
                 why.push_str(&format!(" (before: {})", list.join("; ")));
             }
-            Self::NotFound { .. } | Self::TooLarge { .. } | Self::DigestMismatch { .. } => {}
+            Self::TooLarge { .. } | Self::DigestMismatch { .. } => {}
+        }
+        self
+    }
+
+    /// Names another host than the one that was asked first.
+    pub(crate) fn of_host(mut self, name: String) -> Self {
+        match &mut self {
+            Self::NotFound { host, .. }
+            | Self::Unauthorized { host, .. }
+            | Self::Denied { host, .. }
+            | Self::Unavailable { host, .. }
+            | Self::TooSlow { host, .. }
+            | Self::TooLarge { host, .. }
+            | Self::Protocol { host, .. }
+            | Self::DigestMismatch { host, .. }
+            | Self::Tls { host, .. } => *host = name,
+            Self::Io { .. } => {}
         }
         self
     }

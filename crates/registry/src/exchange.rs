@@ -1,24 +1,24 @@
 //! An *exchange* is one HTTP request with its redirects: how it is sent, and what statuses and
 //! failures mean. It carries an `Authorization` that it is given, and asks for none.
 
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, RANGE};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use reqwest::Response;
-use serde::Deserialize;
 use std::time::SystemTime;
 use url::Url;
 
 use crate::authorize::Grants;
 use crate::config::LeastRate;
-use crate::credentials::Secret;
+use crate::credentials::{Keyring, Secret};
 use crate::error::Error;
 use crate::hosts::{Endpoint, authority};
 use crate::pace::{Pace, TooSlow};
 use crate::retry::{Again, Failure, is_passing, retry_after};
+use crate::words;
 
 const MAX_REDIRECTS: u32 = 10;
 /// As much of an error document as is worth reading.
-const MAX_REASON: u64 = 8 << 10;
+const MAX_REASON: usize = 16 << 10;
 
 /// A question to an endpoint, with what errors about it must name.
 pub(crate) struct Asked<'a> {
@@ -33,6 +33,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) least: LeastRate,
     /// Where the endpoint stands among those that can be asked.
     pub(crate) place: Place,
+    /// Where secrets for hosts come from that it may redirect to.
+    pub(crate) keyring: Keyring<'a>,
 }
 
 /// The place of an endpoint in the order of asking.
@@ -56,7 +58,18 @@ pub(crate) struct Exchange {
     pub(crate) url: Url,
     pub(crate) headers: HeaderMap,
     pub(crate) authorization: Option<HeaderValue>,
+    /// What a host is shown that redirects lead to.
+    pub(crate) guest: Option<Guest>,
     pub(crate) form: Option<String>,
+}
+
+/// The `Authorization` for one host that the endpoint redirected to, and that asked for it.
+#[derive(Debug, Clone)]
+pub(crate) struct Guest {
+    pub(crate) home: Url,
+    pub(crate) authorization: HeaderValue,
+    /// Whether it was made for the challenge at hand.
+    pub(crate) is_fresh: bool,
 }
 
 /// Whether an answer is the endpoint's own or that of a host it redirected to.
@@ -141,8 +154,10 @@ impl Asked<'_> {
             if let Some(authorization) = &exchange.authorization {
                 headers.insert(AUTHORIZATION, authorization.clone());
             }
-        } else {
-            headers.remove(ACCEPT);
+        } else if let Some(guest) = &exchange.guest
+            && same_origin(&url, &guest.home)
+        {
+            headers.insert(AUTHORIZATION, guest.authorization.clone());
         }
         let mut request = self.http.request(exchange.method.clone(), url);
         if let Some(form) = &exchange.form {
@@ -206,10 +221,7 @@ impl Asked<'_> {
         let (host, reference) = self.names();
         let status = response.status();
         let after = retry_after(response.headers(), SystemTime::now());
-        if status == StatusCode::NOT_FOUND {
-            return Failure::last(Error::NotFound { host, reference });
-        }
-        let why = reason(status, self.words(response).await);
+        let why = self.words(response).await;
         if is_passing(status) {
             return Failure {
                 error: Error::Unavailable {
@@ -221,6 +233,11 @@ impl Asked<'_> {
             };
         }
         Failure::last(match status {
+            StatusCode::NOT_FOUND => Error::NotFound {
+                host,
+                reference,
+                why,
+            },
             StatusCode::UNAUTHORIZED => Error::Unauthorized {
                 host,
                 reference,
@@ -239,8 +256,27 @@ impl Asked<'_> {
         })
     }
 
-    async fn words(&self, response: Response) -> Option<Vec<u8>> {
-        read_body(self, response, MAX_REASON).await.ok()
+    /// The status of an answer, and the words of whoever sent it.
+    pub(crate) async fn words(&self, response: Response) -> String {
+        let status = response.status();
+        words::reason(status, &self.beginning(response).await)
+    }
+
+    /// As much of a body as explains a refusal; how it ends is of no interest.
+    async fn beginning(&self, mut response: Response) -> Vec<u8> {
+        let mut body = Vec::new();
+        let mut pace = Pace::new(self.least);
+        while body.len() < MAX_REASON {
+            match pace.wait(response.chunk()).await {
+                Ok(Ok(Some(chunk))) => {
+                    pace.took(chunk.len());
+                    body.extend_from_slice(&chunk);
+                }
+                _ => break,
+            }
+        }
+        body.truncate(MAX_REASON);
+        body
     }
 
     /// What a request without an answer means.
@@ -303,28 +339,6 @@ pub(crate) fn range(offset: u64) -> HeaderMap {
 
 fn same_origin(a: &Url, b: &Url) -> bool {
     a.scheme() == b.scheme() && authority(a) == authority(b)
-}
-
-/// The registry's own words behind a status, made safe to print.
-fn reason(status: StatusCode, body: Option<Vec<u8>>) -> String {
-    #[derive(Deserialize)]
-    struct Answer {
-        errors: Vec<Entry>,
-    }
-    #[derive(Deserialize)]
-    struct Entry {
-        #[serde(default)]
-        code: String,
-        #[serde(default)]
-        message: String,
-    }
-    let answer = body.and_then(|body| serde_json::from_slice::<Answer>(&body).ok());
-    let mut text = status.to_string();
-    for entry in answer.iter().flat_map(|answer| &answer.errors) {
-        text.push_str(&format!(", {}: {}", entry.code, entry.message));
-    }
-    let printable = text.chars().filter(|c| !c.is_control());
-    printable.take(300).collect()
 }
 
 /// The causes of an HTTP failure, and whether TLS is among them.

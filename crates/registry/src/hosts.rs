@@ -44,6 +44,19 @@ impl Endpoint {
         authority(&self.base)
     }
 
+    /// A host that another endpoint redirected to: of it nothing is configured.
+    pub(crate) fn guest(base: Url) -> Self {
+        Self {
+            base,
+            http_fallback: false,
+            capabilities: Vec::new(),
+            tls: TlsFiles::default(),
+            headers: HeaderMap::new(),
+            proxied: None,
+            dial_timeout: None,
+        }
+    }
+
     /// The URL of something below the API root.
     pub(crate) fn url(&self, path: &str) -> Url {
         let mut url = self.base.clone();
@@ -70,7 +83,16 @@ pub(crate) fn authority(url: &Url) -> String {
 /// Reads files: call it where blocking is allowed.
 pub(crate) fn endpoints(dir: &Path, host: &str, capability: Capability) -> Result<Vec<Endpoint>> {
     let all = match host_dir(dir, host) {
-        Some(dir) => load(&dir, host)?,
+        Some(own) => {
+            if capability == Capability::Resolve && hides_default(dir, &own) {
+                tracing::warn!(
+                    dir = %own.display(), host,
+                    "this directory has no hosts.toml, and hides that of `_default`: a copy of \
+                     the latter in it would be used"
+                );
+            }
+            load(&own, host)?
+        }
         None => vec![upstream(host, &Entry::default(), Path::new(""))?],
     };
     let wanted: Vec<Endpoint> = all
@@ -96,6 +118,12 @@ fn host_dir(root: &Path, host: &str) -> Option<PathBuf> {
         .into_iter()
         .map(|name| root.join(name))
         .find(|path| path.is_dir())
+}
+
+/// Whether a host's own directory says nothing about mirrors, and keeps from use what does.
+fn hides_default(root: &Path, own: &Path) -> bool {
+    let default = root.join("_default");
+    own != default && !own.join("hosts.toml").exists() && default.join("hosts.toml").exists()
 }
 
 fn load(dir: &Path, host: &str) -> Result<Vec<Endpoint>> {

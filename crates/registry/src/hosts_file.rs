@@ -110,21 +110,39 @@ impl Entry {
         let Some(text) = &self.dial_timeout else {
             return Ok(None);
         };
-        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        let unit = match &text[digits.len()..] {
-            "ms" => 0.001,
-            "s" => 1.0,
-            "m" => 60.0,
-            _ => 0.0,
-        };
-        let seconds = digits.parse::<f64>().map_or(0.0, |n| n * unit);
-        match Duration::try_from_secs_f64(seconds) {
-            Ok(timeout) if !timeout.is_zero() => Ok(Some(timeout)),
+        match duration(text) {
+            Some(timeout) if !timeout.is_zero() => Ok(Some(timeout)),
             _ => Err(format!(
-                "dial_timeout {text:?}: want a number and ms, s or m"
+                "dial_timeout {text:?}: want numbers with units, as 500ms, 10s or 1m30s"
             )),
         }
     }
+}
+
+/// A duration as Go writes it: numbers, each with its unit.
+fn duration(text: &str) -> Option<Duration> {
+    let mut rest = text.strip_prefix('+').unwrap_or(text);
+    let mut sum = Duration::ZERO;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..end].parse().ok()?;
+        rest = &rest[end..];
+        let end = rest.find(|c: char| c.is_ascii_digit() || c == '.');
+        let (unit, behind) = rest.split_at(end.unwrap_or(rest.len()));
+        let seconds = match unit {
+            "ns" => 1e-9,
+            "us" | "µs" | "μs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return None,
+        };
+        let part = Duration::try_from_secs_f64(number * seconds).ok()?;
+        sum = sum.checked_add(part)?;
+        rest = behind;
+    }
+    Some(sum)
 }
 
 /// Reads and parses the file; `None` when there is none.

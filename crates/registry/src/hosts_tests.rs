@@ -177,3 +177,84 @@ fn client_certificates_are_read_as_the_manual_says() {
         assert_eq!(found[0].tls.clients, expected, "{text}");
     }
 }
+
+/// The first host of each file. containerd reads them the same, except where said.
+#[test]
+fn odd_but_common_forms() {
+    let read = |text: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let own = dir.path().join("r.io");
+        std::fs::create_dir(&own).unwrap();
+        std::fs::write(own.join("hosts.toml"), text).unwrap();
+        endpoints(dir.path(), "r.io", Capability::Pull)
+    };
+    let host = |text: &str| format!("[host.\"https://m.io\"]\n{text}\n");
+    for (text, expected) in [
+        (host(""), "https://m.io/v2 proxy"),
+        (host("skip_verify = true"), "https://m.io/v2 proxy insecure"),
+        (
+            host("capabilities = [\"pull\", \"resolve\", \"push\"]"),
+            "https://m.io/v2 proxy",
+        ),
+        (host("capabilities = []"), "https://m.io/v2 proxy"),
+        // containerd knows lower case alone.
+        (host("capabilities = [\"Pull\"]"), "https://m.io/v2 proxy"),
+        ("[host.\"m.io\"]".to_owned(), "https://m.io/v2 proxy"),
+        ("[host.\"http://m.io/\"]".to_owned(), "http://m.io/v2 proxy"),
+        (
+            "[host.\"https://m.io/v2\"]".to_owned(),
+            "https://m.io/v2 proxy",
+        ),
+        (
+            "[host.\"https://m.io/v2/\"]".to_owned(),
+            "https://m.io/v2 proxy",
+        ),
+        (
+            "[host.\"https://m.io/v2/proj\"]\noverride_path = true".to_owned(),
+            "https://m.io/v2/proj proxy",
+        ),
+        (
+            "server = \"https://up.io\"".to_owned(),
+            "https://up.io/v2 proxy",
+        ),
+        ("server = \"up.io\"".to_owned(), "https://up.io/v2 proxy"),
+        (String::new(), "https://r.io/v2"),
+        ("# nothing".to_owned(), "https://r.io/v2"),
+        ("future = [1, 2]".to_owned(), "https://r.io/v2"),
+    ] {
+        let found = read(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!(show(&found)[0], expected, "{text}");
+    }
+    for (text, expected) in [
+        ("5s", Some(5000)),
+        ("1m30s", Some(90_000)),
+        ("1.5s", Some(1500)),
+        ("250ms", Some(250)),
+        ("1h", Some(3_600_000)),
+        ("5", None),
+        ("", None),
+        ("-5s", None),
+        ("5 s", None),
+        ("s", None),
+    ] {
+        let found = read(&host(&format!("dial_timeout = \"{text}\"")));
+        let found = found.ok().and_then(|found| found[0].dial_timeout);
+        assert_eq!(found, expected.map(Duration::from_millis), "{text}");
+    }
+    assert!(read("server = \"a\"\nserver = \"b\"").is_err());
+}
+
+#[test]
+fn a_directory_without_the_file_hides_the_default() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = dir.path().join("r.io");
+    let default = dir.path().join("_default");
+    std::fs::create_dir(&own).unwrap();
+    std::fs::create_dir(&default).unwrap();
+    assert!(!hides_default(dir.path(), &own));
+    std::fs::write(default.join("hosts.toml"), "").unwrap();
+    assert!(hides_default(dir.path(), &own));
+    assert!(!hides_default(dir.path(), &default));
+    std::fs::write(own.join("hosts.toml"), "").unwrap();
+    assert!(!hides_default(dir.path(), &own));
+}

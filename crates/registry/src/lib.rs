@@ -30,6 +30,7 @@ mod tls;
 mod tls_files;
 mod token;
 mod trust;
+mod words;
 
 pub use blob::{BlobStream, Wanted};
 pub use client::{Client, Resolved};

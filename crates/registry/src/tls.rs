@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::hosts::{Endpoint, is_loopback};
 use crate::tls_files::{TlsFiles, read_bounded};
-use crate::trust::{self, AcceptAny, Trust};
+use crate::trust::{self, Trust};
 
 /// Clients kept: more combinations than a node has mirrors would be a configuration in motion.
 const MAX_CLIENTS: usize = 32;
@@ -123,7 +123,7 @@ impl Clients {
             .with_safe_default_protocol_versions()
             .map_err(|e| unusable(Path::new("TLS"), e.to_string()))?;
         let verifier: Arc<dyn ServerCertVerifier> = if material.skip_verify {
-            Arc::new(AcceptAny(provider.signature_verification_algorithms))
+            Arc::new(Trust::of_anybody(&provider))
         } else {
             Arc::new(self.trust(files, material, provider.clone())?)
         };

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crisp_model::go_json;
 use http::{HeaderMap, Method, StatusCode};
 use serde::Deserialize;
 use url::Url;
@@ -9,12 +10,14 @@ use url::Url;
 use crate::authorize::{self, Grant};
 use crate::credentials::Secret;
 use crate::exchange::{Asked, Exchange, read_body};
-use crate::hosts::is_loopback;
-use crate::retry::Failure;
+use crate::hosts::{authority, is_loopback};
+use crate::retry::{Failure, is_passing};
 
 const MAX_ANSWER: u64 = 1 << 20;
 /// What a token lives when the server does not say.
 const DEFAULT_LIFE: u64 = 60;
+/// A server that promises more than a day may have been set anew by then.
+const LONGEST_LIFE: u64 = 86_400;
 /// A token is renewed this long before its end, so that it does not end on the way.
 const MARGIN: u64 = 5;
 /// Names us to token servers that want to know.
@@ -28,13 +31,12 @@ pub(crate) struct Ticket<'a> {
     pub(crate) secret: &'a Secret,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
+#[serde(default)]
 struct Answer {
-    #[serde(default)]
     token: String,
-    #[serde(default)]
     access_token: String,
-    expires_in: Option<u64>,
+    expires_in: i64,
 }
 
 /// Fetches a token from the server that the registry named.
@@ -49,28 +51,47 @@ pub(crate) async fn fetch(asked: &Asked<'_>, ticket: &Ticket<'_>) -> Result<Gran
         }
         Secret::Anonymous | Secret::Bearer(_) => query(realm, ticket, None),
     };
+    let server = authority(&exchange.url);
+    ask(asked, exchange).await.map_err(|failure| Failure {
+        error: failure.error.of_host(format!("token server {server}")),
+        ..failure
+    })
+}
+
+async fn ask(asked: &Asked<'_>, exchange: Exchange) -> Result<Grant, Failure> {
     let (response, _) = asked.send(exchange).await?;
     match response.status() {
         StatusCode::OK => {}
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST => {
-            let why = format!("the token server answered {}", response.status());
+            let why = asked.words(response).await;
             return Err(Failure::last(asked.unauthorized(why)));
         }
-        _ => return Err(asked.refused(response).await),
+        status if is_passing(status) => return Err(asked.refused(response).await),
+        _ => {
+            let why = asked.words(response).await;
+            return Err(Failure::last(asked.protocol(why)));
+        }
     }
     let body = read_body(asked, response, MAX_ANSWER).await?;
-    let answer: Answer = serde_json::from_slice(&body)
-        .map_err(|_| Failure::last(asked.protocol("the token server sent no token")))?;
+    grant(&body).map_err(|why| Failure::last(asked.protocol(why)))
+}
+
+/// The token of an answer.
+fn grant(body: &[u8]) -> Result<Grant, &'static str> {
+    let answer: Answer =
+        go_json::first_of_slice(body).map_err(|_| "it sent no token: not the JSON of one")?;
     let token = if answer.token.is_empty() {
         answer.access_token
     } else {
         answer.token
     };
-    let life = answer.expires_in.unwrap_or(DEFAULT_LIFE).max(DEFAULT_LIFE) - MARGIN;
-    Some(token)
-        .filter(|token| !token.is_empty())
-        .and_then(|token| authorize::bearer(&token, Duration::from_secs(life.min(86_400))))
-        .ok_or_else(|| Failure::last(asked.protocol("the token server sent no usable token")))
+    if token.is_empty() {
+        return Err("it sent no token");
+    }
+    let life = u64::try_from(answer.expires_in).unwrap_or_default();
+    let life = life.clamp(DEFAULT_LIFE, LONGEST_LIFE) - MARGIN;
+    let grant = authorize::bearer(&token, Duration::from_secs(life));
+    grant.ok_or("it sent a token with control characters")
 }
 
 /// The token server's URL. A registry behind TLS cannot send its users' passwords into the clear.
@@ -103,6 +124,7 @@ fn query(mut realm: Url, ticket: &Ticket<'_>, account: Option<&str>) -> Exchange
         url: realm,
         headers: HeaderMap::new(),
         authorization: None,
+        guest: None,
         form: None,
     }
 }
@@ -121,6 +143,55 @@ fn refresh(realm: Url, ticket: &Ticket<'_>, token: &str) -> Exchange {
         url: realm,
         headers: HeaderMap::new(),
         authorization: None,
+        guest: None,
         form: Some(form.finish()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    /// The token and its life; containerd answers the same, except where said.
+    #[test]
+    fn odd_but_common_answers() {
+        for (body, expected) in [
+            (r#"{"token":"t","expires_in":300}"#, Some(("t", 295))),
+            (r#"{"access_token":"t"}"#, Some(("t", 55))),
+            (r#"{"token":"","access_token":"t"}"#, Some(("t", 55))),
+            (
+                r#"{"token":null,"access_token":"t","expires_in":null}"#,
+                Some(("t", 55)),
+            ),
+            (r#"{"Token":"t","Expires_In":120}"#, Some(("t", 115))),
+            (r#"{"token":"a","TOKEN":"t"}"#, Some(("t", 55))),
+            (r#"{"token":"t","expires_in":-1}"#, Some(("t", 55))),
+            (r#"{"token":"t","expires_in":1}"#, Some(("t", 55))),
+            (
+                r#"{"token":"t","expires_in":99999999}"#,
+                Some(("t", 86_395)),
+            ),
+            (r#"{"token":"t"} {"token":"u"}"#, Some(("t", 55))),
+            // containerd reads this date, and fails when it is none; we need none.
+            (r#"{"token":"t","issued_at":"yesterday"}"#, Some(("t", 55))),
+            (r#"{"token":"t","expires_in":"300"}"#, None),
+            (r#"{"token":"t","expires_in":300.5}"#, None),
+            (r#"{"token":1}"#, None),
+            ("{}", None),
+            ("<html>", None),
+            ("", None),
+            (r#"{"token":"a\nb"}"#, None),
+        ] {
+            let found = grant(body.as_bytes());
+            let found = found.ok().map(|grant| {
+                let left = grant.until.saturating_duration_since(Instant::now());
+                let header = grant.header.to_str().unwrap().to_owned();
+                (header, left.as_millis().div_ceil(1000))
+            });
+            let expected = expected.map(|(token, life)| (format!("Bearer {token}"), life));
+            assert_eq!(found, expected, "{body}");
+        }
     }
 }

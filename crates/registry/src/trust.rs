@@ -51,15 +51,27 @@ pub(crate) fn certificates(
     })
 }
 
-/// Takes certificates that lead to a root, and those that an operator trusts one by one.
-///
-/// `openssl req -x509` makes a certificate that is its own root, and a root cannot serve by the
-/// rules of the library below. Laid down as `ca` it is trusted all the same, as by other clients:
-/// there is nothing else that its operator can have meant.
+/// Judges the certificates of servers, and whether a server holds the key of its own.
 #[derive(Debug)]
 pub(crate) struct Trust {
-    roots: Arc<WebPkiServerVerifier>,
-    exact: Vec<CertificateDer<'static>>,
+    signatures: WebPkiSupportedAlgorithms,
+    whom: Whom,
+}
+
+/// Whose certificates are taken.
+#[derive(Debug)]
+enum Whom {
+    /// Those that lead to a root, and those that an operator trusts one by one.
+    ///
+    /// `openssl req -x509` makes a certificate that is its own root, and a root cannot serve by
+    /// the rules of the library below. Laid down as `ca` it is trusted all the same, as by other
+    /// clients: there is nothing else that its operator can have meant.
+    Known {
+        roots: Arc<WebPkiServerVerifier>,
+        exact: Vec<CertificateDer<'static>>,
+    },
+    /// Any, for `skip_verify`.
+    Any,
 }
 
 impl Trust {
@@ -69,9 +81,19 @@ impl Trust {
         exact: Vec<CertificateDer<'static>>,
         provider: Arc<CryptoProvider>,
     ) -> Result<Self, String> {
+        let signatures = provider.signature_verification_algorithms;
         let roots = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
         let roots = roots.build().map_err(|e| e.to_string())?;
-        Ok(Self { roots, exact })
+        let whom = Whom::Known { roots, exact };
+        Ok(Self { signatures, whom })
+    }
+
+    /// Takes any certificate.
+    pub(crate) fn of_anybody(provider: &CryptoProvider) -> Self {
+        Self {
+            signatures: provider.signature_verification_algorithms,
+            whom: Whom::Any,
+        }
     }
 }
 
@@ -95,9 +117,11 @@ impl ServerCertVerifier for Trust {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let judged = (self.roots).verify_server_cert(certificate, between, name, ocsp, now);
-        match judged {
-            Err(error) if is_root_that_serves(&error) && self.exact.contains(certificate) => {
+        let Whom::Known { roots, exact } = &self.whom else {
+            return Ok(ServerCertVerified::assertion());
+        };
+        match roots.verify_server_cert(certificate, between, name, ocsp, now) {
+            Err(error) if is_root_that_serves(&error) && exact.contains(certificate) => {
                 verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
                 Ok(ServerCertVerified::assertion())
             }
@@ -111,7 +135,8 @@ impl ServerCertVerifier for Trust {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        (self.roots).verify_tls12_signature(message, certificate, signature)
+        let known = &self.signatures;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, known)
     }
 
     fn verify_tls13_signature(
@@ -120,49 +145,11 @@ impl ServerCertVerifier for Trust {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        (self.roots).verify_tls13_signature(message, certificate, signature)
+        let known = &self.signatures;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, known)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.roots.supported_verify_schemes()
-    }
-}
-
-/// `skip_verify`: takes any certificate, but still checks that the server holds its key.
-#[derive(Debug)]
-pub(crate) struct AcceptAny(pub(crate) WebPkiSupportedAlgorithms);
-
-impl ServerCertVerifier for AcceptAny {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.0)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.0)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
+        self.signatures.supported_schemes()
     }
 }

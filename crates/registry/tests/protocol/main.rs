@@ -8,9 +8,12 @@
 mod auth;
 mod blobs;
 mod documents;
+mod guests;
 mod mirrors;
+mod served;
 mod server;
 mod tls;
+mod words;
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,27 +1,12 @@
 //! Trust and identity, against Debian's `docker-registry` with certificates that `openssl` makes.
 
-use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::{Command, Stdio};
 
 use crisp_registry::{Credentials, Error};
-use tokio::net::TcpStream;
 
+use crate::served::{self, Served};
 use crate::{client_with, hosts, image};
-
-/// The registry as a child process, killed with the test.
-struct Served {
-    child: Child,
-    address: String,
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
 
 fn openssl(dir: &Path, arguments: &str) {
     let done = Command::new("openssl")
@@ -54,33 +39,9 @@ fn certificates(dir: &Path) {
 }
 
 async fn serve(dir: &Path, more: &str) -> Served {
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    let address = format!("127.0.0.1:{port}");
     let at = dir.display();
-    let text = format!(
-        "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {at}/data}}}}\n\
-         http: {{addr: {address}, tls: {{certificate: {at}/own.pem, key: {at}/own.key{more}"
-    );
-    std::fs::write(dir.join("registry.yml"), text).unwrap();
-    let child = Command::new("docker-registry")
-        .arg("serve")
-        .arg(dir.join("registry.yml"))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let served = Served { child, address };
-    for _ in 0..500 {
-        if TcpStream::connect(&served.address).await.is_ok() {
-            return served;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    unreachable!("docker-registry does not listen");
+    let rest = format!(", tls: {{certificate: {at}/own.pem, key: {at}/own.key{more}");
+    served::serve(dir, &rest).await
 }
 
 /// Asks for an image that is not there: `NotFound` means that all before it went well.
