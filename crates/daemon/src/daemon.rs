@@ -185,6 +185,7 @@ fn image_config(config: &Config) -> image::Config {
         },
         max_parallel_layers: config.images.parallel_layers,
         grace: image::GRACE,
+        keep_free_percent: config.images.keep_free_percent,
         pinned: config.images.pinned.clone(),
     }
 }

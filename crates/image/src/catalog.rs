@@ -258,10 +258,14 @@ impl Catalog {
         images.chain(self.claims.keys()).cloned().collect()
     }
 
-    /// Layers that are not known to be on the disk.
+    /// Layers of images that are not known to be on the disk. Those of no image yet still change:
+    /// they are settled just before one has them.
     pub(crate) fn unsynced(&self) -> Vec<(Digest, LayerRecord)> {
+        let images = self.images.values().flat_map(|image| &image.record.layers);
+        let settled: BTreeSet<&Digest> = images.collect();
         let layers = self.layers.iter();
-        let unsynced = layers.filter(|(_, layer)| layer.unsynced_boot.is_some());
+        let unsynced =
+            layers.filter(|(id, layer)| layer.unsynced_boot.is_some() && settled.contains(id));
         unsynced
             .map(|(id, layer)| (id.clone(), layer.clone()))
             .collect()

@@ -16,6 +16,8 @@ pub struct Config {
     pub max_parallel_layers: usize,
     /// How long a pull goes on when its callers have left, so that one who asks again joins it.
     pub grace: Duration,
+    /// Percent of the disk, within limits, that unpacking leaves free.
+    pub keep_free_percent: u32,
     /// Image names that are reported as pinned.
     pub pinned: Vec<String>,
 }

@@ -78,6 +78,11 @@ impl Abandoned {
         }
     }
 
+    /// Whether the callers have left.
+    pub(crate) fn is_told(&self) -> bool {
+        *self.left.borrow()
+    }
+
     /// The failure that it means.
     pub(crate) fn error(&self) -> Error {
         Error::Abandoned(self.what)
@@ -225,20 +230,33 @@ pub(crate) struct PullKey {
     pub(crate) credentials: Option<Credentials>,
 }
 
-/// A lock for each layer: when two pulls need the same layer at the same time, one unpacks it and
-/// the other then finds it there.
+/// Identifies a fetch: whoever asks the same host for the same document as the same person waits
+/// for nothing but what would keep it waiting anyway.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct FetchKey {
+    pub(crate) root: Digest,
+    pub(crate) host: String,
+    pub(crate) credentials: Option<Credentials>,
+}
+
+/// Identifies the download of a layer, by its chain id and the host that it comes from.
+pub(crate) type LayerKey = (Digest, String);
+
+/// A lock for each layer and host: when two pulls need the same layer from the same host at the
+/// same time, one downloads it and the other then finds it there. From different hosts both do, so
+/// that neither waits for the other's host.
 #[derive(Debug, Default)]
-pub(crate) struct LayerLocks(Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>);
+pub(crate) struct LayerLocks(Mutex<HashMap<LayerKey, Weak<tokio::sync::Mutex<()>>>>);
 
 impl LayerLocks {
-    pub(crate) fn of(&self, chain_id: &Digest) -> Arc<tokio::sync::Mutex<()>> {
+    pub(crate) fn of(&self, key: LayerKey) -> Arc<tokio::sync::Mutex<()>> {
         let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(lock) = locks.get(chain_id).and_then(Weak::upgrade) {
+        if let Some(lock) = locks.get(&key).and_then(Weak::upgrade) {
             return lock;
         }
         locks.retain(|_, lock| lock.strong_count() > 0);
         let lock = Arc::default();
-        locks.insert(chain_id.clone(), Arc::downgrade(&lock));
+        locks.insert(key, Arc::downgrade(&lock));
         lock
     }
 }
@@ -327,14 +345,15 @@ mod tests {
         assert!(lock(&flights.under_way).is_empty());
     }
     #[test]
-    fn a_layer_has_one_lock_while_it_is_used() {
+    fn a_layer_has_one_lock_for_a_host_while_it_is_used() {
         let locks = LayerLocks::default();
-        let (a, b) = (Digest::sha256([1; 32]), Digest::sha256([2; 32]));
-        let first = locks.of(&a);
-        assert!(Arc::ptr_eq(&first, &locks.of(&a)));
-        assert!(!Arc::ptr_eq(&first, &locks.of(&b)));
+        let key = |n: u8, host: &str| (Digest::sha256([n; 32]), host.to_owned());
+        let first = locks.of(key(1, "a"));
+        assert!(Arc::ptr_eq(&first, &locks.of(key(1, "a"))));
+        assert!(!Arc::ptr_eq(&first, &locks.of(key(1, "b"))));
+        assert!(!Arc::ptr_eq(&first, &locks.of(key(2, "a"))));
         drop(first);
-        drop(locks.of(&b));
+        drop(locks.of(key(2, "a")));
         assert_eq!(locks.0.lock().unwrap().len(), 1);
     }
 }

@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 
 use crisp_content::Hasher;
-use crisp_model::Digest;
 use crisp_model::image::ImageConfig;
+use crisp_model::{Digest, go_json};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::manifest::or_default;
 use crate::platform::Platform;
 
 /// Largest config that is read.
@@ -25,49 +24,44 @@ pub(crate) struct Parsed {
 
 #[derive(Deserialize)]
 struct Document {
-    #[serde(flatten)]
-    platform: Platform,
+    #[serde(default)]
+    os: String,
+    #[serde(default)]
+    architecture: String,
+    variant: Option<String>,
     created: Option<String>,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default)]
     config: Section,
     rootfs: RootFs,
 }
 
 #[derive(Deserialize)]
+#[serde(default)]
+#[derive(Default)]
 struct RootFs {
-    #[serde(default, rename = "type")]
+    #[serde(rename = "type")]
     kind: String,
-    #[serde(default, deserialize_with = "or_default")]
     diff_ids: Vec<Digest>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 struct Section {
-    #[serde(deserialize_with = "or_default")]
     user: String,
-    #[serde(deserialize_with = "or_default")]
     env: Vec<String>,
-    #[serde(deserialize_with = "or_default")]
     entrypoint: Vec<String>,
-    #[serde(deserialize_with = "or_default")]
     cmd: Vec<String>,
-    #[serde(deserialize_with = "or_default")]
     working_dir: String,
-    #[serde(deserialize_with = "or_default")]
     volumes: BTreeMap<String, IgnoredAny>,
-    #[serde(deserialize_with = "or_default")]
     stop_signal: String,
-    #[serde(deserialize_with = "or_default")]
     labels: BTreeMap<String, String>,
-    #[serde(deserialize_with = "or_default")]
     exposed_ports: BTreeMap<String, IgnoredAny>,
 }
 
 /// Parses a config document.
 pub(crate) fn parse(document: &[u8]) -> Result<Parsed, String> {
     let document: Document =
-        serde_json::from_slice(document).map_err(|e| format!("not an image config: {e}"))?;
+        go_json::from_slice(document).map_err(|e| format!("not an image config: {e}"))?;
     if !matches!(document.rootfs.kind.as_str(), "" | "layers") {
         return Err(format!("rootfs of type {:?}", document.rootfs.kind));
     }
@@ -84,7 +78,11 @@ pub(crate) fn parse(document: &[u8]) -> Result<Parsed, String> {
             labels: section.labels,
             exposed_ports: section.exposed_ports.into_keys().collect(),
         },
-        platform: document.platform,
+        platform: Platform {
+            os: document.os,
+            architecture: document.architecture,
+            variant: document.variant,
+        },
         created: document.created,
         diff_ids: document.rootfs.diff_ids,
     })
@@ -137,6 +135,65 @@ mod tests {
             br#"{"rootfs": {}, "config": {"Env": "A=b"}}"#,
         ] {
             assert!(parse(bad).is_err());
+        }
+    }
+
+    /// Each row: what containerd makes of a document is what we make of it, except where said.
+    #[test]
+    fn odd_but_common_forms() {
+        let rootfs = r#""rootfs":{"type":"layers","diff_ids":[]}"#;
+        let section = |text: &str| format!(r#"{{"config":{{{text}}},{rootfs}}}"#);
+        let user = |expected: &'static str| move |config: &ImageConfig| config.user == expected;
+        type Look = Box<dyn Fn(&ImageConfig) -> bool>;
+        let taken: Vec<(String, Look)> = vec![
+            (section(r#""user":"1000""#), Box::new(user("1000"))),
+            (section(r#""USER":"1000""#), Box::new(user("1000"))),
+            (section(r#""User":"1","user":"2""#), Box::new(user("2"))),
+            (section(r#""User":"1","User":null"#), Box::new(user("1"))),
+            (
+                format!(r#"{{"Config":{{"User":"1"}},"config":{{"Env":["A=b"]}},{rootfs}}}"#),
+                Box::new(|c| c.user == "1" && c.env == ["A=b"]),
+            ),
+            (
+                section(r#""cmd":["/x"],"env":["A=b"],"workingdir":"/w","entrypoint":null"#),
+                Box::new(|c| c.cmd == ["/x"] && c.env == ["A=b"] && c.working_dir == "/w"),
+            ),
+            (
+                section(r#""stopsignal":"SIGINT","exposedports":{"80/tcp":{}}"#),
+                Box::new(|c| c.stop_signal.is_some() && c.exposed_ports == ["80/tcp"]),
+            ),
+            (
+                section(r#""Labels":{"A":"1","a":null}"#),
+                Box::new(|c| c.labels["A"] == "1" && c.labels["a"].is_empty()),
+            ),
+            (
+                section(r#""Volumes":{"/v":{},"/u":null}"#),
+                Box::new(|c| c.volumes == ["/u", "/v"]),
+            ),
+            (
+                r#"{"rootfS":{"Type":"layers","Diff_IDs":null}}"#.to_owned(),
+                Box::new(|_| true),
+            ),
+            // containerd wants RFC 3339 here and pulls nothing else; nothing of ours needs it.
+            (
+                format!(r#"{{"created":"yesterday",{rootfs}}}"#),
+                Box::new(|_| true),
+            ),
+        ];
+        for (document, look) in taken {
+            let parsed = parse(document.as_bytes());
+            let config = parsed.unwrap_or_else(|e| panic!("{document}: {e}")).config;
+            assert!(look(&config), "{document}: {config:?}");
+        }
+        for refused in [
+            section(r#""Cmd":"/x""#),
+            section(r#""Env":{"A":"b"}"#),
+            section(r#""User":1000"#),
+            section(r#""Labels":{"a":1}"#),
+            format!("{{{rootfs}}} x"),
+            r#"{"rootfs":{"diff_ids":"sha256:a"}}"#.to_owned(),
+        ] {
+            assert!(parse(refused.as_bytes()).is_err(), "{refused}");
         }
     }
 

@@ -66,13 +66,20 @@ impl LayerSource {
         result
     }
 
+    /// Fetches a layer unless it comes from another host meanwhile: what is half unpacked then goes.
     async fn ensure_alone(&self, plan: &LayerPlan) -> Result<()> {
-        let store = &self.store;
-        let lock = store.layer_locks.of(&plan.chain_id);
-        let _only_one = self.while_wanted(lock.lock()).await?;
-        if store.catalog().layer(&plan.chain_id).is_some() {
-            return Ok(());
+        tokio::select! {
+            biased;
+            () = self.store.arrival(&plan.chain_id) => Ok(()),
+            done = self.download(plan) => done,
         }
+    }
+
+    async fn download(&self, plan: &LayerPlan) -> Result<()> {
+        let store = &self.store;
+        let key = (plan.chain_id.clone(), self.image.host().to_owned());
+        let lock = store.layer_locks.of(key);
+        let _only_one = self.while_wanted(lock.lock()).await?;
         let _turn = self.while_wanted(self.turns.turn()).await?;
         let mut skip = 0;
         loop {
@@ -200,13 +207,9 @@ impl LayerSource {
             return Err(self.invalid(plan, why));
         }
         let owned = Arc::clone(&self.store);
-        blocking("commit a layer", move || {
-            let (bytes, inodes) = (unpacked.size, unpacked.inodes);
-            let layer = unpacked.commit()?;
-            owned.layer_unpacked(layer, bytes, inodes);
-            Ok(())
-        })
-        .await
+        let chain_id = plan.chain_id.clone();
+        let commit = move || owned.take_in(&chain_id, unpacked);
+        blocking("commit a layer", commit).await
     }
 
     fn wrong_size(&self, plan: &LayerPlan, actual: u64) -> Error {

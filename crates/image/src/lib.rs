@@ -34,6 +34,7 @@ mod platform;
 mod pull;
 mod record;
 mod sealed;
+mod steps;
 mod store;
 mod unpack;
 

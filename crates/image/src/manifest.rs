@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crisp_model::Digest;
+use crisp_model::{Digest, go_json};
 use serde::Deserialize;
 
 use crate::platform::{Platform, Runnable};
@@ -17,73 +17,99 @@ pub(crate) struct Descriptor {
     #[serde(default)]
     pub(crate) media_type: String,
     pub(crate) digest: Digest,
-    pub(crate) size: u64,
     #[serde(default)]
+    pub(crate) size: u64,
+}
+
+/// An entry of an index. What of it is wrong matters only when it is the one for this machine.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[derive(Default)]
+struct Entry {
+    media_type: String,
+    digest: String,
+    size: i64,
     platform: Option<Platform>,
 }
 
 #[derive(Deserialize)]
 struct Index {
-    manifests: Vec<Descriptor>,
+    #[serde(default)]
+    manifests: Vec<Entry>,
 }
 
 /// An image manifest.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Manifest {
     pub(crate) config: Descriptor,
+    #[serde(default)]
     pub(crate) layers: Vec<Descriptor>,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default)]
     pub(crate) annotations: BTreeMap<String, String>,
 }
 
 /// What an index offers to this machine.
 #[derive(Debug)]
 pub(crate) enum Choice {
-    /// This one.
+    /// This one, by its platform.
     Best(Descriptor),
+    /// These name no platform: their configs tell.
+    Unnamed(Vec<Descriptor>),
     /// Nothing; the platforms that it does offer.
     Nothing(Vec<String>),
 }
 
-/// The best image of an index. Entries that name no platform are taken when nothing else fits:
-/// their config will tell.
+/// Entries without a platform that are looked into.
+const MAX_UNNAMED: usize = 8;
+
+impl Entry {
+    fn descriptor(&self) -> Result<Descriptor, String> {
+        let digest = Digest::parse(&self.digest).map_err(|e| e.to_string())?;
+        let size = u64::try_from(self.size);
+        let size = size.map_err(|_| format!("entry {digest} has size {}", self.size))?;
+        let media_type = self.media_type.clone();
+        Ok(Descriptor {
+            media_type,
+            digest,
+            size,
+        })
+    }
+}
+
+/// The best image of an index. Entries that name no platform are taken when nothing else fits.
 pub(crate) fn choose(index: &[u8], runnable: &Runnable) -> Result<Choice, String> {
-    let index: Index = serde_json::from_slice(index).map_err(|e| format!("not an index: {e}"))?;
-    let rank = |entry: &Descriptor| match &entry.platform {
-        Some(platform) => runnable.rank(platform),
-        None => Some(usize::MAX),
+    let index: Index = go_json::from_slice(index).map_err(|e| format!("not an index: {e}"))?;
+    let documents = || {
+        let entries = index.manifests.iter();
+        entries.filter(|entry| is_document(&entry.media_type))
     };
-    let best = index
-        .manifests
-        .iter()
-        .filter(|entry| is_document(&entry.media_type))
-        .filter_map(|entry| Some((rank(entry)?, entry)))
+    let best = documents()
+        .filter_map(|entry| Some((runnable.rank(entry.platform.as_ref()?)?, entry)))
         .min_by_key(|(rank, _)| *rank);
-    Ok(match best {
-        Some((_, entry)) => Choice::Best(entry.clone()),
-        None => Choice::Nothing(
-            index
-                .manifests
-                .iter()
-                .filter_map(|entry| entry.platform.as_ref())
-                .map(ToString::to_string)
-                .filter(|name| name != "unknown/unknown")
-                .take(32)
-                .collect(),
-        ),
-    })
+    if let Some((_, entry)) = best {
+        return entry.descriptor().map(Choice::Best);
+    }
+    let unnamed = documents().filter(|entry| entry.platform.is_none());
+    let unnamed: Vec<Descriptor> = unnamed
+        .take(MAX_UNNAMED)
+        .map(Entry::descriptor)
+        .collect::<Result<_, _>>()?;
+    if !unnamed.is_empty() {
+        return Ok(Choice::Unnamed(unnamed));
+    }
+    let named = index.manifests.iter();
+    let named = named.filter_map(|entry| entry.platform.as_ref());
+    let offered = named.map(ToString::to_string);
+    let offered = offered.filter(|name| name != "unknown/unknown");
+    Ok(Choice::Nothing(offered.take(32).collect()))
 }
 
 /// Parses an image manifest, and refuses what is not a container image.
 pub(crate) fn parse(manifest: &[u8]) -> Result<Manifest, String> {
     let manifest: Manifest =
-        serde_json::from_slice(manifest).map_err(|e| format!("not an image manifest: {e}"))?;
+        go_json::from_slice(manifest).map_err(|e| format!("not an image manifest: {e}"))?;
     let kind = manifest.config.media_type.as_str();
-    if !matches!(
-        kind,
-        "application/vnd.oci.image.config.v1+json"
-            | "application/vnd.docker.container.image.v1+json"
-    ) {
+    if !is_config(kind) {
         return Err(format!(
             "an artifact with a config of type {kind:?}, not a container image"
         ));
@@ -119,6 +145,21 @@ fn is_document(media_type: &str) -> bool {
         )
 }
 
+/// Whether a config may be that of an image. Tools of old gave it the type of any file, or none, as
+/// Docker knows them too: what it holds will tell.
+fn is_config(media_type: &str) -> bool {
+    let bare = media_type.split(';').next().unwrap_or_default().trim();
+    matches!(
+        bare,
+        "application/vnd.oci.image.config.v1+json"
+            | "application/vnd.docker.container.image.v1+json"
+            | "application/octet-stream"
+            | "application/json"
+            | "text/html"
+            | ""
+    )
+}
+
 /// Whether a layer is a tar file in a compression that we know. Its first bytes say which: builders
 /// are known to name the wrong one.
 fn is_layer(media_type: &str) -> bool {
@@ -137,15 +178,6 @@ fn is_layer(media_type: &str) -> bool {
         })
         .is_some_and(|rest| matches!(rest, "" | ".gzip" | ".zstd"));
     oci || docker
-}
-
-/// `null` stands for an absent value in documents of many builders.
-pub(crate) fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: Default + Deserialize<'de>,
-{
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -173,6 +205,7 @@ mod tests {
         let index = format!(r#"{{"manifests":[{}]}}"#, entries.join(","));
         let found = match choose(index.as_bytes(), &Runnable::here()).unwrap() {
             Choice::Best(entry) => Some(entry.digest.to_string()),
+            Choice::Unnamed(entries) => Some(entries[0].digest.to_string()),
             Choice::Nothing(_) => None,
         };
         assert_eq!(found, expected.map(digest), "{index}");
@@ -218,6 +251,11 @@ mod tests {
                 true,
             ),
             (manifest("application/vnd.wasm.config.v0+json", &[]), false),
+            (manifest("application/vnd.oci.empty.v1+json", &[]), false),
+            (
+                manifest("application/vnd.docker.plugin.v1+json", &[]),
+                false,
+            ),
             (manifest(config, &["application/wasm"]), false),
             (
                 manifest(
@@ -239,5 +277,79 @@ mod tests {
         ] {
             assert_eq!(parse(text.as_bytes()).is_ok(), good, "{text:.300}");
         }
+    }
+    /// What containerd takes is taken, except where said.
+    #[test]
+    fn odd_but_common_forms_of_a_manifest() {
+        let config = |kind: &str| format!(r#""config":{}"#, entry(1, kind, ""));
+        let oci = config("application/vnd.oci.image.config.v1+json");
+        let layer = entry(2, "application/vnd.oci.image.layer.v1.tar", "");
+        let untyped = format!(r#""config":{{"digest":"{}","size":1}}"#, digest(1));
+        for (layers, text) in [
+            (0, format!("{{{oci}}}")),
+            (0, format!(r#"{{{oci},"layers":null}}"#)),
+            (0, format!(r#"{{{oci},"layers":[]}}"#)),
+            (
+                1,
+                format!(r#"{{{oci},"Layers":[{layer}],"SchemaVersion":2}}"#),
+            ),
+            (
+                1,
+                format!(
+                    r#"{{{oci},"LAYERS":[{}]}}"#,
+                    layer.to_uppercase().replace("SHA256", "sha256").replace(
+                        "APPLICATION/VND.OCI.IMAGE.LAYER.V1.TAR",
+                        "application/vnd.oci.image.layer.v1.tar"
+                    )
+                ),
+            ),
+            (0, format!(r#"{{{oci},"layers":[{layer}],"layers":[]}}"#)),
+            (
+                0,
+                format!(r#"{{"config":{{"size":3}},{oci},"annotations":{{"a":null}}}}"#),
+            ),
+            // containerd fetches these and cannot unpack them; Docker and CRI-O run them.
+            (0, format!("{{{untyped}}}")),
+            (0, format!("{{{}}}", config("application/octet-stream"))),
+            (0, format!("{{{}}}", config("application/json"))),
+            (0, format!("{{{}}}", config("text/html"))),
+            (
+                0,
+                format!(
+                    "{{{}}}",
+                    config("application/vnd.docker.container.image.v1+json; charset=utf-8")
+                ),
+            ),
+        ] {
+            let parsed = parse(text.as_bytes());
+            let parsed = parsed.unwrap_or_else(|e| panic!("{text}: {e}"));
+            assert_eq!(parsed.layers.len(), layers, "{text}");
+        }
+    }
+
+    #[test]
+    fn odd_but_common_forms_of_an_index() {
+        let here = &Runnable::here().name();
+        let good = entry(1, OCI, here);
+        let upper = good.replace("platform", "Platform").replace("\"os", "\"OS");
+        check(&[upper.replace("mediaType", "MediaType")], Some(1));
+        // What is wrong with an entry for others is nothing to us.
+        let foreign = entry(2, OCI, "linux/s390x");
+        check(
+            &[foreign.replace("sha256:", "blake3:"), good.clone()],
+            Some(1),
+        );
+        check(&[foreign.replace(":1,", ":-1,"), good.clone()], Some(1));
+        check(
+            &[entry(2, OCI, "").replace('}', r#","platform":null}"#), good],
+            Some(1),
+        );
+        for index in [r#"{"manifests":null}"#, "{}"] {
+            let found = choose(index.as_bytes(), &Runnable::here()).unwrap();
+            assert!(matches!(found, Choice::Nothing(_)));
+        }
+        let wrong = entry(1, OCI, here).replace("sha256:", "blake3:");
+        let wrong = format!(r#"{{"manifests":[{wrong}]}}"#);
+        assert!(choose(wrong.as_bytes(), &Runnable::here()).is_err());
     }
 }

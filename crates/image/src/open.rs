@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crisp_model::{Digest, ImageRef};
 use crisp_registry::Client;
-use crisp_snapshotter::{LayerId, Snapshotter};
+use crisp_snapshotter::{LayerId, Reserve, Snapshotter};
 use crisp_sys::{boot, file};
 
 use crate::catalog::{Catalog, named};
@@ -32,6 +32,7 @@ pub(crate) fn open(config: Config) -> Result<Arc<Store>> {
     let leases = Leases::open(&root)?;
     let content = crisp_content::Store::open(&root.join("content"))?;
     let snapshotter = Snapshotter::open(&root.join("snapshots"))?;
+    let snapshotter = snapshotter.with_reserve(Reserve::percent(config.keep_free_percent));
     let unpacked: BTreeSet<LayerId> = snapshotter.layers()?.into_iter().collect();
     let review = Review {
         boot: &boot,

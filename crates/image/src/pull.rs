@@ -13,11 +13,11 @@ use tokio::sync::watch;
 
 use crate::catalog::named;
 use crate::error::{Error, Result};
-use crate::flight::Abandoned;
+use crate::flight::{Abandoned, FetchKey};
 use crate::image_config::{self, MAX_CONFIG, Parsed};
 use crate::layer::{LayerPlan, LayerSource};
 use crate::manifest::{self, Choice, Descriptor, Manifest};
-use crate::platform::Runnable;
+use crate::platform::{Platform, Runnable};
 use crate::record::{Edit, Image, ImageRecord};
 use crate::store::{Claim, Store, blocking};
 
@@ -45,14 +45,31 @@ pub(crate) async fn pull(
     };
     let root = abandoned.or(resolve).await?;
     let names = names(&image, &root.digest);
+    let key = FetchKey {
+        root: root.digest.clone(),
+        host: image.host().to_owned(),
+        credentials: credentials.clone(),
+    };
+    let mut failed = None;
     // An image may be removed between its fetch and the naming: then it is fetched again.
     for _ in 0..3 {
+        let mut is_own = false;
         let fetch = |abandoned| {
+            is_own = true;
             let fetch = Fetch::new(&store, &image, credentials.clone());
             fetch.run(root.clone(), abandoned)
         };
-        let fetched = store.fetches.join(root.digest.clone(), fetch);
-        let id = abandoned.or(fetched).await?;
+        let fetched = store.fetches.join(key.clone(), fetch);
+        let id = match abandoned.or(fetched).await {
+            Ok(id) => id,
+            Err(error) if is_own || abandoned.is_told() => return Err(error),
+            Err(error) => {
+                // It was for another name, which may not be given what this one is.
+                tracing::debug!(%image, %error, "the fetch that was joined failed, trying alone");
+                failed = Some(error);
+                continue;
+            }
+        };
         let (owned, target, names) = (Arc::clone(&store), id.clone(), names.clone());
         let naming = move || name(&owned, &target, names);
         if blocking("name an image", naming).await? {
@@ -60,7 +77,7 @@ pub(crate) async fn pull(
             return Ok(id);
         }
     }
-    Err(Error::NotFound(image.to_string()))
+    Err(failed.unwrap_or_else(|| Error::NotFound(image.to_string())))
 }
 
 /// The image of a tag that is here and that the registry has not moved since. Registries that limit
@@ -122,6 +139,9 @@ struct Fetch {
 
 /// A document and its digest.
 type Document = (Digest, Bytes);
+
+/// The same with the document's media type between them.
+type Typed = (Digest, String, Bytes);
 
 impl Fetch {
     fn new(store: &Arc<Store>, image: &ImageRef, credentials: Option<Credentials>) -> Self {
@@ -202,31 +222,64 @@ impl Fetch {
                 return Ok((parsed?, documents));
             }
             let choice = manifest::choose(&body, &self.runnable);
-            let entry = match choice.map_err(|why| self.invalid(format!("index {digest}"), why))? {
-                Choice::Best(entry) => entry,
-                Choice::Nothing(offered) => return Err(self.no_platform(offered)),
-            };
-            (media_type, body) = self.document(&entry).await?;
-            digest = entry.digest;
+            (digest, media_type, body) =
+                match choice.map_err(|why| self.invalid(format!("index {digest}"), why))? {
+                    Choice::Best(entry) => self.document(&entry).await?,
+                    Choice::Unnamed(entries) => self.fitting(&entries).await?,
+                    Choice::Nothing(offered) => return Err(self.no_platform(offered)),
+                };
         }
         Err(self.invalid("index".to_owned(), format!("more than {MAX_DEPTH} deep")))
     }
 
+    /// The first of these whose config is for this machine, or says nothing about machines.
+    async fn fitting(&self, entries: &[Descriptor]) -> Result<Typed> {
+        let mut offered = Vec::new();
+        for entry in entries {
+            let found = self.document(entry).await?;
+            let (digest, media_type, body) = &found;
+            if manifest::is_index(media_type) {
+                return Ok(found);
+            }
+            let manifest = manifest::parse(body);
+            let manifest = manifest.map_err(|why| self.invalid(format!("manifest {digest}"), why));
+            // One among several may be no image at all.
+            let manifest = match manifest {
+                Err(error) if entries.len() == 1 => return Err(error),
+                Err(_) => continue,
+                Ok(manifest) => manifest,
+            };
+            let config = self.config(&manifest.config).await?;
+            let platform = self.parse_config(&manifest, &config)?.platform;
+            if self.suits(&platform) {
+                return Ok(found);
+            }
+            offered.push(platform.to_string());
+        }
+        Err(self.no_platform(offered))
+    }
+
+    /// Whether a config is for this machine. Some builders leave the platform out, which other
+    /// runtimes let pass.
+    fn suits(&self, platform: &Platform) -> bool {
+        let is_told = !platform.os.is_empty() && !platform.architecture.is_empty();
+        !is_told || self.runnable.rank(platform).is_some()
+    }
+
     /// A manifest or index that an index points to.
-    async fn document(&self, entry: &Descriptor) -> Result<(String, Bytes)> {
+    async fn document(&self, entry: &Descriptor) -> Result<Typed> {
         let credentials = self.credentials.as_ref();
-        let found = self
+        let (media_type, body) = self
             .store
             .registry
             .manifest(&self.image, &entry.digest, credentials)
             .await?;
-        let (media_type, body) = &found;
-        self.check_size(entry, body)?;
-        if manifest::is_index(media_type) != manifest::is_index(&entry.media_type) {
+        self.check_size(entry, &body)?;
+        if manifest::is_index(&media_type) != manifest::is_index(&entry.media_type) {
             let why = format!("announced as {}, but it is {media_type}", entry.media_type);
             return Err(self.invalid(format!("document {}", entry.digest), why));
         }
-        Ok(found)
+        Ok((entry.digest.clone(), media_type, body))
     }
 
     async fn config(&self, entry: &Descriptor) -> Result<Bytes> {
@@ -248,20 +301,28 @@ impl Fetch {
         Err(self.invalid(format!("document {}", entry.digest), why))
     }
 
-    /// Parses the config, and checks that it is for this machine and for these layers.
+    fn parse_config(&self, manifest: &Manifest, config: &Bytes) -> Result<Parsed> {
+        let invalid = |why| self.invalid(format!("config {}", manifest.config.digest), why);
+        image_config::parse(config).map_err(invalid)
+    }
+
+    /// Parses the config, and checks that it is for these layers.
     fn check(&self, manifest: &Manifest, config: &Bytes) -> Result<Parsed> {
         let digest = &manifest.config.digest;
         let invalid = |why| self.invalid(format!("config {digest}"), why);
-        let parsed = image_config::parse(config).map_err(invalid)?;
+        let parsed = self.parse_config(manifest, config)?;
         let (layers, diff_ids) = (manifest.layers.len(), parsed.diff_ids.len());
         if layers != diff_ids {
             return Err(invalid(format!("{diff_ids} diff_ids for {layers} layers")));
         }
-        let platform = &parsed.platform;
-        // Some builders leave it out, which other runtimes let pass.
-        let is_told = !platform.os.is_empty() && !platform.architecture.is_empty();
-        if is_told && self.runnable.rank(platform).is_none() {
-            return Err(self.no_platform(vec![platform.to_string()]));
+        if !self.suits(&parsed.platform) {
+            // The index decides, or who asked for this manifest. A wrong label stops no programs,
+            // and programs for other machines may have an interpreter here.
+            tracing::warn!(
+                image = %self.image, says = %parsed.platform, here = self.runnable.name(),
+                "the image's config names another platform: if its programs do not start, pull \
+                 the image for this one"
+            );
         }
         Ok(parsed)
     }
@@ -337,8 +398,12 @@ fn plan(manifest: &Manifest, parsed: &Parsed) -> Vec<LayerPlan> {
     plans.collect()
 }
 
-/// Writes the image, its layers and its names at once.
+/// Settles the layers of the image, then writes it, them and its names at once.
 fn commit(store: &Store, id: &Digest, image: Arc<Image>, names: Vec<String>) -> Result<()> {
+    if !store.settle(&image.record.layers)? {
+        // They are claimed, so this is a bug; an image without its layers must not be named.
+        return Err(Error::NotFound(id.to_string()));
+    }
     store.commit(|catalog| {
         let mut image = image;
         // The same config may be reached by several manifests: the blobs of all are kept.

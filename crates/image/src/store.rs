@@ -12,17 +12,18 @@ use std::time::{Duration, Instant};
 
 use crisp_model::{ContainerId, Digest};
 use crisp_registry::Client;
-use crisp_snapshotter::{Doomed, LayerId, Snapshotter};
+use crisp_snapshotter::{Doomed, LayerId, Snapshotter, UnpackedLayer};
 use crisp_sys::file;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::catalog::Catalog;
 use crate::database::Database;
 use crate::downloads::Downloads;
 use crate::error::{Context as _, Error, Result};
-use crate::flight::{Flights, LayerLocks, PullKey};
+use crate::flight::{FetchKey, Flights, LayerLocks, PullKey};
 use crate::leases::Leases;
 use crate::record::{Edit, LayerRecord};
+use crate::steps::{Commit, Grant, drop_idle};
 
 /// How long layers may lie unsynced, so that a burst of pulls is synced once.
 const SYNC_DELAY: Duration = Duration::from_millis(500);
@@ -39,13 +40,17 @@ pub(crate) struct Store {
     pub(crate) unpacking: Arc<Semaphore>,
     pub(crate) downloads: Downloads,
     pub(crate) pulls: Flights<PullKey, Digest>,
-    pub(crate) fetches: Flights<Digest, Digest>,
+    pub(crate) fetches: Flights<FetchKey, Digest>,
     pub(crate) layer_locks: LayerLocks,
+    /// Tells of each layer that was unpacked.
+    arrivals: watch::Sender<()>,
     leases: Leases,
     database: Database,
     catalog: Mutex<Catalog>,
     /// Held to commit, so that memory and database see edits in the same order.
     writer: Mutex<()>,
+    /// Held to name layers and to settle them: several pulls may be about to do the same.
+    layering: Mutex<()>,
     /// Held to sweep and to claim: a claim is made when no sweep is under way.
     sweeping: tokio::sync::Mutex<()>,
     /// Bytes and inodes of blobs, as of the last change.
@@ -83,10 +88,12 @@ impl Store {
             // A pull waits for its fetch as long as it goes on itself.
             fetches: Flights::new("fetch an image", Duration::ZERO),
             layer_locks: LayerLocks::default(),
+            arrivals: watch::Sender::new(()),
             leases: parts.leases,
             database: parts.database,
             catalog: Mutex::new(parts.catalog),
             writer: Mutex::new(()),
+            layering: Mutex::new(()),
             sweeping: tokio::sync::Mutex::new(()),
             blob_usage: Mutex::new((0, 0)),
         }
@@ -108,21 +115,33 @@ impl Store {
         write: impl FnOnce(&[Edit]) -> Result<()>,
     ) -> Result<()> {
         let _turn = lock(&self.writer);
-        let (edits, regained) = {
-            let mut catalog = self.catalog();
-            let edits = plan(&catalog);
-            let regained = catalog.lose(&edits);
-            (edits, regained)
-        };
-        let written = write(&edits);
-        match &written {
-            Ok(()) => {
-                let gains: Vec<Edit> = edits.into_iter().filter(|e| !e.is_loss()).collect();
-                self.catalog().apply(&gains);
-            }
-            Err(_) => self.catalog().apply(&regained),
-        }
+        let commit = Commit::begin(&mut self.catalog(), plan);
+        let written = write(commit.edits());
+        commit.end(&mut self.catalog(), written.is_ok());
         written
+    }
+
+    /// Names a layer that was unpacked now, unless another pull was faster. Blocks.
+    pub(crate) fn take_in(&self, chain: &Digest, unpacked: UnpackedLayer) -> Result<()> {
+        let _turn = lock(&self.layering);
+        if self.catalog().layer(chain).is_some() {
+            return Ok(());
+        }
+        let (bytes, inodes) = (unpacked.size, unpacked.inodes);
+        let layer = unpacked.commit()?;
+        self.layer_unpacked(layer, bytes, inodes);
+        Ok(())
+    }
+
+    /// Waits until a layer is here, whoever brings it.
+    pub(crate) async fn arrival(&self, chain: &Digest) {
+        let mut arrivals = self.arrivals.subscribe();
+        while self.catalog().layer(chain).is_none() {
+            // The sender lives as long as the store.
+            if arrivals.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// A layer that was unpacked now; its record reaches the database with its image.
@@ -134,6 +153,18 @@ impl Store {
             unsynced_boot: Some(self.boot.clone()),
         };
         self.catalog().apply(&[Edit::PutLayer(layer.chain, record)]);
+        self.arrivals.send_replace(());
+    }
+
+    /// Settles the layers of an image that is about to be committed: all of them are here now.
+    /// `false` when one is gone. Blocks.
+    pub(crate) fn settle(&self, layers: &[Digest]) -> Result<bool> {
+        let Some(layers) = self.catalog().generations(layers) else {
+            return Ok(false);
+        };
+        let _turn = lock(&self.layering);
+        self.snapshotter.settle(&layers)?;
+        Ok(true)
     }
 
     /// Keeps layers and blobs, there or to come, until the claim is dropped.
@@ -153,22 +184,11 @@ impl Store {
         container: &ContainerId,
         layers: &[Digest],
     ) -> Result<Option<Vec<LayerId>>> {
-        let (before, granted) = {
-            let mut catalog = self.catalog();
-            let before = catalog.lease_of(container).cloned();
-            (before, catalog.lease(container, layers))
-        };
-        let Some(layers) = granted else {
+        let Some(grant) = Grant::begin(&mut self.catalog(), container, layers) else {
             return Ok(None);
         };
-        let written = self.leases.write(container, &layers);
-        if written.is_err() {
-            let mut catalog = self.catalog();
-            match before {
-                Some(before) => catalog.restore_lease(container.clone(), before),
-                None => catalog.end_lease(container),
-            }
-        }
+        let written = self.leases.write(container, grant.layers());
+        let layers = grant.end(&mut self.catalog(), written.is_ok());
         written?;
         Ok(Some(layers))
     }
@@ -262,12 +282,6 @@ impl Store {
         tracing::debug!(count, elapsed = ?begun.elapsed(), "layers are on the disk");
         Ok(())
     }
-}
-
-/// Plans the loss of the layers that nobody needs, and tells which those are.
-fn drop_idle(catalog: &Catalog, idle: &mut Vec<LayerId>) -> Vec<Edit> {
-    *idle = catalog.idle_layers();
-    idle.iter().cloned().map(Edit::DropLayer).collect()
 }
 
 /// Marks layers as being on the disk, unless they have been unpacked anew since.

@@ -1,10 +1,13 @@
 //! The order of memory and disk: what happens to the store while a commit is on its way to the
 //! disk.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::*;
 use crate::config::Config;
+use crate::image_config;
+use crate::record::{Image, ImageRecord};
 
 fn store(root: &std::path::Path) -> Arc<Store> {
     let timeouts = crisp_registry::Timeouts::default();
@@ -18,6 +21,7 @@ fn store(root: &std::path::Path) -> Arc<Store> {
         },
         max_parallel_layers: 1,
         grace: crate::config::GRACE,
+        keep_free_percent: 0,
         pinned: Vec::new(),
     };
     crate::open::open(config).unwrap()
@@ -34,6 +38,18 @@ fn unpacked(store: &Store, number: u8) -> LayerId {
 
 fn container(number: u8) -> ContainerId {
     ContainerId::from_entropy([number; 32])
+}
+
+fn image_of(layer: &LayerId) -> Edit {
+    let record = ImageRecord {
+        manifest: Digest::sha256([91; 32]),
+        documents: BTreeSet::new(),
+        layers: vec![layer.chain.clone()],
+        size: 1,
+        annotations: BTreeMap::new(),
+    };
+    let parsed = image_config::parse(br#"{"rootfs":{}}"#).unwrap();
+    Edit::PutImage(Digest::sha256([90; 32]), Arc::new(Image { record, parsed }))
 }
 
 fn failed() -> Error {
@@ -100,7 +116,11 @@ async fn a_sync_marks_only_the_generation_that_it_saw() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path());
     let old = unpacked(&store, 1);
+    assert_eq!(store.catalog().unsynced(), [], "it is of no image yet");
+    let image = image_of(&old);
+    store.catalog().apply(&[image]);
     let seen = store.catalog().unsynced();
+    assert_eq!(seen.len(), 1);
     let newer = LayerId {
         generation: 9,
         ..old.clone()

@@ -89,6 +89,8 @@ pub struct Images {
     pub docker_config: Option<PathBuf>,
     /// Layers fetched and unpacked at the same time.
     pub parallel_layers: usize,
+    /// Percent of the disk that unpacking leaves free.
+    pub keep_free_percent: u32,
     /// Images that are never collected.
     pub pinned: Vec<String>,
 }
@@ -129,6 +131,7 @@ pub fn resolve(written: Written) -> Result<Config, Error> {
             hosts_dir: written.images.registry_config.as_path().to_owned(),
             docker_config: written.images.docker_config.to_path(),
             parallel_layers: count(written.images.parallel_layers.get()),
+            keep_free_percent: written.images.keep_free_percent.get(),
             pinned: written.images.pinned.clone(),
         },
         seccomp_dir: written.security.seccomp_dir.as_path().to_owned(),

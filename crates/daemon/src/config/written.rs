@@ -195,6 +195,9 @@ table! {
         docker_config: MaybePath = MaybePath::default();
         /// Layers fetched from one registry at the same time, and unpacked over all pulls, 1 to 64.
         parallel_layers: Within<1, 64> = Within::clamped(4);
+        /// Percent of the disk, at most 1 GiB, that unpacking leaves free, 0 to 50: a layer that would
+        /// take more is refused. 0 leaves nothing.
+        keep_free_percent: Within<0, 50> = Within::clamped(5);
         /// Images that the kubelet must not collect, as full names.
         pinned: Vec<String> = Vec::new();
     }

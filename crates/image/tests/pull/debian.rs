@@ -1,59 +1,11 @@
 //! A pull from Debian's `docker-registry`, an implementation that is not ours.
 
-use std::net::TcpListener;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
-
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::maker::{Image, Packing, image, tar};
 use crate::open;
-
-/// The registry as a child process, killed with the test.
-struct Served {
-    child: Child,
-    address: String,
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
-async fn serve(dir: &Path) -> Served {
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    let address = format!("127.0.0.1:{port}");
-    let config = dir.join("registry.yml");
-    let text = format!(
-        "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
-         http: {{addr: {address}}}\n",
-        dir.join("data").display()
-    );
-    std::fs::write(&config, text).unwrap();
-    let child = Command::new("docker-registry")
-        .arg("serve")
-        .arg(&config)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let served = Served { child, address };
-    for _ in 0..500 {
-        if TcpStream::connect(&served.address).await.is_ok() {
-            return served;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    unreachable!("docker-registry does not listen");
-}
+use crate::served::serve;
 
 /// One request; answers status and `Location`.
 async fn send(host: &str, method: &str, target: &str, body: (&str, &[u8])) -> (u16, String) {
@@ -101,7 +53,7 @@ async fn push(host: &str, image: &Image, repository: &str, tag: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_a_real_registry_serves_a_real_pull() {
     let dir = tempfile::tempdir().unwrap();
-    let served = serve(dir.path()).await;
+    let served = serve(dir.path(), "}\n").await;
     let layers: Vec<(Packing, Vec<u8>)> = [Packing::Gzip, Packing::Zstd, Packing::Plain]
         .into_iter()
         .enumerate()

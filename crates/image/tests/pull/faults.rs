@@ -2,7 +2,9 @@
 
 use crisp_image::Error;
 
-use crate::maker::{OCI_INDEX, OCI_MANIFEST, Packing, image, index, simple, tar, with_config};
+use crate::maker::{
+    OCI_INDEX, OCI_MANIFEST, Packing, image, index, simple, tar, with_config, without_platforms,
+};
 use crate::server::Answer;
 use crate::{Registry, empties, open};
 
@@ -76,7 +78,8 @@ async fn privileged_layers_must_be_what_the_config_says() {
     .await;
     check(with_config(b"{}", &layers), "not an image config", |_| {}).await;
     let foreign = br#"{"os":"linux","architecture":"s390x","rootfs":{}}"#;
-    check(with_config(foreign, &[]), "is not for linux/", |_| {}).await;
+    let unnamed = without_platforms(index(with_config(foreign, &[])));
+    check(unnamed, "is not for linux/", |_| {}).await;
     let garbage = [(Packing::Gzip, vec![7u8; 4096])];
     check(image(&garbage), "", |_| {}).await;
 }

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crisp_image::Images;
 
@@ -55,6 +55,24 @@ fn change(path: &Path, how: impl FnOnce(&mut Vec<u8>)) {
     fs::write(path, bytes).unwrap();
 }
 
+/// A store with one image, and a container that stands on it.
+struct Stood {
+    dir: tempfile::TempDir,
+    images: Images,
+    /// What the container needs of the image.
+    below: PathBuf,
+}
+
+async fn stand_on(name: &str) -> Stood {
+    let dir = tempfile::tempdir().unwrap();
+    let images = open(dir.path());
+    images.pull(name, None).await.unwrap();
+    let image = images.find(name).unwrap().unwrap();
+    let snapshot = images.prepare(&container(1), &image).await.unwrap();
+    let below = snapshot.lower[0].clone();
+    Stood { dir, images, below }
+}
+
 async fn check(images: Images, root: &Path, name: &str, harm: &str) -> Images {
     let image = images.find(name).unwrap();
     let image = match image {
@@ -76,21 +94,17 @@ async fn privileged_a_harmed_database_is_set_aside() {
     let registry = Registry::start().await;
     let name = registry.push(&simple("x"), "a/b:t");
     for (harm, apply) in HARMS {
-        let dir = tempfile::tempdir().unwrap();
-        let images = open(dir.path());
-        images.pull(&name, None).await.unwrap();
-        let image = images.find(&name).unwrap().unwrap();
-        let snapshot = images.prepare(&container(1), &image).await.unwrap();
+        let Stood { dir, images, below } = stand_on(&name).await;
         close(images, dir.path());
         apply(&dir.path().join("images.db"));
         let images = open(dir.path());
         assert_eq!(images.list(), [], "{harm}");
         let kept = dir.path().join("images.damaged").exists();
         assert_eq!(kept, harm != "gone", "{harm}");
-        assert!(snapshot.lower[0].join("etc/motd").exists(), "{harm}");
+        assert!(below.join("etc/motd").exists(), "{harm}");
         let images = check(images, dir.path(), &name, harm).await;
         images.release(&container(1)).await.unwrap();
-        assert!(!snapshot.lower[0].exists(), "{harm}");
+        assert!(!below.exists(), "{harm}");
         drop(images);
         assert_eq!(open(dir.path()).list().len(), 1, "{harm}");
     }
@@ -101,24 +115,20 @@ async fn privileged_a_harmed_lease_takes_nothing_away() {
     let registry = Registry::start().await;
     let name = registry.push(&simple("x"), "a/b:t");
     for (harm, apply) in HARMS {
-        let dir = tempfile::tempdir().unwrap();
-        let images = open(dir.path());
-        images.pull(&name, None).await.unwrap();
-        let image = images.find(&name).unwrap().unwrap();
-        let snapshot = images.prepare(&container(1), &image).await.unwrap();
+        let Stood { dir, images, below } = stand_on(&name).await;
         images.remove(&name).await.unwrap();
         drop(images);
         let lease = dir.path().join("leases").join(container(1).as_str());
         apply(&lease);
         for _ in 0..2 {
             let images = open(dir.path());
-            assert!(snapshot.lower[0].join("etc/motd").exists(), "{harm}");
+            assert!(below.join("etc/motd").exists(), "{harm}");
             drop(check(images, dir.path(), &name, harm).await);
         }
         let images = open(dir.path());
         images.remove(&name).await.unwrap();
         images.release(&container(1)).await.unwrap();
-        assert!(!snapshot.lower[0].exists(), "{harm}");
+        assert!(!below.exists(), "{harm}");
         assert!(names(&dir.path().join("leases")).is_empty(), "{harm}");
         assert!(names(&dir.path().join("snapshots/layers")).is_empty());
     }

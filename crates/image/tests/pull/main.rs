@@ -10,12 +10,16 @@ mod faults;
 mod harm;
 mod maker;
 mod names;
+mod oddities;
 mod restart;
+#[path = "../../../registry/tests/protocol/served.rs"]
+mod served;
 #[path = "../../../registry/tests/protocol/server.rs"]
 #[allow(dead_code, reason = "the registry's own tests look closer at requests")]
 mod server;
 mod shared;
 mod strangers;
+mod unsettled;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -125,6 +129,7 @@ pub(crate) fn config(root: &Path) -> Config {
         },
         max_parallel_layers: 3,
         grace: crisp_image::GRACE,
+        keep_free_percent: 0,
         pinned: Vec::new(),
     }
 }

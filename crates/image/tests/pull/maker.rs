@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub(crate) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
@@ -145,6 +145,29 @@ pub(crate) fn index(mut image: Image) -> Image {
     .into_bytes();
     image.root = sha256(&index);
     image.documents.push((image.root.clone(), OCI_INDEX, index));
+    image
+}
+
+/// Takes the decoy and the platform out of an image's index: only the config tells then.
+pub(crate) fn without_platforms(mut image: Image) -> Image {
+    let (digest, kind, manifest) = image.documents[0].clone();
+    let index = format!(
+        r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"{kind}","digest":"{digest}","size":{}}}]}}"#,
+        manifest.len()
+    )
+    .into_bytes();
+    image.documents.truncate(1);
+    image.root = sha256(&index);
+    image.documents.push((image.root.clone(), OCI_INDEX, index));
+    image
+}
+
+/// The image with another manifest over the same blobs.
+pub(crate) fn with_manifest(mut image: Image, change: impl Fn(&str) -> String) -> Image {
+    let (_, kind, manifest) = image.documents.swap_remove(0);
+    let manifest = change(std::str::from_utf8(&manifest).unwrap()).into_bytes();
+    image.root = sha256(&manifest);
+    image.documents = vec![(image.root.clone(), kind, manifest)];
     image
 }
 

@@ -178,3 +178,47 @@ async fn privileged_a_mirror_with_a_wrong_layer_is_passed_over() {
         assert!(asked > 0, "case {n} did not ask the mirror");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_a_layer_is_not_awaited_from_anothers_host() {
+    let (slow, healthy) = (Registry::start().await, Registry::start().await);
+    let dir = tempfile::tempdir().unwrap();
+    let images = open(dir.path());
+    let made = layers("m", 3);
+    let slow_name = slow.push(&made, "a/b:t");
+    stall(&slow, &made);
+    let waiting = tokio::spawn({
+        let (images, name) = (images.clone(), slow_name.clone());
+        async move { images.pull(&name, None).await }
+    });
+    until("the slow layers are asked for", || {
+        slow.server.count("/blobs/") > 3
+    })
+    .await;
+    let name = healthy.push(&made, "a/b:t");
+    images.pull(&name, None).await.unwrap();
+    // What came from elsewhere is there for the pull that waits, too.
+    assert_eq!(waiting.await.unwrap().unwrap(), made.id);
+    until("half layers go", || remains(dir.path())[3].is_empty()).await;
+    assert_eq!(remains(dir.path())[2].len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_the_failure_of_another_pull_is_not_shared() {
+    let (broken, healthy) = (Registry::start().await, Registry::start().await);
+    let dir = tempfile::tempdir().unwrap();
+    let images = open(dir.path());
+    let made = layers("m", 2);
+    let one = broken.push(&made, "a/b:t");
+    for (digest, _) in &made.blobs[1..] {
+        broken.spoil(digest.as_str(), |_| Answer::new(403));
+    }
+    // The same host gives the same layers under another name.
+    let two = broken.push(&made, "a/c:t");
+    let three = healthy.push(&made, "a/b:t");
+    let pulls = [&one, &two, &three].map(|name| images.pull(name, None));
+    let [one, two, three] = futures::future::join_all(pulls).await.try_into().unwrap();
+    drop::<Result<_, Error>>(one);
+    assert_eq!(two.unwrap(), made.id);
+    assert_eq!(three.unwrap(), made.id);
+}
