@@ -184,9 +184,23 @@ fn privileged_a_program_that_is_missing_is_named() {
     assert!(entry["msg"].as_str().unwrap().contains(text) && entry["time"].is_string());
     bench.assert_nothing_left();
 
+    // Whoever makes the container hears of it, not whoever starts it.
+    let created = bench.crisp("create ID");
+    assert_eq!(created.code, 1);
+    assert!(created.stderr.contains(text), "{}", created.stderr);
+    bench.assert_nothing_left();
+
+    // Only the kernel knows that this one cannot be executed.
+    let garbage = fs::File::create(bench.rootfs().join("garbage")).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    garbage.set_permissions(mode).unwrap();
+    drop(garbage);
+    bench.spec["process"]["args"] = json!(["/garbage"]);
+    bench.write();
     bench.ok("create ID");
     let started = bench.crisp("--log log2 start ID");
     assert_eq!(started.code, 1);
+    let text = "exec /garbage: exec format error";
     assert!(started.stderr.contains(text), "{}", started.stderr);
     let log = fs::read_to_string(bench.bundle().join("log2")).unwrap();
     assert!(log.contains("level=error msg=\""), "{log}");
