@@ -17,6 +17,7 @@
 //! owners     finds shims and holders among the processes
 //! patience   waits for conditions, not for times
 //! cgroups    where a container's cgroup is
+//! bait       what an attack would change
 //! checker/   an own look at kernel and disk, before and after
 //! trial      the frame of a test: a node, a look before, the test, a look after
 //! ```
@@ -28,6 +29,7 @@
     reason = "a harness of tests: what goes wrong is a panic that says where"
 )]
 
+pub mod bait;
 pub mod cgroups;
 pub mod checker;
 pub mod configs;
@@ -45,6 +47,7 @@ pub mod tools;
 pub mod trial;
 pub mod vm;
 
+pub use bait::Watched;
 pub use configs::{container, pod};
 pub use cri::{Cri, Events};
 pub use node::{Network, Node, Options};

@@ -8,67 +8,14 @@
 )]
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::PermissionsExt as _;
 
 use crisp_api::runtime::v1 as cri;
 use crisp_e2e::image::catalogue::Entry;
 use crisp_e2e::image::layer::{Layer, Packing};
 use crisp_e2e::image::{Image, busybox};
-use crisp_e2e::{Cri, Node, configs, tools, trial};
+use crisp_e2e::{Cri, Node, Watched, configs, trial};
 use serde_json::json;
-
-/// Files that an attack would change, and what tells that it did.
-struct Watched {
-    files: Vec<(PathBuf, String)>,
-    bait: PathBuf,
-}
-
-/// Content of a small file; when a large one was last touched.
-fn state(path: &Path) -> String {
-    let meta = fs::metadata(path).unwrap();
-    match path.starts_with("/proc") {
-        true => fs::read_to_string(path).unwrap(),
-        false => format!("{} {} {}", meta.len(), meta.ctime(), meta.ctime_nsec()),
-    }
-}
-
-impl Watched {
-    fn new(node: &Node) -> Self {
-        let bait = node.path("bait");
-        fs::create_dir(&bait).unwrap();
-        fs::write(bait.join("file"), "bait").unwrap();
-        let programs = ["crispd", "crisp-shim", "crisp-holder"].map(tools::ours);
-        let system = ["/etc/passwd", "/proc/sys/kernel/core_pattern"].map(PathBuf::from);
-        let paths = programs.into_iter().chain(system);
-        Self {
-            files: paths.map(|path| (path.clone(), state(&path))).collect(),
-            bait,
-        }
-    }
-
-    #[track_caller]
-    fn check(&self, attack: &str) {
-        for (path, before) in &self.files {
-            assert_eq!(
-                &state(path),
-                before,
-                "{attack}: {} was changed",
-                path.display()
-            );
-        }
-        let names = fs::read_dir(&self.bait).unwrap();
-        let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(names, ["file"], "{attack}");
-        assert_eq!(
-            fs::read_to_string(self.bait.join("file")).unwrap(),
-            "bait",
-            "{attack}"
-        );
-        let mode = fs::metadata(&self.bait).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o755, "{attack}");
-    }
-}
 
 fn hostile(layer: Layer) -> Image {
     busybox::image().with(layer, Packing::Gzip)

@@ -90,6 +90,13 @@ impl Layer {
         self
     }
 
+    /// Adds an entry without its parents, and with a name that may lead anywhere.
+    #[must_use]
+    pub fn entry(mut self, kind: EntryType, path: &str, target: &str) -> Self {
+        target.clone_into(&mut self.push(kind, path, 0o777).target);
+        self
+    }
+
     /// Deletes a path of the layers below.
     #[must_use]
     pub fn without(self, path: &str) -> Self {
@@ -140,6 +147,14 @@ impl Layer {
             header.set_gid(entry.owner.1);
             header.set_mtime(0);
             header.set_size(entry.content.len() as u64);
+            if is_odd(&entry.path) || entry.kind == EntryType::Link && is_odd(&entry.target) {
+                // The crate refuses such names; a hostile archive has them.
+                put(&mut header.as_old_mut().name, &entry.path);
+                put(&mut header.as_old_mut().linkname, &entry.target);
+                header.set_cksum();
+                tar.append(&header, entry.content.as_slice()).unwrap();
+                continue;
+            }
             match entry.kind {
                 EntryType::Symlink | EntryType::Link => {
                     tar.append_link(&mut header, &entry.path, &entry.target)
@@ -153,4 +168,13 @@ impl Layer {
         }
         tar.into_inner().unwrap()
     }
+}
+
+/// Whether a name leads out of the archive's root.
+fn is_odd(name: &str) -> bool {
+    name.starts_with('/') || name.split('/').any(|part| part == "..")
+}
+
+fn put(field: &mut [u8], text: &str) {
+    field[..text.len()].copy_from_slice(text.as_bytes());
 }
