@@ -17,6 +17,8 @@ pub mod attachment;
 mod builtin;
 mod client;
 pub mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod lane;
 mod netlink;
 pub mod network;

@@ -327,6 +327,14 @@ fn mend_plain(byte: &mut u8) {
     }
 }
 
+/// The bytes of a connection as they come out when they come in by reads of a size.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn mended(bytes: &[u8], read: usize) -> Vec<u8> {
+    let (mut bytes, mut frames) = (bytes.to_vec(), Frames::default());
+    bytes.chunks_mut(read).for_each(|part| frames.mend(part));
+    bytes
+}
+
 impl AsyncRead for PathAuthority {
     fn poll_read(
         mut self: Pin<&mut Self>,

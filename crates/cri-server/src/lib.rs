@@ -24,6 +24,8 @@ mod authority;
 mod call;
 mod deadline;
 pub mod from_cri;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod huffman;
 mod serve;
 pub mod service;

@@ -113,10 +113,15 @@ impl Leases {
 
 fn read_one(path: &Path) -> std::result::Result<Vec<LayerId>, String> {
     let bytes = file::read_bounded(path, MAX_LEASE).map_err(|error| error.to_string())?;
+    layers(&bytes)
+}
+
+/// The layers that a lease's content names.
+pub(crate) fn layers(bytes: &[u8]) -> std::result::Result<Vec<LayerId>, String> {
     // Leases of earlier releases have no checksum and name no generation.
     let content = match bytes.first() {
-        Some(b'[') => Some(bytes.as_slice()),
-        _ => unseal(&bytes),
+        Some(b'[') => Some(bytes),
+        _ => unseal(bytes),
     };
     let content = content.ok_or("its checksum does not match")?;
     let names: Vec<String> = serde_json::from_slice(content).map_err(|error| error.to_string())?;

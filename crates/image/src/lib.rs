@@ -23,6 +23,8 @@ mod database;
 mod downloads;
 mod error;
 mod flight;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod image_config;
 mod images;
 mod info;

@@ -9,6 +9,8 @@ pub mod cgroup;
 pub mod container;
 pub mod digest;
 pub mod field;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod go_json;
 pub mod id;
 pub mod image;

@@ -64,7 +64,7 @@ pub struct Journal {
     rewrite_at: u64,
 }
 
-fn frame(entry: &Entry) -> io::Result<Vec<u8>> {
+pub(crate) fn frame(entry: &Entry) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; HEAD];
     v1::write(entry, &mut bytes)?;
     let length = u32::try_from(bytes.len() - HEAD).map_err(io::Error::other)?;
@@ -98,13 +98,13 @@ fn decode(at: usize, json: &[u8]) -> Result<Entry, Damage> {
 }
 
 /// What was read, how far it is good, and what is wrong from there on.
-struct Scan {
-    replay: Replay,
-    end: usize,
-    damage: Option<Damage>,
+pub(crate) struct Scan {
+    pub(crate) replay: Replay,
+    pub(crate) end: usize,
+    pub(crate) damage: Option<Damage>,
 }
 
-fn scan(bytes: &[u8]) -> Scan {
+pub(crate) fn scan(bytes: &[u8]) -> Scan {
     let mut scan = Scan {
         replay: Replay::default(),
         end: MAGIC.len(),

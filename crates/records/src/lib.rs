@@ -28,6 +28,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod journal;
 mod record;
 mod v1;

@@ -34,11 +34,16 @@ struct Auth {
 
 /// Credentials for `host`; `None` when the file or an entry for the host is missing.
 pub(crate) fn credentials(path: &Path, host: &str) -> Result<Option<Credentials>> {
-    let Some(content) = read_bounded(path)? else {
-        return Ok(None);
-    };
+    match read_bounded(path)? {
+        Some(content) => find(path, &content, host),
+        None => Ok(None),
+    }
+}
+
+/// Credentials for `host` in the content of the file at `path`.
+pub(crate) fn find(path: &Path, content: &[u8], host: &str) -> Result<Option<Credentials>> {
     // The parser's own words may quote the file, and with it a secret: give its place only.
-    let file: File = go_json::first_of_slice(&content).map_err(|e| Error::Io {
+    let file: File = go_json::first_of_slice(content).map_err(|e| Error::Io {
         path: path.display().to_string(),
         why: match e.line() {
             0 => "not docker's config.json: a value of the wrong type".to_owned(),

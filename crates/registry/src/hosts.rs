@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue};
 use url::Url;
 
 use crate::error::{Error, Result};
-use crate::hosts_file::{self, Entry};
+use crate::hosts_file::{self, Entry, HostsFile};
 use crate::tls_files::TlsFiles;
 
 /// What an endpoint may be asked for.
@@ -132,6 +132,17 @@ fn load(dir: &Path, host: &str) -> Result<Vec<Endpoint>> {
         endpoint.tls = TlsFiles::in_docker_layout(dir)?;
         return Ok(vec![endpoint]);
     };
+    of_hosts(&file, dir, host)
+}
+
+/// The endpoints that the content of a `hosts.toml` names.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn of_file(content: &[u8], dir: &Path, host: &str) -> Result<Vec<Endpoint>> {
+    let file = hosts_file::parse(&dir.join("hosts.toml"), content.to_vec())?;
+    of_hosts(&file, dir, host)
+}
+
+fn of_hosts(file: &HostsFile, dir: &Path, host: &str) -> Result<Vec<Endpoint>> {
     let mut endpoints = Vec::new();
     for (address, entry) in &file.hosts {
         endpoints.push(endpoint(address, entry, dir, host)?);

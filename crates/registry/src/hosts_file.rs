@@ -147,17 +147,20 @@ fn duration(text: &str) -> Option<Duration> {
 
 /// Reads and parses the file; `None` when there is none.
 pub(crate) fn read(path: &Path) -> Result<Option<HostsFile>> {
-    let Some(text) = read_bounded(path)? else {
-        return Ok(None);
-    };
+    match read_bounded(path)? {
+        Some(content) => parse(path, content).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Parses the content of the file at `path`.
+pub(crate) fn parse(path: &Path, content: Vec<u8>) -> Result<HostsFile> {
     let fail = |why: String| Error::Io {
         path: path.display().to_string(),
         why,
     };
-    let text = String::from_utf8(text).map_err(|_| fail("not UTF-8".to_owned()))?;
-    toml::from_str(&text)
-        .map(Some)
-        .map_err(|e| fail(e.to_string()))
+    let text = String::from_utf8(content).map_err(|_| fail("not UTF-8".to_owned()))?;
+    toml::from_str(&text).map_err(|e| fail(e.to_string()))
 }
 
 /// Keeps the order of a table's keys, which for mirrors is the order to ask in.

@@ -21,6 +21,8 @@ mod docker_config;
 mod document;
 mod error;
 mod exchange;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod hosts;
 mod hosts_file;
 mod pace;

@@ -77,7 +77,7 @@ async fn ask(asked: &Asked<'_>, exchange: Exchange) -> Result<Grant, Failure> {
 }
 
 /// The token of an answer.
-fn grant(body: &[u8]) -> Result<Grant, &'static str> {
+pub(crate) fn grant(body: &[u8]) -> Result<Grant, &'static str> {
     let answer: Answer =
         go_json::first_of_slice(body).map_err(|_| "it sent no token: not the JSON of one")?;
     let token = if answer.token.is_empty() {

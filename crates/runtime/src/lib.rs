@@ -19,6 +19,8 @@ mod error;
 mod exec;
 pub mod features;
 mod freezer;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod guard;
 pub mod hooks;
 mod hugepages;

@@ -11,10 +11,7 @@ use crate::procfs::Procfs;
 pub(crate) fn check(spec: &Spec, namespaces: &Namespaces) -> Result<()> {
     for (key, value) in all(spec) {
         let field = || format!("linux.sysctl[{key:?}]");
-        let path = path(key);
-        if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
-            return Err(Error::invalid(field(), "is no name of a sysctl"));
-        }
+        let path = checked_path(key)?;
         if value.contains(['\0', '\n']) {
             return Err(Error::invalid(
                 field(),
@@ -30,6 +27,16 @@ pub(crate) fn check(spec: &Spec, namespaces: &Namespaces) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The path of a sysctl below `/proc/sys`, from which no part of it leads away.
+pub(crate) fn checked_path(key: &str) -> Result<String> {
+    let path = path(key);
+    if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        let field = format!("linux.sysctl[{key:?}]");
+        return Err(Error::invalid(field, "is no name of a sysctl"));
+    }
+    Ok(path)
 }
 
 /// In the child: writes them, through a procfs of our own.

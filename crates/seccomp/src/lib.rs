@@ -6,6 +6,8 @@ mod aarch64;
 mod assemble;
 mod compile;
 mod default;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 #[cfg(test)]
 mod libseccomp_tests;
 #[cfg(test)]

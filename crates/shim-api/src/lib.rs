@@ -9,6 +9,8 @@
 
 pub mod exit;
 pub mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod launch;
 
 pub use exit::ExitRecord;

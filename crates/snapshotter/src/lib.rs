@@ -23,6 +23,8 @@ mod archive;
 mod doomed;
 mod error;
 mod extract;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod header;
 mod layer;
 mod layer_id;

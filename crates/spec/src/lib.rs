@@ -12,6 +12,8 @@ mod capabilities;
 mod compose;
 mod confinement;
 mod devices;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod group_file;
 mod input;
 mod mounts;

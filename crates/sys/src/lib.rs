@@ -16,6 +16,8 @@ pub mod credentials;
 pub mod device_filter;
 pub mod file;
 pub mod fork;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod keyring;
 pub mod lent_node;
 pub mod limits;

@@ -10,6 +10,7 @@
 
 mod bans;
 mod circles;
+mod fuzz;
 mod modules;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -206,6 +207,7 @@ fn sources() -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     walk(&root().join("crates"), &mut found);
     walk(&root().join("e2e"), &mut found);
+    walk(&root().join("fuzz"), &mut found);
     found
 }
 

@@ -91,7 +91,7 @@ fn is_damage(error: &io::Error) -> bool {
         || error.raw_os_error().is_some_and(|e| of_disk.contains(&e))
 }
 
-fn parse(bytes: &[u8]) -> std::result::Result<Record, String> {
+pub(crate) fn parse(bytes: &[u8]) -> std::result::Result<Record, String> {
     let value: Value = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
     let format = value.get("format").and_then(Value::as_u64);
     if format != Some(FORMAT.into()) {

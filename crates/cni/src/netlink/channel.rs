@@ -143,7 +143,7 @@ fn messages(mut bytes: &[u8]) -> Vec<Message<'_>> {
 fn refusal(message: &Message<'_>) -> Option<Refusal> {
     const NLMSGERR_ATTR_MSG: u16 = 1;
     let (code, rest) = message.body.split_first_chunk::<4>()?;
-    let errno = -i32::from_ne_bytes(*code);
+    let errno = i32::from_ne_bytes(*code).wrapping_neg();
     if errno == 0 {
         return None;
     }
@@ -161,6 +161,14 @@ fn refusal(message: &Message<'_>) -> Option<Refusal> {
         .map(wire::text)
         .unwrap_or_default();
     Some(Refusal { errno, text })
+}
+
+/// Reads what an answer holds, as far as it holds anything.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn read_all(bytes: &[u8]) {
+    for message in messages(bytes) {
+        drop(refusal(&message));
+    }
 }
 
 /// A netlink socket of the network namespace of the thread that opened it.

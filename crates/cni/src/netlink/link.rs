@@ -282,7 +282,7 @@ pub(crate) fn push_delete(batch: &mut Batch, index: u32) {
     batch.tolerate(&[libc::ENODEV]);
 }
 
-fn parse(body: &[u8]) -> Option<(Link, &[u8])> {
+pub(crate) fn parse(body: &[u8]) -> Option<(Link, &[u8])> {
     let (header, rest) = body.split_first_chunk::<LINK_HEADER>()?;
     let mut link = Link {
         index: u32::from_ne_bytes([header[4], header[5], header[6], header[7]]),

@@ -8,5 +8,7 @@ pub(crate) mod netfilter;
 mod notices;
 pub(crate) mod wire;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use channel::read_all;
 pub(crate) use channel::{Batch, Channel};
 pub(crate) use notices::Notices;

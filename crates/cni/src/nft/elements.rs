@@ -95,3 +95,32 @@ pub(super) fn push_new(batch: &mut Batch, table: &str, elements: &[Element]) {
 pub(super) fn push_gone(batch: &mut Batch, table: &str, elements: &[Element]) {
     push(batch, table, elements, false);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// CVE-2021-43784: an attribute whose length wrapped let its value be read as further ones.
+    #[test]
+    fn a_full_message_of_the_longest_elements_is_read_as_it_was_written() {
+        let element = |number: u16| Element {
+            owner: format!("{}/{}", "c".repeat(200), "i".repeat(15)),
+            port: HostPort {
+                protocol: crisp_model::Protocol::Sctp,
+                host: IpAddr::from([0xfd; 16]),
+                port: number,
+                target: IpAddr::from([0xfc; 16]),
+                target_port: number,
+            },
+        };
+        let most = u16::try_from(ELEMENTS_A_MESSAGE).unwrap();
+        let elements: Vec<Element> = (0..most).map(element).collect();
+        let message = element_message("t", MAP_V6, &elements.iter().collect::<Vec<_>>(), true);
+        let list = find(message.as_bytes(), NFTA_SET_ELEM_LIST_ELEMENTS).unwrap();
+        let read: Vec<Element> = attributes(list)
+            .filter_map(|(_, body)| parse_element(body))
+            .collect();
+        assert_eq!(read, elements);
+        assert_eq!(attributes(message.as_bytes()).count(), 3);
+    }
+}

@@ -17,3 +17,5 @@ pub(crate) use forward::{accept, withdraw};
 pub(crate) use host_port::{Element, check_free, host_ports};
 pub(crate) use rules::Firewall;
 pub(crate) use table::Table;
+#[cfg(any(test, fuzzing))]
+pub(crate) use wire::uncomment;

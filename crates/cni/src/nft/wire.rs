@@ -145,7 +145,7 @@ pub(super) fn comment(text: &str) -> Vec<u8> {
 }
 
 /// The text of a comment; empty when the bytes are none.
-pub(super) fn uncomment(bytes: &[u8]) -> String {
+pub(crate) fn uncomment(bytes: &[u8]) -> String {
     bytes.get(2..).map(text).unwrap_or_default()
 }
 

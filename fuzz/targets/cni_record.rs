@@ -1,0 +1,5 @@
+//! Records of attachments, as the disk may give them back.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| crisp_cni::fuzzing::record(data));

@@ -1,0 +1,5 @@
+//! PAX headers of tar archives.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| crisp_snapshotter::fuzzing::pax(data));
