@@ -137,7 +137,8 @@ fn allow_usual_devices(spec: &mut Spec) -> Result<()> {
     Ok(())
 }
 
-/// null, zero, full, random, urandom, tty, terminals; and every node may be made.
+/// null, zero, full, random, urandom, tty, terminals, net/tun as with runc; and every node may be
+/// made.
 fn usual_devices() -> Result<Vec<LinuxDeviceCgroup>> {
     const ANY: i64 = -1;
     let numbers = [
@@ -148,6 +149,7 @@ fn usual_devices() -> Result<Vec<LinuxDeviceCgroup>> {
         (1, 9),
         (5, 0),
         (5, 2),
+        (10, 200),
         (136, ANY),
     ];
     let mut rules = vec![
@@ -215,7 +217,7 @@ mod tests {
             let resources = spec.linux().as_ref().unwrap().resources().clone().unwrap();
             resources.devices().as_ref().unwrap().len()
         };
-        assert_eq!(rules(json!([{ "allow": false, "access": "rwm" }])), 11);
+        assert_eq!(rules(json!([{ "allow": false, "access": "rwm" }])), 12);
         assert_eq!(rules(json!([])), 0);
     }
 }

@@ -204,8 +204,14 @@ fn is_plain(profile: &LinuxSeccomp, number: u32, arguments: &[u64; 6]) -> bool {
     !is_lost && actions.windows(2).all(|pair| pair[0] == pair[1])
 }
 
+/// How many profiles are tried.
+fn cases() -> u32 {
+    let asked = std::env::var("CRISP_DIFFERENTIAL");
+    asked.map_or(500, |number| number.parse().unwrap())
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(500) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases()) })]
 
     #[test]
     fn both_compilers_mean_the_same(profile in profile(), calls in calls()) {

@@ -6,16 +6,17 @@ use oci_spec::runtime::{LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType};
 use crate::{DeviceKind, Error, Input, ResolvedDevice, Result};
 
 /// Devices that every container may use, with their numbers of devices.txt.
-const USABLE: [(i64, Option<i64>); 9] = [
-    (1, Some(3)), // null
-    (1, Some(5)), // zero
-    (1, Some(7)), // full
-    (1, Some(8)), // random
-    (1, Some(9)), // urandom
-    (5, Some(0)), // tty
-    (5, Some(1)), // console
-    (5, Some(2)), // ptmx
-    (136, None),  // pts/*
+const USABLE: [(i64, Option<i64>); 10] = [
+    (1, Some(3)),    // null
+    (1, Some(5)),    // zero
+    (1, Some(7)),    // full
+    (1, Some(8)),    // random
+    (1, Some(9)),    // urandom
+    (5, Some(0)),    // tty
+    (5, Some(1)),    // console
+    (5, Some(2)),    // ptmx
+    (10, Some(200)), // net/tun, whose node a container with CAP_NET_ADMIN makes for itself
+    (136, None),     // pts/*
 ];
 
 /// Nodes to make in `/dev`.
