@@ -225,6 +225,11 @@ fn odd_but_common_forms() {
         let found = read(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
         assert_eq!(show(&found)[0], expected, "{text}");
     }
+    assert!(read("server = \"a\"\nserver = \"b\"").is_err());
+}
+
+#[test]
+fn durations_are_those_of_go() {
     for (text, expected) in [
         ("5s", Some(5000)),
         ("1m30s", Some(90_000)),
@@ -237,11 +242,15 @@ fn odd_but_common_forms() {
         ("5 s", None),
         ("s", None),
     ] {
-        let found = read(&host(&format!("dial_timeout = \"{text}\"")));
+        let dir = tempfile::tempdir().unwrap();
+        let own = dir.path().join("r.io");
+        std::fs::create_dir(&own).unwrap();
+        let file = format!("[host.\"https://m.io\"]\ndial_timeout = \"{text}\"\n");
+        std::fs::write(own.join("hosts.toml"), file).unwrap();
+        let found = endpoints(dir.path(), "r.io", Capability::Pull);
         let found = found.ok().and_then(|found| found[0].dial_timeout);
         assert_eq!(found, expected.map(Duration::from_millis), "{text}");
     }
-    assert!(read("server = \"a\"\nserver = \"b\"").is_err());
 }
 
 #[test]

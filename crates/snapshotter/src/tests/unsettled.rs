@@ -27,9 +27,9 @@ fn attributes(path: &Path) -> (u32, u32, u32) {
     (stat.mode() & 0o7777, stat.uid(), stat.gid())
 }
 
-#[test]
-fn privileged_implied_directories_keep_what_they_have_below() {
-    let lab = stack(vec![
+/// Directories that upper layers imply, in every relation to what is below.
+fn layers() -> Vec<Vec<Item>> {
+    vec![
         vec![
             dir("tmp").mode(0o1777).mtime(1000),
             dir("srv").mode(0o750),
@@ -75,7 +75,12 @@ fn privileged_implied_directories_keep_what_they_have_below() {
             file("only-here/y", ""),
             file("attributes/x", ""),
         ],
-    ]);
+    ]
+}
+
+#[test]
+fn privileged_implied_directories_keep_what_they_have_below() {
+    let lab = stack(layers());
     for (name, expected) in [
         ("tmp", (0o1777, 0, 0)),
         ("srv", (0o750, 0, 0)),

@@ -7,6 +7,7 @@ use std::path::Path;
 use rustix::fs::lgetxattr;
 
 use super::maker::{Item, Lab, dir, file, id, symlink};
+use There::{Dir, File, Link, Nothing, Opaque, Whiteout};
 
 /// What a layer has under a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,24 +42,15 @@ fn there(path: &Path) -> There {
     }
 }
 
-#[test]
-fn privileged_each_mark_means_what_containerd_makes_of_it() {
-    use There::{Dir, File, Link, Nothing, Opaque, Whiteout};
-    let below = || {
-        vec![
-            file("file", "1"),
-            dir("d"),
-            file("d/old", "1"),
-            file("d/sub/old", "1"),
-            symlink("link", "d"),
-        ]
-    };
-    type Row = (
-        &'static str,
-        Vec<Item>,
-        Option<&'static [(&'static str, There)]>,
-    );
-    let rows: Vec<Row> = vec![
+type Row = (
+    &'static str,
+    Vec<Item>,
+    Option<&'static [(&'static str, There)]>,
+);
+
+/// Whiteouts of what is below.
+fn deleted_names() -> Vec<Row> {
+    vec![
         (
             "a file",
             vec![file(".wh.file", "")],
@@ -89,6 +81,12 @@ fn privileged_each_mark_means_what_containerd_makes_of_it() {
             vec![file(".wh.file", ""), file(".wh.file", "")],
             Some(&[("file", Whiteout)]),
         ),
+    ]
+}
+
+/// Whiteouts of what the layer has as well.
+fn deleted_and_made() -> Vec<Row> {
+    vec![
         (
             "deleted, then made",
             vec![file(".wh.file", ""), file("file", "2")],
@@ -109,6 +107,12 @@ fn privileged_each_mark_means_what_containerd_makes_of_it() {
             vec![dir("d"), file(".wh.d", "")],
             Some(&[("d", Opaque)]),
         ),
+    ]
+}
+
+/// The mark of an opaque directory.
+fn opaque_directories() -> Vec<Row> {
+    vec![
         (
             "opaque before",
             vec![dir("d"), file("d/.wh..wh..opq", ""), file("d/new", "2")],
@@ -129,6 +133,12 @@ fn privileged_each_mark_means_what_containerd_makes_of_it() {
             vec![file("d/.wh..wh..opq", ""), file("d/sub/new", "2")],
             Some(&[("d", Opaque), ("d/sub", Dir)]),
         ),
+    ]
+}
+
+/// Other kinds over what is below, and names that no reader knows.
+fn replaced_kinds() -> Vec<Row> {
+    vec![
         (
             "a file over a directory",
             vec![file("d", "2")],
@@ -149,6 +159,12 @@ fn privileged_each_mark_means_what_containerd_makes_of_it() {
             vec![file(".wh.never", "")],
             Some(&[("never", Nothing)]),
         ),
+    ]
+}
+
+/// Names that mean nothing, or must not.
+fn names_of_no_name() -> Vec<Row> {
+    vec![
         (
             "aufs' own names",
             vec![
@@ -166,8 +182,28 @@ fn privileged_each_mark_means_what_containerd_makes_of_it() {
         ("no name", vec![file(".wh.", "")], None),
         ("the directory itself", vec![file("d/.wh..", "")], None),
         ("the one above", vec![file("d/.wh...", "")], None),
+    ]
+}
+
+#[test]
+fn privileged_each_mark_means_what_containerd_makes_of_it() {
+    let below = || {
+        vec![
+            file("file", "1"),
+            dir("d"),
+            file("d/old", "1"),
+            file("d/sub/old", "1"),
+            symlink("link", "d"),
+        ]
+    };
+    let rows = [
+        deleted_names(),
+        deleted_and_made(),
+        opaque_directories(),
+        replaced_kinds(),
+        names_of_no_name(),
     ];
-    for (what, items, expected) in rows {
+    for (what, items, expected) in rows.into_iter().flatten() {
         let lab = Lab::new();
         lab.layer(1, below());
         let writer = lab.store.begin_layer(&id(2).chain).unwrap();
