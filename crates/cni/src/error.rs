@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crisp_model::Protocol;
+use crisp_model::text::bounded;
 
 /// A network error.
 #[derive(Debug, thiserror::Error)]
@@ -141,36 +142,6 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// The longest text of several errors: clients of grpc refuse a message of 8 kB.
 const MOST_SEVERAL: usize = 4096;
 
-/// A text that is not ours, cut in its middle when it is long. A character that is sent in percent
-/// coding counts as much as it takes then.
-pub(crate) fn bounded(text: &str, most: usize) -> String {
-    let cost = |c: char| match c {
-        ' '..='~' if c != '%' => 1,
-        c => 3 * c.len_utf8(),
-    };
-    if text.chars().map(cost).sum::<usize>() <= most {
-        return text.to_owned();
-    }
-    let half = |characters: &mut dyn Iterator<Item = char>| -> Vec<char> {
-        let mut left = most / 2;
-        let fits = |c: &char| match left.checked_sub(cost(*c)) {
-            Some(rest) => {
-                left = rest;
-                true
-            }
-            None => false,
-        };
-        characters.take_while(fits).collect()
-    };
-    let head = half(&mut text.chars());
-    let tail = half(&mut text.chars().rev());
-    let tail = tail.into_iter().rev();
-    head.into_iter()
-        .chain(" [...] ".chars())
-        .chain(tail)
-        .collect()
-}
-
 /// Says at which step a system call failed. The text is only made when it did.
 pub(crate) trait Context<T> {
     /// Names the step and its object: `read /etc/hosts`.
@@ -228,13 +199,5 @@ mod tests {
         let error = Error::invalid("mtu", number.clone());
         assert_eq!(error.to_string(), format!("mtu: {number}"));
         assert!(error.source().is_some());
-    }
-    #[test]
-    fn a_long_text_keeps_its_ends_and_its_bound() {
-        assert_eq!(bounded("short", 10), "short");
-        let long = format!("first {} last", "x".repeat(20_000));
-        let cut = bounded(&long, 100);
-        assert!(cut.len() < 110 && cut.starts_with("first ") && cut.ends_with(" last"));
-        assert!(bounded(&"é".repeat(1000), 120).chars().count() < 30);
     }
 }

@@ -1,6 +1,7 @@
 //! An answer is an error of ours as gRPC's status: the code says who can mend it, the message says
 //! what failed and why.
 
+use crisp_model::text::bounded;
 use crisp_node::{Code, Error};
 use tonic::Status;
 use {crisp_image as image, crisp_registry as registry};
@@ -8,20 +9,12 @@ use {crisp_image as image, crisp_registry as registry};
 use crate::from_cri::Refusal;
 use crate::to_cri::field::path;
 
-/// A status message travels in a header, and clients limit the size of headers.
+/// A status message travels in a header, in percent coding, and clients refuse headers of 8 kB.
 const LONGEST: usize = 4096;
-
-/// Cuts a message to [`LONGEST`] characters.
-fn bounded(text: String) -> String {
-    match text.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{} …", &text[..end]),
-        None => text,
-    }
-}
 
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
-        let text = bounded(refusal.to_string());
+        let text = bounded(&refusal.to_string(), LONGEST);
         match refusal {
             Refusal::Invalid { .. } => Self::invalid_argument(text),
             Refusal::Unimplemented(_) => Self::unimplemented(text),
@@ -49,7 +42,7 @@ pub fn engine(error: Error) -> Status {
         }
         other => other.to_string(),
     };
-    Status::new(code, bounded(text))
+    Status::new(code, bounded(&text, LONGEST))
 }
 
 /// The status of an error of the image store.
@@ -70,7 +63,7 @@ pub fn images(error: image::Error) -> Status {
         | image::Error::InUse(_)
         | image::Error::Io { .. } => tonic::Code::Internal,
     };
-    Status::new(code, bounded(error.to_string()))
+    Status::new(code, bounded(&error.to_string(), LONGEST))
 }
 
 fn registry_code(error: &registry::Error) -> tonic::Code {
@@ -120,5 +113,11 @@ mod tests {
             let status = engine(error);
             assert_eq!((status.message(), status.code()), (text, code));
         }
+    }
+    #[test]
+    fn a_long_text_fits_into_a_header() {
+        let long = Error::Unavailable("é".repeat(100_000));
+        let message = engine(long).message().to_owned();
+        assert!(message.len() * 3 <= LONGEST + 100, "{}", message.len());
     }
 }

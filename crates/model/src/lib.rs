@@ -22,6 +22,7 @@ pub mod reference;
 pub mod resources;
 pub mod security;
 pub mod signal;
+pub mod text;
 pub mod time;
 
 pub use cgroup::CgroupPath;

@@ -10,6 +10,7 @@ use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crisp_model::text::bounded;
 use serde_json::{Map, Value, json};
 
 use super::complaint::Complaint;
@@ -19,7 +20,7 @@ use super::orphans::{self, Mark};
 use super::runtime_config::declared;
 use super::target::Target;
 use crate::builtin::{self, AddressRelease, Crisp, LinkRemoval, Owner, Request, Settings};
-use crate::error::{Error, Result, bounded};
+use crate::error::{Error, Result};
 use crate::protocol::{CniResult, Version};
 
 /// The longest text of a plugin in an error: grpc clients refuse long ones.
