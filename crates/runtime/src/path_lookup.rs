@@ -1,8 +1,9 @@
 //! Finding the program, and saying why it cannot be started.
 
-use std::ffi::{CString, OsStr};
-use std::io;
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::{CStr, CString, OsStr};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use oci_spec::runtime::Process;
@@ -51,18 +52,25 @@ impl Program {
     /// Becomes the program; returns only with the reason why not.
     pub(crate) fn start(&self) -> Error {
         let mut refused = None;
+        let mut unfit = None;
         for path in self.candidates() {
             let Ok(c_path) = CString::new(path) else {
                 continue;
             };
             let error = crisp_sys::process::execve(&c_path, &self.arguments, &self.environment);
             match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {}
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+                    unfit = unfit.or_else(|| lacks(&c_path));
+                }
                 io::ErrorKind::PermissionDenied if !self.is_path() => refused = Some(error),
                 _ => return self.explain(&error),
             }
         }
         match refused {
+            _ if unfit.is_some() => {
+                let why = unfit.unwrap_or_default();
+                Error::Program(format!("exec: {:?}: {why}", self.name))
+            }
             Some(error) => self.explain(&error),
             None if self.is_path() => self.explain(&io::ErrorKind::NotFound.into()),
             None => self.not_found(),
@@ -122,6 +130,34 @@ impl Program {
             _ => format!("exec {name}: {}", said(error)),
         })
     }
+}
+
+/// What a program lacks that is there although execve(2) says that it is not: the kernel means the
+/// interpreter. `None` when there is no such file.
+fn lacks(path: &CStr) -> Option<String> {
+    const LONGEST_LINE: u64 = 256;
+    let file = File::open(Path::new(OsStr::from_bytes(path.to_bytes()))).ok()?;
+    let mut head = Vec::new();
+    file.take(LONGEST_LINE).read_to_end(&mut head).ok()?;
+    let Some(line) = head.strip_prefix(b"#!") else {
+        let is_elf = head.starts_with(b"\x7fELF");
+        return is_elf.then(|| {
+            "the dynamic loader that it names is not in the container: was it built for another C \
+             library?"
+                .to_owned()
+        });
+    };
+    let line = line.split(|byte| *byte == b'\n').next()?;
+    let line = String::from_utf8_lossy(line);
+    let words = line.trim_start_matches([' ', '\t']);
+    let interpreter = words.split([' ', '\t']).next()?;
+    Some(match interpreter.strip_suffix('\r') {
+        Some(interpreter) => format!(
+            "its interpreter {interpreter:?} is not found, since a carriage return follows it: save \
+             the file with Unix line ends"
+        ),
+        None => format!("its interpreter {interpreter:?} is not in the container"),
+    })
 }
 
 /// An error as the C library says it: in lower case, without Rust's "(os error 2)".

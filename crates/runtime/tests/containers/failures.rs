@@ -34,12 +34,26 @@ fn programs() {
         ),
         ("/etc/text", "exec: \"/etc/text\": permission denied"),
         ("/etc/junk", "exec /etc/junk: exec format error"),
+        (
+            "/etc/script",
+            "exec: \"/etc/script\": its interpreter \"/no/such\" is not in the container",
+        ),
+        (
+            "/etc/dos",
+            "exec: \"/etc/dos\": its interpreter \"/bin/sh\" is not found, since a carriage \
+             return follows it: save the file with Unix line ends",
+        ),
     ] {
         let mut bench = Bench::new("");
         let etc = bench.upper().join("etc");
         std::fs::create_dir(&etc).unwrap();
-        for (name, mode) in [("text", 0o644), ("junk", 0o755)] {
-            std::fs::write(etc.join(name), "junk").unwrap();
+        for (name, mode, text) in [
+            ("text", 0o644, "junk"),
+            ("junk", 0o755, "junk"),
+            ("script", 0o755, "#! /no/such -e\n"),
+            ("dos", 0o755, "#!/bin/sh\r\necho\r\n"),
+        ] {
+            std::fs::write(etc.join(name), text).unwrap();
             let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
             std::fs::set_permissions(etc.join(name), mode).unwrap();
         }
