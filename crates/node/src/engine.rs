@@ -116,6 +116,7 @@ impl Engine {
     /// # Errors
     /// `NotFound`, or what could not be torn down.
     pub async fn stop_pod(&self, id: &str) -> Result<()> {
+        let _files = self.shared.reserve.lend();
         let view = self.pod(id)?;
         let mailbox = self.mailbox(&view.id)?;
         let missing = || self.pod_gone(&view.id);
@@ -127,6 +128,7 @@ impl Engine {
     /// # Errors
     /// What could not be torn down or removed.
     pub async fn remove_pod(&self, id: &str) -> Result<()> {
+        let _files = self.shared.reserve.lend();
         gone_is_fine(self.remove_known_pod(id).await)
     }
 
@@ -231,6 +233,7 @@ impl Engine {
     /// # Errors
     /// What could not be removed.
     pub async fn remove_container(&self, id: &str) -> Result<()> {
+        let _files = self.shared.reserve.lend();
         gone_is_fine(
             self.request(id, |reply| ContainerRequest::Remove { reply })
                 .await,

@@ -11,6 +11,7 @@ use crisp_cgroups::Cgroups;
 use crisp_model::{CgroupPath, Field, Timestamp};
 use crisp_spec::HostFacts;
 use crisp_sys::cgroup::{Cgroup, Layout};
+use crisp_sys::limits::Reserve;
 use crisp_sys::process::ProcessId;
 use crisp_tasks::HostLane;
 
@@ -52,6 +53,8 @@ pub(crate) struct Shared {
     pub(crate) boot_id: String,
     /// Soft limit of open files before it was raised.
     pub(crate) open_files: Option<u64>,
+    /// Open files for removals alone.
+    pub(crate) reserve: Reserve,
     pub(crate) creation: CreationClock,
     pub(crate) exec_ids: ExecIds,
     /// Memory for the output of commands.
@@ -95,6 +98,7 @@ impl Shared {
             host: found.host,
             boot_id: found.boot_id,
             open_files: found.open_files,
+            reserve: Reserve::default(),
             creation: CreationClock::after(found.latest),
             exec_ids: ExecIds::default(),
             exec_room: Room::default(),

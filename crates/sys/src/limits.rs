@@ -1,6 +1,7 @@
 //! Resource limits (getrlimit(2)).
 
 use std::io;
+use std::sync::{Mutex, PoisonError};
 
 pub use rustix::process::Resource;
 use rustix::process::{Rlimit, getrlimit, setrlimit};
@@ -66,16 +67,66 @@ fn read(resource: Resource) -> (u64, u64) {
     (number(limit.current), number(limit.maximum))
 }
 
-/// Raises the soft limit of open files to the hard one: a daemon that holds many pods needs them.
-/// Returns the soft limit as it was: programs that use select(2), or close all that could be open,
-/// count on a low one, so containers are to get it back by [`restore_open_files`].
+/// Raises the soft limit of open files almost to the hard one: a daemon that holds many pods needs
+/// them; the rest is a [`Reserve`]. Returns the soft limit as it was: programs that use select(2), or
+/// close all that could be open, count on a low one, so containers are to get it back by
+/// [`restore_open_files`].
 ///
 /// # Errors
 /// The errors of setrlimit(2).
 pub fn raise_open_files() -> io::Result<u64> {
     let (soft, hard) = read(Resource::Nofile);
-    set_exact(Resource::Nofile, hard, hard)?;
+    set_exact(Resource::Nofile, without_reserve(hard), hard)?;
     Ok(soft)
+}
+
+fn without_reserve(hard: u64) -> u64 {
+    hard - RESERVED.min(hard / 4)
+}
+
+/// Open files that are kept back for removals.
+const RESERVED: u64 = 32;
+
+/// Open files that are lent to whoever gives some back: without them a process at its limit could
+/// not even remove what holds them.
+#[derive(Debug, Default)]
+pub struct Reserve {
+    lent: Mutex<u32>,
+}
+
+/// The reserve in use, until it is dropped.
+#[derive(Debug)]
+pub struct Lent<'a>(&'a Reserve);
+
+impl Reserve {
+    /// Lets the process open the reserved files too.
+    #[must_use]
+    pub fn lend(&self) -> Lent<'_> {
+        self.count(1);
+        Lent(self)
+    }
+
+    fn count(&self, change: i32) {
+        let mut lent = self.lent.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = *lent;
+        *lent = before.saturating_add_signed(change);
+        if (before == 0) != (*lent == 0) {
+            let (_, hard) = read(Resource::Nofile);
+            let soft = if *lent == 0 {
+                without_reserve(hard)
+            } else {
+                hard
+            };
+            // Whoever cannot have the reserve works on without it.
+            set_exact(Resource::Nofile, soft, hard).ok();
+        }
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        self.0.count(-1);
+    }
 }
 
 /// Sets the soft limit of open files, as far as the hard one allows; that stays.
@@ -98,8 +149,20 @@ mod tests {
         let low = soft().min(512);
         restore_open_files(low).unwrap();
         assert_eq!(raise_open_files().unwrap(), low);
+        let raised = soft();
+        assert!(
+            raised < hard && hard - raised <= RESERVED,
+            "{raised} of {hard}"
+        );
+        let reserve = Reserve::default();
+        let lent = [reserve.lend(), reserve.lend()];
         assert_eq!(soft(), hard);
-        assert_eq!(raise_open_files().unwrap(), hard);
+        let [first, last] = lent;
+        drop(first);
+        assert_eq!(soft(), hard, "it is lent still");
+        drop(last);
+        assert_eq!(soft(), raised);
+        assert_eq!(raise_open_files().unwrap(), raised);
         restore_open_files(u64::MAX).unwrap();
         assert_eq!(read(Resource::Nofile).1, hard);
     }

@@ -82,7 +82,9 @@ fn begin_record(
     });
     if begun.is_err() {
         shared.cgroups.forget(id);
-        // Nothing but this directory exists yet; the cause is what the caller must know.
+        // Nothing but this directory exists yet; the cause is what the caller must know. It may be
+        // that no file can be opened, which a removal needs too.
+        let _files = shared.reserve.lend();
         file::remove_tree_if_there(&shared.paths.record(id)).ok();
     }
     let journal = begun.context(|| format!("record pod {}", config.name))?;
