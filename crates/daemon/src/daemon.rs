@@ -123,6 +123,9 @@ async fn start(config: Config, files: &[PathBuf]) -> Result<(Socket, Engine, Ser
     make_private(&config.root)?;
     make_private(&config.state)?;
     tell_of_overlay(&config.root);
+    if let Some(path) = &config.images.docker_config {
+        tell_of_credentials(path);
+    }
     // Clients that connect from now on wait until all records are read.
     let socket = Socket::take(&config.socket)?;
     let kernel = host.to_json();
@@ -214,6 +217,10 @@ fn network_config(config: &Config) -> cni::Config {
 /// empty or a daemon lived in it before: `--state /run` would lock the machine's users out of it.
 fn make_private(path: &Path) -> Result<(), Fatal> {
     use std::os::unix::fs::PermissionsExt as _;
+    if path.exists() && !path.is_dir() {
+        let reason = format!("{} is no directory: name one", path.display());
+        return Err(Fatal::new(Exit::Config, reason));
+    }
     if let Ok(mut entries) = path.read_dir() {
         let mode = path
             .metadata()
@@ -248,6 +255,18 @@ fn tell_of_overlay(root: &Path) {
             "the root directory lies on overlayfs, where no container can start: set daemon.root to \
              a directory on another file system, such as a volume"
         );
+    }
+}
+
+/// A file of credentials that cannot be used is named at the start, and not first at a pull; it may
+/// come later, so that the daemon starts.
+fn tell_of_credentials(path: &Path) {
+    let read = std::fs::read(path).map_err(|error| error.to_string());
+    let parsed = read.and_then(|text| {
+        serde_json::from_slice::<serde_json::Value>(&text).map_err(|error| error.to_string())
+    });
+    if let Err(error) = parsed {
+        tracing::warn!(path = %path.display(), error, "images.docker_config cannot be used: pulls have no credentials of it");
     }
 }
 
@@ -360,6 +379,14 @@ mod tests {
         let refused = make_private(dir.path()).unwrap_err();
         assert!(refused.reason.contains("mode 755"), "{}", refused.reason);
         assert_eq!(mode(dir.path()), 0o755);
+        let file = dir.path().join("file");
+        std::fs::File::create(&file).unwrap();
+        let refused = make_private(&file).unwrap_err();
+        assert!(
+            refused.reason.contains("no directory"),
+            "{}",
+            refused.reason
+        );
         std::fs::File::create(dir.path().join(LOCK)).unwrap();
         make_private(dir.path()).unwrap();
         assert_eq!(mode(dir.path()), 0o700);

@@ -17,6 +17,7 @@ use rustix::mount::{FsOpenFlags, fsconfig_set_string, fsopen};
 use serde_json::{Value, json};
 
 /// Capability numbers of capabilities(7).
+const CAP_NET_ADMIN: u32 = 12;
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_SYS_RESOURCE: u32 = 24;
 
@@ -102,12 +103,15 @@ impl Host {
     /// Whether this process may do what a container runtime does.
     #[must_use]
     pub fn privilege(&self) -> Presence {
-        feature(
-            "",
-            self.capabilities.has(CAP_SYS_ADMIN),
-            "crispd must run as root",
-        )
-        .presence
+        let why = match (has_file("/proc/self/status"), rustix::process::geteuid()) {
+            (false, _) => "/proc is not mounted: crispd needs it to know what it may do",
+            (true, user) if !user.is_root() => "crispd must run as root",
+            (true, _) => {
+                "crispd lacks CAP_SYS_ADMIN: run it with all capabilities, in a container as a \
+                 privileged one"
+            }
+        };
+        feature("", self.capabilities.has(CAP_SYS_ADMIN), why).presence
     }
 
     /// The facts that the specs of containers depend on.
@@ -257,6 +261,11 @@ fn features(release: &str, cgroups: Option<&Layout>, capabilities: CapSet) -> Ve
             MOUNT_SETATTR,
             has_mount_setattr(),
             "no container can be created, and no mount is read-only with all below it",
+        ),
+        feature(
+            "CAP_NET_ADMIN",
+            capabilities.has(CAP_NET_ADMIN),
+            "no pod can have a network of its own",
         ),
         feature(
             "CAP_SYS_RESOURCE",
