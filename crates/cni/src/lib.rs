@@ -32,4 +32,4 @@ mod turns;
 
 pub use attachment::{Attachment, Interface, InterfaceStats, NetworkStatus, PodNetwork};
 pub use error::{Error, Result};
-pub use network::{Builtin, Config, Mode, Network, interface_stats, loopback_up};
+pub use network::{Builtin, Config, Mode, Network, PodCidr, interface_stats, loopback_up};

@@ -4,6 +4,7 @@
 //! in `client`, the built-in plugin is in `builtin`.
 
 mod collection;
+mod compiled;
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -15,8 +16,9 @@ use std::time::Duration;
 use crisp_model::PodId;
 use crisp_sys::ns::{self, Kind};
 use crisp_tasks::Worker;
-use serde_json::json;
 
+use self::compiled::Compiled;
+pub use self::compiled::{Builtin, PodCidr};
 use crate::attachment::{Attachment, InterfaceStats, NetworkStatus, PodNetwork};
 use crate::builtin;
 use crate::client::{Cache, Caller, ConfList, Found, NotAdded, Record, Target, Watch, unasked};
@@ -43,19 +45,6 @@ pub enum Mode {
     },
 }
 
-/// The built-in network as it is configured.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Builtin {
-    /// Name of the bridge; empty, with no subnets either, means the first free of `crisp0`,
-    /// `crisp1`, … with subnets to match.
-    pub bridge: String,
-    /// Pod subnets (`10.88.0.0/16`). A pod gets an address from each; empty means those of
-    /// `crisp0`.
-    pub subnets: Vec<String>,
-    /// Whether a pod may choose its address and MAC by annotation, and so take a neighbour's.
-    pub allow_annotations: bool,
-}
-
 /// The settings of the network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -78,6 +67,8 @@ pub struct Network {
 #[derive(Debug)]
 struct Inner {
     watch: Watch,
+    /// The built-in network; `None` when configurations are in a directory.
+    compiled: Option<Arc<Compiled>>,
     caller: Arc<Caller>,
     cache: Cache,
     turns: Arc<Turns>,
@@ -95,25 +86,6 @@ struct Inner {
     _releasing: Worker<()>,
 }
 
-/// The compiled-in list. Without a bridge and subnets in the configuration a free bridge is chosen,
-/// so that several daemons run side by side.
-fn builtin_list(mode: &Builtin, data_root: &Path) -> Result<ConfList> {
-    let Builtin {
-        bridge,
-        subnets,
-        allow_annotations,
-    } = mode;
-    let mut plugin = if bridge.is_empty() && subnets.is_empty() {
-        builtin::choose(data_root)?
-    } else {
-        json!({"bridge": bridge, "subnets": subnets})
-    };
-    plugin["type"] = json!(builtin::TYPE);
-    plugin["capabilities"] =
-        json!({"portMappings": true, "ips": allow_annotations, "mac": allow_annotations});
-    ConfList::inline(&json!({"cniVersion": "1.1.0", "name": "crisp", "plugins": [plugin]}))
-}
-
 impl Network {
     /// Reads the configuration and starts to watch it. A missing configuration is no error. Must
     /// be called within a tokio runtime, whose threads are in the node's network namespace.
@@ -129,21 +101,22 @@ impl Network {
             config.timeout,
             data_root.clone(),
         ));
-        let watch = match config.mode {
-            Mode::Conf { dir } => Watch::start(&dir, &caller),
+        let (watch, compiled) = match config.mode {
+            Mode::Conf { dir } => (Watch::start(&dir, &caller), None),
             Mode::Builtin(mode) => {
-                let list = builtin_list(&mode, &data_root)?;
-                caller.status(&list)?;
-                let crisps = caller.crisps();
-                Watch::fixed(list, move || {
-                    let left = crisps.iter().map(|crisp| crisp.prepare());
-                    Ok(left.collect::<Result<Vec<_>>>()?.concat())
-                })
+                let (compiled, list) = Compiled::open(mode, &data_root, &caller)?;
+                let compiled = Arc::new(compiled);
+                let watched = Arc::clone(&compiled);
+                (
+                    Watch::fixed(list, move || watched.prepare()),
+                    Some(compiled),
+                )
             }
         };
         let releasing = Worker::start(caller.address_release().run());
         let inner = Inner {
             watch,
+            compiled,
             caller,
             cache,
             turns: Arc::default(),
@@ -163,6 +136,16 @@ impl Network {
     #[must_use]
     pub fn status(&self) -> NetworkStatus {
         self.inner.watch.status()
+    }
+
+    /// Takes the subnets that the cluster gives to this node, where the configuration of the built-in
+    /// network names none. Runs to its end even when the caller stops waiting.
+    ///
+    /// # Errors
+    /// When they make no sense or cannot be put in force; those before stay.
+    pub async fn take_pod_cidr(&self, subnets: Vec<String>) -> Result<PodCidr> {
+        let inner = Arc::clone(&self.inner);
+        on_thread(move || inner.take_pod_cidr(&subnets)).await
     }
 
     /// Attaches a pod: brings loopback up, then `ADD`. Runs to its end even when the caller stops
@@ -271,7 +254,23 @@ impl Network {
 }
 
 impl Inner {
+    fn take_pod_cidr(&self, subnets: &[String]) -> Result<PodCidr> {
+        let Some(compiled) = &self.compiled else {
+            return Ok(PodCidr::Configured);
+        };
+        let Some(_still) = self.stand_still() else {
+            let why = "pod CIDR put off: attachments under way";
+            return Err(Error::NotReady(why.to_owned()));
+        };
+        let (outcome, list) = compiled.change(subnets, &self.caller)?;
+        if let Some(list) = list {
+            self.watch.replace(list);
+        }
+        Ok(outcome)
+    }
+
     fn attach(&self, pod: &PodNetwork, turn: &Turn) -> Result<Attachment> {
+        let growing = self.uncollected();
         let list = self.watch.list()?;
         for annotation in unasked(pod, &list) {
             tracing::warn!(pod_id = %pod.pod_id, pod = %pod.name, annotation, network = %list.name,
@@ -279,8 +278,8 @@ impl Inner {
         }
         let target = Target::of(pod, &list)?;
         turn.hold();
-        let _growing = self.uncollected();
         let added = self.attach_anew(pod, &list, &target);
+        drop(growing);
         if added.is_err() {
             // The engine does not know of it, so a collection may remove what is left.
             turn.let_go();

@@ -200,10 +200,12 @@ fn network_config(config: &Config) -> cni::Config {
                 bridge,
                 subnets,
                 allow_annotations,
+                mtu,
             } => cni::Mode::Builtin(cni::Builtin {
                 bridge,
                 subnets,
                 allow_annotations,
+                mtu,
             }),
             Source::Conf(dir) => cni::Mode::Conf { dir },
         },

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tracing::Span;
 
 use crate::config::{Config, Handler, Support};
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::events::Listener;
 use crate::exec::ExecOutput;
 use crate::machine::input::Totals;
@@ -368,6 +368,15 @@ impl Engine {
     #[must_use]
     pub fn network_status(&self) -> NetworkStatus {
         self.shared.config.network.status()
+    }
+
+    /// Takes the subnets that the cluster gives to this node's pods.
+    ///
+    /// # Errors
+    /// When they cannot be put in force; those before stay.
+    pub async fn take_pod_cidr(&self, subnets: Vec<String>) -> Result<crisp_cni::PodCidr> {
+        let taken = self.shared.config.network.take_pod_cidr(subnets).await;
+        taken.context(|| "take the pod CIDR")
     }
 
     /// Why no container can start on this machine now; `None` when they can.

@@ -145,11 +145,25 @@ pub(crate) fn ensure(channel: &mut Channel, settings: &Settings) -> Result<u32> 
     complete(channel, settings)
 }
 
+/// The bridge is older than a configuration that asks for another MTU.
+fn set_mtu(channel: &mut Channel, settings: &Settings) -> Result<()> {
+    let Some(mtu) = settings.mtu else {
+        return Ok(());
+    };
+    let bridge = link::by_name(channel, &settings.bridge)?;
+    let mut batch = Batch::default();
+    if let Some(bridge) = bridge.filter(|bridge| bridge.mtu != mtu) {
+        link::push_mtu(&mut batch, bridge.index, mtu);
+    }
+    channel.run(batch)
+}
+
 /// The same, and also repairs what another program changed on a bridge that was wholly configured.
 /// It writes nothing that is as it should be: a write would be one more change to look at.
 pub(crate) fn mend(channel: &mut Channel, settings: &Settings) -> Result<()> {
     ensure(channel, settings)?;
     set_sysctls(settings)?;
+    set_mtu(channel, settings)?;
     let there = link::addresses(channel)?;
     let is_there = |subnet: &Subnet| there.iter().any(|net| net.addr() == subnet.gateway());
     if settings.subnets.iter().all(is_there) {

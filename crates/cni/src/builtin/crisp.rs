@@ -22,8 +22,8 @@ use super::settings::{Request, Settings};
 use super::sockets::{Sockets, Watched};
 use super::{bridge, veth_peer};
 use crate::error::{Context, Error, Result};
-use crate::netlink::{Batch, conntrack, link};
-use crate::nft::{self, Element, Firewall, Table, host_ports};
+use crate::netlink::{Batch, conntrack, fdb, link};
+use crate::nft::{self, Element, Firewall, Table, host_ports, without_address};
 use crate::protocol::{CniInterface, CniIp, CniResult};
 use crate::subnet::Subnet;
 
@@ -186,7 +186,7 @@ impl Crisp {
         let attempt = |pair: &link::Pair<'_>, sockets: &mut Sockets| {
             let mut batch = Batch::default();
             link::push_pair(&mut batch, pair);
-            link::push_hairpin(&mut batch, pair.host);
+            link::push_port(&mut batch, pair.host);
             sockets.route.run(batch)
         };
         match attempt(&pair, &mut sockets) {
@@ -196,7 +196,11 @@ impl Crisp {
                 attempt(&pair, &mut sockets)
             }
             done => done,
-        }
+        }?;
+        // The peer is still down: no frame has come from it.
+        let port = link::by_name(&mut sockets.route, &name)?;
+        let port = port.ok_or_else(|| Error::invalid(format!("link {name}"), "vanished"))?;
+        fdb::bind(&mut sockets.route, bridge, port.index, mac)
     }
 
     fn result(
@@ -241,6 +245,10 @@ impl Crisp {
 
     fn open_ports(&self, request: &Request, pod: &[IpAddr]) -> Result<()> {
         let owner = request.owner.key();
+        for port in without_address(&request.ports, pod) {
+            tracing::warn!(pod_id = %request.owner.container, host_ip = ?port.host_ip, port = port.host_port,
+                "the host port is not opened: the pod has no address of the family of its hostIP");
+        }
         let ports = host_ports(&request.ports, pod);
         if ports.is_empty() {
             return Ok(());
@@ -265,7 +273,8 @@ impl Crisp {
         let key = owner.key();
         let mut errors = Vec::new();
         if self.ports.has(&key) {
-            let closed = self.close_ports(|o| o == key);
+            let closed = self.close_ports(|owner| owner == key);
+            // A record that cannot be read names no owner.
             errors.extend(closed.and_then(|()| self.ports.remove(&key)).err());
         }
         match removal {
@@ -280,10 +289,17 @@ impl Crisp {
         Error::gather(errors)
     }
 
+    /// Closes the host ports of some attachments and removes their records. Both under one lock: a
+    /// table that is mended in between would get the ports back from the records.
     fn close_ports(&self, condition: impl Fn(&str) -> bool) -> Result<()> {
-        let closed = self
-            .table
-            .close_ports(self.sockets().netfilter()?, condition)?;
+        let mut sockets = self.sockets();
+        let closed = self.table.close_ports(sockets.netfilter()?, &condition)?;
+        let mut owners: Vec<String> = self.ports.all().into_iter().map(|e| e.owner).collect();
+        owners.dedup();
+        for owner in owners.iter().filter(|owner| condition(owner)) {
+            self.ports.remove(owner)?;
+        }
+        drop(sockets);
         forget_flows(&closed)
     }
 
@@ -326,11 +342,6 @@ impl Crisp {
                 errors.extend(self.del(&owner, LinkRemoval::Now).err());
             }
         }
-        for element in self.ports.all() {
-            if !keys.contains(&element.owner) {
-                errors.extend(self.ports.remove(&element.owner).err());
-            }
-        }
         Error::gather(errors)
     }
 
@@ -349,10 +360,24 @@ impl Crisp {
         sockets.route.run(batch)
     }
 
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Whether a pod has an address or a host port.
+    pub(crate) fn is_used(&self) -> Result<bool> {
+        Ok(!self.addresses.all()?.is_empty() || !self.ports.all().is_empty())
+    }
+
+    /// Looks after the network again, after it was retired.
+    pub(crate) fn revive(&self) {
+        self.sockets().watched = Watched::Never;
+    }
+
     /// Removes bridge and table when no attachment is left.
     pub(crate) fn retire(&self) -> Result<()> {
         self.release.finish();
-        if !self.addresses.all()?.is_empty() || !self.ports.all().is_empty() {
+        if self.is_used()? {
             return Ok(());
         }
         let mut sockets = self.sockets();

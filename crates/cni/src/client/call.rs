@@ -229,6 +229,13 @@ impl Caller {
         Ok(crisp)
     }
 
+    /// The instance of `crisp` for the first plugin of a list.
+    pub(crate) fn crisp_of(&self, list: &ConfList) -> Result<Arc<Crisp>> {
+        let plugin = list.plugins.first();
+        let conf = plugin.map(|plugin| plugin.base(&list.name, list.version()));
+        self.crisp(&Value::Object(conf.unwrap_or_default()))
+    }
+
     /// All instances of `crisp` that were ever used.
     pub(crate) fn crisps(&self) -> Vec<Arc<Crisp>> {
         let crisps = self.crisps.lock().unwrap_or_else(PoisonError::into_inner);

@@ -144,9 +144,13 @@ impl Watch {
         let notices = notices
             .inspect_err(|error| tracing::warn!(%error, "the kernel's network is not watched, only looked at now and then"))
             .ok();
+        let status = status_of_builtin(&prepare());
+        if !status.ready {
+            tracing::warn!(network = %list.name, message = %status.message, "the built-in network is not ready");
+        }
         let state = Arc::new(Mutex::new(State {
             list: Some(Arc::new(list)),
-            status: status_of_builtin(&prepare()),
+            status,
         }));
         Self {
             _worker: Worker::start(look_after(Arc::clone(&state), notices, prepare)),
@@ -175,6 +179,11 @@ impl Watch {
             state,
             _worker: Worker::start(watcher.run()),
         }
+    }
+
+    /// Puts another list in force, for good.
+    pub(crate) fn replace(&self, list: ConfList) {
+        lock(&self.state).list = Some(Arc::new(list));
     }
 
     pub(crate) fn status(&self) -> NetworkStatus {

@@ -137,6 +137,15 @@ pub(crate) fn push_alias(batch: &mut Batch, name: &str, alias: &str) {
     );
 }
 
+/// Sets the MTU of a link.
+pub(crate) fn push_mtu(batch: &mut Batch, index: u32, mtu: u32) {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes = vec![LinkAttribute::Mtu(mtu)];
+    let what = format!("set the MTU of link {index} to {mtu}");
+    push(batch, what, 0, &RouteNetlinkMessage::SetLink(message));
+}
+
 /// Brings a link up.
 pub(crate) fn push_up(batch: &mut Batch, index: u32) {
     let mut message = up();
@@ -147,6 +156,16 @@ pub(crate) fn push_up(batch: &mut Batch, index: u32) {
         0,
         &RouteNetlinkMessage::SetLink(message),
     );
+}
+
+/// Gives a link another MAC.
+#[cfg(test)]
+pub(crate) fn push_mac(batch: &mut Batch, index: u32, mac: [u8; 6]) {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes = vec![LinkAttribute::Address(mac.to_vec())];
+    let what = format!("change the MAC of link {index}");
+    push(batch, what, 0, &RouteNetlinkMessage::SetLink(message));
 }
 
 /// Takes a link down.
@@ -188,20 +207,25 @@ pub(crate) fn push_pair(batch: &mut Batch, pair: &Pair<'_>) {
     push(batch, what, flags, &RouteNetlinkMessage::NewLink(host));
 }
 
-/// Lets frames leave a bridge port where they came in, for a pod that calls itself by host port.
-pub(crate) fn push_hairpin(batch: &mut Batch, port: &str) {
-    let hairpin = InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)]);
+/// Sets up the bridge port of a pod. Frames may leave it where they came in, for a pod that calls
+/// itself by host port; and the bridge does not learn from it whose MAC is there: [`super::fdb`]
+/// says so.
+pub(crate) fn push_port(batch: &mut Batch, port: &str) {
+    let modes = InfoPortData::BridgePort(vec![
+        InfoBridgePort::HairpinMode(true),
+        InfoBridgePort::Learning(false),
+    ]);
     let mut message = LinkMessage::default();
     message.attributes = vec![
         LinkAttribute::IfName(port.to_owned()),
         LinkAttribute::LinkInfo(vec![
             LinkInfo::PortKind(InfoPortKind::Bridge),
-            LinkInfo::PortData(hairpin),
+            LinkInfo::PortData(modes),
         ]),
     ];
     push(
         batch,
-        format!("set hairpin on {port}"),
+        format!("set up bridge port {port}"),
         0,
         &RouteNetlinkMessage::NewLink(message),
     );

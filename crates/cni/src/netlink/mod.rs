@@ -3,6 +3,7 @@
 
 mod channel;
 pub(crate) mod conntrack;
+pub(crate) mod fdb;
 pub(crate) mod link;
 pub(crate) mod netfilter;
 mod notices;

@@ -35,7 +35,7 @@ impl Inner {
     /// Locks ADD and DEL out once those under way are done. It tries again and again instead of
     /// waiting for the lock: a waiting writer keeps new readers out, so that one hung plugin would
     /// hold up every pod.
-    fn stand_still(&self) -> Option<RwLockWriteGuard<'_, ()>> {
+    pub(super) fn stand_still(&self) -> Option<RwLockWriteGuard<'_, ()>> {
         for _ in 0..STILL_TRIES {
             match self.collection.try_write() {
                 Ok(guard) => return Some(guard),

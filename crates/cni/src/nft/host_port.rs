@@ -114,6 +114,16 @@ pub(crate) fn check_free(existing: &[Element], wanted: &[Element]) -> Result<()>
     Ok(())
 }
 
+/// The host ports that lead nowhere, since the pod has no address of the family they ask for.
+pub(crate) fn without_address<'a>(
+    ports: &'a [PortMapping],
+    pod: &'a [IpAddr],
+) -> impl Iterator<Item = &'a PortMapping> {
+    let has_family = |host: IpAddr| pod.iter().any(|a| a.is_ipv4() == host.is_ipv4());
+    let wanted = ports.iter().filter(|port| port.host_port != 0);
+    wanted.filter(move |port| port.host_ip.is_some_and(|host| !has_family(host)))
+}
+
 /// The host ports of a pod: one for each port and pod address of the family that the port asks for.
 /// Of two that differ in the pod's port alone, as "any" and 0.0.0.0 may, the first serves.
 pub(crate) fn host_ports(ports: &[PortMapping], pod: &[IpAddr]) -> Vec<HostPort> {
@@ -216,5 +226,15 @@ mod tests {
         assert_eq!(count(&exact), 3);
         let same = [mapping(None, 8080), mapping(Some("0.0.0.0"), 8080)];
         assert_eq!(count(&same), 2, "the first serves");
+        let v4 = &pod[..1];
+        for (host_ip, host_port, nowhere) in [
+            (Some("::1"), 8080, 1),
+            (Some("::1"), 0, 0),
+            (Some("127.0.0.1"), 8080, 0),
+            (None, 8080, 0),
+        ] {
+            let ports = [mapping(host_ip, host_port)];
+            assert_eq!(without_address(&ports, v4).count(), nowhere, "{host_ip:?}");
+        }
     }
 }

@@ -14,7 +14,7 @@ mod table;
 mod wire;
 
 pub(crate) use forward::{accept, withdraw};
-pub(crate) use host_port::{Element, check_free, host_ports};
+pub(crate) use host_port::{Element, check_free, host_ports, without_address};
 pub(crate) use rules::Firewall;
 pub(crate) use table::Table;
 #[cfg(any(test, fuzzing))]

@@ -46,21 +46,17 @@ const GUARD: Hook = Hook {
     number: libc::NF_INET_PRE_ROUTING,
     priority: libc::NF_IP_PRI_RAW,
 };
-const PREROUTING: Hook = Hook {
-    kind: "nat",
-    number: libc::NF_INET_PRE_ROUTING,
-    priority: libc::NF_IP_PRI_NAT_DST,
-};
-const OUTPUT: Hook = Hook {
-    kind: "nat",
-    number: libc::NF_INET_LOCAL_OUT,
-    priority: libc::NF_IP_PRI_NAT_DST,
-};
-const POSTROUTING: Hook = Hook {
-    kind: "nat",
-    number: libc::NF_INET_POST_ROUTING,
-    priority: libc::NF_IP_PRI_NAT_SRC,
-};
+const PREROUTING: Hook = nat(libc::NF_INET_PRE_ROUTING, libc::NF_IP_PRI_NAT_DST);
+const OUTPUT: Hook = nat(libc::NF_INET_LOCAL_OUT, libc::NF_IP_PRI_NAT_DST);
+const POSTROUTING: Hook = nat(libc::NF_INET_POST_ROUTING, libc::NF_IP_PRI_NAT_SRC);
+
+const fn nat(number: libc::c_int, priority: libc::c_int) -> Hook {
+    Hook {
+        kind: "nat",
+        number,
+        priority,
+    }
+}
 
 type Chain = (&'static str, Option<&'static Hook>, Vec<Rule>);
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::lab::{Lab, eventually, open, port};
-use super::plugin_programs::{RESULT, list, log, script, wait_ready};
+use super::plugin_programs::{lab_with_a_good_plugin, log, open_ready, verbs};
 use crate::PodNetwork;
 
 const DAMAGED: [&str; 4] = [
@@ -59,13 +59,9 @@ fn privileged_a_pod_with_a_damaged_record_leaves_the_builtin_network() {
 
 #[test]
 fn privileged_a_damaged_record_means_del_by_the_list_in_force() {
-    let lab = Lab::new();
-    script(&lab, "good", RESULT);
-    list(&lab, "1.0.0", r#"{"type": "good"}"#);
-    let pod = lab.pod("a");
+    let (lab, pod) = lab_with_a_good_plugin();
     lab.on_node(|| async {
-        let network = open(lab.conf());
-        wait_ready(&network).await;
+        let network = open_ready(&lab).await;
         network.attach(&pod).await.unwrap();
         spoil(&lab, &pod, "");
         assert_eq!(lab.recorded(&pod.pod_id), None);
@@ -80,8 +76,7 @@ fn privileged_a_damaged_record_means_del_by_the_list_in_force() {
         network.detach(&pod).await.expect("nobody to call");
     });
     let log = log(&lab);
-    let verbs: Vec<&str> = log.lines().filter_map(|l| l.split(' ').nth(1)).collect();
-    assert_eq!(verbs, ["ADD", "DEL", "ADD", "DEL", "ADD"]);
+    assert_eq!(verbs(&log), ["ADD", "DEL", "ADD", "DEL", "ADD"]);
     let named = log.lines().filter(|l| l.contains("K8S_POD_NAME=a;"));
     assert_eq!(named.count(), 5, "{log}");
 }

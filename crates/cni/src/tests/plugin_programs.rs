@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::lab::{Lab, eventually, open};
-use crate::{Error, Network};
+use crate::{Error, Network, PodNetwork};
 
 const REFERENCE: &str = "/usr/lib/cni";
 
@@ -44,6 +44,27 @@ pub(super) async fn wait_ready(network: &Network) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     panic!("never ready: {:?}", network.status());
+}
+
+/// A lab whose one plugin attaches every pod, and a pod.
+pub(super) fn lab_with_a_good_plugin() -> (Lab, PodNetwork) {
+    let lab = Lab::new();
+    script(&lab, "good", RESULT);
+    list(&lab, "1.0.0", r#"{"type": "good"}"#);
+    let pod = lab.pod("a");
+    (lab, pod)
+}
+
+/// The network by a lab's configuration, once it is ready.
+pub(super) async fn open_ready(lab: &Lab) -> Network {
+    let network = open(lab.conf());
+    wait_ready(&network).await;
+    network
+}
+
+/// The verbs of all calls, in order.
+pub(super) fn verbs(log: &str) -> Vec<&str> {
+    log.lines().filter_map(|l| l.split(' ').nth(1)).collect()
 }
 
 pub(super) const RESULT: &str = r#"if [ $CNI_COMMAND = ADD ]; then

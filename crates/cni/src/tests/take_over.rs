@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::lab::{Lab, eventually, open, port};
-use super::plugin_programs::{RESULT, list, log, script, wait_ready};
+use super::plugin_programs::{
+    lab_with_a_good_plugin, list, log, open_ready, script, verbs, wait_ready,
+};
 use crate::PodNetwork;
 
 fn lose_record(lab: &Lab, pod: &PodNetwork) {
@@ -35,25 +37,19 @@ fn privileged_a_lost_record_leaves_a_live_pod_its_network() {
 
 #[test]
 fn privileged_a_pod_with_a_lost_record_is_detached_by_the_list_in_force() {
-    let lab = Lab::new();
-    script(&lab, "good", RESULT);
-    list(&lab, "1.0.0", r#"{"type": "good"}"#);
-    let pod = lab.pod("a");
+    let (lab, pod) = lab_with_a_good_plugin();
     lab.on_node(|| async {
-        let network = open(lab.conf());
-        wait_ready(&network).await;
+        let network = open_ready(&lab).await;
         network.attach(&pod).await.unwrap();
         lose_record(&lab, &pod);
-        let network = open(lab.conf());
-        wait_ready(&network).await;
+        let network = open_ready(&lab).await;
         let live = BTreeSet::from([pod.pod_id.clone()]);
         network.take_over(&live).await.unwrap();
         network.detach(&pod).await.unwrap();
         network.detach(&pod).await.unwrap();
     });
     let log = log(&lab);
-    let verbs: Vec<&str> = log.lines().filter_map(|l| l.split(' ').nth(1)).collect();
-    assert_eq!(verbs, ["ADD", "DEL"]);
+    assert_eq!(verbs(&log), ["ADD", "DEL"]);
 }
 
 #[test]

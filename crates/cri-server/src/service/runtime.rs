@@ -282,9 +282,11 @@ impl RuntimeService for Service {
         request: Request<cri::UpdateRuntimeConfigRequest>,
     ) -> Result<Response<cri::UpdateRuntimeConfigResponse>, Status> {
         let request = request.into_inner();
-        call("UpdateRuntimeConfig", "", async {
-            status::update_runtime_config(request)
-        })
+        call(
+            "UpdateRuntimeConfig",
+            "",
+            self.update_runtime_config(request),
+        )
         .await
     }
 

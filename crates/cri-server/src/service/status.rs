@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crisp_api::runtime::v1 as cri;
 use crisp_cgroups::CgroupDriver;
+use crisp_cni::PodCidr;
 use crisp_node::Support;
 use serde_json::json;
 use tonic::Status;
@@ -123,29 +124,51 @@ impl Service {
     }
 }
 
-/// Takes note of the node's pod CIDR. CNI plugins have it in their own configuration, and the
-/// built-in network in Crisp's.
-pub(super) fn update_runtime_config(
-    request: cri::UpdateRuntimeConfigRequest,
-) -> Result<cri::UpdateRuntimeConfigResponse, Status> {
+impl Service {
+    /// Takes the node's pod CIDR where it says which addresses pods get. CNI plugins have it in their
+    /// own configuration.
+    pub(super) async fn update_runtime_config(
+        &self,
+        request: cri::UpdateRuntimeConfigRequest,
+    ) -> Result<cri::UpdateRuntimeConfigResponse, Status> {
+        let cidr = pod_cidr(request)?;
+        if cidr.is_empty() {
+            return Ok(cri::UpdateRuntimeConfigResponse::default());
+        }
+        let pod_cidr = cidr.join(",");
+        // The kubelet would make the node's status wait for a success.
+        match self.engine.take_pod_cidr(cidr).await {
+            Ok(PodCidr::InForce) => {
+                tracing::info!(pod_cidr, "pods get their addresses of the pod CIDR")
+            }
+            Ok(PodCidr::Configured) => tracing::info!(
+                pod_cidr,
+                "the pod CIDR changes nothing: addresses come from the CNI configuration, or from \
+                 network.builtin.subnets"
+            ),
+            Ok(PodCidr::InUse) => tracing::warn!(
+                pod_cidr,
+                "the pod CIDR is not taken, since pods have addresses of other subnets: remove them and \
+                 restart the kubelet, or set network.builtin.subnets"
+            ),
+            Err(error) => tracing::warn!(pod_cidr, %error, "the pod CIDR is not taken"),
+        }
+        Ok(cri::UpdateRuntimeConfigResponse::default())
+    }
+}
+
+/// The networks of the pod CIDR, one of each family at most.
+fn pod_cidr(request: cri::UpdateRuntimeConfigRequest) -> Result<Vec<String>, Status> {
     const AT: &str = "runtime_config.network_config.pod_cidr";
     let config = required("runtime_config", request.runtime_config)?;
     let cidr = config.network_config.unwrap_or_default().pod_cidr;
-    if cidr.is_empty() {
-        return Ok(cri::UpdateRuntimeConfigResponse::default());
-    }
-    if let Some(wrong) = cidr
-        .split(',')
-        .find(|one| one.parse::<ipnet::IpNet>().is_err())
-    {
+    let networks = cidr.split(',').filter(|network| !network.is_empty());
+    let networks: Vec<String> = networks.map(str::to_owned).collect();
+    let wrong = |network: &&String| network.parse::<ipnet::IpNet>().is_err();
+    if let Some(wrong) = networks.iter().find(wrong) {
         invalid(AT, format!("{wrong:?} is not a network like 10.88.0.0/16"))?;
     }
-    tracing::info!(
-        pod_cidr = cidr,
-        "the pod CIDR changes nothing: addresses come from the CNI configuration, or from \
-         network.builtin.subnets"
-    );
-    Ok(cri::UpdateRuntimeConfigResponse::default())
+    Ok(networks)
 }
 
 #[cfg(test)]

@@ -75,6 +75,8 @@ pub enum Source {
         subnets: Vec<String>,
         /// Whether annotations choose addresses and MACs.
         allow_annotations: bool,
+        /// MTU of bridge and pods; `None` is the kernel's.
+        mtu: Option<u32>,
     },
     /// Configurations in a directory.
     Conf(PathBuf),
@@ -194,6 +196,18 @@ fn cgroups(table: &Cgroup) -> Result<CgroupConfig, Error> {
     }
 }
 
+/// IPv6 needs 1280, and the pods have IPv6 wherever the kernel has it.
+fn mtu(written: u32) -> Result<Option<u32>, Error> {
+    match written {
+        0 => Ok(None),
+        1..1280 => {
+            let why = format!("{written} is less than IPv6 needs: 1280 to 65535, or 0");
+            Err(value("network.builtin.mtu", why))
+        }
+        mtu => Ok(Some(mtu)),
+    }
+}
+
 fn network(table: &NetworkTable) -> Result<Network, Error> {
     // IFNAMSIZ with its NUL is 16, and "/" and spaces are refused by the kernel (dev_valid_name).
     let bridge = &table.builtin.bridge;
@@ -214,6 +228,7 @@ fn network(table: &NetworkTable) -> Result<Network, Error> {
                     .map(ToString::to_string)
                     .collect(),
                 allow_annotations: table.builtin.allow_annotations,
+                mtu: mtu(table.builtin.mtu.get())?,
             },
         },
         bin_dirs: table

@@ -177,12 +177,14 @@ table! {
     Builtin {
         /// Name of the bridge; empty means the first of crisp0, crisp1, … that is free.
         bridge: String = String::new();
-        /// Pods get an address of each, as ["10.88.0.0/16", "fd00:88::/64"]; empty goes with the
-        /// bridge.
+        /// Pods get an address of each, as ["10.88.0.0/16", "fd00:88::/64"]; empty means the pod CIDR
+        /// that the kubelet tells while no pod has an address, and until then those of the bridge.
         subnets: Vec<Subnet> = Vec::new();
         /// Whether a pod may choose its address and MAC by the annotation
         /// v1.multus-cni.io/default-network. Any pod could then take a neighbour's.
         allow_annotations: bool = false;
+        /// MTU of the bridge and of the pods' interfaces, 1280 to 65535; 0 means the kernel's, 1500.
+        mtu: Within<0, 65535> = Within::clamped(0);
     }
 }
 

@@ -1,0 +1,68 @@
+//! Subnets that the cluster gives to a node some time after its daemon has started.
+
+use super::lab::{Lab, eventually, open};
+use crate::netlink::link;
+use crate::{Builtin, Mode, PodCidr};
+
+fn gateways(lab: &Lab) -> Vec<String> {
+    lab.inside("node", || {
+        let mut channel = link::open().unwrap();
+        let all = link::addresses(&mut channel).unwrap();
+        let all = all.into_iter().map(|net| net.to_string());
+        all.filter(|net| !net.starts_with("192.0.2.") && !net.starts_with("2001:db8:"))
+            .filter(|net| !net.starts_with("127.") && !net.starts_with("::1/"))
+            .collect()
+    })
+}
+
+#[test]
+fn privileged_a_pod_cidr_is_taken_while_no_pod_has_an_address() {
+    let lab = Lab::new();
+    let pod = lab.pod("a");
+    let cidr = |networks: &[&str]| networks.iter().map(|net| (*net).to_owned()).collect();
+    lab.serve("outside", 81);
+    lab.on_node(|| async {
+        let network = open(lab.builtin());
+        let take = async |networks: &[&str]| network.take_pod_cidr(cidr(networks)).await;
+        assert_eq!(take(&["10.99.1.0/24"]).await.unwrap(), PodCidr::InForce);
+        assert_eq!(gateways(&lab), ["10.99.1.1/24"]);
+        let attached = network.attach(&pod).await.unwrap();
+        assert_eq!(attached.ips.len(), 1);
+        assert!(attached.ips[0].to_string().starts_with("10.99.1."));
+        lab.tcp("a", (super::lab::OUTSIDE_V4, 81)).unwrap();
+        assert_eq!(take(&["10.99.1.0/24"]).await.unwrap(), PodCidr::InForce);
+        assert_eq!(take(&["10.99.2.0/24"]).await.unwrap(), PodCidr::InUse);
+        take(&["10.99.2.1/24"]).await.unwrap_err();
+        // The next daemon begins with it.
+        let next = open(lab.builtin());
+        next.check(&pod.pod_id).await.unwrap();
+        assert_eq!(gateways(&lab), ["10.99.1.1/24"]);
+        next.detach(&pod).await.unwrap();
+        lab.unpin("a");
+        eventually("the address is free", || lab.addresses_on_disk() == 0);
+        lab.pin("a");
+        let both = ["10.99.2.0/24", "fd00:99::/64"];
+        assert_eq!(
+            next.take_pod_cidr(cidr(&both)).await.unwrap(),
+            PodCidr::InForce
+        );
+        let attached = next.attach(&pod).await.unwrap();
+        assert_eq!(attached.ips.len(), 2);
+        assert_eq!(gateways(&lab), ["10.99.2.1/24", "fd00:99::1/64"]);
+    });
+}
+
+#[test]
+fn privileged_configured_subnets_stay() {
+    let lab = Lab::new();
+    let mode = Mode::Builtin(Builtin {
+        subnets: vec!["10.77.0.0/24".to_owned()],
+        ..Builtin::default()
+    });
+    lab.on_node(|| async {
+        let network = open(lab.config(mode));
+        let taken = network.take_pod_cidr(vec!["10.99.1.0/24".to_owned()]).await;
+        assert_eq!(taken.unwrap(), PodCidr::Configured);
+        assert_eq!(gateways(&lab), ["10.77.0.1/24"]);
+    });
+}
