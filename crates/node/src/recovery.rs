@@ -70,10 +70,13 @@ pub(crate) async fn start(config: Config) -> Result<(Arc<Shared>, NamesMailbox)>
     };
     let count = survey.pods.len();
     adopt_cgroups(&shared, &survey.pods);
-    for (story, journal) in survey.pods {
-        task::resume(context.clone(), story, journal);
-    }
-    drop(context);
+    blocking(move || {
+        for (story, journal) in survey.pods {
+            task::resume(context.clone(), story, journal);
+        }
+        Ok(())
+    })
+    .await?;
     // Beside the first calls: it passes over whoever is attached meanwhile.
     crisp_tasks::detached(async move {
         if let Err(error) = network.collect(&attached).await {

@@ -19,14 +19,13 @@ pub(crate) struct Twin {
 }
 
 impl Twin {
-    /// A twin that says what a journal says.
-    pub(crate) fn of(journal: &Path, path: PathBuf) -> Self {
-        let (replay, _) = crisp_records::read(journal);
+    /// A twin that says what these entries say.
+    pub(crate) fn of(entries: &[Entry], path: PathBuf) -> Self {
         let mut twin = Self {
             journal: None,
             path,
         };
-        match Journal::create_small(&twin.path, &replay.entries()) {
+        match Journal::create_small(&twin.path, entries) {
             Ok(journal) => twin.journal = Some(journal),
             Err(error) => twin.give_up(&error),
         }

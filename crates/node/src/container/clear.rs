@@ -14,7 +14,7 @@ use crate::blocking::blocking;
 use crate::error::{Context, Error, Result};
 use crate::machine::effect::Remains;
 use crate::shared::Shared;
-use crate::shim::client::{Connection, ShimClient, kill};
+use crate::shim::client::{Connection, ShimClient, kill, shims_of};
 
 /// How long a shim without a record may take to kill its container and leave.
 const SHIM_LEAVES_WITHIN: Duration = Duration::from_secs(5);
@@ -78,7 +78,10 @@ pub(crate) async fn clear(
 pub(crate) async fn after_failed_launch(shared: &Arc<Shared>, remains: &Remains) -> Result<()> {
     remove_cgroup(shared, remains).await?;
     let socket = shared.paths.shim_socket(&remains.id);
-    file::remove_if_there(&socket).context(|| format!("remove {}", socket.display()))
+    blocking(move || {
+        file::remove_if_there(&socket).context(|| format!("remove {}", socket.display()))
+    })
+    .await
 }
 
 fn is_nobody(error: &io::Error) -> bool {
@@ -95,9 +98,7 @@ async fn dismiss_stranger(socket: &Path, id: &str) {
         Err(error) if is_nobody(&error) => return,
         Err(_) => {
             // It is there, and takes no connection.
-            return crate::paths::processes("crisp-shim", id)
-                .iter()
-                .for_each(kill);
+            return shims_of(id).await.iter().for_each(kill);
         }
     };
     let process = connection.peer();
@@ -119,8 +120,14 @@ async fn dismiss_stranger(socket: &Path, id: &str) {
 }
 
 async fn remove_cgroup(shared: &Arc<Shared>, remains: &Remains) -> Result<()> {
-    let known = remains.cgroup_path.clone();
-    match known.or_else(|| cgroup_of_bundle(&shared.paths.bundle(&remains.id))) {
+    let found = match &remains.cgroup_path {
+        Some(known) => Some(known.clone()),
+        None => {
+            let bundle = shared.paths.bundle(&remains.id);
+            blocking(move || Ok(cgroup_of_bundle(&bundle))).await?
+        }
+    };
+    match found {
         Some(path) => Ok(shared.cgroups.close(&path).await?),
         None => Ok(()),
     }

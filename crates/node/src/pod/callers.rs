@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use crisp_model::{ContainerId, PodId};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::exec::ExecOutput;
 use crate::machine::effect::Done;
 use crate::machine::facts::Caller;
@@ -39,6 +39,14 @@ impl Callers {
     /// The place of a caller that is answered by somebody else.
     pub(super) fn take(&mut self, caller: Caller) -> Option<Place> {
         self.places.remove(&caller)
+    }
+
+    /// Answers all of them with an error.
+    pub(super) fn refuse(&mut self, error: &Error) {
+        let callers: Vec<Caller> = self.places.keys().copied().collect();
+        for caller in callers {
+            self.answer(caller, Err(error.clone()));
+        }
     }
 
     /// Answers a caller.

@@ -1,29 +1,28 @@
-//! A new pod: its first record is written, then its task starts.
+//! A new pod: what it is, and its task, which writes its first record before anything else.
 
 use std::sync::Arc;
 
 use crisp_model::{PodConfig, PodId};
-use crisp_records::{Entry, Journal, PodProgress, PodRecord, PodState};
-use crisp_sys::file;
+use crisp_records::{Entry, PodProgress, PodRecord, PodState};
 
 use super::callers::{Callers, Place};
 use super::naming::{Gone, NameMessage, NamesMailbox, Wanted};
+use super::record::Source;
 use super::task::{self, Start};
-use crate::error::{Context, Result};
+use crate::error::Result;
 use crate::machine::pod::Pod;
 use crate::reply::answer;
 use crate::shared::Shared;
 
-/// Records a pod and starts its task. Without a record there is no pod: the caller is told why, and
-/// the name is free again.
+/// Starts the task of a new pod. Without a record there is no pod: the caller is told why, and the
+/// name is free again.
 pub(crate) fn create(
     shared: &Arc<Shared>,
     names: NamesMailbox,
     id: PodId,
     (wanted, gone): (Wanted, Option<Gone>),
 ) {
-    let begun = begin_record(shared, &id, &wanted);
-    let (record, progress, journal) = match begun {
+    let (record, progress) = match conceived(shared, &id, &wanted) {
         Ok(begun) => begun,
         Err(error) => {
             let removed = NameMessage::Removed {
@@ -35,7 +34,10 @@ pub(crate) fn create(
             return answer(wanted.reply, Err(error));
         }
     };
-    shared.note_unflushed(journal.path().to_owned());
+    let entries = vec![
+        Entry::Pod(Box::new(record.clone())),
+        Entry::Progress(progress.clone()),
+    ];
     let mut callers = Callers::default();
     let caller = callers.add(Place::Pod(wanted.reply));
     let (pod, first) = Pod::new(shared.rules(), (record, progress), caller);
@@ -44,7 +46,7 @@ pub(crate) fn create(
         names,
         pod,
         first,
-        journal,
+        record: Source::New(entries),
         callers,
         room: gone,
         settling: None,
@@ -52,11 +54,8 @@ pub(crate) fn create(
     });
 }
 
-fn begin_record(
-    shared: &Shared,
-    id: &PodId,
-    wanted: &Wanted,
-) -> Result<(PodRecord, PodProgress, Journal)> {
+/// What the pod is, before anything of it exists.
+fn conceived(shared: &Shared, id: &PodId, wanted: &Wanted) -> Result<(PodRecord, PodProgress)> {
     let config: &PodConfig = &wanted.config;
     super::sysctl::check_all(config)?;
     let record = PodRecord {
@@ -73,20 +72,5 @@ fn begin_record(
         ips: Vec::new(),
         made_cgroup: shared.cgroups.claim(id, &record.cgroup_path),
     };
-    let begun = file::make_private_dirs(&shared.paths.exits(id)).and_then(|()| {
-        let entries = [
-            Entry::Pod(Box::new(record.clone())),
-            Entry::Progress(progress.clone()),
-        ];
-        Journal::create(&shared.paths.journal(id), &entries)
-    });
-    if begun.is_err() {
-        shared.cgroups.forget(id);
-        // Nothing but this directory exists yet; the cause is what the caller must know. It may be
-        // that no file can be opened, which a removal needs too.
-        let _files = shared.reserve.lend();
-        file::remove_tree_if_there(&shared.paths.record(id)).ok();
-    }
-    let journal = begun.context(|| format!("record pod {}", config.name))?;
-    Ok((record, progress, journal))
+    Ok((record, progress))
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crisp_model::{ContainerId, Owner, PodConfig, PodId};
-use crisp_records::{Entry, Journal};
+use crisp_records::Entry;
 use crisp_sys::pidfd::PidFd;
-use crisp_sys::{file, rand};
+use crisp_sys::rand;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tracing::Span;
 
@@ -16,6 +16,7 @@ use super::callers::{Callers, Place};
 use super::message::{ContainerRequest, Message, Request};
 use super::naming::{Gone, NameMessage, NamesMailbox, Wanted};
 use super::notes;
+use super::record::Record;
 use crate::clock;
 use crate::error::{Context, Result};
 use crate::machine::container::State;
@@ -26,7 +27,6 @@ use crate::machine::pod::Pod;
 use crate::machine::view as views;
 use crate::shared::Shared;
 use crate::shim::client::{Connection, ShimClient, ShimEvent};
-use crate::twin::Twin;
 use crate::view::PodView;
 
 /// The handles of one container: its shim, its init, its creation's cancel.
@@ -54,8 +54,7 @@ pub(super) struct Hands {
     pub(super) held: BTreeMap<ContainerId, Held>,
     pub(super) room: Option<Gone>,
     pub(super) shims: mpsc::UnboundedSender<(ContainerId, ShimEvent)>,
-    pub(super) journal: Journal,
-    pub(super) twin: Twin,
+    pub(super) record: Record,
     /// Another pod waits for the end of this one.
     pub(super) successor: Option<oneshot::Sender<()>>,
     pub(super) settling: Option<mpsc::Sender<()>>,
@@ -142,55 +141,33 @@ impl Hands {
 
     /// Messages that arrive while the pod is being removed. A request for its name goes back to the
     /// names, which start a new pod for it; the others find that there is no such pod.
-    pub(super) fn turn_away(&self, message: Message) {
+    pub(super) fn turn_away(names: &NamesMailbox, owner: Owner, message: Message) {
         if let Request::Join { config, reply } = message.request {
             let wanted = Wanted {
-                owner: self.owner,
+                owner,
                 config,
                 reply,
                 span: message.span,
             };
-            self.names.send(NameMessage::Run(wanted)).ok();
+            names.send(NameMessage::Run(wanted)).ok();
         }
     }
 
-    /// Appends entries to the journal.
-    fn write(&mut self, entries: &[Entry]) -> Result<()> {
-        let mut each = entries.iter();
-        let written = each.try_for_each(|entry| {
-            let is_end = matches!(entry, Entry::Gone { .. });
-            if is_end {
-                self.twin.append(entry);
-            }
-            self.journal.append(entry)?;
-            if !is_end {
-                self.twin.append(entry);
-            }
-            Ok::<(), std::io::Error>(())
-        });
-        self.shared.note_unflushed(self.journal.path().to_owned());
-        written.context(|| format!("record pod {}", self.id))
+    pub(super) async fn commit(&self, entries: Vec<Entry>, commit: Box<Commit>) -> Input {
+        Input::Committed(commit, self.record.write(entries).await)
     }
 
-    pub(super) fn commit(&mut self, entries: &[Entry], commit: Box<Commit>) -> Input {
-        Input::Committed(commit, self.write(entries))
-    }
-
-    pub(super) fn remove_record(&mut self) -> Result<()> {
-        self.twin.remove();
-        let removed = file::remove_tree_if_there(&self.shared.paths.record(&self.id));
-        removed.context(|| format!("remove the record of pod {}", self.id))
+    /// Records what has happened already.
+    pub(super) async fn note(&self, entries: Vec<Entry>) {
+        if let Err(error) = self.record.write(entries).await {
+            let _in_pod = self.span.enter();
+            tracing::error!(target: "crisp::pod", %error, "transition not recorded");
+        }
     }
 
     /// Performs an effect that leads to nothing else at once.
     pub(super) fn act(&mut self, pod: &Pod, effect: Effect, cause: &Span) {
         match effect {
-            Effect::Record(entry) => {
-                if let Err(error) = self.write(&[entry]) {
-                    let _in_pod = self.span.enter();
-                    tracing::error!(target: "crisp::pod", %error, "transition not recorded");
-                }
-            }
             Effect::Publish => self.publish(pod),
             Effect::Tell(kind, subject) => {
                 if let Some(view) = &self.last {
@@ -214,6 +191,7 @@ impl Hands {
             Effect::Note(note) => notes::log(&self.span, note, |id| self.name_of(pod, id)),
             Effect::Settled => self.settling = None,
             Effect::Commit(..)
+            | Effect::Record(_)
             | Effect::Forget
             | Effect::Run(_)
             | Effect::Wake(..)

@@ -4,7 +4,8 @@
 //! task       the loop: inputs to the machine, its effects performed; new, resumed, taken up again
 //! hands      what a task holds, and the effects that are performed at once
 //! jobs       slow steps as workers of the task
-//! create     a new pod: its first record, then its task
+//! create     a new pod: what it is, and its task
+//! record     the pod's journal and its twin, written beside the task's thread
 //! resume     what is looked up before a pod of an earlier daemon is taken up
 //! boot       makes what a pod has: namespaces, holder, network, files
 //! teardown   removes all of it; the only undo that there is
@@ -23,6 +24,7 @@ pub(crate) mod mailboxes;
 pub(crate) mod message;
 pub(crate) mod naming;
 mod notes;
+mod record;
 mod resume;
 pub(crate) mod sysctl;
 pub(crate) mod task;

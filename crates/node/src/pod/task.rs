@@ -10,7 +10,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crisp_model::{ContainerId, PodId};
+use crisp_model::{ContainerId, Owner, PodId};
 use crisp_records::Journal;
 use crisp_tasks::Workers;
 use futures::FutureExt;
@@ -21,7 +21,8 @@ use super::callers::Callers;
 use super::hands::{self, Hands, moment};
 use super::jobs::{Outcome, Work};
 use super::message::Message;
-use super::naming::{Gone, NamesMailbox};
+use super::naming::{Gone, NameMessage, NamesMailbox};
+use super::record::{Record, Source};
 use super::resume;
 use crate::machine::effect::{Alarm, Effect, Effects};
 use crate::machine::input::{ContainerInput, Input};
@@ -29,7 +30,6 @@ use crate::machine::pod::Pod;
 use crate::machine::revive::Story;
 use crate::shared::Shared;
 use crate::shim::client::ShimEvent;
-use crate::twin::Twin;
 
 /// A task that fails sooner than this after its start is not taken up again.
 const LIVES_AT_LEAST: Duration = Duration::from_secs(10);
@@ -43,7 +43,7 @@ pub(super) struct Start {
     pub(super) names: NamesMailbox,
     pub(super) pod: Pod,
     pub(super) first: Effects,
-    pub(super) journal: Journal,
+    pub(super) record: Source,
     pub(super) callers: Callers,
     /// The boot waits for the end of the pod whose name this one takes.
     pub(super) room: Option<Gone>,
@@ -95,7 +95,7 @@ pub(crate) fn resume(context: Resumed, story: Story, journal: Journal) {
         names: context.names,
         pod,
         first,
-        journal,
+        record: Source::Found(journal),
         callers: Callers::default(),
         room: None,
         settling: context.settling,
@@ -148,30 +148,37 @@ async fn guard(start: Start, inbox: mpsc::UnboundedReceiver<Message>) {
     }
     tracing::error!(target: "crisp::pod", "the pod's task failed; its pod is taken up again from its record");
     drop(told);
-    again(&shared, &names, &id);
+    if let Err(failed) = crisp_tasks::blocking(move || again(&shared, &names, &id)).await {
+        tracing::error!(target: "crisp::pod", %failed, "the pod could not be taken up again");
+    }
 }
 
 impl Task {
     async fn life(
-        start: Start,
+        mut start: Start,
         span: Span,
         mut inbox: mpsc::UnboundedReceiver<Message>,
         workers: &mut Workers<Work, Outcome>,
     ) {
+        let id = start.pod.record.id.clone();
+        let record = match Record::open(&start.shared, &id, start.record).await {
+            Ok(record) => record,
+            Err(error) => {
+                unrecorded(&start.shared, &start.names, &start.pod);
+                start.callers.refuse(&error);
+                return turn_away(&start.names, start.pod.record.owner, inbox);
+            }
+        };
         let (shims, mut told) = mpsc::unbounded_channel();
         let mut task = Self {
             hands: Hands {
-                id: start.pod.record.id.clone(),
+                id,
                 pod_name: start.pod.config.name.to_string(),
                 owner: start.pod.record.owner,
                 span: span.clone(),
-                twin: Twin::of(
-                    start.journal.path(),
-                    start.shared.paths.twin(&start.pod.record.id),
-                ),
                 shared: start.shared,
                 names: start.names,
-                journal: start.journal,
+                record,
                 callers: start.callers,
                 held: hands::held(&start.pod),
                 room: start.room,
@@ -182,7 +189,7 @@ impl Task {
             },
             pod: start.pod,
         };
-        let mut flow = task.perform(workers, start.first, &start.cause);
+        let mut flow = task.perform(workers, start.first, &start.cause).await;
         // The call's span ends with its work, not with the pod.
         drop(start.cause);
         while flow == Flow::On {
@@ -197,17 +204,14 @@ impl Task {
             };
             if let Some(input) = input {
                 let effects = task.pod.on(moment(), input);
-                flow = task.perform(workers, effects, &cause);
+                flow = task.perform(workers, effects, &cause).await;
             }
         }
-        inbox.close();
-        while let Ok(message) = inbox.try_recv() {
-            task.hands.turn_away(message);
-        }
+        turn_away(&task.hands.names, task.hands.owner, inbox);
     }
 
     /// Performs effects, and those of what they lead to at once.
-    fn perform(
+    async fn perform(
         &mut self,
         workers: &mut Workers<Work, Outcome>,
         effects: Effects,
@@ -216,8 +220,18 @@ impl Task {
         let mut due: VecDeque<Effect> = effects.0.into();
         while let Some(effect) = due.pop_front() {
             let then = match effect {
-                Effect::Commit(entries, commit) => Some(self.hands.commit(&entries, commit)),
-                Effect::Forget => Some(Input::Forgotten(self.hands.remove_record())),
+                Effect::Commit(entries, commit) => Some(self.hands.commit(entries, commit).await),
+                Effect::Record(entry) => {
+                    let mut entries = vec![entry];
+                    while let Some(Effect::Record(_)) = due.front()
+                        && let Some(Effect::Record(entry)) = due.pop_front()
+                    {
+                        entries.push(entry);
+                    }
+                    self.hands.note(entries).await;
+                    None
+                }
+                Effect::Forget => Some(Input::Forgotten(self.hands.record.remove().await)),
                 Effect::Run(job) => {
                     self.hands.run(workers, job, cause);
                     None
@@ -244,6 +258,22 @@ impl Task {
             }
         }
         Flow::On
+    }
+}
+
+/// A pod without a record is none: its name is free again.
+fn unrecorded(shared: &Shared, names: &NamesMailbox, pod: &Pod) {
+    let id = pod.record.id.clone();
+    shared.cgroups.forget(&id);
+    shared.mailboxes.close(&id);
+    let (owner, name) = (pod.record.owner, pod.config.name.clone());
+    names.send(NameMessage::Removed { owner, name, id }).ok();
+}
+
+fn turn_away(names: &NamesMailbox, owner: Owner, mut inbox: mpsc::UnboundedReceiver<Message>) {
+    inbox.close();
+    while let Ok(message) = inbox.try_recv() {
+        Hands::turn_away(names, owner, message);
     }
 }
 

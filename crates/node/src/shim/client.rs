@@ -16,6 +16,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{Cause, Context, Error, Result};
+use crate::paths;
 
 /// How long a shim that was told to leave may take.
 const LEAVE_WITHIN: Duration = Duration::from_secs(5);
@@ -200,6 +201,13 @@ impl ShimClient {
             kill(&process);
         }
     }
+}
+
+/// Shims that say that they are for this container, listening or not.
+pub(crate) async fn shims_of(id: &str) -> Vec<ProcessId> {
+    let id = id.to_owned();
+    let found = crisp_tasks::blocking(move || paths::processes("crisp-shim", &id)).await;
+    found.unwrap_or_default()
 }
 
 /// Kills exactly this process, if it is still there.

@@ -13,17 +13,14 @@ use crisp_sys::pidfd::PidFd;
 use crisp_sys::process::{ProcessId, WaitStatus};
 use tokio::io::unix::AsyncFd;
 
-use super::client::{Connection, kill};
+use super::client::{Connection, kill, shims_of};
 use crate::blocking::blocking;
 use crate::clock::now;
 use crate::container::clear;
+use crate::error::Context;
 use crate::machine::effect::{Boot, Case, Remains};
 use crate::machine::input::Verdict;
-use crate::paths;
 use crate::shared::Shared;
-
-/// The name by which shims are found.
-const SHIM: &str = "crisp-shim";
 
 /// Between two looks for a shim that does not listen yet.
 const LISTENS_AFTER: Duration = Duration::from_millis(10);
@@ -109,9 +106,7 @@ async fn judge_starting(shared: &Arc<Shared>, case: &Case) -> (Verdict, Option<C
         (Verdict::NeverRan(text), None)
     });
     if matches!(verdict, Verdict::NeverRan(_) | Verdict::Untouched) {
-        for shim in paths::processes(SHIM, case.id.as_str()) {
-            kill(&shim);
-        }
+        shims_of(case.id.as_str()).await.iter().for_each(kill);
         let remains = Remains {
             pod: None,
             id: case.id.clone(),
@@ -128,7 +123,7 @@ async fn outcome(shared: &Shared, case: &Case) -> (Verdict, Option<Connection>) 
     loop {
         // List processes first, then connect. A shim in neither place has exited or never ran; the
         // other order could miss one that starts in between.
-        let is_there = !paths::processes(SHIM, case.id.as_str()).is_empty();
+        let is_there = !shims_of(case.id.as_str()).await.is_empty();
         if let Ok(connection) = Connection::open(&shared.paths.shim_socket(&case.id)) {
             match connection.ask(Request::State).await {
                 Ok(Reply::State(StateReport {
@@ -147,7 +142,7 @@ async fn outcome(shared: &Shared, case: &Case) -> (Verdict, Option<Connection>) 
                 _ => {}
             }
         }
-        if let Some(record) = read_slot(&shared.paths.exit_slot(&case.pod, &case.id)) {
+        if let Some(record) = written_end(shared, case).await {
             return (Verdict::Over(record), None);
         }
         if !is_there {
@@ -184,6 +179,11 @@ async fn over(shared: &Arc<Shared>, case: &Case, status: Option<ExitStatus>) -> 
     })
 }
 
+async fn written_end(shared: &Shared, case: &Case) -> Option<ExitRecord> {
+    let slot = shared.paths.exit_slot(&case.pod, &case.id);
+    blocking(move || Ok(read_slot(&slot))).await.ok().flatten()
+}
+
 /// What the shim wrote before it told anyone.
 pub(crate) fn read_slot(path: &Path) -> Option<ExitRecord> {
     let bytes = file::read_bounded(path, SLOT_SIZE as u64).ok()?;
@@ -199,7 +199,9 @@ pub(crate) async fn watch_alone(
     let status = wait_for(case, pidfd).await;
     let record = over(shared, case, status).await;
     let slot = shared.paths.exit_slot(&case.pod, &case.id);
-    if let Err(error) = file::fill_slot(&slot, &record.to_slot()) {
+    let written = record.to_slot();
+    let fill = move || file::fill_slot(&slot, &written).context(|| "write the exit slot");
+    if let Err(error) = blocking(fill).await {
         tracing::debug!(container_id = %case.id, %error, "exit slot not written");
     }
     record

@@ -1,0 +1,117 @@
+//! A pod's record on disk, and the twin of it. Nothing of it is written on the threads of tasks: a
+//! disk that is busy, or a record that is shortened and synced, holds up its own pod alone.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crisp_model::PodId;
+use crisp_records::{Entry, Journal};
+use crisp_sys::file;
+
+use crate::blocking::blocking;
+use crate::error::{Context, Result};
+use crate::shared::Shared;
+use crate::twin::Twin;
+
+/// Where a pod's record comes from.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// A journal that was found.
+    Found(Journal),
+    /// The first entries of a new pod.
+    New(Vec<Entry>),
+}
+
+/// The record of one pod, written by its task alone, one step at a time.
+#[derive(Debug)]
+pub(super) struct Record {
+    shared: Arc<Shared>,
+    id: PodId,
+    path: PathBuf,
+    both: Arc<Mutex<Both>>,
+}
+
+#[derive(Debug)]
+struct Both {
+    journal: Journal,
+    twin: Twin,
+}
+
+impl Record {
+    /// Makes a new pod's record, or takes up one that was found; with a twin anew.
+    pub(super) async fn open(shared: &Arc<Shared>, id: &PodId, source: Source) -> Result<Self> {
+        let (kernel, owned) = (Arc::clone(shared), id.clone());
+        let both = blocking(move || {
+            let paths = &kernel.paths;
+            let twin = paths.twin(&owned);
+            match source {
+                Source::Found(journal) => {
+                    let (replay, _) = crisp_records::read(journal.path());
+                    let twin = Twin::of(&replay.entries(), twin);
+                    Ok(Both { journal, twin })
+                }
+                Source::New(entries) => {
+                    let made = file::make_private_dirs(&paths.exits(&owned))
+                        .and_then(|()| Journal::create(&paths.journal(&owned), &entries));
+                    if made.is_err() {
+                        // Nothing but this directory exists; the cause is what the caller must know.
+                        // It may be that no file can be opened, which a removal needs too.
+                        let _files = kernel.reserve.lend();
+                        file::remove_tree_if_there(&paths.record(&owned)).ok();
+                    }
+                    let journal = made.context(|| format!("record pod {owned}"))?;
+                    let twin = Twin::of(&entries, twin);
+                    Ok(Both { journal, twin })
+                }
+            }
+        })
+        .await?;
+        let record = Self {
+            shared: Arc::clone(shared),
+            id: id.clone(),
+            path: both.journal.path().to_owned(),
+            both: Arc::new(Mutex::new(both)),
+        };
+        shared.note_unflushed(record.path.clone());
+        Ok(record)
+    }
+
+    /// Writes entries, in order.
+    pub(super) async fn write(&self, entries: Vec<Entry>) -> Result<()> {
+        let both = Arc::clone(&self.both);
+        let write = move || {
+            let mut both = both.lock().unwrap_or_else(PoisonError::into_inner);
+            Ok(entries.iter().try_for_each(|entry| both.append(entry)))
+        };
+        let written = blocking(write).await?;
+        self.shared.note_unflushed(self.path.clone());
+        written.context(|| format!("record pod {}", self.id))
+    }
+
+    /// Removes it: the pod is gone.
+    pub(super) async fn remove(&self) -> Result<()> {
+        let (both, dir) = (Arc::clone(&self.both), self.shared.paths.record(&self.id));
+        let remove = move || {
+            let mut both = both.lock().unwrap_or_else(PoisonError::into_inner);
+            both.twin.remove();
+            Ok(file::remove_tree_if_there(&dir))
+        };
+        let removed = blocking(remove).await?;
+        removed.context(|| format!("remove the record of pod {}", self.id))
+    }
+}
+
+impl Both {
+    /// The end of a container goes to the twin first: a twin that knows more tells of a loss.
+    fn append(&mut self, entry: &Entry) -> std::io::Result<()> {
+        let is_end = matches!(entry, Entry::Gone { .. });
+        if is_end {
+            self.twin.append(entry);
+        }
+        self.journal.append(entry)?;
+        if !is_end {
+            self.twin.append(entry);
+        }
+        Ok(())
+    }
+}
