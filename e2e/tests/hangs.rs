@@ -59,6 +59,70 @@ fn privileged_a_container_outlives_its_shim() {
     });
 }
 
+/// How long a stop or a removal took.
+fn timed(act: impl FnOnce()) -> f64 {
+    let begun = Instant::now();
+    act();
+    begun.elapsed().as_secs_f64()
+}
+
+#[test]
+fn privileged_without_a_shim_a_grace_is_a_grace() {
+    trial(|node| {
+        let mut cri = node.cri();
+        let pod = node.pod("orphans");
+        let id = cri.run_pod(&pod);
+        let willing = "trap 'exit 7' TERM; while :; do sleep 0.05; done";
+        let stubborn = "trap '' TERM; while :; do sleep 0.05; done";
+        let lines = [
+            ("willing", willing),
+            ("stubborn", stubborn),
+            ("removed", stubborn),
+        ];
+        let [willing, stubborn, removed] = lines.map(|(name, line)| {
+            let container = cri.run(&id, &pod, &configs::shell(name, line));
+            cri.shell(&container, "sleep 0.1");
+            kill_process(shim(&container), Signal::KILL).unwrap();
+            eventually("its shim is gone", || owners::shim(&container).is_none());
+            container
+        });
+        let took = timed(|| cri.stop(&willing, 30));
+        assert!(took < 2.0, "it ends when it is asked to: {took}");
+        assert_eq!(cri.look(&willing).exit_code, 7);
+        let took = timed(|| cri.stop(&stubborn, 1));
+        assert!((1.0..2.5).contains(&took), "its grace is a second: {took}");
+        assert_eq!(cri.look(&stubborn).exit_code, 137);
+        let container_id = removed.clone();
+        let request = cri::RemoveContainerRequest { container_id };
+        let took = timed(|| {
+            cri.remove_container(request).unwrap();
+        });
+        assert!(took < 2.0, "a removal has no grace: {took}");
+        cri.remove_pod(&id);
+    });
+}
+
+#[test]
+fn privileged_a_command_ends_with_the_shim_that_ran_it() {
+    trial(|node| {
+        let mut cri = node.cri();
+        let pod = node.pod("orphaned-command");
+        let id = cri.run_pod(&pod);
+        let container = cri.run(&id, &pod, &configs::idle("main"));
+        let (mut other, named) = (node.cri(), container.clone());
+        let command = std::thread::spawn(move || other.execute(&named, &["sleep", "98765"]));
+        let runs = || owners::runs("sleep 98765");
+        eventually("the command runs", runs);
+        kill_process(shim(&container), Signal::KILL).unwrap();
+        let error = command.join().unwrap().unwrap_err();
+        assert_eq!(error.code(), Code::Unavailable, "{error}");
+        eventually("the command is ended", || !runs());
+        let running = cri::ContainerState::ContainerRunning;
+        assert_eq!(cri.look(&container).state(), running);
+        cri.remove_pod(&id);
+    });
+}
+
 #[test]
 fn privileged_a_stopped_shim_keeps_nobody_from_stopping() {
     trial(|node| {
@@ -75,7 +139,11 @@ fn privileged_a_stopped_shim_keeps_nobody_from_stopping() {
             "{:?}",
             begun.elapsed()
         );
-        cri.stop(&container, 0);
+        // The grace, the kill past the shim, and a moment for a shim that may only be slow.
+        let begun = Instant::now();
+        cri.stop(&container, 1);
+        let took = begun.elapsed();
+        assert!((1.0..6.0).contains(&took.as_secs_f64()), "{took:?}");
         assert_eq!(cri.look(&container).exit_code, 137);
         cri.remove_pod(&id);
         cri.remove_pod(&other_id);

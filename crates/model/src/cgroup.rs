@@ -4,6 +4,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+/// The name of the cgroup of one exec'd process begins with this; it lies below its container's.
+pub const EXEC_PREFIX: &str = "exec-";
+
 /// The path of a cgroup below the cgroup root, without a slash at either end; empty for the root
 /// itself. Never leaves the root.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use crisp_model::cgroup::EXEC_PREFIX;
 use crisp_sys::cgroup::{Cgroup, Entrance};
 use crisp_sys::fork::{CloneFlags, fork_with};
 use crisp_sys::ns::{self, Kind};
@@ -68,7 +69,7 @@ pub struct Execed {
 /// exactly them. It exists only in the version 2 tree, with controllers or without.
 #[must_use]
 pub fn exec_cgroup(cgroup: &Cgroup, exec_id: &str) -> Cgroup {
-    cgroup.child(&format!("exec-{exec_id}"))
+    cgroup.child(&format!("{EXEC_PREFIX}{exec_id}"))
 }
 
 const KINDS: [Kind; 7] = [

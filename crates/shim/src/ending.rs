@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crisp_model::cgroup::EXEC_PREFIX;
 use crisp_model::{ExitStatus, Signal, Timestamp};
 use crisp_shim_api::{Event, ExitRecord, FailureKind};
 use crisp_sys::cgroup::Cgroup;
@@ -102,7 +103,9 @@ impl Shim {
         };
         for entry in entries.flatten() {
             let name = entry.file_name();
-            let exec_id = name.to_str().and_then(|name| name.strip_prefix("exec-"));
+            let exec_id = name
+                .to_str()
+                .and_then(|name| name.strip_prefix(EXEC_PREFIX));
             if exec_id.is_some_and(|exec_id| !self.is_starting(exec_id)) {
                 // The kernel refuses to remove a cgroup that holds processes.
                 drop(std::fs::remove_dir(entry.path()));

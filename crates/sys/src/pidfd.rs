@@ -176,11 +176,19 @@ mod tests {
             .args(["-c", "exit 7"])
             .spawn()
             .unwrap();
-        let pidfd = PidFd::open(i32::try_from(child.id()).unwrap()).unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let id = ProcessId::of(pid).unwrap();
+        let pidfd = PidFd::open(pid).unwrap();
         while !pidfd.has_exited() {
             std::thread::yield_now();
         }
+        let told = crate::process::status_of_zombie(&id);
+        assert!(matches!(told, None | Some(WaitStatus::Code(7))), "{told:?}");
+        // Whoever may not trace it is told nothing, which is not a 0.
+        let privileged = crate::caps::permitted().unwrap().has(19);
+        assert_eq!(told.is_some(), privileged);
         assert_eq!(child.wait().unwrap().code(), Some(7));
+        assert_eq!(crate::process::status_of_zombie(&id), None);
         let told = pidfd.exit_info();
         assert!(matches!(told, Err(_) | Ok(Some(WaitStatus::Code(7)))));
     }

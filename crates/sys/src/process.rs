@@ -56,6 +56,24 @@ impl ProcessId {
     }
 }
 
+/// The number of `CAP_SYS_PTRACE`.
+const SYS_PTRACE: u32 = 19;
+
+/// How a process ended that its parent has not reaped yet: whoever may trace it can read that, at
+/// once and on every kernel, while its parent takes its time. `None` when it is not known.
+#[must_use]
+pub fn status_of_zombie(id: &ProcessId) -> Option<WaitStatus> {
+    // To others the kernel shows 0 for it, which would read as success.
+    let may_read = crate::caps::permitted().is_ok_and(|caps| caps.has(SYS_PTRACE));
+    let text = std::fs::read_to_string(format!("/proc/{}/stat", id.pid)).ok()?;
+    let stat = Stat::parse(&text)?;
+    if !may_read || stat.start_time != id.start_time || stat.state != b'Z' {
+        return None;
+    }
+    let word = text.rsplit_once(')')?.1.split_whitespace().nth(49)?;
+    WaitStatus::from_word(word.parse().ok()?)
+}
+
 /// The fields of `/proc/PID/stat` that Crisp uses (proc(5)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crisp_model::ExitStatus;
+use crisp_model::cgroup::EXEC_PREFIX;
 use crisp_shim_api::exit::SLOT_SIZE;
 use crisp_shim_api::{ExitRecord, Reply, Request, StateReport};
 use crisp_sys::file;
@@ -61,13 +62,38 @@ async fn judge_started(
         }
     }
     if lives(&init) {
+        end_execs(shared, case).await;
         return (Verdict::Alone, None);
     }
     let status = match pidfd {
-        Some(pidfd) => told_status(pidfd).await,
-        None => None,
+        Some(pidfd) => told_status(&init, pidfd).await,
+        None => crisp_sys::process::status_of_zombie(&init).map(exit_status),
     };
     (Verdict::Over(over(shared, case, status).await), None)
+}
+
+/// Ends the commands that a shim which has gone was running: nobody is left who could tell of
+/// their end, or end them at their deadline. Their callers have an error.
+async fn end_execs(shared: &Arc<Shared>, case: &Case) {
+    let cgroup = shared.cgroup(&case.cgroup_path);
+    let id = case.id.clone();
+    let end = move || {
+        let dir = cgroup.unified_dir();
+        let entries = dir.and_then(|dir| std::fs::read_dir(dir).ok());
+        for entry in entries.into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let exec = name.to_str().filter(|name| name.starts_with(EXEC_PREFIX));
+            if let Some(exec) = exec
+                && let Err(error) = cgroup.child(exec).kill()
+            {
+                tracing::warn!(container_id = %id, exec, %error, "a command whose shim has gone is not ended");
+            }
+        }
+        Ok(())
+    };
+    if let Err(error) = blocking(end).await {
+        tracing::warn!(container_id = %case.id, %error, "commands whose shim has gone are not ended");
+    }
 }
 
 /// Whether any thread of exactly this process is left.
@@ -227,23 +253,36 @@ async fn readable(pidfd: Arc<PidFd>) -> Option<()> {
 }
 
 async fn wait_for(case: &Case, pidfd: Option<Arc<PidFd>>) -> Option<ExitStatus> {
+    let init = case.init?;
     let held = match pidfd {
         Some(pidfd) => pidfd,
-        None => Arc::new(PidFd::open_exact(&case.init?).ok()??),
+        None => Arc::new(PidFd::open_exact(&init).ok()??),
     };
     readable(Arc::clone(&held)).await?;
-    told_status(&held).await
+    told_status(&init, &held).await
 }
 
-/// The exit status of a process that is over, where the kernel tells it to others than the parent
-/// (Linux 6.15): once the new parent has reaped it, at its leisure.
-async fn told_status(pidfd: &PidFd) -> Option<ExitStatus> {
-    for pause in [1, 10, 100, 1000, 2000, 3000, 4000] {
-        match pidfd.exit_info().ok()? {
-            Some(WaitStatus::Code(code)) => return Some(ExitStatus::Code(code)),
-            Some(WaitStatus::Signal(signal)) => return Some(ExitStatus::Signal(signal)),
-            None => tokio::time::sleep(Duration::from_millis(pause)).await,
+/// The exit status of a process that is over: the kernel tells it as long as the new parent has not
+/// reaped it, and from Linux 6.15 on also afterwards.
+async fn told_status(init: &ProcessId, pidfd: &PidFd) -> Option<ExitStatus> {
+    for pause in [1, 10, 100, 1000, 2000] {
+        let reaped = pidfd.exit_info();
+        if let Ok(Some(status)) = reaped {
+            return Some(exit_status(status));
         }
+        if let Some(status) = crisp_sys::process::status_of_zombie(init) {
+            return Some(exit_status(status));
+        }
+        // An older kernel has nothing more to tell.
+        reaped.ok()?;
+        tokio::time::sleep(Duration::from_millis(pause)).await;
     }
     None
+}
+
+fn exit_status(status: WaitStatus) -> ExitStatus {
+    match status {
+        WaitStatus::Code(code) => ExitStatus::Code(code),
+        WaitStatus::Signal(signal) => ExitStatus::Signal(signal),
+    }
 }
