@@ -10,6 +10,7 @@ use crisp_model::ContainerId;
 use tokio::sync::{Semaphore, watch};
 
 use super::LayerStats;
+use crate::clock::SinceBoot;
 
 /// How long a measure is good, in nanoseconds.
 const GOOD_FOR: i64 = 10_000_000_000;
@@ -29,9 +30,9 @@ pub(crate) struct Layers {
 struct Layer {
     last: Option<LayerStats>,
     /// When the walk of `last` was begun, by the clock of durations.
-    measured: i64,
+    measured: SinceBoot,
     /// When the latest walk was begun.
-    begun: i64,
+    begun: SinceBoot,
     /// The walk under way, or the last one: closed when it is over.
     walk: Option<watch::Receiver<()>>,
 }
@@ -55,7 +56,7 @@ impl Layers {
     pub(crate) async fn stats(
         &self,
         container: &ContainerId,
-        now: i64,
+        now: SinceBoot,
         measure: impl Future<Output = Option<LayerStats>> + Send + 'static,
     ) -> Option<LayerStats> {
         let mut walk = match self.look(container, now, measure) {
@@ -71,12 +72,12 @@ impl Layers {
     fn look(
         &self,
         container: &ContainerId,
-        now: i64,
+        now: SinceBoot,
         measure: impl Future<Output = Option<LayerStats>> + Send + 'static,
     ) -> std::result::Result<LayerStats, watch::Receiver<()>> {
         let mut known = self.known();
         let layer = known.entry(container.clone()).or_default();
-        let is_good = now - layer.measured < GOOD_FOR;
+        let is_good = now.since(layer.measured) < GOOD_FOR;
         if let Some(last) = layer.last.as_ref().filter(|_| is_good) {
             return Ok(last.clone());
         }
@@ -173,7 +174,7 @@ mod tests {
     fn a_tree_is_walked_once_whoever_asks_and_goes_away() {
         run(async {
             let (layers, trees, id) = (Layers::default(), Arc::<Trees>::default(), container(1));
-            let ask = |now| layers.stats(&id, now, Arc::clone(&trees).walk(now));
+            let ask = |now| layers.stats(&id, SinceBoot(now), Arc::clone(&trees).walk(now));
             for _ in 0..3 {
                 let gone = tokio::time::timeout(Duration::from_millis(20), ask(0));
                 assert!(gone.await.is_err());
@@ -204,7 +205,7 @@ mod tests {
             let ids: Vec<_> = (0..10).map(container).collect();
             let each = ids
                 .iter()
-                .map(|id| layers.stats(id, 0, Arc::clone(&trees).walk(0)));
+                .map(|id| layers.stats(id, SinceBoot(0), Arc::clone(&trees).walk(0)));
             let let_go = async {
                 for _ in 0..200 {
                     trees.go.notify_one();
@@ -221,10 +222,10 @@ mod tests {
     fn what_is_forgotten_or_cannot_be_measured_leaves_nothing() {
         run(async {
             let (layers, id) = (Layers::default(), container(1));
-            assert_eq!(layers.stats(&id, 0, async { None }).await, None);
+            assert_eq!(layers.stats(&id, SinceBoot(0), async { None }).await, None);
             assert!(layers.known().is_empty());
             let trees = Arc::<Trees>::default();
-            let asked = layers.stats(&id, 0, Arc::clone(&trees).walk(0));
+            let asked = layers.stats(&id, SinceBoot(0), Arc::clone(&trees).walk(0));
             let forgotten = async {
                 tokio::task::yield_now().await;
                 layers.forget(&id);

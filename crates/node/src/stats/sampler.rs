@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crisp_model::{CgroupPath, ContainerId};
 
 use super::layers::Layers;
+use crate::clock::SinceBoot;
 
 /// Two looks that are closer give no rate: the last one stands.
 const SHORTEST: i64 = 100_000_000;
@@ -20,7 +21,7 @@ pub(crate) struct Sampler {
 
 #[derive(Debug, Clone, Copy)]
 struct Look {
-    at: i64,
+    at: SinceBoot,
     usage_ns: u64,
     nanocores: Option<u64>,
 }
@@ -32,7 +33,12 @@ impl Sampler {
 
     /// Billionths of a core since the last look; `None` at the first, for a caller would take 0 for
     /// a measure.
-    pub(crate) fn nanocores(&self, cgroup: &CgroupPath, at: i64, usage_ns: u64) -> Option<u64> {
+    pub(crate) fn nanocores(
+        &self,
+        cgroup: &CgroupPath,
+        at: SinceBoot,
+        usage_ns: u64,
+    ) -> Option<u64> {
         let mut cpu = self.cpu();
         let fresh = Look {
             at,
@@ -43,7 +49,7 @@ impl Sampler {
             cpu.insert(cgroup.clone(), fresh);
             return None;
         };
-        let passed = at - last.at;
+        let passed = at.since(last.at);
         if passed < SHORTEST {
             return last.nanocores;
         }
@@ -77,22 +83,22 @@ mod tests {
     #[test]
     fn rates_are_of_the_time_between_two_looks() {
         let sampler = Sampler::default();
-        let second = 1_000_000_000;
+        let (second, at) = (1_000_000_000, SinceBoot);
         let path = |text| CgroupPath::parse(text).unwrap();
         let (a, b) = (path("a"), path("b"));
-        assert_eq!(sampler.nanocores(&a, 0, 500), None);
+        assert_eq!(sampler.nanocores(&a, at(0), 500), None);
         // Half a core for a second.
         assert_eq!(
-            sampler.nanocores(&a, second, 500 + 500_000_000),
+            sampler.nanocores(&a, at(second), 500 + 500_000_000),
             Some(500_000_000)
         );
         // Too soon for a new one.
         assert_eq!(
-            sampler.nanocores(&a, second + 1, 600_000_000),
+            sampler.nanocores(&a, at(second + 1), 600_000_000),
             Some(500_000_000)
         );
         // A container that was made anew under the name has used less.
-        assert_eq!(sampler.nanocores(&a, 3 * second, 0), Some(0));
-        assert_eq!(sampler.nanocores(&b, 3 * second, 7), None);
+        assert_eq!(sampler.nanocores(&a, at(3 * second), 0), Some(0));
+        assert_eq!(sampler.nanocores(&b, at(3 * second), 7), None);
     }
 }
