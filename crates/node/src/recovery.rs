@@ -417,9 +417,13 @@ async fn sweep(shared: Arc<Shared>, strays: Strays) {
     let pods = strays.pods.iter().chain(&strays.nameless);
     futures::future::join_all(pods.map(|id| sweep_pod(&shared, id))).await;
     for id in strays.nameless {
-        let removed = file::remove_if_there(&shared.paths.twin(&id))
-            .and_then(|()| file::remove_tree_if_there(&shared.paths.record(&id)));
-        if let Err(error) = removed {
+        let (twin, record) = (shared.paths.twin(&id), shared.paths.record(&id));
+        let remove = move || {
+            let removed = file::remove_if_there(&twin);
+            let removed = removed.and_then(|()| file::remove_tree_if_there(&record));
+            removed.context(|| format!("remove {}", record.display()))
+        };
+        if let Err(error) = blocking(remove).await {
             tracing::warn!(pod_id = %id, %error, "empty record not removed");
         }
     }

@@ -195,7 +195,9 @@ async fn start_holder(shared: &Arc<Shared>, record: &PodRecord) -> Result<Proces
         cause: Cause::of(format!("it ended with {status}")),
     })?;
     let pin = shared.paths.pin(&record.id, Kind::Pid.file());
-    ns::pin_of(id.pid, Kind::Pid, &pin).context(|| step("pin the PID namespace"))?;
+    let pinned = crisp_tasks::blocking(move || ns::pin_of(id.pid, Kind::Pid, &pin)).await;
+    let pinned = pinned.map_err(|failed| Error::fault(&failed))?;
+    pinned.context(|| step("pin the PID namespace"))?;
     shared.shelter(id);
     Ok(id)
 }

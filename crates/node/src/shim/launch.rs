@@ -92,7 +92,7 @@ async fn try_launch(shared: &Arc<Shared>, plan: &LaunchPlan) -> Result<Launched>
             if spare && matches!(error, Error::Unavailable(_)) {
                 shared.spares.give_up();
             }
-            Err(with_last_words(shared, plan, error))
+            Err(with_last_words(shared, plan, error).await)
         }
     }
 }
@@ -199,9 +199,10 @@ fn started(reply: Reply, fds: Vec<OwnedFd>, connection: Connection) -> Result<La
 }
 
 /// A shim that ended without an answer may have said why on its standard error.
-fn with_last_words(shared: &Shared, plan: &LaunchPlan, error: Error) -> Error {
+async fn with_last_words(shared: &Shared, plan: &LaunchPlan, error: Error) -> Error {
     let log = shared.paths.bundle(&plan.id).join("shim.log");
-    let words = file::read_bounded(&log, LAST_WORDS).unwrap_or_default();
+    let read = move || file::read_bounded(&log, LAST_WORDS).unwrap_or_default();
+    let words = crisp_tasks::blocking(read).await.unwrap_or_default();
     let words = String::from_utf8_lossy(&words);
     match (error, words.trim()) {
         (error, "") => error,
