@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use tracing::Span;
 
 use crate::config::{Config, Handler, Support};
+use crate::debts::OwedRemains;
 use crate::error::{Context, Error, Result};
 use crate::events::Listener;
 use crate::exec::ExecOutput;
@@ -418,10 +419,28 @@ impl Engine {
         self.shared.pool.answers()
     }
 
+    /// Waits until the daemon's threads have answered once more, as they do every few seconds.
+    pub async fn next_round(&self) {
+        self.shared.pool.next_round().await;
+    }
+
+    /// Looks at paths of the host that do not come back: at which mount or for which pod, and since
+    /// when.
+    #[must_use]
+    pub fn stuck_looks(&self) -> Vec<(String, Duration)> {
+        self.shared.host_lane.stuck()
+    }
+
     /// Cgroups of pods that are gone that could not be removed yet.
     #[must_use]
     pub fn owed_cgroups(&self) -> Vec<crisp_cgroups::Owed> {
         self.shared.cgroups.owed()
+    }
+
+    /// Remains of failed creations and boots that could not be removed yet.
+    #[must_use]
+    pub fn owed_remains(&self) -> Vec<OwedRemains> {
+        self.shared.debts.list()
     }
 
     /// How callers name cgroup parents.

@@ -13,6 +13,7 @@
 //! shim/       talking with a shim, launching one, finding out about one that is gone
 //! views       the published views, found by id or the beginning of one
 //! events      what listeners are told
+//! debts       remains that nobody sees and that could not be removed yet
 //! stats/      figures, read from cgroup files and netlink
 //! recovery    after a start: records against what the kernel has
 //! host        what this machine can do
@@ -27,6 +28,7 @@ mod blocking;
 mod clock;
 pub mod config;
 mod container;
+mod debts;
 mod engine;
 pub mod error;
 pub mod events;
@@ -47,6 +49,7 @@ pub mod view;
 mod views;
 
 pub use config::{Config, Handler, Support, Timeouts};
+pub use debts::OwedRemains;
 pub use engine::Engine;
 pub use error::{Code, Error, Result};
 pub use events::{ContainerEvent, EventKind, Lagged, Listener, Subject};

@@ -3,33 +3,48 @@
 //! Everything that touches the kernel goes through these threads. Should all of them be held by
 //! something, the node can start and stop nothing, and has to say so.
 
-use std::sync::Weak;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
+
+use tokio::sync::watch;
 
 /// Between two rounds.
 const EVERY: Duration = Duration::from_secs(5);
 /// How long a round may take.
 const WITHIN: Duration = Duration::from_secs(10);
 
-/// The outcome of the last round.
+/// The outcome of the last round: whether it came back in time. Every round is told of.
 #[derive(Debug)]
-pub(crate) struct Pool(AtomicBool);
+pub(crate) struct Pool(watch::Sender<bool>);
 
 impl Default for Pool {
     fn default() -> Self {
-        Self(AtomicBool::new(true))
+        Self(watch::Sender::new(true))
     }
 }
 
 impl Pool {
     /// Whether the last round came back in time.
     pub(crate) fn answers(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        *self.0.borrow()
+    }
+
+    /// Waits for the next round that comes back; for ever, once the engine is gone.
+    pub(crate) fn next_round(self: &Arc<Self>) -> impl Future<Output = ()> + Send + use<> {
+        let mut rounds = self.0.subscribe();
+        async move {
+            loop {
+                match rounds.changed().await {
+                    Ok(()) if *rounds.borrow_and_update() => return,
+                    Ok(()) => {}
+                    Err(_) => std::future::pending().await,
+                }
+            }
+        }
     }
 
     fn note(&self, answers: bool) {
-        if self.0.swap(answers, Ordering::Relaxed) == answers {
+        if self.0.send_replace(answers) == answers {
             return;
         }
         match answers {
@@ -65,6 +80,22 @@ fn note(pool: &Weak<Pool>, answers: bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn only_a_round_that_comes_back_is_waited_for() {
+        let pool = Arc::new(Pool::default());
+        let round = pool.next_round();
+        tokio::pin!(round);
+        let none = futures::poll!(&mut round);
+        pool.note(false);
+        let late = futures::poll!(&mut round);
+        assert!(none.is_pending() && late.is_pending());
+        pool.note(true);
+        round.await;
+        let next = pool.next_round();
+        pool.note(true);
+        next.await;
+    }
 
     #[test]
     fn a_pool_is_as_its_last_round() {

@@ -17,6 +17,7 @@ use crisp_tasks::HostLane;
 
 use crate::clock::CreationClock;
 use crate::config::Config;
+use crate::debts::Debts;
 use crate::error::{Error, Result};
 use crate::events::Events;
 use crate::exec::{ExecIds, Room};
@@ -45,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) cgroups: Cgroups,
     /// Looks at paths that callers name.
     pub(crate) host_lane: HostLane,
+    /// Remains of failed creations and boots.
+    pub(crate) debts: Debts,
     /// Whether the shared threads answer.
     pub(crate) pool: Arc<Pool>,
     /// Shims that are loaded and wait for a container.
@@ -88,6 +91,7 @@ impl Shared {
                 config.state.join("owed-cgroups"),
             ),
             host_lane: HostLane::default(),
+            debts: Debts::default(),
             pool: Arc::default(),
             spares: Spares::new(&config.shim_path, found.shim),
             config,

@@ -103,6 +103,17 @@ impl HostLane {
         receiver.await.unwrap_or(Err(Failed::Aborted.into()))
     }
 
+    /// Looks that are stuck: what each is about, and since when.
+    #[must_use]
+    pub fn stuck(&self) -> Vec<(String, Duration)> {
+        let seats = self.0.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        let looks = seats.taken.values();
+        let stuck = looks.filter(|(began, _)| began.elapsed() >= STUCK_AFTER);
+        stuck
+            .map(|(began, things)| (things.join(", "), began.elapsed()))
+            .collect()
+    }
+
     async fn seat(&self, things: Vec<String>) -> Result<Seat, Refused> {
         loop {
             let freed = self.0.freed.notified();
@@ -183,9 +194,15 @@ mod tests {
             assert!(matches!(&refused, Refused::Stuck { what, .. } if what == "mount /dead"));
             assert!(refused.to_string().contains("still stuck since"));
         }
+        let stuck = lane.stuck();
+        assert_eq!(
+            (stuck.len(), stuck[0].0.as_str()),
+            (1, "pod 0, mount /dead")
+        );
         go.send(()).unwrap();
         assert_eq!(first.outcome().await.unwrap(), Ok(true));
         assert_eq!(lane.look(about(&["mount /dead"]), || 9).await, Ok(9));
+        assert!(lane.stuck().is_empty());
     }
 
     #[tokio::test]

@@ -103,7 +103,18 @@ impl Service {
             |owed| json!({"path": owed.path, "why": owed.why, "seconds": owed.since.as_secs()}),
         );
         let owed = serde_json::Value::from_iter(owed);
+        let remains = self.engine.owed_remains().into_iter().map(|owed| {
+            let container = owed.container.map(|id| id.to_string());
+            json!({"pod": owed.pod.to_string(), "container": container, "why": owed.why,
+                "seconds": owed.since.as_secs()})
+        });
+        let remains = serde_json::Value::from_iter(remains);
+        let stuck = self.engine.stuck_looks().into_iter();
+        let stuck = stuck.map(|(at, since)| json!({"at": at, "seconds": since.as_secs()}));
+        let stuck = serde_json::Value::from_iter(stuck);
         BTreeMap::from([
+            ("owedRemains".to_owned(), remains.to_string()),
+            ("stuckLooks".to_owned(), stuck.to_string()),
             ("owedCgroups".to_owned(), owed.to_string()),
             ("config".to_owned(), self.about.config.to_string()),
             ("kernel".to_owned(), self.about.kernel.to_string()),

@@ -19,26 +19,6 @@ use crate::shim::client::{Connection, ShimClient, kill, shims_of};
 /// How long a shim without a record may take to kill its container and leave.
 const SHIM_LEAVES_WITHIN: Duration = Duration::from_secs(5);
 
-/// Before each attempt to remove what a creation left.
-const UNMAKING_PAUSES: [Duration; 3] = [
-    Duration::ZERO,
-    Duration::from_secs(1),
-    Duration::from_secs(5),
-];
-
-/// Removes what a failed creation left, if need be again.
-pub(crate) async fn unmake(shared: &Arc<Shared>, remains: &Remains) {
-    for pause in UNMAKING_PAUSES {
-        tokio::time::sleep(pause).await;
-        match clear(shared, remains, None).await {
-            Ok(()) => return,
-            Err(error) => {
-                tracing::warn!(target: "crisp::container", container_id = %remains.id, %error, "failed creation not wholly undone");
-            }
-        }
-    }
-}
-
 /// Removes shim, processes, cgroup, snapshot and files. Goes on after errors.
 /// The shim is the one that the daemon is connected to, if it is.
 pub(crate) async fn clear(

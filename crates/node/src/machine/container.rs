@@ -40,8 +40,13 @@ pub(crate) enum State {
         /// Why it is no longer wanted.
         unwanted: Option<Error>,
     },
-    /// The remains of a creation that failed are being removed.
-    Unmaking,
+    /// The remains of a creation that failed are being removed, if need be again and again.
+    Unmaking {
+        /// Attempts that have failed.
+        tries: u32,
+        /// An attempt is under way; else the next one waits for its time.
+        is_tried: bool,
+    },
     Created,
     /// A worker launches its shim.
     Starting {
@@ -143,7 +148,7 @@ impl Container {
     pub(crate) fn is_wanted(&self) -> bool {
         match &self.state {
             State::Creating { unwanted, .. } => unwanted.is_none(),
-            State::Unmaking => false,
+            State::Unmaking { .. } => false,
             _ => true,
         }
     }
@@ -206,7 +211,7 @@ impl State {
     /// The phase that callers see; `None` while it is not to be seen.
     pub(crate) fn phase(&self) -> Option<ContainerPhase> {
         Some(match self {
-            Self::Creating { .. } | Self::Unmaking => return None,
+            Self::Creating { .. } | Self::Unmaking { .. } => return None,
             // Until its program runs it counts as created.
             Self::Created | Self::Starting { .. } | Self::Clearing { exit: None } => {
                 ContainerPhase::Created
@@ -224,18 +229,25 @@ impl State {
         })
     }
 
-    /// Whether nothing of it runs or is about to.
+    /// Whether nothing of it runs or is about to. Remains that cannot be removed now hold up
+    /// neither a stop nor a teardown.
     pub(crate) fn is_settled(&self) -> bool {
         matches!(
             self,
-            Self::Created | Self::Exited { .. } | Self::Clearing { .. }
+            Self::Created
+                | Self::Exited { .. }
+                | Self::Clearing { .. }
+                | Self::Unmaking {
+                    is_tried: false,
+                    ..
+                }
         )
     }
 
     /// The state as it is recorded.
     pub(crate) fn recorded(&self) -> ContainerState {
         match self {
-            Self::Creating { .. } | Self::Unmaking => ContainerState::Creating,
+            Self::Creating { .. } | Self::Unmaking { .. } => ContainerState::Creating,
             Self::Created => ContainerState::Created,
             Self::Starting { started_at, .. } => ContainerState::Starting {
                 started_at: *started_at,
@@ -276,6 +288,10 @@ mod tests {
         })
     }
 
+    fn unmaking(tries: u32, is_tried: bool) -> State {
+        State::Unmaking { tries, is_tried }
+    }
+
     #[test]
     fn every_state_has_its_phase() {
         let creating = State::Creating {
@@ -296,7 +312,8 @@ mod tests {
         let exited = ContainerPhase::Exited(exit());
         let table = [
             (creating, None, false),
-            (State::Unmaking, None, false),
+            (unmaking(0, true), None, false),
+            (unmaking(1, false), None, true),
             (State::Created, Some(ContainerPhase::Created), true),
             (starting, Some(ContainerPhase::Created), false),
             (

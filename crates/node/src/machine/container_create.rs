@@ -1,10 +1,13 @@
 //! A container's creation: asked for, perhaps again, made, and recorded; or undone.
 
+use std::time::Duration;
+
 use crisp_model::ContainerConfig;
 use crisp_records::{ContainerState, Entry, MadeRecord};
 
 use super::container::{Container, Scene, State};
-use super::effect::{Commit, ContainerNote, Done, Effect, Job};
+use super::container_life::Fate;
+use super::effect::{Alarm, Commit, ContainerNote, Done, Effect, Job};
 use super::facts::Caller;
 use crate::error::{Error, Result};
 use crate::events::EventKind;
@@ -108,7 +111,48 @@ impl Container {
         if let State::Creating { waiters, .. } = &mut self.state {
             scene.out.answer_all(waiters, &Err(why));
         }
-        self.state = State::Unmaking;
+        self.state = State::Unmaking {
+            tries: 0,
+            is_tried: true,
+        };
         scene.out.run(Job::Unmake(self.remains(scene.pod)));
     }
+
+    /// It is time for another attempt, or the pod is to go.
+    pub(super) fn unmake_again(&mut self, scene: &mut Scene<'_>) {
+        if let State::Unmaking { is_tried, .. } = &mut self.state
+            && !std::mem::replace(is_tried, true)
+        {
+            scene.out.run(Job::Unmake(self.remains(scene.pod)));
+        }
+    }
+
+    /// What a creation left is removed, or stays owed. The pauses grow, and it is told of once.
+    pub(super) fn unmade(&mut self, scene: &mut Scene<'_>, result: Result<()>) -> Fate {
+        let State::Unmaking { tries, is_tried } = &mut self.state else {
+            return Fate::Stays;
+        };
+        let id = self.record.id.clone();
+        let Err(error) = result else {
+            scene.out.record(Entry::Gone { id: id.clone() });
+            scene.out.push(Effect::Owe(Some(id), None));
+            return Fate::Gone;
+        };
+        *is_tried = false;
+        *tries += 1;
+        let (tries, due) = (*tries, scene.now.instant + unmake_pause(*tries));
+        if tries == 1 {
+            self.note(scene, ContainerNote::StillUnmaking(error.clone()));
+        }
+        scene
+            .out
+            .push(Effect::Owe(Some(id.clone()), Some(error.clone())));
+        scene.out.push(Effect::Wake(due, Alarm::Unmake { id }));
+        Fate::NotRemoved(error)
+    }
+}
+
+/// After so many attempts that have failed: 1 s, 4 s, … 17 min.
+fn unmake_pause(tries: u32) -> Duration {
+    Duration::from_secs(4_u64.pow(tries.saturating_sub(1).min(5)))
 }

@@ -52,11 +52,8 @@ impl Container {
             }
             ContainerInput::ReopenLog { caller } => self.reopen_log(scene, caller),
             ContainerInput::Made(result) => self.made(scene, result),
-            ContainerInput::Unmade => {
-                let id = self.record.id.clone();
-                scene.out.record(Entry::Gone { id });
-                return Fate::Gone;
-            }
+            ContainerInput::Unmade(result) => return self.unmade(scene, result),
+            ContainerInput::UnmakeDue => self.unmake_again(scene),
             ContainerInput::Launched(result) => self.launched(scene, result),
             ContainerInput::Over(record) => self.over(scene, record),
             ContainerInput::ShimGone => self.shim_gone(scene),
@@ -111,7 +108,7 @@ impl Container {
             State::Created | State::Starting { .. } => Ok(()),
             State::Running(_) => refuse("is running already"),
             State::Exited { .. } => refuse("has ended; create a new one"),
-            State::Creating { .. } | State::Unmaking => Err(missing(id)),
+            State::Creating { .. } | State::Unmaking { .. } => Err(missing(id)),
             State::Clearing { .. } => refuse("is being removed"),
         }
     }
@@ -341,6 +338,7 @@ impl Container {
             State::Created if !self.updates.is_empty() => return,
             State::Created => None,
             State::Exited { exit } => Some(exit.clone()),
+            State::Unmaking { .. } => return self.unmake_again(scene),
             _ => return,
         };
         self.state = State::Clearing { exit };

@@ -31,6 +31,9 @@ pub(crate) enum Effect {
     Run(Job),
     /// Make an input when its time has come.
     Wake(Instant, Alarm),
+    /// Remains that nobody sees could not be removed, or, without an error, are removed now: of a
+    /// container's creation, or of the pod's boot.
+    Owe(Option<ContainerId>, Option<Error>),
     /// A creation is no longer wanted: its worker need not wait for the host any more.
     Cancel(ContainerId),
     /// Send a request for this pod's name back to the names: this pod is on its way out.
@@ -144,6 +147,8 @@ pub(crate) enum StopStep {
 pub(crate) enum Alarm {
     /// The teardown of a failed boot is tried again.
     Undo,
+    /// The remains of a container's creation are to be removed again.
+    Unmake { id: ContainerId },
     /// A step of a container's stop has had its time.
     Stop { id: ContainerId, number: u64 },
 }
@@ -301,6 +306,8 @@ pub(crate) enum ContainerNote {
     /// The kernel does not end what was killed.
     NotStopped(Error),
     NotRemoved(Error),
+    /// A failed creation is not wholly undone; it is tried again.
+    StillUnmaking(Error),
 }
 
 /// The effects of one input.

@@ -89,8 +89,10 @@ pub(crate) enum ContainerInput {
     ReopenLog { caller: Caller },
     /// The creation ended.
     Made(Result<Box<MadeRecord>>),
-    /// The remains of a failed or unwanted creation are removed, as far as they could be.
-    Unmade,
+    /// The remains of a failed or unwanted creation are removed, or not.
+    Unmade(Result<()>),
+    /// It is time for another try to remove them.
+    UnmakeDue,
     /// The launch ended.
     Launched(Result<Launched>),
     /// The shim says that the container is over; the exit slot is written.
@@ -156,7 +158,8 @@ impl ContainerInput {
             | Self::Update { caller, .. }
             | Self::ReopenLog { caller } => Some(*caller),
             Self::Made(_)
-            | Self::Unmade
+            | Self::Unmade(_)
+            | Self::UnmakeDue
             | Self::Launched(_)
             | Self::Over(_)
             | Self::ShimGone

@@ -125,10 +125,11 @@ impl Pod {
     }
 
     /// A plugin that is missing may stay so for days: the pauses grow, and it is told of once.
-    fn undo_later(&mut self, now: Moment, out: &mut Effects, error: Error) {
+    fn undo_later(&mut self, now: Moment, out: &mut Effects, error: &Error) {
         if self.undo_tries == 0 {
-            out.note(Note::StillUndoing(error));
+            out.note(Note::StillUndoing(error.clone()));
         }
+        out.push(Effect::Owe(None, Some(error.clone())));
         let wake = now.instant + undo_pause(self.undo_tries);
         self.undo_tries = (self.undo_tries + 1).min(UNDO_DOUBLED);
         out.push(Effect::Wake(wake, Alarm::Undo));
@@ -264,7 +265,7 @@ impl Pod {
                 Ok(()) => *teardown = Teardown::Done,
                 Err(error) => {
                     *teardown = Teardown::Waiting;
-                    self.undo_later(now, out, error);
+                    self.undo_later(now, out, &error);
                 }
             },
             Phase::Stopping { waiters, .. } => {
@@ -378,7 +379,7 @@ impl Pod {
                 self.phase = Phase::Undoing {
                     teardown: Teardown::Waiting,
                 };
-                self.undo_later(now, out, error);
+                self.undo_later(now, out, &error);
             }
         }
     }

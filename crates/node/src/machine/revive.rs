@@ -104,7 +104,7 @@ impl Pod {
                 State::Starting { .. } | State::Running(_) => {
                     scene.out.run(Job::Judge(container.case(scene.pod, boot)));
                 }
-                State::Unmaking => scene.out.run(Job::Unmake(container.remains(scene.pod))),
+                State::Unmaking { .. } => scene.out.run(Job::Unmake(container.remains(scene.pod))),
                 _ => {}
             }
         }
@@ -155,9 +155,13 @@ fn state_of(
     (slot, boot): (Option<&ExitRecord>, Boot),
     now: Timestamp,
 ) -> State {
+    let unmaking = State::Unmaking {
+        tries: 0,
+        is_tried: true,
+    };
     match state {
-        _ if record.made.is_none() => State::Unmaking,
-        ContainerState::Creating => State::Unmaking,
+        _ if record.made.is_none() => unmaking,
+        ContainerState::Creating => unmaking,
         // Its bundle was lost with the earlier boot.
         ContainerState::Created if boot == Boot::Earlier => State::Exited {
             exit: exit_of(record, None, now),

@@ -175,6 +175,10 @@ impl Hands {
                 }
             }
             Effect::Answer(caller, answer) => self.callers.answer(caller, answer),
+            Effect::Owe(container, error) => {
+                let why = error.map(|error| error.to_string());
+                self.shared.debts.note((self.id.clone(), container), why);
+            }
             Effect::Cancel(id) => {
                 if let Some(held) = self.held.get(&id) {
                     held.cancel.notify_one();
@@ -251,6 +255,7 @@ impl Hands {
         let id = self.id.clone();
         self.shared.sampler.forget_pod(&pod.record.cgroup_path);
         self.shared.cgroups.forget(&id);
+        self.shared.debts.forget(&id);
         self.shared.views.close(&id);
         self.shared.mailboxes.close(&id);
         let removed = NameMessage::Removed {

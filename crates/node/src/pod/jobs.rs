@@ -66,7 +66,7 @@ impl Work {
             Self::Boot => Some(Input::Booted(Err(error()))),
             Self::Teardown => Some(Input::TornDown(Err(error()))),
             Self::Create(id) => of(id, ContainerInput::Made(Err(error()))),
-            Self::Unmake(id) => of(id, ContainerInput::Unmade),
+            Self::Unmake(id) => of(id, ContainerInput::Unmade(Err(error()))),
             Self::Launch(id) => of(id, ContainerInput::Launched(Err(error()))),
             Self::JudgeStart(id) => {
                 let verdict = Verdict::NeverRan(error().to_string());
@@ -189,8 +189,8 @@ impl Hands {
             }),
             Job::Create(plan) => self.create_step(*plan),
             Job::Unmake(remains) => started(Work::Unmake(remains.id.clone()), async move {
-                clear::unmake(&shared, &remains).await;
-                told(&remains.id, ContainerInput::Unmade)
+                let cleared = clear::clear(&shared, &remains, None).await;
+                told(&remains.id, ContainerInput::Unmade(cleared))
             }),
             Job::Launch(plan) => started(Work::Launch(plan.id.clone()), async move {
                 let id = plan.id.clone();
@@ -374,4 +374,40 @@ fn started(work: Work, step: impl Future<Output = Outcome> + Send + 'static) -> 
 
 fn told(id: &ContainerId, event: ContainerInput) -> Outcome {
     Outcome::Input(Input::of(id, event))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The inputs that a panic comes to; the machine's tests say where each leads.
+    #[tokio::test]
+    async fn a_panic_of_a_worker_is_an_input() {
+        let id = ContainerId::from_entropy([1; 32]);
+        let works = [
+            Work::Boot,
+            Work::Teardown,
+            Work::Create(id.clone()),
+            Work::Unmake(id.clone()),
+            Work::Launch(id.clone()),
+            Work::JudgeStart(id.clone()),
+            Work::Judge(id.clone()),
+            Work::WatchAlone(id.clone()),
+            Work::Update(id.clone()),
+            Work::Clear(id),
+        ];
+        let mut workers: Workers<Work, Outcome> = Workers::default();
+        for work in works {
+            workers.start(work, Span::none(), async { panic!("oh") });
+            let (work, outcome) = workers.next().await;
+            let input = work.failed(&outcome.unwrap_err());
+            let text = format!("{input:?}");
+            let is_told = match &work {
+                Work::Judge(_) => text.contains("Alone"),
+                Work::WatchAlone(_) => text.contains("Lost"),
+                _ => text.to_lowercase().contains("panicked"),
+            };
+            assert!(is_told, "{work:?}: {text}");
+        }
+    }
 }

@@ -76,5 +76,8 @@ fn container(note: ContainerNote) {
         ContainerNote::NotRemoved(error) => warn!(
             target: "crisp::container", %error, "container not removed"
         ),
+        ContainerNote::StillUnmaking(error) => warn!(
+            target: "crisp::container", %error, "failed creation not wholly undone; trying again"
+        ),
     }
 }

@@ -280,6 +280,7 @@ fn turn_away(names: &NamesMailbox, owner: Owner, mut inbox: mpsc::UnboundedRecei
 fn wake(workers: &mut Workers<Work, Outcome>, at: Instant, alarm: Alarm) {
     let input = match alarm {
         Alarm::Undo => Input::UndoDue,
+        Alarm::Unmake { id } => Input::of(&id, ContainerInput::UnmakeDue),
         Alarm::Stop { id, number } => Input::of(&id, ContainerInput::StopDue(number)),
     };
     workers.start(Work::Alarm, Span::none(), async move {

@@ -8,6 +8,7 @@ use super::sample::{config, container_id, ended, made, pod_config};
 use super::world::World;
 use crate::error::Error;
 use crate::machine::container::{State, Step, Watch};
+use crate::machine::effect::Job;
 use crate::machine::input::{ContainerInput, Input, Verdict};
 use crate::machine::pod::{Phase, Teardown};
 
@@ -96,7 +97,8 @@ fn state(world: &World) -> String {
     let container = container.map_or("none", |container| match &container.state {
         State::Creating { unwanted: None, .. } => "creating",
         State::Creating { .. } => "unwanted",
-        State::Unmaking => "unmaking",
+        State::Unmaking { is_tried, .. } if *is_tried => "unmaking",
+        State::Unmaking { .. } => "to unmake",
         State::Created => "created",
         State::Starting { .. } => "starting",
         State::Running(running) => match (running.stop.map(|stop| stop.step), running.watch) {
@@ -158,6 +160,24 @@ const POD: &[Row] = &[
     ),
 ];
 
+/// A creation has failed.
+fn unmaking(world: &mut World) {
+    creating(world);
+    world.jobs.clear();
+    told(world, ContainerInput::Made(Err(no_luck())));
+}
+
+fn not_unmade(world: &mut World) {
+    told(world, ContainerInput::Unmade(Err(no_luck())));
+}
+
+/// Its remains could not be removed.
+fn owing(world: &mut World) {
+    unmaking(world);
+    world.jobs.clear();
+    not_unmade(world);
+}
+
 /// A container from its creation on.
 const START: &[Row] = &[
     ("asked to create", ready, creating, "ready, creating"),
@@ -172,6 +192,36 @@ const START: &[Row] = &[
         creating,
         |w| told(w, ContainerInput::Made(Err(no_luck()))),
         "ready, unmaking",
+    ),
+    ("unmaking fails", unmaking, not_unmade, "ready, to unmake"),
+    ("unmaking is tried again", owing, due, "ready, unmaking"),
+    (
+        "what is owed holds up no stop",
+        owing,
+        |w| {
+            stop_pod(w);
+            w.work_until(|_| false);
+        },
+        "not ready, to unmake",
+    ),
+    (
+        "a removal tries again, and fails with it",
+        owing,
+        |w| {
+            w.remove_pod();
+            w.work_until(|job| matches!(job, Job::Unmake(_)));
+            not_unmade(w);
+        },
+        "not ready, to unmake",
+    ),
+    (
+        "a removal takes what is owed along",
+        owing,
+        |w| {
+            w.remove_pod();
+            w.settle();
+        },
+        "gone",
     ),
     (
         "stop of a creation",

@@ -198,6 +198,7 @@ impl World {
             Effect::Publish
             | Effect::Tell(..)
             | Effect::Cancel(_)
+            | Effect::Owe(..)
             | Effect::Note(_)
             | Effect::Settled => {}
         }
@@ -271,7 +272,7 @@ impl World {
             }
             Job::Unmake(remains) => {
                 self.remove(remains.id.as_str());
-                Some(Input::of(&remains.id, ContainerInput::Unmade))
+                Some(Input::of(&remains.id, ContainerInput::Unmade(Ok(()))))
             }
             Job::Launch(plan) => {
                 let launched = Launched {
@@ -369,9 +370,20 @@ impl World {
         panic!("it never comes to rest");
     }
 
+    /// Finishes jobs until one is of a kind, which is left out; without alarms.
+    pub(super) fn work_until(&mut self, is_meant: impl Fn(&Job) -> bool) {
+        while let Some(job) = self.jobs.pop_front() {
+            if is_meant(&job) {
+                return;
+            }
+            self.finish(job);
+        }
+    }
+
     pub(super) fn ring(&mut self, alarm: Alarm) {
         self.happen(match alarm {
             Alarm::Undo => Input::UndoDue,
+            Alarm::Unmake { id } => Input::of(&id, ContainerInput::UnmakeDue),
             Alarm::Stop { id, number } => Input::of(&id, ContainerInput::StopDue(number)),
         });
     }
