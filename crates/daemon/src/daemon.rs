@@ -31,6 +31,10 @@ const LAST_SPANS: Duration = Duration::from_millis(100);
 /// Then threads that are stuck in the kernel are left behind.
 const STRAGGLERS: Duration = Duration::from_millis(100);
 
+/// Less is too short for the service manager's watchdog: a round is made every five seconds, and
+/// may take ten.
+const WATCHDOG_AT_LEAST: Duration = Duration::from_secs(20);
+
 /// Idle threads for blocking work end after this time.
 const IDLE_THREAD: Duration = Duration::from_secs(5);
 
@@ -88,7 +92,7 @@ async fn live(config: Config, files: &[PathBuf]) -> Result<(), Fatal> {
     tokio::select! {
         started = start(config, files) => {
             let (socket, engine, service) = started?;
-            serve(socket, service, stop).await?;
+            serve(socket, service, (&engine, stop)).await?;
             if tokio::time::timeout(RETIREMENT, engine.shutdown()).await.is_err() {
                 tracing::warn!("records were not put to rest in time; the next start looks closer");
             }
@@ -300,7 +304,11 @@ fn helper(name: &str, written: Option<&Path>) -> Result<PathBuf, Fatal> {
 }
 
 /// Serves calls until a signal; then running calls have [`GRACE`] to end.
-async fn serve(socket: Socket, service: Service, mut stop: Stop) -> Result<(), Fatal> {
+async fn serve(
+    socket: Socket,
+    service: Service,
+    (engine, mut stop): (&Engine, Stop),
+) -> Result<(), Fatal> {
     let listener = socket.listener().and_then(UnixListener::from_std);
     let listener = listener.context(Exit::System, || "listen")?;
     let (quit, told) = oneshot::channel::<()>();
@@ -314,6 +322,7 @@ async fn serve(socket: Socket, service: Service, mut stop: Stop) -> Result<(), F
     tokio::select! {
         ended = &mut server => return ended.context(Exit::System, || "serve"),
         name = stop.wait() => tracing::info!(signal = name, "told to stop"),
+        never = feed_watchdog(engine) => match never {},
     }
     notify(&[NotifyState::Stopping]);
     drop(socket);
@@ -322,6 +331,24 @@ async fn serve(socket: Socket, service: Service, mut stop: Stop) -> Result<(), F
     match tokio::time::timeout(GRACE, server).await {
         Ok(ended) => ended.context(Exit::System, || "serve"),
         Err(_) => Ok(()),
+    }
+}
+
+/// Tells the service manager's watchdog of every round through the daemon's threads that comes
+/// back: the same rounds that make the runtime ready.
+async fn feed_watchdog(engine: &Engine) -> std::convert::Infallible {
+    let Some(within) = sd_notify::watchdog_enabled() else {
+        return std::future::pending().await;
+    };
+    if within < WATCHDOG_AT_LEAST {
+        tracing::warn!(
+            ?within,
+            "WatchdogSec is too short: a busy node takes up to {WATCHDOG_AT_LEAST:?} for a sign of life"
+        );
+    }
+    loop {
+        engine.next_round().await;
+        notify(&[NotifyState::Watchdog]);
     }
 }
 
