@@ -24,6 +24,7 @@ use crate::machine::effect::{PodRemains, Remains};
 use crate::machine::revive::Story;
 use crate::names::{Names, Taken};
 use crate::paths::{self, Paths};
+use crate::pod::death::Death;
 use crate::pod::naming::NamesMailbox;
 use crate::pod::{task, teardown};
 use crate::shared::{self, Shared};
@@ -179,6 +180,7 @@ fn open(mut config: Config) -> Result<(Shared, Survey)> {
         boot_id,
         open_files: open_files.ok(),
         latest: latest(&survey.pods),
+        death: Death::from_environment()?,
         locks,
     };
     Ok((Shared::new(config, machine), survey))

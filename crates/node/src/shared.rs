@@ -23,6 +23,7 @@ use crate::events::Events;
 use crate::exec::{ExecIds, Room};
 use crate::machine::pod::Rules;
 use crate::paths::Paths;
+use crate::pod::death::Death;
 use crate::pod::mailboxes::Mailboxes;
 use crate::pool::Pool;
 use crate::shim::spares::Spares;
@@ -64,6 +65,8 @@ pub(crate) struct Shared {
     pub(crate) exec_room: Room,
     /// Journals with entries that may be in memory alone.
     unflushed: Mutex<BTreeSet<PathBuf>>,
+    /// Where a test lets this daemon die.
+    pub(crate) death: Death,
     /// Held as long as this daemon lives.
     _locks: Vec<File>,
 }
@@ -77,6 +80,7 @@ pub(crate) struct Machine {
     pub(crate) boot_id: String,
     pub(crate) open_files: Option<u64>,
     pub(crate) latest: Timestamp,
+    pub(crate) death: Death,
     pub(crate) locks: Vec<File>,
 }
 
@@ -107,6 +111,7 @@ impl Shared {
             exec_ids: ExecIds::default(),
             exec_room: Room::default(),
             unflushed: Mutex::default(),
+            death: found.death,
             _locks: found.locks,
         }
     }

@@ -10,6 +10,7 @@
 //! boot       makes what a pod has: namespaces, holder, network, files
 //! teardown   removes all of it; the only undo that there is
 //! callers    who waits for an answer
+//! death      crash points, for tests
 //! notes      the log of a pod's life
 //! message    what callers send; mailboxes: where to; naming: what goes to the names
 //! ```
@@ -17,6 +18,7 @@
 mod boot;
 mod callers;
 pub(crate) mod create;
+pub(crate) mod death;
 pub(crate) mod etc_files;
 mod hands;
 mod jobs;

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tracing::{Span, error_span};
 
 use super::callers::Callers;
+use super::death::{self, Side};
 use super::hands::{self, Hands, moment};
 use super::jobs::{Outcome, Work};
 use super::message::Message;
@@ -219,6 +220,8 @@ impl Task {
     ) -> Flow {
         let mut due: VecDeque<Effect> = effects.0.into();
         while let Some(effect) = due.pop_front() {
+            let name = death::name(&effect);
+            self.hands.shared.death.pass(Side::Before, name);
             let then = match effect {
                 Effect::Commit(entries, commit) => Some(self.hands.commit(entries, commit).await),
                 Effect::Record(entry) => {
@@ -249,6 +252,7 @@ impl Task {
                     None
                 }
             };
+            self.hands.shared.death.pass(Side::After, name);
             if let Some(input) = then {
                 let more = self.pod.on(moment(), input);
                 more.0
