@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use crisp_model::cgroup::EXEC_PREFIX;
 use crisp_sys::cgroup::{Cgroup, Entrance};
@@ -82,6 +83,14 @@ const KINDS: [Kind; 7] = [
     Kind::Mount,
 ];
 
+/// Longest between the first thing that an ending process gives back and its end.
+const ENDS_WITHIN: Duration = Duration::from_millis(100);
+
+/// Whether the container has ended, or is about to.
+fn is_over(container: &PidFd) -> bool {
+    container.ends_within(ENDS_WITHIN).unwrap_or(false)
+}
+
 /// Runs a process in a container.
 ///
 /// # Errors
@@ -97,8 +106,9 @@ pub fn exec(request: ExecRequest<'_>) -> Result<Execed> {
     }
     let container = request.container;
     let started = start(request, unified.as_deref()).map_err(|error| match error {
-        // What could not be set up for want of the container is not the set-up's fault.
-        Error::Setup { .. } | Error::Vanished(_) if container.has_exited() => Error::NotRunning,
+        // What could not be set up for want of the container is not the set-up's fault. A process
+        // that ends gives back its namespaces a moment before its end can be seen.
+        Error::Setup { .. } | Error::Vanished(_) if is_over(container) => Error::NotRunning,
         error => error,
     });
     if let (Err(_), Some(dir)) = (&started, &unified) {

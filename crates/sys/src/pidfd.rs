@@ -110,8 +110,16 @@ impl PidFd {
             mask: PIDFD_INFO_EXIT,
             ..PidfdInfo::default()
         };
-        // SAFETY: the ioctl reads and writes the 64 bytes of the struct that we own.
-        check_int(unsafe { libc::ioctl(self.0.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) })?;
+        let ask = |info: &mut PidfdInfo| {
+            // SAFETY: the ioctl reads and writes the 64 bytes of the struct that we own.
+            check_int(unsafe { libc::ioctl(self.0.as_raw_fd(), PIDFD_GET_INFO, &raw mut *info) })
+        };
+        match ask(&mut info) {
+            // The kernel looks for the exit first and for the process then: ESRCH says that it was
+            // reaped in between, so that the exit is there now.
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => ask(&mut info)?,
+            other => other?,
+        };
         let known = info.mask & PIDFD_INFO_EXIT != 0;
         Ok(if known {
             WaitStatus::from_word(info.exit_code)
