@@ -6,7 +6,7 @@
 //! because deleting a bridged veth takes tens of milliseconds. Addresses are released only when the
 //! link is gone ([`super::address_release`]).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -329,12 +329,32 @@ impl Crisp {
         veth_peer::check(&file, &request.owner.interface)
     }
 
+    /// Makes lost records of host ports anew, from the ports that the kernel has: without its
+    /// record a port would stay open after its pod.
+    fn recall_ports(&self, keys: &BTreeSet<String>) -> Result<()> {
+        let open = self.table.elements(self.sockets().netfilter()?)?;
+        let mut lost: BTreeMap<&str, Vec<Element>> = BTreeMap::new();
+        for element in open.iter().filter(|open| keys.contains(&open.owner)) {
+            lost.entry(&element.owner)
+                .or_default()
+                .push(element.clone());
+        }
+        lost.retain(|owner, _| !self.ports.is_whole(owner));
+        for (owner, ports) in lost {
+            tracing::warn!(owner, "a lost record of host ports is made anew");
+            self.ports.remove(owner)?;
+            self.ports.write(owner, &ports)?;
+        }
+        Ok(())
+    }
+
     /// Removes all addresses, links and host ports that belong to no valid attachment.
     pub(crate) fn collect(&self, valid: &BTreeSet<Owner>) -> Result<()> {
         let keys: BTreeSet<String> = valid.iter().map(Owner::key).collect();
         let links: BTreeSet<String> = valid.iter().map(Owner::link).collect();
         let mut errors = Vec::new();
         errors.extend(self.close_ports(|owner| !keys.contains(owner)).err());
+        errors.extend(self.recall_ports(&keys).err());
         errors.extend(self.delete_stray_links(&links).err());
         for owner in self.addresses.owners()? {
             let dead = !keys.contains(&owner);

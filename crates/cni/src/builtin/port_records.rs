@@ -5,6 +5,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crisp_sys::file;
+
 use crate::error::{Context, Error, Result};
 use crate::nft::Element;
 
@@ -17,7 +19,7 @@ pub(crate) struct PortRecords {
 impl PortRecords {
     /// Opens, or makes, the directory.
     pub(crate) fn open(dir: &Path) -> Result<Self> {
-        crisp_sys::file::make_private_dirs(dir)
+        file::make_private_dirs(dir)
             .context(|| format!("make host port record directory {}", dir.display()))?;
         Ok(Self {
             dir: dir.to_owned(),
@@ -31,6 +33,12 @@ impl PortRecords {
     /// Whether an owner has a record.
     pub(crate) fn has(&self, owner: &str) -> bool {
         self.path(owner).exists()
+    }
+
+    /// Whether an owner has a record that can be read.
+    pub(crate) fn is_whole(&self, owner: &str) -> bool {
+        let record = fs::read(self.path(owner)).ok();
+        record.is_some_and(|text| serde_json::from_slice::<Vec<Element>>(&text).is_ok())
     }
 
     /// Host ports of all owners. A record that cannot be read is passed over: it must not keep the
@@ -49,14 +57,20 @@ impl PortRecords {
     pub(crate) fn write(&self, owner: &str, ports: &[Element]) -> Result<()> {
         let record = serde_json::to_vec(ports).map_err(|e| Error::invalid("host ports", e))?;
         let path = self.path(owner);
-        crisp_sys::file::write_atomic(&path, &record, 0o600)
+        file::write_atomic(&path, &record, 0o600)
             .context(|| format!("write host port record {}", path.display()))
     }
 
     /// Removes the record of an owner; a missing one is no error.
     pub(crate) fn remove(&self, owner: &str) -> Result<()> {
         let path = self.path(owner);
-        crisp_sys::file::remove_if_there(&path)
-            .context(|| format!("remove host port record {}", path.display()))
+        let removed = match file::remove_if_there(&path) {
+            // Not a record of ours, and in the place of one.
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+                file::remove_tree_if_there(&path)
+            }
+            other => other,
+        };
+        removed.context(|| format!("remove host port record {}", path.display()))
     }
 }
