@@ -9,8 +9,9 @@
 //! `images.damaged`, and an empty one takes its place.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -73,6 +74,8 @@ impl Database {
                 Saved::default()
             }
         };
+        let next = unfinished(&path);
+        file::remove_if_there(&next).context(|| ("remove", &next))?;
         let earlier = root.join(EARLIER);
         if earlier.exists() {
             tracing::warn!(
@@ -162,14 +165,26 @@ fn read(path: &Path) -> Result<Content> {
     }
 }
 
+/// The file that becomes the database. It has one name, for there is one writer: what a killed one
+/// left is found.
+fn unfinished(path: &Path) -> PathBuf {
+    path.with_extension("next")
+}
+
 fn write(path: &Path, saved: &Saved) -> io::Result<()> {
     let version = VERSION;
     let bytes = seal(&serde_json::to_vec(&Written { version, saved })?);
     // The rename must not reach the disk before the content: the content is flushed under a name
     // of its own first.
-    let next = path.with_extension("next");
-    file::write_atomic(&next, &bytes, 0o600)?;
-    File::open(&next)?.sync_all()?;
+    let next = unfinished(path);
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&next)?;
+    file.write_all(&bytes)?;
+    file.sync_all()?;
     fs::rename(&next, path)?;
     file::sync_dir(path.parent().unwrap_or(Path::new("/")))
 }
