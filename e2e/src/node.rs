@@ -86,6 +86,8 @@ pub struct Node {
     pub(crate) machine: Picture,
     dir: TempDir,
     options: Options,
+    /// The crash point of daemons that are started from now on.
+    dies: Option<String>,
     daemon: Option<Child>,
     /// Held while the node lives, so that only one test at a time looks at the kernel.
     lock: Arc<File>,
@@ -128,6 +130,7 @@ impl Node {
             machine,
             dir,
             options,
+            dies: None,
             daemon: None,
             lock,
         };
@@ -249,8 +252,25 @@ impl Node {
     /// Starts the daemon where none runs, and waits until it answers.
     #[track_caller]
     pub fn restart(&mut self) {
+        self.dies = None;
+        assert!(self.lives_on(), "crispd was killed");
+    }
+
+    /// As [`Node::restart`], with a crash point (`before EFFECT NUMBER`, `after EFFECT NUMBER`) at
+    /// which the daemon kills itself; tells whether it came so far that it answers.
+    #[track_caller]
+    pub fn restart_to_die(&mut self, point: &str) -> bool {
+        self.dies = Some(point.to_owned());
+        self.lives_on()
+    }
+
+    #[track_caller]
+    fn lives_on(&mut self) -> bool {
         assert!(self.daemon.is_none(), "a daemon runs already");
         let mut command = self.command();
+        if let Some(point) = &self.dies {
+            command.env("CRISPD_DIES", point);
+        }
         let log = OpenOptions::new()
             .create(true)
             .append(true)
@@ -264,6 +284,9 @@ impl Node {
         let mut cri = self.cri();
         while cri.version(cri::VersionRequest::default()).is_err() {
             if let Some(status) = daemon.try_wait().unwrap() {
+                if self.dies.is_some() && status.signal() == Some(9) {
+                    return false;
+                }
                 panic!("crispd ended with {status}:\n{}", self.log_tail());
             }
             assert!(
@@ -274,6 +297,21 @@ impl Node {
             std::thread::sleep(Duration::from_millis(5));
         }
         self.daemon = Some(daemon);
+        true
+    }
+
+    /// Whether the daemon has met its crash point; then none runs any more.
+    #[track_caller]
+    pub fn has_died(&mut self) -> bool {
+        let Some(daemon) = &mut self.daemon else {
+            return true;
+        };
+        let Some(status) = daemon.try_wait().unwrap() else {
+            return false;
+        };
+        assert_eq!(status.signal(), Some(9), "crispd ended by itself");
+        self.daemon = None;
+        true
     }
 
     /// The daemon's command line, not started.

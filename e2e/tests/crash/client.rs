@@ -1,89 +1,180 @@
-//! A client that works with pods of its own, remembers every answer, and asks again what was not
-//! answered.
+//! A client that works with pods of its own, remembers every answer, kills shims, holders and
+//! plugins, and asks again what was not answered. What has to be true of it is in `truth`.
 
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
 use crisp_api::runtime::v1 as cri;
-use crisp_e2e::{Cri, Node, configs};
+use crisp_e2e::{Cri, Node, configs, eventually, owners};
 use tonic::{Code, Status};
 
-use crate::model::{Container, Kind, Pod, Stage, Wish};
+use crate::fire;
+use crate::model::{Container, Fire, Kind, Pod, Shim, Stage, Wish};
 use crate::random::Random;
 
 /// Pods that a client has at most, and containers in each.
 const PODS: usize = 2;
 const CONTAINERS: usize = 3;
+/// Below it are all pods' cgroups; a kubelet's name, so that the checker finds them.
+pub(crate) const CGROUP: &str = "kubepods-crash";
+/// Longest between the loss of a connection and the discovery that the daemon is dead.
+const NOTICED: Duration = Duration::from_secs(10);
+
+pub(crate) type Answer<T = ()> = Result<T, Status>;
 
 pub(crate) struct Client {
-    cri: Cri,
+    pub(crate) cri: Cri,
+    pub(crate) pods: Vec<Pod>,
+    /// Asked, and not answered.
+    pub(crate) pending: Option<Wish>,
+    /// From when to when no daemon was there.
+    pub(crate) deaths: Vec<(SystemTime, SystemTime)>,
+    /// Pods that are over.
+    pub(crate) lives: u64,
+    /// Shims, holders and plugins that were killed.
+    pub(crate) kills: u64,
     random: Random,
     number: u64,
     serial: u64,
     logs: PathBuf,
-    pods: Vec<Pod>,
-    /// Asked, and not answered.
-    pending: Option<Wish>,
+    /// Networks are made by plugins.
+    plugins: bool,
+}
+
+/// Whether an error says that the daemon has gone, and not that it answers.
+pub(crate) fn is_lost(status: &Status) -> bool {
+    std::error::Error::source(status).is_some()
+}
+
+/// Waits until it is known that the daemon has died.
+#[track_caller]
+pub(crate) fn wait_for_death(status: &Status, over: &AtomicBool) {
+    let deadline = Instant::now() + NOTICED;
+    while !over.load(Ordering::SeqCst) {
+        assert!(Instant::now() < deadline, "the daemon lives, and {status}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 impl Client {
-    pub(crate) fn new(node: &Node, number: u64, random: Random) -> Self {
+    pub(crate) fn new(node: &Node, number: u64, random: Random, plugins: bool) -> Self {
         Self {
             cri: node.cri(),
+            pods: Vec::new(),
+            pending: None,
+            deaths: Vec::new(),
+            lives: 0,
+            kills: 0,
             random,
             number,
             serial: 0,
             logs: node.path("logs"),
-            pods: Vec::new(),
-            pending: None,
+            plugins,
         }
     }
 
-    /// Asks for one thing after another until the daemon does not answer any more.
-    pub(crate) fn work(&mut self, dying: &AtomicBool) {
+    /// Asks for one thing after another until the daemon has gone.
+    pub(crate) fn work(&mut self, over: &AtomicBool) {
         loop {
-            let wish = self.next_wish();
-            self.pending = Some(wish.clone());
-            match self.ask(&wish) {
-                Ok(()) => self.pending = None,
-                Err(_) if dying.load(Ordering::SeqCst) => return,
-                Err(status) => panic!("client {}: {wish:?}: {status}", self.number),
+            if let Err(status) = self.settle() {
+                return wait_for_death(&status, over);
+            }
+            self.pending = Some(self.next_wish());
+            let wish = self.pending.clone().unwrap();
+            if let Err(status) = self.answered(&wish) {
+                return wait_for_death(&status, over);
+            }
+        }
+    }
+
+    /// Asks again what was not answered: it is done now, or was done before.
+    pub(crate) fn settle(&mut self) -> Answer {
+        match self.pending.clone() {
+            Some(wish) => {
+                self.unseen(&wish);
+                self.answered(&wish.without_fire())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Asks; an error is the loss of the daemon.
+    fn answered(&mut self, wish: &Wish) -> Answer {
+        match self.ask(wish) {
+            Err(status) if !is_lost(&status) => {
+                panic!("client {}: {wish:?}: {status:?}", self.number)
+            }
+            other => {
+                other?;
+                self.pending = None;
+                Ok(())
+            }
+        }
+    }
+
+    /// A daemon died in a call that ends containers: it has not seen the end of one without a shim.
+    fn unseen(&mut self, wish: &Wish) {
+        let of_pod = wish.pod();
+        for (place, pod) in self.pods.iter_mut().enumerate() {
+            for (number, container) in pod.containers.iter_mut().enumerate() {
+                let is_meant = of_pod == Some(place) || wish.container() == Some((place, number));
+                container.unseen |= is_meant && container.shim != Shim::Whole;
             }
         }
     }
 
     fn next_wish(&mut self) -> Wish {
-        let pods = self.pods.len() as u64;
-        if pods == 0 || (self.pods.len() < PODS && self.random.below(3) == 0) {
-            return Wish::RunPod(Box::new(self.new_pod()));
+        if self.pods.is_empty() || (self.pods.len() < PODS && self.random.one_in(3)) {
+            let fire = self.fire(self.plugins, 4, 40);
+            return Wish::RunPod(Box::new(self.new_pod()), fire);
         }
-        let pod = index(self.random.below(pods));
+        let pod = self.random.index(self.pods.len());
         let count = self.pods[pod].containers.len();
-        let dice = self.random.below(20);
+        let dice = self.random.below(24);
         if !self.pods[pod].is_ready || dice == 0 {
             return Wish::RemovePod(pod);
         }
-        if dice == 1 {
-            return Wish::StopPod(pod);
+        match dice {
+            1 => return Wish::StopPod(pod, self.fire(self.plugins, 2, 40)),
+            2 if self.pods[pod].shares_pid() => return Wish::KillHolder(pod),
+            _ => {}
         }
-        if count == 0 || (count < CONTAINERS && dice < 8) {
+        if count == 0 || (count < CONTAINERS && dice < 9) {
             self.serial += 1;
-            let kind = match self.random.below(2) {
-                0 => Kind::Writer,
-                _ => Kind::Ender {
-                    code: i32::try_from(self.random.below(100)).unwrap(),
-                    after: self.random.below(200),
-                },
-            };
+            let kind = self.new_kind();
             return Wish::Create(pod, format!("c{}", self.serial), kind);
         }
-        let one = index(self.random.below(count as u64));
+        let one = self.random.index(count);
         match (self.pods[pod].containers[one].stage, dice) {
-            (Stage::Created, _) => Wish::Start(pod, one),
-            (Stage::Stopped, _) | (_, 8..=9) => Wish::Remove(pod, one),
-            (Stage::Started(_), 10..=12) => Wish::Stop(pod, one),
+            (Stage::Created, _) => Wish::Start(pod, one, self.fire(true, 12, 15)),
+            (Stage::Stopped, _) | (_, 9..=10) => Wish::Remove(pod, one),
+            (Stage::Started(_), 11..=14) => Wish::Stop(pod, one),
+            (Stage::Started(_), 15) => Wish::KillShim(pod, one),
+            (Stage::Started(_), 16) => Wish::Update(pod, one),
+            (Stage::Started(_), 17) => Wish::ReopenLog(pod, one),
             (Stage::Started(_), _) => Wish::Exec(pod, one),
+        }
+    }
+
+    /// In one of some cases, a kill within some milliseconds.
+    fn fire(&mut self, may: bool, one_in: u64, within: u64) -> Fire {
+        if may && self.random.one_in(one_in) {
+            return Fire::After(self.random.below(within));
+        }
+        Fire::None
+    }
+
+    fn new_kind(&mut self) -> Kind {
+        let code = i32::try_from(self.random.below(100)).unwrap();
+        match self.random.below(4) {
+            0 => Kind::Writer,
+            1 => Kind::Trapper { code },
+            _ => Kind::Ender {
+                code,
+                after: self.random.below(200),
+            },
         }
     }
 
@@ -91,234 +182,261 @@ impl Client {
         self.serial += 1;
         let name = format!("crash-{}-{}", self.number, self.serial);
         let logs = self.logs.join(&name);
-        fs::create_dir_all(&logs).unwrap();
-        cri::PodSandboxConfig {
+        fs::create_dir_all(logs.join("marks")).unwrap();
+        let mut pod = cri::PodSandboxConfig {
             log_directory: logs.to_str().unwrap().to_owned(),
             ..configs::pod(&name)
+        };
+        pod.linux.as_mut().unwrap().cgroup_parent = format!("/{CGROUP}/{name}");
+        if self.random.one_in(4) {
+            configs::namespaces(&mut pod).pid = cri::NamespaceMode::Pod.into();
         }
+        if self.random.one_in(3) {
+            let port = 20_000 + self.number * 5_000 + self.serial;
+            let port = i32::try_from(port).unwrap();
+            pod.port_mappings = vec![configs::port(cri::Protocol::Tcp, port, 80)];
+        }
+        pod
     }
 
     /// Asks, and notes the answer.
-    #[allow(
-        clippy::result_large_err,
-        reason = "it is the status that is looked at"
-    )]
-    fn ask(&mut self, wish: &Wish) -> Result<(), Status> {
+    fn ask(&mut self, wish: &Wish) -> Answer {
         match wish {
-            Wish::RunPod(config) => self.run_pod(config),
-            Wish::StopPod(pod) => {
-                let pod_sandbox_id = self.pods[*pod].id.clone();
-                self.cri
-                    .stop_pod_sandbox(cri::StopPodSandboxRequest { pod_sandbox_id })?;
-                self.pods[*pod].is_ready = false;
-                Ok(())
-            }
-            Wish::RemovePod(pod) => {
-                let pod_sandbox_id = self.pods[*pod].id.clone();
-                self.cri
-                    .remove_pod_sandbox(cri::RemovePodSandboxRequest { pod_sandbox_id })?;
-                self.pods.remove(*pod).containers.iter().for_each(drop);
-                Ok(())
-            }
+            Wish::RunPod(config, fire) => self.run_pod(config, *fire),
+            Wish::StopPod(pod, fire) => self.stop_pod(*pod, *fire),
+            Wish::RemovePod(pod) => self.remove_pod(*pod),
+            Wish::KillHolder(pod) => self.kill_holder(*pod),
             Wish::Create(pod, name, kind) => self.create(*pod, name, *kind),
-            Wish::Start(pod, one) => self.start(*pod, *one),
+            Wish::Start(pod, one, fire) => self.start((*pod, *one), *fire),
             Wish::Exec(pod, one) => self.exec(*pod, *one),
-            Wish::Stop(pod, one) => {
-                let request = cri::StopContainerRequest {
-                    container_id: self.pods[*pod].containers[*one].id.clone(),
-                    timeout: 0,
-                };
-                self.cri.stop_container(request)?;
-                self.pods[*pod].containers[*one].stage = Stage::Stopped;
-                Ok(())
-            }
-            Wish::Remove(pod, one) => {
+            Wish::Update(pod, one) => self.update(*pod, *one),
+            Wish::ReopenLog(pod, one) => {
                 let container_id = self.pods[*pod].containers[*one].id.clone();
-                self.cri
-                    .remove_container(cri::RemoveContainerRequest { container_id })?;
-                let gone = self.pods[*pod].containers.remove(*one);
-                self.check_log(*pod, &gone);
+                let request = cri::ReopenContainerLogRequest { container_id };
+                let answer = self.cri.reopen_container_log(request).map(drop);
+                self.if_it_runs((*pod, *one), answer)
+            }
+            Wish::KillShim(pod, one) => {
+                self.kill_shim(*pod, *one);
                 Ok(())
             }
+            Wish::Stop(pod, one) => self.stop(*pod, *one),
+            Wish::Remove(pod, one) => self.remove(*pod, *one),
         }
     }
 
-    #[allow(
-        clippy::result_large_err,
-        reason = "it is the status that is looked at"
-    )]
-    fn run_pod(&mut self, config: &cri::PodSandboxConfig) -> Result<(), Status> {
+    fn run_pod(&mut self, config: &cri::PodSandboxConfig, fire: Fire) -> Answer {
         let request = cri::RunPodSandboxRequest {
             config: Some(config.clone()),
             ..Default::default()
         };
-        let id = self.cri.run_pod_sandbox(request)?.pod_sandbox_id;
+        let name = config.metadata.as_ref().unwrap().name.clone();
+        let find = || fire::plugin(&name);
+        let (answer, killed) = fire::during(fire, find, || self.cri.run_pod_sandbox(request));
+        self.kills += u64::from(killed);
+        let id = match answer {
+            // It is undone, whatever the killed plugin had done.
+            Err(status) if killed && !is_lost(&status) => return Ok(()),
+            other => other?.pod_sandbox_id,
+        };
         self.pods.push(Pod {
             id,
             config: config.clone(),
             is_ready: true,
+            holder_killed: false,
             containers: Vec::new(),
         });
         Ok(())
     }
 
-    #[allow(
-        clippy::result_large_err,
-        reason = "it is the status that is looked at"
-    )]
-    fn create(&mut self, pod: usize, name: &str, kind: Kind) -> Result<(), Status> {
+    fn stop_pod(&mut self, pod: usize, fire: Fire) -> Answer {
+        let pod_sandbox_id = self.pods[pod].id.clone();
+        let request = cri::StopPodSandboxRequest { pod_sandbox_id };
+        let name = self.pods[pod].name().to_owned();
+        let find = || fire::plugin(&name);
+        let again = request.clone();
+        let (answer, killed) = fire::during(fire, find, || self.cri.stop_pod_sandbox(request));
+        self.kills += u64::from(killed);
+        match answer {
+            Err(status) if killed && !is_lost(&status) => drop(self.cri.stop_pod_sandbox(again)?),
+            other => drop(other?),
+        }
+        self.pods[pod].is_ready = false;
+        Ok(())
+    }
+
+    fn remove_pod(&mut self, pod: usize) -> Answer {
+        let pod_sandbox_id = self.pods[pod].id.clone();
+        self.cri
+            .remove_pod_sandbox(cri::RemovePodSandboxRequest { pod_sandbox_id })?;
+        let gone = self.pods.remove(pod);
+        self.lives += 1;
+        let each = gone.containers.iter();
+        each.for_each(|container| crate::truth::check_traces(&gone, container));
+        Ok(())
+    }
+
+    /// Its pod is over then.
+    fn kill_holder(&mut self, pod: usize) -> Answer {
+        if let Some(holder) = owners::holder(&self.pods[pod].id) {
+            self.pods[pod].holder_killed = true;
+            self.kills += u64::from(fire::kill(holder));
+        }
+        let deadline = Instant::now() + NOTICED;
+        loop {
+            let request = cri::PodSandboxStatusRequest {
+                pod_sandbox_id: self.pods[pod].id.clone(),
+                verbose: false,
+            };
+            let status = self.cri.pod_sandbox_status(request)?.status.unwrap();
+            if status.state() == cri::PodSandboxState::SandboxNotready {
+                break;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "ready without holder: {status:?}"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.pods[pod].is_ready = false;
+        Ok(())
+    }
+
+    fn create(&mut self, pod: usize, name: &str, kind: Kind) -> Answer {
         let Pod { id, config, .. } = &self.pods[pod];
-        let id = self.cri.create(id, config, &kind.config(name))?;
+        let id = self.cri.create(id, config, &kind.config(name, config))?;
         self.pods[pod].containers.push(Container {
             id,
             name: name.to_owned(),
             kind,
             stage: Stage::Created,
+            shim: Shim::Whole,
+            alone_since: None,
+            unseen: false,
         });
         Ok(())
     }
 
-    #[allow(
-        clippy::result_large_err,
-        reason = "it is the status that is looked at"
-    )]
-    fn start(&mut self, pod: usize, one: usize) -> Result<(), Status> {
+    fn start(&mut self, (pod, one): (usize, usize), fire: Fire) -> Answer {
         let id = self.pods[pod].containers[one].id.clone();
-        match self.cri.start(&id) {
+        let find = || owners::shim(&id);
+        let (answer, killed) = fire::during(fire, find, || self.cri.start(&id));
+        let container = &mut self.pods[pod].containers[one];
+        if killed {
+            container.shim = Shim::KilledInStart;
+            container.alone_since = Some(SystemTime::now());
+            self.kills += 1;
+        }
+        match answer {
             // It was started when the answer got lost.
             Err(status) if status.code() == Code::FailedPrecondition => {}
+            Err(status) if !is_lost(&status) && container.shim == Shim::KilledInStart => {}
             other => other?,
         }
-        let pid = self.pid(&id)?;
-        self.pods[pod].containers[one].stage = Stage::Started(pid);
+        let (state, pid) = self.state(&id)?;
+        let container = &mut self.pods[pod].containers[one];
+        container.stage = match state {
+            cri::ContainerState::ContainerExited if container.shim != Shim::Whole => Stage::Stopped,
+            cri::ContainerState::ContainerRunning | cri::ContainerState::ContainerExited => {
+                Stage::Started(pid)
+            }
+            state => panic!("{container:?} is {state:?} after its start"),
+        };
         Ok(())
     }
 
-    /// Host pid of init, or 0 once it is over.
-    #[allow(
-        clippy::result_large_err,
-        reason = "it is the status that is looked at"
-    )]
-    fn pid(&mut self, id: &str) -> Result<i64, Status> {
+    /// State, and the host pid of init, or 0 once it is over.
+    pub(crate) fn state(&mut self, id: &str) -> Answer<(cri::ContainerState, i64)> {
         let request = cri::ContainerStatusRequest {
             container_id: id.to_owned(),
             verbose: true,
         };
-        let info = self.cri.container_status(request)?.info;
-        let info: serde_json::Value = serde_json::from_str(&info["info"]).unwrap();
-        Ok(info["pid"].as_i64().unwrap_or(0))
+        let reply = self.cri.container_status(request)?;
+        let info: serde_json::Value = serde_json::from_str(&reply.info["info"]).unwrap();
+        let pid = info["pid"].as_i64().unwrap_or(0);
+        Ok((reply.status.unwrap().state(), pid))
     }
 
-    #[allow(
-        clippy::result_large_err,
-        reason = "it is the status that is looked at"
-    )]
-    fn exec(&mut self, pod: usize, one: usize) -> Result<(), Status> {
+    fn exec(&mut self, pod: usize, one: usize) -> Answer {
         let container = &self.pods[pod].containers[one];
-        match self.cri.execute(&container.id, &["echo", "said"]) {
-            Ok(reply) => assert!(
-                reply.stdout == b"said\n" || container.kind != Kind::Writer,
-                "{reply:?}"
-            ),
-            // It may have ended meanwhile.
-            Err(_) if container.kind != Kind::Writer => {}
-            Err(status) => return Err(status),
+        let may_end = self.may_have_ended(pod, one);
+        let answer = self.cri.execute(&container.id, &["echo", "said"]);
+        let answer = answer.map(|reply| {
+            assert!(reply.stdout == b"said\n" || may_end, "{reply:?}");
+        });
+        self.if_it_runs((pod, one), answer)
+    }
+
+    fn update(&mut self, pod: usize, one: usize) -> Answer {
+        let request = cri::UpdateContainerResourcesRequest {
+            container_id: self.pods[pod].containers[one].id.clone(),
+            linux: Some(cri::LinuxContainerResources {
+                cpu_shares: i64::try_from(100 + self.random.below(1000)).unwrap(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let answer = self.cri.update_container_resources(request).map(drop);
+        self.if_it_runs((pod, one), answer)
+    }
+
+    /// The answer to a call that wants a container that runs, and its shim.
+    fn if_it_runs(&self, (pod, one): (usize, usize), answer: Answer) -> Answer {
+        let container = &self.pods[pod].containers[one];
+        match answer.as_ref().map_err(Status::code) {
+            Err(Code::FailedPrecondition) if self.may_have_ended(pod, one) => Ok(()),
+            Err(Code::Unavailable) if container.shim != Shim::Whole => match answer {
+                Err(status) if is_lost(&status) => Err(status),
+                _ => Ok(()),
+            },
+            _ => answer,
         }
+    }
+
+    fn may_have_ended(&self, pod: usize, one: usize) -> bool {
+        let of = &self.pods[pod];
+        let container = &of.containers[one];
+        matches!(container.kind, Kind::Ender { .. }) || of.makes_mute(container)
+    }
+
+    fn kill_shim(&mut self, pod: usize, one: usize) {
+        let pod = &mut self.pods[pod];
+        let log = fs::read(pod.log(&pod.containers[one])).unwrap_or_default();
+        let lines = log.iter().filter(|byte| **byte == b'\n').count();
+        let container = &mut pod.containers[one];
+        if let Some(shim) = owners::shim(&container.id) {
+            container.shim = Shim::Killed(lines);
+            container.alone_since = Some(SystemTime::now());
+            self.kills += u64::from(fire::kill(shim));
+            eventually("the shim is gone", || owners::shim(&container.id).is_none());
+        }
+    }
+
+    fn stop(&mut self, pod: usize, one: usize) -> Answer {
+        let of = &self.pods[pod];
+        let container = &of.containers[one];
+        let is_trapper = matches!(container.kind, Kind::Trapper { .. });
+        if is_trapper {
+            let ready = of.marks().join(format!("{}.ready", container.name));
+            let is_mute = of.makes_mute(container);
+            eventually("the trap is set", || is_mute || ready.exists());
+        }
+        let request = cri::StopContainerRequest {
+            container_id: container.id.clone(),
+            timeout: if is_trapper { 20 } else { 0 },
+        };
+        self.cri.stop_container(request)?;
+        self.pods[pod].containers[one].stage = Stage::Stopped;
         Ok(())
     }
 
-    /// Everything that was answered before the daemon was killed is true after its return.
-    pub(crate) fn compare(&mut self) {
-        let (pod, one) = match &self.pending {
-            Some(wish @ (Wish::StopPod(_) | Wish::RemovePod(_))) => (wish.pod(), None),
-            Some(wish) => (None, wish.container()),
-            None => (None, None),
-        };
-        for place in 0..self.pods.len() {
-            if pod == Some(place) {
-                continue;
-            }
-            let (id, is_ready) = (self.pods[place].id.clone(), self.pods[place].is_ready);
-            let told = self.cri.pod(&id);
-            let is = told.state == i32::from(cri::PodSandboxState::SandboxReady);
-            assert_eq!(is, is_ready, "pod {id} is ready");
-            for number in 0..self.pods[place].containers.len() {
-                if one != Some((place, number)) {
-                    self.compare_container(place, number);
-                }
-            }
-        }
-    }
-
-    fn compare_container(&mut self, pod: usize, one: usize) {
-        let is_ready = self.pods[pod].is_ready;
-        let Container {
-            id, kind, stage, ..
-        } = &self.pods[pod].containers[one];
-        let (id, kind, stage) = (id.clone(), *kind, *stage);
-        match (stage, kind) {
-            (Stage::Created, _) => {
-                let state = self.cri.look(&id).state();
-                assert_eq!(state, cri::ContainerState::ContainerCreated, "{id}");
-            }
-            (Stage::Started(pid), Kind::Writer) if is_ready => {
-                assert_eq!(self.pid(&id).unwrap(), pid, "pid of {id}");
-                let state = self.cri.look(&id).state();
-                assert_eq!(state, cri::ContainerState::ContainerRunning, "{id}");
-            }
-            (Stage::Started(_), Kind::Ender { code, .. }) if is_ready => {
-                assert_eq!(self.cri.wait_exit(&id).exit_code, code, "exit of {id}");
-            }
-            (_, Kind::Writer) => {
-                assert_eq!(self.cri.wait_exit(&id).exit_code, 137, "exit of {id}");
-            }
-            (_, Kind::Ender { code, .. }) => {
-                let told = self.cri.wait_exit(&id).exit_code;
-                assert!(told == code || told == 137, "{id}: {told}, not {code}");
-            }
-        }
-    }
-
-    /// Asks again what was not answered: it is done now, or was done before.
-    pub(crate) fn settle(&mut self) {
-        if let Some(wish) = self.pending.take()
-            && let Err(status) = self.ask(&wish)
-        {
-            panic!("client {}: again {wish:?}: {status}", self.number);
-        }
-    }
-
-    pub(crate) fn pods(&self) -> Vec<String> {
-        self.pods.iter().map(|pod| pod.id.clone()).collect()
-    }
-
-    pub(crate) fn ready_pods(&self) -> Vec<String> {
-        let ready = self.pods.iter().filter(|pod| pod.is_ready);
-        ready.map(|pod| pod.id.clone()).collect()
-    }
-
-    pub(crate) fn containers(&self) -> Vec<String> {
-        let all = self.pods.iter().flat_map(|pod| &pod.containers);
-        all.map(|container| container.id.clone()).collect()
-    }
-
-    /// Lines are numbered by their writer: none is missing, none is there twice.
-    fn check_log(&self, pod: usize, container: &Container) {
-        if container.kind != Kind::Writer || container.stage == Stage::Created {
-            return;
-        }
-        let name = &self.pods[pod].config.metadata.as_ref().unwrap().name;
-        let path = self.logs.join(name).join(format!("{}.log", container.name));
-        let text = fs::read_to_string(&path).unwrap();
-        for (number, line) in text.lines().enumerate() {
-            let said = line.rsplit(' ').next().unwrap();
-            assert_eq!(
-                said,
-                number.to_string(),
-                "line {number} of {}",
-                path.display()
-            );
-        }
+    fn remove(&mut self, pod: usize, one: usize) -> Answer {
+        let container_id = self.pods[pod].containers[one].id.clone();
+        self.cri
+            .remove_container(cri::RemoveContainerRequest { container_id })?;
+        let gone = self.pods[pod].containers.remove(one);
+        crate::truth::check_traces(&self.pods[pod], &gone);
+        Ok(())
     }
 
     /// Removes everything, and looks at every log.
@@ -330,8 +448,4 @@ impl Client {
             self.ask(&Wish::RemovePod(0)).unwrap();
         }
     }
-}
-
-fn index(number: u64) -> usize {
-    usize::try_from(number).unwrap()
 }

@@ -22,6 +22,16 @@ impl Random {
         self.next() % bound
     }
 
+    /// An index into something that has `count` items.
+    pub(crate) fn index(&mut self, count: usize) -> usize {
+        usize::try_from(self.below(count as u64)).unwrap()
+    }
+
+    /// Whether the one case in `cases` is now.
+    pub(crate) fn one_in(&mut self, cases: u64) -> bool {
+        self.below(cases) == 0
+    }
+
     /// Another row of numbers.
     pub(crate) fn fork(&mut self) -> Self {
         Self(self.next())

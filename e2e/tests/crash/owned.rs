@@ -1,0 +1,119 @@
+//! A look at kernel and disk between two lives of the daemon, while pods live: everything there
+//! has an owner that clients know, and every owner has its things.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use crisp_e2e::{Node, checker, eventually};
+
+use crate::client::{CGROUP, Client};
+use crate::model::Pod;
+
+/// The names in a directory, without what they begin and end with.
+fn names(dir: &Path, prefix: &str, suffix: &str) -> BTreeSet<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let bare = |name: String| {
+        let bare = name.strip_prefix(prefix)?.strip_suffix(suffix)?;
+        Some(bare.to_owned())
+    };
+    names.filter_map(bare).collect()
+}
+
+/// Waits until nothing is without an owner: removal goes on a little after its answer.
+#[track_caller]
+pub(crate) fn check(node: &Node, clients: &[Client]) {
+    let mut wrong = Vec::new();
+    eventually("everything has an owner", || {
+        let now = strays(node, clients);
+        if now != wrong {
+            wrong = now;
+            if !wrong.is_empty() {
+                eprintln!("  not owned yet: {wrong:?}");
+            }
+        }
+        wrong.is_empty()
+    });
+}
+
+fn strays(node: &Node, clients: &[Client]) -> Vec<String> {
+    let pods: BTreeSet<String> = clients.iter().flat_map(Client::ids).collect();
+    let containers: BTreeSet<String> = clients.iter().flat_map(Client::containers).collect();
+    let ready: BTreeSet<String> = clients
+        .iter()
+        .flat_map(Client::ready_pods)
+        .map(|pod| pod.id.clone())
+        .collect();
+    let (root, state) = (node.root(), node.state());
+    let mut wrong = Vec::new();
+    let mut same = |what: &str, is: BTreeSet<String>, should: &BTreeSet<String>| {
+        let each = is.symmetric_difference(should);
+        wrong.extend(each.map(|one| format!("{what} {one}")));
+    };
+    same("record", names(&root.join("pods"), "", ""), &pods);
+    same("twin", names(&state.join("records"), "", ""), &pods);
+    same("pins", names(&state.join("pins"), "", ""), &ready);
+    same(
+        "netns",
+        names(Path::new("/run/netns"), "crisp-", ""),
+        &ready,
+    );
+    let snapshots = names(&root.join("snapshots/containers"), "", "");
+    same("snapshot", snapshots, &containers);
+    same("lease", names(&root.join("leases"), "", ""), &containers);
+    same("bundle", names(&state.join("bundles"), "", ""), &containers);
+    let ingest = names(&root.join("snapshots/ingest"), "", "");
+    let blobs = names(&root.join("content/ingest"), "", "");
+    let ingest = ingest.into_iter().chain(blobs).collect();
+    same("ingest", ingest, &BTreeSet::new());
+    let sockets = names(&state.join("shims"), "", ".sock");
+    wrong.extend(
+        sockets
+            .difference(&containers)
+            .map(|id| format!("socket {id}")),
+    );
+    wrong.extend(processes(clients));
+    wrong.extend(cgroups(clients));
+    wrong
+}
+
+/// Shims and holders are one for each owner, and for no others.
+fn processes(clients: &[Client]) -> Vec<String> {
+    let mut owners: BTreeSet<String> = clients.iter().flat_map(Client::containers).collect();
+    let ready = clients.iter().flat_map(Client::ready_pods);
+    owners.extend(
+        ready
+            .filter(|pod| pod.shares_pid())
+            .map(|pod| pod.id.clone()),
+    );
+    let mut wrong = Vec::new();
+    for process in checker::processes() {
+        if process.name == "crisp-shim" || process.name == "crisp-holder" {
+            let line = fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).into_owned();
+            let id = line.trim_end_matches('\0').rsplit('\0').next().unwrap();
+            // A process that has just ended has no command line any more.
+            if !id.is_empty() && !owners.remove(id) {
+                wrong.push(format!("process {} {id}", process.name));
+            }
+        }
+    }
+    wrong
+}
+
+fn cgroups(clients: &[Client]) -> Vec<String> {
+    let pods = clients.iter().flat_map(|client| &client.pods);
+    let known: BTreeSet<String> = pods.map(Pod::name).map(str::to_owned).collect();
+    let root = Path::new("/sys/fs/cgroup");
+    let entries = fs::read_dir(root).unwrap().flatten();
+    let hierarchies = entries.map(|entry| entry.path()).chain([root.to_owned()]);
+    let mut wrong = Vec::new();
+    for dir in hierarchies {
+        let found = names(&dir.join(CGROUP), "crash-", "");
+        let found = found.into_iter().map(|name| format!("crash-{name}"));
+        let unknown = found.filter(|name| !known.contains(name));
+        wrong.extend(unknown.map(|name| format!("cgroup {} {name}", dir.display())));
+    }
+    wrong
+}
