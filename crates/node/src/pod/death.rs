@@ -108,6 +108,7 @@ pub(super) fn name(effect: &Effect) -> &'static str {
         Effect::Cancel(_) => "cancel",
         Effect::Bounce { .. } => "bounce",
         Effect::Note(_) => "note",
+        Effect::Owe(..) => "owe",
         Effect::Settled => "settled",
         Effect::Forget => "forget",
         Effect::End => "end",
