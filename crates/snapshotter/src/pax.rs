@@ -209,7 +209,8 @@ mod tests {
     #[test]
     fn odd_but_common_records() {
         type Look = fn(&Extended) -> bool;
-        let cases: [(&[(&str, &[u8])], Look); 12] = [
+        type Records<'a> = &'a [(&'a str, &'a [u8])];
+        let cases: [(Records<'_>, Look); 12] = [
             (&[("GNU.sparse.map", b""), ("GNU.sparse.size", b"9")], |e| {
                 e.sparse.numbers.as_deref() == Some(&[])
             }),
