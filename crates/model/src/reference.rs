@@ -64,15 +64,16 @@ impl ImageRef {
                 "a repository is lowercase path components of [a-z0-9._-]",
             ));
         }
-        if repository.len() > MAX_NAME {
-            return Err(fail("the repository is longer than 255 characters"));
-        }
         let bare = host == "docker.io" && !repository.contains('/');
         let repository = if bare {
             format!("library/{repository}")
         } else {
             repository.to_owned()
         };
+        // With what is implied: what is shown is taken again.
+        if repository.len() > MAX_NAME {
+            return Err(fail("the repository is longer than 255 characters"));
+        }
         let tag = match (tag, &digest) {
             (Some(tag), _) => Some(tag.to_owned()),
             (None, Some(_)) => None,
@@ -283,5 +284,14 @@ mod tests {
         ] {
             assert!(ImageRef::parse(text).is_err(), "{text:?}");
         }
+    }
+
+    /// A name that was taken and cannot be read back would spoil the record that it is in.
+    #[test]
+    fn what_is_implied_counts_in_the_length() {
+        let longest = MAX_NAME - "library/".len();
+        let image = ImageRef::parse(&"a".repeat(longest)).unwrap();
+        assert_eq!(ImageRef::parse(&image.to_string()), Ok(image));
+        assert!(ImageRef::parse(&"a".repeat(longest + 1)).is_err());
     }
 }
