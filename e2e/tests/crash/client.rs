@@ -13,6 +13,7 @@ use tonic::{Code, Status};
 use crate::fire;
 use crate::model::{Container, Fire, Kind, Pod, Shim, Stage, Wish};
 use crate::random::Random;
+use crate::traces;
 
 /// Pods that a client has at most, and containers in each.
 const PODS: usize = 2;
@@ -272,7 +273,7 @@ impl Client {
         let gone = self.pods.remove(pod);
         self.lives += 1;
         let each = gone.containers.iter();
-        each.for_each(|container| crate::truth::check_traces(&gone, container));
+        each.for_each(|container| traces::check(&gone, container));
         Ok(())
     }
 
@@ -435,7 +436,7 @@ impl Client {
         self.cri
             .remove_container(cri::RemoveContainerRequest { container_id })?;
         let gone = self.pods[pod].containers.remove(one);
-        crate::truth::check_traces(&self.pods[pod], &gone);
+        traces::check(&self.pods[pod], &gone);
         Ok(())
     }
 

@@ -23,6 +23,7 @@ mod owned;
 mod plugins;
 mod points;
 mod random;
+mod traces;
 mod truth;
 
 use std::collections::BTreeSet;

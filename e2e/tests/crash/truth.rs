@@ -1,6 +1,6 @@
-//! The truth that answers after a restart, exit codes and the traces of containers are measured by.
-//! A killed shim costs what it costs by design, and nothing else: its log from
-//! then on, and the exit code of a container that ends while no daemon is there either.
+//! The truth that answers after a restart and exit codes are measured by.
+//! A killed shim costs what it costs by design, and nothing else: its log from then on, and the exit
+//! code of a container that ends while no daemon is there either.
 
 use std::fs;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use crisp_api::runtime::v1 as cri;
 
 use crate::client::Client;
-use crate::model::{Container, Kind, LINES, Pod, Shim, Stage};
+use crate::model::{Container, Kind, Pod, Shim, Stage};
 
 /// A daemon needs so long to learn of an end that no shim tells: the kernel has the code once the
 /// new parent has reaped the process, at its leisure, and the daemon looks after 1, 11, 111 and
@@ -134,57 +134,5 @@ impl Client {
     pub(crate) fn containers(&self) -> Vec<String> {
         let all = self.pods.iter().flat_map(|pod| &pod.containers);
         all.map(|container| container.id.clone()).collect()
-    }
-}
-
-/// The traces of a container that is over: it ran once, and its log has every line, each once.
-pub(crate) fn check_traces(pod: &Pod, container: &Container) {
-    let starts = pod.mark(container, "starts").lines().count();
-    assert!(starts <= 1, "started {starts} times: {container:?}");
-    if container.stage == Stage::Created {
-        return;
-    }
-    let text = fs::read_to_string(pod.log(container)).unwrap_or_default();
-    assert!(
-        text.is_empty() || text.ends_with('\n'),
-        "a torn line: {container:?}"
-    );
-    for (number, line) in text.lines().enumerate() {
-        let said = line.rsplit(' ').next().unwrap();
-        let path = pod.log(container);
-        assert_eq!(
-            said,
-            number.to_string(),
-            "line {number} of {}",
-            path.display()
-        );
-    }
-    let lines = text.lines().count();
-    match container.shim {
-        Shim::Killed(before) => assert!(lines >= before, "{lines} lines: {container:?}"),
-        Shim::KilledInStart => {}
-        Shim::Whole => {
-            let last = pod.mark(container, "last");
-            // The line may have been said and not yet been counted.
-            let expected = match container.kind {
-                Kind::Ender { .. }
-                    if pod
-                        .marks()
-                        .join(format!("{}.over", container.name))
-                        .exists() =>
-                {
-                    LINES..=LINES
-                }
-                Kind::Trapper { .. } if !last.is_empty() => {
-                    let last: usize = last.trim().parse().unwrap();
-                    last..=last + 1
-                }
-                _ => return,
-            };
-            assert!(
-                expected.contains(&lines),
-                "{lines} lines, not {expected:?}: {container:?}"
-            );
-        }
     }
 }
