@@ -26,7 +26,8 @@ use crate::namespaces::Namespaces;
 use crate::path_lookup::{Program, said};
 use crate::peers::Host;
 use crate::rootfs::Rootfs;
-use crate::streams::{self, Streams};
+use crate::schedule::{Scheduling, leave_cpus_of_caller};
+use crate::streams::{self, LineEnds, Streams};
 use crate::sync::{Word, hear, let_go_of, say};
 use crate::{hooks, mask, options, sysctl};
 
@@ -47,7 +48,9 @@ pub(crate) struct Plan<'a> {
     pub null: Option<OwnedFd>,
     pub filter: Option<Filter>,
     pub program: Program,
+    pub scheduling: Scheduling,
     pub streams: Streams,
+    pub line_ends: LineEnds,
     /// The host's mount table, if a mount of the spec is shared with the host.
     pub host_mounts: Option<File>,
     pub gate: Option<Listener>,
@@ -182,7 +185,7 @@ impl LastSteps {
 
 fn set_up(mut plan: Plan<'_>, conn: &Conn) -> Result<AtGate> {
     proceed(conn)?;
-    if let Some(warning) = confine::leave_cpus_of_caller() {
+    if let Some(warning) = leave_cpus_of_caller() {
         say(conn, &Word::Warning(warning)).context(|| "warn")?;
     }
     signals::reset().context(|| "reset the signals")?;
@@ -196,6 +199,7 @@ fn set_up(mut plan: Plan<'_>, conn: &Conn) -> Result<AtGate> {
     let (creating, created) = (state(Stage::Creating), state(Stage::Created));
     let root = build_root(&mut plan, conn, &creating)?;
     mount::pivot_into(root.as_fd()).context(|| "pivot into the root file system")?;
+    plan.program.find_home(root.as_fd());
     finish_root(&mut plan, &root)?;
     if let Some(master) = take_streams(&mut plan, &root)? {
         say(conn, &Word::Console(master)).context(|| "hand out the terminal")?;
@@ -204,6 +208,7 @@ fn set_up(mut plan: Plan<'_>, conn: &Conn) -> Result<AtGate> {
     for warning in confine::set_limits(plan.process)? {
         say(conn, &Word::Warning(warning)).context(|| "warn")?;
     }
+    plan.scheduling.enter()?;
     process::close_on_exec_from(plan.closed_from).context(|| "mark descriptors")?;
     confine::set_labels(plan.process)?;
     let (early, late) = early_and_late(plan.process, plan.filter);
@@ -348,6 +353,7 @@ fn finish_root(plan: &mut Plan<'_>, root: &OwnedFd) -> Result<()> {
 fn take_streams(plan: &mut Plan<'_>, root: &OwnedFd) -> Result<Option<OwnedFd>> {
     if plan.process.terminal().unwrap_or(false) {
         let terminal: Terminal = console::open(root.as_fd())?;
+        terminal.end_lines(plan.line_ends)?;
         if devices::are_made(plan.spec) {
             terminal.bind_console(root.as_fd(), plan.guard())?;
         }

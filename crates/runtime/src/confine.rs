@@ -168,15 +168,6 @@ pub(crate) fn early_and_late(
     }
 }
 
-/// In the child, once it is in its cgroup: the CPUs that the runtime itself is confined to are
-/// none of the container's concern. Failing leaves fewer CPUs, so it is told and no more.
-pub(crate) fn leave_cpus_of_caller() -> Option<String> {
-    let failed = process::use_all_cpus().err()?;
-    Some(format!(
-        "the container keeps the CPUs of its runtime: {failed}"
-    ))
-}
-
 /// In the parent: whether each id of the process' user is one.
 pub(crate) fn check_user(process: &Process) -> Result<()> {
     let user = process.user();

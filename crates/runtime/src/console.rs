@@ -13,6 +13,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 use crate::error::{Context, Error, Result};
 use crate::guard::Guard;
 use crate::mounts::file_type;
+use crate::streams::LineEnds;
 
 const DEVPTS_MAGIC: u64 = 0x1cd1;
 
@@ -55,6 +56,15 @@ impl Terminal {
             return Err(Error::setup(step(), "it is a symlink"));
         }
         guard.attach(tree.as_fd(), place.as_fd()).context(step)
+    }
+
+    pub(crate) fn end_lines(&self, ends: LineEnds) -> Result<()> {
+        match ends {
+            LineEnds::Terminal => Ok(()),
+            LineEnds::Caller => {
+                pty::keep_newlines(&self.slave).context(|| "set the modes of the terminal")
+            }
+        }
     }
 
     /// Makes it the controlling terminal and standard streams of this session leader.

@@ -22,9 +22,10 @@ use crate::mounts::Prepared;
 use crate::namespaces::{Maps, Namespaces};
 use crate::path_lookup::Program;
 use crate::rootfs::Rootfs;
+use crate::schedule::Scheduling;
 use crate::streams::{self, Stdio};
 use crate::sync::{Word, hear_from_child, say};
-use crate::{cgroups, devices, hooks, mounts, peers, sysctl};
+use crate::{cgroups, devices, hooks, mounts, peers, sysctl, unmet};
 
 /// How long a killed child is waited for.
 const ENDS_WITHIN: Duration = Duration::from_secs(1);
@@ -139,9 +140,12 @@ pub fn create(request: CreateRequest<'_>) -> Result<Created> {
     let spec = request.spec;
     let process = spec.process().as_ref();
     let process = process.ok_or_else(|| Error::invalid("process", "is missing"))?;
-    check(spec, process)?;
+    let told = check(spec, process)?;
     let claimed = claim(cgroup)?;
-    let created = make(request, process);
+    let mut created = make(request, process);
+    if let Ok(created) = &mut created {
+        created.warnings.extend(told);
+    }
     if created.is_err() {
         // The first error is the one to tell; recovery looks at the cgroup again by its name.
         drop(match claimed {
@@ -201,6 +205,7 @@ fn make(request: CreateRequest<'_>, process: &Process) -> Result<Created> {
     let spec = request.spec;
     let filter = Filter::of(spec)?;
     let program = Program::of(process, request.raw_environment)?;
+    let scheduling = Scheduling::of(spec, process)?;
     let mut namespaces = Namespaces::of(spec)?;
     let mut maps = namespaces.take_maps();
     sysctl::check(spec, &namespaces)?;
@@ -227,6 +232,8 @@ fn make(request: CreateRequest<'_>, process: &Process) -> Result<Created> {
         null: Some(lent_node::lend_null().context(|| "borrow the host's /dev/null")?),
         filter: filter.clone(),
         program,
+        scheduling,
+        line_ends: request.stdio.line_ends(),
         streams: streams::prepare(request.stdio)?,
         gate: request.gate.listener(),
         closed_from: 3 + request.preserved_fds,
@@ -299,7 +306,8 @@ fn limit(cgroup: &Cgroup, spec: &Spec) -> Result<Vec<String>> {
     }
 }
 
-fn check(spec: &Spec, process: &Process) -> Result<()> {
+/// Refuses what makes no sense or is not done; returns what is passed over.
+fn check(spec: &Spec, process: &Process) -> Result<Vec<String>> {
     if !process.cwd().is_absolute() {
         return Err(Error::invalid("process.cwd", "is not an absolute path"));
     }
@@ -311,7 +319,7 @@ fn check(spec: &Spec, process: &Process) -> Result<()> {
             return Err(Error::invalid("mounts.destination", text));
         }
     }
-    Ok(())
+    unmet::check(spec)
 }
 
 /// The way into the version 1 hierarchies; in the version 2 tree the child is born in its cgroup.

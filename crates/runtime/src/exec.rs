@@ -23,8 +23,10 @@ use crate::error::{Context, Error, Result};
 use crate::keyring::Keyring;
 use crate::namespaces::become_root;
 use crate::path_lookup::Program;
-use crate::streams::{self, Stdio, Streams};
+use crate::schedule::{Cpus, Scheduling};
+use crate::streams::{self, LineEnds, Stdio, Streams};
 use crate::sync::{Word, hear, hear_from_child, let_go_of, say, still_wanted};
+use crate::unmet;
 
 /// A process to be run in a container.
 #[derive(Debug)]
@@ -125,11 +127,14 @@ fn start(request: ExecRequest<'_>, unified: Option<&Path>) -> Result<Execed> {
     }
     confine::check_user(process)?;
     let program = Program::of(process, request.raw_environment)?;
+    let scheduling = Scheduling::of(request.spec, process)?;
+    let cpus = Cpus::of(process)?;
     let namespaces = foreign_namespaces(request.container_pid)?;
     // Only now: as long as init has not ended, its pid was nobody else's.
     if request.container.has_exited() {
         return Err(Error::NotRunning);
     }
+    let line_ends = request.stdio.line_ends();
     let streams = streams::prepare(request.stdio)?;
     let (ours, theirs) = Conn::pair().context(|| "make a socket pair")?;
     let dir = unified
@@ -141,13 +146,17 @@ fn start(request: ExecRequest<'_>, unified: Option<&Path>) -> Result<Execed> {
     let inside = Inside {
         process,
         program,
+        scheduling,
+        cpus,
         filter: request.filter,
         joined,
         streams,
+        line_ends,
         entrance: entrance(request.cgroup)?,
         closed_from: 3 + request.preserved_fds,
         keyring: request.keyring,
     };
+    inside.cpus.before()?;
     process::set_dumpable(Dumpable::No).context(|| "become untraceable")?;
     let fork = || {
         let parent = &ours;
@@ -159,7 +168,7 @@ fn start(request: ExecRequest<'_>, unified: Option<&Path>) -> Result<Execed> {
         .context(|| "fork the process")
     };
     let (pid, pidfd) = in_pid_namespace(pid_namespace, fork)?;
-    let mut warnings = Vec::new();
+    let mut warnings = unmet::process(process);
     match guide(pid, &ours, process, &mut warnings) {
         Ok(console) => Ok(Execed {
             pid,
@@ -235,9 +244,12 @@ impl Joined {
 struct Inside<'a> {
     process: &'a Process,
     program: Program,
+    scheduling: Scheduling,
+    cpus: Cpus,
     filter: Option<Filter>,
     joined: Joined,
     streams: Streams,
+    line_ends: LineEnds,
     entrance: Entrance,
     closed_from: u32,
     keyring: Keyring,
@@ -255,22 +267,24 @@ impl Inside<'_> {
         128
     }
 
-    fn set_up(self, conn: &Conn) -> Result<Program> {
+    fn set_up(mut self, conn: &Conn) -> Result<Program> {
         let entered = self.entrance.enter();
         entered.map_err(|error| Error::cgroup("enter", error))?;
         let Some(Word::Proceed) = hear(conn)? else {
             return Err(Error::Vanished("the runtime is gone".to_owned()));
         };
-        if let Some(warning) = confine::leave_cpus_of_caller() {
+        if let Some(warning) = self.cpus.after()? {
             say(conn, &Word::Warning(warning)).context(|| "warn")?;
         }
         signals::reset().context(|| "reset the signals")?;
         process::set_sid().context(|| "start a session")?;
         self.keyring.enter()?;
         self.joined.enter()?;
+        let root = open_root(Path::new("/")).context(|| "open the root")?;
+        self.program.find_home(root.as_fd());
         if self.process.terminal().unwrap_or(false) {
-            let root = open_root(Path::new("/")).context(|| "open the root")?;
             let terminal = console::open(root.as_fd())?;
+            terminal.end_lines(self.line_ends)?;
             let size = streams::console_size(self.process);
             let master = terminal.take(self.process.user().uid(), size)?;
             say(conn, &Word::Console(master)).context(|| "hand out the terminal")?;
@@ -278,9 +292,11 @@ impl Inside<'_> {
             streams::place(self.streams)?;
             streams::give(self.process);
         }
+        drop(root);
         for warning in confine::set_limits(self.process)? {
             say(conn, &Word::Warning(warning)).context(|| "warn")?;
         }
+        self.scheduling.enter()?;
         process::close_on_exec_from(self.closed_from).context(|| "mark descriptors")?;
         confine::set_labels(self.process)?;
         let (early, late) = early_and_late(self.process, self.filter);

@@ -1,5 +1,6 @@
 //! Masked and read-only paths.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -22,7 +23,7 @@ pub(crate) fn hide(
 ) -> Result<()> {
     let mut null = Cover::of(null, guard);
     let mut empty = None;
-    for path in paths {
+    for path in once(paths) {
         let step = || format!("mask {path}");
         let Some(target) = present(locate(root, Path::new(path))).context(step)? else {
             continue;
@@ -71,7 +72,7 @@ pub(crate) fn make_read_only(
     root: BorrowedFd<'_>,
     guard: Guard<'_>,
 ) -> Result<()> {
-    for path in paths {
+    for path in once(paths) {
         let step = || format!("make {path} read-only");
         let Some(target) = present(locate(root, Path::new(path))).context(step)? else {
             continue;
@@ -83,6 +84,12 @@ pub(crate) fn make_read_only(
         guard.attach(tree.as_fd(), target.as_fd()).context(step)?;
     }
     Ok(())
+}
+
+/// A path that is listed twice gets no second mount.
+fn once(paths: &[String]) -> impl Iterator<Item = &String> {
+    let mut seen = HashSet::new();
+    paths.iter().filter(move |path| seen.insert(path.as_str()))
 }
 
 fn present(found: io::Result<OwnedFd>) -> io::Result<Option<OwnedFd>> {

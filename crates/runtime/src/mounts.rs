@@ -285,7 +285,8 @@ pub(crate) fn attach(
                 .then(|| options.attributes.writable())
                 .flatten();
             options.attributes = late.unwrap_or(options.attributes);
-            make(&kind, &name, &options, label).context(step)?
+            make(&kind, &name, &options, label)
+                .context(|| format!("make the {kind} file system of {}", target.display()))?
         }
         Source::Inside { path, .. } => {
             let why = format!("its source {} was not opened", path.display());

@@ -68,7 +68,7 @@ impl Options {
         match option {
             "bind" => self.bind = Some(Depth::Single),
             "rbind" => self.bind = Some(Depth::Recursive),
-            "defaults" | "async" | "nomand" | "silent" | "loud" => {}
+            "defaults" | "async" | "nomand" | "silent" | "loud" | "noiversion" => {}
             "tmpcopyup" => self.copy_up = true,
             "idmap" | "ridmap" => return Err(Error::Unsupported("an idmapped mount".to_owned())),
             _ => match propagation(option) {

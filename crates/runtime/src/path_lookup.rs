@@ -3,11 +3,13 @@
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use oci_spec::runtime::Process;
 
+use crate::environment;
 use crate::error::{Error, Result};
 
 /// A program ready for execve(2).
@@ -16,6 +18,8 @@ pub(crate) struct Program {
     name: String,
     arguments: Vec<CString>,
     environment: Vec<CString>,
+    /// Whose home is to be found, where the environment names none.
+    homeless: Option<u32>,
     search: Vec<Vec<u8>>,
 }
 
@@ -29,7 +33,10 @@ impl Program {
             return Err(Error::invalid("process.args", "is empty"));
         }
         let environment = process.env().clone().unwrap_or_default();
-        let environment = replaced(environment, raw);
+        let environment = environment::one_entry_a_name(environment);
+        let mut environment = replaced(environment, raw);
+        let homeless = !environment::has_home(&environment);
+        environment.retain(|entry| !homeless || !entry.starts_with(b"HOME="));
         let path = environment
             .iter()
             .rev()
@@ -44,9 +51,19 @@ impl Program {
         Ok(Self {
             arguments: c_strings("process.args", arguments)?,
             environment: c_strings("process.env", environment.into_iter())?,
+            homeless: homeless.then(|| process.user().uid()),
             name,
             search,
         })
+    }
+
+    /// In the child, in the container's root: programs count on a home.
+    pub(crate) fn find_home(&mut self, root: BorrowedFd<'_>) {
+        if let Some(uid) = self.homeless.take() {
+            let home = environment::home_of(uid, root);
+            self.environment
+                .extend(CString::new(format!("HOME={home}")));
+        }
     }
 
     /// Becomes the program; returns only with the reason why not.

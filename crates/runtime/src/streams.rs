@@ -24,6 +24,27 @@ pub enum Stdio {
     },
     /// A terminal; its master is handed out.
     Terminal,
+    /// As [`Self::Terminal`], for a caller that shows the output on a terminal or file of its own:
+    /// newlines arrive there as the program writes them.
+    RelayedTerminal,
+}
+
+/// Who ends the lines of a terminal with a carriage return.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LineEnds {
+    /// The terminal, as it does from the start.
+    Terminal,
+    /// The caller, where it shows them.
+    Caller,
+}
+
+impl Stdio {
+    pub(crate) fn line_ends(&self) -> LineEnds {
+        match self {
+            Self::RelayedTerminal => LineEnds::Caller,
+            _ => LineEnds::Terminal,
+        }
+    }
 }
 
 /// Standard streams to be placed; one that is missing stays as it is inherited.
@@ -32,7 +53,7 @@ pub(crate) type Streams = [Option<OwnedFd>; 3];
 /// In the parent: what the process gets as its streams.
 pub(crate) fn prepare(stdio: Stdio) -> Result<Streams> {
     match stdio {
-        Stdio::Terminal => Ok([None, None, None]),
+        Stdio::Terminal | Stdio::RelayedTerminal => Ok([None, None, None]),
         Stdio::Inherit => Ok([
             replaced(rustix::stdio::stdin())?,
             replaced(rustix::stdio::stdout())?,

@@ -10,7 +10,7 @@ use crate::procfs::Procfs;
 /// Refuses sysctls that would change the host.
 pub(crate) fn check(spec: &Spec, namespaces: &Namespaces) -> Result<()> {
     for (key, value) in all(spec) {
-        let field = || format!("linux.sysctl[{key:?}]");
+        let field = || field_of(key);
         let path = checked_path(key)?;
         if value.contains(['\0', '\n']) {
             return Err(Error::invalid(
@@ -21,6 +21,10 @@ pub(crate) fn check(spec: &Spec, namespaces: &Namespaces) -> Result<()> {
         let Some(kind) = namespace(&path) else {
             return Err(Error::invalid(field(), "belongs to no namespace"));
         };
+        if let Some(field) = named_beside(spec, &path) {
+            let why = format!("the spec sets {field} already");
+            return Err(Error::invalid(field_of(key), why));
+        }
         if namespaces.is_callers(kind) {
             let why = format!("the container has the host's {kind:?} namespace");
             return Err(Error::invalid(field(), why));
@@ -33,10 +37,23 @@ pub(crate) fn check(spec: &Spec, namespaces: &Namespaces) -> Result<()> {
 pub(crate) fn checked_path(key: &str) -> Result<String> {
     let path = path(key);
     if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
-        let field = format!("linux.sysctl[{key:?}]");
-        return Err(Error::invalid(field, "is no name of a sysctl"));
+        return Err(Error::invalid(field_of(key), "is no name of a sysctl"));
     }
     Ok(path)
+}
+
+fn field_of(key: &str) -> String {
+    format!("linux.sysctl[{key:?}]")
+}
+
+/// The field of the spec that sets the same as a sysctl.
+fn named_beside(spec: &Spec, path: &str) -> Option<&'static str> {
+    let (field, name) = match path {
+        "kernel/hostname" => ("hostname", spec.hostname()),
+        "kernel/domainname" => ("domainname", spec.domainname()),
+        _ => return None,
+    };
+    name.as_ref().filter(|name| !name.is_empty()).map(|_| field)
 }
 
 /// In the child: writes them, through a procfs of our own.

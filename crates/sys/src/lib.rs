@@ -36,6 +36,7 @@ pub mod pty;
 pub mod rand;
 pub mod rfc3339;
 pub mod rootfs;
+pub mod schedule;
 pub mod seccomp;
 pub mod signals;
 pub mod socket;

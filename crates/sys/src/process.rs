@@ -389,18 +389,6 @@ pub fn set_umask(mask: u32) -> u32 {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(mask)).bits()
 }
 
-/// Lets this process run on every CPU that its cgroup allows, instead of those that it inherited.
-///
-/// # Errors
-/// The errors of sched_setaffinity(2).
-pub fn use_all_cpus() -> io::Result<()> {
-    // The kernel takes away what is not allowed, and ignores CPUs beyond its greatest number.
-    let all = [u64::MAX; 128];
-    let size = std::mem::size_of_val(&all);
-    // SAFETY: the mask has the size that is told and outlives the call.
-    check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size, all.as_ptr()) }).map(drop)
-}
-
 /// Changes the working directory.
 ///
 /// # Errors

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::termios::{OptionalActions, OutputModes, Winsize, tcgetattr, tcsetattr, tcsetwinsize};
 
 /// A new terminal of the devpts that this process sees: the master, and the slave's path.
 ///
@@ -41,6 +41,16 @@ pub fn set_size(terminal: impl AsFd, rows: u16, columns: u16) -> io::Result<()> 
         ws_ypixel: 0,
     };
     Ok(tcsetwinsize(terminal, size)?)
+}
+
+/// Has a terminal pass newlines on as they are written, without a carriage return before.
+///
+/// # Errors
+/// When the descriptor is no terminal.
+pub fn keep_newlines(terminal: impl AsFd) -> io::Result<()> {
+    let mut modes = tcgetattr(&terminal)?;
+    modes.output_modes.remove(OutputModes::ONLCR);
+    Ok(tcsetattr(terminal, OptionalActions::Now, &modes)?)
 }
 
 /// Makes a terminal the controlling one of this session.

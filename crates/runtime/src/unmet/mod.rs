@@ -1,0 +1,172 @@
+//! What a spec can ask for and Crisp does not do: refused by name, or told where passing over it
+//! harms nobody. Nothing is accepted and dropped.
+//!
+//! The tests hold a table of every field that `oci-spec` has types for, so that a field which comes
+//! new is decided about before it can be overlooked.
+
+use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Mount, Process, Spec};
+
+use crate::error::{Error, Result};
+use crate::options::Options;
+
+/// Refuses what is not done; returns what is passed over.
+pub(crate) fn check(spec: &Spec) -> Result<Vec<String>> {
+    names(spec)?;
+    users(spec)?;
+    let mut told = Vec::new();
+    for mount in spec.mounts().iter().flatten() {
+        mappings(mount)?;
+        told.extend(bind_options(mount)?);
+    }
+    if let Some(linux) = spec.linux() {
+        platform(linux)?;
+    }
+    let others = [
+        ("solaris", spec.solaris().is_some()),
+        ("windows", spec.windows().is_some()),
+        ("vm", spec.vm().is_some()),
+        ("zos", spec.zos().is_some()),
+    ];
+    told.extend(ignored(&others, "it is for another platform"));
+    if !has_namespace(spec, LinuxNamespaceType::Mount) {
+        // Its mounts would be the host's.
+        let text =
+            "the container has a mount namespace of its own, though linux.namespaces names none";
+        told.push(text.to_owned());
+    }
+    told.extend(spec.process().iter().flat_map(process));
+    Ok(told)
+}
+
+/// What a process asks for in vain: fields of another platform.
+pub(crate) fn process(process: &Process) -> Vec<String> {
+    let windows = [
+        ("process.commandLine", process.command_line().is_some()),
+        ("process.user.username", process.user().username().is_some()),
+    ];
+    ignored(&windows, "it is for another platform")
+}
+
+fn ignored(fields: &[(&str, bool)], why: &str) -> Vec<String> {
+    let given = fields.iter().filter(|(_, given)| *given);
+    given
+        .map(|(field, _)| format!("{field} is ignored: {why}"))
+        .collect()
+}
+
+/// A name that would be the host's.
+fn names(spec: &Spec) -> Result<()> {
+    let has_uts = has_namespace(spec, LinuxNamespaceType::Uts);
+    for (field, name) in [
+        ("hostname", spec.hostname()),
+        ("domainname", spec.domainname()),
+    ] {
+        if !has_uts && name.as_ref().is_some_and(|name| !name.is_empty()) {
+            let why = "needs a UTS namespace of the container's own";
+            return Err(Error::invalid(field, why));
+        }
+    }
+    Ok(())
+}
+
+fn has_namespace(spec: &Spec, kind: LinuxNamespaceType) -> bool {
+    let linux = spec.linux().as_ref();
+    let mut namespaces = linux
+        .into_iter()
+        .flat_map(|linux| linux.namespaces().iter().flatten());
+    namespaces.any(|namespace| namespace.typ() == kind)
+}
+
+/// A volume whose files would belong to other users than was asked.
+fn mappings(mount: &Mount) -> Result<()> {
+    let lists = [
+        ("uidMappings", mount.uid_mappings()),
+        ("gidMappings", mount.gid_mappings()),
+    ];
+    match lists.into_iter().find(|(_, list)| has_entries(list)) {
+        Some((field, _)) => {
+            let target = mount.destination().display();
+            let what = format!("an idmapped mount ({field} of the mount at {target})");
+            Err(Error::Unsupported(what))
+        }
+        None => Ok(()),
+    }
+}
+
+fn has_entries(mappings: &Option<Vec<LinuxIdMapping>>) -> bool {
+    mappings.as_ref().is_some_and(|list| !list.is_empty())
+}
+
+/// A bind has no file system of its own to be told options. Those that any file system takes are
+/// passed over as mount(8) does, the others refused.
+fn bind_options(mount: &Mount) -> Result<Vec<String>> {
+    const ANY: [&str; 6] = [
+        "sync",
+        "dirsync",
+        "lazytime",
+        "nolazytime",
+        "mand",
+        "iversion",
+    ];
+    let options = Options::parse(mount.options().as_deref().unwrap_or_default())?;
+    let is_bind = options.bind.is_some() || mount.typ().as_deref().unwrap_or("bind") == "bind";
+    let mut told = Vec::new();
+    for (option, _) in options.parameters.iter().filter(|_| is_bind) {
+        let target = mount.destination().display();
+        if !ANY.contains(&option.as_str()) {
+            let why =
+                format!("{option:?} of {target}: a bind mount has no options of a file system");
+            return Err(Error::invalid("mounts.options", why));
+        }
+        told.push(format!(
+            "mount option {option} of {target} is ignored: it is a bind mount"
+        ));
+    }
+    Ok(told)
+}
+
+fn platform(linux: &Linux) -> Result<()> {
+    let given = [
+        (
+            "linux.netDevices",
+            linux.net_devices().as_ref().is_some_and(|d| !d.is_empty()),
+        ),
+        ("linux.intelRdt", linux.intel_rdt().is_some()),
+        ("linux.memoryPolicy", linux.memory_policy().is_some()),
+        (
+            "linux.timeOffsets",
+            linux.time_offsets().as_ref().is_some_and(|o| !o.is_empty()),
+        ),
+    ];
+    for (field, given) in given {
+        if given {
+            return Err(Error::Unsupported(field.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// Ids of a user namespace that there is not, or that no version of the specification has.
+fn users(spec: &Spec) -> Result<()> {
+    let linux = spec.linux().as_ref();
+    let ids = |list: Option<&Option<Vec<LinuxIdMapping>>>| list.is_some_and(has_entries);
+    let new = has_namespace(spec, LinuxNamespaceType::User);
+    for (field, given) in [
+        ("linux.uidMappings", ids(linux.map(Linux::uid_mappings))),
+        ("linux.gidMappings", ids(linux.map(Linux::gid_mappings))),
+    ] {
+        if given && !new {
+            return Err(Error::invalid(field, "needs a user namespace"));
+        }
+    }
+    if has_entries(spec.uid_mappings()) || has_entries(spec.gid_mappings()) {
+        let why = "belongs into linux or a mount";
+        return Err(Error::invalid("uidMappings or gidMappings", why));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod fields;
+#[cfg(test)]
+mod tests;

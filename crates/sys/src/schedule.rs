@@ -1,0 +1,113 @@
+//! How the kernel schedules a process that has one thread: policy, I/O priority, CPUs, personality.
+
+use std::io;
+
+use crate::syscall::{check, check_int};
+
+/// The arguments of sched_setattr(2).
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Schedule {
+    /// `SCHED_OTHER` is 0, `SCHED_FIFO` 1, and so on (sched.h).
+    pub policy: u32,
+    /// Bits of `SCHED_FLAG_*`.
+    pub flags: u64,
+    /// Of the ordinary policies.
+    pub nice: i32,
+    /// Of the real-time policies.
+    pub priority: u32,
+    /// Of `SCHED_DEADLINE`, in nanoseconds, as the next two.
+    pub runtime: u64,
+    /// Time until it has had its runtime.
+    pub deadline: u64,
+    /// Time until it gets its runtime again.
+    pub period: u64,
+}
+
+/// Sets the scheduling policy of this thread.
+///
+/// # Errors
+/// The errors of sched_setattr(2); EPERM without `CAP_SYS_NICE`.
+pub fn set_schedule(schedule: &Schedule) -> io::Result<()> {
+    // The first published size of the structure, which every kernel that has the call takes.
+    let attributes = libc::sched_attr {
+        size: u32::try_from(size_of::<libc::sched_attr>()).unwrap_or(0),
+        sched_policy: schedule.policy,
+        sched_flags: schedule.flags,
+        sched_nice: schedule.nice,
+        sched_priority: schedule.priority,
+        sched_runtime: schedule.runtime,
+        sched_deadline: schedule.deadline,
+        sched_period: schedule.period,
+    };
+    let pointer: *const libc::sched_attr = &raw const attributes;
+    // SAFETY: the structure has the size that it tells and outlives the call.
+    check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, pointer, 0) }).map(drop)
+}
+
+/// Sets the I/O priority of this thread: a class (1 real time, 2 best effort, 3 idle) and a level in
+/// it, 0 the highest, 7 the lowest.
+///
+/// # Errors
+/// The errors of ioprio_set(2); EPERM for the first class without `CAP_SYS_NICE`.
+pub fn set_io_priority(class: u8, level: u8) -> io::Result<()> {
+    const PROCESS: libc::c_int = 1;
+    let value = libc::c_int::from(class) << 13 | libc::c_int::from(level);
+    // SAFETY: the call takes numbers alone.
+    check(unsafe { libc::syscall(libc::SYS_ioprio_set, PROCESS, 0, value) }).map(drop)
+}
+
+/// The greatest number of CPUs that the kernel can be told of, plus one.
+pub const CPUS: u32 = 8192;
+
+/// Confines this thread to some CPUs.
+///
+/// # Errors
+/// EINVAL when none of them may be used.
+pub fn use_cpus(cpus: impl IntoIterator<Item = u32>) -> io::Result<()> {
+    let mut mask = [0_u64; (CPUS / 64) as usize];
+    for cpu in cpus {
+        let word = mask.get_mut((cpu / 64) as usize).ok_or_else(|| {
+            let text = format!("CPU {cpu}: the greatest number is {}", CPUS - 1);
+            io::Error::new(io::ErrorKind::InvalidInput, text)
+        })?;
+        *word |= 1 << (cpu % 64);
+    }
+    set_mask(&mask)
+}
+
+/// Lets this process run on every CPU that its cgroup allows, instead of those that it inherited.
+///
+/// # Errors
+/// The errors of sched_setaffinity(2).
+pub fn use_all_cpus() -> io::Result<()> {
+    // The kernel takes away what is not allowed, and ignores CPUs beyond its greatest number.
+    set_mask(&[u64::MAX; (CPUS / 64) as usize])
+}
+
+fn set_mask(mask: &[u64]) -> io::Result<()> {
+    let size = std::mem::size_of_val(mask);
+    // SAFETY: the mask has the size that is told and outlives the call.
+    check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size, mask.as_ptr()) }).map(drop)
+}
+
+/// Makes this process appear to run on a 32-bit machine (`uname -m`), or as it is.
+///
+/// # Errors
+/// The errors of personality(2).
+pub fn set_personality(bits: Personality) -> io::Result<()> {
+    let domain = match bits {
+        Personality::Linux => 0,
+        Personality::Linux32 => 8,
+    };
+    // SAFETY: the call takes a number alone.
+    check_int(unsafe { libc::personality(domain) }).map(drop)
+}
+
+/// A domain of personality(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Personality {
+    /// The machine as it is.
+    Linux,
+    /// Its 32-bit sibling.
+    Linux32,
+}
