@@ -8,6 +8,7 @@ use crisp_sys::file;
 use oci_spec::runtime::{LinuxDeviceCgroup, Spec};
 use serde_json::json;
 
+use crate::document;
 use crate::failure::{Context, Failure, Result};
 use crate::record::Id;
 
@@ -23,6 +24,8 @@ pub(crate) struct Bundle {
     /// Below the root of every cgroup hierarchy.
     pub cgroup: String,
     pub spec: Spec,
+    /// What of it was left out.
+    pub warnings: Vec<String>,
 }
 
 impl Bundle {
@@ -30,7 +33,7 @@ impl Bundle {
         let dir = dir
             .canonicalize()
             .context(|| format!("open the bundle {}", dir.display()))?;
-        let mut spec = read_spec(&dir)?;
+        let (mut spec, warnings) = read_spec(&dir)?;
         check_version(spec.version())?;
         let rootfs = rootfs(&dir, &spec)?;
         let cgroup = cgroup_path(&spec, id)?;
@@ -40,6 +43,7 @@ impl Bundle {
             rootfs,
             cgroup,
             spec,
+            warnings,
         })
     }
 
@@ -50,11 +54,19 @@ impl Bundle {
     }
 }
 
-fn read_spec(dir: &Path) -> Result<Spec> {
+/// The spec, and what of it was left out.
+fn read_spec(dir: &Path) -> Result<(Spec, Vec<String>)> {
     let path = dir.join("config.json");
     match file::read_bounded(&path, MAX_SPEC) {
         Ok(bytes) => {
-            serde_json::from_slice(&bytes).map_err(|source| Failure::Document { path, source })
+            let refuse = |source| Failure::Document {
+                path: path.clone(),
+                source,
+            };
+            let mut document = serde_json::from_slice(&bytes).map_err(refuse)?;
+            let warnings = document::fit_spec(&mut document);
+            let spec = serde_json::from_value(document).map_err(refuse)?;
+            Ok((spec, warnings))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let path = path.display();

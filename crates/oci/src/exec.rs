@@ -1,7 +1,7 @@
 //! `exec`: a further process in a container.
 
 use crisp_model::Signal;
-use crisp_runtime::{ExecRequest, Execed, Filter, Stdio};
+use crisp_runtime::{ExecRequest, Execed, Filter};
 use crisp_sys::process::{self, ProcessId, WaitStatus};
 use crisp_sys::signals::SignalFd;
 use oci_spec::runtime::Process;
@@ -15,10 +15,20 @@ use crate::program::program;
 use crate::status::{Container, Status};
 
 /// Runs a process; returns its exit code, or 0 when detached.
-pub(crate) fn exec(invocation: &Invocation, arguments: &ExecArgs) -> Result<u8> {
+pub(crate) fn exec(
+    invocation: &Invocation,
+    arguments: &ExecArgs,
+    document: Option<Vec<u8>>,
+) -> Result<u8> {
+    if !arguments.cgroup.is_empty() {
+        return Err(Failure::refused("--cgroup is not supported"));
+    }
     let container = Container::find(&invocation.store, &arguments.id)?;
     check_status(&container, arguments)?;
-    let process = program(&container.record.spec, arguments)?;
+    let (process, told) = program(&container.record.spec, arguments, document)?;
+    for warning in &told {
+        invocation.journal.warning(warning);
+    }
     let attendance = if arguments.detach {
         Attendance::Detached
     } else {
@@ -69,11 +79,7 @@ impl<'a> Running<'a> {
             process,
             cgroup: &container.cgroup,
             exec_id: &exec_id,
-            stdio: if process.terminal() == Some(true) {
-                Stdio::Terminal
-            } else {
-                Stdio::Inherit
-            },
+            stdio: streams.stdio(),
             keyring: container.record.keyring,
             preserved_fds: streams.preserved(),
         })?;
@@ -86,7 +92,9 @@ impl<'a> Running<'a> {
 
     /// Hands out what the caller wants, and waits where it is to be waited.
     fn follow(mut self, streams: &Streams<'_>, signals: Option<&SignalFd>) -> Result<u8> {
-        if let Err(error) = streams.hand_out(self.execed.pid, &mut self.execed.console) {
+        let execed = &mut self.execed;
+        let handed = streams.hand_out(execed.pid, &execed.pidfd, &mut execed.console);
+        if let Err(error) = handed {
             // A process that its caller cannot reach is not to run on.
             drop(self.execed.pidfd.signal(Signal::KILL.number()));
             drop(process::wait(self.execed.pid));

@@ -20,7 +20,7 @@ impl Invocation {
     /// Opens the records and the journal that the options name.
     pub(crate) fn new(global: &Global) -> Result<Self> {
         Ok(Self {
-            store: Store::new(&global.root)?,
+            store: Store::new(global.root.as_deref())?,
             journal: Journal::open(global)?,
             systemd: global.accepted.systemd_cgroup,
         })

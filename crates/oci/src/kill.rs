@@ -21,10 +21,12 @@ pub(crate) fn kill(invocation: &Invocation, arguments: &KillArgs) -> Result<()> 
         // Its processes may outlive its init; one without any is fine.
         return kill_all(&container, signal);
     }
-    container.live_pid()?;
     if signal == KILL && !has_own_pids(&container.record.spec) {
-        // The kernel ends nothing that such an init leaves behind.
-        return kill_all(&container, signal);
+        // The kernel ends nothing that such an init leaves behind, and init may be gone already.
+        let populated = container.cgroup.is_populated();
+        if populated.context(|| "look at the cgroup")? {
+            return kill_all(&container, signal);
+        }
     }
     container
         .live_init()?

@@ -9,6 +9,7 @@ mod arguments;
 mod attend;
 mod bundle;
 mod delete;
+mod document;
 mod exec;
 mod failure;
 mod invocation;
@@ -49,6 +50,8 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::from(error.use_stderr()));
         }
     };
+    // It may be a descriptor of the caller's, as /dev/fd/3; those are closed next.
+    let process = arguments.command.process_file().map(program::read_file);
     let closed = plumbing::close_leaked(arguments.command.plumbing());
     let invocation = match Invocation::new(&arguments.global) {
         Ok(invocation) => invocation,
@@ -69,7 +72,7 @@ fn main() -> ExitCode {
     invocation
         .journal
         .debug(&format!("{:?}", arguments.command));
-    match closed.and_then(|()| perform(&invocation, &arguments.command)) {
+    match closed.and_then(|()| perform(&invocation, &arguments.command, process)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             let (told, code) = told(&arguments.command, &error);
@@ -79,10 +82,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn perform(invocation: &Invocation, command: &Command) -> Result<u8> {
+fn perform(
+    invocation: &Invocation,
+    command: &Command,
+    process: Option<Result<Vec<u8>>>,
+) -> Result<u8> {
     match command {
         Command::Run(arguments) => return run::run(invocation, arguments),
-        Command::Exec(arguments) => return exec::exec(invocation, arguments),
+        Command::Exec(arguments) => return exec::exec(invocation, arguments, process.transpose()?),
         Command::Create(arguments) => run::create(invocation, arguments),
         Command::Start(named) => run::start(invocation, &named.id),
         Command::State(named) => list::state(invocation, &named.id),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crisp_runtime::{CreateRequest, Created, Gate, Keyring, Rootfs, Stdio};
+use crisp_runtime::{CreateRequest, Created, Gate, Keyring, Rootfs};
 use crisp_sys::cgroup::Cgroup;
 use crisp_sys::process::ProcessId;
 use crisp_sys::socket::Listener;
@@ -52,6 +52,9 @@ pub(crate) fn make(
     }
     let id = Id::parse(&making.id)?;
     let mut bundle = Bundle::open(&making.bundle, &id)?;
+    for warning in &bundle.warnings {
+        invocation.journal.warning(warning);
+    }
     let streams = Streams::check(&making.plumbing, bundle.terminal(), attendance)?;
     streams.announce(&mut bundle.spec);
     let cgroup = Cgroup::new(layout()?, &bundle.cgroup);
@@ -104,7 +107,6 @@ impl Maker<'_> {
             return Err(Failure::Refused(why));
         }
         let store = &self.invocation.store;
-        let terminal = bundle.terminal();
         let mut record = Record::new(self.id, own_identity()?, bundle.spec);
         record.bundle = bundle.dir;
         record.rootfs = bundle.rootfs;
@@ -112,7 +114,7 @@ impl Maker<'_> {
         record.keyring = self.keyring;
         // Before anything else is made, so that a delete finds it.
         store.save(self.id, &record)?;
-        let mut created = self.create(&record, start, terminal, streams)?;
+        let mut created = self.create(&record, start, streams)?;
         for warning in &created.warnings {
             self.invocation.journal.warning(warning);
         }
@@ -122,7 +124,7 @@ impl Maker<'_> {
                 record.init = Some(init);
                 store.save(self.id, &record)
             })
-            .and_then(|()| streams.hand_out(created.pid, &mut created.console));
+            .and_then(|()| streams.hand_out(created.pid, &created.pidfd, &mut created.console));
         match settled {
             Ok(()) => Ok((record, created)),
             Err(error) => {
@@ -132,13 +134,7 @@ impl Maker<'_> {
         }
     }
 
-    fn create(
-        &self,
-        record: &Record,
-        start: Start,
-        terminal: bool,
-        streams: &Streams<'_>,
-    ) -> Result<Created> {
+    fn create(&self, record: &Record, start: Start, streams: &Streams<'_>) -> Result<Created> {
         let gate: PathBuf = self.invocation.store.gate(self.id);
         let gate = match start {
             Start::Now => Gate::Socket,
@@ -153,11 +149,7 @@ impl Maker<'_> {
             spec: &record.spec,
             rootfs: Rootfs::Dir(record.rootfs.clone()),
             cgroup: self.cgroup,
-            stdio: if terminal {
-                Stdio::Terminal
-            } else {
-                Stdio::Inherit
-            },
+            stdio: streams.stdio(),
             gate,
             keyring: record.keyring,
             preserved_fds: streams.preserved(),

@@ -3,6 +3,8 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use crisp_runtime::Stdio;
+use crisp_sys::pidfd::PidFd;
 use crisp_sys::process::ProcessId;
 use crisp_sys::{file, process, socket};
 use oci_spec::runtime::Spec;
@@ -44,6 +46,8 @@ pub(crate) fn close_leaked(plumbing: Option<&Plumbing>) -> Result<()> {
 #[derive(Debug)]
 pub(crate) struct Streams<'a> {
     plumbing: &'a Plumbing,
+    terminal: bool,
+    attendance: Attendance,
     /// Descriptors that a socket-activating caller passed, before those of `--preserve-fds`.
     activated: u32,
 }
@@ -69,8 +73,19 @@ impl<'a> Streams<'a> {
         }
         Ok(Self {
             plumbing,
+            terminal,
+            attendance,
             activated: activated(),
         })
+    }
+
+    /// What the process gets as its standard streams.
+    pub(crate) fn stdio(&self) -> Stdio {
+        match (self.terminal, self.attendance) {
+            (false, _) => Stdio::Inherit,
+            (true, Attendance::Detached) => Stdio::Terminal,
+            (true, Attendance::Foreground) => Stdio::RelayedTerminal,
+        }
     }
 
     /// How many descriptors after the standard streams the process gets.
@@ -89,8 +104,17 @@ impl<'a> Streams<'a> {
         }
     }
 
-    /// Gives the caller the terminal, if it wanted that, and the pid.
-    pub(crate) fn hand_out(&self, pid: i32, console: &mut Option<OwnedFd>) -> Result<()> {
+    /// Gives the caller the terminal, if it wanted that, and the process.
+    pub(crate) fn hand_out(
+        &self,
+        pid: i32,
+        pidfd: &PidFd,
+        console: &mut Option<OwnedFd>,
+    ) -> Result<()> {
+        if let Some(path) = &self.plumbing.pidfd_socket {
+            socket::hand_over(path, b"pidfd", pidfd.as_fd())
+                .context(|| format!("send the process to {}", path.display()))?;
+        }
         if let Some(path) = &self.plumbing.console_socket {
             let master = console.take().ok_or_else(|| {
                 Failure::refused("the process has no terminal for the console socket")

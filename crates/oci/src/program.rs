@@ -6,14 +6,24 @@ use crisp_sys::file;
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Process, Spec, User};
 
 use crate::arguments::{ExecArgs, Overrides};
+use crate::document::fit_process;
 use crate::failure::{Context, Failure, Result};
 
 const MAX_PROCESS: u64 = 16 * 1024 * 1024;
 
-/// The process to run.
-pub(crate) fn program(spec: &Spec, arguments: &ExecArgs) -> Result<Process> {
+/// The process to run, and what of its document was left out.
+pub(crate) fn program(
+    spec: &Spec,
+    arguments: &ExecArgs,
+    document: Option<Vec<u8>>,
+) -> Result<(Process, Vec<String>)> {
+    let mut warnings = Vec::new();
     let mut process = match &arguments.process {
-        Some(path) => read(path)?,
+        Some(path) => {
+            let (process, told) = parse(path, &document.unwrap_or_default())?;
+            warnings = told;
+            process
+        }
         None => {
             let mut process = spec
                 .process()
@@ -34,16 +44,24 @@ pub(crate) fn program(spec: &Spec, arguments: &ExecArgs) -> Result<Process> {
     if !process.cwd().is_absolute() {
         return Err(Failure::refused("cwd must be an absolute path"));
     }
-    Ok(process)
+    Ok((process, warnings))
 }
 
-fn read(path: &Path) -> Result<Process> {
+/// Reads the file of `--process`.
+pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {
     let bytes = file::read_bounded(path, MAX_PROCESS);
-    let bytes = bytes.context(|| format!("read {}", path.display()))?;
-    serde_json::from_slice(&bytes).map_err(|source| Failure::Document {
+    bytes.context(|| format!("read {}", path.display()))
+}
+
+fn parse(path: &Path, bytes: &[u8]) -> Result<(Process, Vec<String>)> {
+    let refuse = |source| Failure::Document {
         path: path.to_owned(),
         source,
-    })
+    };
+    let mut document = serde_json::from_slice(bytes).map_err(refuse)?;
+    let warnings = fit_process(&mut document);
+    let process = serde_json::from_value(document).map_err(refuse)?;
+    Ok((process, warnings))
 }
 
 fn change(process: &mut Process, overrides: &Overrides) -> Result<()> {
@@ -108,7 +126,8 @@ fn id(text: &str, flag: &str) -> Result<u32> {
         .ok_or_else(|| Failure::Refused(format!("{flag}: {text:?} is no id")))
 }
 
-/// Adds to those sets alone that a program cannot pass on (CVE-2022-29162).
+/// Adds to those sets alone that a program cannot pass on (CVE-2022-29162). Where the spec makes some
+/// inheritable, the kernel takes up the ambient ones among them.
 fn with_capabilities(mut sets: LinuxCapabilities, names: &[String]) -> Result<LinuxCapabilities> {
     let mut more = Capabilities::new();
     for name in names {
@@ -125,6 +144,10 @@ fn with_capabilities(mut sets: LinuxCapabilities, names: &[String]) -> Result<Li
         added(sets.effective()),
         added(sets.permitted()),
     );
+    if sets.inheritable().is_some() {
+        let ambient = added(sets.ambient());
+        sets.set_ambient(ambient);
+    }
     sets.set_bounding(bounding)
         .set_effective(effective)
         .set_permitted(permitted);

@@ -13,8 +13,12 @@ use crate::status::Container;
 /// Prints the processes of a container.
 pub(crate) fn ps(invocation: &Invocation, arguments: &PsArgs) -> Result<()> {
     let container = Container::find(&invocation.store, &arguments.id)?;
-    container.live_pid()?;
-    let pids = container.cgroup.procs().context(|| "list the processes")?;
+    let pids = if container.cgroup.exists() {
+        container.cgroup.procs().context(|| "list the processes")?
+    } else {
+        // Of a container that has stopped.
+        Vec::new()
+    };
     if arguments.format == Format::Json {
         return print(&json(&pids)?);
     }

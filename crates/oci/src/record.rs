@@ -113,12 +113,19 @@ impl Record {
 #[derive(Debug)]
 pub(crate) struct Store {
     root: PathBuf,
+    /// Whether the caller named it.
+    named: bool,
 }
 
+/// The directory of containers whose callers name none.
+const ROOT: &str = "/run/crisp-oci";
+
 impl Store {
-    pub(crate) fn new(root: &Path) -> Result<Self> {
+    pub(crate) fn new(named: Option<&Path>) -> Result<Self> {
+        let root = named.unwrap_or(Path::new(ROOT));
         let root = std::path::absolute(root).context(|| "find the root directory")?;
-        Ok(Self { root })
+        let named = named.is_some();
+        Ok(Self { root, named })
     }
 
     fn dir(&self, id: &Id) -> PathBuf {
@@ -204,10 +211,13 @@ impl Store {
         removed.context(|| format!("remove {}", dir.display()))
     }
 
-    /// Every id that is taken, in order.
+    /// Every id that is taken, in order. A directory that the caller named and that is not there is
+    /// a mistake of the caller's; the usual one may not have been needed yet.
     pub(crate) fn ids(&self) -> Result<Vec<Id>> {
         let entries = match fs::read_dir(&self.root) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.named => {
+                return Ok(Vec::new());
+            }
             other => other.context(|| format!("read {}", self.root.display()))?,
         };
         let names = entries.flatten().map(|entry| entry.file_name());

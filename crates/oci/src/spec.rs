@@ -42,7 +42,7 @@ fn document(v2: bool) -> Value {
     }
     let namespaces: Vec<Value> = kinds.iter().map(|kind| json!({ "type": kind })).collect();
     json!({
-        "ociVersion": "1.2.1",
+        "ociVersion": "1.3.0",
         "process": {
             "terminal": true,
             "user": { "uid": 0, "gid": 0 },

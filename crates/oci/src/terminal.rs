@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use crisp_sys::{pipe, pty};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{OptionalActions, OutputModes, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
 const CHUNK: usize = 16 * 1024;
 
@@ -152,6 +152,8 @@ impl Raw {
         };
         let mut raw = before.clone();
         raw.make_raw();
+        // Lines end as the caller's terminal wants them: the container's does not say.
+        raw.output_modes.insert(OutputModes::OPOST);
         tcsetattr(io::stdin(), OptionalActions::Now, &raw)?;
         Ok(Some(Self { before }))
     }

@@ -3,7 +3,7 @@
 mod limits;
 mod processes;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
@@ -11,7 +11,7 @@ pub(crate) use limits::{LimitArgs, UpdateArgs};
 pub(crate) use processes::{CreateArgs, ExecArgs, Making, Overrides, Plumbing, RunArgs};
 
 /// runc's callers read the second line to learn which specs they may write.
-const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.2.1");
+const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0");
 
 /// Runs containers from OCI bundles.
 #[derive(Debug, Parser)]
@@ -29,9 +29,9 @@ pub(crate) struct Arguments {
 /// Flags before the subcommand.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// Directory of the containers' state
-    #[arg(long, value_name = "DIR", default_value = "/run/crisp-oci")]
-    pub root: PathBuf,
+    /// Directory of the containers' state [default: /run/crisp-oci]
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
     /// Append messages to this file instead of printing them
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
@@ -108,6 +108,14 @@ impl Command {
             Self::Create(create) => Some(&create.making.plumbing),
             Self::Run(run) => Some(&run.making.plumbing),
             Self::Exec(exec) => Some(&exec.plumbing),
+            _ => None,
+        }
+    }
+
+    /// The file with the process to run, if the command has one.
+    pub(crate) fn process_file(&self) -> Option<&Path> {
+        match self {
+            Self::Exec(exec) => exec.process.as_deref(),
             _ => None,
         }
     }

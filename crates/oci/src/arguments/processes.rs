@@ -29,6 +29,9 @@ pub(crate) struct Plumbing {
     /// Unix socket that gets the master of the terminal
     #[arg(long, value_name = "SOCKET")]
     pub console_socket: Option<PathBuf>,
+    /// Unix socket that gets a descriptor of the process
+    #[arg(long, value_name = "SOCKET")]
+    pub pidfd_socket: Option<PathBuf>,
     /// File that gets the process id
     #[arg(long, value_name = "FILE")]
     pub pid_file: Option<PathBuf>,
@@ -75,6 +78,9 @@ pub(crate) struct ExecArgs {
     pub plumbing: Plumbing,
     #[command(flatten)]
     pub overrides: Overrides,
+    /// Run it in a cgroup below the container's (not supported)
+    #[arg(long, value_name = "PATH")]
+    pub cgroup: Vec<String>,
     /// Accepted for compatibility
     #[arg(long, hide = true)]
     no_subreaper: bool,

@@ -26,7 +26,7 @@ fn privileged_a_process_joins_and_returns_its_code() {
             .ok("exec -e A=1 -e B=2 --cwd /etc ID sh -c pwd;env")
             .matches("=")
             .count(),
-        5
+        6
     );
     let killed = bench.exec("kill -9 $$");
     assert_eq!(killed.code, 137);

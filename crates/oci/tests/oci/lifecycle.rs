@@ -80,7 +80,6 @@ fn privileged_what_the_state_forbids_changes_nothing() {
     for line in [
         "kill ID",
         "pause ID",
-        "ps ID",
         "exec ID true",
         "start ID",
         "update ID",

@@ -9,6 +9,10 @@ use crate::bench::{Bench, eventually};
 #[test]
 fn privileged_containers_are_listed() {
     let bench = Bench::new("echo > /up; sleep 1000");
+    // A directory that the caller names has to be there, if only to find a slip of the pen.
+    let missing = bench.crisp("list --format json");
+    assert_eq!((missing.code, missing.stdout.as_str()), (1, ""));
+    fs::create_dir(bench.root()).unwrap();
     assert_eq!(bench.ok("list --format json"), "[]\n");
     bench.run_detached();
     let pid = bench.state()["pid"].as_i64().unwrap();

@@ -10,7 +10,9 @@
 
 mod bench;
 mod bundles;
+mod callers;
 mod exec;
+mod fields;
 mod lifecycle;
 mod limits;
 mod listings;

@@ -85,6 +85,7 @@ fn privileged_a_terminal_is_relayed_in_the_foreground() {
     assert_eq!(outcome.code, 9, "{outcome:?}");
     assert!(outcome.stdout.contains("/dev/pts/0"), "{outcome:?}");
     assert!(outcome.stdout.contains("got word"), "{outcome:?}");
+    assert!(!outcome.stdout.contains('\r'), "{outcome:?}");
     bench.assert_nothing_left();
 }
 
