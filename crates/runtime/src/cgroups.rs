@@ -12,7 +12,7 @@ use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 use crate::change::{Before, Change};
 use crate::error::{Error, Result};
 use crate::limits::{self, LIMIT_V2, SWAP_V2, TOTAL_V1, max_or};
-use crate::{block_io, device_rules, hugepages};
+use crate::{block_io, device_rules, hugepages, rare_limits};
 
 /// Puts limits of a new cgroup in force, which is removed when one is refused. Returns what could
 /// not be done to the letter.
@@ -40,6 +40,7 @@ fn make(change: &Change<'_>, resources: &LinuxResources) -> Result<Vec<String>> 
         v2: change.cgroup.layout().is_v2(),
     };
     if let Some(memory) = resources.memory() {
+        rare_limits::check_memory(change, memory)?;
         limits.memory(memory)?;
     }
     if let Some(cpu) = resources.cpu() {
@@ -48,12 +49,12 @@ fn make(change: &Change<'_>, resources: &LinuxResources) -> Result<Vec<String>> 
     if let Some(pids) = resources.pids() {
         limits.set("pids", "pids.max", &limits::pids_max(pids.limit()))?;
     }
-    let mut warnings = Vec::new();
+    let mut warnings = rare_limits::limit(change, resources)?;
     if let Some(io) = resources.block_io() {
         warnings.extend(block_io::limit(change, io)?);
     }
     warnings.extend(hugepages::limit(change, resources)?);
-    warnings.extend(limits.unified(resources)?);
+    limits.unified(resources)?;
     if let Some(rules) = rules {
         let applied = device_filter::apply(change.cgroup, &rules);
         match applied.map_err(|error| (error.kind(), error)) {
@@ -223,18 +224,17 @@ impl Limits<'_> {
         set_period()
     }
 
-    fn unified(&self, resources: &LinuxResources) -> Result<Vec<String>> {
+    fn unified(&self, resources: &LinuxResources) -> Result<()> {
         let Some(files) = resources
             .unified()
             .as_ref()
             .filter(|files| !files.is_empty())
         else {
-            return Ok(Vec::new());
+            return Ok(());
         };
         if !self.v2 {
-            return Ok(vec![
-                "resources.unified is ignored: this machine has cgroup v1".to_owned(),
-            ]);
+            let what = "linux.resources.unified with cgroup version 1";
+            return Err(Error::Unsupported(what.to_owned()));
         }
         // In one order, so that the same files give the same error.
         for (file, value) in files.iter().collect::<BTreeMap<_, _>>() {
@@ -247,6 +247,6 @@ impl Limits<'_> {
             };
             self.set(controller, file, value)?;
         }
-        Ok(Vec::new())
+        Ok(())
     }
 }

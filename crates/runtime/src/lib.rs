@@ -34,6 +34,7 @@ mod options;
 mod path_lookup;
 mod peers;
 mod procfs;
+mod rare_limits;
 mod rootfs;
 mod schedule;
 mod streams;

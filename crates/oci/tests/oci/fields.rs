@@ -123,6 +123,8 @@ fn privileged_what_is_passed_over_is_told() {
         "/process/capabilities/bounding",
         json!(["CAP_KILL", "CAP_TOMORROW"]),
     );
+    let memory = json!({ "kernel": 1_000_000 });
+    set(&mut bench.spec, "/linux/resources/memory", memory);
     let namespaces = bench.spec["linux"]["namespaces"].as_array_mut().unwrap();
     namespaces.retain(|namespace| namespace["type"] != "mount");
     bench.write();
@@ -132,6 +134,7 @@ fn privileged_what_is_passed_over_is_told() {
         "windows is ignored",
         "process.user.username is ignored",
         "unknown capabilities are ignored: CAP_TOMORROW",
+        "linux.resources.memory.kernel is ignored",
         "a mount namespace of its own",
     ] {
         assert!(outcome.stderr.contains(text), "{text}: {}", outcome.stderr);
