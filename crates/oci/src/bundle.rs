@@ -24,7 +24,7 @@ pub(crate) struct Bundle {
     /// Below the root of every cgroup hierarchy.
     pub cgroup: String,
     pub spec: Spec,
-    /// What of it was left out.
+    /// Parts of it that were left out.
     pub warnings: Vec<String>,
 }
 

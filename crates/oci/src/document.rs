@@ -39,7 +39,7 @@ pub(crate) fn fit_process(process: &mut Value) -> Vec<String> {
     vec![format!("unknown capabilities are ignored: {names}")]
 }
 
-/// Notes a name that is not known, once. What is no name at all stays, for the types to refuse.
+/// Notes a name that is not known, once. A value that is no text stays, for the types to refuse.
 fn is_known(name: &Value, unknown: &mut Vec<String>) -> bool {
     let Some(text) = name.as_str() else {
         return true;

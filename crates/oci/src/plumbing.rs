@@ -79,7 +79,7 @@ impl<'a> Streams<'a> {
         })
     }
 
-    /// What the process gets as its standard streams.
+    /// The standard streams that the process gets.
     pub(crate) fn stdio(&self) -> Stdio {
         match (self.terminal, self.attendance) {
             (false, _) => Stdio::Inherit,

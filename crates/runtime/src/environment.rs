@@ -38,9 +38,9 @@ pub(crate) fn has_home(environment: &[Vec<u8>]) -> bool {
 }
 
 /// In the child, in the container's root: the home of a user as the image's `/etc/passwd` has it.
-/// Who is not there, or has no absolute path, is at home in `/`.
+/// A user who is not there, or has no absolute path, is at home in `/`.
 pub(crate) fn home_of(uid: u32, root: BorrowedFd<'_>) -> String {
-    // What an image puts there must not hold us up: a FIFO is not waited for.
+    // The image may hold a FIFO there, for which nobody is to wait.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
     let opened = open_in(root, Path::new("/etc/passwd"), flags, Mode::empty());
     let plain = opened

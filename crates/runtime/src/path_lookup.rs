@@ -18,7 +18,7 @@ pub(crate) struct Program {
     name: String,
     arguments: Vec<CString>,
     environment: Vec<CString>,
-    /// Whose home is to be found, where the environment names none.
+    /// The user whose home is to be found, where the environment names none.
     homeless: Option<u32>,
     search: Vec<Vec<u8>>,
 }

@@ -147,7 +147,7 @@ impl Limits<'_> {
         Ok(())
     }
 
-    /// What the kernel has given up, or does by itself, since it has only one way left.
+    /// Fields that the kernel has given up, or that say what it does by itself.
     fn memory(&self, memory: &LinuxMemory) -> Vec<String> {
         let swappiness = memory.swappiness().is_some();
         let no_killer = memory.disable_oom_killer() == Some(true);

@@ -9,7 +9,7 @@ use oci_spec::runtime::{
 
 use crate::error::{Context, Error, Result};
 
-/// How a process asks to be scheduled. What is absent stays as it is inherited.
+/// How a process asks to be scheduled. An absent field stays as it is inherited.
 #[derive(Debug)]
 pub(crate) struct Scheduling {
     personality: Option<Personality>,

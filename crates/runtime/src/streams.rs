@@ -29,7 +29,7 @@ pub enum Stdio {
     RelayedTerminal,
 }
 
-/// Who ends the lines of a terminal with a carriage return.
+/// The side that ends the lines of a terminal with a carriage return.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LineEnds {
     /// The terminal, as it does from the start.

@@ -1,4 +1,4 @@
-//! What a spec can ask for and Crisp does not do: refused by name, or told where passing over it
+//! Requests of a spec that Crisp does not do: refused by name, or told where passing over it
 //! harms nobody. Nothing is accepted and dropped.
 //!
 //! The tests hold a table of every field that `oci-spec` has types for, so that a field which comes
@@ -38,7 +38,7 @@ pub(crate) fn check(spec: &Spec) -> Result<Vec<String>> {
     Ok(told)
 }
 
-/// What a process asks for in vain: fields of another platform.
+/// Fields of a process that are for another platform.
 pub(crate) fn process(process: &Process) -> Vec<String> {
     let windows = [
         ("process.commandLine", process.command_line().is_some()),
@@ -97,7 +97,7 @@ fn has_entries(mappings: &Option<Vec<LinuxIdMapping>>) -> bool {
     mappings.as_ref().is_some_and(|list| !list.is_empty())
 }
 
-/// A bind has no file system of its own to be told options. Those that any file system takes are
+/// A bind has no file system of its own to be told options. The ones that any file system takes are
 /// passed over as mount(8) does, the others refused.
 fn bind_options(mount: &Mount) -> Result<Vec<String>> {
     const ANY: [&str; 6] = [
