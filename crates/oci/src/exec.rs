@@ -71,12 +71,14 @@ impl<'a> Running<'a> {
     fn start(container: &'a Container, process: &Process, streams: &Streams<'_>) -> Result<Self> {
         let own = own_identity()?;
         let exec_id = format!("{}-{}", own.pid, own.start_time);
+        let linux = container.record.spec.linux().as_ref();
         let execed = crisp_runtime::exec(ExecRequest {
             raw_environment: Vec::new(),
             container_pid: container.live_pid()?,
             container: &container.live_init()?,
             filter: Filter::of(&container.record.spec)?,
             process,
+            personality: linux.and_then(|linux| linux.personality().as_ref()),
             cgroup: &container.cgroup,
             exec_id: &exec_id,
             stdio: streams.stdio(),

@@ -25,7 +25,7 @@ use crate::rootfs::Rootfs;
 use crate::schedule::Scheduling;
 use crate::streams::{self, Stdio};
 use crate::sync::{Word, hear_from_child, say};
-use crate::{cgroups, devices, hooks, mounts, peers, sysctl, unmet};
+use crate::{cgroups, devices, hooks, mounts, peers, schedule, sysctl, unmet};
 
 /// How long a killed child is waited for.
 const ENDS_WITHIN: Duration = Duration::from_secs(1);
@@ -205,7 +205,7 @@ fn make(request: CreateRequest<'_>, process: &Process) -> Result<Created> {
     let spec = request.spec;
     let filter = Filter::of(spec)?;
     let program = Program::of(process, request.raw_environment)?;
-    let scheduling = Scheduling::of(spec, process)?;
+    let scheduling = Scheduling::of(schedule::asked_of(spec), process)?;
     let mut namespaces = Namespaces::of(spec)?;
     let mut maps = namespaces.take_maps();
     sysctl::check(spec, &namespaces)?;

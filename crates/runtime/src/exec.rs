@@ -13,7 +13,7 @@ use crisp_sys::process::{self, Dumpable};
 use crisp_sys::rootfs::open_root;
 use crisp_sys::signals;
 use crisp_sys::socket::Conn;
-use oci_spec::runtime::Process;
+use oci_spec::runtime::{LinuxPersonality, Process};
 
 use crate::child::in_working_dir;
 use crate::confine::{self, Filter, drop_privileges, early_and_late};
@@ -40,6 +40,8 @@ pub struct ExecRequest<'a> {
     pub filter: Option<Filter>,
     /// The process.
     pub process: &'a Process,
+    /// The personality of the container.
+    pub personality: Option<&'a LinuxPersonality>,
     /// Variables of its environment that JSON cannot hold: `NAME=value`, each instead of the
     /// process's of that name.
     pub raw_environment: Vec<Vec<u8>>,
@@ -127,7 +129,7 @@ fn start(request: ExecRequest<'_>, unified: Option<&Path>) -> Result<Execed> {
     }
     confine::check_user(process)?;
     let program = Program::of(process, request.raw_environment)?;
-    let scheduling = Scheduling::of(request.spec, process)?;
+    let scheduling = Scheduling::of(request.personality, process)?;
     let cpus = Cpus::of(process)?;
     let namespaces = foreign_namespaces(request.container_pid)?;
     // Only now: as long as init has not ended, its pid was nobody else's.

@@ -3,8 +3,8 @@
 
 use crisp_sys::schedule::{self, Personality, Schedule};
 use oci_spec::runtime::{
-    ExecCPUAffinity, IOPriorityClass, LinuxIOPriority, LinuxPersonalityDomain, LinuxSchedulerFlag,
-    LinuxSchedulerPolicy, Process, Scheduler, Spec,
+    ExecCPUAffinity, IOPriorityClass, LinuxIOPriority, LinuxPersonality, LinuxPersonalityDomain,
+    LinuxSchedulerFlag, LinuxSchedulerPolicy, Process, Scheduler, Spec,
 };
 
 use crate::error::{Context, Error, Result};
@@ -19,9 +19,9 @@ pub(crate) struct Scheduling {
 
 impl Scheduling {
     /// The personality is the container's, the rest the process' own.
-    pub(crate) fn of(spec: &Spec, process: &Process) -> Result<Self> {
+    pub(crate) fn of(container: Option<&LinuxPersonality>, process: &Process) -> Result<Self> {
         Ok(Self {
-            personality: personality(spec)?,
+            personality: container.map(personality).transpose()?,
             policy: process.scheduler().as_ref().map(policy).transpose()?,
             io: process
                 .io_priority()
@@ -46,11 +46,13 @@ impl Scheduling {
     }
 }
 
-fn personality(spec: &Spec) -> Result<Option<Personality>> {
+/// The personality that a spec asks for.
+pub(crate) fn asked_of(spec: &Spec) -> Option<&LinuxPersonality> {
     let linux = spec.linux().as_ref();
-    let Some(asked) = linux.and_then(|linux| linux.personality().as_ref()) else {
-        return Ok(None);
-    };
+    linux.and_then(|linux| linux.personality().as_ref())
+}
+
+fn personality(asked: &LinuxPersonality) -> Result<Personality> {
     if asked
         .flags()
         .as_ref()
@@ -59,10 +61,10 @@ fn personality(spec: &Spec) -> Result<Option<Personality>> {
         let why = "no flag is known";
         return Err(Error::invalid("linux.personality.flags", why));
     }
-    Ok(Some(match asked.domain() {
+    Ok(match asked.domain() {
         LinuxPersonalityDomain::PerLinux => Personality::Linux,
         LinuxPersonalityDomain::PerLinux32 => Personality::Linux32,
-    }))
+    })
 }
 
 /// The kernel overlooks what does not go with a policy; here that is refused.
@@ -256,7 +258,7 @@ mod tests {
                 .unwrap()
                 .extend(process.as_object().unwrap().clone());
             let process: Process = serde_json::from_value(whole).unwrap();
-            Scheduling::of(&Spec::default(), &process).map_err(|error| error.to_string())
+            Scheduling::of(None, &process).map_err(|error| error.to_string())
         };
         let good = read(json!({ "scheduler": { "policy": "SCHED_BATCH", "nice": 5 },
             "ioPriority": { "class": "IOPRIO_CLASS_IDLE" } }));

@@ -139,6 +139,8 @@ impl Container {
             container: &init.pidfd,
             filter: again.filter,
             process: &process,
+            // The daemon's specs name none.
+            personality: None,
             raw_environment: self.raw_environment()?,
             cgroup: &self.cgroup,
             exec_id: &request.exec_id,

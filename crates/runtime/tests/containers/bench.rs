@@ -166,6 +166,7 @@ impl Bench {
             container: &container.pidfd,
             filter: crisp_runtime::Filter::of(&self.parsed()).unwrap(),
             process: &process,
+            personality: None,
             cgroup: &self.cgroup,
             exec_id: "one",
             stdio,

@@ -167,6 +167,7 @@ fn exec_is_killed_alone() {
         container: &created.pidfd,
         filter: crisp_runtime::Filter::of(&spec).unwrap(),
         process: &process,
+        personality: None,
         cgroup: &bench.cgroup,
         exec_id: "probe",
         stdio,
