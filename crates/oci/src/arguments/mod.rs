@@ -84,7 +84,7 @@ pub(crate) enum Command {
     /// Create and start a container
     Run(RunArgs),
     /// Run a further process in a container
-    Exec(ExecArgs),
+    Exec(Box<ExecArgs>),
     /// List the processes of a container
     Ps(PsArgs),
     /// Stop every process of a container where it is
