@@ -96,7 +96,7 @@ fn privileged_a_dead_volume_is_its_own_pods_alone() {
             let begun = Instant::now();
             let container = cri.run(&other, &pods[2], &configs::idle("main"));
             assert_eq!(cri.shell(&container, "echo well"), "well\n");
-            assert_eq!(cri.container_ids(), [container.clone()]);
+            assert_eq!(cri.container_ids(), std::slice::from_ref(&container));
             cri.stop(&container, 0);
             assert!(begun.elapsed() < Duration::from_secs(3));
             let error = told.join().unwrap().unwrap_err();
