@@ -244,7 +244,6 @@ impl Client {
             id,
             config: config.clone(),
             is_ready: true,
-            holder_killed: false,
             containers: Vec::new(),
         });
         Ok(())
@@ -280,7 +279,6 @@ impl Client {
     /// Its pod is over then.
     fn kill_holder(&mut self, pod: usize) -> Answer {
         if let Some(holder) = owners::holder(&self.pods[pod].id) {
-            self.pods[pod].holder_killed = true;
             self.kills += u64::from(fire::kill(holder));
         }
         let deadline = Instant::now() + NOTICED;

@@ -61,8 +61,6 @@ pub(crate) struct Pod {
     pub(crate) id: String,
     pub(crate) config: cri::PodSandboxConfig,
     pub(crate) is_ready: bool,
-    /// The init of its PID namespace was killed.
-    pub(crate) holder_killed: bool,
     pub(crate) containers: Vec<Container>,
 }
 
