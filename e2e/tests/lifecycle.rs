@@ -102,9 +102,11 @@ fn privileged_what_cannot_be_made_is_refused_at_create_and_named() {
             assert!(codes.contains(&error.code()), "{named}: {error:?}");
             assert!(cri.container_ids().is_empty(), "{named}");
         }
-        let mut left = remains(&before, &node.picture());
-        left.retain(|line| !line.contains("descriptor"));
-        assert!(left.is_empty(), "{left:?}");
+        // A shim that was loaded for a container leaves when none is started for a while.
+        eventually("nothing is left", || {
+            let left = remains(&before, &node.picture());
+            left.iter().all(|line| line.contains("descriptor"))
+        });
         // The name is free all the same.
         cri.create(id, pod, &configs::container("refused", &["true"]))
             .unwrap();
