@@ -10,6 +10,11 @@ use std::collections::BTreeMap;
 pub struct Picture(BTreeMap<String, usize>);
 
 impl Picture {
+    /// Whether anything in it has this word in its description.
+    pub(crate) fn mentions(&self, word: &str) -> bool {
+        self.0.keys().any(|line| line.contains(word))
+    }
+
     pub(crate) fn add(&mut self, line: String) {
         *self.0.entry(line).or_default() += 1;
     }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 
 use crisp_sys::socket::Conn;
 use serde_json::{Value, json};
@@ -148,10 +149,8 @@ fn privileged_the_process_is_handed_out() {
         let (stream, _) = listener.accept().unwrap();
         let (name, fds) = Conn::from(OwnedFd::from(stream)).recv(64).unwrap().unwrap();
         assert_eq!((name.as_slice(), fds.len()), (b"pidfd".as_slice(), 1));
-        let own = format!(
-            "/proc/self/fdinfo/{}",
-            std::os::fd::AsRawFd::as_raw_fd(&fds[0])
-        );
+        let own = crisp_sys::rootfs::proc_path(&fds[0]);
+        let own = Path::new("/proc/self/fdinfo").join(own.file_name().unwrap());
         let info = fs::read_to_string(own).unwrap();
         let pid = info
             .lines()
