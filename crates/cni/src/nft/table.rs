@@ -26,6 +26,9 @@ const TYPE_IP6ADDR: u32 = 8;
 const TYPE_INET_PROTOCOL: u32 = 12;
 const TYPE_INET_SERVICE: u32 = 13;
 
+/// How often closing ports is tried on a table that others flush meanwhile.
+const CLOSING_TRIES: u32 = 16;
+
 /// A table by its name.
 #[derive(Debug, Clone)]
 pub(crate) struct Table {
@@ -269,10 +272,18 @@ impl Table {
         channel: &mut Channel,
         condition: impl Fn(&str) -> bool,
     ) -> Result<Vec<Element>> {
-        let mut gone = elements::list(channel, &self.name)?;
-        gone.retain(|element| condition(&element.owner));
-        self.change_ports(channel, &gone, &[])?;
-        Ok(gone)
+        let mut tries = CLOSING_TRIES;
+        loop {
+            let mut gone = elements::list(channel, &self.name)?;
+            gone.retain(|element| condition(&element.owner));
+            tries -= 1;
+            match self.change_ports(channel, &gone, &[]) {
+                // Somebody flushed the table between the look and the change, which is all or
+                // nothing.
+                Err(error) if error.is_kernel(libc::ENOENT) && tries > 0 => {}
+                changed => return changed.map(|()| gone),
+            }
+        }
     }
 
     fn change_ports(&self, channel: &mut Channel, gone: &[Element], new: &[Element]) -> Result<()> {

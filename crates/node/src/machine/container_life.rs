@@ -152,9 +152,10 @@ impl Container {
         };
         match result {
             Err(error) => {
-                // Callers get the error itself, not only its text.
-                scene.out.answer_all(waiters, &Err(error.clone()));
+                // Callers get the error itself, not only its text, and find the failure recorded.
+                let mut waiters = std::mem::take(waiters);
                 self.not_started(scene, error.to_string());
+                scene.out.answer_all(&mut waiters, &Err(error));
             }
             Ok(Launched { init, warnings }) => {
                 self.note(scene, ContainerNote::Started { init, warnings });
