@@ -83,7 +83,7 @@ fn privileged_no_running_pod_vanishes_with_its_journal() {
             cri.remove_pod(&pod);
             assert!(cri.pod_ids().is_empty(), "{what}");
         }
-        // What was set aside is the operator's to look at and to remove.
+        // Files that were set aside are the operator's to look at and to remove.
         let kept = node.root().join("quarantine");
         assert_eq!(fs::read_dir(&kept).unwrap().count(), HARMS.len() - 1);
         fs::remove_dir_all(&kept).unwrap();

@@ -1,4 +1,4 @@
-//! What plugins print: results and complaints.
+//! The output of plugins: results and complaints.
 
 #![no_main]
 

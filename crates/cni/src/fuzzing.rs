@@ -1,5 +1,5 @@
-//! What has to hold for any bytes that a plugin prints, a configuration holds, the disk gives back
-//! or netlink answers: the fuzzer tries bytes of its own, the tests those of `fuzz/corpus`.
+//! Laws for any bytes that a plugin prints, a configuration holds, the disk gives
+//! back or netlink answers: the fuzzer tries bytes of its own, the tests those of `fuzz/corpus`.
 
 use std::path::Path;
 

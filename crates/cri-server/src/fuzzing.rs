@@ -1,4 +1,4 @@
-//! What has to hold for anything that a caller may send: the fuzzer tries requests and bytes of
+//! Laws for anything that a caller may send: the fuzzer tries requests and bytes of
 //! its own, the tests those of `fuzz/corpus`.
 
 use std::path::{Component, Path};

@@ -1,4 +1,4 @@
-//! What has to hold for any bytes that a registry may send as a document, or that a disk may give
+//! Laws for any bytes that a registry may send as a document, or that a disk may give
 //! back as records: the fuzzer tries bytes of its own, the tests those of `fuzz/corpus`.
 
 use crate::database::Saved;

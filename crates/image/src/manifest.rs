@@ -278,7 +278,7 @@ mod tests {
             assert_eq!(parse(text.as_bytes()).is_ok(), good, "{text:.300}");
         }
     }
-    /// What containerd takes is taken, except where said.
+    /// Forms that containerd takes are taken, except where said.
     #[test]
     fn odd_but_common_forms_of_a_manifest() {
         let config = |kind: &str| format!(r#""config":{}"#, entry(1, kind, ""));
@@ -333,7 +333,7 @@ mod tests {
         let good = entry(1, OCI, here);
         let upper = good.replace("platform", "Platform").replace("\"os", "\"OS");
         check(&[upper.replace("mediaType", "MediaType")], Some(1));
-        // What is wrong with an entry for others is nothing to us.
+        // An error in an entry for other platforms is nothing to us.
         let foreign = entry(2, OCI, "linux/s390x");
         check(
             &[foreign.replace("sha256:", "blake3:"), good.clone()],

@@ -1,4 +1,4 @@
-//! What the store's acts do to the catalog before and after the disk.
+//! The changes that the store's acts make to the catalog before and after the disk.
 //!
 //! An act holds the catalog twice, for a step each time, and the disk is written between the two
 //! while other acts go on. The steps stand here without the disk, so that a test can put those of

@@ -11,7 +11,7 @@ use super::*;
 use crate::image_config::{self, Parsed};
 use crate::record::{Image, ImageRecord, LayerRecord};
 
-/// What runs beside other things.
+/// An act that runs beside others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Act {
     /// Brings image 1 of layers 1 and 2, or image 2 of layers 1 and 3; true when the disk writes.

@@ -84,7 +84,7 @@ pub enum Limit {
     MemorySwap,
     /// Huge pages.
     HugePages,
-    /// What the kernel's OOM killer adds to a process's badness.
+    /// The value that the kernel's OOM killer adds to a process's badness.
     OomScoreAdj,
     /// Files of cgroup v2.
     Unified,

@@ -1,4 +1,4 @@
-//! What has to hold for any text that a caller or an image may give as a name: the fuzzer tries
+//! Laws for any text that a caller or an image may give as a name: the fuzzer tries
 //! texts of its own, the tests those of `fuzz/corpus`.
 
 use std::path::{Component, Path};

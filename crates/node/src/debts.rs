@@ -1,5 +1,5 @@
-//! Whatever of failed creations and failed boots could not be removed yet: nobody sees such a pod
-//! or container in a list, so the status tells of it until it is gone.
+//! Remains of failed creations and boots that could not be removed yet: no list has such a pod
+//! or container, so the status tells of it until it is gone.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

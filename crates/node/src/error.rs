@@ -37,12 +37,12 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
-    /// What the request names is not in the state that it needs.
+    /// The object that the request names is not in the state that it needs.
     #[error("{field}: {why}")]
     NotNow {
         /// The fact that cannot be met now.
         field: Field,
-        /// What would have to be.
+        /// The state that it would have to be in.
         why: String,
     },
     /// The request cannot be met in the present state.

@@ -1,4 +1,4 @@
-//! What has to hold for any bytes that the disk may give back as a journal: the fuzzer tries bytes
+//! Laws for any bytes that the disk may give back as a journal: the fuzzer tries bytes
 //! of its own, the tests those of `fuzz/corpus`.
 
 use crate::journal::{frame, scan};

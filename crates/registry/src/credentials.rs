@@ -36,12 +36,12 @@ pub(crate) enum Secret {
     Bearer(String),
 }
 
-/// What there is to show to hosts that an endpoint redirects to.
+/// Secrets to show to hosts that an endpoint redirects to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Keyring<'a> {
-    /// Those of the call.
+    /// Secrets of the call.
     pub(crate) credentials: Option<&'a Credentials>,
-    /// What the administrator left.
+    /// The administrator's file.
     pub(crate) docker_config: Option<&'a Path>,
 }
 

@@ -112,7 +112,7 @@ mod tests {
         }
     }
 
-    /// What other readers of the file take is taken.
+    /// Forms that other readers of the file take are taken.
     #[test]
     fn odd_but_common_forms() {
         let file = tempfile::NamedTempFile::new().unwrap();

@@ -58,7 +58,7 @@ pub(crate) struct Exchange {
     pub(crate) url: Url,
     pub(crate) headers: HeaderMap,
     pub(crate) authorization: Option<HeaderValue>,
-    /// What a host is shown that redirects lead to.
+    /// The secret that a host is shown that redirects lead to.
     pub(crate) guest: Option<Guest>,
     pub(crate) form: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! What has to hold for any bytes that a registry, a token server or a file on the node may hold:
+//! Laws for any bytes that a registry, a token server or a file on the node may hold:
 //! the fuzzer tries bytes of its own, the tests those of `fuzz/corpus`.
 
 use std::path::Path;
@@ -70,7 +70,7 @@ pub fn docker_config(data: &[u8]) {
         let path = Path::new("/config.json");
         if let Ok(Some(found)) = docker_config::find(path, data, host) {
             assert_eq!(found.server_address, host);
-            // Whatever is in the file, the choice of a secret ends.
+            // The choice of a secret ends, whatever is in the file.
             drop(found.secret());
         }
     }

@@ -77,8 +77,8 @@ impl Asked<'_> {
         }
     }
 
-    /// What a host wants to see that the endpoint redirected to, and that did not give what was
-    /// asked for; `tried` is what it was shown. Errors name that host.
+    /// The secret for a host that the endpoint redirected to, and that did not give what was asked
+    /// for; `tried` is what it was shown. Errors name that host.
     async fn as_guest(&self, response: Response, tried: Option<&Guest>) -> Result<Guest, Failure> {
         let mut home = response.url().clone();
         home.set_query(None);
@@ -117,7 +117,7 @@ impl Asked<'_> {
         Ok(guest(authorization, true))
     }
 
-    /// What a host is shown that has no claim to the secret of this endpoint.
+    /// The secret that a host is shown that has no claim to the one of this endpoint.
     async fn secret_for(&self, host: &str) -> Secret {
         if let Some(secret) = self.keyring.named(host) {
             return secret;

@@ -61,7 +61,7 @@ pub(crate) struct Trust {
 /// Whose certificates are taken.
 #[derive(Debug)]
 enum Whom {
-    /// Those that lead to a root, and those that an operator trusts one by one.
+    /// Certificates that lead to a root, and those that an operator trusts one by one.
     ///
     /// `openssl req -x509` makes a certificate that is its own root, and a root cannot serve by
     /// the rules of the library below. Laid down as `ca` it is trusted all the same, as by other

@@ -1,4 +1,4 @@
-//! What a host says in the answer with which it refuses: made short and safe to print.
+//! The words of a host in the answer with which it refuses: made short and safe to print.
 
 use crisp_model::go_json;
 use http::StatusCode;

@@ -216,7 +216,7 @@ fn set_up(mut plan: Plan<'_>, conn: &Conn) -> Result<AtGate> {
         drop_privileges(plan.process, early.as_ref())
     })?;
     if plan.gate.is_some() {
-        // Whoever starts the container is not whoever made it, and should not hear of this first.
+        // The caller that starts the container is not its maker, and should not hear of this first.
         plan.program.find()?;
     }
     let last = LastSteps {

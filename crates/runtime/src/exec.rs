@@ -110,7 +110,7 @@ pub fn exec(request: ExecRequest<'_>) -> Result<Execed> {
     }
     let container = request.container;
     let started = start(request, unified.as_deref()).map_err(|error| match error {
-        // What could not be set up for want of the container is not the set-up's fault. A process
+        // A step that failed for want of the container is not the set-up's fault. A process
         // that ends gives back its namespaces a moment before its end can be seen.
         Error::Setup { .. } | Error::Vanished(_) if is_over(container) => Error::NotRunning,
         error => error,

@@ -1,4 +1,4 @@
-//! What has to hold for any bytes that a bundle's `config.json` may hold: the fuzzer tries bytes of
+//! Laws for any bytes that a bundle's `config.json` may hold: the fuzzer tries bytes of
 //! its own, the tests those of `fuzz/corpus`. Only what is read is tried, nothing is made.
 
 use oci_spec::runtime::Spec;

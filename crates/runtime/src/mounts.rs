@@ -91,7 +91,7 @@ pub(crate) fn prepare(spec: &Spec, cgroup: &Cgroup, from: Origin<'_>) -> Result<
         .collect()
 }
 
-/// What the sources of binds are told from.
+/// The directories that sources of binds are read from.
 #[derive(Clone, Copy)]
 pub(crate) struct Origin<'a> {
     pub(crate) bundle: &'a Path,

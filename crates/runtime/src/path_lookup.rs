@@ -149,8 +149,8 @@ impl Program {
     }
 }
 
-/// What a program lacks that is there although execve(2) says that it is not: the kernel means the
-/// interpreter. `None` when there is no such file.
+/// The interpreter that a program lacks: execve(2) says then that the program is not there.
+/// `None` when there is no such file.
 fn lacks(path: &CStr) -> Option<String> {
     const LONGEST_LINE: u64 = 256;
     let file = File::open(Path::new(OsStr::from_bytes(path.to_bytes()))).ok()?;

@@ -1,4 +1,4 @@
-//! What has to hold for any bytes that a node's directory of profiles may hold: the fuzzer tries
+//! Laws for any bytes that a node's directory of profiles may hold: the fuzzer tries
 //! bytes of its own, the tests those of `fuzz/corpus`.
 
 use std::collections::BTreeSet;
@@ -36,7 +36,7 @@ pub fn profile(data: &[u8]) {
     }
 }
 
-/// What the kernel asks of a filter (`bpf_check_classic`, `seccomp_check_filter`): jumps stay in
+/// The demands on a filter (`bpf_check_classic`, `seccomp_check_filter`): jumps stay in
 /// it, it ends with a verdict, and loads are of whole words of `struct seccomp_data`.
 fn check(program: &[Instruction]) {
     assert!(

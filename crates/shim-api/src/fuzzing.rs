@@ -1,4 +1,4 @@
-//! What has to hold for any bytes between daemon and shim, which may be of different versions: the
+//! Laws for any bytes between daemon and shim, which may be of different versions: the
 //! fuzzer tries bytes of its own, the tests those of `fuzz/corpus`.
 
 use crate::exit::SLOT_SIZE;

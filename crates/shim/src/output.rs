@@ -80,7 +80,7 @@ impl Output {
         Ok(())
     }
 
-    /// Nobody in the container writes any more: its terminal may end.
+    /// The container writes no more: its terminal may end.
     pub(crate) fn let_terminal_end(&mut self) {
         for stream in &mut self.streams {
             stream.far_end = None;

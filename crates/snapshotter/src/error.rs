@@ -37,9 +37,9 @@ pub enum Error {
          images or other files; a layer that fills a disk may be made to do so"
     )]
     Full {
-        /// What there is.
+        /// Bytes that are free.
         free: u64,
-        /// What is kept.
+        /// Bytes that are kept.
         kept: u64,
         /// Of which this is counted.
         what: &'static str,

@@ -36,7 +36,7 @@ const DISK_BLOCK: u64 = 4096;
 
 /// A layer's directory, filled.
 pub(crate) struct Extracted {
-    /// What it takes.
+    /// The space that it takes.
     pub(crate) usage: Usage,
     /// Paths that say something only above other layers.
     pub(crate) unsettled: BTreeSet<PathBuf>,

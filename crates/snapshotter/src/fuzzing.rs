@@ -1,4 +1,4 @@
-//! What has to hold for any bytes that come as a layer: the fuzzer tries bytes of its own, the
+//! Laws for any bytes that come as a layer: the fuzzer tries bytes of its own, the
 //! tests those of `fuzz/corpus`.
 
 use std::fs;

@@ -155,7 +155,7 @@ fn copy_xattrs(source: impl AsFd, target: impl AsFd) -> rustix::io::Result<()> {
     Ok(())
 }
 
-/// Who a file belongs to.
+/// The owner of a file.
 pub(crate) fn owner(stat: &Stat) -> (Uid, Gid) {
     (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid))
 }

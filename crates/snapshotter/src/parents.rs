@@ -34,7 +34,7 @@ pub(crate) struct Parents {
     kept: HashMap<PathBuf, Rc<OwnedFd>>,
     /// Directories made because no entry named them before what they hold.
     pub(crate) made: u64,
-    /// Those of them that no entry described later, by inode: the name may be given to another.
+    /// Directories that no entry described later, by inode: the name may be given to another.
     implied: HashMap<u64, PathBuf>,
     /// Bytes of their paths, and of those that were forgotten meanwhile.
     implied_bytes: u64,

@@ -1,4 +1,4 @@
-//! What a layer leaves open until the layers below it are known.
+//! Questions that a layer leaves open until the layers below it are known.
 //!
 //! Layers are unpacked side by side, each alone. Two things that an archive says depend on the
 //! layers below all the same:

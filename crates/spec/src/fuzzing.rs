@@ -1,4 +1,4 @@
-//! What has to hold for any bytes that an image may have in its databases of users: the fuzzer
+//! Laws for any bytes that an image may have in its databases of users: the fuzzer
 //! tries bytes of its own, the tests those of `fuzz/corpus`.
 
 use crisp_model::UserSpec;

@@ -1,4 +1,4 @@
-//! What has to hold for any bytes that a table of mounts may hold, whose names anybody on the
+//! Laws for any bytes that a table of mounts may hold, whose names anybody on the
 //! machine may choose: the fuzzer tries bytes of its own, the tests those of `fuzz/corpus`.
 
 use std::os::unix::ffi::OsStrExt;

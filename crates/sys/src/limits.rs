@@ -117,7 +117,7 @@ impl Reserve {
             } else {
                 hard
             };
-            // Whoever cannot have the reserve works on without it.
+            // A daemon that cannot have the reserve works on without it.
             set_exact(Resource::Nofile, soft, hard).ok();
         }
     }

@@ -85,7 +85,7 @@ pub fn of(path: &Path) -> io::Result<MountId> {
     Err(io::Error::new(io::ErrorKind::NotFound, text))
 }
 
-/// What a mount is.
+/// Facts about a mount.
 ///
 /// # Errors
 /// The errors of statmount(2): `NotFound` for one that has gone.

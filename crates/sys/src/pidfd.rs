@@ -192,7 +192,7 @@ mod tests {
         }
         let told = crate::process::status_of_zombie(&id);
         assert!(matches!(told, None | Some(WaitStatus::Code(7))), "{told:?}");
-        // Whoever may not trace it is told nothing, which is not a 0.
+        // A process that may not trace it is told nothing, which is not a 0.
         let privileged = crate::caps::permitted().unwrap().has(19);
         assert_eq!(told.is_some(), privileged);
         assert_eq!(child.wait().unwrap().code(), Some(7));

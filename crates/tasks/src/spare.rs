@@ -65,7 +65,7 @@ impl Waiting {
         let mut waiting = all.lock().unwrap_or_else(PoisonError::into_inner);
         let is_unwanted = waiting.threads.remove(&number).is_some();
         drop(waiting);
-        // Whoever has taken its place in the list has a step for it.
+        // The caller that took its place in the list has a step for it.
         if is_unwanted { None } else { steps.recv().ok() }
     }
 

@@ -77,7 +77,7 @@ fn redirects(field: &mut Field<'_>) {
         let status = field.cri.pull("evil.test/evil:1").expect_err(target);
         assert!(!status.message().contains("root:"), "{status:?}");
     }
-    // One that leads to itself.
+    // A redirect that leads to itself.
     let own = "127.0.0.1:5320";
     always(
         &field.node.net,

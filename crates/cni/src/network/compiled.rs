@@ -29,7 +29,7 @@ pub struct Builtin {
     pub mtu: Option<u32>,
 }
 
-/// What becomes of a pod CIDR.
+/// The fate of a pod CIDR.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PodCidr {
     /// Pods get their addresses of it.

@@ -59,7 +59,7 @@ fn change(path: &Path, how: impl FnOnce(&mut Vec<u8>)) {
 struct Stood {
     dir: tempfile::TempDir,
     images: Images,
-    /// What the container needs of the image.
+    /// The layer that the container needs.
     below: PathBuf,
 }
 

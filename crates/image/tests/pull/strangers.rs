@@ -197,7 +197,7 @@ async fn privileged_a_layer_is_not_awaited_from_anothers_host() {
     .await;
     let name = healthy.push(&made, "a/b:t");
     images.pull(&name, None).await.unwrap();
-    // What came from elsewhere is there for the pull that waits, too.
+    // A layer that came from elsewhere is there for the pull that waits, too.
     assert_eq!(waiting.await.unwrap().unwrap(), made.id);
     until("half layers go", || remains(dir.path())[3].is_empty()).await;
     assert_eq!(remains(dir.path())[2].len(), 3);

@@ -127,7 +127,7 @@ impl Container {
         }
     }
 
-    /// What a creation left is removed, or stays owed. The pauses grow, and it is told of once.
+    /// The remains of a creation are removed, or stay owed. Pauses grow, and it is told of once.
     pub(super) fn unmade(&mut self, scene: &mut Scene<'_>, result: Result<()>) -> Fate {
         let State::Unmaking { tries, is_tried } = &mut self.state else {
             return Fate::Stays;

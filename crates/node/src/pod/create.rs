@@ -54,7 +54,7 @@ pub(crate) fn create(
     });
 }
 
-/// What the pod is, before anything of it exists.
+/// The pod's record and progress, before anything of it exists.
 fn conceived(shared: &Shared, id: &PodId, wanted: &Wanted) -> Result<(PodRecord, PodProgress)> {
     let config: &PodConfig = &wanted.config;
     super::sysctl::check_all(config)?;

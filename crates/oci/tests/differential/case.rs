@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::text::text;
 
-/// What runs a bundle in the foreground.
+/// The line that runs a bundle in the foreground.
 const RUN: &str = "$R run $ID </dev/null";
 
 /// One bundle to compare.
@@ -22,7 +22,7 @@ pub struct Case {
     pub story: Story,
 }
 
-/// What is done with the bundle: shell lines, in which `$R` is the runtime and `$ID` the container.
+/// The acts on the bundle: shell lines, in which `$R` is the runtime and `$ID` the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Story {
     /// One line, in the foreground.

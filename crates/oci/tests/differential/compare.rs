@@ -7,7 +7,7 @@ use crate::case::Case;
 use crate::known::{self, Known};
 use crate::peer::{Bench, Seen, say};
 
-/// What the comparisons of one test came to.
+/// The outcome of the comparisons of one test.
 pub struct Tally {
     known: Vec<Known>,
     compared: usize,

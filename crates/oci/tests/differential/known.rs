@@ -11,7 +11,7 @@ pub struct Known {
     cases: String,
     /// How the section's name ends.
     section: String,
-    /// What the line holds, with its sign: `-` runc's, `+` ours. Empty for any line.
+    /// A part of the line, with its sign: `-` runc's, `+` ours. Empty for any line.
     line: String,
     pub reason: String,
     pub is_fault: bool,

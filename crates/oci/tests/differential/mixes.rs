@@ -31,7 +31,7 @@ pub fn of(cases: &[Case], count: usize) -> Vec<Case> {
             let mut mix = plain[dice.below(plain.len())].clone();
             for _ in 1..parts {
                 let next = plain[dice.below(plain.len())];
-                // What both prepare would be in each other's way.
+                // Two preparations would be in each other's way.
                 let fits = mix.prepare.trim().is_empty() || next.prepare.is_empty();
                 if fits && !mix.names.contains(&next.names[0]) {
                     mix = mix.and(next);

@@ -50,12 +50,12 @@ struct Turn<'a> {
     bench: &'a Bench,
     program: &'a Path,
     id: String,
-    /// What the commands complained, for whoever reads a failure.
+    /// Complaints of the commands, for the reader of a failure.
     complaints: String,
     sight: Sight,
 }
 
-/// What was seen, and the complaints beside it.
+/// The sight, and the complaints beside it.
 pub struct Seen {
     pub sight: Sight,
     pub complaints: String,

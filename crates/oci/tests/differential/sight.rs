@@ -1,4 +1,4 @@
-//! What is seen of a bundle under one runtime: lines in sections, without what differs from run
+//! The sight of a bundle under one runtime: lines in sections, without what differs from run
 //! to run (ids of mounts, inodes, pids).
 
 use std::collections::BTreeMap;

@@ -183,7 +183,7 @@ fn privileged_a_program_that_is_missing_is_named() {
     assert!(entry["msg"].as_str().unwrap().contains(text) && entry["time"].is_string());
     bench.assert_nothing_left();
 
-    // Whoever makes the container hears of it, not whoever starts it.
+    // The maker of the container hears of it, not its starter.
     let created = bench.crisp("create ID");
     assert_eq!(created.code, 1);
     assert!(created.stderr.contains(text), "{}", created.stderr);

@@ -284,7 +284,7 @@ fn privileged_words_of_an_exec_may_be_long() {
     let request = Request::Exec(Box::new(request));
     let reply = lab.ask_with(request.clone(), &borrow(&fds)).0;
     assert!(matches!(reply, Reply::Exec { .. }), "{reply:?}");
-    // One that is promised and missing is refused.
+    // A descriptor that is promised and missing is refused.
     let refused = lab.ask_with(request, &borrow(&fds[..3])).0;
     assert!(matches!(refused, Reply::Failed { .. }), "{refused:?}");
     drop(fds);

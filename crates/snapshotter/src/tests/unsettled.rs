@@ -1,4 +1,4 @@
-//! What a layer leaves open, settled above the layers below: the answers are containerd's where it
+//! Open questions of a layer, settled above the layers below: the answers are containerd's where it
 //! has a good one, and what applying the layers one by one to one tree gives where it has not.
 
 use std::fs;

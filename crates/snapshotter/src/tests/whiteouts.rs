@@ -9,7 +9,7 @@ use rustix::fs::lgetxattr;
 use super::maker::{Item, Lab, dir, file, id, symlink};
 use There::{Dir, File, Link, Nothing, Opaque, Whiteout};
 
-/// What a layer has under a name.
+/// The entry of a layer under a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum There {
     Nothing,
@@ -18,7 +18,7 @@ enum There {
     File,
     /// A directory that shows what is below.
     Dir,
-    /// One that hides it.
+    /// A directory that hides it.
     Opaque,
     Link,
 }
