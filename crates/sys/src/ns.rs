@@ -217,7 +217,7 @@ pub fn raise_loopback() -> io::Result<()> {
     // SAFETY: all of its fields are plain bytes and numbers, for which zero is a value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (letter, byte) in request.ifr_name.iter_mut().zip(b"lo") {
-        *letter = byte.cast_signed();
+        *letter = libc::c_char::from_ne_bytes([*byte]);
     }
     let fd = socket.as_raw_fd();
     // SAFETY: the struct is the one that the ioctl(2) fills, and outlives the call.
