@@ -61,7 +61,7 @@ fn at_rest(node: &Node) -> Picture {
     loop {
         std::thread::sleep(Duration::from_millis(100));
         let now = node.picture();
-        let rests = difference(&last, &now).is_empty() && !now.mentions("crisp-shim");
+        let rests = difference(&last, &now).is_empty() && !now.mentions("process crisp-shim");
         if rests || Instant::now() > deadline {
             return now;
         }
