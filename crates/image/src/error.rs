@@ -84,7 +84,7 @@ pub enum Error {
         /// The kernel's answer.
         source: Arc<io::Error>,
     },
-    /// Nobody waited for it any more.
+    /// Its last waiter had left.
     #[error("cannot {0}: all who asked for it have left")]
     Abandoned(&'static str),
     /// A worker ended without an answer, which only a shutdown or a bug brings about.

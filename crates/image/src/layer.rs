@@ -44,7 +44,7 @@ pub(crate) struct LayerSource {
 /// A layer that could not be fetched.
 struct Failed {
     error: Error,
-    /// What to skip to ask another host; only when this one is to blame and there is another.
+    /// The hosts to skip to ask another; only when this one is to blame and there is another.
     elsewhere: Option<usize>,
 }
 
@@ -59,7 +59,7 @@ impl LayerSource {
     /// Makes sure that a layer is unpacked; tells the siblings when it cannot be.
     pub(crate) async fn ensure(&self, plan: &LayerPlan) -> Result<()> {
         let result = self.ensure_alone(plan).await;
-        // What fails after a sibling fails because of it, whatever it says.
+        // A layer that fails after a sibling fails because of it, whatever it says.
         if result.is_err() && self.given_up.send_replace(true) {
             return Err(Error::Interrupted("fetch a layer"));
         }

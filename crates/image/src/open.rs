@@ -76,12 +76,12 @@ struct Review<'a> {
     content: &'a crisp_content::Store,
 }
 
-/// What becomes of the saved records.
+/// The fate of the saved records.
 #[derive(Default)]
 struct Sorted {
-    /// What enters memory.
+    /// The records that enter memory.
     keep: Vec<Edit>,
-    /// What leaves the database.
+    /// The records that leave the database.
     drop: Vec<Edit>,
 }
 

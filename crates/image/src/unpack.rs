@@ -18,14 +18,14 @@ const QUEUE: usize = 4;
 /// Compressed bytes after which others have their turn.
 const SHARE: usize = 4 << 20;
 
-/// What travels to the unpacking thread.
+/// The messages to the unpacking thread.
 pub(crate) enum Chunk {
     Bytes(Bytes),
     /// The blob is whole and verified. A queue that ends without it was cut.
     End,
 }
 
-/// What the unpacking thread works under.
+/// The conditions that the unpacking thread works under.
 pub(crate) struct Terms {
     /// Turns to unpack, over all pulls.
     pub(crate) turns: Arc<Semaphore>,
@@ -45,7 +45,7 @@ pub(crate) fn start(
     let unpack = move || {
         let mut reader = ChunkReader::new(receiver, terms);
         let unpacked = writer.unpack(Compression::Detect, &mut reader)?;
-        // What follows the archive's end is part of the blob and of its digest.
+        // The rest behind the archive's end is part of the blob and of its digest.
         io::copy(&mut reader, &mut io::sink()).ok();
         Ok::<UnpackedLayer, Error>(unpacked)
     };

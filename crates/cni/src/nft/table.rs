@@ -278,7 +278,7 @@ impl Table {
             gone.retain(|element| condition(&element.owner));
             tries -= 1;
             match self.change_ports(channel, &gone, &[]) {
-                // Somebody flushed the table between the look and the change, which is all or
+                // The table was flushed between the look and the change, which is all or
                 // nothing.
                 Err(error) if error.is_kernel(libc::ENOENT) && tries > 0 => {}
                 changed => return changed.map(|()| gone),

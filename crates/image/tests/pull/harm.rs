@@ -13,7 +13,7 @@ use crate::{Registry, close, container, names, open};
 /// A name, and what it does to a file.
 type Harm = (&'static str, fn(&Path));
 
-/// What can happen to a file.
+/// The harm that a file can come to.
 const HARMS: [Harm; 13] = [
     ("gone", |path| fs::remove_file(path).unwrap()),
     ("empty", |path| fs::write(path, "").unwrap()),
