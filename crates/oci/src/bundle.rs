@@ -5,8 +5,9 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use crisp_sys::file;
-use oci_spec::runtime::{LinuxDeviceCgroup, Spec};
-use serde_json::json;
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources, Spec};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
 use crate::document;
 use crate::failure::{Context, Failure, Result};
@@ -37,7 +38,7 @@ impl Bundle {
         check_version(spec.version())?;
         let rootfs = rootfs(&dir, &spec)?;
         let cgroup = cgroup_path(&spec, id)?;
-        allow_usual_devices(&mut spec)?;
+        restrict_devices(&mut spec)?;
         Ok(Self {
             dir,
             rootfs,
@@ -136,17 +137,27 @@ fn cgroup_path(spec: &Spec, id: &Id) -> Result<String> {
     Ok(names.join("/"))
 }
 
-/// A spec that denies all devices means all but those that every container has.
-fn allow_usual_devices(spec: &mut Spec) -> Result<()> {
-    let resources = spec
-        .linux_mut()
-        .as_mut()
-        .and_then(|linux| linux.resources_mut().as_mut());
-    let rules = resources.and_then(|resources| resources.devices_mut().as_mut());
-    if let Some(rules) = rules.filter(|rules| !rules.is_empty()) {
-        rules.extend(usual_devices()?);
-    }
+/// Nothing may be used but the usual devices and those that the spec allows: a spec without rules
+/// allows none.
+fn restrict_devices(spec: &mut Spec) -> Result<()> {
+    let mut linux = spec.linux().clone().map_or_else(|| of(json!({})), Ok)?;
+    let resources = linux.resources().clone();
+    let mut resources: LinuxResources = resources.map_or_else(|| of(json!({})), Ok)?;
+    let mut rules: Vec<LinuxDeviceCgroup> = of(json!([{ "allow": false, "access": "rwm" }]))?;
+    rules.extend(resources.devices().clone().unwrap_or_default());
+    rules.extend(usual_devices()?);
+    resources.set_devices(Some(rules));
+    linux.set_resources(Some(resources));
+    spec.set_linux(Some(linux));
     Ok(())
+}
+
+/// A part of a spec, of our own writing.
+fn of<T: DeserializeOwned>(part: Value) -> Result<T> {
+    serde_json::from_value(part).map_err(|source| Failure::Document {
+        path: PathBuf::from("usual devices"),
+        source,
+    })
 }
 
 /// null, zero, full, random, urandom, tty, terminals, net/tun as with runc; and every node may be
@@ -175,10 +186,7 @@ fn usual_devices() -> Result<Vec<LinuxDeviceCgroup>> {
         }
         rules.push(rule);
     }
-    serde_json::from_value(rules.into()).map_err(|source| Failure::Document {
-        path: PathBuf::from("usual devices"),
-        source,
-    })
+    of(rules.into())
 }
 
 #[cfg(test)]
@@ -220,16 +228,17 @@ mod tests {
     }
 
     #[test]
-    fn denied_devices_spare_the_usual_ones() {
+    fn devices_are_denied_but_for_the_usual_ones() {
         let rules = |devices: serde_json::Value| {
             let resources = json!({ "resources": { "devices": devices } });
             let spec = json!({ "ociVersion": "1.0.0", "linux": resources });
             let mut spec: Spec = serde_json::from_value(spec).unwrap();
-            allow_usual_devices(&mut spec).unwrap();
+            restrict_devices(&mut spec).unwrap();
             let resources = spec.linux().as_ref().unwrap().resources().clone().unwrap();
             resources.devices().as_ref().unwrap().len()
         };
-        assert_eq!(rules(json!([{ "allow": false, "access": "rwm" }])), 12);
-        assert_eq!(rules(json!([])), 0);
+        assert_eq!(rules(json!([{ "allow": false, "access": "rwm" }])), 13);
+        assert_eq!(rules(json!([])), 12);
+        assert_eq!(rules(Value::Null), 12);
     }
 }
