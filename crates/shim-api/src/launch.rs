@@ -20,8 +20,8 @@ pub struct Launch {
     pub bundle: PathBuf,
     /// The root file system.
     pub rootfs: RootfsSpec,
-    /// cgroup, relative to the cgroup root.
-    pub cgroup_path: String,
+    /// Its cgroup.
+    pub cgroup_path: CgroupPath,
     /// Where the shim listens.
     pub socket: PathBuf,
     /// CRI log file; `None` discards the output.

@@ -1,5 +1,8 @@
-//! The container that a shim owns: launch, exec and update. Each runs in a [`crate::worker`], a
-//! forked copy of the shim, and may block.
+//! The container that a shim owns: launch, exec, update and end.
+//!
+//! Launch, exec and update run in a [`crate::worker`], a forked copy of the shim, and may block. The
+//! rest of the shim calls the runtime only through this file: a second kind of runtime would be
+//! chosen here.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -73,6 +76,16 @@ impl Container {
         }
     }
 
+    /// Kills what is left of it, and removes its cgroup.
+    pub(crate) fn destroy(&self) -> crisp_runtime::Result<()> {
+        crisp_runtime::destroy(&self.cgroup)
+    }
+
+    /// The cgroup of one process that was exec'd.
+    pub(crate) fn exec_cgroup(&self, exec_id: &str) -> Cgroup {
+        crisp_runtime::exec_cgroup(&self.cgroup, exec_id)
+    }
+
     fn try_launch(&self) -> Result<Running> {
         self.step_out_of_ours()?;
         let spec = self.spec()?;
@@ -97,7 +110,7 @@ impl Container {
         if let Err(error) = created.start() {
             // The failure of the start is the one to report. A cgroup that cannot be removed now
             // is found again by its name.
-            drop(crisp_runtime::destroy(&self.cgroup));
+            drop(self.destroy());
             return Err(error.into());
         }
         let process = spec.process().as_ref();

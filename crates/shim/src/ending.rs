@@ -70,7 +70,7 @@ impl Shim {
         let kind = match &errand.purpose {
             Purpose::Launch => FailureKind::Start,
             Purpose::Exec(exec) => {
-                let cgroup = self.exec_cgroup(&exec.id);
+                let cgroup = self.container.exec_cgroup(&exec.id);
                 if cgroup.unified_dir().is_some_and(|dir| dir.is_dir()) {
                     // A survivor is removed with the container's cgroup at its end.
                     drop(kill(&cgroup));
@@ -151,6 +151,7 @@ impl Shim {
             return Next::Stay;
         }
         self.output.finish();
+        self.input = None;
         // Once more: a worker may have found init alive, and started its process since. Where the
         // container shares its PID namespace, that one did not end with init.
         drop(kill(&self.container.cgroup));
@@ -174,7 +175,7 @@ impl Shim {
             return Next::Stay;
         }
         // A cgroup that cannot be removed yet goes when the container is removed.
-        drop(crisp_runtime::destroy(&self.container.cgroup));
+        drop(self.container.destroy());
         Next::Leave
     }
 }

@@ -9,7 +9,7 @@ use crisp_sys::rfc3339::{self, stamp};
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, ftruncate, openat};
 use rustix::io::{Errno, writev};
 
-use crate::lines::{self, Rest};
+use crate::lines::{self, MAX_TEXT};
 
 /// Which stream of the container a line comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +49,23 @@ pub(crate) struct Log {
     path: PathBuf,
     file: OwnedFd,
     gap: Option<Gap>,
+    /// The beginning of each stream's last line, whose end has not come yet.
+    held: Held,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+}
+
+impl Held {
+    fn of(&mut self, channel: Channel) -> &mut Vec<u8> {
+        match channel {
+            Channel::Stdout => &mut self.stdout,
+            Channel::Stderr => &mut self.stderr,
+        }
+    }
 }
 
 /// Lines that could not be written.
@@ -68,6 +85,7 @@ impl Log {
             path: path.to_owned(),
             file: open(path)?,
             gap: None,
+            held: Held::default(),
         })
     }
 
@@ -80,19 +98,15 @@ impl Log {
         Ok(())
     }
 
-    /// Writes the lines in `held` and the `chunk` after it, and returns what is to be held back.
+    /// Writes the lines that end in the next `chunk` of a stream, and holds back what follows them.
     /// Never blocks on a full disk: what cannot be written is dropped and counted.
-    pub(crate) fn write<'chunk>(
-        &mut self,
-        channel: Channel,
-        held: &[u8],
-        chunk: &'chunk [u8],
-    ) -> Rest<'chunk> {
+    pub(crate) fn write(&mut self, channel: Channel, chunk: &[u8]) {
+        let mut held = std::mem::take(self.held.of(channel));
         let time = clock::now();
         let full = header(time, channel, b'F');
         let partial = header(time, channel, b'P');
         let mut slices = Vec::new();
-        let rest = lines::cut(held, chunk, |piece| {
+        let rest = lines::cut(&held, chunk, |piece| {
             slices.push(IoSlice::new(if piece.whole { &full } else { &partial }));
             if !piece.head.is_empty() {
                 slices.push(IoSlice::new(piece.head));
@@ -103,16 +117,29 @@ impl Log {
             }
         });
         self.write_lines(&slices);
-        rest
+        drop(slices);
+        if !rest.keeps_held {
+            held.clear();
+        }
+        debug_assert!(held.len() + rest.text.len() <= MAX_TEXT, "cut() bounds it");
+        held.extend_from_slice(rest.text);
+        *self.held.of(channel) = held;
     }
 
     /// Writes the text that a stream ended with, without a newline, as a whole line: nothing can
     /// follow, and readers would wait for the rest of one that is told to go on.
-    pub(crate) fn write_tail(&mut self, channel: Channel, text: &[u8]) {
+    pub(crate) fn end(&mut self, channel: Channel) {
+        let text = std::mem::take(self.held.of(channel));
         if !text.is_empty() {
             let header = header(clock::now(), channel, b'F');
-            self.write_lines(&[&header, text, b"\n"].map(IoSlice::new));
+            self.write_lines(&[&header[..], &text, b"\n"].map(IoSlice::new));
         }
+    }
+
+    /// Frees what only a busy stream needs.
+    pub(crate) fn rest(&mut self) {
+        self.held.stdout.shrink_to_fit();
+        self.held.stderr.shrink_to_fit();
     }
 
     /// Tries to mark a gap that is still open.

@@ -20,10 +20,14 @@ fn lines_are_written_as_cri_has_them() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("0.log");
     let mut log = Log::open(&path).unwrap();
-    let rest = log.write(Channel::Stdout, b"be", b"gun\n\nnot yet");
-    assert_eq!((rest.keeps_held, rest.text), (false, &b"not yet"[..]));
-    log.write(Channel::Stderr, b"", b"oh\r\n");
-    log.write_tail(Channel::Stdout, b"not yet");
+    log.write(Channel::Stdout, b"be");
+    log.write(Channel::Stderr, b"oh");
+    assert_eq!(texts(&path), [""; 0], "lines are held until they end");
+    log.write(Channel::Stdout, b"gun\n\nnot yet");
+    log.write(Channel::Stderr, b"\r\n");
+    log.end(Channel::Stdout);
+    log.end(Channel::Stdout);
+    log.end(Channel::Stderr);
     let expected = [
         "stdout F begun",
         "stdout F ",
@@ -43,7 +47,7 @@ fn many_short_lines_take_several_writes() {
     let path = dir.path().join("0.log");
     Log::open(&path)
         .unwrap()
-        .write(Channel::Stdout, b"", "x\n".repeat(5000).as_bytes());
+        .write(Channel::Stdout, "x\n".repeat(5000).as_bytes());
     assert_eq!(texts(&path).len(), 5000);
 }
 
@@ -52,20 +56,16 @@ fn a_reopened_log_goes_on_in_a_new_file() {
     let dir = tempfile::tempdir().unwrap();
     let (path, old) = (dir.path().join("0.log"), dir.path().join("0.log.1"));
     let mut log = Log::open(&path).unwrap();
-    log.write(Channel::Stdout, b"", b"one\n");
+    log.write(Channel::Stdout, b"one\n");
     fs::rename(&path, &old).unwrap();
-    log.write(Channel::Stdout, b"", b"two\n");
+    log.write(Channel::Stdout, b"two\n");
     log.reopen().unwrap();
-    log.write(Channel::Stdout, b"", b"three\n");
+    log.write(Channel::Stdout, b"three\n");
     assert_eq!(texts(&old), ["stdout F one", "stdout F two"]);
     assert_eq!(texts(&path), ["stdout F three"]);
     fs::remove_dir_all(dir.path()).unwrap();
     assert!(log.reopen().is_err());
-    log.write(
-        Channel::Stdout,
-        b"",
-        b"nobody reads this, and nothing breaks\n",
-    );
+    log.write(Channel::Stdout, b"nobody reads this, and nothing breaks\n");
 }
 
 #[test]
@@ -88,12 +88,12 @@ fn privileged_a_full_disk_leaves_a_marked_gap_and_no_torn_line() {
     let mut log = Log::open(&path).unwrap();
     fs::write(&ballast, vec![0; 50 * 1024]).unwrap();
     let line = [&[b'y'; 999][..], b"\n"].concat();
-    log.write(Channel::Stdout, b"", &line.repeat(40));
+    log.write(Channel::Stdout, &line.repeat(40));
     let before = texts(&path).len();
     assert!((5..20).contains(&before), "{before}");
-    log.write(Channel::Stdout, b"", b"lost too\n");
+    log.write(Channel::Stdout, b"lost too\n");
     fs::remove_file(&ballast).unwrap();
-    log.write(Channel::Stdout, b"", b"back\n");
+    log.write(Channel::Stdout, b"back\n");
     let after = texts(&path);
     crisp_sys::mount::unmount(&disk).unwrap();
     // A short line may still fit where a long one did not.

@@ -1,4 +1,7 @@
-//! The container's output streams, read into its log.
+//! The container's output streams: read as they come, each chunk given to whoever takes output.
+//!
+//! The log is the only taker today, and cuts chunks into lines itself. Another one (an attached
+//! client) would get the same raw chunks in [`Output::pump`], the only place that reads.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -8,7 +11,6 @@ use crisp_sys::pty;
 use rustix::buffer::spare_capacity;
 use rustix::io::{Errno, read};
 
-use crate::lines::MAX_TEXT;
 use crate::log::{Channel, Log};
 
 /// As much as a pipe holds by default.
@@ -29,8 +31,6 @@ pub(crate) struct Output {
 struct Stream {
     channel: Channel,
     source: OwnedFd,
-    /// A line's beginning; its end has not come yet.
-    held: Vec<u8>,
     /// The other end of a terminal. As long as somebody has it open, programs may close theirs and
     /// open `/dev/console` later, as many an init does, and no read ends the stream.
     far_end: Option<OwnedFd>,
@@ -74,7 +74,6 @@ impl Output {
         self.streams.push(Stream {
             channel,
             source,
-            held: Vec::new(),
             far_end,
         });
         Ok(())
@@ -104,12 +103,16 @@ impl Output {
             return;
         };
         self.buffer.reserve(BUFFER);
-        let stream = &mut self.streams[index];
+        let stream = &self.streams[index];
         for _ in 0..TURN {
             self.buffer.clear();
             match read(&stream.source, spare_capacity(&mut self.buffer)) {
                 Ok(0) => return self.close(index),
-                Ok(_) => stream.take(self.log.as_mut(), &self.buffer),
+                Ok(_) => {
+                    if let Some(log) = &mut self.log {
+                        log.write(channel, &self.buffer);
+                    }
+                }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return,
                 // EIO is how a terminal says that nobody has its other end open.
@@ -121,7 +124,7 @@ impl Output {
     fn close(&mut self, index: usize) {
         let stream = self.streams.remove(index);
         if let Some(log) = &mut self.log {
-            log.write_tail(stream.channel, &stream.held);
+            log.end(stream.channel);
         }
     }
 
@@ -150,21 +153,8 @@ impl Output {
     /// Frees what only a busy stream needs.
     pub(crate) fn rest(&mut self) {
         self.buffer = Vec::new();
-        for stream in &mut self.streams {
-            stream.held.shrink_to_fit();
+        if let Some(log) = &mut self.log {
+            log.rest();
         }
-    }
-}
-
-impl Stream {
-    fn take(&mut self, log: Option<&mut Log>, chunk: &[u8]) {
-        let Some(log) = log else { return };
-        let rest = log.write(self.channel, &self.held, chunk);
-        let (keeps_held, text) = (rest.keeps_held, rest.text);
-        if !keeps_held {
-            self.held.clear();
-        }
-        debug_assert!(self.held.len() + text.len() <= MAX_TEXT, "cut() bounds it");
-        self.held.extend_from_slice(text);
     }
 }

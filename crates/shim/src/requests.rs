@@ -8,7 +8,6 @@ use crisp_model::Signal;
 use crisp_shim_api::{
     ExecRequest, ExecStreams, ExecWords, FailureKind, Orphan, Reply, Request, StateReport,
 };
-use crisp_sys::cgroup::Cgroup;
 
 use crate::clients::{Asked, Asker};
 use crate::ending;
@@ -184,10 +183,6 @@ impl Shim {
         }
     }
 
-    pub(crate) fn exec_cgroup(&self, exec_id: &str) -> Cgroup {
-        crisp_runtime::exec_cgroup(&self.container.cgroup, exec_id)
-    }
-
     /// Kills an exec's cgroup: its process and all descendants, and nobody else. It is there as
     /// long as one of them is.
     fn kill_exec(&self, exec_id: &str) -> Reply {
@@ -200,7 +195,7 @@ impl Shim {
                 worker.kill();
             }
         }
-        let cgroup = self.exec_cgroup(exec_id);
+        let cgroup = self.container.exec_cgroup(exec_id);
         let has_cgroup = cgroup.unified_dir().is_some_and(|dir| dir.is_dir());
         if has_cgroup {
             return outcome("kill the exec", ending::kill(&cgroup));
@@ -269,7 +264,7 @@ impl Shim {
             }
             Phase::Over { .. } | Phase::Failed => {}
         }
-        match crisp_runtime::destroy(&self.container.cgroup) {
+        match self.container.destroy() {
             Ok(()) => {
                 self.clients.reply(by, Reply::Done, Vec::new());
                 Next::Leave

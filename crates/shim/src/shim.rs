@@ -56,8 +56,9 @@ pub struct Shim {
     socket: PathBuf,
     listener: Listener,
     signals: SignalFd,
-    /// Write end of the container's standard input, or nothing.
-    _stdin: Option<OwnedFd>,
+    /// Write end of the container's standard input: kept open until the container is over, so that
+    /// a program that reads waits instead of meeting an end. `None` when there is no such pipe.
+    pub(crate) input: Option<OwnedFd>,
     busy: bool,
     /// When connections are taken again, on the monotonic clock.
     deaf_until: i64,
@@ -185,7 +186,7 @@ impl Shim {
             .shims_cgroup
             .map(|path| Shelter::new(&layout, path.as_str()));
         let entered = shelter.as_ref().map_or(Ok(()), Shelter::enter);
-        let cgroup = Cgroup::new(layout, &launch.cgroup_path);
+        let cgroup = Cgroup::new(layout, launch.cgroup_path.as_str());
         let log = launch
             .log
             .as_deref()
@@ -219,7 +220,7 @@ impl Shim {
             socket: launch.socket,
             listener,
             signals,
-            _stdin: None,
+            input: None,
             busy: true,
             deaf_until: 0,
         })
@@ -446,12 +447,12 @@ impl Shim {
             // A descriptor of ours cannot fail fcntl(2).
             drop(self.output.add(*channel, fd));
         }
-        self._stdin = fds.next();
+        self.input = fds.next();
     }
 
     pub(crate) fn launch_failed(&mut self, kind: FailureKind, message: String) {
         // The runtime has undone what it made; a worker that was killed has not.
-        drop(crisp_runtime::destroy(&self.container.cgroup));
+        drop(self.container.destroy());
         self.output.finish();
         let reply = Reply::Failed { kind, message };
         for (asker, _) in std::mem::take(&mut self.waiting) {

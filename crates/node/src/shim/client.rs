@@ -30,6 +30,14 @@ pub(crate) enum ShimEvent {
     Gone,
 }
 
+/// A shim's answer to one request.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) reply: Reply,
+    /// Descriptors that came with it.
+    pub(crate) fds: Vec<OwnedFd>,
+}
+
 /// A connection that the event loop watches.
 #[derive(Debug)]
 pub(crate) struct Connection(AsyncFd<Conn>);
@@ -85,15 +93,21 @@ impl Connection {
         let bytes = frame.encode().context(|| "encode a request to the shim")?;
         let sent = self.send(&bytes, &[]).await;
         sent.context(|| "send a request to the shim")?;
+        Ok(self.answer(1).await?.reply)
+    }
+
+    /// Waits for the answer to one request, 0 for the launch, and passes over all that comes before.
+    pub(crate) async fn answer(&self, asked: u64) -> Result<Answer> {
         loop {
             let received = self.receive().await;
             let packet = received.context(|| "read the shim's reply")?;
-            let Some((bytes, _)) = packet else {
-                return Err(Error::Unavailable("the shim has gone".to_owned()));
+            let Some((bytes, fds)) = packet else {
+                let text = "the shim ended without an answer".to_owned();
+                return Err(Error::Unavailable(text));
             };
-            let frame = FromShim::decode(&bytes).context(|| "decode the shim's reply")?;
-            if let FromShim::Reply { seq: 1, reply } = frame {
-                return Ok(reply);
+            match FromShim::decode(&bytes).context(|| "decode the shim's reply")? {
+                FromShim::Reply { seq, reply } if seq == asked => return Ok(Answer { reply, fds }),
+                FromShim::Reply { .. } | FromShim::Event(_) => {}
             }
         }
     }
@@ -117,7 +131,7 @@ pub(crate) struct ShimClient {
 struct Call {
     request: Request,
     fds: Vec<OwnedFd>,
-    reply: oneshot::Sender<Reply>,
+    answer: oneshot::Sender<Answer>,
     /// Where the end of the exec goes that this call starts.
     end: Option<oneshot::Sender<ExitStatus>>,
 }
@@ -151,7 +165,8 @@ impl ShimClient {
 
     /// Asks, and waits for the answer until the deadline.
     pub(crate) async fn call(&self, request: Request, within: Duration) -> Result<Reply> {
-        self.call_with(request, Vec::new(), None, within).await
+        let answer = self.call_with(request, Vec::new(), None, within).await?;
+        Ok(answer.reply)
     }
 
     /// Asks with descriptors, perhaps for an exec whose end is to be told.
@@ -161,19 +176,19 @@ impl ShimClient {
         fds: Vec<OwnedFd>,
         end: Option<oneshot::Sender<ExitStatus>>,
         within: Duration,
-    ) -> Result<Reply> {
-        let (reply, answer) = oneshot::channel();
+    ) -> Result<Answer> {
+        let (answer, answered) = oneshot::channel();
         let gone =
             || Error::Unavailable(format!("the shim of container {} has gone", self.container));
         let call = Call {
             request,
             fds,
-            reply,
+            answer,
             end,
         };
         self.calls.send(call).map_err(|_| gone())?;
-        match tokio::time::timeout(within, answer).await {
-            Ok(Ok(reply)) => Ok(reply),
+        match tokio::time::timeout(within, answered).await {
+            Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) => Err(gone()),
             Err(_) => Err(Error::Unavailable(format!(
                 "the shim of container {} gave no answer within {within:?}",
@@ -252,7 +267,7 @@ struct Talk {
     connection: Connection,
     container: ContainerId,
     next: u64,
-    waiting: HashMap<u64, oneshot::Sender<Reply>>,
+    waiting: HashMap<u64, oneshot::Sender<Answer>>,
     execs: HashMap<String, oneshot::Sender<ExitStatus>>,
     outgoing: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
     /// The pod's task.
@@ -265,7 +280,7 @@ impl Talk {
             let outcome = tokio::select! {
                 biased;
                 received = self.connection.receive() => match received {
-                    Ok(Some((bytes, _))) => self.hear(&bytes),
+                    Ok(Some(packet)) => self.hear(packet),
                     Ok(None) => break,
                     Err(error) => Err(error),
                 },
@@ -311,25 +326,27 @@ impl Talk {
         };
         match frame.encode() {
             Ok(bytes) => {
-                self.waiting.insert(seq, call.reply);
+                self.waiting.insert(seq, call.answer);
                 self.outgoing.push_back((bytes, call.fds));
             }
             Err(error) => {
                 let message = error.to_string();
                 let kind = FailureKind::Io;
+                let reply = Reply::Failed { kind, message };
+                let fds = Vec::new();
                 // A caller that left needs no answer.
-                drop(call.reply.send(Reply::Failed { kind, message }));
+                drop(call.answer.send(Answer { reply, fds }));
             }
         }
         Ok(())
     }
 
-    fn hear(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match FromShim::decode(bytes).map_err(io::Error::other)? {
+    fn hear(&mut self, (bytes, fds): Packet) -> io::Result<()> {
+        match FromShim::decode(&bytes).map_err(io::Error::other)? {
             FromShim::Reply { seq, reply } => {
                 if let Some(waiter) = self.waiting.remove(&seq) {
                     // A caller whose deadline has passed needs no answer.
-                    drop(waiter.send(reply));
+                    drop(waiter.send(Answer { reply, fds }));
                 }
             }
             FromShim::Event(Event::Exited(record)) => self.tell(ShimEvent::Exited(record)),
@@ -390,6 +407,27 @@ mod tests {
         assert_eq!(told.recv().await, Some((id(), ShimEvent::Gone)));
         let error = client.call(Request::State, within).await.unwrap_err();
         assert!(matches!(error, Error::Unavailable(_)), "{error}");
+    }
+
+    #[tokio::test]
+    async fn descriptors_of_an_answer_reach_its_asker() {
+        let (ours, theirs) = Conn::pair().unwrap();
+        let (events, _told) = mpsc::unbounded_channel();
+        let client = ShimClient::start(Connection::new(ours).unwrap(), id(), None, events);
+        let shim = Connection::new(theirs).unwrap();
+        let answering = tokio::spawn(async move {
+            let (bytes, _) = shim.receive().await.unwrap().unwrap();
+            let seq = ToShim::decode(&bytes).unwrap().seq;
+            let reply = Reply::Exec { pid: 7 };
+            let frame = FromShim::Reply { seq, reply }.encode().unwrap();
+            let master = std::fs::File::open("/dev/null").unwrap();
+            shim.send(&frame, &[master.into()]).await.unwrap();
+        });
+        let within = Duration::from_secs(5);
+        let asked = client.call_with(Request::State, Vec::new(), None, within);
+        let Answer { reply, fds } = asked.await.unwrap();
+        assert_eq!((reply, fds.len()), (Reply::Exec { pid: 7 }, 1));
+        answering.await.unwrap();
     }
 
     #[tokio::test]

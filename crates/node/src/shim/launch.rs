@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crisp_shim_api::exit::SLOT_SIZE;
-use crisp_shim_api::{FromShim, Launch, Reply};
+use crisp_shim_api::{Launch, Reply};
 use crisp_sys::file;
 use crisp_sys::pidfd::PidFd;
 use crisp_sys::process::ProcessId;
 use crisp_sys::socket::Conn;
 use tokio::process::Child;
 
-use super::client::Connection;
+use super::client::{Answer, Connection};
 use super::spares::reap;
 use crate::blocking::blocking;
 use crate::container::clear;
@@ -155,7 +155,7 @@ async fn introduce(
         pod_id: plan.pod.clone(),
         bundle: shared.paths.bundle(&plan.id),
         rootfs: plan.rootfs.clone(),
-        cgroup_path: plan.cgroup_path.to_string(),
+        cgroup_path: plan.cgroup_path.clone(),
         socket: shared.paths.shim_socket(&plan.id),
         log: plan.log.clone(),
         exit_file: shared.paths.exit_slot(&plan.pod, &plan.id),
@@ -166,21 +166,11 @@ async fn introduce(
     let bytes = launch.encode().context(|| "encode the launch")?;
     let sent = connection.send(&bytes, last_words).await;
     sent.context(|| "tell the shim what to launch")?;
-    loop {
-        let received = connection.receive().await;
-        let packet = received.context(|| "read the shim's reply")?;
-        let Some((bytes, fds)) = packet else {
-            let text = "the shim ended without a word".to_owned();
-            return Err(Error::Unavailable(text));
-        };
-        let frame = FromShim::decode(&bytes).context(|| "decode the shim's reply")?;
-        if let FromShim::Reply { seq: 0, reply } = frame {
-            return started(reply, fds, connection);
-        }
-    }
+    let answer = connection.answer(0).await?;
+    started(answer, connection)
 }
 
-fn started(reply: Reply, fds: Vec<OwnedFd>, connection: Connection) -> Result<Launched> {
+fn started(Answer { reply, fds }: Answer, connection: Connection) -> Result<Launched> {
     match reply {
         Reply::Started {
             pid,

@@ -63,7 +63,7 @@ impl Lab {
             pod_id: PodId::from_entropy(rand::entropy32().unwrap()),
             bundle: path("bundle"),
             rootfs: RootfsSpec::Dir(path("rootfs")),
-            cgroup_path: format!("{name}/c"),
+            cgroup_path: CgroupPath::parse(&name).unwrap().child("c"),
             socket: path("socket"),
             log: Some(path("logs/0.log")),
             exit_file: path("exit"),

@@ -209,7 +209,7 @@ fn privileged_shim_container_and_exec_are_where_they_belong_in_every_hierarchy()
     let own = format!("{cgroup}/exec-one");
     for (pid, v1, v2) in [
         (i64::from(init), cgroup.as_str(), cgroup.as_str()),
-        (i64::from(execed), &cgroup, &own),
+        (i64::from(execed), cgroup.as_str(), &own),
     ] {
         assert_eq!(strays(&lab, pid, v1, v2), Vec::<String>::new());
     }
