@@ -169,7 +169,21 @@ async fn run_for(exec: &Exec, caller: &mut ReplyTo<ExecOutput>) -> Result<ExecOu
     }
 }
 
+/// A command that runs: this side of its streams, and where its end is told.
+struct ExecHandle {
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+    ended: oneshot::Receiver<ExitStatus>,
+}
+
 async fn attempt(exec: &Exec, exec_id: &str) -> std::result::Result<ExecOutput, Failed> {
+    let handle = start(exec, exec_id).await?;
+    let collected = collect(exec, handle).await;
+    collected.map_err(Failed::Unwatched)
+}
+
+/// Has the shim start the command.
+async fn start(exec: &Exec, exec_id: &str) -> std::result::Result<ExecHandle, Failed> {
     let ([stdout, stderr], mut fds) = plumbing().map_err(Failed::Refused)?;
     let mut request = Box::new(ExecRequest {
         exec_id: exec_id.to_owned(),
@@ -186,11 +200,14 @@ async fn attempt(exec: &Exec, exec_id: &str) -> std::result::Result<ExecOutput, 
         .call_with(request, fds, Some(end), exec.shim_within)
         .await
         .map_err(Failed::Unwatched)?;
-    if let Reply::Failed { kind, message } = started {
+    if let Reply::Failed { kind, message } = started.reply {
         return Err(Failed::Refused(failure(kind, message)));
     }
-    let collected = collect(exec, [stdout, stderr], ended).await;
-    collected.map_err(Failed::Unwatched)
+    Ok(ExecHandle {
+        stdout,
+        stderr,
+        ended,
+    })
 }
 
 /// The file for words that are too long for a message.
@@ -209,22 +226,19 @@ fn plumbing() -> Result<([OwnedFd; 2], Vec<OwnedFd>)> {
     Ok(([stdout, stderr], vec![stdin.into(), stdout_end, stderr_end]))
 }
 
-async fn collect(
-    exec: &Exec,
-    [stdout, stderr]: [OwnedFd; 2],
-    ended: oneshot::Receiver<ExitStatus>,
-) -> Result<ExecOutput> {
+/// Keeps what the command writes, until its end.
+async fn collect(exec: &Exec, handle: ExecHandle) -> Result<ExecOutput> {
     let (over, is_over) = watch::channel(false);
     let wait = async {
-        let status = ended.await;
+        let status = handle.ended.await;
         // The readers may have seen the ends of their pipes already.
         over.send(true).ok();
         status
     };
     let (status, stdout, stderr) = tokio::join!(
         wait,
-        drain(stdout, is_over.clone(), &exec.room),
-        drain(stderr, is_over.clone(), &exec.room)
+        drain(handle.stdout, is_over.clone(), &exec.room),
+        drain(handle.stderr, is_over.clone(), &exec.room)
     );
     let lost = |_| {
         let text = format!(

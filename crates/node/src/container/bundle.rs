@@ -18,8 +18,25 @@ pub(crate) fn read_spec(bundle: &Path) -> Result<Spec> {
     serde_json::from_slice(&bytes).context(step)
 }
 
-/// Writes the environment variables that the spec cannot hold, if there are any.
-pub(crate) fn write_raw_environment(bundle: &Path, variables: &[Vec<u8>]) -> Result<()> {
+/// A container as its shim reads it.
+#[derive(Debug)]
+pub(crate) struct Bundle {
+    pub(crate) spec: Spec,
+    /// Environment variables that the spec cannot hold, because their values are no text.
+    pub(crate) raw_environment: Vec<Vec<u8>>,
+}
+
+impl Bundle {
+    /// Writes it into a directory, which is made.
+    pub(crate) fn write(&self, dir: &Path) -> Result<()> {
+        let made = file::make_private_dirs(dir);
+        made.context(|| format!("make {}", dir.display()))?;
+        write_raw_environment(dir, &self.raw_environment)?;
+        write_spec(dir, &self.spec)
+    }
+}
+
+fn write_raw_environment(bundle: &Path, variables: &[Vec<u8>]) -> Result<()> {
     if variables.is_empty() {
         return Ok(());
     }

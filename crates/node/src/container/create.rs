@@ -13,7 +13,8 @@ use crisp_sys::file;
 use crisp_sys::ns::{self, Kind};
 use tokio::sync::Notify;
 
-use super::{bundle, devices, look, mounts};
+use super::bundle::Bundle;
+use super::{devices, look, mounts};
 use crate::blocking::blocking;
 use crate::error::{Cause, Context, Error, Result};
 use crate::machine::effect::CreatePlan;
@@ -83,7 +84,9 @@ pub(crate) async fn create(
         seccomp,
     };
     let kernel = Arc::clone(shared);
-    blocking(move || write_bundle(&kernel, &plan, &parts)).await?;
+    let write =
+        move || compose(&kernel, &plan, &parts)?.write(&kernel.paths.bundle(&plan.record.id));
+    blocking(write).await?;
     Ok(Box::new(made))
 }
 
@@ -247,7 +250,9 @@ fn make_log_dir(plan: &CreatePlan) -> Result<()> {
     made.context(|| format!("make the log directory {}", dir.display()))
 }
 
-fn write_bundle(shared: &Shared, plan: &CreatePlan, parts: &Parts) -> Result<()> {
+/// The bundle as it is to be. Nothing is written yet, so that what changes specs (hooks of the node,
+/// devices by name) can be asked between this and [`Bundle::write`].
+fn compose(shared: &Shared, plan: &CreatePlan, parts: &Parts) -> Result<Bundle> {
     let record = &plan.record;
     let namespaces = namespaces(shared, plan)?;
     let files = pod_files(shared, &plan.pod);
@@ -270,11 +275,11 @@ fn write_bundle(shared: &Shared, plan: &CreatePlan, parts: &Parts) -> Result<()>
     for unmet in crisp_spec::unmet(&input) {
         tracing::warn!(target: "crisp::container", container_id = %record.id, unmet, "the container is confined less than this node could confine it");
     }
-    let dir = shared.paths.bundle(&record.id);
-    let made = file::make_private_dirs(&dir);
-    made.context(|| format!("make {}", dir.display()))?;
-    bundle::write_raw_environment(&dir, &crisp_spec::raw_environment(&input))?;
-    bundle::write_spec(&dir, &spec)
+    let raw_environment = crisp_spec::raw_environment(&input);
+    Ok(Bundle {
+        spec,
+        raw_environment,
+    })
 }
 
 fn pod_files(shared: &Shared, pod: &PodRecord) -> PodFiles {
