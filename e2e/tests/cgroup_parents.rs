@@ -61,7 +61,7 @@ fn as_a_kubelet(cri: &mut Cri, pod: &str, containers: &[String; 2]) {
     cri.remove_pod(pod);
 }
 
-/// Whatever runs in it.
+/// Removes the pod with all that runs in it.
 fn at_once(cri: &mut Cri, pod: &str) {
     let pod_sandbox_id = pod.to_owned();
     cri.remove_pod_sandbox(cri::RemovePodSandboxRequest { pod_sandbox_id })

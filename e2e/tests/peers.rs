@@ -1,4 +1,5 @@
-//! What callers rely on because containerd and CRI-O do it, though the CRI's words do not ask for it.
+//! Behaviour that callers rely on because containerd and CRI-O have it, though CRI does not ask for
+//! it.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,5 +1,5 @@
-//! What the crate is told at the start: the driver, and the cgroups of pods that name none and of
-//! the shims. Plain values; nothing here looks at the machine.
+//! The settings that this crate gets at the start: the driver, and the cgroups of pods that name
+//! none and of the shims. Plain values; nothing here looks at the machine.
 
 use std::str::FromStr;
 
@@ -47,7 +47,7 @@ impl CgroupConfig {
     }
 }
 
-/// Who makes cgroups, and how their parents are named.
+/// The maker of cgroups, which also decides how callers name parents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CgroupDriver {

@@ -12,9 +12,9 @@ pub enum Error {
     /// The caller has to change something.
     #[error("{part}: {why}")]
     Invalid {
-        /// What is wrong.
+        /// The part that cannot be met.
         part: Part,
-        /// What is wrong with it.
+        /// The reason, and what to do.
         why: String,
     },
     /// systemd or the bus does not answer now.

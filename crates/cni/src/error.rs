@@ -23,7 +23,7 @@ pub enum Error {
     Conf {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         #[source]
         why: Box<dyn StdError + Send + Sync>,
     },
@@ -32,7 +32,7 @@ pub enum Error {
     Invalid {
         /// Which value.
         what: String,
-        /// What is wrong with it.
+        /// The reason.
         #[source]
         why: Box<dyn StdError + Send + Sync>,
     },
@@ -49,7 +49,7 @@ pub enum Error {
         pod: String,
         /// Code of the CNI error, 0 when the plugin gave none.
         code: u32,
-        /// What it said.
+        /// The plugin's own words.
         message: String,
     },
     /// A plugin program cannot be started.

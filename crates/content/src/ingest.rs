@@ -75,7 +75,8 @@ impl Write for Ingest {
 
 impl Drop for Ingest {
     fn drop(&mut self) {
-        // After a commit the name is gone already. What cannot be removed goes at the next open.
+        // After a commit the name is gone already. A file that cannot be removed now goes when the
+        // store is opened next.
         fs::remove_file(&self.temporary).ok();
     }
 }

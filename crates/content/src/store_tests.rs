@@ -1,4 +1,4 @@
-//! What the store keeps, and what it refuses.
+//! Tests of the store: blobs that it keeps, and blobs that it refuses.
 #![allow(clippy::disallowed_methods, reason = "tests damage blobs in place")]
 
 use std::io::Write as _;

@@ -219,8 +219,9 @@ fn network_config(config: &Config) -> cni::Config {
     }
 }
 
-/// Makes a directory that only root may enter. One that is there is made private only if it is
-/// empty or a daemon lived in it before: `--state /run` would lock the machine's users out of it.
+/// Makes a directory that only root may enter. A directory that is there already is made private
+/// only if it is empty or a daemon lived in it before: `--state /run` would lock the machine's
+/// users out of it.
 fn make_private(path: &Path) -> Result<(), Fatal> {
     use std::os::unix::fs::PermissionsExt as _;
     if path.exists() && !path.is_dir() {

@@ -1,4 +1,5 @@
-//! What is known about images while the daemon runs, and who needs what. Pure.
+//! The *catalog*: all that is known about images while the daemon runs, and which layers and blobs
+//! are needed by what. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -258,8 +259,8 @@ impl Catalog {
         images.chain(self.claims.keys()).cloned().collect()
     }
 
-    /// Layers of images that are not known to be on the disk. Those of no image yet still change:
-    /// they are settled just before one has them.
+    /// Layers of images that are not known to be on the disk. Layers without an image still change:
+    /// they are settled just before an image has them.
     pub(crate) fn unsynced(&self) -> Vec<(Digest, LayerRecord)> {
         let images = self.images.values().flat_map(|image| &image.record.layers);
         let settled: BTreeSet<&Digest> = images.collect();

@@ -1,4 +1,4 @@
-//! What names stand for, and what keeps what.
+//! Tests of the catalog: which image a name stands for, and which images keep which layers.
 
 use super::*;
 use crate::image_config::{self, Parsed};

@@ -1,4 +1,4 @@
-//! What can go wrong with images, in the terms of those who asked for one.
+//! The errors of image calls, in the terms of their callers.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("image id {prefix:?} is ambiguous: it begins the ids of {} images", matches.len())]
 pub struct Ambiguous {
-    /// What was asked for.
+    /// The text that was asked for.
     pub prefix: String,
     /// The images whose ids begin so.
     pub matches: Vec<Digest>,
@@ -29,14 +29,14 @@ pub enum Error {
     /// The registry refused, has no such thing, or cannot be reached.
     #[error(transparent)]
     Registry(#[from] crisp_registry::Error),
-    /// What the registry sent is not an image that can be used.
+    /// The registry sent something that is no image that can be used.
     #[error("image {image}: {what}: {why}")]
     Invalid {
         /// Reference of the image.
         image: String,
         /// Which of its parts.
         what: String,
-        /// What is wrong with it.
+        /// The reason.
         why: String,
     },
     /// The image has no variant for this machine.

@@ -163,7 +163,7 @@ where
                 }
             };
             drop(landing);
-            // Nobody may be left to hear it.
+            // The receiver may have left.
             answer.send(result).ok();
         });
         asked

@@ -32,8 +32,8 @@ impl Images {
 
     /// Fetches an image and answers its id, the digest of its config.
     ///
-    /// Whoever asks for what is being fetched joins that fetch. A fetch that nobody has waited for
-    /// during the configured grace ends.
+    /// A second caller joins the fetch that is under way. A fetch ends when no caller has waited
+    /// for it during the configured grace.
     ///
     /// # Errors
     /// When the reference is none, the registry does not give the image, what it gives is wrong,
@@ -150,7 +150,7 @@ impl Images {
         layers.ok_or_else(|| Error::NotFound(image.id.to_string()))
     }
 
-    /// What a container wrote.
+    /// The size of a container's writable layer.
     ///
     /// # Errors
     /// When it has no snapshot, or the disk fails.

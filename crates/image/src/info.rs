@@ -1,4 +1,4 @@
-//! What callers are told about images and the disk under them.
+//! Images, and the disk under them, as callers are told of them.
 
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ pub struct ImageInfo {
     pub size: u64,
     /// Bytes that the unpacked layers occupy here.
     pub unpacked_size: u64,
-    /// What the image asks of a container.
+    /// The image's settings for containers.
     pub config: ImageConfig,
     /// Chain ids of the layers, bottom first.
     pub layers: Vec<Digest>,

@@ -1,6 +1,6 @@
 //! Pull, list, resolve and remove images: the one pipeline over registry, content and snapshotter.
 //!
-//! [`Images`] is the only door. What it keeps under its root:
+//! [`Images`] is the only door. The files under its root:
 //!
 //! ```text
 //! content/      manifests, indexes and configs by digest; layer blobs are never kept

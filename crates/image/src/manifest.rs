@@ -21,7 +21,7 @@ pub(crate) struct Descriptor {
     pub(crate) size: u64,
 }
 
-/// An entry of an index. What of it is wrong matters only when it is the one for this machine.
+/// An entry of an index. A fault in it matters only when it is the entry for this machine.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[derive(Default)]
@@ -48,7 +48,7 @@ pub(crate) struct Manifest {
     pub(crate) annotations: BTreeMap<String, String>,
 }
 
-/// What an index offers to this machine.
+/// The manifest that an index offers to this machine.
 #[derive(Debug)]
 pub(crate) enum Choice {
     /// This one, by its platform.

@@ -152,7 +152,8 @@ fn layer_id(chain: &Digest, record: &LayerRecord) -> LayerId {
 }
 
 /// Layers below containers stay although a power cut may have damaged them or their records are
-/// lost: the containers may be running. Nobody else gets them. Returns what nobody needs at all.
+/// lost: the containers may be running. New containers do not get them. Returns the layers that are
+/// not needed at all.
 fn distrust(
     catalog: &mut Catalog,
     snapshotter: &Snapshotter,
@@ -177,8 +178,8 @@ fn distrust(
 
 /// Removes layers and blobs that no record names. Layers lose their names at once, lest a pull
 /// believe in them, and their trees in the background: the first answer does not wait for the disk.
-/// What cannot be removed now is no reason not to start: it is tried again at the next sweep that
-/// finds it, or the next start.
+/// A layer that cannot be removed now is no reason not to start: it is tried again at the next
+/// sweep that finds it, or the next start.
 fn clear(store: &Store, unnamed: &[LayerId]) {
     for layer in unnamed {
         tracing::info!(%layer, "removing a layer that no image names");

@@ -11,17 +11,17 @@ pub(crate) struct Platform {
     pub(crate) variant: Option<String>,
 }
 
-/// What this machine runs, best first.
+/// The platforms that this machine runs, best first.
 #[derive(Debug, Clone)]
 pub(crate) struct Runnable(Vec<(&'static str, &'static str)>);
 
 impl Runnable {
-    /// What the CPU under us runs.
+    /// The platforms of the CPU under us.
     pub(crate) fn here() -> Self {
         Self::of(std::env::consts::ARCH, cpu_level())
     }
 
-    /// What a machine runs; `level` is the x86-64 microarchitecture level.
+    /// The platforms of a machine; `level` is the x86-64 microarchitecture level.
     fn of(machine: &str, level: usize) -> Self {
         const AMD64: [(&str, &str); 4] = [
             ("amd64", "v4"),

@@ -365,7 +365,7 @@ impl Fetch {
             }
         };
         let failures = results.into_iter().filter_map(Result::err);
-        // Those that gave up because of another are not the cause.
+        // Downloads that gave up because of another are not the cause.
         let cause = failures.min_by_key(|error| matches!(error, Error::Interrupted(_)));
         cause.map_or(Ok(()), Err)
     }

@@ -1,4 +1,4 @@
-//! What is written down about images and layers, and the edits that change it.
+//! The records of images and layers, and the edits that change them.
 //!
 //! Records are versioned apart from the types that the rest of the crate works with: what was
 //! saved is not what is alive.

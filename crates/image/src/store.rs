@@ -1,7 +1,7 @@
 //! The state of the crate and the only places that change it: commit, claim, lease, sweep.
 //!
-//! Order matters here. What is gained enters memory after the disk; what is lost leaves memory
-//! before the disk, in the same step that finds that nobody needs it: so nobody is given what is
+//! Order matters here. A new layer or image enters memory after the disk; one that goes leaves
+//! memory before the disk, in the same step that finds it unneeded: so no caller is given what is
 //! on its way out. A lease holds its layers before it is written, and is on the disk before the
 //! snapshot it is for. A layer that is swept loses its record, then its name; its tree is deleted
 //! in the background. Claims and sweeps take turns, because a sweep deletes blobs by what is there.
@@ -57,7 +57,7 @@ pub(crate) struct Store {
     blob_usage: Mutex<(u64, u64)>,
 }
 
-/// What a [`Store`] is made of.
+/// The parts of a [`Store`].
 pub(crate) struct Parts {
     pub(crate) root: PathBuf,
     pub(crate) boot: String,
@@ -220,8 +220,8 @@ impl Store {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Takes the names of layers away, and deletes their trees in the background. One that cannot
-    /// be renamed keeps no other.
+    /// Takes the names of layers away, and deletes their trees in the background. A layer that
+    /// cannot be renamed does not keep the others.
     pub(crate) fn remove_layers(&self, layers: &[LayerId]) -> Result<()> {
         let mut doomed = Doomed::default();
         let mut failed = None;
@@ -299,8 +299,8 @@ fn synced(catalog: &Catalog, seen: Vec<(Digest, LayerRecord)>) -> Vec<Edit> {
         .collect()
 }
 
-/// Deletes nameless trees in the background. What does not get done is there to be done when the
-/// store is opened next.
+/// Deletes nameless trees in the background. A tree that is not deleted by the end of the process
+/// is deleted when the store is opened next.
 pub(crate) fn delete_later(doomed: Doomed) {
     if doomed.is_empty() {
         return;

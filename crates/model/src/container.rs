@@ -1,4 +1,4 @@
-//! What a container is asked to be.
+//! The configuration of a container, as its caller asked for it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -50,7 +50,7 @@ pub enum Propagation {
     Bidirectional,
 }
 
-/// What a mount shows.
+/// The source of a mount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MountSource {
     /// A path of the host.
@@ -69,7 +69,7 @@ pub enum MountSource {
 pub struct Mount {
     /// Absolute path in the container.
     pub container_path: PathBuf,
-    /// What to show there.
+    /// The source that appears there.
     pub source: MountSource,
     /// Propagation of the bind.
     pub propagation: Propagation,

@@ -1,4 +1,4 @@
-//! What an image asks of a container.
+//! The settings that an image has for its containers.
 
 use std::collections::BTreeMap;
 

@@ -24,7 +24,7 @@ pub enum ExitStatus {
     Code(u8),
     /// This signal ended it.
     Signal(i32),
-    /// Nobody saw it end: its shim died, or the node went down.
+    /// Its end was not seen: its shim died, or the node went down.
     Lost,
 }
 

@@ -1,4 +1,4 @@
-//! What a pod sandbox is asked to be.
+//! The configuration of a pod sandbox, as its caller asked for it.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -33,10 +33,10 @@ pub struct SelinuxOptions {
 /// How supplemental groups are found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GroupsPolicy {
-    /// Those of the pod plus those of the image's `/etc/group`.
+    /// The pod's groups, and those of the image's `/etc/group`.
     #[default]
     Merge,
-    /// Those of the pod alone.
+    /// The pod's groups alone.
     Strict,
 }
 

@@ -83,7 +83,7 @@ fn number_of(text: &str) -> Option<i32> {
     i32::try_from(at + 1).ok()
 }
 
-/// What stands behind `RTMIN` or `RTMAX`: nothing, or a sign and digits.
+/// Reads the text behind `RTMIN` or `RTMAX`: nothing, or a sign and digits.
 fn offset(text: &str, sign: char) -> Option<i32> {
     if text.is_empty() {
         return Some(0);

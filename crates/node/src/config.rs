@@ -1,4 +1,4 @@
-//! What the engine is told at its start.
+//! The settings that the engine gets at its start.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,9 +14,9 @@ use crate::host::Host;
 pub struct Config {
     /// The machine, as it was found at the start.
     pub host: Host,
-    /// What survives a reboot: records below `pods/`.
+    /// The directory of what survives a reboot: records below `pods/`.
     pub root: PathBuf,
-    /// What does not: pins, sockets, bundles.
+    /// The directory of what does not: pins, sockets, bundles.
     pub state: PathBuf,
     /// Where network namespaces are pinned, usually `/run/netns`.
     pub netns_dir: PathBuf,

@@ -330,7 +330,7 @@ impl Engine {
         futures::future::join_all(each).await
     }
 
-    /// What the writable layer of each container takes, running or not. One that is not measured
+    /// The size of each container's writable layer, running or not. A layer that is not measured
     /// within a moment is left out.
     pub async fn writable_layers(&self) -> Vec<LayerStats> {
         let containers = self.containers();
@@ -386,7 +386,8 @@ impl Engine {
         self.shared.config.host.unfit()
     }
 
-    /// What `AppArmor` does not do for containers that name no profile; `None` without `AppArmor`.
+    /// The protection that `AppArmor` does not give to containers that name no profile; `None`
+    /// without `AppArmor`.
     #[must_use]
     pub fn apparmor_shortfall(&self) -> Option<&'static str> {
         self.shared.config.host.apparmor_shortfall()

@@ -1,4 +1,4 @@
-//! What a call can answer but success, in the terms of those who called.
+//! The errors of the engine, in the terms of its callers.
 
 use std::fmt;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ pub enum Error {
     InvalidArgument {
         /// The fact that cannot be met.
         field: Field,
-        /// What is wrong with it.
+        /// The reason, and what to do.
         why: String,
     },
     /// The object that the request names is not in the state that it needs.

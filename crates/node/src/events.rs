@@ -10,7 +10,7 @@ use crate::view::PodView;
 /// How many events a slow listener may lag behind before it loses some and is told so.
 const BACKLOG: usize = 4096;
 
-/// What happened to a container or a pod; in this order for each.
+/// Steps in the life of a container or a pod; told in this order for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventKind {
     /// It can be started.
@@ -35,7 +35,7 @@ pub enum Subject {
 /// Something happened to a container or a pod.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ContainerEvent {
-    /// What.
+    /// The step.
     pub kind: EventKind,
     /// To what.
     pub subject: Subject,
@@ -78,7 +78,7 @@ impl Events {
             at: Timestamp(crisp_sys::clock::now()),
             pod,
         };
-        // Nobody listening is the usual case.
+        // Usually there is no listener, which is no failure.
         drop(self.0.send(Arc::new(event)));
     }
 

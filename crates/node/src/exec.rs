@@ -1,8 +1,8 @@
 //! Running a command in a container to its end, and keeping what it wrote.
 //!
-//! The process is a child of the shim; its pipes come straight to the daemon. What outlives the
-//! command and holds a pipe open does not hold the answer: after the command's end the pipes are
-//! read until they close or are quiet for a moment.
+//! The process is a child of the shim; its pipes come straight to the daemon. A process that
+//! outlives the command and holds a pipe open does not delay the answer: after the command's end
+//! the pipes are read until they close or are quiet for a moment.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -59,7 +59,7 @@ impl ExecIds {
     }
 }
 
-/// What to run, and where.
+/// A command to run in a container.
 #[derive(Debug)]
 pub(crate) struct Exec {
     pub(crate) container: ContainerId,
@@ -69,7 +69,7 @@ pub(crate) struct Exec {
     pub(crate) timeout: Option<Duration>,
     /// How long the shim may take to start it.
     pub(crate) shim_within: Duration,
-    /// What it may keep of its output.
+    /// The memory that its output may take.
     pub(crate) room: Share,
 }
 
@@ -78,7 +78,7 @@ pub(crate) struct Exec {
 #[derive(Debug, Clone)]
 pub(crate) struct Room(Arc<AtomicUsize>);
 
-/// What one command holds of it, given back when the answer is out.
+/// The part of it that one command holds, given back when the answer is out.
 #[derive(Debug)]
 pub(crate) struct Share {
     room: Room,
@@ -127,12 +127,12 @@ enum Failed {
     Unwatched(Error),
 }
 
-/// Runs a command to its end or its deadline, and answers. One that nobody watches any more is
-/// killed: past its deadline, or when its caller has left.
+/// Runs a command to its end or its deadline, and answers. A command that is not watched any more
+/// is killed: past its deadline, or when its caller has left.
 pub(crate) async fn run(exec: Exec, mut reply: ReplyTo<ExecOutput>) {
     let output = run_for(&exec, &mut reply).await;
     answer_caller(reply, output);
-    // What it kept is the caller's by now.
+    // The answer is out, so its share of memory is given back.
     drop(exec);
 }
 
@@ -160,7 +160,8 @@ async fn run_for(exec: &Exec, caller: &mut ReplyTo<ExecOutput>) -> Result<ExecOu
         Err(Failed::Refused(error)) => Err(error),
         Err(Failed::Unwatched(error)) => {
             let kill = Request::KillExec { exec_id };
-            // A shim handles requests in order: even if this times out, it reads KillExec after Exec.
+            // A shim handles requests in order: even if this times out, it reads KillExec after
+            // Exec.
             if let Err(error) = exec.shim.order(kill, KILL_WITHIN).await {
                 tracing::debug!(container_id = %exec.container, %error, "exec not killed");
             }
@@ -218,7 +219,7 @@ fn words_apart(request: &mut ExecRequest) -> Result<Option<OwnedFd>> {
     made.context(|| "put the words of an exec into a file")
 }
 
-/// What is read here, and what the command gets.
+/// The read ends of stdout and stderr, and the descriptors that the command gets.
 fn plumbing() -> Result<([OwnedFd; 2], Vec<OwnedFd>)> {
     let new = || pipe().context(|| "make a pipe for an exec");
     let ((stdout, stdout_end), (stderr, stderr_end)) = (new()?, new()?);

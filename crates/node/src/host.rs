@@ -91,7 +91,8 @@ impl Host {
         reads(&self.selinux_enforce, "1").then_some(SELINUX_UNFIT)
     }
 
-    /// What `AppArmor` does not do for containers that name no profile; `None` without `AppArmor`.
+    /// The protection that `AppArmor` does not give to containers that name no profile; `None`
+    /// without `AppArmor`.
     pub(crate) fn apparmor_shortfall(&self) -> Option<&'static str> {
         self.has(APPARMOR).then_some(
             "containers that name no AppArmor profile run unconfined by AppArmor, and those that \
@@ -251,7 +252,7 @@ fn features(release: &str, cgroups: Option<&Layout>, capabilities: CapSet) -> Ve
             reads(Path::new("/sys/module/apparmor/parameters/enabled"), "Y"),
             "containers that ask for a profile are refused",
         ),
-        // What a kernel has and crisp does not use is no feature of containers.
+        // A feature of the kernel that Crisp does not use is no feature of containers.
         feature(
             SELINUX,
             false,

@@ -19,8 +19,8 @@
 //! host        what this machine can do
 //! ```
 //!
-//! What is absent: CRI types, streaming, image pulls, any knowledge of how a process is started
-//! (the shim's) or a network made (the network's).
+//! Deliberately absent: CRI types, streaming, image pulls, any knowledge of how a process is
+//! started (the shim's) or a network made (the network's).
 
 #![forbid(unsafe_code)]
 

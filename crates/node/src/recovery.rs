@@ -1,5 +1,5 @@
 //! The start of the engine: every record is read before the first call, then each pod is
-//! reconciled with what the kernel has, on its own. What no record names is removed.
+//! reconciled with what the kernel has, on its own. Resources that no record names are removed.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -98,7 +98,7 @@ pub(crate) async fn start(config: Config) -> Result<(Arc<Shared>, NamesMailbox)>
         over.send(()).ok();
     });
     if unseen {
-        // Whoever asks for a pod that is not listed gets a second one: the first must not run.
+        // A caller who asks for a pod that is not listed gets a second one: the first must not run.
         tokio::time::timeout(SWEEP_WITHIN, swept).await.ok();
     }
     crisp_tasks::detached(shared::flush_now_and_then(Arc::downgrade(&shared)));
@@ -127,7 +127,7 @@ fn adopt_cgroups(shared: &Arc<Shared>, pods: &[(Story, Journal)]) {
 }
 
 impl Survey {
-    /// Whoever may have something of the network: all but those that were torn down.
+    /// The pods that may have something of the network: all but those that were torn down.
     fn attached(&self) -> impl Iterator<Item = PodId> + '_ {
         let stories = self.pods.iter().map(|(story, _)| story);
         let pods = stories.filter(|story| !story.is_over());
@@ -136,7 +136,7 @@ impl Survey {
         pods.chain(self.unread.iter().cloned())
     }
 
-    /// Who has which name: of several, the one that lives, else the latest.
+    /// The owner of each name: of several pods the one that lives, else the latest.
     fn taken(&self) -> Taken {
         let rank = |story: &Story| {
             let lives = matches!(story.progress.phase, PodState::Ready | PodState::Booting);
@@ -241,7 +241,7 @@ fn private_tmpfs(dir: &Path) -> std::io::Result<()> {
     mount::set_propagation(dir, Propagation::Private, Depth::Single)
 }
 
-/// What a record comes to.
+/// The outcome of reading a record.
 #[derive(Debug)]
 enum Record {
     Usable(Box<(Story, Journal)>),
@@ -302,8 +302,8 @@ fn usable(found: Option<(Story, Journal)>) -> Record {
     found.map_or(Record::Nameless, |found| Record::Usable(Box::new(found)))
 }
 
-/// Keeps a damaged record for the operator. What is good of it becomes a record anew, of a pod
-/// that is stopped: nobody knows what it was about to do.
+/// Keeps a damaged record for the operator. Its good part becomes a new record, of a pod that is
+/// stopped, since the step that the pod was about to take is not known.
 fn set_aside(
     paths: &Paths,
     (id, replay): (&PodId, crisp_records::Replay),
@@ -400,7 +400,7 @@ fn latest(pods: &[(Story, Journal)]) -> Timestamp {
     times.max().unwrap_or(Timestamp(0))
 }
 
-/// What no record names.
+/// Resources that no record names.
 #[derive(Debug)]
 struct Strays {
     nameless: Vec<PodId>,
@@ -408,8 +408,8 @@ struct Strays {
     containers: Vec<ContainerId>,
 }
 
-/// Removes what no record names: containers first, for they use their pods'. One that hangs holds
-/// up none of its kind.
+/// Removes resources that no record names: containers first, for they use their pods'. A removal
+/// that hangs holds up no other of its kind.
 async fn sweep(shared: Arc<Shared>, strays: Strays) {
     let each = strays
         .containers

@@ -1,4 +1,4 @@
-//! What every task of the engine may use: configuration, published state, the kernel's facts.
+//! The state that every task of the engine may use: configuration, published views, host facts.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -71,7 +71,7 @@ pub(crate) struct Shared {
     _locks: Vec<File>,
 }
 
-/// What the start found out.
+/// The findings of the start.
 #[derive(Debug)]
 pub(crate) struct Machine {
     pub(crate) layout: Arc<Layout>,

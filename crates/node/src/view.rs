@@ -1,4 +1,5 @@
-//! What callers see: immutable snapshots that a pod's task publishes after each transition.
+//! A *view* is a pod as callers see it: an immutable snapshot that the pod's task publishes after
+//! each transition.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -16,7 +17,7 @@ pub struct PodView {
     pub id: PodId,
     /// The front door that it belongs to.
     pub owner: Owner,
-    /// What it was asked to be.
+    /// Its configuration, as it was asked for.
     pub config: Arc<PodConfig>,
     /// `Ready`, `Stopping` or `NotReady`; what boots is not seen.
     pub phase: PodPhase,
@@ -43,7 +44,7 @@ pub struct ContainerView {
     pub id: ContainerId,
     /// Its pod.
     pub pod_id: PodId,
-    /// What it was asked to be.
+    /// Its configuration, as it was asked for.
     pub config: Arc<ContainerConfig>,
     /// Any but `Creating`.
     pub phase: ContainerPhase,

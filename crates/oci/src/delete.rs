@@ -52,7 +52,8 @@ pub(crate) fn poststop(invocation: &Invocation, record: &Record, state: &str) {
     }
 }
 
-/// Kills every process of a container and removes its cgroup. What is gone already is fine.
+/// Kills every process of a container and removes its cgroup. Processes or a cgroup that are gone
+/// already are no error.
 pub(crate) fn tear_down(init: Option<&ProcessId>, cgroup: &Cgroup) -> Result<()> {
     // An init that left its cgroup is found by its pid.
     let init = init.map(PidFd::open_exact).transpose();

@@ -124,8 +124,8 @@ impl<'a> Running<'a> {
     }
 }
 
-/// Removes the empty cgroups of processes that nobody waited for. Those of commands that still run
-/// are left alone: their process may be about to be born there.
+/// Removes the empty cgroups of processes that were not waited for. Cgroups of commands that still
+/// run are left alone: their process may be about to be born there.
 fn sweep(container: &Container) {
     let Some(dir) = container.cgroup.unified_dir() else {
         return;

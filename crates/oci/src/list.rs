@@ -12,7 +12,7 @@ pub(crate) fn state(invocation: &Invocation, id: &str) -> Result<()> {
     print(&pretty(&container.state())?)
 }
 
-/// Prints all containers. One that cannot be read does not hide the others.
+/// Prints all containers. A container that cannot be read does not hide the others.
 pub(crate) fn list(invocation: &Invocation, arguments: &ListArgs) -> Result<()> {
     let ids = invocation.store.ids()?;
     let mut found = Vec::new();

@@ -201,7 +201,7 @@ impl Store {
         let mut removed = file::remove_tree_if_there(&dir);
         for _ in 0..8 {
             match &removed {
-                // Somebody who waits for the lock made its file again.
+                // Another process that waits for the lock made its file again.
                 Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
                     removed = file::remove_tree_if_there(&dir);
                 }

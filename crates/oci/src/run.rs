@@ -113,7 +113,7 @@ fn wait(made: &mut Made, signals: &SignalFd) -> Result<WaitStatus> {
 fn finish(invocation: &Invocation, made: &Made) -> Result<()> {
     tear_down(made.record.init.as_ref(), &made.cgroup)?;
     let state = match state(invocation, made.id.as_str()) {
-        // Somebody else deleted it.
+        // Another process deleted it.
         Err(Failure::NotFound(_)) => return Ok(()),
         other => other?,
     };

@@ -44,7 +44,7 @@ pub enum Damage {
     Content {
         /// Where the frame begins.
         at: usize,
-        /// What is wrong with it.
+        /// The fault.
         why: String,
     },
     /// A frame has a later version than this build reads.
@@ -97,7 +97,7 @@ fn decode(at: usize, json: &[u8]) -> Result<Entry, Damage> {
     })
 }
 
-/// What was read, how far it is good, and what is wrong from there on.
+/// The frames that were read, how far the file is good, and the fault from there on.
 pub(crate) struct Scan {
     pub(crate) replay: Replay,
     pub(crate) end: usize,

@@ -2,11 +2,11 @@
 //! what the last one had made.
 //!
 //! A *journal* is one file per pod; its frames hold *entries*, of which the last about one thing
-//! wins. The types of this crate are what the engine works with. What is written is separate
-//! from them: `v1` has its own type for every object of the JSON and converts both ways. Both
-//! conversions destructure their source completely, so a new field of a live type fails to compile
-//! until somebody has decided how it is written. The golden journals in `tests/v1` hold the format:
-//! a change that reads or writes one of them differently fails a test.
+//! wins. The types of this crate are what the engine works with. The written form is
+//! separate from them: `v1` has its own type for every object of the JSON and converts both ways.
+//! Both conversions destructure their source completely, so a new field of a live type fails to
+//! compile until somebody has decided how it is written. The golden journals in `tests/v1` hold the
+//! format: a change that reads or writes one of them differently fails a test.
 //!
 //! # Which change needs a new version
 //! Each frame names its version. A reader refuses frames of a later version ([`Damage::Newer`]),

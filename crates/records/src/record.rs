@@ -16,11 +16,11 @@ use crisp_sys::process::ProcessId;
 /// One frame's content. The last entry about one thing wins.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Entry {
-    /// What a pod is.
+    /// The facts of a pod.
     Pod(Box<PodRecord>),
     /// Where it is in its life.
     Progress(PodProgress),
-    /// What a container is.
+    /// The facts of a container.
     Container(Box<ContainerRecord>),
     /// Where it is in its life.
     State {
@@ -43,7 +43,7 @@ pub struct PodRecord {
     pub id: PodId,
     /// The front door that it belongs to.
     pub owner: Owner,
-    /// What it was asked to be.
+    /// Its configuration, as it was asked for.
     pub config: PodConfig,
     /// When it was asked for; greater for later attempts.
     pub created_at: Timestamp,
@@ -87,7 +87,7 @@ pub enum PodState {
 pub struct ContainerRecord {
     /// Its id.
     pub id: ContainerId,
-    /// What it was asked to be.
+    /// Its configuration, as it was asked for.
     pub config: ContainerConfig,
     /// When it was asked for; greater for later attempts.
     pub created_at: Timestamp,
@@ -99,7 +99,7 @@ pub struct ContainerRecord {
     pub made: Option<MadeRecord>,
 }
 
-/// What the creation found out and made.
+/// The findings and products of a creation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MadeRecord {
     /// Id of its image.
@@ -146,7 +146,7 @@ pub enum ContainerState {
 /// All that a journal says about one pod.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Replay {
-    /// What the pod is; `None` when its birth was never recorded.
+    /// The pod's facts; `None` when its birth was never recorded.
     pub pod: Option<Box<PodRecord>>,
     /// Where the pod is in its life.
     pub progress: Option<PodProgress>,

@@ -1,4 +1,4 @@
-//! Who we are to which endpoint: the choice of a secret, and the headers made of it.
+//! The identity that each endpoint is shown: the choice of a secret, and the headers made of it.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -15,14 +15,14 @@ const PASSWORD_LIFE: Duration = Duration::from_secs(300);
 /// Headers kept; a node pulls from few repositories at a time.
 const MAX_KEPT: usize = 512;
 
-/// What an `Authorization` header is good for.
+/// The use of an `Authorization` header.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     /// API root of the endpoint.
     pub(crate) base: String,
     /// Repository; its pull scope is all that is ever asked for.
     pub(crate) repository: String,
-    /// Who asks.
+    /// The secret of the caller.
     pub(crate) secret: Secret,
 }
 

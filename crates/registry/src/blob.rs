@@ -64,7 +64,7 @@ impl BlobStream {
         &self.download.current.host
     }
 
-    /// What to skip to ask elsewhere when the bytes turn out wrong; `None` when nobody is left. A
+    /// The number of hosts to skip when the bytes turn out wrong; `None` when no host is left. A
     /// host whose bytes only followed another's is not yet the one to blame.
     #[must_use]
     pub fn next_host(&self) -> Option<usize> {
@@ -173,7 +173,7 @@ impl Client {
     /// The caller checks the digest, because it sees all bytes anyway.
     ///
     /// # Errors
-    /// When no host has it. What happens later is the last item of the stream.
+    /// When no host has it. A later failure is the last item of the stream.
     pub async fn blob(
         &self,
         image: &ImageRef,
@@ -248,7 +248,7 @@ impl Download {
         }
     }
 
-    /// What of a chunk is new.
+    /// The part of a chunk that is new.
     fn take(&mut self, mut chunk: Bytes) -> Result<Option<Bytes>> {
         if self.pace.was_good() {
             self.slow = 0;

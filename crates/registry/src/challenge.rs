@@ -11,7 +11,7 @@ pub(crate) enum Challenge {
     Bearer {
         /// URL of the token server.
         realm: String,
-        /// What the token is for, as the token server knows it.
+        /// The service that the token is for, as the token server names it.
         service: Option<String>,
         /// Rights that the request needs.
         scope: Option<String>,

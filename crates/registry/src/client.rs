@@ -33,7 +33,7 @@ struct Inner {
     grants: Grants,
 }
 
-/// What a reference stands for now.
+/// The document that a reference stands for now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolved {
     /// Digest of `body`.
@@ -51,7 +51,7 @@ pub(crate) struct Call<'a> {
     pub(crate) image: &'a ImageRef,
     pub(crate) capability: Capability,
     pub(crate) credentials: Option<&'a Credentials>,
-    /// What errors call it.
+    /// Its name in errors.
     pub(crate) reference: String,
     /// Endpoints to pass over, because what they sent turned out wrong.
     pub(crate) skip: usize,
@@ -59,7 +59,7 @@ pub(crate) struct Call<'a> {
 
 /// One try at one endpoint.
 pub(crate) trait Attempt: Sync {
-    /// What success brings.
+    /// The value of a success.
     type Output: Send;
     /// How often it is worth asking the registry itself.
     fn tries(&self, usual: u32) -> u32 {

@@ -33,7 +33,7 @@ pub struct Timeouts {
     pub longest_pause: Duration,
 }
 
-/// Fewer bytes than this in a window end a connection. What a slow link needs decides the figures:
+/// Fewer bytes than this in a window end a connection. The figures follow from a slow link:
 /// four layers at a time over 128 kbit/s still pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeastRate {

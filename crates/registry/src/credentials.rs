@@ -23,7 +23,7 @@ pub struct Credentials {
     pub server_address: String,
 }
 
-/// What a registry or its token server is shown.
+/// The secret that a registry or its token server is shown.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Secret {
     /// Nothing.

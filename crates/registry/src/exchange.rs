@@ -27,7 +27,7 @@ pub(crate) struct Asked<'a> {
     pub(crate) endpoint: &'a Endpoint,
     pub(crate) repository: &'a str,
     pub(crate) secret: &'a Secret,
-    /// What is asked for, as the user knows it.
+    /// The object of the request, as the user knows it.
     pub(crate) reference: &'a str,
     /// The least pace of its answers.
     pub(crate) least: LeastRate,
@@ -80,7 +80,7 @@ pub(crate) enum Origin {
 }
 
 impl Asked<'_> {
-    /// Sends a request and follows its redirects. What is the endpoint's stays with its host:
+    /// Sends a request and follows its redirects. Secrets of the endpoint stay with its host:
     /// neither the `Authorization` nor the configured headers go to another (CVE-2020-15157).
     pub(crate) async fn send(&self, exchange: Exchange) -> Result<(Response, Origin), Failure> {
         let mut url = exchange.url.clone();
@@ -216,7 +216,7 @@ impl Asked<'_> {
         })
     }
 
-    /// What a status that is not a success means.
+    /// The meaning of a status that is not a success.
     pub(crate) async fn refused(&self, response: Response) -> Failure {
         let (host, reference) = self.names();
         let status = response.status();
@@ -279,7 +279,7 @@ impl Asked<'_> {
         body
     }
 
-    /// What a request without an answer means.
+    /// The meaning of a request without an answer.
     pub(crate) fn failed(&self, error: &reqwest::Error) -> Failure {
         let (host, reference) = self.names();
         let (why, tls) = chain(error);

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::hosts_file::{self, Entry, HostsFile};
 use crate::tls_files::TlsFiles;
 
-/// What an endpoint may be asked for.
+/// A use that an endpoint allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Capability {
     /// Content by digest.
@@ -26,7 +26,7 @@ pub(crate) struct Endpoint {
     pub(crate) base: Url,
     /// Whether plain HTTP is tried when TLS cannot be set up: only loopback without a scheme.
     pub(crate) http_fallback: bool,
-    /// What it may be asked for.
+    /// The uses that it allows.
     pub(crate) capabilities: Vec<Capability>,
     /// Trust and identity.
     pub(crate) tls: TlsFiles,

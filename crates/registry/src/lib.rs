@@ -5,7 +5,7 @@
 //! first, then the registry itself), as whom (CRI credentials, then docker's `config.json`), and
 //! how long to insist. It keeps nothing on disk.
 //!
-//! What is deliberately absent: pushing, schema 1 manifests, layer `urls` (a layer comes from the
+//! Deliberately absent: pushing, schema 1 manifests, layer `urls` (a layer comes from the
 //! registry that was asked and from nowhere else, so credentials cannot follow a foreign URL), and
 //! credential helpers (`credHelpers`, `credsStore`): they are programs, and this crate runs none.
 

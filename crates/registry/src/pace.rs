@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::config::LeastRate;
 
-/// What one connection brought in the present window.
+/// The bytes that one connection brought in the present window.
 #[derive(Debug)]
 pub(crate) struct Pace {
     least: LeastRate,
@@ -63,7 +63,7 @@ impl Pace {
         }
     }
 
-    /// What is left of the window.
+    /// The time that is left of the window.
     fn left(&self) -> Duration {
         self.least.window.saturating_sub(self.waited)
     }

@@ -12,7 +12,7 @@ use crate::error::Error;
 /// A failed try: what to report, and whether another try can help.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    /// What is reported when no further try is made.
+    /// The error that is reported when no further try is made.
     pub(crate) error: Error,
     /// Whether it is worth asking again.
     pub(crate) again: Again,

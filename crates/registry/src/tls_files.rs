@@ -1,5 +1,5 @@
-//! The files that an operator lays down for a registry host, as names and as bounded content. What
-//! the certificates in them mean is decided in `tls`.
+//! The files that an operator lays down for a registry host, as names and as bounded content. `tls`
+//! decides what the certificates in them mean.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};

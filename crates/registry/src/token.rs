@@ -14,7 +14,7 @@ use crate::hosts::{authority, is_loopback};
 use crate::retry::{Failure, is_passing};
 
 const MAX_ANSWER: u64 = 1 << 20;
-/// What a token lives when the server does not say.
+/// The life of a token when the server does not say, seconds.
 const DEFAULT_LIFE: u64 = 60;
 /// A server that promises more than a day may have been set anew by then.
 const LONGEST_LIFE: u64 = 86_400;
@@ -23,7 +23,7 @@ const MARGIN: u64 = 5;
 /// Names us to token servers that want to know.
 const CLIENT_ID: &str = "crisp";
 
-/// What a token is asked for.
+/// A request for a token.
 pub(crate) struct Ticket<'a> {
     pub(crate) realm: &'a str,
     pub(crate) service: Option<&'a str>,

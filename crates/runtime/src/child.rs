@@ -304,8 +304,8 @@ fn build_root(plan: &mut Plan<'_>, conn: &Conn, state: &str) -> Result<OwnedFd> 
     Ok(root)
 }
 
-/// What is made for the container has the mode that it is given. Hooks get the caller's mask: their
-/// files are meant for programs of the container too.
+/// Runs `make` without a umask: files for the container have the mode that they are given. Hooks
+/// get the caller's mask: their files are meant for programs of the container too.
 fn unmasked<T>(make: impl FnOnce() -> T) -> T {
     let inherited = process::set_umask(0);
     let made = make();

@@ -177,8 +177,8 @@ fn claim(cgroup: &Cgroup) -> Result<Claimed> {
     Ok(Claimed::Anothers)
 }
 
-/// Ends what is left of a failed start in a cgroup that was there before, and is somebody's. One that
-/// is empty is left alone: kernels since 6.14 kill whoever is born in a cgroup that was killed once.
+/// Ends the processes of a failed start in a cgroup that was there before and is not ours. An empty
+/// cgroup is left alone: kernels since 6.14 kill whoever is born in a cgroup that was killed once.
 fn empty(cgroup: &Cgroup) -> Result<()> {
     match cgroup.is_populated().unwrap_or(true) {
         true => cgroup.kill().map_err(|error| Error::cgroup("kill", error)),
@@ -261,7 +261,8 @@ fn make(request: CreateRequest<'_>, process: &Process) -> Result<Created> {
     })
 }
 
-/// From the first child of two, which waits for the ids of its user namespace: the container's init.
+/// From the first child of two, which waits for the ids of its user namespace: the container's
+/// init.
 fn hear_of_init(conn: &Conn, first: i32, maps: Option<&Maps>) -> Result<(i32, PidFd)> {
     loop {
         match hear_from_child(conn, Some(SPEAKS_WITHIN))? {
@@ -282,8 +283,8 @@ fn hear_of_init(conn: &Conn, first: i32, maps: Option<&Maps>) -> Result<(i32, Pi
     }
 }
 
-/// Ends a child that came to nothing. One that stands still, in a frozen cgroup or in the kernel,
-/// ends later: whoever removes the cgroup thaws and kills it.
+/// Ends a child that came to nothing. A child that stands still, in a frozen cgroup or in the
+/// kernel, ends later: the removal of the cgroup thaws and kills it.
 pub(crate) fn end(pid: i32, child: &PidFd) {
     drop(child.signal(Signal::KILL.number()));
     if child.ends_within(ENDS_WITHIN).unwrap_or(false) {

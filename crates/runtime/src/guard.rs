@@ -1,5 +1,5 @@
-//! Guards the host's mounts against ours. What is attached onto a mount that the container shares
-//! with the host appears on the host too, and covers there what the host has at that place.
+//! Guards the host's mounts against ours. A mount that is attached onto one that the container
+//! shares with the host appears on the host too, and covers there what the host has at that place.
 
 use std::io::{self, Read};
 use std::os::fd::BorrowedFd;

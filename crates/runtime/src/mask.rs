@@ -13,8 +13,8 @@ use crate::error::{Context, Result};
 use crate::guard::Guard;
 use crate::mounts::file_type;
 
-/// Hides each path: a directory behind an empty one, anything else behind the null device. What is
-/// not there is hidden enough.
+/// Hides each path: a directory behind an empty one, anything else behind the null device. A path
+/// that is not there needs no hiding.
 pub(crate) fn hide(
     paths: &[String],
     root: BorrowedFd<'_>,

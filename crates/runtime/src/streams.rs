@@ -96,8 +96,9 @@ pub(crate) fn place(streams: Streams) -> Result<()> {
     Ok(())
 }
 
-/// The user may open its standard streams anew (`/dev/stdout`), so they become its own. What
-/// cannot change its owner stays as it is, and the group always does: it may be somebody's way in.
+/// The user may open its standard streams anew (`/dev/stdout`), so they become its own. A file that
+/// cannot change its owner stays as it is. The group is never changed: others may have access by
+/// it.
 pub(crate) fn give(process: &Process) {
     let user = process.user();
     for stream in [

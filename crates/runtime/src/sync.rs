@@ -75,7 +75,7 @@ pub(crate) fn say(conn: &Conn, word: &Word) -> io::Result<()> {
     }
 }
 
-/// In the child: whether the parent is there. One that was killed wanted nothing of this to run.
+/// In the child: whether the parent is there. When the parent was killed, the program must not run.
 pub(crate) fn still_wanted(conn: &Conn) -> Result<()> {
     let at_once = Timespec::default();
     let mut fds = [PollFd::new(conn, PollFlags::IN)];
@@ -86,8 +86,9 @@ pub(crate) fn still_wanted(conn: &Conn) -> Result<()> {
     }
 }
 
-/// In the parent: the next word, as with [`hear`]. A wait of more than a moment ends when this process
-/// is asked to end while it blocks the signals for that, and when the child is silent for too long.
+/// In the parent: the next word, as with [`hear`]. A wait of more than a moment ends when this
+/// process is asked to end while it blocks the signals for that, and when the child is silent for
+/// too long.
 pub(crate) fn hear_from_child(conn: &Conn, within: Option<Duration>) -> Result<Option<Word>> {
     let mut fds = [PollFd::new(conn, PollFlags::IN)];
     if await_any(&mut fds, Some(MOMENT))? == 0 {

@@ -2,8 +2,8 @@
 //! descriptors alongside.
 //!
 //! A frame is small and self-describing: unknown fields are ignored, so a newer daemon can speak to
-//! an older shim and the other way round. What is too large for a frame (the OCI spec) travels as a
-//! file of the bundle.
+//! an older shim and the other way round. The OCI spec, too large for a frame, travels as a file of
+//! the bundle.
 
 #![forbid(unsafe_code)]
 
@@ -24,8 +24,8 @@ pub use launch::{Launch, RootfsSpec, Stdin};
 /// refuses the launch.
 pub const VERSION: u32 = 1;
 
-/// The file of a bundle with the environment variables that `config.json` cannot hold, because their
-/// values are no text: `NAME=value`, each with a NUL behind it. It is there only when one is.
+/// The file of a bundle with the environment variables that `config.json` cannot hold, because
+/// their values are no text: `NAME=value`, each with a NUL behind it. It is there only when one is.
 pub const RAW_ENVIRONMENT: &str = "environment";
 
 /// The argument of a shim that does not know its container yet, as long as an id. It says with dots

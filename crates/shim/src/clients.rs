@@ -1,4 +1,4 @@
-//! Connections of daemons. Whoever does not read is dropped: a shim waits for nobody.
+//! Connections of daemons. A daemon that does not read is dropped: a shim never waits for one.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

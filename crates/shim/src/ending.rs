@@ -91,9 +91,9 @@ impl Shim {
         self.clients.broadcast(&event);
     }
 
-    /// Removes the cgroups of execs that nobody lives in any more: of the one that has ended, and
-    /// of earlier ones whose background processes have ended since. Those of execs that are being
-    /// started are empty too, but wanted.
+    /// Removes the empty cgroups of execs: of the one that has ended, and of earlier ones whose
+    /// background processes have ended since. Cgroups of execs that are being started are empty
+    /// too, but wanted.
     fn sweep_execs(&self) {
         let Some(dir) = self.container.cgroup.unified_dir() else {
             return;

@@ -1,13 +1,13 @@
 //! The init of a PID namespace that the containers of a pod share.
 //!
-//! It does nothing: the kernel reaps for it. What matters is what it has not, since the containers
-//! see it as pid 1, and one with `CAP_SYS_PTRACE` may look into it: it runs from a sealed copy of
-//! its program, in namespaces of its own, with an empty read-only root, no descriptors, no
+//! It does nothing: the kernel reaps for it. It has as little as possible, since the containers see
+//! it as pid 1, and one with `CAP_SYS_PTRACE` may look into it: it runs from a sealed copy of its
+//! program, in namespaces of its own, with an empty read-only root, no descriptors, no
 //! privileges, and hardly a system call.
 //!
 //! SIGTERM from outside its namespace, which all processes get when the machine goes down, ends it
 //! as soon as it is alone: with it end all others, who have been told to end as well and may need
-//! their time. What comes from inside, from any container, does nothing.
+//! their time. Signals from inside, from any container, do nothing.
 
 use std::ffi::{CString, OsStr};
 use std::fs::File;

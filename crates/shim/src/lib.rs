@@ -1,11 +1,11 @@
 //! A shim: the process that owns one container, its cgroup, stdio, log and exit status, and that
 //! outlives the daemon.
 //!
-//! [`shim::Shim`] is one loop over everything that can happen, on one thread. What may take its
-//! time (a launch, an exec, a change of limits) is done by a forked [`worker`] that reports and
-//! leaves: the loop goes on pumping the log meanwhile, and what the worker allocated is gone with
-//! it. Its children become the shim's, which is a subreaper. [`holder`] is the init of a PID
-//! namespace that a pod's containers share, [`keeper`] what holds a container's scope open.
+//! [`shim::Shim`] is one loop over everything that can happen, on one thread. Slow work (a
+//! launch, an exec, a change of limits) is done by a forked [`worker`] that reports and leaves: the
+//! loop goes on pumping the log meanwhile, and what the worker allocated is gone with it. Its
+//! children become the shim's, which is a subreaper. [`holder`] is the init of a PID namespace that
+//! a pod's containers share, [`keeper`] what holds a container's scope open.
 
 #![forbid(unsafe_code)]
 

@@ -98,8 +98,8 @@ pub(crate) enum Waits {
 pub(crate) enum Stays {
     /// Until the daemon sends it away.
     UntilTold,
-    /// No longer: it was sent SIGTERM, as everyone is when the machine goes down, which waits for
-    /// everyone. What it knows is in the exit slot.
+    /// No longer: it was sent SIGTERM, as every process is when the machine goes down, which waits
+    /// for all of them. The exit slot has all that it knows.
     UntilOver,
 }
 
@@ -334,7 +334,7 @@ impl Shim {
         Ok(Next::Stay)
     }
 
-    /// Children matter, and being told to end, for later. Whatever else others send is not the
+    /// SIGCHLD is for children, and SIGTERM is noted for later. Other signals are no part of the
     /// protocol.
     fn on_signals(&mut self) -> Result<()> {
         while let Some(signal) = self.signals.next().context(|| "read the signals")? {

@@ -44,7 +44,7 @@ pub(crate) enum Report {
 /// Ends of a process' standard streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Streams {
-    /// Somebody else has them.
+    /// Another process has them.
     Elsewhere,
     /// Read ends of stdout and stderr.
     Output,

@@ -21,7 +21,7 @@ const MAX_ENTRIES: u64 = 8_000_000;
 /// Longest path that Linux can name.
 const MAX_PATH: usize = 4095;
 
-/// What an entry is.
+/// The kind of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     File,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::place::remove_path;
 
-/// Nameless trees. What is not deleted is a leftover for the next time that the store is opened.
+/// Nameless trees. A tree that is not deleted is a leftover for the next opening of the store.
 #[derive(Debug, Default)]
 #[must_use = "the trees still take their space"]
 pub struct Doomed(Vec<PathBuf>);
@@ -25,7 +25,8 @@ impl Doomed {
         self.0.is_empty()
     }
 
-    /// Deletes them all. Blocks, and may take long. What cannot be deleted stays for another time.
+    /// Deletes them all. Blocks, and may take long. A tree that cannot be deleted stays for another
+    /// time.
     pub fn delete(self) {
         for path in &self.0 {
             drop(remove_path(path));

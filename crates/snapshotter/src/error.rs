@@ -22,7 +22,7 @@ pub enum Error {
     Entry {
         /// Its name as the archive spells it.
         entry: String,
-        /// What is wrong with it.
+        /// The reason.
         why: String,
     },
     /// The archive cannot be understood.
@@ -82,7 +82,7 @@ impl<T, E: Into<io::Error>> Context<T> for std::result::Result<T, E> {
     }
 }
 
-/// What is wrong with an entry.
+/// The error for a bad entry.
 pub(crate) fn bad_entry(name: &[u8], why: impl Into<String>) -> Error {
     const SHOWN: usize = 256;
     let name = &name[..name.len().min(SHOWN)];

@@ -142,7 +142,7 @@ impl Extractor {
         Ok(())
     }
 
-    /// Deletes a name of the layers below. What this layer itself has under the name stays, but
+    /// Deletes a name of the layers below. An entry of this layer itself under the name stays, but
     /// hides them.
     fn whiteout(&mut self, place: &Place, path: PathBuf) -> std::io::Result<()> {
         match place.stat()? {

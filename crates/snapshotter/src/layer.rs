@@ -45,7 +45,7 @@ struct Ingest(PathBuf);
 
 impl Drop for Ingest {
     fn drop(&mut self) {
-        // What cannot be removed now is removed when the store is opened next.
+        // A tree that cannot be removed now is removed when the store is opened next.
         drop(remove_path(&self.0));
     }
 }
@@ -119,7 +119,7 @@ fn record_usage(dir: &Path, usage: Usage) -> Result<()> {
     file::write_atomic(&path, text.as_bytes(), 0o600).context(|| ("write", &path))
 }
 
-/// What a layer takes, as was noted when it was unpacked.
+/// The size of a layer, as it was noted when it was unpacked.
 pub(crate) fn recorded_usage(dir: &Path) -> Result<Usage> {
     const LONGEST: u64 = 64;
     let path = dir.join("usage");

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! A layer is named by one rename when it is whole, and loses its name by one rename before it is
-//! deleted: whatever has a name is whole. What lies in `ingest` when the store is opened is the
-//! rest of a crash and goes. Nothing is synced here; who keeps the records decides about that.
+//! deleted: whatever has a name is whole. Files in `ingest` when the store is opened are the rest
+//! of a crash and go. Nothing is synced here; the keeper of the records decides about that.
 //!
 //! A layer is untrusted. Its entries are applied through descriptors of directories of the layer,
 //! never through a path that the kernel resolves from the host's root, so a hostile name or link

@@ -23,7 +23,7 @@ use crate::place::open_dir;
 /// As the kernel's own limit (path_resolution(7)).
 const MAX_LINKS: usize = 40;
 
-/// What a path of an image is.
+/// The file behind a path of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Lookup {
     /// Nothing: no layer has it, or a layer deleted it.
@@ -40,7 +40,7 @@ pub enum Lookup {
 #[derive(Debug, Clone)]
 pub(crate) struct MergedDir(Vec<Rc<OwnedFd>>);
 
-/// What a name in a merged directory is.
+/// The file behind a name in a merged directory.
 pub(crate) enum Found {
     Absent,
     Dir(MergedDir),
@@ -74,7 +74,7 @@ impl MergedDir {
         &self.0[0]
     }
 
-    /// What a name is.
+    /// Looks a name up.
     pub(crate) fn child(&self, name: &OsStr) -> rustix::io::Result<Found> {
         let mut dirs = Vec::new();
         for layer in &self.0 {
@@ -150,7 +150,7 @@ impl Merged {
         self.root.clone()
     }
 
-    /// What a path is, and the content of a file of at most `max` bytes.
+    /// The kind of a path, and the content of a file of at most `max` bytes.
     pub(crate) fn lookup(&self, path: &Path, max: u64) -> Result<Lookup> {
         let found = self.resolve(path);
         let leaf = match found.context(|| ("look up in the image", path))? {

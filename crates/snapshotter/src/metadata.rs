@@ -1,5 +1,5 @@
-//! What a file has besides its content: owner, mode, times, extended attributes; and overlayfs'
-//! marks for what is deleted.
+//! The attributes of a file besides its content: owner, mode, times, extended attributes; and
+//! overlayfs' marks for what is deleted.
 
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, OwnedFd};

@@ -13,7 +13,7 @@ pub(crate) struct Moment {
     pub(crate) nanoseconds: u32,
 }
 
-/// What extended headers said about the entry that follows.
+/// The words of extended headers about the entry that follows.
 #[derive(Debug, Default)]
 pub(crate) struct Extended {
     pub(crate) path: Option<Vec<u8>>,

@@ -22,7 +22,7 @@ pub(crate) struct Place {
     pub(crate) name: OsString,
 }
 
-/// What was there and had to go.
+/// The kind of file that was there and had to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Replaced {
     /// Nothing.
@@ -36,7 +36,7 @@ pub(crate) enum Replaced {
 }
 
 impl Place {
-    /// What is there.
+    /// The attributes of the file that is there.
     pub(crate) fn stat(&self) -> rustix::io::Result<Option<Stat>> {
         match statat(&self.dir, &self.name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),

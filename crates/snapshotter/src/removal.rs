@@ -1,7 +1,7 @@
 //! Deletion of trees that were written by strangers.
 //!
-//! A container may nest directories deeper than there are descriptors or stack to walk them. What
-//! lies too deep is moved up to the top of the doomed tree and deleted from there.
+//! A container may nest directories deeper than there are descriptors or stack to walk them. A
+//! directory that lies too deep is moved up to the top of the doomed tree and deleted from there.
 
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;

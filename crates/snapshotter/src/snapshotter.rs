@@ -74,7 +74,7 @@ impl Snapshotter {
         Self { reserve, ..self }
     }
 
-    /// What a crash before this store was opened left behind.
+    /// The trees that a crash before this opening left behind.
     ///
     /// # Errors
     /// When the disk fails.
@@ -149,8 +149,8 @@ impl Snapshotter {
         Ok(Doomed::of(taken.into_iter().collect()))
     }
 
-    /// Makes the writable part of a container above its layers, given bottom first. One that is
-    /// there already is returned as it is.
+    /// Makes the writable part of a container above its layers, given bottom first. A part
+    /// that is there already is returned as it is.
     ///
     /// # Errors
     /// [`Error::NoLayer`], or when the disk fails.
@@ -187,7 +187,7 @@ impl Snapshotter {
         Ok(ids.filter_map(std::result::Result::ok).collect())
     }
 
-    /// What a container wrote, measured now.
+    /// The size of a container's writable layer, measured now.
     ///
     /// # Errors
     /// [`Error::NotFound`] without a snapshot, or when the disk fails.

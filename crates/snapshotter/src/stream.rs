@@ -84,7 +84,8 @@ struct Pump {
 impl Pump {
     fn run(self, compression: Compression, reader: impl Read) {
         if let Err(error) = self.pump(compression, reader) {
-            // Nobody listens when the other side failed first; its error is the one that counts.
+            // The receiver is gone when the other side failed first; its error is the one that
+            // counts.
             drop(self.full.send(Err(error)));
         }
     }

@@ -19,8 +19,8 @@ pub struct Usage {
 /// Measures a tree that a container may be changing at this moment.
 ///
 /// Each directory is opened from the tree's root without following any link, so a container that
-/// swaps a directory for a symlink leads nowhere. What vanishes on the way is not counted, and so
-/// is what lies deeper than a path can name.
+/// swaps a directory for a symlink leads nowhere. Files that vanish on the way are not counted, and
+/// neither are files deeper than a path can name.
 pub(crate) fn measure(root: &OwnedFd) -> std::io::Result<Usage> {
     let mut walk = Walk::default();
     let top = rustix::fs::fstat(root)?;

@@ -8,7 +8,7 @@ use oci_spec::runtime::{Capability, LinuxCapabilities};
 
 use crate::{Error, HostFacts, Result};
 
-/// What containers get unless they ask for other things: the set that users of containerd and
+/// The capabilities of containers that ask for no others: the set that users of containerd and
 /// Docker know.
 const DEFAULT: [&str; 14] = [
     "CAP_AUDIT_WRITE",
@@ -118,7 +118,7 @@ mod tests {
         list.iter().map(|text| (*text).to_owned()).collect()
     }
 
-    /// What `add` and `drop` come to.
+    /// The capabilities that `add` and `drop` lead to.
     fn changed(add: &[&str], drop: &[&str]) -> BTreeSet<String> {
         let host = crate::compose::tests::host();
         let context = SecurityContext {

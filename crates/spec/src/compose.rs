@@ -87,8 +87,8 @@ fn namespaces(input: &Input<'_>) -> Vec<LinuxNamespace> {
     list
 }
 
-/// What hooks and low-level runtimes want to know of the pod. Nothing here comes from an image or
-/// from the annotations of a user.
+/// Facts about the pod for hooks and low-level runtimes. None comes from an image or from the
+/// annotations of a user.
 fn annotations(input: &Input<'_>) -> HashMap<String, String> {
     let pod = &input.pod.name;
     let facts = [

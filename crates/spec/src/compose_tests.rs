@@ -1,4 +1,4 @@
-//! What containers get for what they ask.
+//! Tests of whole specs: one request a case, and the parts of the spec that it changes.
 
 use std::collections::BTreeMap;
 
@@ -40,7 +40,7 @@ pub(crate) fn host() -> HostFacts {
     }
 }
 
-/// What a case may change.
+/// The inputs that a case may change.
 struct Case {
     pod: PodConfig,
     container: ContainerConfig,

@@ -48,7 +48,7 @@ pub(crate) fn seccomp(input: &Input<'_>, granted: &Granted) -> Result<Option<Lin
                 .ok_or_else(|| wrong("it was not read".to_owned()))?;
             let profile = crisp_seccomp::parse_profile(json, arch, &granted.names)
                 .map_err(|error| wrong(error.to_string()))?;
-            // What does not compile shall not be found out when the container starts.
+            // Compiled here to refuse a bad profile now, and not when the container starts.
             crisp_seccomp::compile(&profile, arch).map_err(|error| wrong(error.to_string()))?;
             Ok(Some(profile))
         }
@@ -82,7 +82,7 @@ pub(crate) fn apparmor(input: &Input<'_>) -> Result<Option<String>> {
     }
 }
 
-/// What a container goes without though it was not refused: each is told in the log.
+/// The confinement that a container goes without though it was not refused; each is logged.
 ///
 /// A container that asks for nothing is not refused, else no ordinary pod would run.
 #[must_use]

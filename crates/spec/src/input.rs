@@ -8,7 +8,7 @@ use crisp_model::{ContainerConfig, ContainerId, ImageConfig, PodConfig, PodId, P
 
 use crate::ResolvedUser;
 
-/// What [`crate::build`] composes.
+/// The parts that [`crate::build`] composes.
 #[derive(Debug, Clone, Copy)]
 pub struct Input<'a> {
     /// The pod's configuration.
@@ -21,9 +21,9 @@ pub struct Input<'a> {
     pub container_id: &'a ContainerId,
     /// The image's configuration.
     pub image: &'a ImageConfig,
-    /// Who runs in it.
+    /// Its user.
     pub user: &'a ResolvedUser,
-    /// What the host can do.
+    /// The host's facts.
     pub host: &'a HostFacts,
     /// Mounts from the host, in the order of the request.
     pub mounts: &'a [ResolvedMount],
@@ -39,7 +39,7 @@ pub struct Input<'a> {
     pub seccomp: Option<&'a [u8]>,
 }
 
-/// What the host and the daemon on it can do; found out once.
+/// Features of the host and of the daemon on it; found out once.
 #[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostFacts {

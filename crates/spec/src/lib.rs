@@ -4,7 +4,7 @@
 //! come from, what the host can do. It opens nothing and asks nobody, so that one table of cases
 //! shows what any container gets.
 //!
-//! What is absent: paths that are looked up, files that are read, ids that are made.
+//! Deliberately absent: paths that are looked up, files that are read, ids that are made.
 
 #![forbid(unsafe_code)]
 
@@ -41,7 +41,7 @@ pub enum Error {
     Invalid {
         /// The fact, of the request or of the image.
         field: Field,
-        /// What is wrong with it, and what would be right.
+        /// The fault, and a value that would be right.
         why: String,
     },
 }

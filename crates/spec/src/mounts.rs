@@ -1,4 +1,4 @@
-//! What a container finds mounted: the kernel's file systems, the pod's files, what was asked for.
+//! The mounts of a container: the kernel's file systems, the pod's files, and volumes.
 
 use std::path::{Path, PathBuf};
 

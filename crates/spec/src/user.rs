@@ -1,4 +1,4 @@
-//! Who runs in a container: the request and the image's databases, resolved as runc and Docker do.
+//! The user of a container, from the request and the image's databases, as runc and Docker do it.
 
 use crisp_model::security::id_of;
 use crisp_model::{Field, GroupsPolicy, UserSpec};

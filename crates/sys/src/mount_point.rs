@@ -22,7 +22,7 @@ use crate::mount::{self, PROC_MAGIC, file_system_magic};
 /// As many links as the kernel follows (path_resolution(7)).
 const MAX_LINKS: u32 = 40;
 
-/// What is made where there is nothing.
+/// The kind of file to make where there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Missing {
     /// A directory of this mode.
@@ -31,12 +31,13 @@ pub enum Missing {
     File(u32),
 }
 
-/// Opens a path as a location, as if `root` were `/`. Whatever is missing is made inside the root:
+/// Opens a path as a location, as if `root` were `/`. Missing files are made inside the root:
 /// parents as directories, what the path (and the links at its end) leads to as `missing` says.
 ///
 /// # Errors
-/// `NotADirectory` when something else stands where a directory is needed; ELOOP after 40 links, and
-/// at a magic link, which would lead out of the root; else the errors of openat(2) and mkdirat(2).
+/// `NotADirectory` when something else stands where a directory is needed; ELOOP after 40 links,
+/// and at a magic link, which would lead out of the root; else the errors of openat(2) and
+/// mkdirat(2).
 pub fn make(root: BorrowedFd<'_>, path: &Path, missing: Missing) -> io::Result<OwnedFd> {
     find(root, path, missing).map(|place| place.fd)
 }
@@ -97,7 +98,7 @@ pub fn find(root: BorrowedFd<'_>, path: &Path, missing: Missing) -> io::Result<P
 /// A walk that is under way.
 struct Walk {
     root: OwnedFd,
-    /// What was opened below the root so far, the last one last.
+    /// The directories that were opened below the root so far, the last one last.
     passed: Vec<OwnedFd>,
     /// The parts that are left, the next one last.
     ahead: Vec<OsString>,

@@ -1,8 +1,8 @@
 //! The running program's own file, out of reach for the containers that it enters.
 //!
 //! A process that enters a container can be seen there as `/proc/PID/exe`, and an image can name
-//! `/proc/self/exe` as its program. Whoever opens that must not be able to write to the host's file
-//! later (CVE-2019-5736).
+//! `/proc/self/exe` as its program. A process that opens it must not be able to write to the host's
+//! file later (CVE-2019-5736).
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -34,9 +34,8 @@ pub fn run_read_only(name: &CStr) -> io::Result<()> {
     Err(execve(&path, &arguments, &environment))
 }
 
-/// A program's file in a read-only mount that exists nowhere else. Whoever executes it by this
-/// descriptor spares the program [`run_read_only`], and gets the same file for as long as it holds
-/// it.
+/// A program's file in a read-only mount that exists nowhere else. A program that is executed by
+/// this descriptor needs no [`run_read_only`], and is the same file for as long as it is held.
 ///
 /// # Errors
 /// As [`run_read_only`], and those of opening.

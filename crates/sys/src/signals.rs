@@ -26,7 +26,7 @@ impl SignalFd {
     }
 
     /// A descriptor that is readable while this process is asked to end, by SIGTERM or SIGINT, for
-    /// as long as it blocks them. Nobody is to read it.
+    /// as long as it blocks them. It is for polling: reading would take the signal.
     ///
     /// # Errors
     /// When descriptors run out.
@@ -118,9 +118,9 @@ pub fn reset() -> io::Result<()> {
     Ok(SigSet::empty().thread_set_mask()?)
 }
 
-/// What a program of ours that waits for children and takes signals needs, whatever its parent left:
-/// SIGCHLD is not ignored, since then the kernel reaps children before anybody can wait for them,
-/// and nothing is blocked.
+/// Undoes signal settings that a parent may have left: SIGCHLD is not ignored, since then the
+/// kernel reaps children before they can be waited for, and no signal is blocked. For programs of
+/// ours that wait for children and take signals.
 ///
 /// # Errors
 /// The errors of sigprocmask(2).
@@ -136,8 +136,8 @@ fn set_default(signal: i32) {
     // SIG_DFL.
     let action = [0_u64; 4];
     let mask_size = std::mem::size_of::<u64>();
-    // SAFETY: the kernel reads the struct, which outlives the call, and writes nowhere. SIG_DFL runs
-    // no code of ours.
+    // SAFETY: the kernel reads the struct, which outlives the call, and writes nowhere. SIG_DFL
+    // runs no code of ours.
     unsafe {
         libc::syscall(
             libc::SYS_rt_sigaction,

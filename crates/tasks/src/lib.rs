@@ -83,7 +83,7 @@ pub fn thread<T: Send + 'static>(
         let done = std::panic::catch_unwind(AssertUnwindSafe(|| span.in_scope(work)));
         drop(lease);
         let done = done.map_err(|panic| Failed::Panicked(panic_message(panic.as_ref()).to_owned()));
-        // Nobody may be left to hear it.
+        // The receiver may have left.
         answer.send(done).ok();
     };
     std::thread::Builder::new()

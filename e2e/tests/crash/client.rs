@@ -1,5 +1,5 @@
 //! A client that works with pods of its own, remembers every answer, kills shims, holders and
-//! plugins, and asks again what was not answered. What has to be true of it is in `truth`.
+//! plugins, and asks again what was not answered. `truth` says what its answers must agree with.
 
 use std::fs;
 use std::path::PathBuf;

@@ -76,7 +76,7 @@ pub(crate) struct AddressRelease {
 /// Which links are looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Look {
-    /// Those that were not seen since their DEL.
+    /// Attachments that were not seen since their DEL.
     Unseen,
     All,
 }

@@ -37,7 +37,7 @@ impl Plugin {
         capabilities.and_then(Value::as_bool).unwrap_or(false)
     }
 
-    /// What goes to the plugin's stdin, without results and arguments.
+    /// The JSON for the plugin's stdin, without results and arguments.
     pub(crate) fn base(&self, network: &str, version: Version) -> Map<String, Value> {
         let mut conf = self.0.clone();
         conf.insert("name".into(), json!(network));

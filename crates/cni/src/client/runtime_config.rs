@@ -121,7 +121,7 @@ fn asks(list: &ConfList, capabilities: &[&str]) -> bool {
     all.any(|plugin| capabilities.iter().any(|name| plugin.has_capability(name)))
 }
 
-/// The pod's annotations that no plugin of the list takes. Those are not even read.
+/// The pod's annotations that no plugin of the list takes: they are not even read.
 pub(crate) fn unasked(pod: &PodNetwork, list: &ConfList) -> Vec<&'static str> {
     let chooses_only =
         |name: &str, text: &String| name == DEFAULT_NETWORK && !text.trim().starts_with('[');

@@ -69,8 +69,8 @@ pub(crate) fn look_up(channel: &mut Channel, bridge: u32, mac: [u8; 6]) -> Resul
     Ok(found.first().and_then(entry))
 }
 
-/// Writes behind which port a MAC is, for as long as the port is there. What the bridge has learned
-/// of it from frames gives way.
+/// Writes behind which port a MAC is, for as long as the port is there. The entry replaces one that
+/// the bridge has learned from frames.
 ///
 /// # Errors
 /// When another port, or the bridge itself, has the MAC.

@@ -176,7 +176,7 @@ impl CniResult {
         self.routes.push(route);
     }
 
-    /// What the engine gets.
+    /// The attachment that the engine gets.
     pub(crate) fn attachment(&self, version: Version) -> Attachment {
         let interface = |i: &CniInterface| Interface {
             name: i.name.clone(),

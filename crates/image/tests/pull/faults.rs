@@ -1,4 +1,4 @@
-//! What a registry can do wrong, and that nothing of it stays.
+//! Tests with registries that do wrong: each fault is told, and leaves nothing behind.
 
 use crisp_image::Error;
 

@@ -33,7 +33,7 @@ use crisp_registry::Timeouts;
 use crate::maker::Image;
 use crate::server::{Answer, Seen, Server};
 
-/// What a registry serves: target path to answer.
+/// The answers of a registry, by target path.
 pub(crate) type Shelf = Arc<Mutex<BTreeMap<String, Answer>>>;
 
 /// A registry in this process.
@@ -174,7 +174,7 @@ pub(crate) async fn empties(root: &Path) {
     panic!("{:?}", remains(root));
 }
 
-/// Closes a store. What it still does in the background, such as a sync, ends before this returns.
+/// Closes a store. Its background work, such as a sync, ends before this returns.
 pub(crate) fn close(images: Images, root: &Path) {
     drop(images);
     let lock = root.join("images.lock");

@@ -1,4 +1,4 @@
-//! What an image is called, what it holds, and how it goes.
+//! Tests of an image's names, its content, and its removal.
 
 use crate::maker::{Packing, image, index, simple, tar};
 use crate::{Registry, container, empties, names, open, remains};

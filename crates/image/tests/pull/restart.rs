@@ -1,4 +1,4 @@
-//! What a daemon finds when it comes back.
+//! Tests of a second start over the files of the first.
 
 use std::path::Path;
 use std::time::Duration;

@@ -27,7 +27,7 @@ const MAX_PROFILE: u64 = 4 << 20;
 /// How long paths of the host may take; callers wait for two minutes.
 const HOST_WITHIN: Duration = Duration::from_secs(60);
 
-/// What the spec is made from, beside the plan.
+/// The parts of a spec that do not stand in the plan.
 #[derive(Debug)]
 struct Parts {
     image: ImageInfo,
@@ -37,7 +37,7 @@ struct Parts {
     seccomp: Option<Vec<u8>>,
 }
 
-/// Makes a container. What a failed creation leaves is for [`super::clear::clear`].
+/// Makes a container. The remains of a failed creation are for [`super::clear::clear`].
 pub(crate) async fn create(
     shared: &Arc<Shared>,
     plan: CreatePlan,
@@ -90,7 +90,7 @@ pub(crate) async fn create(
     Ok(Box::new(made))
 }
 
-/// What of the node the container gets.
+/// The node's files that the container gets.
 struct Host {
     mounts: Vec<crisp_spec::ResolvedMount>,
     devices: Vec<crisp_spec::ResolvedDevice>,
@@ -126,7 +126,7 @@ async fn look_at_host(shared: &Arc<Shared>, plan: &CreatePlan, cancel: &Notify) 
     }
 }
 
-/// What can be refused without looking anywhere.
+/// Refuses a request whose own words cannot be met.
 fn check(plan: &CreatePlan) -> Result<()> {
     let config = &plan.record.config;
     if config.security.privileged && !plan.pod.config.security.privileged {
@@ -250,8 +250,8 @@ fn make_log_dir(plan: &CreatePlan) -> Result<()> {
     made.context(|| format!("make the log directory {}", dir.display()))
 }
 
-/// The bundle as it is to be. Nothing is written yet, so that what changes specs (hooks of the node,
-/// devices by name) can be asked between this and [`Bundle::write`].
+/// The bundle as it is to be. Nothing is written yet, so that what changes specs (hooks of the
+/// node, devices by name) can be asked between this and [`Bundle::write`].
 fn compose(shared: &Shared, plan: &CreatePlan, parts: &Parts) -> Result<Bundle> {
     let record = &plan.record;
     let namespaces = namespaces(shared, plan)?;

@@ -1,5 +1,5 @@
 //! The slow steps of containers, which workers of a pod's task take: make, stop, clear, change
-//! limits. What a container is, and when which step is due, is the machine's.
+//! limits. The machine knows a container's state, and decides when which step is due.
 
 mod bundle;
 pub(crate) mod clear;

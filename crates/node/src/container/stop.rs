@@ -17,7 +17,7 @@ const SHIM_SIGNALS_WITHIN: Duration = Duration::from_secs(2);
 /// How long a shim may take to kill. The grace is over by then, and the daemon can do it as well.
 const SHIM_KILLS_WITHIN: Duration = Duration::from_millis(500);
 
-/// Who killed a container.
+/// The sender of a container's last signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Killed {
     /// Its shim; or the daemon, for want of one.

@@ -39,7 +39,8 @@ pub(crate) enum Input {
         fresh: Fresh,
         caller: Caller,
     },
-    /// Something happened to a container. One that is not there answers `NotFound` to callers.
+    /// Something happened to a container. Callers who name a container that is not there get
+    /// `NotFound`.
     Container {
         id: ContainerId,
         event: ContainerInput,

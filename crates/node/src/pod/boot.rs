@@ -36,7 +36,7 @@ pub(super) async fn make_room(gone: Gone) {
     drop(tokio::time::timeout(ROOM_WITHIN, gone).await);
 }
 
-/// Makes all that a pod has. What a failed boot leaves is the teardown's.
+/// Makes all that a pod has. The remains of a failed boot are for the teardown.
 pub(super) async fn boot(shared: &Arc<Shared>, record: &PodRecord) -> Result<Booted> {
     let (kernel, owned) = (Arc::clone(shared), record.clone());
     blocking(move || make_namespaces(&kernel, &owned)).await?;
@@ -59,7 +59,7 @@ pub(super) async fn boot(shared: &Arc<Shared>, record: &PodRecord) -> Result<Boo
     Ok(Booted { ips, holder })
 }
 
-/// What the network is told about a pod.
+/// A pod as the network knows it.
 pub(super) fn pod_network(shared: &Shared, record: &PodRecord) -> PodNetwork {
     PodNetwork {
         pod_id: record.id.clone(),
@@ -135,7 +135,7 @@ fn mount_shm(target: &Path) -> io::Result<()> {
     )
 }
 
-/// What needs the network to be there.
+/// The steps that need the pod's network.
 fn finish(shared: &Shared, record: &PodRecord, ips: &[IpAddr]) -> Result<()> {
     let step = |what: &str| format!("{what} of pod {}", record.config.name);
     let sysctls = sysctl::check_all(&record.config)?;

@@ -21,7 +21,7 @@ use crate::paths;
 /// How long a shim that was told to leave may take.
 const LEAVE_WITHIN: Duration = Duration::from_secs(5);
 
-/// What a shim tells unasked.
+/// A message that a shim sends unasked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ShimEvent {
     /// The container is over; the exit slot is written.
@@ -96,7 +96,8 @@ impl Connection {
         Ok(self.answer(1).await?.reply)
     }
 
-    /// Waits for the answer to one request, 0 for the launch, and passes over all that comes before.
+    /// Waits for the answer to one request, 0 for the launch, and passes over all that comes
+    /// before.
     pub(crate) async fn answer(&self, asked: u64) -> Result<Answer> {
         loop {
             let received = self.receive().await;
@@ -202,8 +203,8 @@ impl ShimClient {
         done(self.call(request, within).await?)
     }
 
-    /// Tells the shim of a container that is over to leave, and waits until it has. One that does
-    /// not is killed: nothing depends on it any more.
+    /// Tells the shim of a container that is over to leave, and waits until it has. A shim that
+    /// does not leave is killed: nothing depends on it any more.
     pub(crate) async fn dismiss(&self) {
         if let Err(error) = self.order(Request::Shutdown, LEAVE_WITHIN).await {
             tracing::debug!(container_id = %self.container, %error, "shim not told to leave");
@@ -286,7 +287,7 @@ impl Talk {
                 },
                 call = inbox.recv() => match call {
                     Some(call) => self.enqueue(call),
-                    // Nobody asks any more: the container is over and the shim dismissed.
+                    // The last handle is dropped: the container is over and the shim dismissed.
                     None => return,
                 },
                 sent = self.send_first(), if !self.outgoing.is_empty() => {

@@ -178,8 +178,8 @@ async fn outcome(shared: &Shared, case: &Case) -> (Verdict, Option<Connection>) 
     }
 }
 
-/// The end of a container that no shim tells of. What is left of it is killed first: with a PID
-/// namespace that is not its own, its processes outlive init.
+/// The end of a container that no shim tells of. Its processes are killed first: in a PID namespace
+/// that is not the container's own, they outlive init.
 async fn over(shared: &Arc<Shared>, case: &Case, status: Option<ExitStatus>) -> ExitRecord {
     let slot = shared.paths.exit_slot(&case.pod, &case.id);
     let cgroup = shared.cgroup(&case.cgroup_path);
@@ -210,7 +210,7 @@ async fn written_end(shared: &Shared, case: &Case) -> Option<ExitRecord> {
     blocking(move || Ok(read_slot(&slot))).await.ok().flatten()
 }
 
-/// What the shim wrote before it told anyone.
+/// The end that the shim wrote down before it told anyone.
 pub(crate) fn read_slot(path: &Path) -> Option<ExitRecord> {
     let bytes = file::read_bounded(path, SLOT_SIZE as u64).ok()?;
     ExitRecord::from_slot(&bytes)
@@ -236,7 +236,7 @@ pub(crate) async fn watch_alone(
 /// Waits until exactly this process is no more.
 pub(crate) async fn wait_for_end(process: &ProcessId) {
     if let Ok(Some(pidfd)) = PidFd::open_exact(process) {
-        // What cannot be watched is taken for gone: who asked looks again.
+        // A process that cannot be watched is taken for gone: the caller looks again.
         readable(Arc::new(pidfd)).await;
     }
 }

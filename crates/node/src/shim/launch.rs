@@ -84,7 +84,7 @@ async fn try_launch(shared: &Arc<Shared>, plan: &LaunchPlan) -> Result<Launched>
             Ok(launched)
         }
         Err(error) => {
-            // It leaves by itself after a failure; one that hangs does not. One that the kernel
+            // A shim leaves by itself after a failure, unless it hangs. A shim that the kernel
             // holds is not waited for.
             drop(child.start_kill());
             drop(tokio::time::timeout(LEAVES_WITHIN, child.wait()).await);

@@ -51,7 +51,7 @@ impl Layers {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a layer takes. `measure` is begun when nobody does it already and what is known is
+    /// The size of a layer. `measure` is begun when nobody does it already and what is known is
     /// old; it goes on when the caller goes away.
     pub(crate) async fn stats(
         &self,
@@ -68,7 +68,7 @@ impl Layers {
         self.known().get(container)?.last.clone()
     }
 
-    /// What is known, or the walk that will tell.
+    /// The size that is known, or the walk that will tell.
     fn look(
         &self,
         container: &ContainerId,
@@ -108,8 +108,8 @@ impl Layers {
         walk
     }
 
-    /// Notes a measure of a layer that nobody has forgotten meanwhile. What cannot be measured any
-    /// more is forgotten.
+    /// Notes the size of a layer, unless it was forgotten meanwhile. A layer that cannot be
+    /// measured any more is forgotten.
     fn note(&self, container: &ContainerId, measured: Option<LayerStats>) {
         let mut known = self.known();
         match measured {

@@ -1,4 +1,4 @@
-//! What pods and containers use, in our nouns; read by the daemon from cgroup files and netlink.
+//! The resource use of pods and containers, in our nouns, read from cgroup files and netlink.
 
 mod layers;
 pub(crate) mod reader;
@@ -30,9 +30,9 @@ pub struct MemoryStats {
     pub at: Timestamp,
     /// All that is charged, bytes.
     pub usage: u64,
-    /// What cannot be reclaimed at once, bytes.
+    /// Memory that cannot be reclaimed at once, bytes.
     pub working_set: u64,
-    /// What is left below the limit; `None` without a limit.
+    /// Memory that is left below the limit; `None` without a limit.
     pub available: Option<u64>,
     /// Anonymous memory, bytes.
     pub rss: u64,
@@ -46,7 +46,7 @@ pub struct MemoryStats {
     pub limit: Option<u64>,
 }
 
-/// What a cgroup uses.
+/// The resource use of a cgroup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResourceStats {
     /// CPU.
@@ -57,7 +57,7 @@ pub struct ResourceStats {
     pub pids: u64,
 }
 
-/// What a container wrote to its own layer.
+/// The size of a container's writable layer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayerStats {
     /// When it was measured: up to ten seconds ago, or longer while it is measured anew.

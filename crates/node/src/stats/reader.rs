@@ -67,7 +67,7 @@ async fn network_stats(view: &PodView) -> Vec<InterfaceStats> {
 async fn cgroup_stats(shared: &Arc<Shared>, path: &CgroupPath) -> Option<ResourceStats> {
     let cgroup = shared.cgroup(path);
     let read = crisp_tasks::blocking(move || kernel::read(&cgroup));
-    // What has ended meanwhile has no figures.
+    // A container that has ended meanwhile has no figures.
     let stats = read.await.ok()?.ok()?;
     let nanocores = shared
         .sampler

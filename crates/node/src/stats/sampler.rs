@@ -1,4 +1,4 @@
-//! What stats remember between two looks: rates of CPU use, and the measures of layers.
+//! The memory of stats between two looks: rates of CPU use, and the sizes of layers.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -33,7 +33,7 @@ fn privileged_limits_change_while_it_runs() {
     );
     let quota = limit(&bench, "cpu", "cpu.cfs_quota_us", "cpu.max");
     assert!(quota.starts_with("50000"), "{quota}");
-    // What is not mentioned stays.
+    // Limits that are not mentioned stay.
     bench.ok("update --memory 33554432 ID");
     assert_eq!(
         (memory(&bench).as_str(), pids(&bench).as_str()),

@@ -23,7 +23,7 @@ fn privileged_containers_are_listed() {
     let row: Vec<_> = lines.next().unwrap().split_whitespace().collect();
     assert_eq!(row[..3], [bench.id.as_str(), &pid.to_string(), "running"]);
     assert_eq!(bench.ok("list -q"), format!("{}\n", bench.id));
-    // One that cannot be read does not hide the others, and is not touched.
+    // A container that cannot be read does not hide the others, and is not touched.
     let broken = bench.root().join("broken");
     fs::create_dir(&broken).unwrap();
     fs::write(broken.join("state.json"), r#"{"version":99}"#).unwrap();

@@ -39,7 +39,7 @@ fn framed(lines: &[&str]) -> Vec<u8> {
     bytes
 }
 
-/// What a journal of these entries has in it, without the room that it reserves.
+/// The bytes of a journal with these entries, without the room that it reserves.
 fn written(entries: &[Entry]) -> Vec<u8> {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("journal");

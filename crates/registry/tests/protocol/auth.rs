@@ -1,4 +1,4 @@
-//! Who is shown which secret.
+//! Tests of credentials: which host is shown which secret.
 
 use crisp_registry::{Client, Credentials, Error};
 

@@ -31,11 +31,11 @@ pub(crate) struct Answer {
     pub(crate) body: Vec<u8>,
     /// Bytes of the body after which the connection is cut.
     pub(crate) cut: Option<usize>,
-    /// What happens there instead, if anything.
+    /// The fault that happens there instead, if any.
     pub(crate) then: Then,
 }
 
-/// What follows the bytes that are sent.
+/// The end of an answer, behind the bytes that are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Then {
     /// The connection is closed.

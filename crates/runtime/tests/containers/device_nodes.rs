@@ -171,7 +171,7 @@ fn bare_dev() {
     let mut bench = Bench::new(LOOK);
     without_dev(&mut bench);
     assert_eq!(bench.output(), "\0\0/proc/self/fd/0\n");
-    // One that is bound stays as it is.
+    // A node that is bound stays as it is.
     let mut bench = Bench::new("ls /dev");
     without_dev(&mut bench);
     let source = bench.dir.path().join("dev");

@@ -74,7 +74,7 @@ fn created_waits() {
     assert_eq!(output, "started\n");
     crisp_sys::process::wait(created.pid).unwrap();
 
-    // Nobody starts it: it ends by itself.
+    // It is never started, and ends by itself.
     let bench = Bench::new("true");
     let (_read, stdio) = piped();
     let created = bench.create(stdio, Gate::Socket).unwrap();

@@ -2,7 +2,7 @@
 //!
 //! The only argument is the container's id: it is how others find a shim among the processes of the
 //! host. A shim that was started before there was a container has another word there until it is
-//! told which one is its own. What the shim shall do comes over the socket.
+//! told which one is its own. Its orders come over the socket.
 
 #![forbid(unsafe_code)]
 

@@ -147,9 +147,9 @@ fn privileged_it_reaps_and_is_killed_from_outside_alone() {
     holder.ends();
 }
 
-/// What its namespace sends, as root and as a twin of the holder: signals, queued ones that tell
-/// another sender, ones of other threads, and ones beyond the limit of pending ones, which lose
-/// their sender. It must not be possible to lower that limit.
+/// Attacks from inside its namespace, as root and as a twin of the holder: signals, queued ones
+/// that tell another sender, ones of other threads, and ones beyond the limit of pending ones,
+/// which lose their sender. It must not be possible to lower that limit.
 const ATTACKS: [&str; 6] = [
     "kill -TERM 1",
     "for i in $(seq 500); do kill -TERM 1; kill -HUP 1; kill -INT 1; kill -CHLD 1; done",

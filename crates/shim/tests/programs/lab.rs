@@ -38,7 +38,7 @@ pub struct Lab {
     seq: u64,
 }
 
-/// What the launch was answered.
+/// The answer to a launch.
 #[derive(Debug)]
 pub struct Started {
     pub pid: i32,
@@ -307,7 +307,7 @@ fn make_rootfs(root: &Path) {
     }
 }
 
-/// What a program of the host needs to run in this root.
+/// Copies the libraries that a program of the host needs to run in this root.
 pub fn copy_libraries(root: &Path, program: &str) {
     let listing = Command::new("ldd").arg(program).output().unwrap().stdout;
     let listing = String::from_utf8(listing).unwrap();

@@ -26,7 +26,7 @@ enum Op {
     /// A worker tells its outcome; which one is the number modulo how many there are.
     Finish(usize),
     Fail(usize),
-    /// What a shim has said is heard.
+    /// A shim's message is heard.
     Hear,
     Ring(usize),
     /// The daemon is killed and started again.
@@ -52,7 +52,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// What callers asked for, to be held against the world once they are answered.
+/// A caller's request, to be held against the world once it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wish {
     Start(u8),

@@ -60,7 +60,7 @@ const LIFE: &[Step] = &[
     },
 ];
 
-/// What the worker that was under way at the kill had done.
+/// How far the worker had come that was under way at the kill.
 #[derive(Debug, Clone, Copy)]
 enum Worker {
     /// All of it; the outcome was not told.

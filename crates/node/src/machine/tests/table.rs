@@ -121,7 +121,7 @@ fn no_luck() -> Error {
     Error::Unavailable("no luck".to_owned())
 }
 
-/// What happens, what was before, how it happens, and where it leads.
+/// A transition: its input, the states before, the way it happens, and the state after.
 type Row = (&'static str, Before, Before, &'static str);
 
 fn overdue(world: &mut World) {

@@ -27,18 +27,18 @@ enum Daemon {
 
 /// The world, with one pod in it.
 pub(super) struct World {
-    /// What exists: `netns`, `bundle 1`, …
+    /// Resources that exist: `netns`, `bundle 1`, …
     pub(super) things: BTreeSet<String>,
     /// Containers whose init lives.
     pub(super) alive: BTreeSet<ContainerId>,
-    /// What shims wrote down before they told.
+    /// Ends that shims wrote down before they told them.
     pub(super) slots: BTreeMap<ContainerId, ExitRecord>,
     pub(super) journal: Vec<Entry>,
     pub(super) has_record: bool,
     pub(super) pod: Option<Pod>,
     /// Workers that have not told their outcome.
     pub(super) jobs: VecDeque<Job>,
-    /// What shims say, not heard yet.
+    /// Messages of shims that are not heard yet.
     pub(super) told: VecDeque<Input>,
     pub(super) alarms: Vec<Alarm>,
     pub(super) answers: BTreeMap<Caller, Result<Done>>,
@@ -424,7 +424,7 @@ impl World {
         self.perform(first);
     }
 
-    // What callers do.
+    // The acts of callers.
 
     pub(super) fn create(&mut self, number: u8) -> Caller {
         let caller = self.caller();
