@@ -8,7 +8,7 @@ use crisp_sys::mount_point::{self, Missing};
 use crisp_sys::rootfs::{locate_nofollow, proc_path};
 use crisp_sys::{credentials, lent_node};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Spec};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid, makedev};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, Stat, Uid, makedev};
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
@@ -27,12 +27,12 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    fn check(&self, found: &OwnedFd) -> io::Result<()> {
+    fn check(&self, found: &OwnedFd) -> io::Result<Stat> {
         let stat = rustix::fs::fstat(found)?;
         let numbered =
             self.kind == FileType::Fifo || stat.st_rdev == makedev(self.numbers.0, self.numbers.1);
         if FileType::from_raw_mode(stat.st_mode) == self.kind && numbered {
-            return Ok(());
+            return Ok(stat);
         }
         Err(io::Error::other("something else is in its place"))
     }
@@ -152,14 +152,17 @@ fn make_node(node: &Node, root: BorrowedFd<'_>, guard: Guard<'_>) -> Result<()> 
         // Taken only if it is the device that was asked for: a volume may be shared with others.
         Err(Errno::EXIST) => {
             let found = locate_nofollow(dir.as_fd(), Path::new(name)).context(step)?;
-            return node.check(&found).context(step);
+            return node.check(&found).context(step).map(drop);
         }
         Err(error) => return Err(Error::setup(step(), error)),
     }
     // By descriptor: the directory may be a volume, in which another container puts a link in the
     // place of the new node.
     let made = locate_nofollow(dir.as_fd(), Path::new(name)).context(step)?;
-    node.check(&made).context(step)?;
+    let stat = node.check(&made).context(step)?;
+    if (stat.st_uid, stat.st_gid) == node.owner && stat.st_mode & 0o7777 == node.mode {
+        return Ok(());
+    }
     let (uid, gid) = (Uid::from_raw(node.owner.0), Gid::from_raw(node.owner.1));
     rustix::fs::chownat(&made, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
         .and_then(|()| rustix::fs::chmod(proc_path(&made), mode))

@@ -1,5 +1,6 @@
 //! A further process in a running container.
 
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
@@ -77,13 +78,13 @@ pub fn exec_cgroup(cgroup: &Cgroup, exec_id: &str) -> Cgroup {
     cgroup.child(&format!("{EXEC_PREFIX}{exec_id}"))
 }
 
-const KINDS: [Kind; 7] = [
+/// The kinds that the child joins; the PID namespace is joined around the fork.
+const KINDS: [Kind; 6] = [
     Kind::User,
     Kind::Cgroup,
     Kind::Ipc,
     Kind::Uts,
     Kind::Net,
-    Kind::Pid,
     Kind::Mount,
 ];
 
@@ -131,7 +132,7 @@ fn start(request: ExecRequest<'_>, unified: Option<&Path>) -> Result<Execed> {
     let program = Program::of(process, request.raw_environment)?;
     let scheduling = Scheduling::of(request.personality, process)?;
     let cpus = Cpus::of(process)?;
-    let namespaces = foreign_namespaces(request.container_pid)?;
+    let joined = Joined::of(request.container, request.container_pid)?;
     // Only now: as long as init has not ended, its pid was nobody else's.
     if request.container.has_exited() {
         return Err(Error::NotRunning);
@@ -143,8 +144,6 @@ fn start(request: ExecRequest<'_>, unified: Option<&Path>) -> Result<Execed> {
         .map(open_root)
         .transpose()
         .map_err(|e| Error::cgroup("open", e))?;
-    let joined = Joined { namespaces };
-    let pid_namespace = joined.pid()?;
     let inside = Inside {
         process,
         program,
@@ -169,7 +168,7 @@ fn start(request: ExecRequest<'_>, unified: Option<&Path>) -> Result<Execed> {
         })
         .context(|| "fork the process")
     };
-    let (pid, pidfd) = in_pid_namespace(pid_namespace, fork)?;
+    let (pid, pidfd) = joined.in_pid_namespace(fork)?;
     let mut warnings = unmet::process(process);
     match guide(pid, &ours, process, &mut warnings) {
         Ok(console) => Ok(Execed {
@@ -185,59 +184,60 @@ fn start(request: ExecRequest<'_>, unified: Option<&Path>) -> Result<Execed> {
     }
 }
 
-/// The container's namespaces that are not the caller's own.
-fn foreign_namespaces(pid: i32) -> Result<Vec<(Kind, OwnedFd)>> {
-    let mut found = Vec::new();
-    for kind in KINDS {
-        let theirs = ns::open(pid, kind).context(|| format!("open the {kind:?} namespace"))?;
-        let own = ns::open_own(kind).context(|| format!("open the own {kind:?} namespace"))?;
-        if inode(&theirs)? != inode(&own)? {
-            found.push((kind, theirs));
-        }
-    }
-    Ok(found)
+/// The namespaces of a container, as its init has them.
+#[derive(Clone, Copy)]
+struct Joined<'a> {
+    container: &'a PidFd,
+    pid: i32,
+    /// Whether the container has a user namespace of its own.
+    has_users: bool,
 }
 
-fn inode(fd: &OwnedFd) -> Result<u64> {
-    Ok(rustix::fs::fstat(fd)
-        .map_err(|error| Error::setup("stat a namespace", error))?
-        .st_ino)
-}
-
-fn in_pid_namespace<T>(target: Option<OwnedFd>, fork: impl FnOnce() -> Result<T>) -> Result<T> {
-    let Some(target) = target else { return fork() };
-    let own = ns::open_own(Kind::Pid).context(|| "open the own PID namespace")?;
-    ns::enter(target.as_fd(), Kind::Pid).context(|| "join the PID namespace")?;
-    let forked = fork();
-    ns::enter(own.as_fd(), Kind::Pid).context(|| "return to the own PID namespace")?;
-    forked
-}
-
-struct Joined {
-    namespaces: Vec<(Kind, OwnedFd)>,
-}
-
-impl Joined {
-    fn pid(&self) -> Result<Option<OwnedFd>> {
-        let pid = self.namespaces.iter().find(|(kind, _)| *kind == Kind::Pid);
-        pid.map(|(_, fd)| fd.try_clone().context(|| "copy a descriptor"))
-            .transpose()
+impl<'a> Joined<'a> {
+    fn of(container: &'a PidFd, pid: i32) -> Result<Self> {
+        // The one kind that cannot be joined by who is in it.
+        let has_users = ns::is_foreign(pid, Kind::User);
+        Ok(Self {
+            container,
+            pid,
+            has_users: has_users.context(|| "look at the user namespace")?,
+        })
     }
 
-    /// The user namespace comes first: it has the say over the others. The mount namespace comes
-    /// last: its entry changes the root, and the rest is looked up before.
-    fn enter(&self) -> Result<()> {
-        let rest = self
-            .namespaces
-            .iter()
-            .filter(|(kind, _)| *kind != Kind::Pid);
-        for (kind, namespace) in rest {
-            ns::enter(namespace.as_fd(), *kind)
-                .context(|| format!("join the {kind:?} namespace"))?;
+    fn in_pid_namespace<T>(self, fork: impl FnOnce() -> Result<T>) -> Result<T> {
+        let own = ns::open_own(Kind::Pid).context(|| "open the own PID namespace")?;
+        self.join(&[Kind::Pid])?;
+        let forked = fork();
+        ns::enter(own.as_fd(), Kind::Pid).context(|| "return to the own PID namespace")?;
+        forked
+    }
+
+    /// In the child. The kernel takes the user namespace first, which has the say over the others.
+    fn enter(self) -> Result<()> {
+        if !self.has_users {
+            return self.join(&KINDS[1..]);
         }
-        match self.namespaces.first() {
-            Some((Kind::User, _)) => become_root(),
-            _ => Ok(()),
+        self.join(&KINDS)?;
+        become_root()
+    }
+
+    /// Without a say over a namespace, not even a process that is in it may join it: then those that
+    /// are the caller's own are left out.
+    fn join(self, kinds: &[Kind]) -> Result<()> {
+        let step = || format!("join the namespaces {kinds:?}");
+        match ns::enter_all_of(self.container, kinds) {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
+            joined => return joined.context(step),
+        }
+        let mut foreign = Vec::new();
+        for kind in kinds {
+            if ns::is_foreign(self.pid, *kind).context(step)? {
+                foreign.push(*kind);
+            }
+        }
+        match foreign.is_empty() {
+            true => Ok(()),
+            false => ns::enter_all_of(self.container, &foreign).context(step),
         }
     }
 }
@@ -249,7 +249,7 @@ struct Inside<'a> {
     scheduling: Scheduling,
     cpus: Cpus,
     filter: Option<Filter>,
-    joined: Joined,
+    joined: Joined<'a>,
     streams: Streams,
     line_ends: LineEnds,
     entrance: Entrance,

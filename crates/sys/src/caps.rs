@@ -3,9 +3,9 @@
 use std::io;
 
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
-    configure_capability_in_ambient_set, remove_capability_from_bounding_set, set_capabilities,
-    set_keep_capabilities,
+    CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set,
+    clear_ambient_capability_set, configure_capability_in_ambient_set,
+    remove_capability_from_bounding_set, set_capabilities, set_keep_capabilities,
 };
 
 /// A set of capabilities, bit n for capability number n.
@@ -87,11 +87,19 @@ impl CapSet {
     }
 }
 
-/// The highest capability that the running kernel knows.
+/// The highest capability that the running kernel knows: the bounding set tells, without a procfs.
 #[must_use]
 pub fn last_cap() -> u32 {
-    let text = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").unwrap_or_default();
-    text.trim().parse().unwrap_or(40)
+    let is_known = |number: u32| {
+        let one = CapSet(1 << number).kernels();
+        capability_is_in_bounding_set(one).is_ok()
+    };
+    let named = (0..NAMES.len()).filter_map(|number| u32::try_from(number).ok());
+    let last = named.rev().find(|number| is_known(*number)).unwrap_or(0);
+    (last..63)
+        .take_while(|number| is_known(*number))
+        .last()
+        .unwrap_or(last)
 }
 
 /// The capabilities that this process may use now or take up again.
@@ -157,5 +165,11 @@ mod tests {
         assert!(!set.insert("CAP_NONSENSE"));
         assert_eq!(set.0, 1 | 1 << 40);
         assert_eq!(NAMES[21], "SYS_ADMIN");
+    }
+
+    #[test]
+    fn the_last_capability_is_the_one_that_procfs_tells() {
+        let told = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").unwrap();
+        assert_eq!(last_cap(), told.trim().parse::<u32>().unwrap());
     }
 }

@@ -90,7 +90,7 @@ pub fn fork_with(
     into_cgroup: Option<BorrowedFd<'_>>,
     child: impl FnOnce() -> i32,
 ) -> io::Result<(i32, PidFd)> {
-    if crate::process::thread_count()? != 1 {
+    if !crate::process::has_one_thread()? {
         return Err(io::Error::other("only a single-threaded process may fork"));
     }
     let mut pidfd: i32 = -1;

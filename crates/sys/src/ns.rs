@@ -2,15 +2,18 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::thread::{
+    LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::fork::{CloneFlags, unshare};
 use crate::mount;
+use crate::pidfd::PidFd;
 use crate::syscall::check_int;
 
 /// Kinds of namespaces (namespaces(7)).
@@ -63,12 +66,14 @@ impl Kind {
     }
 }
 
-/// Opens a namespace of a process.
+/// Whether a process is in another namespace of this kind than the calling thread.
 ///
 /// # Errors
 /// `NotFound` when the process is gone.
-pub fn open(pid: i32, kind: Kind) -> io::Result<OwnedFd> {
-    Ok(File::open(format!("/proc/{pid}/ns/{}", kind.file()))?.into())
+pub fn is_foreign(pid: i32, kind: Kind) -> io::Result<bool> {
+    let number = |of: &str| Ok(fs::metadata(format!("/proc/{of}/ns/{}", kind.file()))?.ino());
+    let (theirs, own): (_, io::Result<_>) = (number(&pid.to_string()), number("thread-self"));
+    Ok(theirs? != own?)
 }
 
 /// Opens a namespace of the calling thread.
@@ -94,6 +99,28 @@ pub fn enter(namespace: BorrowedFd<'_>, kind: Kind) -> io::Result<()> {
         Kind::Cgroup => LinkNameSpaceType::ControlGroup,
     };
     Ok(move_into_link_name_space(namespace, Some(expected))?)
+}
+
+/// Moves the calling thread into the namespaces that a process is in, all at once, whoever has its
+/// pid by now; for PID namespaces, its children to come.
+///
+/// # Errors
+/// ESRCH when the process has ended, EINVAL for the user namespace that the thread is in already,
+/// else those of setns(2).
+pub fn enter_all_of(process: &PidFd, kinds: &[Kind]) -> io::Result<()> {
+    let kinds = kinds.iter().map(|kind| match kind {
+        Kind::User => ThreadNameSpaceType::USER,
+        Kind::Mount => ThreadNameSpaceType::MOUNT,
+        Kind::Pid => ThreadNameSpaceType::PROCESS_ID,
+        Kind::Net => ThreadNameSpaceType::NETWORK,
+        Kind::Ipc => ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION,
+        Kind::Uts => ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME,
+        Kind::Cgroup => ThreadNameSpaceType::CONTROL_GROUP,
+    });
+    Ok(move_into_thread_name_spaces(
+        process.as_fd(),
+        kinds.collect(),
+    )?)
 }
 
 fn on_own_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
@@ -248,7 +275,6 @@ pub fn set_domainname(name: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsFd;
 
     #[test]
     fn privileged_namespaces_are_pinned_entered_and_let_go() {

@@ -187,14 +187,19 @@ pub fn wait(pid: i32) -> io::Result<WaitStatus> {
     }
 }
 
-/// Number of threads of this process.
+/// Whether this process has but one thread. The kernel tells it for less than procfs does, which has
+/// to make the entries of a new process first: to leave a group of threads changes nothing for a
+/// thread that is alone in it, and is refused to others.
 ///
 /// # Errors
-/// When procfs is not mounted.
-pub fn thread_count() -> io::Result<usize> {
-    // A directory has two links and one more for each directory in it: here, for each thread.
-    let links = std::fs::metadata("/proc/self/task")?.nlink();
-    usize::try_from(links.saturating_sub(2)).map_err(io::Error::other)
+/// Where unshare(2) is forbidden and procfs is not mounted.
+pub fn has_one_thread() -> io::Result<bool> {
+    match nix::sched::unshare(nix::sched::CloneFlags::CLONE_THREAD) {
+        Ok(()) => Ok(true),
+        Err(nix::errno::Errno::EINVAL) => Ok(false),
+        // A directory has two links and one more for each directory in it: here, for each thread.
+        Err(_) => Ok(std::fs::metadata("/proc/self/task")?.nlink() == 3),
+    }
 }
 
 /// Orphans below this process become its children.

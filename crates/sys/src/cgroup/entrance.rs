@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use super::Cgroup;
 use super::files::{explain, write_file};
-use crate::process::thread_count;
+use crate::process::has_one_thread;
 
 /// A cgroup in every version 1 hierarchy, opened for the calling process or its children to enter.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ impl Entrance {
     /// The errors of the cgroup files, with the path in the message.
     pub fn enter(self) -> io::Result<()> {
         // The file `tasks` moves one thread; the others would stay behind.
-        let alone = thread_count().is_ok_and(|count| count == 1);
+        let alone = has_one_thread().unwrap_or(false);
         self.0.iter().try_for_each(|door| door.enter(alone))
     }
 }
