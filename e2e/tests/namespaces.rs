@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use cri::MountPropagation as Propagation;
 use crisp_api::runtime::v1 as cri;
-use crisp_e2e::{Cri, configs, owners, still, tools, trial};
+use crisp_e2e::{Cri, Options, configs, owners, still, tools, trial, trial_with};
 use rustix::process::{Signal, kill_process};
 use tonic::Code;
 
@@ -339,6 +339,34 @@ fn privileged_privileged_ones_see_the_nodes_devices() {
         assert_eq!(error.code(), Code::InvalidArgument);
         assert!(error.message().contains("privileged"), "{error:?}");
         cri.remove_pod(&weak_id);
+        cri.remove_pod(&id);
+    });
+}
+
+/// A systemd in such a container would else mount hierarchies that the node does not have.
+#[test]
+fn privileged_a_handler_keeps_the_nodes_cgroup_mounts_from_privileged_ones() {
+    let options = Options {
+        config: "[runtimes.nested]\ncgroup_namespaces = \"private\"\n".to_owned(),
+        ..Options::default()
+    };
+    trial_with(&options, |node| {
+        let mut cri = node.cri();
+        let mut pod = node.pod("nested");
+        configs::pod_security(&mut pod).privileged = true;
+        let request = cri::RunPodSandboxRequest {
+            config: Some(pod.clone()),
+            runtime_handler: "nested".to_owned(),
+        };
+        let id = cri.run_pod_sandbox(request).unwrap().pod_sandbox_id;
+        let mut config = configs::idle("main");
+        configs::security(&mut config).privileged = true;
+        let container = cri.run(&id, &pod, &config);
+        let of_init = cri.shell(&container, "readlink /proc/1/ns/cgroup");
+        assert_ne!(of_init.trim(), own("cgroup"));
+        assert_eq!(of_init.trim(), namespace(&mut cri, &container, "cgroup"));
+        let line = "mkdir /m && ! mount -t cgroup -o none,name=crisp-test nested /m";
+        cri.shell(&container, line);
         cri.remove_pod(&id);
     });
 }

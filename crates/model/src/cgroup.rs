@@ -7,6 +7,18 @@ use serde::{Deserialize, Serialize};
 /// The name of the cgroup of one exec'd process begins with this; it lies below its container's.
 pub const EXEC_PREFIX: &str = "exec-";
 
+/// Which containers get a cgroup namespace of their own, in which their cgroup is the root.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CgroupNamespaces {
+    /// On cgroup v2, each that is not privileged: what containers on other runtimes see.
+    #[default]
+    Unprivileged,
+    /// All, privileged ones and those on cgroup v1 too: none can mount a hierarchy that the node
+    /// does not have, nor change how the node's own are mounted.
+    Private,
+}
+
 /// The path of a cgroup below the cgroup root, without a slash at either end; empty for the root
 /// itself. Never leaves the root.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

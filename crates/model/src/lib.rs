@@ -25,7 +25,7 @@ pub mod signal;
 pub mod text;
 pub mod time;
 
-pub use cgroup::CgroupPath;
+pub use cgroup::{CgroupNamespaces, CgroupPath};
 pub use container::{
     ContainerConfig, ContainerName, Device, ImageSpec, Mount, MountSource, Propagation, Volume,
 };

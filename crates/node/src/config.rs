@@ -6,6 +6,7 @@ use std::time::Duration;
 use crisp_cgroups::CgroupConfig;
 use crisp_cni::Network;
 use crisp_image::Images;
+use crisp_model::CgroupNamespaces;
 
 use crate::host::Host;
 
@@ -28,8 +29,8 @@ pub struct Config {
     pub seccomp_dir: PathBuf,
     /// cgroups.
     pub cgroups: CgroupConfig,
-    /// Runtime handlers beside the default one, whose name is empty.
-    pub handlers: Vec<String>,
+    /// The runtime handlers; among them one with an empty name, for pods that name none.
+    pub handlers: Vec<Handler>,
     /// How long to wait for others.
     pub timeouts: Timeouts,
     /// Images.
@@ -59,11 +60,20 @@ impl Default for Timeouts {
     }
 }
 
-/// A runtime handler and what it can do.
+/// A runtime handler: a way to start containers, which a pod chooses by its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Handler {
-    /// Its name; the default handler's is empty.
+    /// Its name; empty for the one of pods that name none.
     pub name: String,
+    /// Which of its containers get a cgroup namespace.
+    pub cgroup_namespaces: CgroupNamespaces,
+}
+
+/// The features of a runtime handler on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Features {
+    /// The handler's name.
+    pub handler: String,
     /// Mounts can be made read-only with all below them.
     pub recursive_read_only: Support,
     /// Pods may have a user namespace.

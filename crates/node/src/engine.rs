@@ -12,7 +12,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::sync::oneshot;
 use tracing::Span;
 
-use crate::config::{Config, Handler, Support};
+use crate::config::{Config, Features, Support};
 use crate::debts::OwedRemains;
 use crate::error::{Context, Error, Result};
 use crate::events::Listener;
@@ -98,7 +98,7 @@ impl Engine {
     /// # Errors
     /// When a part of the pod cannot be made; nothing is left of it then.
     pub async fn run_pod(&self, config: PodConfig) -> Result<PodId> {
-        self.shared.check_handler(&config.runtime_handler)?;
+        self.shared.handler(&config.runtime_handler)?;
         let (reply, receiver) = oneshot::channel();
         let wanted = Wanted {
             owner: self.owner,
@@ -401,13 +401,20 @@ impl Engine {
 
     /// The runtime handlers, the default one, whose name is empty, first.
     #[must_use]
-    pub fn handlers(&self) -> Vec<Handler> {
+    pub fn handlers(&self) -> Vec<Features> {
         let recursive = self.shared.config.host.has_recursive_read_only();
-        let names = self.shared.config.handlers.iter().map(String::as_str);
-        std::iter::once("")
-            .chain(names.filter(|name| !name.is_empty()))
-            .map(|name| Handler {
-                name: name.to_owned(),
+        let mut names: Vec<_> = self
+            .shared
+            .config
+            .handlers
+            .iter()
+            .map(|h| &h.name)
+            .collect();
+        names.sort_unstable();
+        names
+            .into_iter()
+            .map(|name| Features {
+                handler: name.clone(),
                 recursive_read_only: if recursive { Support::Yes } else { Support::No },
                 user_namespaces: Support::No,
             })

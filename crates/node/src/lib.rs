@@ -48,7 +48,7 @@ mod twin;
 pub mod view;
 mod views;
 
-pub use config::{Config, Handler, Support, Timeouts};
+pub use config::{Config, Features, Handler, Support, Timeouts};
 pub use debts::OwedRemains;
 pub use engine::Engine;
 pub use error::{Code, Error, Result};

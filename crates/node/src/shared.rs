@@ -16,7 +16,7 @@ use crisp_sys::process::ProcessId;
 use crisp_tasks::HostLane;
 
 use crate::clock::CreationClock;
-use crate::config::Config;
+use crate::config::{Config, Handler};
 use crate::debts::Debts;
 use crate::error::{Error, Result};
 use crate::events::Events;
@@ -134,13 +134,13 @@ impl Shared {
         crisp_tasks::detached(async move { shared.cgroups.shelter(process).await });
     }
 
-    /// Whether the engine has the handler that a pod asks for.
-    pub(crate) fn check_handler(&self, name: &str) -> Result<()> {
-        if name.is_empty() || self.config.handlers.iter().any(|known| known == name) {
-            return Ok(());
-        }
-        let why = format!("no runtime handler {name:?} is configured");
-        Err(Error::invalid(Field::RuntimeHandler, why))
+    /// The handler that a pod asks for.
+    pub(crate) fn handler(&self, name: &str) -> Result<&Handler> {
+        let mut handlers = self.config.handlers.iter();
+        handlers.find(|known| known.name == name).ok_or_else(|| {
+            let why = format!("no runtime handler {name:?} is configured");
+            Error::invalid(Field::RuntimeHandler, why)
+        })
     }
 
     /// Notes that a journal has entries to flush.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use crisp_model::CgroupNamespaces;
 use oci_spec::runtime::{
     Linux, LinuxNamespace, LinuxNamespaceType as Kind, LinuxResources, Root, Spec,
 };
@@ -81,7 +82,8 @@ fn namespaces(input: &Input<'_>) -> Vec<LinuxNamespace> {
         PidNamespace::Host => {}
     }
     // On version 1 its own directories are mounted, which hide the rest as well.
-    if input.host.cgroup_v2 && !input.container.security.privileged {
+    let is_usual = input.host.cgroup_v2 && !input.container.security.privileged;
+    if is_usual || input.cgroup_namespaces == CgroupNamespaces::Private {
         list.push(of(Kind::Cgroup, None));
     }
     list

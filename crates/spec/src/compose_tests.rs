@@ -52,6 +52,7 @@ struct Case {
     namespaces: NamespacePaths,
     files: PodFiles,
     seccomp: Option<Vec<u8>>,
+    cgroup_namespaces: CgroupNamespaces,
 }
 
 impl Case {
@@ -73,6 +74,7 @@ impl Case {
             namespaces: &self.namespaces,
             files: &self.files,
             cgroup_path: "crisp/c",
+            cgroup_namespaces: self.cgroup_namespaces,
             seccomp: self.seccomp.as_deref(),
         })
     }
@@ -117,6 +119,7 @@ fn case() -> Case {
             shm: Some("/pod/shm".into()),
         },
         seccomp: None,
+        cgroup_namespaces: CgroupNamespaces::Unprivileged,
     }
 }
 
@@ -308,6 +311,30 @@ fn a_plain_container_is_confined() {
         Kind::Cgroup,
     ];
     assert_eq!(kinds, expected);
+}
+
+#[test]
+fn a_cgroup_namespace_is_for_whom_the_handler_says() {
+    use CgroupNamespaces::{Private, Unprivileged};
+    // The handler's word, cgroup v2, privileged; whether there is one.
+    let rows = [
+        (Unprivileged, true, false, true),
+        (Unprivileged, true, true, false),
+        (Unprivileged, false, false, false),
+        (Private, true, true, true),
+        (Private, false, false, true),
+        (Private, false, true, true),
+    ];
+    for (word, v2, privileged, expected) in rows {
+        let mut case = case();
+        case.cgroup_namespaces = word;
+        case.host.cgroup_v2 = v2;
+        case.container.security.privileged = privileged;
+        let linux = case.build().unwrap().linux().clone().unwrap();
+        let namespaces = linux.namespaces().clone().unwrap();
+        let has_one = namespaces.iter().any(|one| one.typ() == Kind::Cgroup);
+        assert_eq!(has_one, expected, "{word:?} {v2} {privileged}");
+    }
 }
 
 #[test]

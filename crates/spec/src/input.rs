@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crisp_model::container::Access;
-use crisp_model::{ContainerConfig, ContainerId, ImageConfig, PodConfig, PodId, Propagation};
+use crisp_model::{
+    CgroupNamespaces, ContainerConfig, ContainerId, ImageConfig, PodConfig, PodId, Propagation,
+};
 
 use crate::ResolvedUser;
 
@@ -35,6 +37,8 @@ pub struct Input<'a> {
     pub files: &'a PodFiles,
     /// The container's cgroup, relative to the cgroup root.
     pub cgroup_path: &'a str,
+    /// Which containers get a cgroup namespace.
+    pub cgroup_namespaces: CgroupNamespaces,
     /// Content of the seccomp profile that the container names, in JSON.
     pub seccomp: Option<&'a [u8]>,
 }

@@ -42,11 +42,11 @@ impl Service {
             .engine
             .handlers()
             .into_iter()
-            .map(|handler| cri::RuntimeHandler {
-                name: handler.name,
+            .map(|features| cri::RuntimeHandler {
+                name: features.handler,
                 features: Some(cri::RuntimeHandlerFeatures {
-                    recursive_read_only_mounts: handler.recursive_read_only == Support::Yes,
-                    user_namespaces: handler.user_namespaces == Support::Yes,
+                    recursive_read_only_mounts: features.recursive_read_only == Support::Yes,
+                    user_namespaces: features.user_namespaces == Support::Yes,
                 }),
             });
         cri::StatusResponse {

@@ -1,15 +1,15 @@
 //! Resolves the written configuration into the one that the daemon runs with: fills in defaults
 //! that follow from other values, and refuses combinations that cannot work, with the alternative.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crisp_cgroups::{CgroupConfig, CgroupDriver};
+use crisp_node::Handler;
 use crisp_telemetry::Filter;
 
 use super::error::Error;
-use super::written::{Cgroup, HandlerKind, LogFormat, NetworkMode, NetworkTable, Written};
+use super::written::{Cgroup, HandlerKind, LogFormat, NetworkMode, NetworkTable, Runtime, Written};
 
 /// The handler that needs no other program.
 const NATIVE: &str = "native";
@@ -45,10 +45,8 @@ pub struct Config {
     pub images: Images,
     /// Where Localhost seccomp profiles are that are named by a relative path.
     pub seccomp_dir: PathBuf,
-    /// Names of the handlers, all of them native.
-    pub handlers: Vec<String>,
-    /// The handler of pods that name none: one of `handlers`.
-    pub default_handler: String,
+    /// The handlers, all of them native. The one without a name is for pods that name none.
+    pub handlers: Vec<Handler>,
     /// The written configuration, for the verbose status.
     pub written: Written,
 }
@@ -103,15 +101,6 @@ pub struct Images {
 /// When values do not work together, or need a feature that this version does not have.
 pub fn resolve(written: Written) -> Result<Config, Error> {
     refuse_what_is_to_come(&written)?;
-    let handlers = handlers(&written);
-    if !handlers.contains(&written.default_runtime) {
-        let known = handlers.join(", ");
-        let why = format!(
-            "{:?} is none of the handlers: {known}",
-            written.default_runtime
-        );
-        return Err(value("default_runtime", why));
-    }
     let state = written.state.as_path().to_owned();
     Ok(Config {
         root: written.root.as_path().to_owned(),
@@ -137,17 +126,28 @@ pub fn resolve(written: Written) -> Result<Config, Error> {
             pinned: written.images.pinned.clone(),
         },
         seccomp_dir: written.security.seccomp_dir.as_path().to_owned(),
-        handlers,
-        default_handler: written.default_runtime.clone(),
+        handlers: handlers(&written)?,
         written,
     })
 }
 
-/// The names of the handlers; the native one is there whether it is written or not.
-fn handlers(written: &Written) -> Vec<String> {
-    let mut names: BTreeSet<String> = written.runtimes.keys().cloned().collect();
-    names.insert(NATIVE.to_owned());
-    names.into_iter().collect()
+/// The handlers; the native one is there whether it is written or not.
+fn handlers(written: &Written) -> Result<Vec<Handler>, Error> {
+    let mut runtimes = written.runtimes.clone();
+    runtimes.entry(NATIVE.to_owned()).or_default();
+    let default = &written.default_runtime;
+    let Some(unnamed) = runtimes.get(default).cloned() else {
+        let known: Vec<_> = runtimes.into_keys().collect();
+        let known = known.join(", ");
+        let why = format!("{default:?} is none of the handlers: {known}");
+        return Err(value("default_runtime", why));
+    };
+    runtimes.insert(String::new(), unnamed);
+    let handler = |(name, runtime): (String, Runtime)| Handler {
+        name,
+        cgroup_namespaces: runtime.cgroup_namespaces,
+    };
+    Ok(runtimes.into_iter().map(handler).collect())
 }
 
 fn value(key: &str, why: impl Into<String>) -> Error {

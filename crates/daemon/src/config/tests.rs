@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use crisp_model::CgroupNamespaces;
+
 use super::load::Loaded;
 use super::*;
 
@@ -32,7 +34,8 @@ fn later_files_win_and_nothing_else_changes() {
         ),
         (
             "conf.d/10-a.toml",
-            "[log]\nformat = \"json\"\n[runtimes.extra]\n",
+            "default_runtime = \"extra\"\n[log]\nformat = \"json\"\n\
+             [runtimes.extra]\ncgroup_namespaces = \"private\"\n",
         ),
         ("conf.d/20-b.toml", "state = \"/b\"\n"),
         ("conf.d/30-c.conf", "not = toml = at all"),
@@ -46,7 +49,17 @@ fn later_files_win_and_nothing_else_changes() {
     assert_eq!(config.log_filter.to_string(), "debug");
     assert_eq!(config.log_format, LogFormat::Json);
     assert!(matches!(config.network.source, Source::Builtin { .. }));
-    assert_eq!(config.default_handler, "native");
+    let handlers: Vec<_> = config
+        .handlers
+        .iter()
+        .map(|handler| (handler.name.as_str(), handler.cgroup_namespaces))
+        .collect();
+    let expected = [
+        ("", CgroupNamespaces::Private),
+        ("extra", CgroupNamespaces::Private),
+        ("native", CgroupNamespaces::Unprivileged),
+    ];
+    assert_eq!(handlers, expected);
 }
 
 #[test]

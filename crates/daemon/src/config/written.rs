@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use clap::ValueEnum;
 use crisp_cgroups::CgroupDriver;
+use crisp_model::CgroupNamespaces;
 use crisp_telemetry::Filter;
 use serde::{Deserialize, Serialize};
 
@@ -218,6 +219,10 @@ table! {
     Runtime {
         /// native: containers are started by Crisp itself.
         kind: HandlerKind = HandlerKind::Native;
+        /// unprivileged: containers that are not privileged get a cgroup namespace, on cgroup v2.
+        /// private: all containers do, on cgroup v1 too. A systemd in a privileged container then
+        /// leaves the node's own cgroup mounts alone.
+        cgroup_namespaces: CgroupNamespaces = CgroupNamespaces::Unprivileged;
     }
 }
 

@@ -256,6 +256,7 @@ fn compose(shared: &Shared, plan: &CreatePlan, parts: &Parts) -> Result<Bundle> 
     let record = &plan.record;
     let namespaces = namespaces(shared, plan)?;
     let files = pod_files(shared, &plan.pod);
+    let handler = shared.handler(&plan.pod.config.runtime_handler)?;
     let input = Input {
         pod: &plan.pod.config,
         pod_id: &plan.pod.id,
@@ -269,6 +270,7 @@ fn compose(shared: &Shared, plan: &CreatePlan, parts: &Parts) -> Result<Bundle> 
         namespaces: &namespaces,
         files: &files,
         cgroup_path: record.cgroup_path.as_str(),
+        cgroup_namespaces: handler.cgroup_namespaces,
         seccomp: parts.seccomp.as_deref(),
     };
     let spec = crisp_spec::build(&input).map_err(spec_error)?;
