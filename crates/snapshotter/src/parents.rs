@@ -10,7 +10,8 @@ use std::rc::Rc;
 
 use crisp_sys::rootfs;
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, fstat, mkdirat, openat, readlinkat, statat, unlinkat,
+    AtFlags, FileType, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, mkdirat, openat, readlinkat,
+    statat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -207,7 +208,9 @@ impl Parents {
         mkdirat(dir, name, Mode::from_raw_mode(0o755))?;
         self.made += 1;
         let made = openat(dir, name, DIRECTORY, Mode::empty())?;
-        rustix::fs::fchmod(&made, Mode::from_raw_mode(0o755))?;
+        // A set-group-id directory gives its group, and its bit, to what is made in it.
+        fchown(&made, Some(Uid::ROOT), Some(Gid::ROOT))?;
+        fchmod(&made, Mode::from_raw_mode(0o755))?;
         Ok(made)
     }
 }

@@ -55,6 +55,12 @@ impl Item {
         self
     }
 
+    /// With the header of POSIX instead of GNU's: GNU tar takes PAX words about holes only there.
+    pub(super) fn posix(mut self) -> Self {
+        self.header.as_mut_bytes()[257..265].copy_from_slice(b"ustar\x0000");
+        self
+    }
+
     /// The entry's blocks, long names as GNU tar writes them.
     fn bytes(mut self) -> Vec<u8> {
         let mut bytes = Vec::new();

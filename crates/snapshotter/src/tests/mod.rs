@@ -7,6 +7,7 @@
     reason = "tests write files plainly"
 )]
 
+mod differential;
 mod hostile;
 mod maker;
 mod overlay;
