@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use crisp_model::Digest;
 use crisp_sys::file::sync_dir;
+use crisp_sys::owned;
 
 use crate::error::{Context as _, Error, Result};
 use crate::hasher::Hasher;
@@ -39,7 +40,7 @@ impl Ingest {
             });
         }
         self.file.sync_all().context(|| ("sync", &self.temporary))?;
-        fs::rename(&self.temporary, &self.target).context(|| ("name", &self.target))?;
+        owned::rename(&self.temporary, &self.target).context(|| ("name", &self.target))?;
         match self.target.parent() {
             Some(dir) => sync_dir(dir).context(|| ("sync", dir)),
             None => Ok(()),

@@ -1,15 +1,16 @@
 //! The blobs on disk.
 
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crisp_model::Digest;
 use crisp_model::digest::Algorithm;
 use crisp_sys::file::sync_dir;
+use crisp_sys::owned;
 
 use crate::error::{Context as _, Error, Result};
 use crate::hasher::Hasher;
@@ -36,12 +37,11 @@ impl Store {
             ingest: root.join("ingest"),
             next: AtomicU64::new(0),
         };
-        if store.ingest.exists() {
-            fs::remove_dir_all(&store.ingest).context(|| ("empty", &store.ingest))?;
-        }
-        make_dir(&store.ingest)?;
-        for algorithm in ALGORITHMS {
-            make_dir(&store.blobs.join(algorithm))?;
+        owned::make_dirs(root).context(|| ("create", root))?;
+        owned::remove(&store.ingest).context(|| ("empty", &store.ingest))?;
+        let blobs = ALGORITHMS.map(|algorithm| store.blobs.join(algorithm));
+        for dir in [&store.ingest, &store.blobs, &blobs[0], &blobs[1]] {
+            owned::make_dirs(dir).context(|| ("create", dir))?;
         }
         for dir in [store.blobs.as_path(), root] {
             sync_dir(dir).context(|| ("sync", dir))?;
@@ -73,12 +73,12 @@ impl Store {
         })
     }
 
-    /// Keeps a whole blob that is in memory; one that is there already is left alone.
+    /// Keeps a whole blob that is in memory; one that is there already and whole is left alone.
     ///
     /// # Errors
     /// When the bytes do not have this digest, or the disk fails.
     pub fn put(&self, digest: &Digest, content: &[u8]) -> Result<()> {
-        if self.contains(digest) {
+        if self.read(digest, content.len() as u64).is_ok() {
             return Ok(());
         }
         let mut ingest = self.ingest(digest, Some(content.len() as u64))?;
@@ -87,15 +87,15 @@ impl Store {
         ingest.commit()
     }
 
-    /// The blob's file; `None` when it is not there.
+    /// The blob's file; `None` when it is not there, or something that is no file.
     ///
     /// # Errors
     /// When the disk fails.
     pub fn get(&self, digest: &Digest) -> Result<Option<File>> {
         let path = self.path(digest);
-        match File::open(&path) {
+        match owned::open(&path) {
             Ok(file) => Ok(Some(file)),
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::InvalidData) => Ok(None),
             Err(e) => Err(e).context(|| ("open", &path)),
         }
     }
@@ -137,19 +137,16 @@ impl Store {
     /// Whether the blob is there.
     #[must_use]
     pub fn contains(&self, digest: &Digest) -> bool {
-        self.path(digest).is_file()
+        owned::is_file(&self.path(digest))
     }
 
-    /// Removes the blob; one that is not there is removed.
+    /// Removes the blob, or whatever is in its place; one that is not there is removed.
     ///
     /// # Errors
     /// When the disk fails.
     pub fn remove(&self, digest: &Digest) -> Result<()> {
         let path = self.path(digest);
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != ErrorKind::NotFound => Err(e).context(|| ("remove", &path)),
-            _ => Ok(()),
-        }
+        owned::remove(&path).context(|| ("remove", &path))
     }
 
     /// Every blob with its length.
@@ -214,14 +211,6 @@ impl Store {
         };
         self.blobs.join(algorithm).join(digest.hex())
     }
-}
-
-fn make_dir(path: &Path) -> Result<()> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .context(|| ("create", path))
 }
 
 #[cfg(test)]

@@ -118,3 +118,31 @@ fn directories_are_private() {
         assert_eq!(mode & 0o777, 0o700, "{dir}");
     }
 }
+
+#[test]
+fn what_lies_in_the_place_of_a_blob_gives_way() {
+    type Wrong = (&'static str, fn(&Path));
+    let f = fixture();
+    let digest = Hasher::sha256(b"hello");
+    let path = f.store.path(&digest);
+    let wrong: [Wrong; 3] = [
+        ("a directory", |path| {
+            fs::create_dir_all(path.join("a")).unwrap()
+        }),
+        ("a link", |path| {
+            std::os::unix::fs::symlink("/proc/version", path).unwrap();
+        }),
+        ("other bytes", |path| fs::write(path, "hellO").unwrap()),
+    ];
+    for (what, make) in wrong {
+        make(&path);
+        assert!(f.store.read(&digest, 5).is_err(), "{what}");
+        f.store.put(&digest, b"hello").unwrap();
+        assert_eq!(f.store.read(&digest, 5).unwrap(), b"hello", "{what}");
+        f.store.remove(&digest).unwrap();
+        make(&path);
+        let removed = f.store.collect(&BTreeSet::new()).unwrap();
+        assert_eq!(removed, std::slice::from_ref(&digest), "{what}");
+        assert!(f.store.list().unwrap().is_empty(), "{what}");
+    }
+}

@@ -12,6 +12,13 @@ use crate::to_cri::field::path;
 /// A status message travels in a header, in percent coding, and clients refuse headers of 8 kB.
 const LONGEST: usize = 4096;
 
+/// The remedy for a disk without room.
+const FULL: &str = "no room is left there: remove images or files, or enlarge the disk; files take \
+                    inodes too";
+/// The same for a step of the engine, which may have met a limit of the kernel that answers alike.
+const EXHAUSTED: &str = "no room is left there: free space and inodes of that disk, or raise the \
+                         kernel's limit of mounts, namespaces or watches if that was met";
+
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
         let text = bounded(&refusal.to_string(), LONGEST);
@@ -34,12 +41,14 @@ pub fn engine(error: Error) -> Status {
         Code::DeadlineExceeded => tonic::Code::DeadlineExceeded,
         Code::Unavailable => tonic::Code::Unavailable,
         Code::Unimplemented => tonic::Code::Unimplemented,
+        Code::ResourceExhausted => tonic::Code::ResourceExhausted,
         Code::Internal => tonic::Code::Internal,
     };
     let text = match &error {
         Error::InvalidArgument { field, why } | Error::NotNow { field, why } => {
             format!("{}: {why}", path(field))
         }
+        other if code == tonic::Code::ResourceExhausted => format!("{other}; {EXHAUSTED}"),
         other => other.to_string(),
     };
     Status::new(code, bounded(&text, LONGEST))
@@ -49,6 +58,10 @@ pub fn engine(error: Error) -> Status {
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 #[must_use]
 pub fn images(error: image::Error) -> Status {
+    if error.is_full_disk() {
+        let text = bounded(&error.to_string(), LONGEST - FULL.len());
+        return Status::resource_exhausted(format!("{text}; {FULL}"));
+    }
     let code = match &error {
         image::Error::Reference(_) | image::Error::Ambiguous(_) => tonic::Code::InvalidArgument,
         image::Error::NotFound(_) => tonic::Code::NotFound,

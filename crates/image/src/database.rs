@@ -17,7 +17,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crisp_model::Digest;
-use crisp_sys::file;
+use crisp_sys::{file, owned};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context as _, Error, Result};
@@ -75,15 +75,15 @@ impl Database {
             }
         };
         let next = unfinished(&path);
-        file::remove_if_there(&next).context(|| ("remove", &next))?;
+        owned::remove(&next).context(|| ("remove", &next))?;
         let earlier = root.join(EARLIER);
-        if earlier.exists() {
+        if earlier.symlink_metadata().is_ok() {
             tracing::warn!(
                 file = %earlier.display(),
                 "an earlier release kept image names here; this one does not read it: \
                  images are pulled again, running containers keep their layers"
             );
-            file::remove_if_there(&earlier).context(|| ("remove", &earlier))?;
+            owned::remove(&earlier).context(|| ("remove", &earlier))?;
         }
         Ok(Self {
             path,
@@ -106,7 +106,17 @@ impl Database {
         let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
         let mut next = saved.clone();
         next.apply(edits);
-        write(&self.path, &next).context(|| ("write", &self.path))?;
+        match write(&self.path, &next) {
+            // To remove images is what makes room again. A crash before the next commit brings back
+            // records whose layers are gone; they are dropped when the store is opened.
+            Err(error) if owned::is_full(&error) && edits.iter().all(Edit::is_loss) => {
+                tracing::warn!(
+                    path = %self.path.display(), %error,
+                    "removing images without a record of it: the disk is full"
+                );
+            }
+            written => written.context(|| ("write", &self.path))?,
+        }
         *saved = next;
         Ok(())
     }
@@ -143,7 +153,7 @@ enum Content {
 }
 
 fn read(path: &Path) -> Result<Content> {
-    let bytes = match file::read_bounded(path, LARGEST) {
+    let bytes = match owned::read(path, LARGEST) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Content::Absent),
         Err(error) => return Ok(Content::Damaged(error.to_string())),
@@ -177,26 +187,29 @@ fn write(path: &Path, saved: &Saved) -> io::Result<()> {
     // The rename must not reach the disk before the content: the content is flushed under a name
     // of its own first.
     let next = unfinished(path);
+    owned::remove(&next)?;
+    if let Err(error) = write_new(&next, &bytes).and_then(|()| owned::rename(&next, path)) {
+        // A part of it takes what room there is; the next commit would remove it as well.
+        drop(owned::remove(&next));
+        return Err(error);
+    }
+    file::sync_dir(path.parent().unwrap_or(Path::new("/")))
+}
+
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(0o600)
-        .open(&next)?;
-    file.write_all(&bytes)?;
-    file.sync_all()?;
-    fs::rename(&next, path)?;
-    file::sync_dir(path.parent().unwrap_or(Path::new("/")))
+        .open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 /// Keeps the damaged file for whoever wants to know what happened. One is kept: the newest.
 fn set_aside(root: &Path, path: &Path, why: &str) -> Result<()> {
     let kept = root.join("images.damaged");
-    let cleared = match fs::symlink_metadata(&kept) {
-        Ok(there) if there.is_dir() => file::remove_tree_if_there(&kept),
-        _ => file::remove_if_there(&kept),
-    };
-    cleared.context(|| ("remove", &kept))?;
+    owned::remove(&kept).context(|| ("remove", &kept))?;
     fs::rename(path, &kept).context(|| ("set aside", path))?;
     tracing::error!(
         file = %path.display(), kept = %kept.display(), why,
@@ -208,6 +221,9 @@ fn set_aside(root: &Path, path: &Path, why: &str) -> Result<()> {
 
 fn lock(path: &Path) -> Result<File> {
     let begun = Instant::now();
+    if !owned::is_file(path) {
+        owned::remove(path).context(|| ("remove", path))?;
+    }
     loop {
         match file::lock_exclusive(path).context(|| ("lock", path))? {
             Some(lock) => return Ok(lock),

@@ -64,10 +64,34 @@ fn a_failed_write_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let id = Digest::sha256([1; 32]);
     let database = Database::open(dir.path()).unwrap();
-    fs::create_dir(dir.path().join("images.next")).unwrap();
+    let away = dir.path().with_extension("away");
+    fs::rename(dir.path(), &away).unwrap();
     assert!(database.apply(&edits(&id)).is_err());
     assert!(database.load().names.is_empty());
-    fs::remove_dir(dir.path().join("images.next")).unwrap();
+    fs::rename(&away, dir.path()).unwrap();
     database.apply(&edits(&id)).unwrap();
     assert_eq!(database.load().names.len(), 1);
+}
+
+#[test]
+fn what_lies_in_the_place_of_a_file_gives_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let id = Digest::sha256([1; 32]);
+    let names = ["images.db", "images.next", "images.lock", "images.redb"];
+    let block = |names: &[&str]| {
+        for name in names {
+            let path = dir.path().join(name);
+            owned::remove(&path).unwrap();
+            fs::create_dir_all(path.join("a/b")).unwrap();
+        }
+    };
+    block(&names);
+    fs::create_dir_all(dir.path().join("images.damaged/a")).unwrap();
+    let database = Database::open(dir.path()).unwrap();
+    database.apply(&edits(&id)).unwrap();
+    // While it is open, too.
+    block(&names[..2]);
+    database.apply(&edits(&id)).unwrap();
+    drop(database);
+    assert_eq!(Database::open(dir.path()).unwrap().load().names.len(), 1);
 }

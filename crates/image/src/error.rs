@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crisp_model::Digest;
 use crisp_model::reference::ReferenceError;
+use crisp_sys::owned;
 
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -101,6 +102,14 @@ impl From<crisp_content::Error> for Error {
 impl From<crisp_snapshotter::Error> for Error {
     fn from(error: crisp_snapshotter::Error) -> Self {
         Self::Snapshot(Arc::new(error))
+    }
+}
+
+impl Error {
+    /// Whether the disk has no room for what was to be written.
+    #[must_use]
+    pub fn is_full_disk(&self) -> bool {
+        owned::tells_of_a_full_disk(self)
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crisp_model::{ContainerId, Digest};
 use crisp_snapshotter::LayerId;
-use crisp_sys::file;
+use crisp_sys::{file, owned};
 
 use crate::error::{Context as _, Result};
 use crate::sealed::{seal, unseal};
@@ -25,7 +25,7 @@ impl Leases {
     /// Opens the directory below `root`, making it where there is none.
     pub(crate) fn open(root: &Path) -> Result<Self> {
         let dir = root.join("leases");
-        file::make_private_dirs(&dir).context(|| ("create", &dir))?;
+        owned::make_dirs(&dir).context(|| ("create", &dir))?;
         Ok(Self(dir))
     }
 
@@ -42,7 +42,7 @@ impl Leases {
     /// Removes a lease; none is fine. Blocks.
     pub(crate) fn remove(&self, container: &ContainerId) -> Result<()> {
         let path = self.path(container);
-        file::remove_if_there(&path).context(|| ("remove", &path))
+        owned::remove(&path).context(|| ("remove", &path))
     }
 
     /// Leases of an earlier life of the daemon. `containers` have snapshots: one without a lease
@@ -59,7 +59,7 @@ impl Leases {
             let name = path.file_name().and_then(|name| name.to_str());
             let Ok(container) = ContainerId::parse(name.unwrap_or_default()) else {
                 // A write that a crash cut short.
-                drop(file::remove_if_there(&path));
+                drop(owned::remove(&path));
                 continue;
             };
             match read_one(&path) {
@@ -91,11 +91,9 @@ impl Leases {
     fn set_aside(&self, path: &Path, container: &ContainerId, why: &str) {
         let dir = self.0.with_extension("damaged");
         let kept = dir.join(container.as_str());
-        let moved = file::make_private_dirs(&dir).and_then(|()| {
-            drop(file::remove_tree_if_there(&kept));
-            drop(file::remove_if_there(&kept));
-            fs::rename(path, &kept)
-        });
+        let moved = owned::make_dirs(&dir)
+            .and_then(|()| owned::remove(&kept))
+            .and_then(|()| fs::rename(path, &kept));
         match moved {
             Ok(()) => tracing::error!(
                 %container, kept = %kept.display(), why,
@@ -112,7 +110,7 @@ impl Leases {
 }
 
 fn read_one(path: &Path) -> std::result::Result<Vec<LayerId>, String> {
-    let bytes = file::read_bounded(path, MAX_LEASE).map_err(|error| error.to_string())?;
+    let bytes = owned::read(path, MAX_LEASE).map_err(|error| error.to_string())?;
     layers(&bytes)
 }
 

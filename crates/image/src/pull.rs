@@ -187,27 +187,30 @@ impl Fetch {
 
         let claim = self.claim(&documents, &plans).await;
         self.keep(documents.clone()).await?;
-        self.layers(&plans, abandoned).await?;
-
         let sizes = manifest.layers.iter().map(|layer| layer.size);
         let record = ImageRecord {
             manifest: manifest_digest,
             documents: documents.into_iter().map(|(digest, _)| digest).collect(),
-            layers: plans.into_iter().map(|plan| plan.chain_id).collect(),
+            layers: plans.iter().map(|plan| plan.chain_id.clone()).collect(),
             size: sizes.fold(manifest.config.size, u64::saturating_add),
             annotations: manifest.annotations,
         };
         let image = Arc::new(Image { record, parsed });
         let names = names(&self.image, &root_digest);
-        let store = Arc::clone(&self.store);
-        let target = id.clone();
-        blocking("commit an image", move || {
-            commit(&store, &target, image, names)
-        })
-        .await?;
-        self.store.promote_later();
-        drop(claim);
-        Ok(id)
+        // A layer may be found damaged only when all are settled.
+        for _ in 0..=plans.len() {
+            self.layers(&plans, abandoned).await?;
+            let (store, target) = (Arc::clone(&self.store), id.clone());
+            let (image, names) = (Arc::clone(&image), names.clone());
+            let commit = move || commit(&store, &target, image, names);
+            if blocking("commit an image", commit).await? {
+                self.store.promote_later();
+                drop(claim);
+                return Ok(id);
+            }
+        }
+        // They are claimed, so this is a bug; an image without its layers must not be named.
+        Err(Error::NotFound(id.to_string()))
     }
 
     /// Follows indexes down to the manifest for this machine.
@@ -398,11 +401,11 @@ fn plan(manifest: &Manifest, parsed: &Parsed) -> Vec<LayerPlan> {
     plans.collect()
 }
 
-/// Settles the layers of the image, then writes it, them and its names at once.
-fn commit(store: &Store, id: &Digest, image: Arc<Image>, names: Vec<String>) -> Result<()> {
+/// Settles the layers of the image, then writes it, them and its names at once; false when a layer
+/// is not there, or no more.
+fn commit(store: &Store, id: &Digest, image: Arc<Image>, names: Vec<String>) -> Result<bool> {
     if !store.settle(&image.record.layers)? {
-        // They are claimed, so this is a bug; an image without its layers must not be named.
-        return Err(Error::NotFound(id.to_string()));
+        return Ok(false);
     }
     store.commit(|catalog| {
         let mut image = image;
@@ -426,5 +429,6 @@ fn commit(store: &Store, id: &Digest, image: Arc<Image>, names: Vec<String>) -> 
                 .map(|name| Edit::PutName(name, id.clone())),
         );
         edits
-    })
+    })?;
+    Ok(true)
 }

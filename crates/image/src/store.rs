@@ -157,14 +157,35 @@ impl Store {
     }
 
     /// Settles the layers of an image that is about to be committed: all of them are here now.
-    /// `false` when one is gone. Blocks.
+    /// `false` when one is gone, or was found damaged and is to be unpacked anew. Blocks.
     pub(crate) fn settle(&self, layers: &[Digest]) -> Result<bool> {
         let Some(layers) = self.catalog().generations(layers) else {
             return Ok(false);
         };
         let _turn = lock(&self.layering);
-        self.snapshotter.settle(&layers)?;
-        Ok(true)
+        match self.snapshotter.settle(&layers) {
+            Err(error @ crisp_snapshotter::Error::Damaged { .. }) => {
+                tracing::warn!(%error, "unpacking the layer anew");
+                self.give_up(&error)?;
+                Ok(false)
+            }
+            settled => Ok(settled.map(|()| true)?),
+        }
+    }
+
+    /// Gives a damaged layer to nobody new: containers that stand on it keep it.
+    fn give_up(&self, error: &crisp_snapshotter::Error) -> Result<()> {
+        let crisp_snapshotter::Error::Damaged { layer, .. } = error else {
+            return Ok(());
+        };
+        self.commit(|_| vec![Edit::DropLayer(layer.clone())])?;
+        let is_leased = self.catalog().is_leased(layer);
+        if is_leased {
+            let usage = self.snapshotter.layer_usage(layer).unwrap_or_default();
+            self.catalog().distrust(layer.clone(), usage);
+            return Ok(());
+        }
+        self.remove_layers(std::slice::from_ref(layer))
     }
 
     /// Keeps layers and blobs, there or to come, until the claim is dropped.

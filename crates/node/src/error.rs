@@ -81,6 +81,13 @@ impl Cause {
     }
 }
 
+impl Cause {
+    /// Whether a disk, or a limit of the kernel that answers as one, has no room left.
+    fn is_exhaustion(&self) -> bool {
+        crisp_sys::owned::tells_of_a_full_disk(&*self.0)
+    }
+}
+
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -127,6 +134,8 @@ pub enum Code {
     Unavailable,
     /// `UNIMPLEMENTED`.
     Unimplemented,
+    /// `RESOURCE_EXHAUSTED`.
+    ResourceExhausted,
     /// `INTERNAL`.
     Internal,
 }
@@ -143,6 +152,7 @@ impl Error {
             Self::DeadlineExceeded(_) => Code::DeadlineExceeded,
             Self::Unavailable(_) => Code::Unavailable,
             Self::Unimplemented(_) => Code::Unimplemented,
+            Self::Internal { cause, .. } if cause.is_exhaustion() => Code::ResourceExhausted,
             Self::Internal { .. } => Code::Internal,
         }
     }
@@ -217,6 +227,17 @@ impl From<crisp_image::Ambiguous> for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_disk_is_no_fault_of_ours() {
+        let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let failed = |error: std::io::Error| Err::<(), _>(error).context(|| "write /a/b");
+        assert_eq!(failed(full()).unwrap_err().code(), Code::ResourceExhausted);
+        let wrapped = std::io::Error::other(full());
+        assert_eq!(failed(wrapped).unwrap_err().code(), Code::ResourceExhausted);
+        let other = std::io::ErrorKind::NotFound.into();
+        assert_eq!(failed(other).unwrap_err().code(), Code::Internal);
+    }
 
     #[test]
     fn several_errors_become_one_that_names_them_all() {

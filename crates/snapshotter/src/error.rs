@@ -1,7 +1,10 @@
 //! Why a layer or snapshot could not be made, read or removed.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+
+use crisp_sys::{owned, rootfs};
 
 use crate::layer_id::LayerId;
 
@@ -33,16 +36,30 @@ pub enum Error {
     Stream(#[source] io::Error),
     /// Unpacking would use up what the disk is to keep free.
     #[error(
-        "the disk has {free} {what} free, and {kept} are kept (images.keep_free_percent): remove \
-         images or other files; a layer that fills a disk may be made to do so"
+        "the disk of {} has {free} {what} free, and {kept} are kept (images.keep_free_percent); a \
+         layer that fills a disk may be made to do so", .path.display()
     )]
     Full {
+        /// What was being unpacked.
+        path: PathBuf,
         /// Bytes that are free.
         free: u64,
         /// Bytes that are kept.
         kept: u64,
         /// Of which this is counted.
         what: &'static str,
+        /// The error that a write would have met.
+        source: io::Error,
+    },
+    /// A file that tells of a layer is something else now: it is to be unpacked anew.
+    #[error("layer {layer} is damaged: cannot read {}: {source}", .path.display())]
+    Damaged {
+        /// The layer.
+        layer: LayerId,
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
     },
     /// The file is larger than the reader accepts.
     #[error("{} in the image has more than the {limit} bytes that are read", .path.display())]
@@ -80,6 +97,30 @@ impl<T, E: Into<io::Error>> Context<T> for std::result::Result<T, E> {
             }
         })
     }
+}
+
+/// Why an entry cannot be made in the layer's directory: the archive's fault, unless the disk is
+/// full.
+pub(crate) fn cannot_make(root: &OwnedFd, entry: &[u8], error: io::Error) -> Error {
+    if owned::is_full(&error) {
+        return Error::Io {
+            what: "unpack a layer into",
+            path: path_of(root),
+            source: error,
+        };
+    }
+    let why = match error.kind() {
+        io::ErrorKind::ArgumentListTooLong => {
+            "its extended attributes are larger than this file system takes".to_owned()
+        }
+        _ => format!("it cannot be made: {error}"),
+    };
+    bad_entry(entry, why)
+}
+
+/// Where an open directory is, for words about it.
+pub(crate) fn path_of(dir: &OwnedFd) -> PathBuf {
+    std::fs::read_link(rootfs::proc_path(dir)).unwrap_or_default()
 }
 
 /// The error for a bad entry.

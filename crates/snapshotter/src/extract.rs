@@ -17,7 +17,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::archive::{Archive, Entry, Kind};
-use crate::error::{Context as _, Result, bad_entry};
+use crate::error::{Context as _, Result, bad_entry, cannot_make};
 use crate::metadata;
 use crate::parents::{MAX_NOTED, Parents};
 use crate::place::{Place, Replaced};
@@ -98,7 +98,8 @@ impl Extractor {
     fn apply<R: BufRead>(&mut self, entry: &Entry, archive: &mut Archive<'_, R>) -> Result<()> {
         self.gauge.take(DISK_BLOCK)?;
         let path = relative(&entry.path)?;
-        let failed = |error: std::io::Error| bad_entry(&entry.path, explain(&error));
+        let root = Rc::clone(self.parents.root());
+        let failed = |error: std::io::Error| cannot_make(&root, &entry.path, error);
         let Some(name) = path.file_name() else {
             return self.root(entry).map_err(failed);
         };
@@ -170,7 +171,8 @@ impl Extractor {
         place: &Place,
         archive: &mut Archive<'_, R>,
     ) -> Result<()> {
-        let failed = |error: std::io::Error| bad_entry(&entry.path, explain(&error));
+        let root = Rc::clone(self.parents.root());
+        let failed = |error: std::io::Error| cannot_make(&root, &entry.path, error);
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(0o600);
@@ -254,7 +256,8 @@ impl Extractor {
             dir,
             name: name.to_owned(),
         };
-        let failed = |error: std::io::Error| bad_entry(&entry.path, explain(&error));
+        let root = Rc::clone(self.parents.root());
+        let failed = |error: std::io::Error| cannot_make(&root, &entry.path, error);
         let stat = target.stat().map_err(|error| failed(error.into()))?;
         let stat = stat.ok_or_else(outside)?;
         let there = place.stat().map_err(|error| failed(error.into()))?;
@@ -355,8 +358,4 @@ fn is_reserved(path: &Path) -> bool {
     path.iter()
         .map(OsStr::as_bytes)
         .any(|part| part.starts_with(RESERVED) && part != OPAQUE)
-}
-
-fn explain(error: &std::io::Error) -> String {
-    format!("it cannot be made: {error}")
 }

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crisp_model::Digest;
-use crisp_sys::file;
+use crisp_sys::{file, owned};
 
 use crate::error::{Context as _, Error, Result};
 use crate::extract::extract;
@@ -123,7 +123,7 @@ fn record_usage(dir: &Path, usage: Usage) -> Result<()> {
 pub(crate) fn recorded_usage(dir: &Path) -> Result<Usage> {
     const LONGEST: u64 = 64;
     let path = dir.join("usage");
-    let text = file::read_bounded(&path, LONGEST).context(|| ("read", &path))?;
+    let text = owned::read(&path, LONGEST).context(|| ("read", &path))?;
     let text = String::from_utf8_lossy(&text);
     let numbers: Option<Vec<u64>> = text.split_whitespace().map(|n| n.parse().ok()).collect();
     match numbers.as_deref() {

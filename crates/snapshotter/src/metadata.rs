@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use crisp_sys::rootfs;
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, Stat, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat,
-    fchmod, fchown, fgetxattr, flistxattr, fsetxattr, futimens, lsetxattr, utimensat,
+    fchmod, fchown, fgetxattr, flistxattr, fsetxattr, fstatvfs, futimens, lsetxattr, utimensat,
 };
 use rustix::io::Errno;
 
@@ -65,7 +65,7 @@ pub(crate) fn set_open(file: impl AsFd, entry: &Entry) -> rustix::io::Result<()>
     fchown(&file, Some(uid(entry)), Some(gid(entry)))?;
     fchmod(&file, Mode::from_raw_mode(entry.mode))?;
     for (name, value) in accepted(entry) {
-        tolerate(fsetxattr(&file, name, value, XattrFlags::empty()))?;
+        tolerate(&file, fsetxattr(&file, name, value, XattrFlags::empty()))?;
     }
     Ok(())
 }
@@ -80,7 +80,7 @@ pub(crate) fn set_named(dir: &OwnedFd, name: &OsStr, entry: &Entry) -> rustix::i
     }
     let path = rootfs::proc_path(dir).join(name);
     for (attribute, value) in accepted(entry) {
-        tolerate(lsetxattr(&path, attribute, value, XattrFlags::empty()))?;
+        tolerate(dir, lsetxattr(&path, attribute, value, XattrFlags::empty()))?;
     }
     utimensat(dir, name, &times(entry), nofollow)
 }
@@ -116,10 +116,12 @@ pub(crate) fn is_accepted(name: &[u8]) -> bool {
 }
 
 /// A file system without such attributes loses them, as with every other tool; so does a file
-/// that may not have them.
-fn tolerate(result: rustix::io::Result<()>) -> rustix::io::Result<()> {
+/// that may not have them. One that has room, but not for so large an attribute, says that it has
+/// none.
+fn tolerate(place: impl AsFd, result: rustix::io::Result<()>) -> rustix::io::Result<()> {
     match result {
         Err(Errno::OPNOTSUPP | Errno::PERM) => Ok(()),
+        Err(Errno::NOSPC) if fstatvfs(place)?.f_bavail > 0 => Err(Errno::TOOBIG),
         other => other,
     }
 }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use rustix::fs::{StatVfs, fstatvfs};
 
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Context as _, Error, Result, path_of};
 
 /// Bytes that are written between two looks. Layers that are unpacked side by side may each take
 /// as much of the reserve.
@@ -35,22 +35,18 @@ impl Reserve {
         }
     }
 
-    fn check(self, disk: &StatVfs) -> Result<()> {
+    /// What is free, what is kept, and of which, when too little is free.
+    fn lack(self, disk: &StatVfs) -> Option<(u64, u64, &'static str)> {
         let kept = |total: u64, most: u64| (total / 100 * self.percent).min(most);
         let bytes = kept(disk.f_blocks.saturating_mul(disk.f_frsize), MOST_BYTES);
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         if free < bytes {
-            let (free, kept, what) = (free >> 20, bytes >> 20, "MiB");
-            return Err(Error::Full { free, kept, what });
+            return Some((free >> 20, bytes >> 20, "MiB"));
         }
         // A file system without a table of inodes has none to count.
-        let kept = kept(disk.f_files, MOST_INODES);
-        let free = disk.f_favail;
-        if disk.f_files > 0 && free < kept {
-            let what = "inodes";
-            return Err(Error::Full { free, kept, what });
-        }
-        Ok(())
+        let inodes = kept(disk.f_files, MOST_INODES);
+        let is_short = disk.f_files > 0 && disk.f_favail < inodes;
+        is_short.then_some((disk.f_favail, inodes, "inodes"))
     }
 }
 
@@ -82,7 +78,16 @@ impl Gauge {
             return Ok(());
         }
         let disk = fstatvfs(&self.dir).context(|| ("look at the disk of", "a layer"))?;
-        self.reserve.check(&disk)
+        match self.reserve.lack(&disk) {
+            None => Ok(()),
+            Some((free, kept, what)) => Err(Error::Full {
+                path: path_of(&self.dir),
+                free,
+                kept,
+                what,
+                source: std::io::ErrorKind::StorageFull.into(),
+            }),
+        }
     }
 }
 
@@ -118,8 +123,8 @@ mod tests {
             (5, (10 * GIB, GIB), (0, 0), true),
             (0, (10 * GIB, 0), (1_000_000, 0), true),
         ] {
-            let checked = Reserve::percent(percent).check(&disk(bytes, inodes));
-            assert_eq!(checked.is_ok(), good, "{percent} {bytes:?} {inodes:?}");
+            let lack = Reserve::percent(percent).lack(&disk(bytes, inodes));
+            assert_eq!(lack.is_none(), good, "{percent} {bytes:?} {inodes:?}");
         }
     }
 }

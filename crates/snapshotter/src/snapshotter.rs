@@ -1,12 +1,13 @@
 //! The store of layers and of what containers write above them.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crisp_model::{ContainerId, Digest};
-use crisp_sys::file;
+use crisp_sys::{file, owned};
 
 use crate::doomed::Doomed;
 use crate::error::{Context as _, Error, Result};
@@ -46,11 +47,17 @@ impl Snapshotter {
     /// # Errors
     /// When the disk fails.
     pub fn open(root: &Path) -> Result<Self> {
+        owned::make_dirs(root).context(|| ("make", root))?;
+        let empty = root.join("empty");
+        if empty.is_symlink() {
+            // It holds nothing that could lie on another disk, and its mode is set below.
+            owned::remove(&empty).context(|| ("remove", &empty))?;
+        }
         for name in ["layers", "containers", "ingest", "empty"] {
             let dir = root.join(name);
-            file::make_private_dirs(&dir).context(|| ("make", &dir))?;
+            owned::make_dirs(&dir).context(|| ("make", &dir))?;
         }
-        set_mode(&root.join("empty"), 0o755)?;
+        set_mode(&empty, 0o755)?;
         let left = entries(&root.join("ingest"))?;
         let numbers = left.iter().filter_map(|name| name.parse::<u64>().ok());
         let first = numbers.max().map_or(0, |last| last.saturating_add(1));
@@ -83,7 +90,14 @@ impl Snapshotter {
         let is_old = |name: &String| name.parse().is_ok_and(|number: u64| number < self.first);
         let names = entries(&ingest)?.into_iter();
         let old = names.filter(|name| is_old(name) || name.parse::<u64>().is_err());
-        Ok(Doomed::of(old.map(|name| ingest.join(name)).collect()))
+        let mut doomed: Vec<PathBuf> = old.map(|name| ingest.join(name)).collect();
+        for name in entries(&self.root.join("layers"))? {
+            let dir = self.root.join("layers").join(&name);
+            if LayerId::from_dir_name(&name).is_some() && !is_layer(&dir) {
+                doomed.extend(self.take_name(&dir)?);
+            }
+        }
+        Ok(Doomed::of(doomed))
     }
 
     /// Begins a layer, which is a new generation of its chain id whatever else there is.
@@ -104,11 +118,12 @@ impl Snapshotter {
     /// a layer, and before anybody uses it; not by two at a time.
     ///
     /// # Errors
-    /// [`Error::NoLayer`], or when the disk fails.
+    /// [`Error::NoLayer`], [`Error::Damaged`], or when the disk fails.
     pub fn settle(&self, layers: &[LayerId]) -> Result<()> {
         for (at, layer) in layers.iter().enumerate() {
             let dir = self.layer_dir(layer);
-            let Some(paths) = unsettled::noted(&dir)? else {
+            let noted = unsettled::noted(&dir).map_err(|error| damaged(layer, error))?;
+            let Some(paths) = noted else {
                 continue;
             };
             let stack = self.lower(&layers[..=at])?;
@@ -117,13 +132,15 @@ impl Snapshotter {
         Ok(())
     }
 
-    /// All layers.
+    /// All layers. What only has the name of one is no layer, and goes with the leftovers.
     ///
     /// # Errors
     /// When the disk fails.
     pub fn layers(&self) -> Result<Vec<LayerId>> {
-        let names = entries(&self.root.join("layers"))?;
-        let layers = names.iter().filter_map(|name| LayerId::from_dir_name(name));
+        let dir = self.root.join("layers");
+        let names = entries(&dir)?.into_iter();
+        let layers = names.filter(|name| is_layer(&dir.join(name)));
+        let layers = layers.filter_map(|name| LayerId::from_dir_name(&name));
         Ok(layers.collect())
     }
 
@@ -281,6 +298,33 @@ impl Snapshotter {
             Err(error) => Err(error).context(|| ("remove", path)),
         }
     }
+}
+
+/// The failure of reading a file that tells of a layer. One that is no file, or no such file, says
+/// nothing more about the layer, whatever the disk does later.
+fn damaged(layer: &LayerId, error: Error) -> Error {
+    match error {
+        Error::Io { path, source, .. }
+            if matches!(
+                source.kind(),
+                ErrorKind::InvalidData | ErrorKind::FileTooLarge
+            ) =>
+        {
+            let layer = layer.clone();
+            Error::Damaged {
+                layer,
+                path,
+                source,
+            }
+        }
+        other => other,
+    }
+}
+
+/// Whether a directory holds a tree that could be a layer's.
+fn is_layer(dir: &Path) -> bool {
+    let fs = fs::symlink_metadata(dir.join("fs"));
+    fs.is_ok_and(|stat| stat.is_dir())
 }
 
 fn entries(dir: &Path) -> Result<Vec<String>> {

@@ -17,7 +17,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use crisp_sys::file;
+use crisp_sys::{file, owned};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, openat, statat, unlinkat};
 use rustix::io::Errno;
 
@@ -46,7 +46,7 @@ pub(crate) fn note(dir: &Path, paths: &BTreeSet<PathBuf>) -> Result<()> {
 /// The paths that were noted for the layer in `dir`; `None` when it is settled.
 pub(crate) fn noted(dir: &Path) -> Result<Option<BTreeSet<PathBuf>>> {
     let path = dir.join(FILE);
-    let bytes = match file::read_bounded(&path, 4 * MAX_NOTED) {
+    let bytes = match owned::read(&path, 4 * MAX_NOTED) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         other => other.context(|| ("read", &path))?,
     };

@@ -29,6 +29,7 @@ pub mod mountinfo;
 pub mod ns;
 pub mod own_argument;
 pub mod own_binary;
+pub mod owned;
 pub mod pidfd;
 pub mod pipe;
 pub mod process;

@@ -7,10 +7,12 @@
 
 mod debian;
 mod faults;
+mod full_disk;
 mod harm;
 mod maker;
 mod names;
 mod oddities;
+mod places;
 mod restart;
 #[path = "../../../registry/tests/protocol/served.rs"]
 mod served;
