@@ -1,7 +1,8 @@
 //! Why a cgroup is not as it should be, in the terms of those who asked for it.
 
 use std::fmt;
-use std::sync::Arc;
+
+use crisp_model::Cause;
 
 /// Results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -48,28 +49,6 @@ impl fmt::Display for Part {
             Self::Parent => "cgroup parent",
             Self::Limits => "limits",
         })
-    }
-}
-
-/// The error behind a failed step. Shared, since an error goes to every caller that waited.
-#[derive(Debug, Clone)]
-pub struct Cause(Arc<dyn std::error::Error + Send + Sync>);
-
-impl Cause {
-    pub(crate) fn of(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self(Arc::from(cause.into()))
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl std::error::Error for Cause {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source()
     }
 }
 

@@ -19,5 +19,5 @@ mod systemd;
 
 pub use cgroups::Cgroups;
 pub use config::{CgroupConfig, CgroupDriver};
-pub use error::{Cause, Error, Part, Result};
+pub use error::{Error, Part, Result};
 pub use parents::Owed;

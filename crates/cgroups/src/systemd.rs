@@ -8,12 +8,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crisp_model::Cause;
 use crisp_tasks::Worker;
 use futures::StreamExt;
 use tokio::sync::{Mutex, broadcast};
 use zbus::{OwnedObjectPath, Variant, connection, proxy};
 
-use crate::error::{Cause, Error, Part, Result};
+use crate::error::{Error, Part, Result};
 use crate::scope::{Scope, Weights};
 
 /// How long a call and its job may take, with all tries.

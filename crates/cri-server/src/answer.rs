@@ -91,7 +91,7 @@ fn registry_code(error: &registry::Error) -> tonic::Code {
         registry::Error::Protocol { .. } | registry::Error::DigestMismatch { .. } => {
             tonic::Code::DataLoss
         }
-        registry::Error::Io { .. } => tonic::Code::FailedPrecondition,
+        registry::Error::Config { .. } => tonic::Code::FailedPrecondition,
     }
 }
 

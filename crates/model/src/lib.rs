@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cause;
 pub mod cgroup;
 pub mod container;
 pub mod digest;
@@ -25,6 +26,7 @@ pub mod signal;
 pub mod text;
 pub mod time;
 
+pub use cause::Cause;
 pub use cgroup::{CgroupNamespaces, CgroupPath};
 pub use container::{
     ContainerConfig, ContainerName, Device, ImageSpec, Mount, MountSource, Propagation, Volume,

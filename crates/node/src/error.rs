@@ -1,9 +1,7 @@
 //! The errors of the engine, in the terms of its callers.
 
-use std::fmt;
-use std::sync::Arc;
-
-use crisp_model::Field;
+use crisp_model::{Cause, Field};
+use crisp_sys::owned::tells_of_a_full_disk;
 
 /// Results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -71,35 +69,6 @@ pub enum Error {
     },
 }
 
-/// The error behind a failed step. Shared, since an error goes to every caller that waited.
-#[derive(Debug, Clone)]
-pub struct Cause(Arc<dyn std::error::Error + Send + Sync>);
-
-impl Cause {
-    pub(crate) fn of(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self(Arc::from(cause.into()))
-    }
-}
-
-impl Cause {
-    /// Whether a disk, or a limit of the kernel that answers as one, has no room left.
-    fn is_exhaustion(&self) -> bool {
-        crisp_sys::owned::tells_of_a_full_disk(&*self.0)
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl std::error::Error for Cause {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source()
-    }
-}
-
 /// Says what failed where a cause is known; lazily, for most steps succeed.
 pub(crate) trait Context<T> {
     /// The step and its object, such as `write /run/crisp/bundles/ID/config.json`.
@@ -152,7 +121,9 @@ impl Error {
             Self::DeadlineExceeded(_) => Code::DeadlineExceeded,
             Self::Unavailable(_) => Code::Unavailable,
             Self::Unimplemented(_) => Code::Unimplemented,
-            Self::Internal { cause, .. } if cause.is_exhaustion() => Code::ResourceExhausted,
+            Self::Internal { cause, .. } if tells_of_a_full_disk(cause.error()) => {
+                Code::ResourceExhausted
+            }
             Self::Internal { .. } => Code::Internal,
         }
     }

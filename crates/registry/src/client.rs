@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::credentials::{Credentials, Keyring, Secret};
 use crate::docker_config;
 use crate::document::{self, DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::exchange::{Asked, Place, read_body};
 use crate::hosts::{self, Capability, Endpoint};
 use crate::retry::Failure;
@@ -86,10 +86,8 @@ impl Client {
     /// When the configuration cannot work: its user agent is no header value.
     pub fn new(config: Config) -> Result<Self> {
         if HeaderValue::from_str(&config.user_agent).is_err() {
-            return Err(Error::Io {
-                path: "user agent".to_owned(),
-                why: format!("{:?} is not a header value", config.user_agent),
-            });
+            let why = "it is not a header value";
+            return Err(why).context(|| ("use", format!("user agent {:?}", config.user_agent)));
         }
         Ok(Self(Arc::new(Inner {
             clients: Clients::new(config.clone()),
@@ -274,12 +272,8 @@ impl Client {
                 .map(|endpoint| client.ready(endpoint, credentials.as_ref()))
                 .collect()
         });
-        reading.await.unwrap_or_else(|failed| {
-            Err(Error::Io {
-                path: self.config().hosts_dir.display().to_string(),
-                why: format!("reading it {failed}"),
-            })
-        })
+        let read = reading.await;
+        read.context(|| ("read", self.config().hosts_dir.display()))?
     }
 
     fn ready(&self, endpoint: Endpoint, credentials: Option<&Credentials>) -> Result<Ready> {

@@ -10,7 +10,7 @@ use crisp_model::go_json;
 use serde::Deserialize;
 
 use crate::credentials::{Credentials, bare_host, canonical};
-use crate::error::{Error, Result};
+use crate::error::{Context, Result};
 use crate::tls_files::read_bounded;
 
 #[derive(Deserialize)]
@@ -43,16 +43,14 @@ pub(crate) fn credentials(path: &Path, host: &str) -> Result<Option<Credentials>
 /// Credentials for `host` in the content of the file at `path`.
 pub(crate) fn find(path: &Path, content: &[u8], host: &str) -> Result<Option<Credentials>> {
     // The parser's own words may quote the file, and with it a secret: give its place only.
-    let file: File = go_json::first_of_slice(content).map_err(|e| Error::Io {
-        path: path.display().to_string(),
-        why: match e.line() {
-            0 => "not docker's config.json: a value of the wrong type".to_owned(),
-            line => format!(
-                "not docker's config.json: line {line} column {}",
-                e.column()
-            ),
-        },
-    })?;
+    let file = go_json::first_of_slice(content).map_err(|e| match e.line() {
+        0 => "not docker's config.json: a value of the wrong type".to_owned(),
+        line => format!(
+            "not docker's config.json: line {line} column {}",
+            e.column()
+        ),
+    });
+    let file: File = file.context(|| ("read", path.display()))?;
     let host = canonical(host);
     let entry = file.auths.iter().find(|(key, _)| bare_host(key) == host);
     let found = entry.map(|(_, auth)| Credentials {

@@ -1,6 +1,9 @@
 //! Why a registry did not give what was asked for, and what to do about it.
 
-use crisp_model::Digest;
+use std::error::Error as StdError;
+use std::fmt::Display;
+
+use crisp_model::{Cause, Digest};
 
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -13,7 +16,7 @@ pub enum Error {
     NotFound {
         /// Host that answered last.
         host: String,
-        /// What was asked for.
+        /// The image or blob that was asked for.
         reference: String,
         /// The registry's own words.
         why: String,
@@ -23,7 +26,7 @@ pub enum Error {
     Unauthorized {
         /// Host that answered last.
         host: String,
-        /// What was asked for.
+        /// The image or blob that was asked for.
         reference: String,
         /// The registry's own words.
         why: String,
@@ -33,7 +36,7 @@ pub enum Error {
     Denied {
         /// Host that answered last.
         host: String,
-        /// What was asked for.
+        /// The image or blob that was asked for.
         reference: String,
         /// The registry's own words.
         why: String,
@@ -43,9 +46,9 @@ pub enum Error {
     Unavailable {
         /// Host that answered last.
         host: String,
-        /// What was asked for.
+        /// The image or blob that was asked for.
         reference: String,
-        /// What happened.
+        /// The failure.
         why: String,
     },
     /// The host sends, but so slowly that the download would hardly end.
@@ -53,7 +56,7 @@ pub enum Error {
     TooSlow {
         /// Host that sends.
         host: String,
-        /// What was asked for.
+        /// The image or blob that was asked for.
         reference: String,
         /// The rate that was seen, and what to do.
         why: String,
@@ -63,7 +66,7 @@ pub enum Error {
     TooLarge {
         /// Host that sent it.
         host: String,
-        /// What was asked for.
+        /// The image or blob that was asked for.
         reference: String,
         /// The bound.
         limit: u64,
@@ -73,9 +76,9 @@ pub enum Error {
     Protocol {
         /// Host that sent it.
         host: String,
-        /// What was asked for.
+        /// The image or blob that was asked for.
         reference: String,
-        /// What is wrong with it.
+        /// The fault in it.
         why: String,
     },
     /// The content is not what its digest promises.
@@ -83,7 +86,7 @@ pub enum Error {
     DigestMismatch {
         /// Host that sent it.
         host: String,
-        /// What was asked for.
+        /// The image or blob that was asked for.
         reference: String,
         /// Digest that was asked for.
         expected: Digest,
@@ -95,19 +98,39 @@ pub enum Error {
     Tls {
         /// Host that was asked.
         host: String,
-        /// What was asked for.
+        /// The image or blob that was asked for.
         reference: String,
-        /// What the handshake says.
+        /// The handshake's failure.
         why: String,
     },
-    /// A configuration file of this crate cannot be used.
-    #[error("{path}: {why}")]
-    Io {
-        /// The file.
-        path: String,
-        /// What is wrong with it.
-        why: String,
+    /// A part of the configuration cannot be read or used.
+    #[error("cannot {what} {object}: {source}")]
+    Config {
+        /// The step.
+        what: &'static str,
+        /// The file, or the setting.
+        object: String,
+        /// The cause, and what to do.
+        source: Cause,
     },
+}
+
+/// Names step and object of a failed use of the configuration; asked for only when it failed.
+pub(crate) trait Context<T> {
+    fn context<O: Display>(self, step: impl FnOnce() -> (&'static str, O)) -> Result<T>;
+}
+
+impl<T, E: Into<Box<dyn StdError + Send + Sync>>> Context<T> for std::result::Result<T, E> {
+    fn context<O: Display>(self, step: impl FnOnce() -> (&'static str, O)) -> Result<T> {
+        self.map_err(|cause| {
+            let (what, object) = step();
+            Error::Config {
+                what,
+                object: object.to_string(),
+                source: Cause::of(cause),
+            }
+        })
+    }
 }
 
 impl Error {
@@ -124,11 +147,10 @@ impl Error {
             | Self::Unavailable { why, .. }
             | Self::TooSlow { why, .. }
             | Self::Protocol { why, .. }
-            | Self::Tls { why, .. }
-            | Self::Io { why, .. } => {
+            | Self::Tls { why, .. } => {
                 why.push_str(&format!(" (before: {})", list.join("; ")));
             }
-            Self::TooLarge { .. } | Self::DigestMismatch { .. } => {}
+            Self::TooLarge { .. } | Self::DigestMismatch { .. } | Self::Config { .. } => {}
         }
         self
     }
@@ -145,8 +167,21 @@ impl Error {
             | Self::Protocol { host, .. }
             | Self::DigestMismatch { host, .. }
             | Self::Tls { host, .. } => *host = name,
-            Self::Io { .. } => {}
+            Self::Config { .. } => {}
         }
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_use_of_the_configuration_names_step_object_and_cause() {
+        let read = std::fs::read("/nonexistent").context(|| ("read", "/nonexistent"));
+        let error = read.unwrap_err();
+        assert!(error.to_string().starts_with("cannot read /nonexistent: "));
+        assert!(error.source().is_some_and(|cause| cause.is::<Cause>()));
     }
 }

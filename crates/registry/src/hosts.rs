@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue};
 use url::Url;
 
-use crate::error::{Error, Result};
+use crate::error::{Context, Result};
 use crate::hosts_file::{self, Entry, HostsFile};
 use crate::tls_files::TlsFiles;
 
@@ -100,10 +100,8 @@ pub(crate) fn endpoints(dir: &Path, host: &str, capability: Capability) -> Resul
         .filter(|endpoint| endpoint.capabilities.contains(&capability))
         .collect();
     if wanted.is_empty() {
-        return Err(Error::Io {
-            path: dir.join(host).display().to_string(),
-            why: format!("no host is allowed to {capability:?}: add it to `capabilities`"),
-        });
+        let why = format!("no host is allowed to {capability:?}: add it to `capabilities`");
+        return Err(why).context(|| ("use", dir.join(host).display().to_string()));
     }
     Ok(wanted)
 }
@@ -167,41 +165,38 @@ fn upstream(host: &str, entry: &Entry, dir: &Path) -> Result<Endpoint> {
 }
 
 fn endpoint(address: &str, entry: &Entry, dir: &Path, host: &str) -> Result<Endpoint> {
-    let fail = |why: String| Error::Io {
-        path: dir.join("hosts.toml").display().to_string(),
-        why,
-    };
+    let path = dir.join("hosts.toml");
+    let step = || ("use", path.display());
+    let host_step = || ("use", format!("host {address:?} of {}", path.display()));
     let explicit = address.contains("://");
     let text = if explicit {
         address.to_owned()
     } else {
         format!("https://{address}")
     };
-    let mut base = Url::parse(&text).map_err(|e| fail(format!("host {address:?}: {e}")))?;
+    let mut base = Url::parse(&text).context(host_step)?;
     if !matches!(base.scheme(), "http" | "https") || base.host().is_none() {
-        return Err(fail(format!(
-            "host {address:?}: want http(s)://HOST[:PORT]"
-        )));
+        return Err("want http(s)://HOST[:PORT]").context(host_step);
     }
-    let path = base.path().trim_end_matches('/').to_owned();
-    if entry.override_path.unwrap_or(false) || path.ends_with("/v2") {
-        base.set_path(&path);
+    let api = base.path().trim_end_matches('/').to_owned();
+    if entry.override_path.unwrap_or(false) || api.ends_with("/v2") {
+        base.set_path(&api);
     } else {
-        base.set_path(&format!("{path}/v2"));
+        base.set_path(&format!("{api}/v2"));
     }
     base.set_query(None);
     let loopback = !explicit && is_loopback(&base) && base.port().is_some_and(|p| p != 443);
-    let mut tls = entry.tls_files(dir).map_err(&fail)?;
+    let mut tls = entry.tls_files(dir).context(step)?;
     tls.skip_verify |= loopback && entry.skip_verify.is_none();
     let own = authority(&base);
     let is_upstream = own == host || (host == "docker.io" && own == "registry-1.docker.io");
     Ok(Endpoint {
         http_fallback: loopback,
-        capabilities: capabilities(entry).map_err(&fail)?,
+        capabilities: capabilities(entry).context(step)?,
         tls,
-        headers: headers(entry).map_err(&fail)?,
+        headers: headers(entry).context(step)?,
         proxied: (!is_upstream).then(|| host.to_owned()),
-        dial_timeout: entry.dial_timeout().map_err(&fail)?,
+        dial_timeout: entry.dial_timeout().context(step)?,
         base,
     })
 }

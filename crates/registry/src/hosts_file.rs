@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
-use crate::error::{Error, Result};
+use crate::error::{Context, Result};
 use crate::tls_files::{TlsFiles, read_bounded};
 
 /// The whole file.
@@ -155,12 +155,9 @@ pub(crate) fn read(path: &Path) -> Result<Option<HostsFile>> {
 
 /// Parses the content of the file at `path`.
 pub(crate) fn parse(path: &Path, content: Vec<u8>) -> Result<HostsFile> {
-    let fail = |why: String| Error::Io {
-        path: path.display().to_string(),
-        why,
-    };
-    let text = String::from_utf8(content).map_err(|_| fail("not UTF-8".to_owned()))?;
-    toml::from_str(&text).map_err(|e| fail(e.to_string()))
+    let step = || ("read", path.display());
+    let text = String::from_utf8(content).context(step)?;
+    toml::from_str(&text).context(step)
 }
 
 /// Keeps the order of a table's keys, which for mirrors is the order to ask in.

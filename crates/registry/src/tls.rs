@@ -1,6 +1,6 @@
 //! Trust: HTTP clients for each combination of roots, client certificates and verification.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, SignatureScheme};
 
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::{Context, Result};
 use crate::hosts::{Endpoint, is_loopback};
 use crate::tls_files::{TlsFiles, read_bounded};
 use crate::trust::{self, Trust};
@@ -41,10 +41,8 @@ enum Reach {
 impl TlsFiles {
     fn read(&self, reach: Reach, dial_timeout: Option<Duration>) -> Result<Material> {
         let read = |path: &PathBuf| {
-            read_bounded(path)?.ok_or_else(|| Error::Io {
-                path: path.display().to_string(),
-                why: "no such file".to_owned(),
-            })
+            let content = read_bounded(path)?.ok_or("no such file");
+            content.context(|| ("read", path.display()))
         };
         Ok(Material {
             ca: self.ca.iter().map(read).collect::<Result<_>>()?,
@@ -114,14 +112,14 @@ impl Clients {
             .pool_idle_timeout(Duration::from_secs(10))
             .referer(false)
             .build()
-            .map_err(|e| unusable(Path::new("TLS"), e.to_string()))
+            .context(|| ("set up", "TLS"))
     }
 
     fn tls(&self, files: &TlsFiles, material: &Material) -> Result<ClientConfig> {
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
-            .map_err(|e| unusable(Path::new("TLS"), e.to_string()))?;
+            .context(|| ("set up", "TLS"))?;
         let verifier: Arc<dyn ServerCertVerifier> = if material.skip_verify {
             Arc::new(Trust::of_anybody(&provider))
         } else {
@@ -154,18 +152,13 @@ impl Clients {
         let mut roots = system.clone();
         let mut exact = Vec::new();
         for (path, content) in files.ca.iter().zip(&material.ca) {
-            let found = trust::certificates(path, content).map_err(|why| unusable(path, why))?;
+            let found = trust::certificates(path, content);
+            let found = found.context(|| ("use", path.display()))?;
             roots.add_parsable_certificates(found.iter().cloned());
             exact.extend(found);
         }
-        Trust::new(roots, exact, provider).map_err(|why| unusable(Path::new("TLS"), why))
+        Trust::new(roots, exact, provider).context(|| ("set up", "TLS"))
     }
-}
-
-/// A file that cannot be used.
-fn unusable(path: &Path, why: String) -> Error {
-    let path = path.display().to_string();
-    Error::Io { path, why }
 }
 
 impl std::fmt::Debug for Clients {
@@ -182,18 +175,16 @@ impl Identities {
     fn new(files: &TlsFiles, material: &Material, provider: &CryptoProvider) -> Result<Self> {
         let mut keys = Vec::new();
         for (paths, (certificate, key)) in files.clients.iter().zip(&material.clients) {
-            let chain = CertificateDer::pem_slice_iter(certificate)
-                .collect::<std::result::Result<Vec<_>, _>>()
-                .map_err(|e| unusable(&paths.0, format!("client certificate: {e}")))?;
-            let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| {
-                let why = format!(
-                    "client key: {e}; certificate and key in two files are written \
-                     [[\"certificate\", \"key\"]]"
-                );
-                unusable(&paths.1, why)
+            let (path, key_path) = (paths.0.display(), paths.1.display());
+            let chain = CertificateDer::pem_slice_iter(certificate);
+            let chain = chain.collect::<std::result::Result<Vec<_>, _>>();
+            let chain = chain.context(|| ("read the client certificate in", &path))?;
+            let key = PrivateKeyDer::from_pem_slice(key).context(|| {
+                let hint = "two files are written [[\"certificate\", \"key\"]]";
+                ("read the client key in", format!("{key_path} ({hint})"))
             })?;
             let certified = CertifiedKey::from_der(chain, key, provider)
-                .map_err(|e| unusable(&paths.0, format!("client certificate and key: {e}")))?;
+                .context(|| ("use the client certificate and key of", &path))?;
             keys.push(Arc::new(certified));
         }
         Ok(Self(keys))

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::{Context, Result};
 
 /// Largest configuration file that is read.
 const MAX_FILE: u64 = 1 << 20;
@@ -24,13 +24,10 @@ pub(crate) struct TlsFiles {
 impl TlsFiles {
     /// A directory without `hosts.toml`: `*.crt` are roots, `NAME.cert` with `NAME.key` are pairs.
     pub(crate) fn in_docker_layout(dir: &Path) -> Result<Self> {
-        let fail = |e: std::io::Error| Error::Io {
-            path: dir.display().to_string(),
-            why: e.to_string(),
-        };
+        let step = || ("read", dir.display());
         let mut files = Self::default();
-        for entry in std::fs::read_dir(dir).map_err(fail)? {
-            let path = entry.map_err(fail)?.path();
+        for entry in std::fs::read_dir(dir).context(step)? {
+            let path = entry.context(step)?.path();
             match path.extension().and_then(|e| e.to_str()) {
                 Some("crt") => files.ca.push(path),
                 Some("cert") => {
@@ -48,21 +45,16 @@ impl TlsFiles {
 
 /// The content of a small configuration file; `None` when there is none.
 pub(crate) fn read_bounded(path: &Path) -> Result<Option<Vec<u8>>> {
-    let fail = |why: String| Error::Io {
-        path: path.display().to_string(),
-        why,
-    };
+    let step = || ("read", path.display());
     let file = match File::open(path) {
-        Ok(file) => file,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(fail(e.to_string())),
+        opened => opened.context(step)?,
     };
     let mut content = Vec::new();
-    file.take(MAX_FILE + 1)
-        .read_to_end(&mut content)
-        .map_err(|e| fail(e.to_string()))?;
+    let read = file.take(MAX_FILE + 1).read_to_end(&mut content);
+    read.context(step)?;
     if content.len() as u64 > MAX_FILE {
-        return Err(fail(format!("larger than {MAX_FILE} bytes")));
+        return Err(format!("it is larger than {MAX_FILE} bytes")).context(step);
     }
     Ok(Some(content))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crisp_image::ImageInfo;
-use crisp_model::{ContainerUser, Field, MountSource, NamespaceMode, Profile, Signal};
+use crisp_model::{Cause, ContainerUser, Field, MountSource, NamespaceMode, Profile, Signal};
 use crisp_records::{MadeRecord, PodRecord};
 use crisp_shim_api::RootfsSpec;
 use crisp_spec::{Input, NamespacePaths, PidNamespace, PodFiles, ResolvedUser};
@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use super::bundle::Bundle;
 use super::{devices, look, mounts};
 use crate::blocking::blocking;
-use crate::error::{Cause, Context, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::machine::effect::CreatePlan;
 use crate::shared::Shared;
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crisp_cni::PodNetwork;
 use crisp_model::resources::DEV_SHM_BYTES;
-use crisp_model::{Field, NamespaceMode, PodConfig};
+use crisp_model::{Cause, Field, NamespaceMode, PodConfig};
 use crisp_records::PodRecord;
 use crisp_sys::file;
 use crisp_sys::mount::{self, FsContext, MountAttributes};
@@ -21,7 +21,7 @@ use super::etc_files;
 use super::naming::Gone;
 use super::sysctl::{self, Sysctl};
 use crate::blocking::blocking;
-use crate::error::{Cause, Context, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::machine::facts::Booted;
 use crate::shared::Shared;
 

@@ -8,14 +8,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use crisp_model::{ContainerId, ExitStatus};
+use crisp_model::{Cause, ContainerId, ExitStatus};
 use crisp_shim_api::{Event, ExitRecord, FailureKind, FromShim, MAX_FRAME, Reply, Request, ToShim};
 use crisp_sys::process::ProcessId;
 use crisp_sys::socket::{Conn, Message as Packet};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::error::{Cause, Context, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::paths;
 
 /// How long a shim that was told to leave may take.
