@@ -43,9 +43,10 @@ pub mod node;
 pub mod owners;
 pub mod patience;
 pub mod registry;
+#[path = "../../crates/registry/tests/protocol/served.rs"]
+mod served;
 pub mod tools;
 pub mod trial;
-pub mod vm;
 
 pub use bait::Watched;
 pub use configs::{container, pod};

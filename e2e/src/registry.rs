@@ -5,14 +5,13 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::image::catalogue::{Entry, catalogue};
 use crate::image::push::Registry as Pusher;
 use crate::netns::Net;
-use crate::tools;
+use crate::served::{Served, serve};
 
 /// Where registries listen, in the node's own network.
 pub const ADDRESS: &str = "127.0.0.1:5000";
@@ -21,9 +20,7 @@ pub const HOST: &str = "registry.test";
 
 /// A running registry; dropped, it stops.
 #[derive(Debug)]
-pub struct Registry {
-    process: Child,
-}
+pub struct Registry(Served);
 
 /// The images that a test knows by name.
 #[must_use]
@@ -36,33 +33,7 @@ impl Registry {
     /// Starts one inside `net` with its data below `dir`.
     #[must_use]
     pub fn start(net: &Net, dir: &Path) -> Self {
-        let data = dir.join("registry");
-        let config = dir.join("registry.yml");
-        let text = format!(
-            "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
-             storage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\n\
-             http: {{addr: {ADDRESS}}}\n",
-            data.display()
-        );
-        fs::write(&config, text).unwrap();
-        let log = fs::File::create(dir.join("registry.log")).unwrap();
-        let program = tools::tool("docker-registry");
-        let process = net.run(|| {
-            let mut command = Command::new(program);
-            command.arg("serve").arg(&config);
-            command
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(log);
-            command.spawn().unwrap()
-        });
-        let registry = Self { process };
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while !net.run(|| Pusher::at(ADDRESS).is_up()) {
-            assert!(Instant::now() < deadline, "docker-registry does not answer");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        registry
+        Self(net.run(|| serve(dir, ADDRESS, "}\n")))
     }
 
     /// Pushes an image of the catalogue.
@@ -77,16 +48,8 @@ impl Registry {
     /// Pushes an entry as `NAME:1`.
     #[track_caller]
     pub fn push_as(&self, net: &Net, name: &str, entry: &Entry) {
-        let _ = &self.process;
-        net.run(|| Pusher::at(ADDRESS).push(name, "1", entry))
+        net.run(|| Pusher::at(&self.0.address).push(name, "1", entry))
             .unwrap();
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        self.process.kill().ok();
-        self.process.wait().ok();
     }
 }
 

@@ -80,12 +80,6 @@ impl Registry {
         }
     }
 
-    /// Whether it answers.
-    #[must_use]
-    pub fn is_up(&self) -> bool {
-        request(&self.address, "GET /v2/", b"").is_ok_and(|answer| answer.status == 200)
-    }
-
     /// Pushes an entry under `NAME:TAG`.
     ///
     /// # Errors

@@ -53,7 +53,7 @@ async fn push(host: &str, image: &Image, repository: &str, tag: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_a_real_registry_serves_a_real_pull() {
     let dir = tempfile::tempdir().unwrap();
-    let served = serve(dir.path(), "}\n").await;
+    let served = serve(dir.path(), "127.0.0.1:0", "}\n");
     let layers: Vec<(Packing, Vec<u8>)> = [Packing::Gzip, Packing::Zstd, Packing::Plain]
         .into_iter()
         .enumerate()

@@ -1,13 +1,14 @@
-//! Debian's `docker-registry` as a child process, for the tests of this crate and of those above.
+//! Debian's `docker-registry` as a child process, for tests of all crates: those below `e2e` and
+//! `crates/image` include this file.
 
-use std::net::TcpListener;
+use std::fs::{self, File};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
-
 /// The process, killed with the test.
+#[derive(Debug)]
 pub(crate) struct Served {
     child: Child,
     pub(crate) address: String,
@@ -20,30 +21,32 @@ impl Drop for Served {
     }
 }
 
-/// Starts one on a free port of loopback, with its data below `dir`. `rest` is the end of its
-/// configuration, inside the table `http` behind the address.
-pub(crate) async fn serve(dir: &Path, rest: &str) -> Served {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+/// Starts one that listens on `address`, with port 0 on a free port, with its data and its log
+/// below `dir`. `rest` is the end of its configuration, inside the table `http` behind the address.
+pub(crate) fn serve(dir: &Path, address: &str, rest: &str) -> Served {
+    let listener = TcpListener::bind(address).unwrap();
     let address = listener.local_addr().unwrap().to_string();
     drop(listener);
-    let data = dir.join("data");
+    let data = dir.join("registry");
     let text = format!(
-        "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
+        "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
+         storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n\
          http: {{addr: {address}{rest}",
         data.display()
     );
     let config = dir.join("registry.yml");
-    std::fs::write(&config, text).unwrap();
+    fs::write(&config, text).unwrap();
+    let log = File::create(dir.join("registry.log")).unwrap();
     let mut command = Command::new("docker-registry");
-    let command = command.arg("serve").arg(&config);
-    let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-    let child = child.unwrap();
+    let command = command.arg("serve").arg(&config).stdin(Stdio::null());
+    let child = command.stdout(Stdio::null()).stderr(log).spawn();
+    let child = child.expect("docker-registry, which hack/tools installs");
     let served = Served { child, address };
-    for _ in 0..500 {
-        if TcpStream::connect(&served.address).await.is_ok() {
+    for _ in 0..1000 {
+        if TcpStream::connect(&served.address).is_ok() {
             return served;
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        std::thread::sleep(Duration::from_millis(20));
     }
-    unreachable!("docker-registry does not listen");
+    unreachable!("docker-registry does not listen: {}", config.display());
 }

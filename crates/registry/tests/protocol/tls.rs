@@ -38,10 +38,10 @@ fn certificates(dir: &Path) {
     );
 }
 
-async fn serve(dir: &Path, more: &str) -> Served {
+fn serve(dir: &Path, more: &str) -> Served {
     let at = dir.display();
     let rest = format!(", tls: {{certificate: {at}/own.pem, key: {at}/own.key{more}");
-    served::serve(dir, &rest).await
+    served::serve(dir, "127.0.0.1:0", &rest)
 }
 
 /// Asks for an image that is not there: `NotFound` means that all before it went well.
@@ -58,7 +58,7 @@ async fn ask(dir: &Path, served: &Served, lines: &str, who: Option<&Credentials>
 async fn a_server_is_trusted_when_its_root_is() {
     let dir = tempfile::tempdir().unwrap();
     certificates(dir.path());
-    let served = serve(dir.path(), "}}\n").await;
+    let served = serve(dir.path(), "}}\n");
     let error = ask(dir.path(), &served, "", None).await;
     assert!(matches!(error, Error::Tls { .. }), "{error:?}");
     for lines in ["ca = \"../../ca.pem\"", "skip_verify = true"] {
@@ -92,7 +92,7 @@ async fn a_client_shows_its_certificate_and_password() {
     let more = format!(
         ", clientcas: [{at}/ca.pem]}}}}\nauth: {{htpasswd: {{realm: r, path: {at}/htpasswd}}}}\n"
     );
-    let served = serve(dir.path(), &more).await;
+    let served = serve(dir.path(), &more);
     let trust = "ca = \"../../ca.pem\"\n";
     let pair = format!("{trust}client = [[\"../../own.pem\", \"../../own.key\"]]\n");
     let mut who = Credentials {
@@ -136,7 +136,7 @@ async fn a_certificate_that_is_its_own_root_is_trusted_when_laid_down() {
     ] {
         let dir = tempfile::tempdir().unwrap();
         self_signed(dir.path(), name, days);
-        let served = serve(dir.path(), "}}\n").await;
+        let served = serve(dir.path(), "}}\n");
         let error = ask(dir.path(), &served, "ca = \"../../own.pem\"", None).await;
         let found = matches!(error, Error::NotFound { .. });
         assert_eq!(found, is_trusted, "{name} {days}: {error:?}");
@@ -154,7 +154,7 @@ async fn a_certificate_that_is_its_own_root_is_trusted_when_laid_down() {
 async fn a_ca_file_counts_by_its_good_blocks() {
     let dir = tempfile::tempdir().unwrap();
     certificates(dir.path());
-    let served = serve(dir.path(), "}}\n").await;
+    let served = serve(dir.path(), "}}\n");
     let good = std::fs::read_to_string(dir.path().join("ca.pem")).unwrap();
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     let open = "-----BEGIN CERTIFICATE-----\nAAAA\n";
