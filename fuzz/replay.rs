@@ -1,8 +1,12 @@
 //! Gives a check every input of its corpus: those that the fuzzer begins with, and those that a
-//! parser once fell over. The unit tests of each crate with a `fuzzing` module have this file.
+//! parser once fell over. The unit tests of each crate with a `fuzzing` module have this file, and
+//! list there the names of targets with their checks.
 
 use std::fs;
 use std::path::Path;
+
+/// The name of a target, and its check.
+pub(crate) type Target = (&'static str, fn(&[u8]));
 
 /// Calls the check with each file of `fuzz/corpus/TARGET`.
 pub(crate) fn replay(target: &str, check: impl Fn(&[u8])) {
@@ -15,4 +19,11 @@ pub(crate) fn replay(target: &str, check: impl Fn(&[u8])) {
         inputs += 1;
     }
     assert!(inputs > 0, "{}: no input", dir.display());
+}
+
+#[test]
+fn what_was_written_to_harm_harms_no_parser() {
+    for (target, check) in super::TARGETS {
+        replay(target, check);
+    }
 }

@@ -10,6 +10,8 @@
     reason = "tests start programs and read the tree directly"
 )]
 
+mod vm;
+
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
@@ -18,8 +20,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crisp_api::runtime::v1 as cri;
+use crisp_e2e::cgroups::is_v2;
 use crisp_e2e::configs::{self, resources};
-use crisp_e2e::vm::{self, Boot};
 use crisp_e2e::{Cri, Node, Options, eventually, in_pod, node, owners, tools, trial};
 use rustix::process::{Pid, Signal, kill_process};
 use tonic::Code;
@@ -32,7 +34,7 @@ const SLICE_DIR: &str =
 #[test]
 fn privileged_on_a_node_with_systemd() {
     if !is_here() {
-        vm::run_tests(Boot::Systemd, "privileged_systemd");
+        vm::run_tests("systemd", "privileged_systemd");
     }
 }
 
@@ -449,7 +451,7 @@ fn install_service(node: &Node) {
 /// Where there is no systemd, or no cgroup v2, the daemon says so and does not start.
 #[test]
 fn privileged_a_machine_without_systemd_is_told_of_the_other_driver() {
-    if vm::is_v2() {
+    if is_v2() {
         return;
     }
     let mut node = Node::start(Options::default());

@@ -7,6 +7,8 @@
     reason = "tests start programs and read the tree directly"
 )]
 
+mod vm;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -14,8 +16,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crisp_api::runtime::v1 as cri;
+use crisp_e2e::cgroups::is_v2;
 use crisp_e2e::configs::{self, resources};
-use crisp_e2e::vm::{self, Boot, is_v2};
 use crisp_e2e::{Cri, Node, cgroups, trial};
 use crisp_oracles::Limits;
 
@@ -169,13 +171,13 @@ fn pages(node: &Node, cri: &mut Cri, pod_id: &str, pod: &cri::PodSandboxConfig) 
 fn privileged_on_cgroup_v2() {
     // Else the test above was it.
     if !is_v2() {
-        vm::run_tests(Boot::Bare, "privileged_the_whole_path");
+        vm::run_tests("cgroupfs", "privileged_the_whole_path");
     }
 }
 
 #[test]
 fn privileged_on_cgroup_v2_with_systemd() {
     if !is_v2() {
-        vm::run_tests(Boot::Systemd, "privileged_the_whole_path");
+        vm::run_tests("systemd", "privileged_the_whole_path");
     }
 }

@@ -32,7 +32,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
         &["crisp-model", "crisp-seccomp", "crisp-sys"],
     ),
     ("crisp-oci", &["crisp-model", "crisp-runtime", "crisp-sys"]),
-    ("crisp-shim-api", &["crisp-model", "crisp-sys"]),
+    ("crisp-shim-api", &["crisp-model"]),
     (
         "crisp-shim",
         &[
@@ -43,10 +43,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
         ],
     ),
     ("crisp-cni", &["crisp-model", "crisp-sys", "crisp-tasks"]),
-    (
-        "crisp-registry",
-        &["crisp-model", "crisp-sys", "crisp-tasks"],
-    ),
+    ("crisp-registry", &["crisp-model", "crisp-tasks"]),
     ("crisp-content", &["crisp-model", "crisp-sys"]),
     ("crisp-snapshotter", &["crisp-model", "crisp-sys"]),
     (

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use crisp_e2e::vm::is_v2;
+use crisp_e2e::cgroups::is_v2;
 
 use crate::limits::{CPU_PERIOD, CPU_QUOTA, CPU_SHARES, MEMORY_LIMIT};
 
