@@ -23,7 +23,7 @@ use super::sockets::{Sockets, Watched};
 use super::{bridge, veth_peer};
 use crate::error::{Context, Error, Result};
 use crate::netlink::{Batch, conntrack, fdb, link};
-use crate::nft::{self, Element, Firewall, Table, host_ports, without_address};
+use crate::nft::{self, Element, Firewall, Look, Table, host_ports, without_address};
 use crate::protocol::{CniInterface, CniIp, CniResult};
 use crate::subnet::Subnet;
 
@@ -99,7 +99,7 @@ impl Crisp {
     fn ensure_table(&self, sockets: &mut Sockets) -> Result<()> {
         let recorded = || self.ports.all();
         self.table
-            .ensure(sockets.netfilter()?, &self.firewall(), recorded)
+            .ensure(sockets.netfilter()?, &self.firewall(), Look::Name, recorded)
     }
 
     /// Makes only what host ports need, for a bridge that belongs to another plugin.
@@ -120,8 +120,12 @@ impl Crisp {
         }
         bridge::mend(&mut sockets.route, &self.settings)?;
         let recorded = || self.ports.all();
-        self.table
-            .mend(sockets.netfilter()?, &self.firewall(), recorded)?;
+        self.table.ensure(
+            sockets.netfilter()?,
+            &self.firewall(),
+            Look::Rules,
+            recorded,
+        )?;
         let left = nft::accept(sockets.netfilter()?, &self.settings.bridge)?;
         sockets.watched = Watched::Always;
         Ok(left)

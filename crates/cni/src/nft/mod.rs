@@ -16,6 +16,6 @@ mod wire;
 pub(crate) use forward::{accept, withdraw};
 pub(crate) use host_port::{Element, check_free, host_ports, without_address};
 pub(crate) use rules::Firewall;
-pub(crate) use table::Table;
+pub(crate) use table::{Look, Table};
 #[cfg(any(test, fuzzing))]
 pub(crate) use wire::uncomment;

@@ -79,6 +79,15 @@ fn chains(firewall: &Firewall<'_>) -> [Chain; 5] {
     ]
 }
 
+/// How closely a table that is there is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Its fingerprint says that it was made as it should be.
+    Name,
+    /// Its rules are counted too: another program may have taken some away, or added some.
+    Rules,
+}
+
 impl Table {
     /// The table of a bridge.
     pub(crate) fn of(bridge: &str) -> Self {
@@ -185,31 +194,18 @@ impl Table {
         }
     }
 
-    /// Makes the table unless it exists with the right fingerprint. The `recorded` host ports
-    /// are put into it when it has to be made anew, as after `nft flush ruleset`.
+    /// Makes the table unless it is there as it should be. The `recorded` host ports are put into
+    /// it when it has to be made anew, as after `nft flush ruleset`.
     pub(crate) fn ensure(
         &self,
         channel: &mut Channel,
         firewall: &Firewall<'_>,
+        look: Look,
         recorded: impl FnOnce() -> Vec<Element>,
     ) -> Result<()> {
         let current = self.current(channel)?;
-        if current.as_deref() == Some(&firewall.fingerprint()) {
-            return Ok(());
-        }
-        self.make(channel, firewall, current.is_some(), &recorded())
-    }
-
-    /// The same, and makes a table anew that has lost or won rules.
-    pub(crate) fn mend(
-        &self,
-        channel: &mut Channel,
-        firewall: &Firewall<'_>,
-        recorded: impl FnOnce() -> Vec<Element>,
-    ) -> Result<()> {
-        let current = self.current(channel)?;
-        let is_right = current.as_deref() == Some(&firewall.fingerprint());
-        if is_right && self.is_whole(channel, firewall)? {
+        let is_ours = current.as_deref() == Some(&firewall.fingerprint());
+        if is_ours && (look == Look::Name || self.is_whole(channel, firewall)?) {
             return Ok(());
         }
         self.make(channel, firewall, current.is_some(), &recorded())

@@ -38,6 +38,13 @@ async fn front(second: &Server) -> Server {
     Server::start(onward).await
 }
 
+/// No request to this registry carried an `Authorization`.
+fn assert_no_secret(server: &Server) {
+    let shown = server.seen();
+    let mut shown = shown.iter().map(|seen| seen.header("authorization"));
+    assert!(shown.all(|secret| secret.is_none()));
+}
+
 const DOCKER: &str = "Basic aDpi";
 
 #[tokio::test]
@@ -52,12 +59,7 @@ async fn the_challenge_of_a_second_host_is_answered() {
     let blob = client.small_blob(&image, &digest, 10, None).await.unwrap();
     assert_eq!(&blob[..], b"blob");
     assert_eq!(second.count("/token"), 1, "the token is kept");
-    let shown = front.seen();
-    assert!(
-        shown
-            .iter()
-            .all(|seen| seen.header("authorization").is_none())
-    );
+    assert_no_secret(&front);
 }
 
 #[tokio::test]
@@ -75,12 +77,7 @@ async fn what_is_meant_for_a_second_host_by_name_is_shown_to_it_alone() {
     let text = format!(r#"{{"auths":{{"{}":{{"auth":"aDpi"}}}}}}"#, second.address);
     let with_file = client_with(dir.path(), Some(&text));
     with_file.resolve(&image, None).await.unwrap();
-    let shown = front.seen();
-    assert!(
-        shown
-            .iter()
-            .all(|seen| seen.header("authorization").is_none())
-    );
+    assert_no_secret(&front);
 }
 
 #[tokio::test]
@@ -102,12 +99,7 @@ async fn what_is_meant_for_the_first_host_is_not_shown_to_the_second() {
             "{text}"
         );
     }
-    let shown = second.seen();
-    assert!(
-        shown
-            .iter()
-            .all(|seen| seen.header("authorization").is_none())
-    );
+    assert_no_secret(&second);
 }
 
 #[tokio::test]

@@ -339,6 +339,7 @@ fn has_no_procs(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::process::Child;
 
     /// Directories and files in place of a version 2 tree in which no controller can be enabled.
     #[test]
@@ -369,17 +370,25 @@ mod tests {
         fs::remove_dir_all(&root).unwrap();
     }
 
-    #[test]
-    fn privileged_a_child_is_made_below_a_cgroup_that_holds_processes() {
+    fn sleeper() -> Child {
+        let mut command = crate::process::command("sleep");
+        command.arg("1000").spawn().unwrap()
+    }
+
+    /// A new cgroup, and a process in it.
+    fn inhabited(name: &str) -> (Cgroup, Child) {
         let layout = Arc::new(Layout::detect().unwrap());
-        let name = format!("crisp-sys-held-{}", std::process::id());
+        let name = format!("crisp-sys-{name}-{}", std::process::id());
         let cgroup = Cgroup::new(layout, &name);
         cgroup.create().unwrap();
-        let mut child = crate::process::command("sleep")
-            .arg("1000")
-            .spawn()
-            .unwrap();
+        let child = sleeper();
         cgroup.attach(i32::try_from(child.id()).unwrap()).unwrap();
+        (cgroup, child)
+    }
+
+    #[test]
+    fn privileged_a_child_is_made_below_a_cgroup_that_holds_processes() {
+        let (cgroup, mut child) = inhabited("held");
         // On version 2 the memory controller is refused: no internal processes.
         let made = cgroup.child("inner").create();
         let limited = cgroup.child("inner").write("memory", "memory.max", "max");
@@ -395,15 +404,7 @@ mod tests {
 
     #[test]
     fn privileged_a_process_that_stays_is_waited_for_once() {
-        let layout = Arc::new(Layout::detect().unwrap());
-        let name = format!("crisp-sys-stays-{}", std::process::id());
-        let cgroup = Cgroup::new(layout, &name);
-        cgroup.create().unwrap();
-        let mut child = crate::process::command("sleep")
-            .arg("1000")
-            .spawn()
-            .unwrap();
-        cgroup.attach(i32::try_from(child.id()).unwrap()).unwrap();
+        let (cgroup, mut child) = inhabited("stays");
         let begun = Instant::now();
         let refused = cgroup.remove();
         let took = begun.elapsed();
@@ -421,10 +422,7 @@ mod tests {
         let cgroup = Cgroup::new(layout, &name).child("inner");
         assert!(cgroup.create().unwrap() && !cgroup.create().unwrap());
         assert!(cgroup.exists() && !cgroup.is_populated().unwrap());
-        let mut child = crate::process::command("sleep")
-            .arg("1000")
-            .spawn()
-            .unwrap();
+        let mut child = sleeper();
         let pid = i32::try_from(child.id()).unwrap();
         cgroup.attach(pid).unwrap();
         assert_eq!(cgroup.procs().unwrap(), [pid]);
