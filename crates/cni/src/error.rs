@@ -4,6 +4,7 @@
 //! at the plugin's own error. Its text names the object, the step and the cause.
 
 use std::error::Error as StdError;
+use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -37,60 +38,38 @@ pub enum Error {
         why: Box<dyn StdError + Send + Sync>,
     },
     /// A plugin program refused.
-    #[error("plugin {plugin} of network {network:?} failed at {verb} for {pod}: {message}")]
+    #[error("{call} failed at {} for {}: {message}", .call.verb, .call.pod)]
     Plugin {
-        /// Plugin type.
-        plugin: String,
-        /// Network name.
-        network: String,
-        /// `ADD`, `DEL`, …
-        verb: &'static str,
-        /// Pod, or `the node`.
-        pod: String,
+        /// The call.
+        call: PluginCall,
         /// Code of the CNI error, 0 when the plugin gave none.
         code: u32,
         /// The plugin's own words.
         message: String,
     },
     /// A plugin program cannot be started.
-    #[error("plugin {plugin} of network {network:?} cannot be started for {verb} of {pod}: {why}")]
+    #[error("{call} cannot be started for {} of {}: {why}", .call.verb, .call.pod)]
     NotStarted {
-        /// Plugin type.
-        plugin: String,
-        /// Network name.
-        network: String,
-        /// `ADD`, `DEL`, …
-        verb: &'static str,
-        /// Pod, or `the node`.
-        pod: String,
+        /// The call.
+        call: PluginCall,
         /// Why.
         why: String,
     },
     /// The plugin that runs in this process refused.
-    #[error("plugin crisp of network {network:?} failed at {verb} for {pod}: {source}")]
+    #[error("{call} failed at {} for {}: {source}", .call.verb, .call.pod)]
     Builtin {
-        /// Network name.
-        network: String,
-        /// `ADD`, `DEL`, …
-        verb: &'static str,
-        /// Pod, or `the node`.
-        pod: String,
+        /// The call.
+        call: PluginCall,
         /// Why.
         source: Box<Error>,
     },
     /// A plugin did not answer and was killed with its process group.
     #[error(
-        "plugin {plugin} of network {network:?} gave no answer to {verb} for {pod} within {after:?} and was killed"
+        "{call} gave no answer to {} for {} within {after:?} and was killed", .call.verb, .call.pod
     )]
     Hung {
-        /// Plugin type.
-        plugin: String,
-        /// Network name.
-        network: String,
-        /// `ADD`, `DEL`, …
-        verb: &'static str,
-        /// Pod, or `the node`.
-        pod: String,
+        /// The call.
+        call: PluginCall,
         /// The deadline.
         after: Duration,
     },
@@ -134,6 +113,28 @@ pub enum Error {
     /// Several things failed while tearing down; all was tried.
     #[error("{}", bounded(&.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "), MOST_SEVERAL))]
     Several(Vec<Error>),
+}
+
+/// One call of a plugin, as errors name it.
+#[derive(Debug, Clone)]
+pub struct PluginCall {
+    /// Plugin type.
+    pub plugin: String,
+    /// Network name.
+    pub network: String,
+    /// `ADD`, `DEL`, …
+    pub verb: &'static str,
+    /// Pod, or `the node`.
+    pub pod: String,
+}
+
+impl fmt::Display for PluginCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            plugin, network, ..
+        } = self;
+        write!(f, "plugin {plugin} of network {network:?}")
+    }
 }
 
 /// A result whose error is [`Error`].

@@ -31,5 +31,5 @@ mod tests;
 mod turns;
 
 pub use attachment::{Attachment, Interface, InterfaceStats, NetworkStatus, PodNetwork};
-pub use error::{Error, Result};
+pub use error::{Error, PluginCall, Result};
 pub use network::{Builtin, Config, Mode, Network, PodCidr, interface_stats, loopback_up};

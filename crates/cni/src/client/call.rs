@@ -20,7 +20,7 @@ use super::orphans::{self, Mark};
 use super::runtime_config::declared;
 use super::target::Target;
 use crate::builtin::{self, AddressRelease, Crisp, LinkRemoval, Owner, Request, Settings};
-use crate::error::{Error, Result};
+use crate::error::{Error, PluginCall, Result};
 use crate::protocol::{CniResult, Version};
 
 /// The longest text of a plugin in an error: grpc clients refuse long ones.
@@ -85,18 +85,21 @@ impl<'a> Call<'a> {
         self
     }
 
-    fn label(&self) -> String {
-        self.target
-            .map_or_else(|| "the node".into(), |t| t.label.clone())
+    /// The call as errors name it.
+    fn named(&self) -> PluginCall {
+        let label = self.target.map(|target| target.label.clone());
+        PluginCall {
+            plugin: self.plugin.kind().to_owned(),
+            network: self.list.name.clone(),
+            verb: self.verb.as_str(),
+            pod: label.unwrap_or_else(|| "the node".to_owned()),
+        }
     }
 
     /// The text may be a stranger's, so that it is bounded.
     fn failure(&self, code: u32, message: &str) -> Error {
         Error::Plugin {
-            plugin: self.plugin.kind().to_owned(),
-            network: self.list.name.clone(),
-            verb: self.verb.as_str(),
-            pod: self.label(),
+            call: self.named(),
             code,
             message: bounded(message, MOST_SAID),
         }
@@ -122,20 +125,14 @@ impl<'a> Call<'a> {
 
     fn not_started(&self, why: String) -> Error {
         Error::NotStarted {
-            plugin: self.plugin.kind().to_owned(),
-            network: self.list.name.clone(),
-            verb: self.verb.as_str(),
-            pod: self.label(),
+            call: self.named(),
             why,
         }
     }
 
     fn hung(&self, after: Duration) -> Error {
         Error::Hung {
-            plugin: self.plugin.kind().to_owned(),
-            network: self.list.name.clone(),
-            verb: self.verb.as_str(),
-            pod: self.label(),
+            call: self.named(),
             after,
         }
     }
@@ -320,8 +317,8 @@ impl Caller {
         Ok((self.crisp(&conf)?, request))
     }
 
-    /// ADD of the whole chain. When it fails, the caller must undo it by DEL of the plugins that were
-    /// started.
+    /// ADD of the whole chain. When it fails, the caller must undo it by DEL of the plugins that
+    /// were started.
     pub(crate) fn add(
         &self,
         list: &ConfList,
@@ -424,8 +421,8 @@ impl Caller {
         Error::gather(errors)
     }
 
-    /// STATUS of the whole chain. Plugins of lists older than 1.1 have no STATUS: for them it is enough
-    /// that the program exists.
+    /// STATUS of the whole chain. Plugins of lists older than 1.1 have no STATUS: for them it is
+    /// enough that the program exists.
     pub(crate) fn status(&self, list: &ConfList) -> Result<()> {
         for plugin in &list.plugins {
             let call = Call::new(list, plugin, Verb::Status, None);
@@ -448,9 +445,7 @@ fn named(call: &Call<'_>, error: Error) -> Error {
     match error {
         Error::PortInUse { .. } | Error::Exhausted { .. } => error,
         other => Error::Builtin {
-            network: call.list.name.clone(),
-            verb: call.verb.as_str(),
-            pod: call.label(),
+            call: call.named(),
             source: Box::new(other),
         },
     }
