@@ -1,4 +1,4 @@
-//! Why a cgroup is not as it should be, in the terms of those who asked for it.
+//! The errors of this crate, in the terms of its callers.
 
 use std::fmt;
 

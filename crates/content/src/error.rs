@@ -1,4 +1,4 @@
-//! Why content could not be kept or read.
+//! The errors of the content store.
 
 use std::io;
 use std::path::{Path, PathBuf};

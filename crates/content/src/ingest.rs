@@ -1,4 +1,5 @@
-//! Content on its way in.
+//! An *ingest* is content on its way into the store: hashed while it is written, and named only
+//! when its digest is right.
 
 use std::fs::{self, File};
 use std::io::{self, Write};

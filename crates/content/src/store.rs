@@ -1,4 +1,4 @@
-//! The blobs on disk.
+//! The store: one file a blob, named by its digest. It knows nothing of what is in a blob.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};

@@ -94,7 +94,7 @@ async fn live(config: Config, files: &[PathBuf]) -> Result<(), Fatal> {
             let (socket, engine, service) = started?;
             serve(socket, service, (&engine, stop)).await?;
             if tokio::time::timeout(RETIREMENT, engine.shutdown()).await.is_err() {
-                tracing::warn!("records were not put to rest in time; the next start looks closer");
+                tracing::warn!("the stop took too long: records may not be on disk, and the next start checks them");
             }
             Ok(())
         }

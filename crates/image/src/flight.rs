@@ -157,7 +157,7 @@ where
             let result = tokio::select! {
                 result = &mut work => result,
                 () = landing.abandoned(grace) => {
-                    tracing::info!(what, ?grace, "nobody waits for it any more: ending it");
+                    tracing::info!(what, ?grace, "every caller that waited has left: ending the work");
                     leave.send_replace(true);
                     work.await
                 }

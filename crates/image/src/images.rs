@@ -1,4 +1,4 @@
-//! The door: what node and the daemon call.
+//! The calls of this crate, for the engine, the doors and the daemon.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Opening: what the last life of the daemon left behind is believed as far as it can be.
+//! Opening of the store: files that the last daemon left are trusted as far as they can be checked.
 //!
 //! Crashes leave layers that no record names and records of layers that a power cut hollowed out.
 //! Both go; an image whose layers or documents went goes with them and is pulled again. One bad
@@ -188,10 +188,10 @@ fn clear(store: &Store, unnamed: &[LayerId]) {
         tracing::warn!(%error, "cannot remove a layer that no image names");
     }
     if let Err(error) = store.remove_idle() {
-        tracing::warn!(%error, "cannot remove what no image needs");
+        tracing::warn!(%error, "cannot remove layers and blobs that no image needs");
     }
     match store.snapshotter.leftovers() {
         Ok(left) => delete_later(left),
-        Err(error) => tracing::warn!(%error, "cannot list what a crash left"),
+        Err(error) => tracing::warn!(%error, "cannot list the leftovers of a crash"),
     }
 }

@@ -1,4 +1,4 @@
-//! The pipeline: reference -> index -> manifest -> config -> layers -> names.
+//! The pipeline of a pull: reference -> index -> manifest -> config -> layers -> names.
 
 use std::collections::BTreeSet;
 use std::pin::pin;

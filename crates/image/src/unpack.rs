@@ -118,7 +118,9 @@ impl Read for ChunkReader {
             }
         }
         if *self.terms.given_up.borrow() {
-            return Err(io::Error::other("nobody waits for it any more"));
+            return Err(io::Error::other(
+                "every caller that waited for the pull has left",
+            ));
         }
         self.take_turn()?;
         let count = buffer.len().min(self.current.len());

@@ -1,4 +1,4 @@
-//! Where a cgroup is.
+//! Paths of cgroups, which never leave the cgroup root.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Whose a pod is.
+//! The owner of a pod: the door that it was asked for through.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! The door: what front doors call. Every call sends a message and waits; the work belongs to the
+//! The engine as doors call it. Every call sends a message and waits; the work belongs to the
 //! pod's task and runs to its end when the caller leaves.
 
 use std::sync::Arc;

@@ -216,7 +216,7 @@ fn words_apart(request: &mut ExecRequest) -> Result<Option<OwnedFd>> {
     let apart = request.set_words_apart().map_err(std::io::Error::other);
     let file = |text: Vec<u8>| crisp_sys::file::sealed(c"words", &text);
     let made = apart.and_then(|text| text.map(file).transpose());
-    made.context(|| "put the words of an exec into a file")
+    made.context(|| "put the command of an exec into a file")
 }
 
 /// The read ends of stdout and stderr, and the descriptors that the command gets.

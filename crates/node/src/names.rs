@@ -1,4 +1,5 @@
-//! Which pod has which name: the one task that starts new pods.
+//! The *names*: the task that knows which pod has which name, and the only one that starts new
+//! pods.
 //!
 //! A request for a name that is taken is forwarded to that pod's task, which joins the boot,
 //! returns the ready pod, or bounces the request because it is going away. Owners have names of

@@ -60,7 +60,7 @@ pub(crate) async fn start(config: Config) -> Result<(Arc<Shared>, NamesMailbox)>
     let attached: BTreeSet<PodId> = survey.attached().collect();
     let network = shared.config.network.clone();
     if let Err(error) = network.take_over(&attached).await {
-        tracing::warn!(%error, "the network does not know what an earlier daemon left");
+        tracing::warn!(%error, "the network cannot take over attachments of an earlier daemon");
     }
     let names = Names::start(&shared, survey.taken());
     let (settling, mut settled) = mpsc::channel(1);
@@ -191,7 +191,7 @@ fn open(mut config: Config) -> Result<(Shared, Survey)> {
 fn seal_shim(program: &Path) -> Option<OwnedFd> {
     let sealed = crisp_sys::own_binary::read_only(program);
     sealed
-        .inspect_err(|error| tracing::warn!(%error, "each shim has to see to its file by itself"))
+        .inspect_err(|error| tracing::warn!(%error, "the shim's program cannot be mounted read-only; each shim does it for itself"))
         .ok()
 }
 
@@ -461,13 +461,14 @@ pub(crate) async fn retire(shared: &Arc<Shared>) {
         return;
     }
     if let Err(error) = shared.config.network.retire().await {
-        tracing::warn!(%error, "the network keeps its bridge");
+        tracing::warn!(%error, "the built-in network cannot remove its bridge and firewall table");
     }
     let kernel = Arc::clone(shared);
-    let unmount =
-        move || mount::unmount(&kernel.paths.pins()).context(|| "unmount the place for pins");
+    let unmount = move || {
+        mount::unmount(&kernel.paths.pins()).context(|| "unmount the directory of namespace pins")
+    };
     if let Err(error) = blocking(unmount).await {
-        tracing::warn!(%error, "something is left on the node");
+        tracing::warn!(%error, "the state directory keeps a mount");
     }
     shared.cgroups.retire().await;
 }

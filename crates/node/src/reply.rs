@@ -1,4 +1,5 @@
-//! Where an answer goes.
+//! Replies: the ways back to callers, one for each call. An answer that no caller waits for any
+//! more is no failure.
 
 use tokio::sync::oneshot;
 

@@ -29,7 +29,7 @@ pub(crate) fn print(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "{text}")
         .and_then(|()| stdout.flush())
-        .context(|| "print")
+        .context(|| "write standard output")
 }
 
 /// Rows as a table: columns are as wide as their widest cell.

@@ -1,4 +1,4 @@
-//! Why a registry did not give what was asked for, and what to do about it.
+//! The errors of registries. Each names the host and the reference, and says what to do.
 
 use std::error::Error as StdError;
 use std::fmt::Display;

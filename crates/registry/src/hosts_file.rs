@@ -1,4 +1,4 @@
-//! `hosts.toml` as it is written.
+//! `hosts.toml` as it is written; `hosts` makes endpoints of it.
 //!
 //! The layout is containerd's, so that files made for it (by hand, by kind, by mirror operators)
 //! work unchanged. Keys that we do not know are ignored for the same reason.

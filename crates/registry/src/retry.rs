@@ -1,4 +1,4 @@
-//! When to ask again, and after how long.
+//! Decides when a failed request is tried again, and after how long.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, SystemTime};

@@ -1,5 +1,5 @@
-//! Whom a registry is taken for: how certificates of servers are judged, and which ones an operator
-//! laid down for that.
+//! Trust in registries: judges the certificates of servers, also by those that an operator laid
+//! down.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -103,7 +103,8 @@ fn give_way(plan: Plan<'_>, conn: Conn) -> i32 {
     let told = forked
         .context(|| "fork the container's init")
         .and_then(|(_, pidfd)| {
-            say(&copy, &Word::Init(pidfd.into())).context(|| "tell of the container's init")
+            say(&copy, &Word::Init(pidfd.into()))
+                .context(|| "send the pidfd of the container's init")
         });
     match told {
         Ok(()) => 0,
@@ -156,7 +157,7 @@ impl AtGate {
             self.closed_from,
             &[conn.as_fd(), kept],
         ));
-        say(&conn, &Word::Ready).context(|| "report")?;
+        say(&conn, &Word::Ready).context(|| "tell the parent that all is ready")?;
         let conn = match self.listener {
             Some(listener) => {
                 drop(conn);
@@ -274,7 +275,7 @@ fn enter_namespaces(plan: &Plan<'_>) -> Result<()> {
 fn build_root(plan: &mut Plan<'_>, conn: &Conn, state: &str) -> Result<OwnedFd> {
     let slash = Path::new("/");
     mount::set_propagation(slash, Propagation::Slave, Depth::Recursive)
-        .context(|| "cut the mount namespace off")?;
+        .context(|| "make the host's mounts slaves in the mount namespace")?;
     let follows = options::root_follows_host(plan.spec);
     let root = plan.rootfs.mount_at(&plan.place, follows)?;
     let linux = plan.spec.linux().as_ref();

@@ -345,7 +345,7 @@ fn fork_init(
     let joined = plan.namespaces.pid_only()?;
     // Until its program starts, nobody in the container may look into the child, which is a copy
     // of this process.
-    process::set_dumpable(Dumpable::No).context(|| "become untraceable")?;
+    process::set_dumpable(Dumpable::No).context(|| "clear the dumpable flag")?;
     let (pid, pidfd) = joined.in_pid_namespace(|| {
         let parent = &ours;
         let child = move || child::run(plan, entrance, parent, theirs);

@@ -158,7 +158,7 @@ fn start(request: ExecRequest<'_>, unified: Option<&Path>) -> Result<Execed> {
         keyring: request.keyring,
     };
     inside.cpus.before()?;
-    process::set_dumpable(Dumpable::No).context(|| "become untraceable")?;
+    process::set_dumpable(Dumpable::No).context(|| "clear the dumpable flag")?;
     let fork = || {
         let parent = &ours;
         // The values that move into the child are closed here after the fork. Only then is the end

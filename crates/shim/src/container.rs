@@ -203,7 +203,7 @@ impl Container {
 fn with_words(request: &ExecRequest, mut fds: Vec<OwnedFd>) -> Result<(ExecRequest, Vec<OwnedFd>)> {
     let mut request = request.clone();
     if request.words == ExecWords::InFile {
-        let step = || "read the words of an exec";
+        let step = || "read the command of an exec";
         let missing = || std::io::Error::from(ErrorKind::NotFound);
         let file = fds.pop().ok_or_else(missing).context(step)?;
         let text = file::read_all_bounded(File::from(file), MAX_WORDS).context(step)?;

@@ -1,4 +1,4 @@
-//! How processes and the container end.
+//! The end of processes and of the container: reaped, recorded, then told.
 
 use std::io;
 
@@ -20,7 +20,7 @@ const DRAIN: i64 = 2_000_000_000;
 impl Shim {
     /// Reaps every child that has ended.
     pub(crate) fn reap(&mut self) -> Result<()> {
-        while let Some((pid, status)) = reap_any().context(|| "reap")? {
+        while let Some((pid, status)) = reap_any().context(|| "reap an ended child")? {
             self.ended(pid, status);
         }
         Ok(())

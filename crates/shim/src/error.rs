@@ -1,4 +1,4 @@
-//! Why a shim cannot do its work.
+//! The errors of a shim and of its workers.
 
 use std::io;
 use std::path::PathBuf;

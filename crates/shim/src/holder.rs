@@ -120,8 +120,12 @@ fn make(pod: &OsStr, shelter: Option<&Shelter>) -> Result<()> {
         let mut told = [0; 12];
         told[..4].copy_from_slice(&id.pid.to_le_bytes());
         told[4..].copy_from_slice(&id.start_time.to_le_bytes());
-        io::stdout().write_all(&told).context(|| "tell the pid")?;
-        io::stdout().flush().context(|| "tell the pid")
+        io::stdout()
+            .write_all(&told)
+            .context(|| "write the init's pid to the daemon")?;
+        io::stdout()
+            .flush()
+            .context(|| "write the init's pid to the daemon")
     };
     tell().inspect_err(|_| {
         // It may have ended by itself.
@@ -228,14 +232,14 @@ fn give_everything_up() -> Result<()> {
     let none = CapSet::default();
     caps::set(none, none, none).context(|| "drop the capabilities")?;
     process::set_no_new_privs().context(|| "set no_new_privs")?;
-    process::set_dumpable(Dumpable::No).context(|| "become untraceable")?;
+    process::set_dumpable(Dumpable::No).context(|| "clear the dumpable flag")?;
     seccomp::load(&filter(), 0).context(|| "load the seccomp filter")?;
     Ok(())
 }
 
 fn empty_root() -> Result<()> {
     mount::set_propagation(Path::new("/"), Propagation::Private, Depth::Recursive)
-        .context(|| "cut the mount namespace off")?;
+        .context(|| "make the host's mounts private in the mount namespace")?;
     let empty = FsContext::open("tmpfs")
         .and_then(|context| context.set("mode", "0555"))
         .and_then(|context| context.set("nr_inodes", "2"))

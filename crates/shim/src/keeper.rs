@@ -59,5 +59,5 @@ fn give_everything_up() -> Result<()> {
     let none = CapSet::default();
     caps::set(none, none, none).context(|| "drop the capabilities")?;
     process::set_no_new_privs().context(|| "set no_new_privs")?;
-    process::set_dumpable(Dumpable::No).context(|| "become untraceable")
+    process::set_dumpable(Dumpable::No).context(|| "clear the dumpable flag")
 }

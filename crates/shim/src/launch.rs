@@ -59,7 +59,8 @@ pub(crate) fn receive(conn: &Conn) -> Result<Launch> {
     }
     let launch = Launch::decode(&bytes).map_err(|error| Error::NoLaunch(error.to_string()))?;
     let id = launch.container_id.as_str();
-    own_argument::replace_last(id).context(|| format!("be known as the shim of {id}"))?;
+    own_argument::replace_last(id)
+        .context(|| format!("write container id {id} over the last argument"))?;
     // A daemon that starts from here on finds this shim by its name. A daemon that started earlier
     // may have found no shim and started the container anew: its predecessor's end is closed then.
     if conn.is_closed() {

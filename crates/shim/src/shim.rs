@@ -284,7 +284,7 @@ impl Shim {
         }
         let count = match poll(&mut fds, timeout.as_ref()) {
             Err(rustix::io::Errno::INTR) => 0,
-            other => other.context(|| "poll")?,
+            other => other.context(|| "poll the shim's descriptors")?,
         };
         let ready = fds.iter().zip(sources);
         let ready: Vec<Source> = ready

@@ -1,4 +1,4 @@
-//! Why a layer or snapshot could not be made, read or removed.
+//! The errors of layers and snapshots.
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -1,4 +1,4 @@
-//! How much disk a tree takes.
+//! Measures how much disk a tree takes, although a container may be changing it.
 
 use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

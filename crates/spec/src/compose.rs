@@ -1,4 +1,4 @@
-//! The spec as a whole.
+//! Composes the spec from its parts, each of which another file of this crate makes.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

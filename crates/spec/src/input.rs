@@ -1,4 +1,4 @@
-//! All that a spec is made from.
+//! The input of [`crate::build`]: all that a spec is made from.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! Which boot of the machine this is.
+//! The id of this boot of the machine, by which a record tells whether its processes can be alive.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! How much memory a small, long-lived process keeps from the kernel.
+//! Memory of small, long-lived processes: kept small, and given back to the kernel.
 
 /// Makes the allocator hand large blocks back at once and keep little in reserve.
 pub fn keep_little() {

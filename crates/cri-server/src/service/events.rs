@@ -22,9 +22,10 @@ impl Service {
             let next = match events.next().await {
                 Ok(next) => Ok(event(next?.as_ref())),
                 Err(Lagged(lost)) => {
-                    tracing::warn!(lost, "a client reads events too slowly and is let go");
-                    let what =
-                        format!("{lost} events were lost, for you read too slowly: list anew");
+                    tracing::warn!(lost, "a client read events too slowly: its stream is ended");
+                    let what = format!(
+                        "{lost} events were lost, since this client read too slowly: list pods and containers, then connect again"
+                    );
                     Err(Status::data_loss(what))
                 }
             };

@@ -1,6 +1,6 @@
-//! Which pod and which mounts a look at the host's paths is about, so that the lane of such looks
-//! has one at a time for each. No file system is waited for here: the kernel is asked which mount
-//! it knows a path to lie on.
+//! Finds which pod and which mounts a look at the host's paths is about, so that the lane of such
+//! looks has one at a time for each. No file system is waited for here: the kernel is asked which
+//! mount it knows a path to lie on.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! A pod's task: the hands of its machine, and the one owner of what the pod holds in this process.
+//! A pod's task: it performs the effects of the pod's machine, and alone owns what the pod holds in
+//! this process.
 //!
 //! The task awaits its mailbox, its workers and its shims, gives each thing that happens to the
 //! machine as an input, and performs the effects that come back. It is the only place that acts
@@ -147,10 +148,10 @@ async fn guard(start: Start, inbox: mpsc::UnboundedReceiver<Message>) {
         tracing::error!(target: "crisp::pod", "the pod's task fails again and again, or a step of it hangs; restart crispd to reconcile it");
         return;
     }
-    tracing::error!(target: "crisp::pod", "the pod's task failed; its pod is taken up again from its record");
+    tracing::error!(target: "crisp::pod", "the pod's task failed; the pod is resumed from its record");
     drop(told);
     if let Err(failed) = crisp_tasks::blocking(move || again(&shared, &names, &id)).await {
-        tracing::error!(target: "crisp::pod", %failed, "the pod could not be taken up again");
+        tracing::error!(target: "crisp::pod", %failed, "the pod cannot be resumed from its record; restart crispd to try again");
     }
 }
 

@@ -188,7 +188,7 @@ async fn over(shared: &Arc<Shared>, case: &Case, status: Option<ExitStatus>) -> 
         if cgroup.exists()
             && let Err(error) = cgroup.kill()
         {
-            tracing::warn!(cgroup = cgroup.path(), %error, "what is left of a container is not killed");
+            tracing::warn!(cgroup = cgroup.path(), %error, "processes of an ended container cannot be killed");
         }
         let unseen = ExitRecord {
             status: status.unwrap_or(ExitStatus::Lost),
