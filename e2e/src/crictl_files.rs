@@ -20,8 +20,8 @@ pub fn pod_file(node: &Node, name: &str, more: &Value) -> String {
     write(node, &format!("pod-{name}"), usual, more)
 }
 
-/// Writes a container as `crictl create` reads it, of the busybox image unless `more` says otherwise,
-/// and returns the file's path.
+/// Writes a container as `crictl create` reads it, of the busybox image unless `more` says
+/// otherwise, and returns the file's path.
 #[must_use]
 pub fn container_file(node: &Node, name: &str, more: &Value) -> String {
     let usual = json!({

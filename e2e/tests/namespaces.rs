@@ -1,5 +1,5 @@
-//! Namespaces that containers share: PID, IPC and network namespaces in all modes, sysctls, mounts and their
-//! propagation, and what privileged ones may.
+//! Namespaces that containers share: PID, IPC and network namespaces in all modes, sysctls, mounts
+//! and their propagation, and what privileged ones may.
 
 #![allow(
     clippy::unwrap_used,

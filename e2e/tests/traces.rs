@@ -1,5 +1,6 @@
 //! Traces: a call that comes with a `traceparent` is seen at the collector as part of its caller's
-//! trace, and so is the work that it causes. The collector is one of the test's own; it is not there when the daemon starts.
+//! trace, and so is the work that it causes. The collector is one of the test's own; it is not
+//! there when the daemon starts.
 
 #![allow(
     clippy::unwrap_used,

@@ -138,8 +138,8 @@ impl Network {
         self.inner.watch.status()
     }
 
-    /// Takes the subnets that the cluster gives to this node, where the configuration of the built-in
-    /// network names none. Runs to its end even when the caller stops waiting.
+    /// Takes the subnets that the cluster gives to this node, where the configuration of the
+    /// built-in network names none. Runs to its end even when the caller stops waiting.
     ///
     /// # Errors
     /// When they make no sense or cannot be put in force; those before stay.
@@ -313,8 +313,8 @@ impl Inner {
         })
     }
 
-    /// DEL of the plugins that a failed ADD started. The others have nothing to delete, and a program
-    /// that cannot be started for ADD cannot be for DEL either.
+    /// DEL of the plugins that a failed ADD started. The others have nothing to delete, and a
+    /// program that cannot be started for ADD cannot be for DEL either.
     fn undo_started(&self, mut record: Record, started: usize, target: &Target) -> Result<()> {
         let pod = record.pod.pod_id.clone();
         if started == 0 {
@@ -388,8 +388,8 @@ impl Inner {
         self.cache.remove(pod)
     }
 
-    /// DEL by the list in force, which most likely is the one that the pod was attached by. Without a
-    /// list there is no plugin to call; plugins of a later list collect what is left.
+    /// DEL by the list in force, which most likely is the one that the pod was attached by. Without
+    /// a list there is no plugin to call; plugins of a later list collect what is left.
     fn undo_blindly(&self, target: &Target) -> Result<()> {
         match self.watch.list() {
             Ok(list) => self.caller.del(&list, target, None),

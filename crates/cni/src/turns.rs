@@ -1,5 +1,5 @@
-//! A turn is the right to call plugins for one pod. A pod has one turn at a time, so that a DEL waits
-//! for an ADD whose caller stopped waiting.
+//! A turn is the right to call plugins for one pod. A pod has one turn at a time, so that a DEL
+//! waits for an ADD whose caller stopped waiting.
 //!
 //! This file also remembers which pods this process attached, for collections. Waiting for a turn
 //! costs no thread.

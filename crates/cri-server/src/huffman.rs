@@ -4,8 +4,8 @@
 //! the same length, by setting single bits. A bit is set when it is reached, so nothing waits for
 //! bytes that are yet to come, and nothing behind it moves.
 
-/// How many characters have a code of 1, 2, 3… bits (RFC 7541, appendix B). The codes are canonical:
-/// in ascending order, the shorter ones first, so these numbers say where each one ends.
+/// How many characters have a code of 1, 2, 3… bits (RFC 7541, appendix B). The codes are
+/// canonical: in ascending order, the shorter ones first, so these numbers say where each one ends.
 const OF_LENGTH: [u32; 30] = [
     0, 0, 0, 0, 10, 26, 32, 6, 0, 5, 3, 2, 6, 2, 3, 0, 0, 0, 3, 8, 13, 26, 29, 12, 4, 15, 19, 29,
     0, 4,

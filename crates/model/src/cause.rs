@@ -1,7 +1,7 @@
 //! A *cause* is the error behind a failed step.
 //!
-//! It is kept as it was and not as text, so that a caller can still ask what it is. It is shared, since
-//! one failure may go to every caller that waited for the same work.
+//! It is kept as it was and not as text, so that a caller can still ask what it is. It is shared,
+//! since one failure may go to every caller that waited for the same work.
 
 use std::error::Error;
 use std::fmt;

@@ -126,8 +126,8 @@ fn id(text: &str, flag: &str) -> Result<u32> {
         .ok_or_else(|| Failure::Refused(format!("{flag}: {text:?} is no id")))
 }
 
-/// Adds to those sets alone that a program cannot pass on (CVE-2022-29162). Where the spec makes some
-/// inheritable, the kernel takes up the ambient ones among them.
+/// Adds to those sets alone that a program cannot pass on (CVE-2022-29162). Where the spec makes
+/// some inheritable, the kernel takes up the ambient ones among them.
 fn with_capabilities(mut sets: LinuxCapabilities, names: &[String]) -> Result<LinuxCapabilities> {
     let mut more = Capabilities::new();
     for name in names {

@@ -26,7 +26,8 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
-    /// In the child: clones a source that is below the container's root, within which its links stay.
+    /// In the child: clones a source that is below the container's root, within which its links
+    /// stay.
     fn with_source_in(self, root: BorrowedFd<'_>) -> Result<Self> {
         let Source::Inside { path, depth } = &self.source else {
             return Ok(self);

@@ -1,5 +1,5 @@
-//! A procfs of our own: what is meant for the kernel, or asked of it, never goes through a `/proc` that the image or a
-//! volume provides.
+//! A procfs of our own: what is meant for the kernel, or asked of it, never goes through a `/proc`
+//! that the image or a volume provides.
 
 use std::fs::File;
 use std::io::{self, Write};

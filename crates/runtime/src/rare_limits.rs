@@ -1,6 +1,6 @@
-//! Limits that few callers ask for: of real time, RDMA devices, classes of network traffic; and those
-//! that the kernel of this machine has no file for, which are refused, or told where the kernel does
-//! by itself what they are about.
+//! Limits that few callers ask for: of real time, RDMA devices, classes of network traffic; and
+//! those that the kernel of this machine has no file for, which are refused, or told where the
+//! kernel does by itself what they are about.
 
 use std::collections::BTreeMap;
 
@@ -40,8 +40,8 @@ pub(crate) fn limit(change: &Change<'_>, resources: &LinuxResources) -> Result<V
         .map_or_else(Vec::new, |memory| limits.memory(memory)))
 }
 
-/// Refuses a limit of memory that the container is above already, where the caller asks for that: the
-/// kernel would take it, and kill.
+/// Refuses a limit of memory that the container is above already, where the caller asks for that:
+/// the kernel would take it, and kill.
 pub(crate) fn check_memory(change: &Change<'_>, memory: &LinuxMemory) -> Result<()> {
     // Version 1 refuses it by itself.
     if memory.check_before_update() != Some(true) || !change.cgroup.layout().is_v2() {

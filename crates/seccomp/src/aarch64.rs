@@ -1,4 +1,5 @@
-//! System call names of aarch64 (the generic table of new architectures) in the order of their numbers.
+//! System call names of aarch64 (the generic table of new architectures) in the order of their
+//! numbers.
 
 /// Names from 0 on; `@N` says that the next one has number N.
 pub(crate) const NAMES: &str = "\

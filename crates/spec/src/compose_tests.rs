@@ -200,10 +200,9 @@ fn has(options: Option<Vec<String>>, option: &str) -> bool {
 
 #[test]
 fn commands_of_request_and_image_combine() {
-    let words = |text: &str| {
-        text.split_whitespace()
-            .map(str::to_owned)
-            .collect::<Vec<_>>()
+    let words = |text: &str| -> Vec<String> {
+        let words = text.split_whitespace();
+        words.map(str::to_owned).collect()
     };
     let table = [
         ("", "", "/entry default"),

@@ -68,8 +68,8 @@ fn read(resource: Resource) -> (u64, u64) {
 }
 
 /// Raises the soft limit of open files almost to the hard one: a daemon that holds many pods needs
-/// them; the rest is a [`Reserve`]. Returns the soft limit as it was: programs that use select(2), or
-/// close all that could be open, count on a low one, so containers are to get it back by
+/// them; the rest is a [`Reserve`]. Returns the soft limit as it was: programs that use select(2),
+/// or close all that could be open, count on a low one, so containers are to get it back by
 /// [`restore_open_files`].
 ///
 /// # Errors

@@ -3,8 +3,8 @@
 //! A path that a caller names may lie on a file system whose server is gone (NFS, FUSE, Ceph), and
 //! then a look at it holds its thread until the kernel lets go: no deadline ends a thread. On the
 //! shared pool some dozens of such looks would leave no thread for anything else. So each look has
-//! a thread that nothing else waits for, a mount or a pod has one look at a time, and whoever comes after a look that
-//! is stuck is told so at once.
+//! a thread that nothing else waits for, a mount or a pod has one look at a time, and whoever comes
+//! after a look that is stuck is told so at once.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};

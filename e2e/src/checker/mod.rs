@@ -28,7 +28,8 @@ pub struct Place<'a> {
     pub state: &'a Path,
 }
 
-/// Looks for all that a runtime can leave on a machine: mounts, pinned namespaces, cgroups, processes.
+/// Looks for all that a runtime can leave on a machine: mounts, pinned namespaces, cgroups,
+/// processes.
 #[must_use]
 pub fn of_machine() -> Picture {
     let mut picture = Picture::default();

@@ -1,12 +1,13 @@
 //! Attacks that runtimes of our class fell for, from real containers, images, registries and
-//! requests, against the built binaries. One daemon has them all, row by row; after each the node is
-//! as it was: watched files, a directory of bait, and at the end all that the checker sees.
+//! requests, against the built binaries. One daemon has them all, row by row; after each the node
+//! is as it was: watched files, a directory of bait, and at the end all that the checker sees.
 //!
 //! Other programs hold the rest: `hostile_images` (links in place of system directories,
 //! /proc/PID/exe, working directories in /proc/self/fd, volumes and labels of images, users that
 //! wrap, databases without end, directories and sockets of ours), `confinement` (capabilities,
-//! groups), `namespaces` (sysctls), `images` (credentials for foreign hosts, documents of two kinds),
-//! `exec` (output without end, children in the background), `odd_requests` (requests for pods).
+//! groups), `namespaces` (sysctls), `images` (credentials for foreign hosts, documents of two
+//! kinds), `exec` (output without end, children in the background), `odd_requests` (requests for
+//! pods).
 
 #![allow(
     clippy::unwrap_used,

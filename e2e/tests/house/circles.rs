@@ -19,8 +19,8 @@ const MAX_ALIASES: usize = 12;
 /// To each file the files it uses, with a path that shows it.
 type Arrows = BTreeMap<PathBuf, BTreeMap<PathBuf, String>>;
 
-/// Finds a way around for each group of files that all reach each other: how many files the group has,
-/// and the shortest circle as `a.rs -> b.rs (crate::b::B) -> a.rs (super::A)`.
+/// Finds a way around for each group of files that all reach each other: how many files the group
+/// has, and the shortest circle as `a.rs -> b.rs (crate::b::B) -> a.rs (super::A)`.
 pub fn circles(root_file: &Path) -> Vec<(usize, String)> {
     let arrows = arrows(&Modules::read(root_file));
     let mut seen = BTreeSet::new();

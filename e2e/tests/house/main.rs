@@ -118,8 +118,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("crisp-oracles", &[]),
 ];
 
-/// Crates that may be async. Below these, code is sync: it can be called from the single-threaded shim
-/// and read from top to bottom.
+/// Crates that may be async. Below these, code is sync: it can be called from the single-threaded
+/// shim and read from top to bottom.
 const MAY_USE_TOKIO: &[&str] = &[
     "crisp-cgroups",
     "crisp-cni",

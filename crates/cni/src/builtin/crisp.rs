@@ -1,10 +1,10 @@
 //! The plugin `crisp` with one configuration: ADD, DEL, CHECK and GC of the built-in network.
 //!
-//! ADD records the addresses, makes the veth pair (one message: the host end on the bridge, the peer
-//! in the pod), gives the peer its addresses and routes, and opens the host ports, in this order. DEL
-//! closes the ports and leaves the pair to the end of its namespace, which the caller brings about,
-//! because deleting a bridged veth takes tens of milliseconds. Addresses are released only when the
-//! link is gone ([`super::address_release`]).
+//! ADD records the addresses, makes the veth pair (one message: the host end on the bridge, the
+//! peer in the pod), gives the peer its addresses and routes, and opens the host ports, in this
+//! order. DEL closes the ports and leaves the pair to the end of its namespace, which the caller
+//! brings about, because deleting a bridged veth takes tens of milliseconds. Addresses are released
+//! only when the link is gone ([`super::address_release`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;

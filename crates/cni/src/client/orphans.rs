@@ -3,8 +3,8 @@
 //! An ADD that goes on beside, or after, the DEL of the next daemon would leave an address that
 //! nobody releases. A parent-death signal is no cure: it reaches the plugin alone and not its
 //! children. So each plugin carries a mark in its environment, which its children inherit, and the
-//! next daemon ends the process group of each marked plugin. A service that a plugin left running on
-//! purpose has left that group.
+//! next daemon ends the process group of each marked plugin. A service that a plugin left running
+//! on purpose has left that group.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -19,7 +19,8 @@ pub(crate) const VARIABLE: &str = "CRISP_NETWORK";
 /// How long a killed plugin may take to end.
 const END_WITHIN: Duration = Duration::from_secs(2);
 
-/// The mark of one daemon's plugins: the daemons' common directory, and a number of the daemon's own.
+/// The mark of one daemon's plugins: the daemons' common directory, and a number of the daemon's
+/// own.
 #[derive(Debug, Clone)]
 pub(crate) struct Mark {
     common: String,

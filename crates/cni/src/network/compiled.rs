@@ -1,5 +1,5 @@
-//! The built-in network: a compiled-in list whose subnets are as configured, else as the cluster says
-//! (the node's pod CIDR), else those that go with the bridge.
+//! The built-in network: a compiled-in list whose subnets are as configured, else as the cluster
+//! says (the node's pod CIDR), else those that go with the bridge.
 //!
 //! A cluster says so some time after the daemon's start. The subnets are changed only while no pod
 //! has an address, and are remembered, so that the next daemon begins with them.

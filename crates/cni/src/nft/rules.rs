@@ -106,8 +106,9 @@ pub(super) fn host_port_rules(family: Family) -> [Rule; 2] {
     };
     let start = || {
         let rule = family.rule();
-        // IPv6 has no route_localnet, so the kernel would drop the pod's answer to ::1. Untranslated,
-        // the client is refused at once, instead of waiting for an answer that never comes.
+        // IPv6 has no route_localnet, so the kernel would drop the pod's answer to ::1.
+        // Untranslated, the client is refused at once, instead of waiting for an answer that never
+        // comes.
         let rule = if family.number == V6.number {
             rule.payload(Base::Network, V6.destination, V6.length, 0)
                 .compare(0, Test::NotEqual, &Ipv6Addr::LOCALHOST.octets())

@@ -93,7 +93,8 @@ impl Lab {
         f: impl FnOnce() -> F + Send,
     ) -> T {
         self.inside("node", || {
-            // Its threads are born in this namespace. One works on while a test waits in `eventually`.
+            // Its threads are born in this namespace. One works on while a test waits in
+            // `eventually`.
             let mut runtime = tokio::runtime::Builder::new_multi_thread();
             let runtime = runtime.worker_threads(2).enable_all();
             runtime.build().unwrap().block_on(f())

@@ -46,7 +46,8 @@ pub(crate) fn of_container(
     follows(&format!("{at}.network"), options.network, &pod.network)?;
     follows(&format!("{at}.ipc"), options.ipc, &pod.ipc)?;
     let pid = match enumeration(&format!("{at}.pid"), options.pid)? {
-        // POD means the namespace that the pod chose. A pod without one of its own has none to share.
+        // POD means the namespace that the pod chose. A pod without one of its own has none to
+        // share.
         Wire::Pod => pod.pid.clone(),
         Wire::Container => NamespaceMode::Container,
         Wire::Node => NamespaceMode::Node,

@@ -136,8 +136,8 @@ impl Service {
 }
 
 impl Service {
-    /// Takes the node's pod CIDR where it says which addresses pods get. CNI plugins have it in their
-    /// own configuration.
+    /// Takes the node's pod CIDR where it says which addresses pods get. CNI plugins have it in
+    /// their own configuration.
     pub(super) async fn update_runtime_config(
         &self,
         request: cri::UpdateRuntimeConfigRequest,

@@ -16,7 +16,8 @@ pub fn image(info: &ImageInfo) -> cri::Image {
         id: info.id.to_string(),
         repo_tags: info.repo_tags.clone(),
         repo_digests: info.repo_digests.clone(),
-        // The bytes that a removal frees: compressed layers are not kept. CRI demands that it is not 0.
+        // The bytes that a removal frees: compressed layers are not kept. CRI demands that it is
+        // not 0.
         size: info.unpacked_size.max(info.size).max(1),
         uid: uid.map(|uid| cri::Int64Value { value: uid.into() }),
         username: if uid.is_some() {

@@ -4,8 +4,8 @@
 //!
 //! A *case* changes one field of a base bundle; a *mix* applies several cases at once, chosen by a
 //! seeded table. `CRISP_DIFFERENTIAL` is the number of mixes and brings every case; without it a
-//! slice of the cases runs, and no mix. runc is what `hack/tools differential` builds; without it the tests
-//! are skipped and say so.
+//! slice of the cases runs, and no mix. runc is what `hack/tools differential` builds; without it
+//! the tests are skipped and say so.
 
 #![allow(
     clippy::unwrap_used,

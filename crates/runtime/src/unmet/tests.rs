@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::{check, fields};
 
-/// Structs and their fields. A mark says what becomes of one that is set: `!` is refused and `?` told
-/// by this module, the others are done, or refused where they are read.
+/// Structs and their fields. A mark says what becomes of one that is set: `!` is refused and `?`
+/// told by this module, the others are done, or refused where they are read.
 #[rustfmt::skip]
 const DECIDED: &[(&str, &str)] = &[
     ("Spec", "ociVersion root mounts process hostname domainname hooks annotations linux ?solaris

@@ -1,4 +1,5 @@
-//! A pod's cgroup is made by the kubelet, with the pod's limits, before the runtime hears of the pod.
+//! A pod's cgroup is made by the kubelet, with the pod's limits, before the runtime hears of the
+//! pod.
 //!
 //! On version 1 a directory is made in every hierarchy, on version 2 there is one. The runtime
 //! makes its containers' cgroups below; this file knows nothing of these.
