@@ -10,7 +10,8 @@
 use std::fs::{self, OpenOptions};
 use std::path::Path;
 
-use crisp_e2e::{configs, trial};
+use crisp_api::runtime::v1::RemoveContainerRequest;
+use crisp_e2e::{configs, eventually, trial};
 
 /// How a journal is harmed.
 type Harm = (&'static str, fn(&Path));
@@ -106,5 +107,43 @@ fn privileged_without_a_twin_a_cut_journal_is_what_it_was() {
         assert!(fs::exists(&twin).unwrap(), "the twin is made again");
         cri.remove_pod(&pod);
         assert!(!fs::exists(&twin).unwrap());
+    });
+}
+
+#[test]
+fn privileged_a_twin_that_another_daemon_left_behind_is_no_pod() {
+    trial(|node| {
+        let mut cri = node.cri();
+        let config = node.pod("gone");
+        let pod = cri.run_pod(&config);
+        let container = cri.run(&pod, &config, &configs::idle("main"));
+        let twins = node.state().join("records");
+        let kept = fs::read(twins.join(&pod)).unwrap();
+        // A daemon that knows no twins removes a container, and later its pod.
+        cri.stop(&container, 0);
+        let request = RemoveContainerRequest {
+            container_id: container,
+        };
+        cri.remove_container(request).unwrap();
+        node.kill();
+        fs::write(twins.join(&pod), &kept).unwrap();
+        node.restart();
+        let mut cri = node.cri();
+        assert!(
+            cri.container_ids().is_empty(),
+            "removed, and its journal says so"
+        );
+        assert_eq!(cri.pod_ids(), std::slice::from_ref(&pod));
+        cri.remove_pod(&pod);
+        node.kill();
+        fs::write(twins.join(&pod), &kept).unwrap();
+        let nameless = "f".repeat(pod.len());
+        fs::write(twins.join(&nameless), "no record").unwrap();
+        node.restart();
+        assert!(node.cri().pod_ids().is_empty(), "removed by another daemon");
+        for id in [pod, nameless] {
+            let twin = twins.join(id);
+            eventually("the twin of no pod is swept", || !twin.exists());
+        }
     });
 }

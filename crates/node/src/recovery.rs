@@ -265,7 +265,7 @@ fn read_record(paths: &Paths, boot_id: &str, id: &PodId) -> Result<Record> {
     let path = paths.journal(id);
     let (replay, damage) = crisp_records::read(&path);
     let is_newer = matches!(damage, Some(Damage::Newer(_)));
-    if let Some(twin) = twin::read(&paths.twin(id), boot_id).filter(|_| !is_newer)
+    if let Some(twin) = twin::read(paths, id, boot_id).filter(|_| !is_newer)
         && (damage.is_some() || twin::knows_more(&twin, &replay))
     {
         let lost = || "it has lost entries".to_owned();

@@ -3,13 +3,16 @@
 //!
 //! Entries go to the journal first and to the twin after it, so after a kill the journal may know
 //! more; the end of a container goes to the twin first, for the same reason. A twin that knows more
-//! than its journal therefore tells that the journal has lost something.
+//! than its journal therefore tells that the journal has lost something, unless the journal says
+//! itself that it is gone: then a daemon that writes no twins was here in between.
 
 use std::path::{Path, PathBuf};
 
-use crisp_model::ContainerId;
+use crisp_model::{ContainerId, PodId};
 use crisp_records::{ContainerState, Entry, Journal, PodState, Replay};
 use crisp_sys::file;
+
+use crate::paths::Paths;
 
 /// The second record of a pod. Best effort: a pod without one lives on.
 #[derive(Debug)]
@@ -56,9 +59,14 @@ impl Twin {
     }
 }
 
-/// A whole twin of this boot of the machine.
-pub(crate) fn read(path: &Path, boot_id: &str) -> Option<Replay> {
-    let (replay, damage) = crisp_records::read(path);
+/// A whole twin of this boot of the machine. One whose pod has neither the directory of its record
+/// nor pins is none: a daemon that writes no twins has removed that pod.
+pub(crate) fn read(paths: &Paths, id: &PodId, boot_id: &str) -> Option<Replay> {
+    let is_there = |dir: &Path| !matches!(dir.try_exists(), Ok(false));
+    if !is_there(&paths.record(id)) && !is_there(&paths.pod_pins(id)) {
+        return None;
+    }
+    let (replay, damage) = crisp_records::read(&paths.twin(id));
     let of_this_boot = replay.progress.as_ref()?.boot_id == boot_id;
     (damage.is_none() && replay.pod.is_some() && of_this_boot).then_some(replay)
 }
@@ -68,7 +76,8 @@ pub(crate) fn knows_more(twin: &Replay, journal: &Replay) -> bool {
     let phase = |replay: &Replay| replay.progress.as_ref().map(|p| phase_step(p.phase));
     let lost = |(id, (_, state)): (&ContainerId, &(_, ContainerState))| {
         let known = journal.containers.get(id);
-        known.is_none_or(|(_, known)| step(known) < step(state))
+        let is_lost = known.is_none_or(|(_, known)| step(known) < step(state));
+        is_lost && !journal.gone.contains(id)
     };
     journal.pod.is_none() || phase(journal) < phase(twin) || twin.containers.iter().any(lost)
 }

@@ -8,7 +8,9 @@
 //! killed daemon leaves whole frames; a power cut may leave a torn last one, which is ignored. A
 //! bad frame with a good one after it is damage. Space for the usual life of a pod is reserved when
 //! the journal is created, so that transitions and removal work on a full disk; a journal that has
-//! grown beyond that is rewritten and renamed. Nothing here knows what the JSON says: see `v1`.
+//! grown beyond that is rewritten and renamed. No journal grows longer than is read again: what
+//! makes a pod larger is refused first, so that what becomes of it can still be written. Nothing
+//! here knows what the JSON says: see `v1`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -26,6 +28,8 @@ const HEAD: usize = 8;
 const RESERVED: u64 = 64 << 10;
 /// No pod's journal is longer; a longer file is not read into memory.
 const MAX_JOURNAL: u64 = 64 << 20;
+/// This part of the longest journal is kept for what becomes of a pod and its containers.
+const KEPT_PART: u64 = 64;
 
 /// Why a journal cannot be used as it is.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +66,8 @@ pub struct Journal {
     reserved: u64,
     /// The length at which it is shortened next.
     rewrite_at: u64,
+    /// It never grows beyond this length.
+    limit: u64,
 }
 
 pub(crate) fn frame(entry: &Entry) -> io::Result<Vec<u8>> {
@@ -178,13 +184,20 @@ impl Journal {
 
     fn replace(path: &Path, entries: &[Entry], reserved: u64) -> io::Result<Self> {
         let (file, end) = written_anew(path, entries, reserved)?;
-        fs::rename(temporary(path), path)?;
+        if let Err(error) = fs::rename(temporary(path), path) {
+            if error.kind() != io::ErrorKind::IsADirectory {
+                return Err(error);
+            }
+            file::remove_if_there(path)?;
+            fs::rename(temporary(path), path)?;
+        }
         Ok(Self {
             path: path.to_owned(),
             file,
             end,
             reserved,
             rewrite_at: RESERVED.max(2 * end),
+            limit: MAX_JOURNAL,
         })
     }
 
@@ -212,6 +225,7 @@ impl Journal {
             end: scan.end as u64,
             reserved: RESERVED,
             rewrite_at: RESERVED.max(2 * scan.end as u64),
+            limit: MAX_JOURNAL,
         })
     }
 
@@ -224,14 +238,22 @@ impl Journal {
     /// Appends an entry. A failed write is overwritten by the next.
     ///
     /// # Errors
-    /// When the disk fails.
+    /// When the disk fails, and when the journal would become too long to be read again.
     pub fn append(&mut self, entry: &Entry) -> io::Result<()> {
         let frame = frame(entry)?;
-        if self.end + frame.len() as u64 > self.rewrite_at {
+        let length = frame.len() as u64;
+        let limit = match entry {
+            Entry::Pod(_) | Entry::Container(_) => self.limit - self.limit / KEPT_PART,
+            Entry::Progress(_) | Entry::State { .. } | Entry::Gone { .. } => self.limit,
+        };
+        if self.end + length > self.rewrite_at.min(limit) {
             self.shorten();
         }
+        if self.end + length > limit {
+            return Err(too_long(limit));
+        }
         self.file.write_all_at(&frame, self.end)?;
-        self.end += frame.len() as u64;
+        self.end += length;
         Ok(())
     }
 
@@ -260,6 +282,14 @@ impl Journal {
     }
 }
 
+fn too_long(limit: u64) -> io::Error {
+    let text = format!(
+        "the record would be longer than {limit} bytes: remove containers of this pod, or give \
+         them smaller configurations"
+    );
+    io::Error::new(io::ErrorKind::FileTooLarge, text)
+}
+
 /// Beside a journal, for one that is to take its place.
 fn temporary(path: &Path) -> PathBuf {
     path.with_extension("new")
@@ -270,6 +300,9 @@ fn written_anew(path: &Path, entries: &[Entry], reserved: u64) -> io::Result<(Fi
     let mut content = MAGIC.to_vec();
     for entry in entries {
         content.extend(frame(entry)?);
+    }
+    if content.len() as u64 > MAX_JOURNAL {
+        return Err(too_long(MAX_JOURNAL));
     }
     let temporary = temporary(path);
     file::remove_if_there(&temporary)?;
@@ -283,6 +316,8 @@ fn written_anew(path: &Path, entries: &[Entry], reserved: u64) -> io::Result<(Fi
 
 #[cfg(test)]
 mod tests {
+    use crisp_model::ContainerId;
+
     use super::*;
     use crate::record::{PodProgress, PodState};
 
@@ -372,5 +407,33 @@ mod tests {
         assert_eq!(replay.progress.unwrap().phase, PodState::Ready);
         assert_eq!(Journal::resume(&path).unwrap().end, end);
         fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn what_grows_is_refused_before_what_becomes_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        let mut journal = Journal::create(&path, &[]).unwrap();
+        journal.limit = 8 << 10;
+        let known = scan(include_bytes!("../tests/v1/full.journal")).replay;
+        let (container, _) = known.containers.into_values().next().unwrap();
+        let container = |number: u8| {
+            let mut container = container.clone();
+            container.id = ContainerId::parse(&format!("{number:064x}")).unwrap();
+            Entry::Container(container)
+        };
+        let refused = (0..u8::MAX).find_map(|number| journal.append(&container(number)).err());
+        assert_eq!(refused.unwrap().kind(), io::ErrorKind::FileTooLarge);
+        assert!(journal.end <= journal.limit);
+        for _ in 0..1000 {
+            journal.append(&progress(PodState::Stopping)).unwrap();
+            assert!(journal.end <= journal.limit);
+        }
+        let (replay, damage) = read(&path);
+        assert!(damage.is_none() && !replay.containers.is_empty());
+        for id in replay.containers.into_keys() {
+            journal.append(&Entry::Gone { id }).unwrap();
+        }
+        journal.append(&container(0)).unwrap();
     }
 }

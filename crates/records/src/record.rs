@@ -1,7 +1,7 @@
 //! Records as the engine works with them: what a pod and its containers are, and where they are in
 //! their lives. How they are written is `v1`'s alone: no type here knows serde.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -152,6 +152,9 @@ pub struct Replay {
     pub progress: Option<PodProgress>,
     /// Its containers: what each is, and where it is in its life.
     pub containers: BTreeMap<ContainerId, (Box<ContainerRecord>, ContainerState)>,
+    /// Containers that were removed, as far as the journal still says so: not part of what it comes
+    /// to, and told from those that it has lost.
+    pub gone: BTreeSet<ContainerId>,
 }
 
 impl Replay {
@@ -175,6 +178,7 @@ impl Replay {
             }
             Entry::Gone { id } => {
                 self.containers.remove(&id);
+                self.gone.insert(id);
             }
         }
     }
