@@ -193,12 +193,16 @@ pub fn lock_exclusive(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Removes a file; one that is not there is fine.
+/// Removes a file; one that is not there is fine. A directory in its place goes too, or a disk that
+/// was repaired would keep what the name belongs to from ever being removed.
 ///
 /// # Errors
 /// The errors of unlink, but for `NotFound`.
 pub fn remove_if_there(path: &Path) -> io::Result<()> {
-    ignore_missing(fs::remove_file(path))
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::IsADirectory => remove_tree_if_there(path),
+        removed => ignore_missing(removed),
+    }
 }
 
 /// Removes a directory tree; one that is not there is fine.
@@ -265,6 +269,19 @@ mod tests {
         assert_eq!(read_bounded(&path, 100).unwrap().len(), 100);
         let error = read_bounded(&path, 99).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn whatever_has_a_files_name_is_removed() {
+        let dir = scratch("remove");
+        let path = dir.join("file");
+        remove_if_there(&path).unwrap();
+        fs::File::create(&path).unwrap();
+        remove_if_there(&path).unwrap();
+        make_private_dirs(&path.join("below")).unwrap();
+        remove_if_there(&path).unwrap();
+        assert!(!path.exists());
         fs::remove_dir_all(&dir).unwrap();
     }
 
