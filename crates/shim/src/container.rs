@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use crisp_runtime::{CreateRequest, Gate, Keyring, Rootfs, Stdio};
+use crisp_shim_api::exit::BeginRecord;
 use crisp_shim_api::{
     ExecRequest, ExecStreams, ExecWords, FailureKind, MAX_WORDS, RootfsSpec, Stdin,
 };
@@ -41,6 +42,8 @@ pub(crate) struct Container {
     pub rootfs: RootfsSpec,
     pub stdin: Stdin,
     pub cgroup: Cgroup,
+    /// Its exit slot.
+    pub exit_file: PathBuf,
     /// `oom_score_adj` that this process was born with: the container is not to have ours.
     pub oom_score_adj: i32,
     /// The part of the spec that an exec needs ([`Again`]), once the container was started.
@@ -107,6 +110,7 @@ impl Container {
             keyring: Keyring::New,
             preserved_fds: 0,
         })?;
+        self.note_begin(created.pid);
         if let Err(error) = created.start() {
             // The failure of the start is the one to report. A cgroup that cannot be removed now
             // is found again by its name.
@@ -125,6 +129,16 @@ impl Container {
             fds,
             again,
         })
+    }
+
+    /// Before its program runs: when both this shim and the daemon are killed now, the next daemon
+    /// must not take the container for one that was never started. Without a slot it may.
+    fn note_begin(&self, init: i32) {
+        let Ok(ProcessId { pid, start_time }) = ProcessId::of(init) else {
+            return;
+        };
+        let slot = BeginRecord { pid, start_time }.to_slot();
+        drop(file::fill_slot(&self.exit_file, &slot));
     }
 
     fn try_exec(&self, init: &Init, request: &ExecRequest, fds: Vec<OwnedFd>) -> Result<Running> {

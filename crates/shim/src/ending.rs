@@ -126,7 +126,7 @@ impl Shim {
             oom: self.oom,
         };
         // Without the slot the answer to State is all there is.
-        drop(file::fill_slot(&self.exit_file, &exit.to_slot()));
+        drop(file::fill_slot(&self.container.exit_file, &exit.to_slot()));
         self.kill_starting();
         drop(kill(&self.container.cgroup));
         self.output.let_terminal_end();
@@ -171,7 +171,7 @@ impl Shim {
             return Next::Stay;
         }
         // A disk that was full at the end may have room by now.
-        if file::fill_slot(&self.exit_file, &exit.to_slot()).is_err() {
+        if file::fill_slot(&self.container.exit_file, &exit.to_slot()).is_err() {
             return Next::Stay;
         }
         // A cgroup that cannot be removed yet goes when the container is removed.

@@ -42,7 +42,6 @@ pub struct Shim {
     /// Running processes that were exec'd, by pid.
     pub(crate) execs: BTreeMap<i32, Exec>,
     pub(crate) errands: Vec<Errand>,
-    pub(crate) exit_file: PathBuf,
     /// OOM kills in the cgroup that are told already, and whether any was the container's.
     pub(crate) oom_kills: u64,
     pub(crate) oom: bool,
@@ -204,6 +203,7 @@ impl Shim {
                 rootfs: launch.rootfs,
                 stdin: launch.stdin,
                 cgroup,
+                exit_file: launch.exit_file,
                 oom_score_adj: ready.oom_score_adj,
                 again: None,
             },
@@ -212,7 +212,6 @@ impl Shim {
             phase: Phase::Starting,
             execs: BTreeMap::new(),
             errands: Vec::new(),
-            exit_file: launch.exit_file,
             waiting: Vec::new(),
             stays: Stays::UntilTold,
             warnings: entered.err().into_iter().collect(),

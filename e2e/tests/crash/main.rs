@@ -19,6 +19,7 @@ mod client;
 mod fire;
 mod images;
 mod model;
+mod once;
 mod owned;
 mod plugins;
 mod points;

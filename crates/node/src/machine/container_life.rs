@@ -305,6 +305,10 @@ impl Container {
                     self.catch_up_with_stops(scene);
                 }
             }
+            Verdict::StartedAlone { init } => {
+                self.runs(scene, init);
+                self.judged(scene, Verdict::Alone);
+            }
             Verdict::Over(record) => self.over(scene, record),
             Verdict::NeverRan(why) => self.not_started(scene, why),
             Verdict::Untouched => self.untouched(scene),

@@ -130,6 +130,8 @@ pub(crate) enum Verdict {
     Silent,
     /// Its shim has gone or takes no connection; init lives.
     Alone,
+    /// It was being started when its shim and a daemon were killed; its program runs.
+    StartedAlone { init: ProcessId },
     /// It is over.
     Over(ExitRecord),
     /// Its program could not be started.

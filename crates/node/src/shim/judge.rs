@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crisp_model::ExitStatus;
 use crisp_model::cgroup::EXEC_PREFIX;
-use crisp_shim_api::exit::SLOT_SIZE;
+use crisp_shim_api::exit::{BeginRecord, SLOT_SIZE};
 use crisp_shim_api::{ExitRecord, Reply, Request, StateReport};
 use crisp_sys::file;
 use crisp_sys::pidfd::PidFd;
@@ -145,7 +145,7 @@ async fn judge_starting(shared: &Arc<Shared>, case: &Case) -> (Verdict, Option<C
     (verdict, connection)
 }
 
-async fn outcome(shared: &Shared, case: &Case) -> (Verdict, Option<Connection>) {
+async fn outcome(shared: &Arc<Shared>, case: &Case) -> (Verdict, Option<Connection>) {
     loop {
         // List processes first, then connect. A shim in neither place has exited or never ran; the
         // other order could miss one that starts in between.
@@ -172,9 +172,26 @@ async fn outcome(shared: &Shared, case: &Case) -> (Verdict, Option<Connection>) 
             return (Verdict::Over(record), None);
         }
         if !is_there {
-            return (Verdict::Untouched, None);
+            return (without_shim(shared, case).await, None);
         }
         tokio::time::sleep(LISTENS_AFTER).await;
+    }
+}
+
+/// It was about to be started, and has no shim. What its program has done is not done again.
+async fn without_shim(shared: &Arc<Shared>, case: &Case) -> Verdict {
+    let slot = shared.paths.exit_slot(&case.pod, &case.id);
+    let read = move || {
+        Ok(slot_bytes(&slot)
+            .as_deref()
+            .and_then(BeginRecord::from_slot))
+    };
+    let begin = blocking(read).await.ok().flatten();
+    let init = begin.map(|BeginRecord { pid, start_time }| ProcessId { pid, start_time });
+    match init {
+        Some(init) if lives(&init) => Verdict::StartedAlone { init },
+        Some(_) => Verdict::Over(over(shared, case, None).await),
+        None => Verdict::Untouched,
     }
 }
 
@@ -212,8 +229,11 @@ async fn written_end(shared: &Shared, case: &Case) -> Option<ExitRecord> {
 
 /// The end that the shim wrote down before it told anyone.
 pub(crate) fn read_slot(path: &Path) -> Option<ExitRecord> {
-    let bytes = file::read_bounded(path, SLOT_SIZE as u64).ok()?;
-    ExitRecord::from_slot(&bytes)
+    ExitRecord::from_slot(&slot_bytes(path)?)
+}
+
+fn slot_bytes(path: &Path) -> Option<Vec<u8>> {
+    file::read_bounded(path, SLOT_SIZE as u64).ok()
 }
 
 /// Waits for the end of an init whose shim has gone, and writes down what the kernel tells.
