@@ -325,6 +325,10 @@ impl Client {
             container.shim = Shim::KilledInStart;
             container.alone_since = Some(SystemTime::now());
             self.kills += 1;
+        } else if answer.is_ok() {
+            // An earlier start that lost its shim has come to nothing: this one has a shim anew.
+            container.shim = Shim::Whole;
+            container.alone_since = None;
         }
         match answer {
             // It was started when the answer got lost.

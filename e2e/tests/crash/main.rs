@@ -38,7 +38,7 @@ use images::Images;
 use points::Points;
 use random::Random;
 
-const CLIENTS: u64 = 4;
+const CLIENTS: u64 = 6;
 const SEED: u64 = 20_261_125;
 const LIVES: u64 = 300;
 /// Of each of so many lives, one is in a network of plugins.

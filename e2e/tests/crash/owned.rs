@@ -73,13 +73,14 @@ fn strays(node: &Node, clients: &[Client]) -> Vec<String> {
             .difference(&containers)
             .map(|id| format!("socket {id}")),
     );
-    wrong.extend(processes(clients));
+    wrong.extend(processes(clients, node.pid()));
     wrong.extend(cgroups(clients));
     wrong
 }
 
-/// Shims and holders are one for each owner, and for no others.
-fn processes(clients: &[Client]) -> Vec<String> {
+/// Shims and holders are one for each owner, and for no others. The daemon that lives may have some
+/// loaded ahead.
+fn processes(clients: &[Client], daemon: u32) -> Vec<String> {
     let mut owners: BTreeSet<String> = clients.iter().flat_map(Client::containers).collect();
     let ready = clients.iter().flat_map(Client::ready_pods);
     owners.extend(
@@ -93,13 +94,20 @@ fn processes(clients: &[Client]) -> Vec<String> {
             let line = fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
             let line = String::from_utf8_lossy(&line).into_owned();
             let id = line.trim_end_matches('\0').rsplit('\0').next().unwrap();
+            let is_ahead = id.starts_with("spare") && parent(process.pid) == Some(daemon);
             // A process that has just ended has no command line any more.
-            if !id.is_empty() && !owners.remove(id) {
+            if !is_ahead && !id.is_empty() && !owners.remove(id) {
                 wrong.push(format!("process {} {id}", process.name));
             }
         }
     }
     wrong
+}
+
+fn parent(pid: i32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+    parent.trim().parse().ok()
 }
 
 fn cgroups(clients: &[Client]) -> Vec<String> {
