@@ -249,3 +249,26 @@ fn privileged_values_that_are_no_text_reach_every_process() {
         cri.remove_pod(&id);
     });
 }
+
+#[test]
+fn privileged_a_command_that_meets_the_end_is_refused_as_one_that_is_late() {
+    with_container(|node, cri, id| {
+        let pod = node.pod("ends");
+        let sandbox = cri.run_pod(&pod);
+        for round in 0..20 {
+            let name = format!("brief{round}");
+            let line = format!("sleep 0.{:02}", 5 + round);
+            let brief = cri.run(&sandbox, &pod, &configs::shell(&name, &line));
+            let error = loop {
+                match cri.execute(&brief, &["true"]) {
+                    // One that its container's end has killed says so.
+                    Ok(ended) => assert!([0, 137].contains(&ended.exit_code), "{ended:?}"),
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
+        }
+        assert_eq!(cri.shell(id, "echo well"), "well\n");
+        cri.remove_pod(&sandbox);
+    });
+}

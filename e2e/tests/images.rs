@@ -6,13 +6,15 @@
     reason = "a test: what goes wrong is a panic that says where"
 )]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
 use crisp_api::runtime::v1 as cri;
 use crisp_e2e::configs::image;
 use crisp_e2e::fake_registry::{CREDENTIALS, FakeRegistry, Guard, PASSWORD, Reply, Site, USER};
-use crisp_e2e::image::{Blob, catalogue::Entry};
+use crisp_e2e::image::Blob;
+use crisp_e2e::image::catalogue::{Entry, web};
 use crisp_e2e::registry::{ADDRESS, HOST, known, write_hosts};
 use crisp_e2e::{Cri, Node, Options, trial, trial_with};
 use tonic::Code;
@@ -306,5 +308,47 @@ fn privileged_a_pull_that_was_given_up_names_nothing() {
         let id = cri.pull("fake.test/layers:1").unwrap();
         assert_eq!(id, entry.images[0].id());
         crictl.ok(&["rmi", "fake.test/layers:1"]);
+    });
+}
+
+#[test]
+fn privileged_a_filter_that_begins_several_ids_lists_them_all() {
+    trial(|node| {
+        let mut cri = node.cri();
+        // Of seventeen ids two begin alike: there are sixteen digits.
+        for number in 0..17 {
+            let made = web().config(serde_json::json!({"User": number.to_string()}));
+            let name = format!("alike{number}");
+            node.registry.push_as(&node.net, &name, &Entry::from(&made));
+            cri.pull(&image(&name)).unwrap();
+        }
+        let listed = |cri: &mut Cri, filter: &str| {
+            let spec = cri::ImageSpec {
+                image: filter.to_owned(),
+                ..Default::default()
+            };
+            let filter = Some(cri::ImageFilter { image: Some(spec) });
+            let reply = cri.list_images(cri::ListImagesRequest { filter }).unwrap();
+            let ids = reply.images.into_iter().map(|image| image.id);
+            ids.collect::<BTreeSet<String>>()
+        };
+        let all = listed(&mut cri, "");
+        assert!(all.len() >= 17);
+        let mut most = 0;
+        for digit in "0123456789abcdef".chars() {
+            let begins = format!("sha256:{digit}");
+            let wanted: BTreeSet<String> = all
+                .iter()
+                .filter(|id| id.starts_with(&begins))
+                .cloned()
+                .collect();
+            most = most.max(wanted.len());
+            assert_eq!(listed(&mut cri, &digit.to_string()), wanted, "{digit}");
+            assert_eq!(listed(&mut cri, &begins), wanted, "{begins}");
+        }
+        assert!(most > 1);
+        for number in 0..17 {
+            cri.forget(&format!("alike{number}"));
+        }
     });
 }

@@ -9,6 +9,7 @@
 )]
 
 mod bans;
+mod blocking;
 mod circles;
 mod fuzz;
 mod modules;
