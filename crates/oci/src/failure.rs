@@ -43,6 +43,15 @@ impl Failure {
     pub(crate) fn refused(why: impl Into<String>) -> Self {
         Self::Refused(why.into())
     }
+
+    /// Whether a container had begun to be made, and was taken down again.
+    pub(crate) fn undid(&self) -> bool {
+        match self {
+            Self::Runtime(error) => !error.is_refusal(),
+            Self::Program(_) | Self::Io { .. } => true,
+            Self::NotFound(_) | Self::Refused(_) | Self::Document { .. } => false,
+        }
+    }
 }
 
 impl From<crisp_runtime::Error> for Failure {

@@ -9,12 +9,13 @@ use crisp_sys::socket::Listener;
 
 use crate::arguments::Making;
 use crate::bundle::Bundle;
-use crate::delete::tear_down;
+use crate::delete::{poststop, tear_down};
 use crate::failure::{Context, Failure, Result};
 use crate::invocation::Invocation;
+use crate::output;
 use crate::plumbing::{Attendance, Streams, own_identity};
 use crate::record::{Id, Record};
-use crate::status::layout;
+use crate::status::{State, Status, layout};
 
 /// How the container will be told to start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,7 +115,34 @@ impl Maker<'_> {
         record.keyring = self.keyring;
         // Before anything else is made, so that a delete finds it.
         store.save(self.id, &record)?;
-        let mut created = self.create(&record, start, streams)?;
+        match self.bring_up(&mut record, start, streams) {
+            Ok(created) => Ok((record, created)),
+            Err(error) => {
+                if error.undid() {
+                    self.tell_of_end(&record)?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Runs the hooks of a container that came to nothing, as those of one that is deleted.
+    fn tell_of_end(&self, record: &Record) -> Result<()> {
+        // The first error is the one to tell; delete tries again.
+        drop(self.invocation.store.remove(self.id));
+        let state = State::of(record, Status::Stopped, None);
+        poststop(self.invocation, record, &output::json(&state)?);
+        Ok(())
+    }
+
+    fn bring_up(
+        &self,
+        record: &mut Record,
+        start: Start,
+        streams: &Streams<'_>,
+    ) -> Result<Created> {
+        let store = &self.invocation.store;
+        let mut created = self.create(record, start, streams)?;
         for warning in &created.warnings {
             self.invocation.journal.warning(warning);
         }
@@ -122,11 +150,11 @@ impl Maker<'_> {
             .context(|| "identify the container's init")
             .and_then(|init| {
                 record.init = Some(init);
-                store.save(self.id, &record)
+                store.save(self.id, record)
             })
             .and_then(|()| streams.hand_out(created.pid, &created.pidfd, &mut created.console));
         match settled {
-            Ok(()) => Ok((record, created)),
+            Ok(()) => Ok(created),
             Err(error) => {
                 drop(tear_down(record.init.as_ref(), self.cgroup));
                 Err(error)

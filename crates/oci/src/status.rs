@@ -80,17 +80,7 @@ impl Container {
     }
 
     pub(crate) fn state(&self) -> State<'_> {
-        State {
-            oci_version: self.record.spec.version(),
-            id: &self.record.id,
-            pid: self.pid().unwrap_or(0),
-            status: self.status,
-            bundle: &self.record.bundle,
-            rootfs: &self.record.rootfs,
-            created: &self.record.created,
-            owner: "root",
-            annotations: self.record.spec.annotations().as_ref(),
-        }
+        State::of(&self.record, self.status, self.pid())
     }
 }
 
@@ -124,4 +114,20 @@ pub(crate) struct State<'a> {
     owner: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     annotations: Option<&'a std::collections::HashMap<String, String>>,
+}
+
+impl<'a> State<'a> {
+    pub(crate) fn of(record: &'a Record, status: Status, pid: Option<i32>) -> Self {
+        Self {
+            oci_version: record.spec.version(),
+            id: &record.id,
+            pid: pid.unwrap_or(0),
+            status,
+            bundle: &record.bundle,
+            rootfs: &record.rootfs,
+            created: &record.created,
+            owner: "root",
+            annotations: record.spec.annotations().as_ref(),
+        }
+    }
 }

@@ -300,7 +300,7 @@ fn build_root(plan: &mut Plan<'_>, conn: &Conn, state: &str) -> Result<OwnedFd> 
     if hooks::before_pivot(plan.spec) {
         say(conn, &Word::Proceed).context(|| "ask for the hooks")?;
         proceed(conn)?;
-        hooks::run(&hooks::create_container(plan.spec), state)?;
+        hooks::run_with(&hooks::create_container(plan.spec), state, &[])?;
     }
     Ok(root)
 }

@@ -4,7 +4,7 @@
 use crisp_seccomp::Arch;
 use crisp_sys::caps::{self, CapSet};
 use crisp_sys::{credentials, limits, process, seccomp};
-use oci_spec::runtime::{Capabilities, Process, Spec};
+use oci_spec::runtime::{Capabilities, PosixRlimit, Process, Spec};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
@@ -50,13 +50,26 @@ impl Filter {
     }
 }
 
+/// In the parent: whether this kernel has each resource limit.
+pub(crate) fn check_limits(process: &Process) -> Result<()> {
+    let limits = process.rlimits().as_deref().unwrap_or_default();
+    limits
+        .iter()
+        .try_for_each(|limit| number_of(limit).map(drop))
+}
+
+fn number_of(limit: &PosixRlimit) -> Result<limits::Resource> {
+    let name = limit.typ().to_string();
+    let number = limits::by_name(&name);
+    number.ok_or_else(|| Error::invalid("process.rlimits", format!("{name} is unknown")))
+}
+
 /// Sets resource limits; what may not be raised is clamped, and said.
 pub(crate) fn set_limits(process: &Process) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     for limit in process.rlimits().as_deref().unwrap_or_default() {
         let name = limit.typ().to_string();
-        let number = limits::by_name(&name)
-            .ok_or_else(|| Error::invalid("process.rlimits", format!("{name} is unknown")))?;
+        let number = number_of(limit)?;
         let set =
             limits::set(number, limit.soft(), limit.hard()).context(|| format!("set {name}"))?;
         if set == limits::Set::Clamped {

@@ -14,7 +14,7 @@ use crisp_sys::socket::{Conn, Listener};
 use oci_spec::runtime::{Process, Spec};
 
 use crate::child::{self, Plan};
-use crate::confine::{Filter, check_user};
+use crate::confine::{Filter, check_limits, check_user};
 use crate::error::{Context, Error, Result};
 use crate::freezer::{Freeze, freeze_state};
 use crate::keyring::Keyring;
@@ -313,6 +313,7 @@ fn check(spec: &Spec, process: &Process) -> Result<Vec<String>> {
         return Err(Error::invalid("process.cwd", "is not an absolute path"));
     }
     check_user(process)?;
+    check_limits(process)?;
     hooks::check(spec)?;
     for mount in spec.mounts().as_deref().unwrap_or_default() {
         if !mount.destination().is_absolute() {

@@ -40,6 +40,12 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
+    /// Whether the spec was refused: nothing had been made yet, and no hook had run.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Invalid { .. } | Self::Unsupported(_))
+    }
+
     /// A failed step.
     pub(crate) fn setup(step: impl Into<String>, cause: impl Display) -> Self {
         Self::Setup {

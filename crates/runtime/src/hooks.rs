@@ -86,13 +86,23 @@ pub(crate) fn state(id: &str, pid: u32, bundle: &Path, spec: &Spec, stage: Stage
 }
 
 pub(crate) fn run(hooks: &[Hook], state: &str) -> Result<()> {
-    run_with(hooks, state, &[])
+    let mut hooks = hooks.iter();
+    hooks.try_for_each(|hook| run_one(hook, state, Environment::Callers))
 }
 
 /// As [`run`]; hooks that name no environment get this one.
 pub(crate) fn run_with(hooks: &[Hook], state: &str, environment: &[String]) -> Result<()> {
     let mut hooks = hooks.iter();
-    hooks.try_for_each(|hook| run_one(hook, state, environment))
+    hooks.try_for_each(|hook| run_one(hook, state, Environment::Of(environment)))
+}
+
+/// The environment of a hook that names none.
+#[derive(Debug, Clone, Copy)]
+enum Environment<'a> {
+    /// The runtime's own, as with other runtimes: hooks of the host look for programs there.
+    Callers,
+    /// That of the container's process, for hooks in the container.
+    Of(&'a [String]),
 }
 
 /// In the parent, before anything is made: whether each hook's time makes sense.
@@ -155,17 +165,18 @@ fn complaint(file: &File) -> String {
     }
 }
 
-fn run_one(hook: &Hook, state: &str, environment: &[String]) -> Result<()> {
+fn run_one(hook: &Hook, state: &str, environment: Environment<'_>) -> Result<()> {
     let step = || format!("run the hook {}", hook.path().display());
     let time = time(hook)?;
     let mut command = process::command(hook.path());
     if let Some((name, rest)) = hook.args().as_deref().and_then(<[String]>::split_first) {
         command.arg0(name).args(rest);
     }
-    let environment = hook.env().as_deref().unwrap_or(environment);
-    command
-        .env_clear()
-        .envs(environment.iter().filter_map(|entry| entry.split_once('=')));
+    let named = hook.env().as_deref().map(Environment::Of);
+    if let Environment::Of(entries) = named.unwrap_or(environment) {
+        let entries = entries.iter().filter_map(|entry| entry.split_once('='));
+        command.env_clear().envs(entries);
+    }
     let said = memory_file().context(step)?;
     let mut child = command
         .stdin(input(state).context(step)?)

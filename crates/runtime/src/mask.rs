@@ -9,7 +9,7 @@ use crisp_sys::mount::{self, Depth, FsContext, MountAttributes};
 use crisp_sys::rootfs::locate;
 use rustix::fs::FileType;
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::guard::Guard;
 use crate::mounts::file_type;
 
@@ -28,6 +28,9 @@ pub(crate) fn hide(
         let Some(target) = present(locate(root, Path::new(path))).context(step)? else {
             continue;
         };
+        if is_same(target.as_fd(), root).context(step)? {
+            return Err(Error::setup(step(), "it is the container's root"));
+        }
         if file_type(target.as_fd())? == FileType::Directory {
             let cover = match empty.take() {
                 Some(cover) => cover,
@@ -66,7 +69,8 @@ impl<'a> Cover<'a> {
     }
 }
 
-/// Makes each path read-only, with what is below it.
+/// Makes each path read-only, with what is below it. Of the root, only the mount itself is made so:
+/// nothing that is attached on it would ever be seen.
 pub(crate) fn make_read_only(
     paths: &[String],
     root: BorrowedFd<'_>,
@@ -77,19 +81,30 @@ pub(crate) fn make_read_only(
         let Some(target) = present(locate(root, Path::new(path))).context(step)? else {
             continue;
         };
+        let read_only = MountAttributes::default().read_only();
+        if is_same(target.as_fd(), root).context(step)? {
+            mount::set_attributes(root, read_only, Depth::Single).context(step)?;
+            continue;
+        }
         let tree =
             mount::open_tree_at(target.as_fd(), Path::new(""), Depth::Recursive).context(step)?;
-        let read_only = MountAttributes::default().read_only();
         mount::set_attributes(tree.as_fd(), read_only, Depth::Recursive).context(step)?;
         guard.attach(tree.as_fd(), target.as_fd()).context(step)?;
     }
     Ok(())
 }
 
-/// A path that is listed twice gets no second mount.
+/// A path that is listed twice gets no second mount, and an empty one names nothing.
 fn once(paths: &[String]) -> impl Iterator<Item = &String> {
-    let mut seen = HashSet::new();
+    let mut seen = HashSet::from([""]);
     paths.iter().filter(move |path| seen.insert(path.as_str()))
+}
+
+/// Whether both are one directory of one mount; kernels before 5.8 do not tell mounts apart.
+fn is_same(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> io::Result<bool> {
+    let (a, b) = (rustix::fs::fstat(one)?, rustix::fs::fstat(other)?);
+    let mounts = [mount::id(one).ok(), mount::id(other).ok()];
+    Ok((a.st_dev, a.st_ino) == (b.st_dev, b.st_ino) && mounts[0] == mounts[1])
 }
 
 fn present(found: io::Result<OwnedFd>) -> io::Result<Option<OwnedFd>> {

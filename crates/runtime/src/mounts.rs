@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
 use crate::guard::Guard;
-use crate::options::Options;
+use crate::options::{self, Options};
 use crate::peers::Host;
 
 /// One mount, ready to be attached.
@@ -53,7 +53,7 @@ impl Prepared {
 
     /// Whether what is mounted in it appears on the host as well.
     pub(crate) fn is_shared(&self) -> bool {
-        self.options.is_shared()
+        matches!(self.source, Source::Shared { .. })
     }
 }
 
@@ -100,19 +100,28 @@ pub(crate) struct Origin<'a> {
     pub(crate) place: &'a Path,
 }
 
-/// The namespaces that the spec names, some of which change how mounts are made.
+/// The namespaces that the spec names, some of which change how mounts are made, and whether mounts
+/// may go out to the host.
 #[derive(Clone, Copy)]
-struct Named<'a>(&'a [LinuxNamespace]);
+struct Named<'a> {
+    namespaces: &'a [LinuxNamespace],
+    shares: bool,
+}
 
 impl<'a> Named<'a> {
     fn of(spec: &'a Spec) -> Self {
         let linux = spec.linux().as_ref();
         let list = linux.and_then(|linux| linux.namespaces().as_deref());
-        Self(list.unwrap_or_default())
+        Self {
+            namespaces: list.unwrap_or_default(),
+            shares: options::root_is_shared(spec),
+        }
     }
 
     fn has(self, kind: LinuxNamespaceType) -> bool {
-        self.0.iter().any(|namespace| namespace.typ() == kind)
+        self.namespaces
+            .iter()
+            .any(|namespace| namespace.typ() == kind)
     }
 }
 
@@ -167,19 +176,19 @@ fn host_tree(
             path.display()
         )
     };
-    // The root of a user namespace may not reach the path.
-    if options.follows_host() && !new.has(LinuxNamespaceType::User) {
-        let is_dir = std::fs::metadata(&path).context(step)?.is_dir();
-        return Ok(Source::Followed {
+    if options.is_shared() && new.shares {
+        let path = std::fs::canonicalize(&path).context(step)?;
+        let is_dir = path.is_dir();
+        return Ok(Source::Shared {
             path,
             depth,
             is_dir,
         });
     }
-    if options.is_shared() {
-        let path = std::fs::canonicalize(&path).context(step)?;
-        let is_dir = path.is_dir();
-        return Ok(Source::Shared {
+    // The root of a user namespace may not reach the path.
+    if options.follows_host() && !new.has(LinuxNamespaceType::User) {
+        let is_dir = std::fs::metadata(&path).context(step)?.is_dir();
+        return Ok(Source::Followed {
             path,
             depth,
             is_dir,
@@ -275,9 +284,7 @@ pub(crate) fn attach(
             return Ok(None);
         }
         Source::Shared { path, depth, .. } => {
-            host.share((&path, depth), &place, |tree| {
-                bind_attributes(tree, &options)
-            })?;
+            host.share((&path, depth), &place, |tree| spread(tree, &options))?;
             return Ok(None);
         }
         Source::Fresh { kind, name } => {
@@ -346,15 +353,19 @@ fn refuse_false_kernel_files(prepared: &Prepared, root: BorrowedFd<'_>) -> Resul
     }
 }
 
+/// Cuts a tree off from the host, whose mounts it is told at most, and gives it what was asked for.
 fn bind_attributes(tree: OwnedFd, options: &Options) -> std::io::Result<OwnedFd> {
+    // The tree is a peer of the host's: nothing of it may stay so when only its top is told.
+    let cut = MountAttributes::default().propagating(Propagation::Slave);
+    mount::set_attributes(tree.as_fd(), cut, Depth::Recursive)?;
+    spread(tree, options)
+}
+
+/// Gives a tree the propagation and the attributes that were asked for.
+fn spread(tree: OwnedFd, options: &Options) -> std::io::Result<OwnedFd> {
     let (propagation, depth) = options
         .propagation
         .unwrap_or((Propagation::Private, Depth::Recursive));
-    if propagation != Propagation::Shared {
-        // The tree is a peer of the host's: nothing of it may stay so when only its top is told.
-        let cut = MountAttributes::default().propagating(Propagation::Slave);
-        mount::set_attributes(tree.as_fd(), cut, Depth::Recursive)?;
-    }
     let spread = MountAttributes::default().propagating(propagation);
     mount::set_attributes(tree.as_fd(), spread, depth)?;
     if !options.attributes.is_empty() {

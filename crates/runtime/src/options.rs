@@ -32,9 +32,10 @@ impl Options {
         Ok(parsed)
     }
 
-    /// Whether mounts of the host are to come in, and none to go out.
+    /// Whether mounts of the host are to come in.
     pub(crate) fn follows_host(&self) -> bool {
-        matches!(self.propagation, Some((Propagation::Slave, _)))
+        let spread = self.propagation.map(|(kind, _)| kind);
+        matches!(spread, Some(Propagation::Slave | Propagation::Shared))
     }
 
     /// Whether mounts go either way.
@@ -106,6 +107,14 @@ pub(crate) fn root_follows_host(spec: &Spec) -> Follows {
         Some((Propagation::Slave | Propagation::Shared, _)) => Follows::Host,
         _ => Follows::Nobody,
     }
+}
+
+/// Whether `linux.rootfsPropagation` lets mounts of the container go out to the host: without that,
+/// a mount that is to be shared is shared within the container alone.
+pub(crate) fn root_is_shared(spec: &Spec) -> bool {
+    let linux = spec.linux().as_ref();
+    let text = linux.and_then(|linux| linux.rootfs_propagation().as_deref());
+    matches!(text.and_then(propagation), Some((Propagation::Shared, _)))
 }
 
 /// The propagation that `linux.rootfsPropagation` names.

@@ -31,9 +31,12 @@ pub fn build(input: &Input<'_>) -> Result<Spec> {
     spec.set_hostname(None);
     spec.set_root(Some(root));
     spec.set_process(Some(process::process(input, &granted, &labels)?));
-    spec.set_mounts(Some(mounts::all(input)?));
+    let mounts = mounts::all(input)?;
+    let propagation = mounts::propagation(&mounts);
+    spec.set_mounts(Some(mounts));
     spec.set_annotations(Some(annotations(input)));
     let mut linux = linux(input, labels)?;
+    linux.set_rootfs_propagation(propagation);
     linux.set_seccomp(confinement::seccomp(input, &granted)?);
     spec.set_linux(Some(linux));
     Ok(spec)

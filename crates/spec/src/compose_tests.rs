@@ -390,6 +390,11 @@ fn access_and_propagation_become_options() {
     );
     assert!(has(options_at(&spec, "/etc/resolv.conf"), "ro"));
     assert_eq!(spec.root().as_ref().unwrap().readonly(), Some(true));
+    let root = |spec: &Spec| spec.linux().as_ref().unwrap().rootfs_propagation().clone();
+    assert_eq!(root(&spec), None);
+    case.mounts[0].propagation = Propagation::Bidirectional;
+    let shared = root(&case.build().unwrap());
+    assert_eq!(shared.as_deref(), Some("rshared"), "else nothing goes out");
 }
 
 #[test]

@@ -78,6 +78,11 @@ fn refuse_on_the_host(file: &Path, asked: &[Mount]) -> Result<()> {
     ))
 }
 
+/// The propagation of the container's root: mounts go out to the host only where the root lets them.
+pub(crate) fn propagation(mounts: &[Mount]) -> Option<String> {
+    mounts.iter().any(is_shared).then(|| SHARED.to_owned())
+}
+
 fn is_shared(mount: &Mount) -> bool {
     let options = mount.options().as_deref().unwrap_or_default();
     options.iter().any(|option| option == SHARED)

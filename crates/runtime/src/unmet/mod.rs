@@ -7,7 +7,7 @@
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Mount, Process, Spec};
 
 use crate::error::{Error, Result};
-use crate::options::Options;
+use crate::options::{self, Options};
 
 /// Refuses what is not done; returns what is passed over.
 pub(crate) fn check(spec: &Spec) -> Result<Vec<String>> {
@@ -18,8 +18,10 @@ pub(crate) fn check(spec: &Spec) -> Result<Vec<String>> {
         mappings(mount)?;
         told.extend(bind_options(mount)?);
     }
+    labels(spec)?;
     if let Some(linux) = spec.linux() {
         platform(linux)?;
+        told.extend(paths(linux)?);
     }
     let others = [
         ("solaris", spec.solaris().is_some()),
@@ -144,6 +146,59 @@ fn platform(linux: &Linux) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A label that no module of this kernel reads would separate nothing. Asked before anything is made,
+/// since hooks run before a label is set.
+fn labels(spec: &Spec) -> Result<()> {
+    let process = spec.process().as_ref();
+    let linux = spec.linux().as_ref();
+    let given = [
+        (
+            "process.selinuxLabel",
+            process.and_then(|process| process.selinux_label().as_ref()),
+        ),
+        (
+            "linux.mountLabel",
+            linux.and_then(|linux| linux.mount_label().as_ref()),
+        ),
+    ];
+    let given = given
+        .iter()
+        .find(|(_, label)| label.is_some_and(|label| !label.is_empty()));
+    match given {
+        Some((field, _)) if !has_selinux() => {
+            Err(Error::invalid(*field, "this kernel runs without SELinux"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The kernel lists the file system of SELinux where it is in force, mounted or not.
+fn has_selinux() -> bool {
+    let systems = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    systems.lines().any(|line| line.ends_with("\tselinuxfs"))
+}
+
+/// Masked and read-only paths that name nothing are told; other words of a propagation are refused.
+fn paths(linux: &Linux) -> Result<Vec<String>> {
+    if let Some(text) = linux
+        .rootfs_propagation()
+        .as_deref()
+        .filter(|t| !t.is_empty())
+    {
+        options::rootfs_propagation(text)?;
+    }
+    let lists = [
+        ("linux.maskedPaths", linux.masked_paths()),
+        ("linux.readonlyPaths", linux.readonly_paths()),
+    ];
+    let empty = lists.into_iter().filter(|(_, list)| {
+        let mut paths = list.iter().flatten();
+        paths.any(String::is_empty)
+    });
+    let told = empty.map(|(field, _)| format!("an empty path in {field} is ignored"));
+    Ok(told.collect())
 }
 
 /// Ids of a user namespace that there is not, or that no version of the specification has.
