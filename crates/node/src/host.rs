@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use crisp_spec::HostFacts;
 use crisp_sys::caps::{self, CapSet};
 use crisp_sys::cgroup::Layout;
+use crisp_sys::fork;
 use crisp_sys::mount::{self, Depth, MountAttributes};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::mount::{FsOpenFlags, fsconfig_set_string, fsopen};
@@ -25,6 +26,8 @@ const CAP_SYS_RESOURCE: u32 = 24;
 const APPARMOR: &str = "AppArmor";
 const SELINUX: &str = "SELinux";
 const MOUNT_SETATTR: &str = "mount_setattr";
+const OPENAT2: &str = "openat2";
+const OVERLAYFS: &str = "overlayfs";
 
 /// The file of selinuxfs that says whether SELinux enforces; without SELinux there is none.
 const SELINUX_ENFORCE: &str = "/sys/fs/selinux/enforce";
@@ -68,6 +71,23 @@ pub struct Host {
     selinux_enforce: PathBuf,
 }
 
+/// The features without which no container starts.
+const NECESSARY: [(&str, &str); 3] = [
+    (
+        OVERLAYFS,
+        "this kernel has no overlayfs, or crispd may not mount it: load the module overlay",
+    ),
+    (
+        OPENAT2,
+        "openat2(2) is unknown here or hidden by a filter: no container can start before Linux 5.6",
+    ),
+    (
+        MOUNT_SETATTR,
+        "mount_setattr(2) is unknown here or hidden by a filter: no container can start before \
+         Linux 5.12",
+    ),
+];
+
 impl Host {
     /// Looks everything up.
     #[must_use]
@@ -88,7 +108,15 @@ impl Host {
 
     /// Why no container can start here now; `None` when they can.
     pub(crate) fn unfit(&self) -> Option<&'static str> {
-        reads(&self.selinux_enforce, "1").then_some(SELINUX_UNFIT)
+        if reads(&self.selinux_enforce, "1") {
+            return Some(SELINUX_UNFIT);
+        }
+        let missing = |name| {
+            let mut features = self.features.iter();
+            features.any(|f| f.name == name && f.presence != Presence::Present)
+        };
+        let unmet = NECESSARY.iter().find(|(name, _)| missing(*name));
+        unmet.map(|(_, why)| *why)
     }
 
     /// The protection that `AppArmor` does not give to containers that name no profile; `None`
@@ -218,17 +246,16 @@ fn features(release: &str, cgroups: Option<&Layout>, capabilities: CapSet) -> Ve
     let since =
         |major, minor, name, instead| feature(name, version(release) >= (major, minor), instead);
     vec![
-        feature("overlayfs", has_overlay(), "no container can be created"),
+        feature(OVERLAYFS, has_overlay(), "no container can be created"),
         feature(
             "overlayfs lowerdir+",
             has_lowerdir_plus(),
             "layers go in one option, so images with very many layers may not fit",
         ),
-        feature("openat2", has_openat2(), "no container can be created"),
-        since(
-            5,
-            7,
+        feature(OPENAT2, has_openat2(), "no container can be created"),
+        feature(
             "clone3 into a cgroup",
+            fork::is_born_in_cgroup(),
             "processes are moved into their cgroup after birth",
         ),
         feature(
@@ -358,9 +385,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let host = Host {
             selinux_enforce: dir.path().join("enforce"),
+            features: Vec::new(),
             ..Host::look()
         };
         assert_eq!(host.unfit(), None, "no SELinux");
+        for (name, _) in NECESSARY {
+            let without = Host {
+                features: vec![feature(name, false, "")],
+                ..Host::look()
+            };
+            assert!(without.unfit().is_some(), "{name}");
+        }
         for (content, unfit) in [("1", true), ("0", false), ("1\n", true)] {
             crisp_sys::file::write_atomic(&host.selinux_enforce, content.as_bytes(), 0o600)
                 .unwrap();

@@ -1,8 +1,11 @@
-//! clone3(2): children in new namespaces and straight in their cgroup, with a pidfd.
+//! clone3(2): children in new namespaces and straight in their cgroup, with a pidfd; clone(2) where
+//! the kernel does not know it, or a filter hides it.
 
 use std::io;
 use std::ops::BitOr;
 use std::os::fd::{AsRawFd, BorrowedFd};
+
+use rustix::fs::{Mode, OFlags};
 
 use crate::pidfd::PidFd;
 use crate::syscall::check;
@@ -79,9 +82,11 @@ struct CloneArgs {
 
 /// Forks a child that runs `child` and exits with its value.
 ///
-/// `into_cgroup` is a directory of a cgroup v2 hierarchy in which the child is born. The child
-/// starts with default signal handlers. It runs on a copy of this process, so ordinary code is
-/// safe in it, on the one condition that no other thread exists whose locks could be held.
+/// `into_cgroup` is a directory of a cgroup v2 hierarchy in which the child is born; where the kernel
+/// cannot (before Linux 5.7) or a filter of the machine forbids clone3(2), it is moved there at once,
+/// so a child that means to be there waits for a word. The child starts with default signal
+/// handlers. It runs on a copy of this process, so ordinary code is safe in it, on the one condition
+/// that no other thread exists whose locks could be held.
 ///
 /// # Errors
 /// When this process has more than one thread, or those of clone3(2).
@@ -94,9 +99,39 @@ pub fn fork_with(
         return Err(io::Error::other("only a single-threaded process may fork"));
     }
     let mut pidfd: i32 = -1;
+    let (pid, is_plain) = match clone3(flags, into_cgroup, &mut pidfd) {
+        Err(error) if is_refused_as_such(&error) => (clone(flags, &mut pidfd)?, true),
+        born => (born?, false),
+    };
+    if pid == 0 {
+        if is_plain {
+            crate::signals::set_defaults();
+        }
+        let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child)).unwrap_or(125);
+        crate::process::exit_now(code);
+    }
+    let pid = i32::try_from(pid).map_err(io::Error::other)?;
+    let pidfd = PidFd::from_number(pidfd.into())?;
+    if let Some(dir) = into_cgroup.filter(|_| is_plain) {
+        move_into(dir, pid).inspect_err(|_| give_up(pid, &pidfd))?;
+    }
+    Ok((pid, pidfd))
+}
+
+/// The call itself, or what it was asked, is unknown to the kernel or forbidden by a filter.
+fn is_refused_as_such(error: &io::Error) -> bool {
+    let code = error.raw_os_error();
+    matches!(code, Some(libc::ENOSYS | libc::E2BIG | libc::EPERM))
+}
+
+fn clone3(
+    flags: CloneFlags,
+    into_cgroup: Option<BorrowedFd<'_>>,
+    pidfd: &mut i32,
+) -> io::Result<libc::c_long> {
     let mut args = CloneArgs {
         flags: flags.0 | CLONE_PIDFD | CLONE_CLEAR_SIGHAND,
-        pidfd: (&raw mut pidfd) as u64,
+        pidfd: (&raw mut *pidfd) as u64,
         // A sibling has the exit signal of this process, and may name none.
         exit_signal: match flags.contains(CloneFlags::PARENT) {
             true => 0,
@@ -111,11 +146,46 @@ pub fn fork_with(
     let size = std::mem::size_of::<CloneArgs>();
     // SAFETY: without CLONE_VM and with no stack this is fork(2): the child has its own copy of
     // our only thread. The struct and the pidfd it points to outlive the call.
-    let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size) })?;
-    if pid == 0 {
-        let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child)).unwrap_or(125);
-        crate::process::exit_now(code);
-    }
-    let pid = i32::try_from(pid).map_err(io::Error::other)?;
-    Ok((pid, PidFd::from_number(pidfd.into())?))
+    check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size) })
+}
+
+/// The older call, which takes its exit signal among the flags.
+fn clone(flags: CloneFlags, pidfd: &mut i32) -> io::Result<libc::c_long> {
+    let signal = match flags.contains(CloneFlags::PARENT) {
+        true => 0,
+        false => u64::from(libc::SIGCHLD.unsigned_abs()),
+    };
+    let flags = flags.0 | CLONE_PIDFD | signal;
+    // SAFETY: as with clone3(2). The third argument is where the pidfd goes on every architecture,
+    // and the last two, whose order differs, are both unused.
+    check(unsafe { libc::syscall(libc::SYS_clone, flags, 0, &raw mut *pidfd, 0, 0) })
+}
+
+fn move_into(dir: BorrowedFd<'_>, pid: i32) -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let procs = rustix::fs::openat(dir, "cgroup.procs", flags, Mode::empty())?;
+    rustix::io::write(&procs, pid.to_string().as_bytes())?;
+    Ok(())
+}
+
+/// Ends a child that nobody will hear of.
+fn give_up(pid: i32, child: &PidFd) {
+    drop(child.signal(libc::SIGKILL));
+    drop(crate::process::wait(pid));
+}
+
+/// Whether a child can be born in its cgroup: Linux 5.7, and no filter that hides the call. Asked
+/// with a cgroup that is none, so that nothing is born.
+#[must_use]
+pub fn is_born_in_cgroup() -> bool {
+    let mut args = CloneArgs {
+        flags: CLONE_INTO_CGROUP,
+        exit_signal: u64::from(libc::SIGCHLD.unsigned_abs()),
+        cgroup: u64::from(i32::MAX.unsigned_abs()),
+        ..CloneArgs::default()
+    };
+    let size = std::mem::size_of::<CloneArgs>();
+    // SAFETY: the descriptor is none that can be open, so the call fails before there is a child.
+    let asked = check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size) });
+    matches!(asked, Err(error) if error.raw_os_error() == Some(libc::EBADF))
 }

@@ -293,7 +293,7 @@ pub fn set_oom_score_adj(pid: i32, value: i32) -> io::Result<i32> {
 /// Marks every descriptor from `first` on close-on-exec.
 ///
 /// # Errors
-/// When the kernel is older than 5.11.
+/// Before Linux 5.11, without a procfs at `/proc`.
 pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     close_range(first, libc::CLOSE_RANGE_CLOEXEC)
 }
@@ -302,7 +302,7 @@ pub fn close_on_exec_from(first: u32) -> io::Result<()> {
 /// owns descriptors.
 ///
 /// # Errors
-/// When the kernel is older than 5.9.
+/// Before Linux 5.9, without a procfs at `/proc`.
 pub fn close_from(first: u32) -> io::Result<()> {
     close_range(first, 0)
 }
@@ -311,7 +311,7 @@ pub fn close_from(first: u32) -> io::Result<()> {
 /// code that owns other descriptors.
 ///
 /// # Errors
-/// When the kernel is older than 5.9.
+/// Before Linux 5.9, without a procfs at `/proc`.
 pub fn close_all_but(first: u32, kept: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut numbers: Vec<u32> = kept
         .iter()
@@ -334,7 +334,38 @@ fn close_range(first: u32, flags: libc::c_uint) -> io::Result<()> {
 
 fn close_between(first: u32, last: u32, flags: libc::c_uint) -> io::Result<()> {
     // SAFETY: closing is the caller's documented intent; no memory is touched.
-    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(drop)
+    let closed = check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) });
+    match closed.map_err(|error| (error.raw_os_error(), error)) {
+        Ok(_) => Ok(()),
+        // The call or its flag is newer than the kernel, or a filter of the machine hides it.
+        Err((Some(libc::ENOSYS | libc::EINVAL | libc::EPERM), _)) => {
+            close_one_by_one(first, last, flags)
+        }
+        Err((_, error)) => Err(error),
+    }
+}
+
+fn close_one_by_one(first: u32, last: u32, flags: libc::c_uint) -> io::Result<()> {
+    let mut numbers = Vec::new();
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let number = entry?
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok());
+        numbers.extend(number.filter(|number| (first..=last).contains(number)));
+    }
+    for number in numbers {
+        let number = i32::try_from(number).map_err(io::Error::other)?;
+        // SAFETY: as above. The listing's own descriptor is closed by now, so that one fails.
+        unsafe {
+            if flags == libc::CLOSE_RANGE_CLOEXEC {
+                libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC);
+            } else {
+                libc::close(number);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Makes `fd` the descriptor number `number` of this process, open across exec: 0, 1 or 2.

@@ -112,10 +112,13 @@ pub fn wait(within: Option<Duration>) -> io::Result<Option<(i32, Origin)>> {
 /// # Errors
 /// The errors of sigprocmask(2).
 pub fn reset() -> io::Result<()> {
-    for signal in 1..=64 {
-        set_default(signal);
-    }
+    set_defaults();
     Ok(SigSet::empty().thread_set_mask()?)
+}
+
+/// Default dispositions.
+pub(crate) fn set_defaults() {
+    (1..=64).for_each(set_default);
 }
 
 /// Undoes signal settings that a parent may have left: SIGCHLD is not ignored, since then the

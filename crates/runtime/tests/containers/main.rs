@@ -19,6 +19,7 @@ mod hooks;
 mod life;
 mod limits;
 mod mounts;
+mod older_kernels;
 mod shared_mounts;
 
 use std::process::ExitCode;
@@ -31,7 +32,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // With one thread of tests the harness runs them on the main thread, and makes no other.
     arguments.test_threads = Some(1);
-    let cases: [&[Case]; 9] = [
+    let cases: [&[Case]; 10] = [
         life::CASES,
         hooks::CASES,
         cgroups::CASES,
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         device_nodes::CASES,
         confinement::CASES,
         failures::CASES,
+        older_kernels::CASES,
     ];
     let trials = cases.concat().into_iter().map(|(name, case)| {
         Trial::test(name, move || {
