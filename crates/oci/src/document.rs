@@ -6,10 +6,25 @@ use serde_json::{Value, json};
 
 /// Fits the process of a bundle; returns what was left out.
 pub(crate) fn fit_spec(spec: &mut Value) -> Vec<String> {
+    if let Some(resources) = spec.pointer_mut("/linux/resources") {
+        fit_resources(resources);
+    }
     spec.get_mut("process")
         .filter(|process| process.is_object())
         .map(fit_process)
         .unwrap_or_default()
+}
+
+/// Fits limits: a limit of tasks that names no number is none, and not one of 0.
+pub(crate) fn fit_resources(resources: &mut Value) {
+    let unsaid = |pids: &Value| pids.get("limit").is_none_or(Value::is_null);
+    if let Value::Object(limits) = resources
+        && limits
+            .get("pids")
+            .is_some_and(|pids| pids.is_object() && unsaid(pids))
+    {
+        limits.remove("pids");
+    }
 }
 
 /// Fits a process: one without a user is root's, and capabilities that no kernel here has are left
@@ -90,6 +105,21 @@ mod tests {
             fit_spec(&mut json!({ "process": null })),
             Vec::<String>::new()
         );
+    }
+
+    #[test]
+    fn no_limit_of_tasks_is_not_one_of_0() {
+        for (pids, kept) in [
+            (json!({}), false),
+            (json!({ "limit": null }), false),
+            (json!({ "limit": 0 }), true),
+            (json!({ "limit": 5 }), true),
+        ] {
+            let mut spec = json!({ "linux": { "resources": { "pids": pids } } });
+            fit_spec(&mut spec);
+            let left = spec.pointer("/linux/resources/pids");
+            assert_eq!(left.is_some(), kept, "{pids}");
+        }
     }
 
     /// All flags of the specification are read.

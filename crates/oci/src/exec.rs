@@ -2,7 +2,7 @@
 
 use crisp_model::Signal;
 use crisp_runtime::{ExecRequest, Execed, Filter};
-use crisp_sys::process::{self, ProcessId, WaitStatus};
+use crisp_sys::process::{self, WaitStatus};
 use crisp_sys::signals::SignalFd;
 use oci_spec::runtime::Process;
 
@@ -10,7 +10,7 @@ use crate::arguments::ExecArgs;
 use crate::attend::{Attended, attend, exit_code};
 use crate::failure::{Context, Failure, Result};
 use crate::invocation::Invocation;
-use crate::plumbing::{Attendance, Streams, own_identity};
+use crate::plumbing::{Attendance, Streams};
 use crate::program::program;
 use crate::status::{Container, Status};
 
@@ -36,7 +36,6 @@ pub(crate) fn exec(
     };
     let terminal = process.terminal() == Some(true);
     let streams = Streams::check(&arguments.plumbing, terminal, attendance)?;
-    sweep(&container);
     let signals = match attendance {
         Attendance::Detached => None,
         Attendance::Foreground => Some(SignalFd::block_all().context(|| "block the signals")?),
@@ -60,17 +59,13 @@ fn check_status(container: &Container, arguments: &ExecArgs) -> Result<()> {
     Err(Failure::Refused(why))
 }
 
-/// A process and its own cgroup below the container's.
-struct Running<'a> {
-    container: &'a Container,
-    exec_id: String,
+/// A process that runs.
+struct Running {
     execed: Execed,
 }
 
-impl<'a> Running<'a> {
-    fn start(container: &'a Container, process: &Process, streams: &Streams<'_>) -> Result<Self> {
-        let own = own_identity()?;
-        let exec_id = format!("{}-{}", own.pid, own.start_time);
+impl Running {
+    fn start(container: &Container, process: &Process, streams: &Streams<'_>) -> Result<Self> {
         let linux = container.record.spec.linux().as_ref();
         let execed = crisp_runtime::exec(ExecRequest {
             raw_environment: Vec::new(),
@@ -80,16 +75,12 @@ impl<'a> Running<'a> {
             process,
             personality: linux.and_then(|linux| linux.personality().as_ref()),
             cgroup: &container.cgroup,
-            exec_id: &exec_id,
+            exec_id: None,
             stdio: streams.stdio(),
             keyring: container.record.keyring,
             preserved_fds: streams.preserved(),
         })?;
-        Ok(Self {
-            container,
-            exec_id,
-            execed,
-        })
+        Ok(Self { execed })
     }
 
     /// Hands out what the caller wants, and waits where it is to be waited.
@@ -114,40 +105,6 @@ impl<'a> Running<'a> {
             pidfd: &self.execed.pidfd,
             console: self.execed.console.take(),
         };
-        let status = attend(attended, signals).context(|| "wait for the process")?;
-        let own = crisp_runtime::exec_cgroup(&self.container.cgroup, &self.exec_id);
-        if let Some(dir) = own.unified_dir() {
-            // Processes that it left running keep the cgroup, until the next sweep.
-            drop(std::fs::remove_dir(dir));
-        }
-        Ok(status)
+        attend(attended, signals).context(|| "wait for the process")
     }
-}
-
-/// Removes the empty cgroups of processes that were not waited for. Cgroups of commands that still
-/// run are left alone: their process may be about to be born there.
-fn sweep(container: &Container) {
-    let Some(dir) = container.cgroup.unified_dir() else {
-        return;
-    };
-    let Ok(entries) = std::fs::read_dir(dir) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let owner = name.to_str().and_then(owner);
-        if owner.is_some_and(|owner| !owner.is_alive()) {
-            // The kernel refuses to remove a cgroup that holds processes.
-            drop(std::fs::remove_dir(entry.path()));
-        }
-    }
-}
-
-/// The command that made a cgroup of this name.
-fn owner(name: &str) -> Option<ProcessId> {
-    let (pid, start_time) = name.strip_prefix("exec-")?.split_once('-')?;
-    Some(ProcessId {
-        pid: pid.parse().ok()?,
-        start_time: start_time.parse().ok()?,
-    })
 }

@@ -22,7 +22,7 @@ pub(crate) fn program(
         Some(path) => {
             let (process, told) = parse(path, &document.unwrap_or_default())?;
             warnings = told;
-            process
+            confined_as(process, spec)
         }
         None => {
             let mut process = spec
@@ -40,11 +40,32 @@ pub(crate) fn program(
     if process.args().as_ref().is_none_or(Vec::is_empty) {
         return Err(Failure::refused("process args cannot be empty"));
     }
-    change(&mut process, &arguments.overrides)?;
+    warnings.extend(change(&mut process, &arguments.overrides)?);
     if !process.cwd().is_absolute() {
         return Err(Failure::refused("cwd must be an absolute path"));
     }
     Ok((process, warnings))
+}
+
+/// The process is confined as the container's first one where it says nothing of its own.
+fn confined_as(mut process: Process, spec: &Spec) -> Process {
+    let Some(first) = spec.process() else {
+        return process;
+    };
+    if process.capabilities().is_none() {
+        process.set_capabilities(first.capabilities().clone());
+    }
+    if process.rlimits().as_ref().is_none_or(Vec::is_empty) {
+        process.set_rlimits(first.rlimits().clone());
+    }
+    let unsaid = |label: &Option<String>| label.as_ref().is_none_or(String::is_empty);
+    if unsaid(process.apparmor_profile()) {
+        process.set_apparmor_profile(first.apparmor_profile().clone());
+    }
+    if unsaid(process.selinux_label()) {
+        process.set_selinux_label(first.selinux_label().clone());
+    }
+    process
 }
 
 /// Reads the file of `--process`.
@@ -64,7 +85,9 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<(Process, Vec<String>)> {
     Ok((process, warnings))
 }
 
-fn change(process: &mut Process, overrides: &Overrides) -> Result<()> {
+/// Makes the changes of the flags; returns what of them was left out.
+fn change(process: &mut Process, overrides: &Overrides) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
     if overrides.tty {
         process.set_terminal(Some(true));
     }
@@ -89,9 +112,27 @@ fn change(process: &mut Process, overrides: &Overrides) -> Result<()> {
     process.set_user(user);
     if !overrides.cap.is_empty() {
         let sets = process.capabilities().clone().unwrap_or_default();
-        process.set_capabilities(Some(with_capabilities(sets, &overrides.cap)?));
+        let (known, told) = known(&overrides.cap);
+        warnings.extend(told);
+        process.set_capabilities(Some(with_capabilities(sets, &known)));
     }
-    Ok(())
+    Ok(warnings)
+}
+
+/// The capabilities that this runtime knows; the others are told, as a runtime that is older than
+/// the kernel has to.
+fn known(names: &[String]) -> (Capabilities, Option<String>) {
+    let mut known = Capabilities::new();
+    let mut unknown = Vec::new();
+    for name in names {
+        match serde_json::from_value::<Capability>(name.as_str().into()) {
+            Ok(capability) => _ = known.insert(capability),
+            Err(_) => unknown.push(name.as_str()),
+        }
+    }
+    let told = (!unknown.is_empty())
+        .then(|| format!("unknown capabilities are ignored: {}", unknown.join(", ")));
+    (known, told)
 }
 
 fn changed_user(user: &User, overrides: &Overrides) -> Result<User> {
@@ -128,15 +169,10 @@ fn id(text: &str, flag: &str) -> Result<u32> {
 
 /// Adds to those sets alone that a program cannot pass on (CVE-2022-29162). Where the spec makes
 /// some inheritable, the kernel takes up the ambient ones among them.
-fn with_capabilities(mut sets: LinuxCapabilities, names: &[String]) -> Result<LinuxCapabilities> {
-    let mut more = Capabilities::new();
-    for name in names {
-        let parsed = serde_json::from_value::<Capability>(name.as_str().into());
-        more.insert(parsed.map_err(|_| Failure::Refused(format!("unknown capability {name:?}")))?);
-    }
+fn with_capabilities(mut sets: LinuxCapabilities, more: &Capabilities) -> LinuxCapabilities {
     let added = |set: &Option<Capabilities>| {
         let mut set = set.clone().unwrap_or_default();
-        set.extend(&more);
+        set.extend(more);
         Some(set)
     };
     let (bounding, effective, permitted) = (
@@ -151,7 +187,7 @@ fn with_capabilities(mut sets: LinuxCapabilities, names: &[String]) -> Result<Li
     sets.set_bounding(bounding)
         .set_effective(effective)
         .set_permitted(permitted);
-    Ok(sets)
+    sets
 }
 
 #[cfg(test)]

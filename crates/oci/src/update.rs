@@ -8,6 +8,7 @@ use oci_spec::runtime::LinuxResources;
 use serde_json::{Map, Value, json};
 
 use crate::arguments::{LimitArgs, UpdateArgs};
+use crate::document::fit_resources;
 use crate::failure::{Context, Failure, Result};
 use crate::invocation::Invocation;
 use crate::status::{Container, Status};
@@ -79,7 +80,10 @@ fn read(path: &Path) -> Result<Sections> {
         file::read_bounded(path, MAX_RESOURCES)
     };
     let bytes = bytes.context(|| format!("read {}", path.display()))?;
-    let mut sections = sections(&serde_json::from_slice(&bytes).map_err(document(path))?)?;
+    let mut written = serde_json::from_slice(&bytes).map_err(document(path))?;
+    fit_resources(&mut written);
+    let parsed = serde_json::from_value(written).map_err(document(path))?;
+    let mut sections = sections(&parsed)?;
     sections.remove("devices");
     Ok(sections)
 }
@@ -108,6 +112,8 @@ fn flags(flags: &LimitArgs) -> Result<Sections> {
         ("period", flags.cpu_period.map(Value::from)),
         ("burst", flags.cpu_burst.map(Value::from)),
         ("idle", flags.cpu_idle.map(Value::from)),
+        ("realtimePeriod", flags.cpu_rt_period.map(Value::from)),
+        ("realtimeRuntime", flags.cpu_rt_runtime.map(Value::from)),
         ("cpus", flags.cpuset_cpus.clone().map(Value::from)),
         ("mems", flags.cpuset_mems.clone().map(Value::from)),
     ];

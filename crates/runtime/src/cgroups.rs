@@ -17,6 +17,9 @@ use crate::{block_io, device_rules, hugepages, rare_limits};
 /// Puts limits of a new cgroup in force, which is removed when one is refused. Returns what could
 /// not be done to the letter.
 pub(crate) fn apply(cgroup: &Cgroup, resources: &LinuxResources) -> Result<Vec<String>> {
+    if let Some(memory) = resources.memory() {
+        limits::check_memory(memory)?;
+    }
     make(&Change::of(cgroup, Before::Lost), resources)
 }
 

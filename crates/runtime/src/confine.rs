@@ -1,6 +1,8 @@
 //! Confinement of a process: limits, user, capabilities, security modules, system calls. It is
 //! applied in the child, in the order that each step still has the privileges for.
 
+use std::collections::BTreeSet;
+
 use crisp_seccomp::Arch;
 use crisp_sys::caps::{self, CapSet};
 use crisp_sys::{credentials, limits, process, seccomp};
@@ -115,6 +117,29 @@ impl Sets {
             ambient: set(wanted.ambient()).and(permitted).and(inheritable),
         }
     }
+}
+
+/// In the parent: the capabilities that a process would have if this one had them, told. The root of
+/// a new user namespace has all of its own.
+pub(crate) fn lacking(process: &Process, is_root_anew: bool) -> Result<Option<String>> {
+    if is_root_anew {
+        return Ok(None);
+    }
+    let held = caps::permitted().context(|| "read the capabilities")?;
+    let sets = process.capabilities().iter().flat_map(|sets| {
+        [sets.permitted(), sets.bounding()]
+            .into_iter()
+            .flatten()
+            .flatten()
+    });
+    let lacks = |name: &String| {
+        let mut one = CapSet::default();
+        one.insert(name) && one.and(held) == CapSet::default()
+    };
+    let names: BTreeSet<String> = sets.map(ToString::to_string).filter(lacks).collect();
+    let names = Vec::from_iter(names).join(", ");
+    Ok((!names.is_empty())
+        .then(|| format!("the runtime lacks capabilities, and so does the process: {names}")))
 }
 
 /// Tells the security modules which label the program gets at exec.

@@ -14,7 +14,8 @@ use crisp_sys::socket::{Conn, Listener};
 use oci_spec::runtime::{Process, Spec};
 
 use crate::child::{self, Plan};
-use crate::confine::{Filter, check_limits, check_user};
+use crate::claim::Claim;
+use crate::confine::{Filter, check_limits, check_user, lacking};
 use crate::error::{Context, Error, Result};
 use crate::freezer::{Freeze, freeze_state};
 use crate::keyring::Keyring;
@@ -141,49 +142,16 @@ pub fn create(request: CreateRequest<'_>) -> Result<Created> {
     let process = spec.process().as_ref();
     let process = process.ok_or_else(|| Error::invalid("process", "is missing"))?;
     let told = check(spec, process)?;
-    let claimed = claim(cgroup)?;
+    let claim = Claim::of(cgroup)?;
     let mut created = make(request, process);
     if let Ok(created) = &mut created {
         created.warnings.extend(told);
     }
     if created.is_err() {
         // The first error is the one to tell; recovery looks at the cgroup again by its name.
-        drop(match claimed {
-            Claimed::New => crate::destroy(cgroup),
-            Claimed::Anothers => empty(cgroup),
-        });
+        drop(claim.give_up(cgroup));
     }
     created
-}
-
-/// Whose a cgroup is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Claimed {
-    /// It was made here.
-    New,
-    /// It was there before.
-    Anothers,
-}
-
-/// Makes the cgroup, or takes one that nobody lives in.
-fn claim(cgroup: &Cgroup) -> Result<Claimed> {
-    if cgroup.create().map_err(|e| Error::cgroup("make", e))? {
-        return Ok(Claimed::New);
-    }
-    if cgroup.is_populated().unwrap_or(true) {
-        let text = format!("{} holds processes already", cgroup.path());
-        return Err(Error::setup("make the cgroup", text));
-    }
-    Ok(Claimed::Anothers)
-}
-
-/// Ends the processes of a failed start in a cgroup that was there before and is not ours. An empty
-/// cgroup is left alone: kernels since 6.14 kill whoever is born in a cgroup that was killed once.
-fn empty(cgroup: &Cgroup) -> Result<()> {
-    match cgroup.is_populated().unwrap_or(true) {
-        true => cgroup.kill().map_err(|error| Error::cgroup("kill", error)),
-        false => Ok(()),
-    }
 }
 
 /// A process that enters a frozen cgroup stands still before it can say so.
@@ -210,6 +178,7 @@ fn make(request: CreateRequest<'_>, process: &Process) -> Result<Created> {
     let mut maps = namespaces.take_maps();
     sysctl::check(spec, &namespaces)?;
     let mut warnings = limit(request.cgroup, spec)?;
+    warnings.extend(lacking(process, maps.is_some())?);
     let place = root_place(spec, request.bundle);
     request.rootfs.make_ready(&place)?;
     let from = mounts::Origin {

@@ -18,7 +18,12 @@ fn one(rule: &LinuxDeviceCgroup) -> Result<DeviceRule> {
         Some(LinuxDeviceType::B) => DeviceType::Block,
         Some(LinuxDeviceType::P) => return Err(refused("type p: a FIFO is no device")),
     };
-    let asked = rule.access().clone().unwrap_or_else(|| "rwm".to_owned());
+    let asked = match rule.access() {
+        Some(letters) => letters.clone(),
+        // What is denied whole harms nobody.
+        None if !rule.allow() => "rwm".to_owned(),
+        None => return Err(refused("a rule that allows a device has to say its access")),
+    };
     // Letters of later kernels mean accesses that this one has no rules for.
     let access: String = asked.chars().filter(|l| "rwm".contains(*l)).collect();
     if access.is_empty() {
@@ -67,7 +72,7 @@ mod tests {
                 Some("All None None mwr"),
             ),
             (
-                json!({ "allow": true, "type": "a", "major": -1, "minor": -1 }),
+                json!({ "allow": true, "type": "a", "major": -1, "minor": -1, "access": "rwm" }),
                 Some("All None None rwm"),
             ),
             (
@@ -75,11 +80,11 @@ mod tests {
                 Some("Char Some(1) None rw"),
             ),
             (
-                json!({ "allow": true, "type": "u", "major": 1, "minor": 0 }),
-                Some("Char Some(1) Some(0) rwm"),
+                json!({ "allow": true, "type": "u", "major": 1, "minor": 0, "access": "m" }),
+                Some("Char Some(1) Some(0) m"),
             ),
             (
-                json!({ "allow": true, "type": "b", "minor": -1 }),
+                json!({ "allow": false, "type": "b", "minor": -1 }),
                 Some("Block None None rwm"),
             ),
             (json!({ "allow": true, "type": "p", "access": "rw" }), None),
@@ -94,7 +99,8 @@ mod tests {
             ),
             (json!({ "allow": true, "type": "c", "access": "x" }), None),
             (json!({ "allow": true, "type": "c", "access": "" }), None),
-            (json!({ "allow": true, "type": "a", "major": 1 }), None),
+            (json!({ "allow": true, "type": "c", "major": 1 }), None),
+            (json!({ "allow": false, "type": "a", "major": 1 }), None),
             (json!({ "allow": true, "access": "r" }), None),
         ] {
             let parsed: LinuxDeviceCgroup = serde_json::from_value(rule.clone()).unwrap();

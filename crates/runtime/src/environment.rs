@@ -9,10 +9,23 @@ use std::path::Path;
 use crisp_sys::rootfs::open_in;
 use rustix::fs::{FileType, Mode, OFlags};
 
+use crate::error::{Error, Result};
 use crate::mounts::file_type;
 
 /// The file comes from the image: what is beyond this is not read.
 const MAX_PASSWD: u64 = 8 * 1024 * 1024;
+
+/// Refuses an entry that is no variable: programs would read something else into it, or nothing.
+pub(crate) fn check(environment: &[String]) -> Result<()> {
+    let is_variable = |entry: &&String| entry.find('=').is_some_and(|at| at > 0);
+    match environment.iter().find(|entry| !is_variable(entry)) {
+        None => Ok(()),
+        Some(entry) => {
+            let why = format!("{entry:?} is not NAME=value");
+            Err(Error::invalid("process.env", why))
+        }
+    }
+}
 
 /// The later of two entries of one name wins, as in a shell; it keeps its place. Without this the
 /// program would see both, and most C libraries take the first.
@@ -71,6 +84,19 @@ fn look_up(passwd: impl BufRead, uid: u32) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_entry_has_a_name_and_a_value() {
+        for (entry, good) in [
+            ("A=", true),
+            ("A=b=c", true),
+            ("A", false),
+            ("=b", false),
+            ("", false),
+        ] {
+            assert_eq!(check(&[entry.to_owned()]).is_ok(), good, "{entry:?}");
+        }
+    }
 
     #[test]
     fn the_later_entry_wins() {

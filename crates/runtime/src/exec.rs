@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crisp_model::cgroup::EXEC_PREFIX;
@@ -48,8 +48,9 @@ pub struct ExecRequest<'a> {
     pub raw_environment: Vec<Vec<u8>>,
     /// The container's cgroup.
     pub cgroup: &'a Cgroup,
-    /// Names the process' own cgroup below the container's.
-    pub exec_id: &'a str,
+    /// Names the process' own cgroup below the container's, by which it is killed whole; without one
+    /// it lives where the container's init does.
+    pub exec_id: Option<&'a str>,
     /// Its standard streams.
     pub stdio: Stdio,
     /// Its session keyring: a new one of its own, where the container got one.
@@ -101,14 +102,11 @@ fn is_over(container: &PidFd) -> bool {
 /// # Errors
 /// [`Error::Program`] when it cannot be executed; the container is unharmed.
 pub fn exec(request: ExecRequest<'_>) -> Result<Execed> {
-    if request.exec_id.is_empty() || request.exec_id.contains('/') {
-        return Err(Error::invalid("exec id", format!("{:?}", request.exec_id)));
-    }
-    let own = exec_cgroup(request.cgroup, request.exec_id);
-    let unified = own.unified_dir();
-    if let Some(dir) = &unified {
+    let own = own_dir(&request)?;
+    if let Some(dir) = &own {
         std::fs::create_dir(dir).context(|| format!("make the cgroup {}", dir.display()))?;
     }
+    let unified = own.clone().or_else(|| dir_of_init(&request));
     let container = request.container;
     let started = start(request, unified.as_deref()).map_err(|error| match error {
         // A step that failed for want of the container is not the set-up's fault. A process
@@ -116,11 +114,35 @@ pub fn exec(request: ExecRequest<'_>) -> Result<Execed> {
         Error::Setup { .. } | Error::Vanished(_) if is_over(container) => Error::NotRunning,
         error => error,
     });
-    if let (Err(_), Some(dir)) = (&started, &unified) {
+    if let (Err(_), Some(dir)) = (&started, &own) {
         // The process may leave a moment after its end; the container's teardown sweeps.
         drop(std::fs::remove_dir(dir));
     }
     started
+}
+
+/// The directory of the cgroup that the process is to have for itself.
+fn own_dir(request: &ExecRequest<'_>) -> Result<Option<PathBuf>> {
+    match request.exec_id {
+        None => Ok(None),
+        Some(id) if id.is_empty() || id.contains('/') => {
+            Err(Error::invalid("exec id", format!("{id:?}")))
+        }
+        Some(id) => Ok(exec_cgroup(request.cgroup, id).unified_dir()),
+    }
+}
+
+/// Where the container's init is in the version 2 tree. One that rules its cgroup itself, as systemd
+/// does, has moved below it, and the kernel lets no process into a cgroup that rules others.
+fn dir_of_init(request: &ExecRequest<'_>) -> Option<PathBuf> {
+    let container = request.cgroup.unified_dir()?;
+    let root = request.cgroup.layout().unified()?;
+    let told = std::fs::read_to_string(format!("/proc/{}/cgroup", request.container_pid));
+    let told = told.unwrap_or_default();
+    let path = told.lines().find_map(|line| line.strip_prefix("0::/"));
+    let below = path.map(|path| root.join(path));
+    let below = below.filter(|dir| dir.starts_with(&container) && dir.is_dir());
+    Some(below.unwrap_or(container))
 }
 
 fn start(request: ExecRequest<'_>, unified: Option<&Path>) -> Result<Execed> {

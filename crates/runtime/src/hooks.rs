@@ -173,10 +173,13 @@ fn run_one(hook: &Hook, state: &str, environment: Environment<'_>) -> Result<()>
         command.arg0(name).args(rest);
     }
     let named = hook.env().as_deref().map(Environment::Of);
-    if let Environment::Of(entries) = named.unwrap_or(environment) {
-        let entries = entries.iter().filter_map(|entry| entry.split_once('='));
-        command.env_clear().envs(entries);
-    }
+    command.env_clear();
+    match named.unwrap_or(environment) {
+        Environment::Callers => command.envs(std::env::vars_os()),
+        Environment::Of(entries) => {
+            command.envs(entries.iter().filter_map(|entry| entry.split_once('=')))
+        }
+    };
     let said = memory_file().context(step)?;
     let mut child = command
         .stdin(input(state).context(step)?)

@@ -10,8 +10,10 @@ mod block_io;
 mod cgroups;
 mod change;
 mod child;
+mod claim;
 mod confine;
 mod console;
+mod copy_up;
 mod create;
 mod device_rules;
 mod devices;
@@ -20,6 +22,7 @@ mod error;
 mod exec;
 pub mod features;
 mod freezer;
+mod fresh_mount;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod guard;

@@ -3,6 +3,8 @@
 
 use oci_spec::runtime::{LinuxCpu, LinuxMemory};
 
+use crate::error::{Error, Result};
+
 /// A file and what is written to it.
 pub(crate) type Write = (&'static str, String);
 
@@ -34,6 +36,33 @@ fn memory_and_total(memory: &LinuxMemory) -> (Option<i64>, Option<i64>) {
         (Some(..0), _) => (limit, Some(-1)),
         (Some(memory), Some(both @ 0..)) => (limit, Some(both.max(memory))),
         _ => (limit, total),
+    }
+}
+
+/// Refuses limits of a new container that make no sense. An update has old values beside new ones.
+pub(crate) fn check_memory(memory: &LinuxMemory) -> Result<()> {
+    let field = |name: &str| format!("linux.resources.memory.{name}");
+    for (name, value) in [
+        ("limit", memory.limit()),
+        ("swap", memory.swap()),
+        ("reservation", memory.reservation()),
+    ] {
+        if value.is_some_and(|value| value < -1) {
+            return Err(Error::invalid(
+                field(name),
+                "is below -1, which is no limit",
+            ));
+        }
+    }
+    if let (Some(limit @ 1..), Some(total @ 1..)) = (memory.limit(), memory.swap())
+        && total < limit
+    {
+        let why = format!("memory and swap together, {total}, are less than memory alone, {limit}");
+        return Err(Error::invalid(field("swap"), why));
+    }
+    match memory.swappiness() {
+        Some(101..) => Err(Error::invalid(field("swappiness"), "is above 100")),
+        _ => Ok(()),
     }
 }
 
@@ -142,6 +171,28 @@ mod tests {
         for (name, (limit, swap), present, expected) in table {
             let writes = memory_v1(&memory(limit, swap), present);
             assert_eq!(text(&writes), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_new_total_is_not_below_its_limit() {
+        for (limit, swap, good) in [
+            (100, 99, false),
+            (100, 100, true),
+            (100, NONE, true),
+            (NONE, 50, true),
+            (100, -1, true),
+            (-1, 50, true),
+            (-5, NONE, false),
+            (100, -5, false),
+        ] {
+            let memory = memory(limit, swap);
+            assert_eq!(check_memory(&memory).is_ok(), good, "{limit} {swap}");
+        }
+        let mut memory = memory(100, NONE);
+        for (swappiness, good) in [(0, true), (100, true), (101, false)] {
+            memory.set_swappiness(Some(swappiness));
+            assert_eq!(check_memory(&memory).is_ok(), good, "{swappiness}");
         }
     }
 

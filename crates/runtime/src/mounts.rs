@@ -10,10 +10,11 @@ use crisp_sys::mount_point::{self, Missing, Place};
 use crisp_sys::rootfs::{locate, locate_nofollow};
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Mount, Spec};
 use rustix::fs::{FileType, Mode, OFlags};
-use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
+use crate::fresh_mount::FreshMount;
 use crate::guard::Guard;
+use crate::mask;
 use crate::options::{self, Options};
 use crate::peers::Host;
 
@@ -133,10 +134,11 @@ fn prepare_one(
 ) -> Result<Prepared> {
     let target = mount.destination().clone();
     let options = Options::parse(mount.options().as_deref().unwrap_or_default())?;
-    if options.copy_up {
-        return Err(Error::Unsupported("the mount option tmpcopyup".to_owned()));
-    }
     let kind = mount.typ().as_deref().unwrap_or("bind");
+    if options.copy_up && (options.bind.is_some() || kind != "tmpfs") {
+        let why = format!("tmpcopyup of {}: it is no tmpfs", target.display());
+        return Err(Error::invalid("mounts.options", why));
+    }
     let source = match (options.bind, kind) {
         (Some(depth), _) => host_tree(mount, from, depth, (&options, new))?,
         (None, "bind") => host_tree(mount, from, Depth::Recursive, (&options, new))?,
@@ -265,36 +267,35 @@ pub(crate) fn attach(
         true => Missing::Dir(0o755),
         false => Missing::File(0o644),
     };
-    let covered = mode_below(root, &target);
+    let covered = locate(root, &target).ok();
     let place = mount_point::find(root, &target, missing)
         .context(|| format!("make the mount point {}", target.display()))?;
+    if mask::is_same(place.fd.as_fd(), root).context(step)? {
+        // What is attached on the root would never be seen.
+        return Err(Error::setup(step(), "it is the container's root"));
+    }
     let Prepared {
-        mut options,
-        source,
-        ..
+        options, source, ..
     } = prepared;
-    let late;
-    let tree = match source {
+    match source {
         Source::Tree { tree, .. } => {
             mount::attach(tree.as_fd(), place.fd.as_fd()).context(step)?;
-            return Ok(None);
         }
         Source::Followed { path, depth, .. } => {
             bind_followed(&path, depth, &place, &options).context(step)?;
-            return Ok(None);
         }
         Source::Shared { path, depth, .. } => {
             host.share((&path, depth), &place, |tree| spread(tree, &options))?;
-            return Ok(None);
         }
         Source::Fresh { kind, name } => {
-            options.take_mode_of(&kind, covered);
-            late = (kind == "tmpfs")
-                .then(|| options.attributes.writable())
-                .flatten();
-            options.attributes = late.unwrap_or(options.attributes);
-            make(&kind, &name, &options, label)
-                .context(|| format!("make the {kind} file system of {}", target.display()))?
+            let fresh = FreshMount {
+                target: &target,
+                kind: &kind,
+                name: &name,
+                options,
+                label,
+            };
+            return fresh.attach(&place, covered, guard);
         }
         Source::Inside { path, .. } => {
             let why = format!("its source {} was not opened", path.display());
@@ -302,17 +303,9 @@ pub(crate) fn attach(
         }
         Source::CgroupV1(trees) => {
             attach_cgroup_v1(trees, &place.fd, &options, guard).context(step)?;
-            return Ok(None);
         }
-    };
-    guard.attach(tree.as_fd(), place.fd.as_fd()).context(step)?;
-    Ok(late.map(|_| tree))
-}
-
-/// The mode of the directory that a mount is going to cover, if there is one.
-fn mode_below(root: BorrowedFd<'_>, target: &Path) -> Option<u32> {
-    let found = locate(root, target).ok()?;
-    Some(rustix::fs::fstat(&found).ok()?.st_mode & 0o7777)
+    }
+    Ok(None)
 }
 
 /// From this mount namespace, whose mounts are slaves of the host's: so is the new one, from its
@@ -375,31 +368,6 @@ fn spread(tree: OwnedFd, options: &Options) -> std::io::Result<OwnedFd> {
         mount::set_attributes(tree.as_fd(), options.recursive, Depth::Recursive)?;
     }
     Ok(tree)
-}
-
-fn make(
-    kind: &str,
-    name: &str,
-    options: &Options,
-    label: Option<&str>,
-) -> std::io::Result<OwnedFd> {
-    let opened = FsContext::open(kind).map_err(|error| match error.raw_os_error() {
-        Some(code) if code == Errno::NODEV.raw_os_error() => {
-            std::io::Error::other(format!("this kernel has no file system of type {kind}"))
-        }
-        _ => error,
-    });
-    let mut context = opened?.set("source", name)?;
-    for (key, value) in &options.parameters {
-        context = match value {
-            Some(value) => context.set(key, value)?,
-            None => context.flag(key)?,
-        };
-    }
-    if let (Some(label), "tmpfs" | "devpts" | "mqueue") = (label, kind) {
-        context = context.set("context", label)?;
-    }
-    context.mount(options.attributes)
 }
 
 fn attach_cgroup_v1(

@@ -33,6 +33,7 @@ impl Program {
             return Err(Error::invalid("process.args", "is empty"));
         }
         let environment = process.env().clone().unwrap_or_default();
+        environment::check(&environment)?;
         let environment = environment::one_entry_a_name(environment);
         let mut environment = replaced(environment, raw);
         let homeless = !environment::has_home(&environment);
@@ -128,7 +129,10 @@ impl Program {
         if self.is_path() {
             return vec![name.to_vec()];
         }
-        let in_dir = |dir: &Vec<u8>| [dir, b"/".as_slice(), name].concat();
+        let in_dir = |dir: &Vec<u8>| {
+            let dir = dir.strip_suffix(b"/").unwrap_or(dir);
+            [dir, b"/".as_slice(), name].concat()
+        };
         if self.name.is_empty() {
             Vec::new()
         } else {

@@ -21,7 +21,7 @@ pub(crate) fn check(spec: &Spec, namespaces: &Namespaces) -> Result<()> {
         let Some(kind) = namespace(&path) else {
             return Err(Error::invalid(field(), "belongs to no namespace"));
         };
-        if let Some(field) = named_beside(spec, &path) {
+        if let Some(field) = named_beside(spec, &path, value) {
             let why = format!("the spec sets {field} already");
             return Err(Error::invalid(field_of(key), why));
         }
@@ -46,14 +46,16 @@ fn field_of(key: &str) -> String {
     format!("linux.sysctl[{key:?}]")
 }
 
-/// The field of the spec that sets the same as a sysctl.
-fn named_beside(spec: &Spec, path: &str) -> Option<&'static str> {
+/// The field of the spec that sets what a sysctl sets, to something else.
+fn named_beside(spec: &Spec, path: &str, value: &str) -> Option<&'static str> {
     let (field, name) = match path {
         "kernel/hostname" => ("hostname", spec.hostname()),
         "kernel/domainname" => ("domainname", spec.domainname()),
         _ => return None,
     };
-    name.as_ref().filter(|name| !name.is_empty()).map(|_| field)
+    name.as_ref()
+        .filter(|name| !name.is_empty() && *name != value)
+        .map(|_| field)
 }
 
 /// In the child: writes them, through a procfs of our own.

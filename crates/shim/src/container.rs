@@ -170,7 +170,7 @@ impl Container {
             personality: None,
             raw_environment: self.raw_environment()?,
             cgroup: &self.cgroup,
-            exec_id: &request.exec_id,
+            exec_id: Some(&request.exec_id),
             stdio,
             keyring: Keyring::New,
             preserved_fds: 0,

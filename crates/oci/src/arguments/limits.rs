@@ -36,6 +36,12 @@ pub(crate) struct LimitArgs {
     /// Whether it runs only on idle CPUs: 1 or 0
     #[arg(long, allow_negative_numbers = true)]
     pub cpu_idle: Option<i64>,
+    /// Period of the time for real-time tasks in microseconds
+    #[arg(long)]
+    pub cpu_rt_period: Option<u64>,
+    /// Time for real-time tasks a period in microseconds
+    #[arg(long, allow_negative_numbers = true)]
+    pub cpu_rt_runtime: Option<i64>,
     /// CPUs it may use
     #[arg(long)]
     pub cpuset_cpus: Option<String>,

@@ -11,7 +11,7 @@ case $0 in */rootfs/hook) log=${0%/rootfs/hook}/hooks.log ;; esac
     pwd -P
     umask
     id
-    env | grep -vE '^(PWD|OLDPWD|SHLVL|_)=' | sort
+    env | grep -vE '^(PWD|OLDPWD|SHLVL|_|R)=' | sort
     echo "== $1 namespaces"
     for name in cgroup ipc mnt net pid user uts; do readlink /proc/self/ns/$name; done
     echo "== $1 points"

@@ -81,7 +81,10 @@ fn privileged_what_cannot_be_executed_is_told() {
         ),
         ("exec --cwd relative ID id", "cwd must be an absolute path"),
         ("exec --cwd /none ID id", "no such file or directory"),
-        ("exec --cap NONSENSE ID id", "unknown capability"),
+        (
+            "exec -e BARE ID id",
+            "process.env: \"BARE\" is not NAME=value",
+        ),
         ("exec ID", "process args cannot be empty"),
         ("exec --console-socket s ID id", "cannot use console socket"),
         ("exec -d -t ID id", "cannot allocate tty"),
@@ -93,6 +96,11 @@ fn privileged_what_cannot_be_executed_is_told() {
         assert!(outcome.stderr.contains(text), "{line}: {}", outcome.stderr);
     }
     assert_eq!(bench.status(), "running");
+    let outcome = bench.crisp("exec --cap NONSENSE ID id");
+    let told = outcome
+        .stderr
+        .contains("capabilities are ignored: NONSENSE");
+    assert!(outcome.code == 0 && told, "{outcome:?}");
 }
 
 /// CVE-2026-30892 (crun): exact or an error, never another user.

@@ -287,6 +287,46 @@ fn privileged_hooks_run_in_their_order() {
     bench.assert_nothing_left();
 }
 
+/// Hooks that ran have a counterpart; a spec that is refused as it is read runs none.
+#[test]
+fn privileged_a_failed_create_runs_its_poststop_hooks() {
+    let mut bench = Bench::new("true");
+    let log = bench.dir.path().join("hooks");
+    let hook = |name: &str, code: u8| {
+        let told = format!(
+            "echo {name} $(grep -o stopped) >> {}; exit {code}",
+            log.display()
+        );
+        json!([{ "path": "/bin/sh", "args": ["sh", "-c", told] }])
+    };
+    let code = |stage: &str, failing: &str| u8::from(stage == failing);
+    for failing in ["prestart", "createRuntime", "createContainer"] {
+        let mut hooks = json!({ "poststop": hook("poststop", 0) });
+        for stage in ["prestart", "createRuntime"] {
+            hooks[stage] = hook(stage, code(stage, failing));
+        }
+        if failing == "createContainer" {
+            hooks[failing] = json!([{ "path": "/bin/false" }]);
+        }
+        bench.spec["hooks"] = hooks;
+        bench.write();
+        for command in ["create ID", "run ID"] {
+            assert_eq!(bench.crisp(command).code, 1, "{failing}");
+            let told = fs::read_to_string(&log).unwrap();
+            assert!(told.starts_with("prestart\n"), "{failing}: {told}");
+            assert!(told.ends_with("poststop stopped\n"), "{failing}: {told}");
+            fs::remove_file(&log).unwrap();
+            bench.assert_nothing_left();
+        }
+    }
+    bench.spec["process"]["selinuxLabel"] = json!("a:b:c:s0");
+    bench.write();
+    let outcome = bench.crisp("create ID");
+    let refused = outcome.stderr.contains("process.selinuxLabel");
+    assert!(outcome.code == 1 && refused, "{}", outcome.stderr);
+    assert!(!log.exists(), "a hook ran");
+}
+
 #[test]
 fn privileged_a_container_deleted_under_run_is_no_error() {
     let bench = Bench::new("echo > /up; sleep 1000");

@@ -168,7 +168,7 @@ impl Bench {
             process: &process,
             personality: None,
             cgroup: &self.cgroup,
-            exec_id: "one",
+            exec_id: Some("one"),
             stdio,
             keyring: crisp_runtime::Keyring::New,
             preserved_fds: 0,

@@ -32,6 +32,14 @@ pub const CASES: &[Case] = &[
         callers_own,
     ),
     (
+        "privileged_a_failed_create_leaves_no_part_of_a_cgroup",
+        callers_part,
+    ),
+    (
+        "privileged_one_container_at_a_time_is_made_in_a_cgroup",
+        one_at_a_time,
+    ),
+    (
         "privileged_a_process_with_threads_enters_as_a_whole",
         with_threads,
     ),
@@ -47,7 +55,7 @@ fn exec(bench: &Bench, created: &crisp_runtime::Created) -> Execed {
         process: &serde_json::from_value(process("sleep 1000")).unwrap(),
         personality: None,
         cgroup: &bench.cgroup,
-        exec_id: "one",
+        exec_id: Some("one"),
         stdio,
         keyring: Keyring::New,
         preserved_fds: 0,
@@ -183,6 +191,37 @@ fn callers_own() {
     bench.mount("/data", "bind", "/no/such/source".as_ref(), &["rbind"]);
     bench.run().unwrap_err();
     assert!(kept.exists());
+}
+
+/// In one hierarchy the caller has it, in the others it has to be made.
+fn callers_part() {
+    let mut bench = Bench::new("true");
+    let roots = bench.cgroup.layout().roots();
+    let dirs: Vec<_> = roots
+        .iter()
+        .map(|root| root.join(bench.cgroup.path()))
+        .collect();
+    bench.cgroup.create().unwrap();
+    for dir in &dirs[1..] {
+        fs::remove_dir(dir).unwrap();
+    }
+    bench.mount("/data", "bind", "/no/such/source".as_ref(), &["rbind"]);
+    bench.run().unwrap_err();
+    let left: Vec<_> = dirs.iter().filter(|dir| dir.exists()).collect();
+    assert_eq!(left, [&dirs[0]]);
+}
+
+fn one_at_a_time() {
+    let bench = Bench::new("true");
+    bench.cgroup.create().unwrap();
+    let root = &bench.cgroup.layout().roots()[0];
+    let other = fs::File::open(root.join(bench.cgroup.path())).unwrap();
+    other.lock().unwrap();
+    let error = bench.run().unwrap_err().to_string();
+    assert!(error.contains("another container is being made"), "{error}");
+    assert!(bench.cgroup.exists(), "that container's cgroup is gone");
+    drop(other);
+    bench.run().unwrap();
 }
 
 fn with_threads() {

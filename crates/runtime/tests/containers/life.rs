@@ -169,7 +169,7 @@ fn exec_is_killed_alone() {
         process: &process,
         personality: None,
         cgroup: &bench.cgroup,
-        exec_id: "probe",
+        exec_id: Some("probe"),
         stdio,
         keyring: crisp_runtime::Keyring::New,
         preserved_fds: 0,

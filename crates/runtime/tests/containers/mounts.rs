@@ -42,6 +42,10 @@ pub const CASES: &[Case] = &[
     ),
     ("privileged_a_false_proc_is_refused", false_proc),
     ("privileged_a_directory_is_a_root_too", directory_root),
+    (
+        "privileged_the_root_is_no_place_of_its_own",
+        paths_of_the_root,
+    ),
 ];
 
 fn api_file_systems() {
@@ -103,12 +107,14 @@ fn recursive_read_only() {
 }
 
 /// A mount of the host made later is seen by a slave; a mount of the container is seen by the host
-/// only through a shared one.
+/// only through a shared one, in a root that is shared too.
 fn propagation() {
-    for (option, comes_in, goes_out) in [
-        ("rprivate", false, false),
-        ("rslave", true, false),
-        ("rshared", true, true),
+    for (option, root, comes_in, goes_out) in [
+        ("rprivate", "rprivate", false, false),
+        ("rslave", "rslave", true, false),
+        ("rshared", "rshared", true, true),
+        ("rshared", "rslave", true, false),
+        ("rshared", "", true, false),
     ] {
         let script = "while ! test -e /data/go; do sleep 0.01; done
              test -e /data/in/seen && echo in; mount -t tmpfs none /data/out && touch /data/out/mark
@@ -124,7 +130,7 @@ fn propagation() {
         mount::bind(&source, &source).unwrap();
         mount::set_propagation(&source, mount::Propagation::Shared, mount::Depth::Single).unwrap();
         bench.mount("/data", "bind", &source, &["rbind", option]);
-        bench.spec["linux"]["rootfsPropagation"] = json!(option);
+        bench.spec["linux"]["rootfsPropagation"] = json!(root);
         let (read, stdio) = piped();
         let mut created = bench.create(stdio, Gate::Socket).unwrap();
         created.start().unwrap();
@@ -138,7 +144,7 @@ fn propagation() {
             eventually("the host sees the mount", || mark.exists());
         } else {
             std::thread::sleep(std::time::Duration::from_millis(60));
-            assert!(!mark.exists(), "{option}");
+            assert!(!mark.exists(), "{option} in {root}");
         }
         fs::remove_file(source.join("go")).unwrap();
         let outcome = crate::bench::finish(created.pid, read);
@@ -148,9 +154,32 @@ fn propagation() {
         assert_eq!(
             outcome.output.contains("in\n"),
             comes_in,
-            "{option}: {outcome:?}"
+            "{option} in {root}: {outcome:?}"
         );
     }
+}
+
+/// Of a root, only the mount itself can be read-only; a mask on it would hide nothing, and an empty
+/// path names nothing.
+fn paths_of_the_root() {
+    let mut bench = Bench::new("touch /x 2>&1; touch /dev/shm/x && echo shm");
+    bench.spec["linux"]["readonlyPaths"] = json!(["/proc/..", ""]);
+    bench.spec["linux"]["maskedPaths"] = json!([""]);
+    let output = bench.output();
+    assert!(
+        output.contains("Read-only") && output.ends_with("shm\n"),
+        "{output}"
+    );
+    bench.spec["linux"]["maskedPaths"] = json!(["/"]);
+    let error = bench.run().unwrap_err().to_string();
+    assert!(
+        error.contains("mask /: it is the container's root"),
+        "{error}"
+    );
+    let mut bench = Bench::new("true");
+    bench.mount("/proc/..", "tmpfs", "tmpfs".as_ref(), &[]);
+    let error = bench.run().unwrap_err().to_string();
+    assert!(error.contains("it is the container's root"), "{error}");
 }
 
 fn read_only_root() {

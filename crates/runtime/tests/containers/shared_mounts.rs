@@ -66,6 +66,7 @@ fn nothing_of_ours() {
                 let mut bench = Bench::new("true");
                 let source = shared_dir(&bench);
                 bench.mount("/data", "bind", &source, &["rbind", propagation]);
+                bench.spec["linux"]["rootfsPropagation"] = json!(propagation);
                 change(&mut bench.spec);
                 let outcome = bench.run();
                 assert_eq!(
@@ -104,6 +105,7 @@ fn nothing_is_missed() {
             }
             mount::bind(&other, &busy).unwrap();
             bench.mount("/data", "bind", &source, &["rbind", option, "ro"]);
+            bench.spec["linux"]["rootfsPropagation"] = json!(option);
             bench.cgroup.create().unwrap();
             let freezer = bench.cgroup.unified_dir().unwrap().join("cgroup.freeze");
             std::fs::write(&freezer, "1").unwrap();

@@ -110,7 +110,15 @@ impl Cgroup {
     /// # Errors
     /// The errors of mkdir(2) and of the cgroup files.
     pub fn create(&self) -> io::Result<bool> {
-        let mut new = true;
+        Ok(self.create_missing()?.len() == self.layout.roots().len())
+    }
+
+    /// As [`Self::create`]; names the directories that were not there before.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub fn create_missing(&self) -> io::Result<Vec<PathBuf>> {
+        let mut made = Vec::new();
         for (controllers, root) in self.layout.hierarchies() {
             let need = match &*self.layout {
                 Layout::V2 { .. } => tree::Need::Controllers(&controllers),
@@ -119,10 +127,12 @@ impl Cgroup {
                 }
                 Layout::Hybrid { .. } => tree::Need::Nothing,
             };
-            new &= tree::make_path(&root, &self.path, &need)
-                .map_err(|error| explain(&error, "create", &root.join(&self.path)))?;
+            let dir = root.join(&self.path);
+            let is_new = tree::make_path(&root, &self.path, &need)
+                .map_err(|error| explain(&error, "create", &dir))?;
+            made.extend(is_new.then_some(dir));
         }
-        Ok(new)
+        Ok(made)
     }
 
     /// Makes it in a parent that is there, and enables no controller for it: on version 2, one that

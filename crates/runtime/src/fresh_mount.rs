@@ -1,0 +1,85 @@
+//! A file system that is made for the container: options, label, what it takes from the directory that
+//! it covers, and what is done to it only when all is in it.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use crisp_sys::mount::{self, FsContext, MountAttributes};
+use crisp_sys::mount_point::Place;
+use rustix::io::Errno;
+
+use crate::copy_up;
+use crate::error::{Context, Result};
+use crate::guard::Guard;
+use crate::options::Options;
+
+/// A file system to be made and attached.
+pub(crate) struct FreshMount<'a> {
+    pub(crate) target: &'a Path,
+    pub(crate) kind: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) options: Options,
+    /// The SELinux label of its files.
+    pub(crate) label: Option<&'a str>,
+}
+
+impl FreshMount<'_> {
+    /// The value is the mount, where it has to become read-only once all that belongs in it is
+    /// there: mount points, device nodes, links. `covered` is the directory that it covers.
+    pub(crate) fn attach(
+        mut self,
+        place: &Place,
+        covered: Option<OwnedFd>,
+        guard: Guard<'_>,
+    ) -> Result<Option<OwnedFd>> {
+        let step = || format!("mount at {}", self.target.display());
+        let mode = covered.as_ref().and_then(mode_of);
+        self.options.take_mode_of(self.kind, mode);
+        let late = (self.kind == "tmpfs")
+            .then(|| self.options.attributes.writable())
+            .flatten();
+        self.options.attributes = late.unwrap_or(self.options.attributes);
+        let tree = self.make().context(|| {
+            let target = self.target.display();
+            format!("make the {} file system of {target}", self.kind)
+        })?;
+        guard.attach(tree.as_fd(), place.fd.as_fd()).context(step)?;
+        if let Some(covered) = covered.filter(|_| self.options.copy_up) {
+            copy_up::fill(tree.as_fd(), covered.as_fd()).context(|| {
+                let target = self.target.display();
+                format!("copy what {target} holds into the tmpfs")
+            })?;
+        }
+        if let Some((propagation, depth)) = self.options.propagation {
+            let spread = MountAttributes::default().propagating(propagation);
+            mount::set_attributes(tree.as_fd(), spread, depth).context(step)?;
+        }
+        Ok(late.map(|_| tree))
+    }
+
+    fn make(&self) -> io::Result<OwnedFd> {
+        let opened = FsContext::open(self.kind).map_err(|error| match error.raw_os_error() {
+            Some(code) if code == Errno::NODEV.raw_os_error() => io::Error::other(format!(
+                "this kernel has no file system of type {}",
+                self.kind
+            )),
+            _ => error,
+        });
+        let mut context = opened?.set("source", self.name)?;
+        for (key, value) in &self.options.parameters {
+            context = match value {
+                Some(value) => context.set(key, value)?,
+                None => context.flag(key)?,
+            };
+        }
+        if let (Some(label), "tmpfs" | "devpts" | "mqueue") = (self.label, self.kind) {
+            context = context.set("context", label)?;
+        }
+        context.mount(self.options.attributes)
+    }
+}
+
+fn mode_of(found: &OwnedFd) -> Option<u32> {
+    Some(rustix::fs::fstat(found).ok()?.st_mode & 0o7777)
+}
