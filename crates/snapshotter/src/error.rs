@@ -40,7 +40,7 @@ pub enum Error {
          layer that fills a disk may be made to do so", .path.display()
     )]
     Full {
-        /// What was being unpacked.
+        /// The file that was being unpacked.
         path: PathBuf,
         /// Bytes that are free.
         free: u64,

@@ -116,8 +116,8 @@ pub(crate) fn is_accepted(name: &[u8]) -> bool {
 }
 
 /// A file system without such attributes loses them, as with every other tool; so does a file
-/// that may not have them. One that has room, but not for so large an attribute, says that it has
-/// none.
+/// that may not have them. A file system that has room, but not for so large an attribute, says
+/// that it has none.
 fn tolerate(place: impl AsFd, result: rustix::io::Result<()>) -> rustix::io::Result<()> {
     match result {
         Err(Errno::OPNOTSUPP | Errno::PERM) => Ok(()),

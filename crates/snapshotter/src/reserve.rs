@@ -35,7 +35,7 @@ impl Reserve {
         }
     }
 
-    /// What is free, what is kept, and of which, when too little is free.
+    /// The amounts that are free and kept, and of which resource, when too little is free.
     fn lack(self, disk: &StatVfs) -> Option<(u64, u64, &'static str)> {
         let kept = |total: u64, most: u64| (total / 100 * self.percent).min(most);
         let bytes = kept(disk.f_blocks.saturating_mul(disk.f_frsize), MOST_BYTES);

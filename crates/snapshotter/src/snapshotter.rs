@@ -132,7 +132,7 @@ impl Snapshotter {
         Ok(())
     }
 
-    /// All layers. What only has the name of one is no layer, and goes with the leftovers.
+    /// All layers. A file that only has the name of a layer is none, and goes with the leftovers.
     ///
     /// # Errors
     /// When the disk fails.
@@ -300,8 +300,8 @@ impl Snapshotter {
     }
 }
 
-/// The failure of reading a file that tells of a layer. One that is no file, or no such file, says
-/// nothing more about the layer, whatever the disk does later.
+/// The failure of reading a file that tells of a layer. A missing file, or a name that is no file,
+/// says nothing more about the layer, whatever the disk does later.
 fn damaged(layer: &LayerId, error: Error) -> Error {
     match error {
         Error::Io { path, source, .. }

@@ -40,7 +40,7 @@ fn on_a_small_disk<F: Future<Output = ()>>(work: impl FnOnce(PathBuf) -> F + Sen
     });
 }
 
-/// What a disk has of one thing, and how to take it away.
+/// A resource of a disk, and the way to use it up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Room {
     Pages,

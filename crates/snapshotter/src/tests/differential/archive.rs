@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use super::random::Random;
 use crate::tests::maker::{Item, char_device, dir, fifo, file, hard_link, symlink};
 
-/// What is known of the archive while it is made.
+/// An archive that is being made, and the facts about it.
 pub(super) struct Archive {
     random: Random,
     items: Vec<Item>,

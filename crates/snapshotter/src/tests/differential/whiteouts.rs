@@ -13,7 +13,7 @@ use super::random::Random;
 use crate::merged::{Found, Merged, MergedDir};
 use crate::tests::maker::{Item, Lab, dir, file, id};
 
-/// What a path is: a directory, or a file with this content.
+/// The kind of a path: a directory, or a file with this content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Node {
     Dir,
@@ -40,9 +40,9 @@ struct Layers {
     random: Random,
     lower: Vec<Item>,
     upper: Vec<Item>,
-    /// What the lower archive has that nothing hides.
+    /// The part of the lower archive that nothing hides.
     shown: Tree,
-    /// What the upper archive has.
+    /// The content of the upper archive.
     own: Tree,
     deleted: Vec<String>,
 }
