@@ -13,6 +13,7 @@ mod blocking;
 mod circles;
 mod fuzz;
 mod modules;
+mod prose;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -228,6 +229,11 @@ fn rooms_know_only_whom_they_may() {
         let ours = known.iter().filter(|d| d.starts_with("crisp-"));
         let wrong: Vec<_> = ours.filter(|d| !may.contains(&d.as_str())).collect();
         assert!(wrong.is_empty(), "{package} may not know {wrong:?}");
+        let idle: Vec<_> = may.iter().filter(|d| !known.contains(**d)).collect();
+        assert!(
+            idle.is_empty(),
+            "{package} knows no {idle:?}: take them from its row"
+        );
     }
 }
 
