@@ -261,7 +261,7 @@ fn privileged_a_command_that_meets_the_end_is_refused_as_one_that_is_late() {
             let brief = cri.run(&sandbox, &pod, &configs::shell(&name, &line));
             let error = loop {
                 match cri.execute(&brief, &["true"]) {
-                    // One that its container's end has killed says so.
+                    // A command that its container's end has killed says so.
                     Ok(ended) => assert!([0, 137].contains(&ended.exit_code), "{ended:?}"),
                     Err(error) => break error,
                 }

@@ -20,7 +20,7 @@ fn one(rule: &LinuxDeviceCgroup) -> Result<DeviceRule> {
     };
     let asked = match rule.access() {
         Some(letters) => letters.clone(),
-        // What is denied whole harms nobody.
+        // A rule that denies all access harms nobody.
         None if !rule.allow() => "rwm".to_owned(),
         None => return Err(refused("a rule that allows a device has to say its access")),
     };

@@ -48,8 +48,8 @@ pub struct ExecRequest<'a> {
     pub raw_environment: Vec<Vec<u8>>,
     /// The container's cgroup.
     pub cgroup: &'a Cgroup,
-    /// Names the process' own cgroup below the container's, by which it is killed whole; without one
-    /// it lives where the container's init does.
+    /// Names the process' own cgroup below the container's, by which it is killed whole; without
+    /// one it lives where the container's init does.
     pub exec_id: Option<&'a str>,
     /// Its standard streams.
     pub stdio: Stdio,
@@ -132,8 +132,9 @@ fn own_dir(request: &ExecRequest<'_>) -> Result<Option<PathBuf>> {
     }
 }
 
-/// Where the container's init is in the version 2 tree. One that rules its cgroup itself, as systemd
-/// does, has moved below it, and the kernel lets no process into a cgroup that rules others.
+/// Where the container's init is in the version 2 tree. An init that rules its cgroup itself, as
+/// systemd does, has moved below it, and the kernel lets no process into a cgroup that rules
+/// others.
 fn dir_of_init(request: &ExecRequest<'_>) -> Option<PathBuf> {
     let container = request.cgroup.unified_dir()?;
     let root = request.cgroup.layout().unified()?;
@@ -243,8 +244,8 @@ impl<'a> Joined<'a> {
         become_root()
     }
 
-    /// Without a say over a namespace, not even a process that is in it may join it: then those that
-    /// are the caller's own are left out.
+    /// Without a say over a namespace, not even a process that is in it may join it: then those
+    /// that are the caller's own are left out.
     fn join(self, kinds: &[Kind]) -> Result<()> {
         let step = || format!("join the namespaces {kinds:?}");
         match ns::enter_all_of(self.container, kinds) {
@@ -325,7 +326,8 @@ impl Inside<'_> {
         confine::set_labels(self.process)?;
         let (early, late) = early_and_late(self.process, self.filter);
         in_working_dir(self.process, || {
-            // The directory may have taken its time, on a network: a filter may forbid to ask later.
+            // The directory may have taken its time, on a network: a filter may forbid to ask
+            // later.
             still_wanted(conn)?;
             drop_privileges(self.process, early.as_ref())
         })?;

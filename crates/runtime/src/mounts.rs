@@ -271,7 +271,7 @@ pub(crate) fn attach(
     let place = mount_point::find(root, &target, missing)
         .context(|| format!("make the mount point {}", target.display()))?;
     if mask::is_same(place.fd.as_fd(), root).context(step)? {
-        // What is attached on the root would never be seen.
+        // A mount on the root would never be seen.
         return Err(Error::setup(step(), "it is the container's root"));
     }
     let Prepared {

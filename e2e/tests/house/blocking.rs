@@ -86,7 +86,7 @@ fn in_async(tokens: &[TokenTree]) -> Option<&'static str> {
     None
 }
 
-/// What is left without closures that are moved, each up to the end of its statement.
+/// The tokens without closures that are moved, each up to the end of its statement.
 fn without_moved(tokens: &[TokenTree]) -> Vec<TokenTree> {
     let mut left = Vec::new();
     let mut is_moved = false;

@@ -178,7 +178,7 @@ async fn outcome(shared: &Arc<Shared>, case: &Case) -> (Verdict, Option<Connecti
     }
 }
 
-/// It was about to be started, and has no shim. What its program has done is not done again.
+/// It was about to be started, and has no shim. Its program is never run twice.
 async fn without_shim(shared: &Arc<Shared>, case: &Case) -> Verdict {
     let slot = shared.paths.exit_slot(&case.pod, &case.id);
     let read = move || {
