@@ -12,6 +12,7 @@ use crate::make::{Made, Start, make};
 use crate::plumbing::Attendance;
 use crate::record::Record;
 use crate::status::{Container, Status};
+use crate::terminal;
 
 /// Makes a container that waits for its start.
 pub(crate) fn create(invocation: &Invocation, arguments: &CreateArgs) -> Result<()> {
@@ -85,6 +86,10 @@ pub(crate) fn run(invocation: &Invocation, arguments: &RunArgs) -> Result<u8> {
         Start::Now,
         Attendance::Foreground,
     )?;
+    if let Some(master) = &made.created.console {
+        // The program may ask at once.
+        terminal::fit(master);
+    }
     match set_off(invocation, &mut made).and_then(|()| wait(&mut made, &signals)) {
         Ok(status) => {
             if !arguments.keep {

@@ -22,6 +22,14 @@ pub(crate) struct Terminal {
     _raw: Option<Raw>,
 }
 
+/// Makes a terminal as large as the caller's, if that has one.
+pub(crate) fn fit(master: impl AsFd) {
+    if let Ok(size) = tcgetwinsize(io::stdin()) {
+        // A terminal that is gone needs no size.
+        drop(pty::set_size(master, size.ws_row, size.ws_col));
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stream {
     Open,
@@ -47,10 +55,7 @@ impl Terminal {
 
     /// Makes the container's terminal as large as the caller's.
     pub(crate) fn fit(&self) {
-        if let Ok(size) = tcgetwinsize(io::stdin()) {
-            // A terminal that is gone needs no size.
-            drop(pty::set_size(&self.master, size.ws_row, size.ws_col));
-        }
+        fit(&self.master);
     }
 
     /// The descriptors to poll.

@@ -51,7 +51,7 @@ pub fn features() -> Value {
             "intelRdt": { "enabled": false },
             "memoryPolicy": { "modes": [], "flags": [] },
             "netDevices": { "enabled": false },
-            "mountExtensions": { "idmap": { "enabled": false } }
+            "mountExtensions": { "idmap": { "enabled": true } }
         },
         "potentiallyUnsafeConfigAnnotations": []
     })

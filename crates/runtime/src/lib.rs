@@ -28,6 +28,7 @@ pub mod fuzzing;
 mod guard;
 pub mod hooks;
 mod hugepages;
+mod id_map;
 mod keyring;
 mod limits;
 mod mask;

@@ -14,6 +14,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 use crate::error::{Context, Error, Result};
 use crate::fresh_mount::FreshMount;
 use crate::guard::Guard;
+use crate::id_map::IdMap;
 use crate::mask;
 use crate::options::{self, Options};
 use crate::peers::Host;
@@ -23,6 +24,7 @@ use crate::peers::Host;
 pub(crate) struct Prepared {
     target: PathBuf,
     options: Options,
+    id_map: Option<IdMap>,
     source: Source,
 }
 
@@ -38,6 +40,9 @@ impl Prepared {
         let tree = mount::open_tree_at(found.as_fd(), Path::new(""), *depth)
             .and_then(|tree| bind_attributes(tree, &self.options))
             .context(step)?;
+        if let Some(id_map) = &self.id_map {
+            id_map.apply(tree.as_fd()).context(step)?;
+        }
         let is_dir = file_type(tree.as_fd())? == FileType::Directory;
         let source = Source::Tree { tree, is_dir };
         Ok(Self { source, ..self })
@@ -105,6 +110,7 @@ pub(crate) struct Origin<'a> {
 /// may go out to the host.
 #[derive(Clone, Copy)]
 struct Named<'a> {
+    spec: &'a Spec,
     namespaces: &'a [LinuxNamespace],
     shares: bool,
 }
@@ -114,6 +120,7 @@ impl<'a> Named<'a> {
         let linux = spec.linux().as_ref();
         let list = linux.and_then(|linux| linux.namespaces().as_deref());
         Self {
+            spec,
             namespaces: list.unwrap_or_default(),
             shares: options::root_is_shared(spec),
         }
@@ -133,11 +140,19 @@ fn prepare_one(
     new: Named<'_>,
 ) -> Result<Prepared> {
     let target = mount.destination().clone();
-    let options = Options::parse(mount.options().as_deref().unwrap_or_default())?;
+    let mut options = Options::parse(mount.options().as_deref().unwrap_or_default())?;
     let kind = mount.typ().as_deref().unwrap_or("bind");
     if options.copy_up && (options.bind.is_some() || kind != "tmpfs") {
         let why = format!("tmpcopyup of {}: it is no tmpfs", target.display());
         return Err(Error::invalid("mounts.options", why));
+    }
+    let id_map = IdMap::of(mount, &options, new.spec)?;
+    if id_map.is_some() {
+        if options.bind.is_none() && kind != "bind" {
+            let why = format!("{}: only a bind mount can be idmapped", target.display());
+            return Err(Error::invalid("mounts.uidMappings", why));
+        }
+        options.id_map.get_or_insert(Depth::Single);
     }
     let source = match (options.bind, kind) {
         (Some(depth), _) => host_tree(mount, from, depth, (&options, new))?,
@@ -147,9 +162,14 @@ fn prepare_one(
         }
         (None, kind) => fresh(kind, mount),
     };
+    if let (Source::Tree { tree, .. }, Some(id_map)) = (&source, &id_map) {
+        let mapped = id_map.apply(tree.as_fd());
+        mapped.context(|| format!("map the ids of the mount at {}", target.display()))?;
+    }
     Ok(Prepared {
         target,
         options,
+        id_map,
         source,
     })
 }
@@ -178,7 +198,9 @@ fn host_tree(
             path.display()
         )
     };
-    if options.is_shared() && new.shares {
+    // Only a detached tree can be idmapped.
+    let is_bound_late = options.id_map.is_none();
+    if is_bound_late && options.is_shared() && new.shares {
         let path = std::fs::canonicalize(&path).context(step)?;
         let is_dir = path.is_dir();
         return Ok(Source::Shared {
@@ -188,7 +210,7 @@ fn host_tree(
         });
     }
     // The root of a user namespace may not reach the path.
-    if options.follows_host() && !new.has(LinuxNamespaceType::User) {
+    if is_bound_late && options.follows_host() && !new.has(LinuxNamespaceType::User) {
         let is_dir = std::fs::metadata(&path).context(step)?.is_dir();
         return Ok(Source::Followed {
             path,

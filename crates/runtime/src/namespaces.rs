@@ -203,9 +203,19 @@ impl Maps {
 
     fn of(spec: &Spec) -> Result<Self> {
         let linux = spec.linux().as_ref();
+        Self::read(
+            linux.and_then(|linux| linux.uid_mappings().as_deref()),
+            linux.and_then(|linux| linux.gid_mappings().as_deref()),
+        )
+    }
+
+    pub(crate) fn read(
+        users: Option<&[LinuxIdMapping]>,
+        groups: Option<&[LinuxIdMapping]>,
+    ) -> Result<Self> {
         Ok(Self {
-            users: lines(linux.and_then(|linux| linux.uid_mappings().as_deref()))?,
-            groups: lines(linux.and_then(|linux| linux.gid_mappings().as_deref()))?,
+            users: lines(users)?,
+            groups: lines(groups)?,
         })
     }
 }

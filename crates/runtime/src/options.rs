@@ -19,6 +19,8 @@ pub(crate) struct Options {
     pub propagation: Option<(Propagation, Depth)>,
     /// Parameters of the file system: `key` or `key=value`.
     pub parameters: Vec<(String, Option<String>)>,
+    /// Whether its files have other owners, one mount's or the tree's.
+    pub id_map: Option<Depth>,
     /// Copy what the image has at the target into the tmpfs.
     pub copy_up: bool,
 }
@@ -71,7 +73,8 @@ impl Options {
             "rbind" => self.bind = Some(Depth::Recursive),
             "defaults" | "async" | "nomand" | "silent" | "loud" | "noiversion" => {}
             "tmpcopyup" => self.copy_up = true,
-            "idmap" | "ridmap" => return Err(Error::Unsupported("an idmapped mount".to_owned())),
+            "idmap" => self.id_map = Some(Depth::Single),
+            "ridmap" => self.id_map = Some(Depth::Recursive),
             _ => match propagation(option) {
                 Some(propagation) => self.propagation = Some(propagation),
                 None => self.parameters.push(match option.split_once('=') {
@@ -146,6 +149,8 @@ mod tests {
         assert!(!options.recursive.is_empty() && !options.attributes.is_empty());
         let parameters = options.parameters.iter().map(|(key, _)| key.as_str());
         assert_eq!(parameters.collect::<Vec<_>>(), ["size", "newinstance"]);
-        assert!(Options::parse(&["idmap".to_owned()]).is_err());
+        let id_map = |option: &str| Options::parse(&[option.to_owned()]).unwrap().id_map;
+        assert_eq!(id_map("idmap"), Some(Depth::Single));
+        assert_eq!(id_map("ridmap"), Some(Depth::Recursive));
     }
 }

@@ -294,6 +294,14 @@ pub fn set_attributes(
     set_attr(mount, attributes, None, depth)
 }
 
+/// Gives the files of a detached mount other owners: those that a user namespace maps theirs to.
+///
+/// # Errors
+/// The errors of mount_setattr(2); EINVAL for a file system that cannot be mapped.
+pub fn map_ids(tree: BorrowedFd<'_>, users: BorrowedFd<'_>, depth: Depth) -> io::Result<()> {
+    set_attr(tree, MountAttributes::default(), Some(users), depth)
+}
+
 fn set_attr(
     mount: BorrowedFd<'_>,
     attributes: MountAttributes,

@@ -34,17 +34,25 @@ fn of_mounts() -> Vec<Case> {
         (
             "/mounts",
             bind(json!({ "uidMappings": map() })),
-            "idmapped mount (uidMappings of the mount at /tmp",
+            "mounts.uidMappings: /tmp: an idmapped mount needs mappings of users and of groups",
         ),
         (
             "/mounts",
             bind(json!({ "gidMappings": map() })),
-            "gidMappings",
+            "of users and of groups",
         ),
         (
             "/mounts",
             bind(json!({ "options": ["rbind", "idmap"] })),
-            "idmapped",
+            "of users and of groups",
+        ),
+        (
+            "/mounts",
+            bind(
+                json!({ "type": "tmpfs", "options": [], "uidMappings": map(),
+                "gidMappings": map() }),
+            ),
+            "only a bind mount can be idmapped",
         ),
         (
             "/mounts",

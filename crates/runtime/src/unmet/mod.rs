@@ -15,7 +15,6 @@ pub(crate) fn check(spec: &Spec) -> Result<Vec<String>> {
     users(spec)?;
     let mut told = Vec::new();
     for mount in spec.mounts().iter().flatten() {
-        mappings(mount)?;
         told.extend(bind_options(mount)?);
     }
     labels(spec)?;
@@ -77,22 +76,6 @@ fn has_namespace(spec: &Spec, kind: LinuxNamespaceType) -> bool {
         .into_iter()
         .flat_map(|linux| linux.namespaces().iter().flatten());
     namespaces.any(|namespace| namespace.typ() == kind)
-}
-
-/// A volume whose files would belong to other users than was asked.
-fn mappings(mount: &Mount) -> Result<()> {
-    let lists = [
-        ("uidMappings", mount.uid_mappings()),
-        ("gidMappings", mount.gid_mappings()),
-    ];
-    match lists.into_iter().find(|(_, list)| has_entries(list)) {
-        Some((field, _)) => {
-            let target = mount.destination().display();
-            let what = format!("an idmapped mount ({field} of the mount at {target})");
-            Err(Error::Unsupported(what))
-        }
-        None => Ok(()),
-    }
 }
 
 fn has_entries(mappings: &Option<Vec<LinuxIdMapping>>) -> bool {

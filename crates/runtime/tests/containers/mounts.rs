@@ -46,6 +46,7 @@ pub const CASES: &[Case] = &[
         "privileged_the_root_is_no_place_of_its_own",
         paths_of_the_root,
     ),
+    ("privileged_an_idmapped_mount_has_other_owners", id_mapped),
 ];
 
 fn api_file_systems() {
@@ -156,6 +157,34 @@ fn propagation() {
             comes_in,
             "{option} in {root}: {outcome:?}"
         );
+    }
+}
+
+/// The owner on the host is another one in the container, for files that it finds and for its own.
+fn id_mapped() {
+    use std::os::unix::fs::{MetadataExt, chown};
+    let mut bench = Bench::new("stat -c '%u %g' /data/theirs; touch /data/ours");
+    let source = bench.dir.path().join("source");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("theirs"), "").unwrap();
+    for path in [source.clone(), source.join("theirs")] {
+        chown(path, Some(5005), Some(6006)).unwrap();
+    }
+    let map = |id: u32| json!([{ "containerID": id, "hostID": 0, "size": 1 }]);
+    for options in [
+        ["bind", "rprivate"],
+        ["rbind", "ridmap"],
+        ["rbind", "rslave"],
+    ] {
+        bench.spec["mounts"].as_array_mut().unwrap().push(json!({
+            "destination": "/data", "type": "bind", "source": source, "options": options,
+            "uidMappings": map(5005), "gidMappings": map(6006)
+        }));
+        assert_eq!(bench.output(), "0 0\n", "{options:?}");
+        let ours = fs::metadata(source.join("ours")).unwrap();
+        assert_eq!((ours.uid(), ours.gid()), (5005, 6006), "{options:?}");
+        fs::remove_file(source.join("ours")).unwrap();
+        bench.spec["mounts"].as_array_mut().unwrap().pop();
     }
 }
 
