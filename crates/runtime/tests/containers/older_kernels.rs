@@ -46,11 +46,9 @@ fn without_newer_calls() {
         };
         let mut created = bench.create(stdio, Gate::Socket).unwrap();
         created.start().unwrap();
-        assert_eq!(
-            bench.cgroup.procs().unwrap(),
-            [created.pid],
-            "it was moved into its cgroup"
-        );
+        // Beside it may be the program that it runs first.
+        let there = bench.cgroup.procs().unwrap();
+        assert!(there.contains(&created.pid), "moved there: {there:?}");
         let outcome = bench
             .exec(&created, process("ls /proc/self/fd; exit 3"))
             .unwrap();
