@@ -175,22 +175,33 @@ pub fn fill_slot(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// Takes an exclusive lock on a file, made if missing; `None` when somebody else holds it.
 ///
-/// The lock lasts as long as the returned file and vanishes with the process.
+/// The lock lasts as long as the returned file and vanishes with the process. An empty directory in
+/// the file's place goes: it holds nothing, and would end every start of the daemon.
 ///
 /// # Errors
 /// The errors of opening and locking.
 pub fn lock_exclusive(path: &Path) -> io::Result<Option<File>> {
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)?;
+    let file = match open_lock(path) {
+        Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+            fs::remove_dir(path)?;
+            open_lock(path)?
+        }
+        opened => opened?,
+    };
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Some(file)),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+fn open_lock(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
 }
 
 /// Removes a file; one that is not there is fine. A directory in its place goes too, or a disk that
@@ -293,6 +304,9 @@ mod tests {
         assert!(held.is_some());
         assert!(lock_exclusive(&path).unwrap().is_none());
         drop(held);
+        assert!(lock_exclusive(&path).unwrap().is_some());
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
         assert!(lock_exclusive(&path).unwrap().is_some());
         fs::remove_dir_all(&dir).unwrap();
     }

@@ -40,4 +40,4 @@ pub(crate) mod revive;
 pub(crate) mod view;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

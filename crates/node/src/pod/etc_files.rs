@@ -16,20 +16,55 @@ const NODE_HOSTS: &str = "/etc/hosts";
 /// No such file of a node is longer.
 const MAX_FILE: u64 = 1 << 20;
 
+/// The content of a file, for a pod with these addresses.
+type Content = fn(&PodConfig, &[IpAddr]) -> io::Result<Vec<u8>>;
+
+const FILES: [(&str, Content); 3] = [
+    ("hosts", hosts_of),
+    ("resolv.conf", |config, _| resolv_conf(config)),
+    ("hostname", |config, _| Ok(hostname(config).into_bytes())),
+];
+
 /// Writes the three files into a pod's directory.
 pub(crate) fn write(dir: &Path, config: &PodConfig, ips: &[IpAddr]) -> io::Result<()> {
     file::make_private_dirs(dir)?;
+    write_some(dir, (config, ips), |_| true)
+}
+
+/// Writes the files that a disk has lost since: no container of the pod could be started without
+/// them. What containers wrote into the others stays.
+pub(crate) fn complete(dir: &Path, config: &PodConfig, ips: &[IpAddr]) -> io::Result<()> {
+    file::make_private_dirs(dir)?;
+    let is_lost = |path: &Path| match path.symlink_metadata() {
+        Ok(found) => !found.is_file(),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    };
+    write_some(dir, (config, ips), is_lost)
+}
+
+fn write_some(
+    dir: &Path,
+    (config, ips): (&PodConfig, &[IpAddr]),
+    wanted: impl Fn(&Path) -> bool,
+) -> io::Result<()> {
+    for (name, content) in FILES {
+        let path = dir.join(name);
+        if wanted(&path) {
+            file::remove_if_there(&path)?;
+            // Readable by every user of the containers; the directories above keep others out.
+            file::write_atomic(&path, &content(config, ips)?, 0o644)?;
+        }
+    }
+    Ok(())
+}
+
+fn hosts_of(config: &PodConfig, ips: &[IpAddr]) -> io::Result<Vec<u8>> {
     let host_network = config.namespaces.network == NamespaceMode::Node;
     let node_hosts = host_network
         .then(|| read_node(NODE_HOSTS))
         .transpose()?
         .filter(|hosts| !hosts.is_empty());
-    let hosts = node_hosts.unwrap_or_else(|| hosts(&config.hostname, ips).into_bytes());
-    // Readable by every user of the containers; the directories above keep others out.
-    file::write_atomic(&dir.join("hosts"), &hosts, 0o644)?;
-    file::write_atomic(&dir.join("resolv.conf"), &resolv_conf(config)?, 0o644)?;
-    let hostname = hostname(config);
-    file::write_atomic(&dir.join("hostname"), hostname.as_bytes(), 0o644)
+    Ok(node_hosts.unwrap_or_else(|| hosts(&config.hostname, ips).into_bytes()))
 }
 
 fn hosts(hostname: &str, ips: &[IpAddr]) -> String {
@@ -108,6 +143,22 @@ fn dns_text(dns: &DnsConfig) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lost_files_are_written_again_and_others_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = crate::machine::tests::sample::pod_config();
+        write(dir.path(), &config, &[]).unwrap();
+        let read = |name| std::fs::read(dir.path().join(name)).unwrap();
+        let (hosts, hostname) = (read("hosts"), read("hostname"));
+        file::write_atomic(&dir.path().join("resolv.conf"), b"changed", 0o644).unwrap();
+        file::remove_if_there(&dir.path().join("hosts")).unwrap();
+        file::remove_if_there(&dir.path().join("hostname")).unwrap();
+        std::fs::create_dir(dir.path().join("hostname")).unwrap();
+        complete(dir.path(), &config, &[]).unwrap();
+        assert_eq!((read("hosts"), read("hostname")), (hosts, hostname));
+        assert_eq!(read("resolv.conf"), b"changed");
+    }
 
     #[test]
     fn dns_settings_become_lines() {

@@ -2,8 +2,10 @@
 //! pod up again.
 
 use crisp_model::{ContainerId, NamespaceMode};
+use crisp_records::PodState;
 
 use super::boot::new_namespaces;
+use super::etc_files;
 use crate::machine::effect::Boot;
 use crate::machine::revive::{Look, Story};
 use crate::shared::Shared;
@@ -16,9 +18,22 @@ pub(super) fn look(shared: &Shared, story: &Story) -> Look {
         let slot = read_slot(&shared.paths.exit_slot(pod, id))?;
         Some((id.clone(), slot))
     };
+    let is_whole = story.boot(&shared.boot_id) == Boot::This && is_whole(shared, story);
+    if is_whole && story.progress.phase == PodState::Ready {
+        complete_files(shared, story);
+    }
     Look {
-        is_whole: story.boot(&shared.boot_id) == Boot::This && is_whole(shared, story),
+        is_whole,
         slots: story.containers.keys().filter_map(slot).collect(),
+    }
+}
+
+/// Files of a ready pod that are lost are made again, for the containers that are started later.
+fn complete_files(shared: &Shared, story: &Story) {
+    let record = &story.record;
+    let dir = shared.paths.pod(&record.id);
+    if let Err(error) = etc_files::complete(&dir, &record.config, &story.progress.ips) {
+        tracing::warn!(pod_id = %record.id, %error, "a pod lacks files that its containers share");
     }
 }
 

@@ -2,6 +2,6 @@
 
 mod interleavings;
 mod prefixes;
-mod sample;
+pub(crate) mod sample;
 mod table;
 mod world;

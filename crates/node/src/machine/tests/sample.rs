@@ -15,7 +15,7 @@ pub(super) fn container_id(number: u8) -> ContainerId {
     ContainerId::from_entropy([number; 32])
 }
 
-pub(super) fn pod_config() -> PodConfig {
+pub(crate) fn pod_config() -> PodConfig {
     PodConfig {
         name: PodName {
             name: "web".into(),
