@@ -278,6 +278,13 @@ fn spare(node: &Node) -> Option<i32> {
     })
 }
 
+/// Whether a process holds the container's root file system open.
+fn holds_root(pid: i32) -> bool {
+    let fds = fs::read_dir(format!("/proc/{pid}/fd"));
+    let mut fds = fds.into_iter().flatten().flatten();
+    fds.any(|fd| fd.path().join("bin/busybox").exists() && !fd.path().join("proc/1").exists())
+}
+
 #[test]
 fn privileged_a_shim_that_waits_is_used_leaves_and_may_be_killed() {
     trial(|node| {
@@ -288,9 +295,17 @@ fn privileged_a_shim_that_waits_is_used_leaves_and_may_be_killed() {
         let used = cri.create(&id, &pod, &used).unwrap();
         eventually("a shim waits", || spare(node).is_some());
         let waits = spare(node).unwrap();
+        eventually("the root is mounted ahead", || holds_root(waits));
         cri.start(&used).unwrap();
+        assert!(!holds_root(waits), "it would never be unmounted");
         let line = std::fs::read_to_string(format!("/proc/{waits}/cmdline")).unwrap();
         assert!(line.ends_with(&format!("\0{used}\0")), "{line:?}");
+        let dropped = cri.create(&id, &pod, &configs::idle("dropped")).unwrap();
+        let remove = cri::RemoveContainerRequest {
+            container_id: dropped,
+        };
+        cri.remove_container(remove).unwrap();
+        assert_eq!(spare(node), None, "it holds what was removed");
         let late = cri.create(&id, &pod, &late).unwrap();
         eventually("a shim waits", || spare(node).is_some());
         eventually("the shim leaves", || spare(node).is_none());

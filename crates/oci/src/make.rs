@@ -171,6 +171,7 @@ impl Maker<'_> {
             }
         };
         let created = crisp_runtime::create(CreateRequest {
+            ahead: crisp_runtime::Ahead::default(),
             raw_environment: Vec::new(),
             id: self.id.as_str(),
             bundle: &record.bundle,

@@ -38,6 +38,8 @@ pub(crate) struct Plan<'a> {
     pub id: &'a str,
     pub bundle: &'a Path,
     pub rootfs: Rootfs,
+    /// The root file system, where it was mounted ahead.
+    pub mounted: Option<OwnedFd>,
     /// Where the root is assembled.
     pub place: PathBuf,
     pub namespaces: Namespaces,
@@ -277,7 +279,8 @@ fn build_root(plan: &mut Plan<'_>, conn: &Conn, state: &str) -> Result<OwnedFd> 
     mount::set_propagation(slash, Propagation::Slave, Depth::Recursive)
         .context(|| "make the host's mounts slaves in the mount namespace")?;
     let follows = options::root_follows_host(plan.spec);
-    let root = plan.rootfs.mount_at(&plan.place, follows)?;
+    let root = plan.mounted.take();
+    let root = plan.rootfs.mount_at(&plan.place, follows, root)?;
     let linux = plan.spec.linux().as_ref();
     let label = linux
         .and_then(|linux| linux.mount_label().as_deref())

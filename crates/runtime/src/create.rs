@@ -13,6 +13,7 @@ use crisp_sys::process::{self, Dumpable};
 use crisp_sys::socket::{Conn, Listener};
 use oci_spec::runtime::{Process, Spec};
 
+use crate::ahead::Ahead;
 use crate::child::{self, Plan};
 use crate::claim::Claim;
 use crate::confine::{Filter, check_limits, check_user, lacking};
@@ -22,7 +23,7 @@ use crate::keyring::Keyring;
 use crate::mounts::Prepared;
 use crate::namespaces::{Maps, Namespaces};
 use crate::path_lookup::Program;
-use crate::rootfs::Rootfs;
+use crate::rootfs::{Rootfs, make_place, root_place};
 use crate::schedule::Scheduling;
 use crate::streams::{self, Stdio};
 use crate::sync::{Word, hear_from_child, say};
@@ -67,6 +68,8 @@ pub struct CreateRequest<'a> {
     pub raw_environment: Vec<Vec<u8>>,
     /// Its root file system.
     pub rootfs: Rootfs,
+    /// What was done ahead of this; by default nothing.
+    pub ahead: Ahead,
     /// Its cgroup; made here.
     pub cgroup: &'a Cgroup,
     /// Its standard streams.
@@ -168,19 +171,18 @@ fn refuse_frozen(cgroup: &Cgroup) -> Result<()> {
     }
 }
 
-fn make(request: CreateRequest<'_>, process: &Process) -> Result<Created> {
+fn make(mut request: CreateRequest<'_>, process: &Process) -> Result<Created> {
     refuse_frozen(request.cgroup)?;
     let spec = request.spec;
-    let filter = Filter::of(spec)?;
-    let program = Program::of(process, request.raw_environment)?;
+    let filter = request.ahead.filter(spec)?;
+    let program = Program::of(process, std::mem::take(&mut request.raw_environment))?;
     let scheduling = Scheduling::of(schedule::asked_of(spec), process)?;
     let mut namespaces = Namespaces::of(spec)?;
     let mut maps = namespaces.take_maps();
     sysctl::check(spec, &namespaces)?;
     let mut warnings = limit(request.cgroup, spec)?;
     warnings.extend(lacking(process, maps.is_some())?);
-    let place = root_place(spec, request.bundle);
-    request.rootfs.make_ready(&place)?;
+    let (place, mounted) = ready_root(&mut request)?;
     let from = mounts::Origin {
         bundle: request.bundle,
         place: &place,
@@ -192,6 +194,7 @@ fn make(request: CreateRequest<'_>, process: &Process) -> Result<Created> {
         id: request.id,
         bundle: request.bundle,
         rootfs: request.rootfs,
+        mounted,
         place,
         read_only_late: Vec::new(),
         namespaces,
@@ -261,11 +264,15 @@ pub(crate) fn end(pid: i32, child: &PidFd) {
     }
 }
 
-/// The directory that the spec names as the root: hooks find the container's files there, and the
-/// bundle's own beside it.
-fn root_place(spec: &Spec, bundle: &Path) -> PathBuf {
-    let path = spec.root().as_ref().map(|root| root.path().clone());
-    bundle.join(path.unwrap_or_else(|| PathBuf::from("rootfs")))
+/// The place of the root, and the root where it was mounted ahead.
+fn ready_root(request: &mut CreateRequest<'_>) -> Result<(PathBuf, Option<OwnedFd>)> {
+    let place = root_place(request.spec, request.bundle);
+    make_place(&place)?;
+    let mounted = request.ahead.take_root(&request.rootfs);
+    if mounted.is_none() {
+        request.rootfs.make_ready()?;
+    }
+    Ok((place, mounted))
 }
 
 fn limit(cgroup: &Cgroup, spec: &Spec) -> Result<Vec<String>> {

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod block_io;
 mod cgroups;
 mod change;
@@ -46,6 +47,7 @@ mod sync;
 mod sysctl;
 mod unmet;
 
+pub use ahead::Ahead;
 pub use confine::Filter;
 pub use create::{CreateRequest, Created, Gate, create, open_gate};
 pub use error::{Error, Result};
@@ -54,7 +56,7 @@ pub use features::features;
 pub use freezer::{Freeze, freeze_state, pause, resume};
 pub use keyring::Keyring;
 pub use rootfs::Rootfs;
-pub use streams::Stdio;
+pub use streams::{Stdio, empty_input};
 
 use crisp_sys::cgroup::Cgroup;
 

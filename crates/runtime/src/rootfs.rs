@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crisp_sys::mount::{self, Depth, FsContext, MountAttributes, Propagation};
 use crisp_sys::rootfs::open_root;
 use crisp_sys::{file, process};
+use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Result};
@@ -37,16 +38,10 @@ pub(crate) enum Follows {
 }
 
 impl Rootfs {
-    /// In the parent: prepares for the mount at a directory, which need not exist. Of an overlay
-    /// that was mounted before, as for a start that was given back, the kernel leaves a mark in the
-    /// work directory, and refuses a second mount: nothing was flushed.
-    pub(crate) fn make_ready(&self, place: &Path) -> Result<()> {
-        match std::fs::create_dir(place) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(error).context(|| format!("make the directory {}", place.display()));
-            }
-            _ => {}
-        }
+    /// In the parent: prepares for the mount. Of an overlay that was mounted before, as for a start
+    /// that was given back, the kernel leaves a mark in the work directory, and refuses a second
+    /// mount: nothing was flushed.
+    pub(crate) fn make_ready(&self) -> Result<()> {
         let Self::Overlay { work, .. } = self else {
             return Ok(());
         };
@@ -57,14 +52,32 @@ impl Rootfs {
         Ok(())
     }
 
+    /// Mounts an overlay without a place, where the kernel can: nobody sees it but who has the
+    /// descriptor, with which it goes.
+    pub(crate) fn mount_apart(&self) -> Option<OwnedFd> {
+        let Self::Overlay { lower, upper, work } = self else {
+            return None;
+        };
+        self.make_ready().ok()?;
+        Overlay { lower, upper, work }.tree(Flush::Never).ok()
+    }
+
     /// Mounts the root at a directory, private to this mount namespace but for mounts of the host
-    /// that it `follows`.
-    pub(crate) fn mount_at(&self, place: &Path, follows: Follows) -> Result<OwnedFd> {
-        let root = match self {
-            Self::Dir(path) => mount::open_tree(path, Depth::Recursive)
+    /// that it `follows`. It may have been mounted apart.
+    pub(crate) fn mount_at(
+        &self,
+        place: &Path,
+        follows: Follows,
+        apart: Option<OwnedFd>,
+    ) -> Result<OwnedFd> {
+        let root = match (self, apart) {
+            (Self::Overlay { .. }, Some(tree)) => {
+                attach(tree, place).context(|| "attach the overlay of the root file system")?
+            }
+            (Self::Dir(path), _) => mount::open_tree(path, Depth::Recursive)
                 .and_then(|tree| attach(tree, place))
                 .context(|| format!("mount the root file system {}", path.display()))?,
-            Self::Overlay { lower, upper, work } => Overlay { lower, upper, work }
+            (Self::Overlay { lower, upper, work }, None) => Overlay { lower, upper, work }
                 .mount_at(place)
                 .context(|| "mount the overlay of the root file system")?,
         };
@@ -76,6 +89,23 @@ impl Rootfs {
         mount::set_attributes(root.as_fd(), attributes, Depth::Recursive)
             .context(|| "make the root file system private")?;
         Ok(root)
+    }
+}
+
+/// The directory that the spec names as the root: hooks find the container's files there, and the
+/// bundle's own beside it.
+pub(crate) fn root_place(spec: &Spec, bundle: &Path) -> PathBuf {
+    let path = spec.root().as_ref().map(|root| root.path().clone());
+    bundle.join(path.unwrap_or_else(|| PathBuf::from("rootfs")))
+}
+
+/// In the parent: makes the directory where the root will be, which may be there.
+pub(crate) fn make_place(place: &Path) -> Result<()> {
+    match std::fs::create_dir(place) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(error).context(|| format!("make the directory {}", place.display()))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -22,11 +22,31 @@ pub enum Stdio {
         /// Standard error.
         stderr: OwnedFd,
     },
+    /// As [`Self::Fds`], with an [`empty_input`] of the caller's as standard input.
+    Empty {
+        /// Standard input.
+        stdin: OwnedFd,
+        /// Standard output.
+        stdout: OwnedFd,
+        /// Standard error.
+        stderr: OwnedFd,
+    },
     /// A terminal; its master is handed out.
     Terminal,
     /// As [`Self::Terminal`], for a caller that shows the output on a terminal or file of its own:
     /// newlines arrive there as the program writes them.
     RelayedTerminal,
+}
+
+/// A null device to read from, which nobody can change by it. A caller that starts many processes
+/// keeps one: the kernel waits for all processors when the mount that lends it is let go of.
+///
+/// # Errors
+/// When the host's `/dev/null` is something else, or cannot be lent.
+pub fn empty_input() -> Result<OwnedFd> {
+    let null = lent_node::lend_null();
+    null.and_then(|null| lent_node::open(null, OFlags::RDONLY))
+        .context(|| "open /dev/null")
 }
 
 /// The side that ends the lines of a terminal with a carriage return.
@@ -66,14 +86,15 @@ pub(crate) fn prepare(stdio: Stdio) -> Result<Streams> {
         } => {
             let stdin = match stdin {
                 Some(stdin) => guarded(stdin)?,
-                None => {
-                    let null = lent_node::lend_null();
-                    null.and_then(|null| lent_node::open(null, OFlags::RDONLY))
-                        .context(|| "open /dev/null")?
-                }
+                None => empty_input()?,
             };
             Ok([Some(stdin), Some(guarded(stdout)?), Some(guarded(stderr)?)])
         }
+        Stdio::Empty {
+            stdin,
+            stdout,
+            stderr,
+        } => Ok([Some(stdin), Some(guarded(stdout)?), Some(guarded(stderr)?)]),
     }
 }
 

@@ -1,4 +1,5 @@
-//! The first frame: which container a new shim shall own.
+//! The first frames: which container a new shim shall own, and before that perhaps what it will be
+//! made from.
 
 use std::path::PathBuf;
 
@@ -63,6 +64,52 @@ pub enum RootfsSpec {
         /// overlayfs' work directory, on the file system of `upper`.
         work: PathBuf,
     },
+}
+
+/// The things that a container will be made from, as far as they are known. They are told to a shim
+/// that waits for a launch, which takes steps that nobody sees; a later one says at least as much.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ahead {
+    /// The container that is being created.
+    pub ahead_of: ContainerId,
+    /// Its root file system, which is there.
+    pub rootfs: RootfsSpec,
+    /// Directory that holds `config.json`, once it does.
+    pub bundle: Option<PathBuf>,
+}
+
+impl Ahead {
+    /// The frame's bytes.
+    ///
+    /// # Errors
+    /// When it is longer than a frame may be.
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        frame::encode("ahead", self)
+    }
+}
+
+/// The frames that a shim takes before it owns a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Opening {
+    /// The container is not to be started yet.
+    Ahead(Ahead),
+    /// The container is to be started.
+    Launch(Box<Launch>),
+}
+
+impl Opening {
+    /// Reads a frame.
+    ///
+    /// # Errors
+    /// When it is neither.
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        let why = match Launch::decode(bytes) {
+            Ok(launch) => return Ok(Self::Launch(Box::new(launch))),
+            Err(why) => why,
+        };
+        let ahead = frame::decode("ahead", bytes);
+        ahead.map(Self::Ahead).map_err(|_| why)
+    }
 }
 
 impl Launch {

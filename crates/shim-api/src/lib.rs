@@ -18,7 +18,7 @@ pub use frame::{
     Event, ExecRequest, ExecStreams, ExecWords, FailureKind, FromShim, MAX_WORDS, Orphan, Reply,
     Request, StateReport, ToShim,
 };
-pub use launch::{Launch, RootfsSpec, Stdin};
+pub use launch::{Ahead, Launch, Opening, RootfsSpec, Stdin};
 
 /// The protocol that this build speaks. Every [`Launch`] carries it, and a shim of another version
 /// refuses the launch.
@@ -27,6 +27,9 @@ pub const VERSION: u32 = 1;
 /// The file of a bundle with the environment variables that `config.json` cannot hold, because
 /// their values are no text: `NAME=value`, each with a NUL behind it. It is there only when one is.
 pub const RAW_ENVIRONMENT: &str = "environment";
+
+/// The file of a bundle that takes what a shim says when it ends for a fault of its own.
+pub const LAST_WORDS: &str = "shim.log";
 
 /// The argument of a shim that does not know its container yet, as long as an id. It says with dots
 /// in place of the dashes that it is loaded and waits.

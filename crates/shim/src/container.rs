@@ -9,7 +9,7 @@ use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use crisp_runtime::{CreateRequest, Gate, Keyring, Rootfs, Stdio};
+use crisp_runtime::{CreateRequest, Gate, Keyring, Stdio};
 use crisp_shim_api::exit::BeginRecord;
 use crisp_shim_api::{
     ExecRequest, ExecStreams, ExecWords, FailureKind, MAX_WORDS, RootfsSpec, Stdin,
@@ -17,11 +17,13 @@ use crisp_shim_api::{
 use crisp_sys::cgroup::Cgroup;
 use crisp_sys::pidfd::PidFd;
 use crisp_sys::process::{self, ProcessId};
-use crisp_sys::{file, pipe};
-use oci_spec::runtime::{LinuxResources, Process, Spec};
+use crisp_sys::{file, lent_node, pipe};
+use oci_spec::runtime::{LinuxResources, Process};
 
 use crate::again::Again;
+use crate::bundle;
 use crate::error::{Context, Error, Result};
+use crate::foresight::Foresight;
 use crate::worker::{Report, Reported, Streams};
 
 /// The container's first process.
@@ -30,9 +32,6 @@ pub(crate) struct Init {
     pub id: ProcessId,
     pub pidfd: PidFd,
 }
-
-/// The largest `config.json` that is read.
-const MAX_SPEC: u64 = 16 * 1024 * 1024;
 
 /// The container that a shim owns.
 #[derive(Debug)]
@@ -46,6 +45,8 @@ pub(crate) struct Container {
     pub exit_file: PathBuf,
     /// `oom_score_adj` that this process was born with: the container is not to have ours.
     pub oom_score_adj: i32,
+    /// Made once: it is the costly part of an exec's streams.
+    pub empty_input: Option<OwnedFd>,
     /// The part of the spec that an exec needs ([`Again`]), once the container was started.
     pub again: Option<String>,
 }
@@ -62,8 +63,8 @@ struct Running {
 
 impl Container {
     /// Creates and starts it.
-    pub(crate) fn launch(&self) -> Reported {
-        report(FailureKind::Start, self.try_launch())
+    pub(crate) fn launch(&self, foresight: Foresight) -> Reported {
+        report(FailureKind::Start, self.try_launch(foresight))
     }
 
     /// Runs a process in it.
@@ -89,21 +90,26 @@ impl Container {
         crisp_runtime::exec_cgroup(&self.cgroup, exec_id)
     }
 
-    fn try_launch(&self) -> Result<Running> {
+    fn try_launch(&self, mut foresight: Foresight) -> Result<Running> {
         self.step_out_of_ours()?;
-        let spec = self.spec()?;
+        let bytes = bundle::read_spec(&self.bundle)?;
+        let spec = match foresight.spec(&bytes) {
+            Some(spec) => spec,
+            None => bundle::parse(&self.bundle, &bytes)?,
+        };
         let terminal = spec.process().as_ref().and_then(|p| p.terminal());
         let plumbing = if terminal == Some(true) {
             Plumbing::terminal()
         } else {
-            Plumbing::pipes(self.stdin)?
+            Plumbing::pipes(self.stdin, self.empty())?
         };
         let mut created = crisp_runtime::create(CreateRequest {
             id: &self.id,
             bundle: &self.bundle,
             spec: &spec,
-            raw_environment: self.raw_environment()?,
-            rootfs: rootfs(&self.rootfs),
+            raw_environment: bundle::raw_environment(&self.bundle)?,
+            rootfs: bundle::rootfs(&self.rootfs),
+            ahead: foresight.steps,
             cgroup: &self.cgroup,
             stdio: plumbing.theirs,
             gate: Gate::Socket,
@@ -145,18 +151,20 @@ impl Container {
         self.step_out_of_ours()?;
         let again = match self.again.as_deref().and_then(Again::read) {
             Some(again) => again,
-            None => Again::of(&self.spec()?)?,
+            None => {
+                let bytes = bundle::read_spec(&self.bundle)?;
+                Again::of(&bundle::parse(&self.bundle, &bytes)?)?
+            }
         };
         let (request, fds) = with_words(request, fds)?;
         let process = exec_process(again.process, &request);
         let mut fds = fds.into_iter();
         let (stdio, streams) = match (fds.next(), fds.next(), fds.next()) {
             (stdin, Some(stdout), Some(stderr)) => {
-                let stdio = Stdio::Fds {
-                    stdin,
-                    stdout,
-                    stderr,
-                };
+                // The daemon's null device is the host's.
+                let is_null = |fd: &OwnedFd| lent_node::is_null(fd).unwrap_or(false);
+                let empty = stdin.as_ref().is_none_or(is_null).then(|| self.empty());
+                let stdio = stdio(stdin, empty.flatten(), [stdout, stderr]);
                 (stdio, Streams::Elsewhere)
             }
             _ => (Stdio::Terminal, Streams::Terminal),
@@ -168,7 +176,7 @@ impl Container {
             process: &process,
             // The daemon's specs name none.
             personality: None,
-            raw_environment: self.raw_environment()?,
+            raw_environment: bundle::raw_environment(&self.bundle)?,
             cgroup: &self.cgroup,
             exec_id: Some(&request.exec_id),
             stdio,
@@ -186,30 +194,15 @@ impl Container {
         })
     }
 
+    fn empty(&self) -> Option<OwnedFd> {
+        self.empty_input.as_ref()?.try_clone().ok()
+    }
+
     /// A worker has the shim's protection from the OOM killer; what it starts must not inherit it.
     fn step_out_of_ours(&self) -> Result<()> {
         let own = i32::try_from(std::process::id()).unwrap_or(0);
         process::set_oom_score_adj(own, self.oom_score_adj).context(|| "reset oom_score_adj")?;
         Ok(())
-    }
-
-    fn spec(&self) -> Result<Spec> {
-        let path = self.bundle.join("config.json");
-        let bytes =
-            file::read_bounded(&path, MAX_SPEC).context(|| format!("read {}", path.display()))?;
-        serde_json::from_slice(&bytes).map_err(|source| Error::Spec { path, source })
-    }
-
-    /// The variables that the spec cannot hold; most containers have none, and no such file.
-    fn raw_environment(&self) -> Result<Vec<Vec<u8>>> {
-        let path = self.bundle.join(crisp_shim_api::RAW_ENVIRONMENT);
-        let bytes = match file::read_bounded(&path, MAX_SPEC) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            read => read.context(|| format!("read {}", path.display()))?,
-        };
-        let entries = bytes.split(|byte| *byte == 0);
-        let entries = entries.filter(|entry| !entry.is_empty());
-        Ok(entries.map(<[u8]>::to_vec).collect())
     }
 }
 
@@ -243,6 +236,23 @@ fn exec_process(own: Process, request: &ExecRequest) -> Process {
     process
 }
 
+/// Streams with this input, or instead of it an empty one that is at hand.
+fn stdio(stdin: Option<OwnedFd>, empty: Option<OwnedFd>, output: [OwnedFd; 2]) -> Stdio {
+    let [stdout, stderr] = output;
+    match empty {
+        Some(stdin) => Stdio::Empty {
+            stdin,
+            stdout,
+            stderr,
+        },
+        None => Stdio::Fds {
+            stdin,
+            stdout,
+            stderr,
+        },
+    }
+}
+
 /// Both sides of the container's standard streams.
 struct Plumbing {
     theirs: Stdio,
@@ -259,36 +269,25 @@ impl Plumbing {
         }
     }
 
-    fn pipes(stdin: Stdin) -> Result<Self> {
+    fn pipes(stdin: Stdin, empty: Option<OwnedFd>) -> Result<Self> {
         let pipe = || pipe::pipe().context(|| "make a pipe");
         let (stdout_read, stdout) = pipe()?;
         let (stderr_read, stderr) = pipe()?;
         let mut ours = vec![stdout_read, stderr_read];
-        let (stdin, streams) = match stdin {
-            Stdin::Null => (None, Streams::Output),
+        let (stdin, empty, streams) = match stdin {
+            Stdin::Null => (None, empty, Streams::Output),
             Stdin::Open => {
                 let (stdin, write) = pipe()?;
                 ours.push(write);
-                (Some(stdin), Streams::InputAndOutput)
+                (Some(stdin), None, Streams::InputAndOutput)
             }
         };
-        let theirs = Stdio::Fds {
-            stdin,
-            stdout,
-            stderr,
-        };
+        let theirs = stdio(stdin, empty, [stdout, stderr]);
         Ok(Self {
             theirs,
             ours,
             streams,
         })
-    }
-}
-
-fn rootfs(rootfs: &RootfsSpec) -> Rootfs {
-    match rootfs.clone() {
-        RootfsSpec::Dir(path) => Rootfs::Dir(path),
-        RootfsSpec::Overlay { lower, upper, work } => Rootfs::Overlay { lower, upper, work },
     }
 }
 

@@ -4,15 +4,16 @@
 //! The daemon may have started this process before it knew for which container. Then the last
 //! argument is [`crisp_shim_api::SPARE`], and the container's id takes its place with the launch.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use crisp_shim_api::Launch;
+use crisp_shim_api::{Launch, Opening};
 use crisp_sys::cgroup::Layout;
 use crisp_sys::socket::Conn;
 use crisp_sys::{own_argument, process};
 
 use crate::error::{Context, Error, Result};
+use crate::foresight::Foresight;
 
 /// A shim protects itself from the OOM killer as far as it may.
 const OOM_SCORE_ADJ: i32 = -999;
@@ -23,6 +24,8 @@ pub(crate) struct Ready {
     pub layout: Arc<Layout>,
     /// `oom_score_adj` that this process was born with.
     pub oom_score_adj: i32,
+    /// What processes read that have no input. Without one, each gets its own.
+    pub empty_input: Option<OwnedFd>,
 }
 
 impl Ready {
@@ -41,23 +44,31 @@ impl Ready {
         Ok(Self {
             layout: Arc::new(layout),
             oom_score_adj: born.trim().parse().unwrap_or(0),
+            empty_input: crisp_runtime::empty_input().ok(),
         })
     }
 }
 
-/// Waits for the launch, and takes the container's id as its name.
+/// Waits for the launch, and takes the container's id as its name. What is told before that is done
+/// at once, as far as it can be.
 ///
 /// # Errors
 /// When the daemon is gone, or sent something else.
-pub(crate) fn receive(conn: &Conn) -> Result<Launch> {
-    let message = conn.recv(crisp_shim_api::MAX_FRAME);
-    let message = message.context(|| "receive the launch")?;
+pub(crate) fn receive(conn: &Conn) -> Result<(Launch, Foresight)> {
     let gone = || Error::NoLaunch("the daemon is gone".to_owned());
-    let (bytes, fds) = message.ok_or_else(gone)?;
-    if let Some(last_words) = fds.first() {
-        process::place(last_words.as_fd(), 2).context(|| "open the shim's log")?;
-    }
-    let launch = Launch::decode(&bytes).map_err(|error| Error::NoLaunch(error.to_string()))?;
+    let mut foresight = Foresight::default();
+    let launch = loop {
+        let message = conn.recv(crisp_shim_api::MAX_FRAME);
+        let message = message.context(|| "receive the launch")?;
+        let (bytes, fds) = message.ok_or_else(gone)?;
+        if let Some(last_words) = fds.first() {
+            process::place(last_words.as_fd(), 2).context(|| "open the shim's log")?;
+        }
+        match Opening::decode(&bytes).map_err(|error| Error::NoLaunch(error.to_string()))? {
+            Opening::Ahead(ahead) => foresight.learn(&ahead),
+            Opening::Launch(launch) => break *launch,
+        }
+    };
     let id = launch.container_id.as_str();
     own_argument::replace_last(id)
         .context(|| format!("write container id {id} over the last argument"))?;
@@ -66,5 +77,5 @@ pub(crate) fn receive(conn: &Conn) -> Result<Launch> {
     if conn.is_closed() {
         return Err(gone());
     }
-    Ok(launch)
+    Ok((launch, foresight))
 }

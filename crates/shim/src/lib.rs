@@ -10,10 +10,12 @@
 #![forbid(unsafe_code)]
 
 mod again;
+mod bundle;
 mod clients;
 mod container;
 mod ending;
 mod error;
+mod foresight;
 pub mod holder;
 pub mod keeper;
 mod launch;

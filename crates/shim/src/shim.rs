@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::clients::{Asker, Clients};
 use crate::container::{Container, Init};
 use crate::error::{Context, Error, Result};
+use crate::foresight::Foresight;
 use crate::launch::{self, Ready};
 use crate::log::{Channel, Log};
 use crate::output::Output;
@@ -150,11 +151,11 @@ impl Shim {
     /// When the launch makes no sense or the shim cannot be set up; the daemon is told.
     pub fn begin(conn: Conn) -> Result<Self> {
         let ready = Ready::new();
-        let launch = launch::receive(&conn)?;
+        let (launch, foresight) = launch::receive(&conn)?;
         match ready.and_then(|ready| Self::set_up(launch, ready)) {
             Ok(mut shim) => {
                 shim.clients.add(conn);
-                shim.launch();
+                shim.launch(foresight);
                 Ok(shim)
             }
             Err(error) => {
@@ -205,6 +206,7 @@ impl Shim {
                 cgroup,
                 exit_file: launch.exit_file,
                 oom_score_adj: ready.oom_score_adj,
+                empty_input: ready.empty_input,
                 again: None,
             },
             clients: Clients::default(),
@@ -360,8 +362,10 @@ impl Shim {
         }
     }
 
-    fn launch(&mut self) {
-        match Worker::spawn(|| self.container.launch()) {
+    /// What was done ahead moves to the worker: a root file system that stayed open here would never
+    /// be unmounted.
+    fn launch(&mut self, foresight: Foresight) {
+        match Worker::spawn(|| self.container.launch(foresight)) {
             Ok(worker) => self.errands.push(Errand {
                 worker,
                 purpose: Purpose::Launch,

@@ -26,6 +26,7 @@ pub(crate) async fn clear(
     remains: &Remains,
     shim: Option<&ShimClient>,
 ) -> Result<()> {
+    shared.spares.dismiss(&remains.id).await;
     match shim {
         Some(shim) => shim.dismiss().await,
         None => {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crisp_image::ImageInfo;
 use crisp_model::{Cause, ContainerUser, Field, MountSource, NamespaceMode, Profile, Signal};
 use crisp_records::{MadeRecord, PodRecord};
-use crisp_shim_api::RootfsSpec;
+use crisp_shim_api::{Ahead, RootfsSpec};
 use crisp_spec::{Input, NamespacePaths, PidNamespace, PodFiles, ResolvedUser};
 use crisp_sys::file;
 use crisp_sys::ns::{self, Kind};
@@ -53,6 +53,16 @@ pub(crate) async fn create(
     } = look_at_host(shared, &plan, cancel).await?;
     let snapshot = shared.config.images.prepare(&plan.record.id, &image).await;
     let snapshot = snapshot.map_err(image_error("prepare a snapshot"))?;
+    let mut ahead = Ahead {
+        ahead_of: plan.record.id.clone(),
+        rootfs: RootfsSpec::Overlay {
+            lower: snapshot.lower,
+            upper: snapshot.upper,
+            work: snapshot.work,
+        },
+        bundle: None,
+    };
+    shared.spares.tell(&ahead);
     let volumes = mounts::make_volumes(shared, &plan, &image).await?;
     mounts.extend(volumes.iter().map(mounts::of_volume));
     let made = MadeRecord {
@@ -70,11 +80,7 @@ pub(crate) async fn create(
         volumes,
         stop_signal: stop_signal(&plan, &image)?,
         log_path: log_path(&plan)?,
-        rootfs: RootfsSpec::Overlay {
-            lower: snapshot.lower,
-            upper: snapshot.upper,
-            work: snapshot.work,
-        },
+        rootfs: ahead.rootfs.clone(),
     };
     let parts = Parts {
         image,
@@ -84,8 +90,13 @@ pub(crate) async fn create(
         seccomp,
     };
     let kernel = Arc::clone(shared);
-    let write =
-        move || compose(&kernel, &plan, &parts)?.write(&kernel.paths.bundle(&plan.record.id));
+    let write = move || {
+        let bundle = kernel.paths.bundle(&plan.record.id);
+        compose(&kernel, &plan, &parts)?.write(&bundle)?;
+        ahead.bundle = Some(bundle);
+        kernel.spares.tell(&ahead);
+        Ok(())
+    };
     blocking(write).await?;
     Ok(Box::new(made))
 }

@@ -113,7 +113,7 @@ fn find(shared: &Shared, plan: &LaunchPlan) -> Result<Found> {
     file::make_slot(&slot, SLOT_SIZE).context(|| step("make the exit slot"))?;
     let last_words =
         last_words(&shared.paths.bundle(&plan.id)).context(|| step("open the shim's log"))?;
-    let loaded = shared.spares.take();
+    let loaded = shared.spares.take(&plan.id);
     let spare = loaded.is_some();
     let (child, conn) = match loaded {
         Some(loaded) => loaded,
@@ -140,7 +140,7 @@ fn last_words(bundle: &Path) -> std::io::Result<File> {
         .create(true)
         .append(true)
         .mode(0o600)
-        .open(bundle.join("shim.log"))
+        .open(bundle.join(crisp_shim_api::LAST_WORDS))
 }
 
 async fn introduce(
@@ -190,7 +190,10 @@ fn started(Answer { reply, fds }: Answer, connection: Connection) -> Result<Laun
 
 /// A shim that ended without an answer may have said why on its standard error.
 async fn with_last_words(shared: &Shared, plan: &LaunchPlan, error: Error) -> Error {
-    let log = shared.paths.bundle(&plan.id).join("shim.log");
+    let log = shared
+        .paths
+        .bundle(&plan.id)
+        .join(crisp_shim_api::LAST_WORDS);
     let read = move || file::read_bounded(&log, LAST_WORDS).unwrap_or_default();
     let words = crisp_tasks::blocking(read).await.unwrap_or_default();
     let words = String::from_utf8_lossy(&words);

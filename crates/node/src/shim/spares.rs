@@ -1,8 +1,10 @@
 //! Shims that are loaded before their container is started. Loading a program takes as long as half
 //! of a start; it is done while the container is being made, on a processor that has nothing to do.
 //!
-//! A spare holds nothing and is nobody's: it waits for its launch on a socket and leaves when that
-//! closes, after a while without a start or with this daemon.
+//! A spare waits for its launch on a socket and leaves when that closes, after a while without a
+//! start or with this daemon. It is nobody's until it is told what a container will be made from:
+//! then it takes the steps of the start that nobody sees, for that container alone, and all that it
+//! holds goes with it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,7 +15,8 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crisp_shim_api::SPARE;
+use crisp_model::ContainerId;
+use crisp_shim_api::{Ahead, SPARE};
 use crisp_sys::process::command;
 use crisp_sys::rootfs::proc_path;
 use crisp_sys::socket::Conn;
@@ -23,6 +26,9 @@ use tokio::process::Child;
 const MOST: usize = 4;
 /// A container is started right after its creation, or much later.
 const KEPT: Duration = Duration::from_secs(2);
+
+/// How long a killed spare is waited for: the kernel may hold it, at a disk that hangs.
+const ENDS_WITHIN: Duration = Duration::from_secs(2);
 
 /// A shim's process and our end of its socket.
 pub(crate) type Loaded = (Child, Conn);
@@ -36,13 +42,22 @@ pub(crate) struct Spares {
     waiting: Mutex<Waiting>,
 }
 
+#[derive(Debug)]
+struct Spare {
+    number: u64,
+    /// The container that it was told of.
+    of: Option<ContainerId>,
+    loaded: Loaded,
+}
+
 #[derive(Debug, Default)]
 struct Waiting {
-    loaded: VecDeque<Loaded>,
+    /// The newest, which has most of its time left, is the last.
+    spares: VecDeque<Spare>,
+    /// The number of the next one.
+    next: u64,
     /// How many are being loaded.
     coming: usize,
-    /// How many were taken whose time is not over.
-    taken: usize,
     /// Whether one did not wait as it should: then no more are made.
     given_up: bool,
 }
@@ -78,21 +93,38 @@ impl Spares {
                 None
             }
         };
-        let failed = loaded.is_none();
-        self.with(|waiting| waiting.end(loaded));
-        if failed {
+        let Some(number) = self.with(|waiting| waiting.end(loaded)) else {
             return;
-        }
+        };
         tokio::time::sleep(KEPT).await;
-        if let Some((child, conn)) = self.with(Waiting::expire) {
+        if let Some((child, conn)) = self.with(|waiting| waiting.remove(|it| it.number == number)) {
             drop(conn);
             reap(child).await;
         }
     }
 
-    /// Takes one that waits.
-    pub(crate) fn take(&self) -> Option<Loaded> {
-        let (child, conn) = self.with(Waiting::take)?;
+    /// Tells a spare what a container will be made from; without one, the start does all.
+    pub(crate) fn tell(&self, ahead: &Ahead) {
+        match ahead.encode() {
+            Ok(frame) => self.with(|waiting| waiting.tell(&ahead.ahead_of, &frame)),
+            Err(error) => tracing::debug!(%error, "nothing is done ahead of a start"),
+        }
+    }
+
+    /// The container will not be started: its spare, if it has one, ends, and with it all that it
+    /// holds. It may be making something that is about to be removed, so its end is waited for.
+    pub(crate) async fn dismiss(&self, id: &ContainerId) {
+        if let Some((mut child, _conn)) = self.with(|waiting| waiting.remove(|it| it.is_of(id))) {
+            // One that has ended cannot be killed, and need not be.
+            drop(child.start_kill());
+            drop(tokio::time::timeout(ENDS_WITHIN, child.wait()).await);
+            crisp_tasks::apart(reap(child));
+        }
+    }
+
+    /// Takes the one that was told of a container, else one that was told of none.
+    pub(crate) fn take(&self, id: &ContainerId) -> Option<Loaded> {
+        let (child, conn) = self.with(|waiting| waiting.take(id))?;
         if !conn.is_closed() {
             return Some((child, conn));
         }
@@ -113,6 +145,7 @@ impl Spares {
     /// Starts the shim's program with a socket as its standard input.
     pub(super) fn spawn(&self, argument: &str, log: Stdio) -> io::Result<Loaded> {
         let (ours, theirs) = Conn::pair()?;
+        ours.set_nonblocking()?;
         let mut shim = match &self.sealed {
             Some(program) => command(proc_path(program)),
             None => command(&self.path),
@@ -135,29 +168,50 @@ impl Spares {
 
 impl Waiting {
     fn begin(&mut self) -> bool {
-        let wanted = !self.given_up && self.loaded.len() + self.coming < MOST;
+        let wanted = !self.given_up && self.spares.len() + self.coming < MOST;
         self.coming += usize::from(wanted);
         wanted
     }
 
-    fn end(&mut self, loaded: Option<Loaded>) {
+    /// The number of the one that was loaded.
+    fn end(&mut self, loaded: Option<Loaded>) -> Option<u64> {
         self.coming -= 1;
-        self.loaded.extend(loaded);
+        let number = self.next;
+        self.next += 1;
+        self.spares.push_back(Spare {
+            number,
+            of: None,
+            loaded: loaded?,
+        });
+        Some(number)
     }
 
-    /// The newest, which has most of its time left.
-    fn take(&mut self) -> Option<Loaded> {
-        self.taken += usize::from(!self.loaded.is_empty());
-        self.loaded.pop_back()
-    }
-
-    /// The oldest, unless the one whose time is over was taken.
-    fn expire(&mut self) -> Option<Loaded> {
-        if self.taken > 0 {
-            self.taken -= 1;
-            return None;
+    fn tell(&mut self, id: &ContainerId, frame: &[u8]) {
+        let told = self.spares.iter().position(|it| it.is_of(id));
+        let at = told.or_else(|| self.spares.iter().rposition(|it| it.of.is_none()));
+        if let Some(spare) = at.and_then(|at| self.spares.get_mut(at)) {
+            spare.of = Some(id.clone());
+            // One that has gone, or that has not read what it was told before, is seen when it is
+            // to be taken.
+            drop(spare.loaded.1.send(frame, &[]));
         }
-        self.loaded.pop_front()
+    }
+
+    fn take(&mut self, id: &ContainerId) -> Option<Loaded> {
+        let told = self.remove(|it| it.is_of(id));
+        told.or_else(|| self.remove(|it| it.of.is_none()))
+    }
+
+    /// Removes the newest that is meant.
+    fn remove(&mut self, is_meant: impl Fn(&Spare) -> bool) -> Option<Loaded> {
+        let at = self.spares.iter().rposition(is_meant)?;
+        self.spares.remove(at).map(|spare| spare.loaded)
+    }
+}
+
+impl Spare {
+    fn is_of(&self, id: &ContainerId) -> bool {
+        self.of.as_ref() == Some(id)
     }
 }
 
@@ -165,4 +219,51 @@ impl Waiting {
 pub(super) async fn reap(mut child: Child) {
     // A shim's own status tells nothing: the exit slot does.
     drop(child.wait().await);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ahead(id: &ContainerId) -> Ahead {
+        Ahead {
+            ahead_of: id.clone(),
+            rootfs: crisp_shim_api::RootfsSpec::Dir("/".into()),
+            bundle: None,
+        }
+    }
+
+    /// Programs that wait for the end of their standard input, as shims do.
+    fn waiting(count: usize) -> (Arc<Spares>, Vec<u32>) {
+        let spares = Spares::new(Path::new("/bin/cat"), None);
+        let load = |_| {
+            assert!(spares.with(Waiting::begin));
+            let loaded = spares.spawn("-", Stdio::null()).unwrap();
+            let pid = loaded.0.id().unwrap();
+            spares.with(|waiting| waiting.end(Some(loaded))).unwrap();
+            pid
+        };
+        let pids = (0..count).map(load).collect();
+        (spares, pids)
+    }
+
+    fn taken(spares: &Spares, id: &ContainerId) -> Option<u32> {
+        spares.take(id).and_then(|(child, _)| child.id())
+    }
+
+    #[tokio::test]
+    async fn a_spare_that_was_told_of_a_container_is_for_that_one() {
+        let ids: Vec<_> = (0..3).map(|n| ContainerId::from_entropy([n; 32])).collect();
+        let (spares, pids) = waiting(3);
+        spares.tell(&ahead(&ids[0]));
+        spares.tell(&ahead(&ids[1]));
+        spares.tell(&ahead(&ids[0]));
+        // The newest were told; the third knows of none, and is anybody's.
+        assert_eq!(taken(&spares, &ids[0]), Some(pids[2]));
+        assert_eq!(taken(&spares, &ids[2]), Some(pids[0]));
+        assert_eq!(taken(&spares, &ids[2]), None);
+        spares.dismiss(&ids[1]).await;
+        assert_eq!(taken(&spares, &ids[1]), None);
+        spares.tell(&ahead(&ids[1]));
+    }
 }

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crisp_runtime::{CreateRequest, Created, Error, ExecRequest, Execed, Gate, Rootfs, Stdio};
+use crisp_runtime::{
+    Ahead, CreateRequest, Created, Error, ExecRequest, Execed, Gate, Rootfs, Stdio,
+};
 use crisp_sys::cgroup::{Cgroup, Layout};
 use crisp_sys::fork::{CloneFlags, fork_with};
 use crisp_sys::mount;
@@ -105,16 +107,26 @@ impl Bench {
     }
 
     pub fn create(&self, stdio: Stdio, gate: Gate) -> Result<Created, Error> {
+        self.create_after(Ahead::default(), stdio, gate)
+    }
+
+    pub fn rootfs(&self) -> Rootfs {
+        Rootfs::Overlay {
+            lower: vec![image().to_owned()],
+            upper: self.upper(),
+            work: self.dir.path().join("work"),
+        }
+    }
+
+    /// As [`Self::create`], of which some was done ahead.
+    pub fn create_after(&self, ahead: Ahead, stdio: Stdio, gate: Gate) -> Result<Created, Error> {
         crisp_runtime::create(CreateRequest {
+            ahead,
             raw_environment: Vec::new(),
             id: "test",
             bundle: &self.dir.path().join("bundle"),
             spec: &self.parsed(),
-            rootfs: Rootfs::Overlay {
-                lower: vec![image().to_owned()],
-                upper: self.upper(),
-                work: self.dir.path().join("work"),
-            },
+            rootfs: self.rootfs(),
             cgroup: &self.cgroup,
             stdio,
             gate,

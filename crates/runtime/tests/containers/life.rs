@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
 
-use crisp_runtime::{Gate, Stdio};
+use crisp_runtime::{Ahead, Gate, Stdio};
 use crisp_sys::fork::{CloneFlags, fork_with};
 use crisp_sys::process::WaitStatus;
 use crisp_sys::socket::Listener;
@@ -40,6 +40,10 @@ pub const CASES: &[Case] = &[
     ),
     ("privileged_a_given_back_start_is_made_again", started_again),
     (
+        "privileged_what_was_done_ahead_is_used_by_its_container",
+        done_ahead,
+    ),
+    (
         "privileged_a_user_namespace_has_its_own_root",
         user_namespace,
     ),
@@ -56,6 +60,50 @@ fn runs_and_ends() {
             output
         }
     );
+}
+
+fn done_ahead() {
+    let mut bench = Bench::new("ls /data/inner; head -1 /proc/mounts; touch /written");
+    let data = bench.dir.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    std::fs::write(data.join("file"), "").unwrap();
+    bench.mount("/data/inner", "bind", &data, &["bind"]);
+    let prepared = || {
+        let mut ahead = Ahead::default();
+        ahead.mount(bench.rootfs());
+        ahead.read(&bench.parsed(), &bench.dir.path().join("bundle"));
+        ahead
+    };
+    let run = |ahead| {
+        let (read, stdio) = piped();
+        let created = bench.create_after(ahead, stdio, Gate::Socket);
+        created.map(|mut created| {
+            created.start().unwrap();
+            finish(created.pid, read).output
+        })
+    };
+    let ahead = prepared();
+    assert!(bench.upper().join("data/inner").is_dir());
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(
+        !mounts.contains(bench.upper().to_str().unwrap()),
+        "{mounts}"
+    );
+    // Where the layer went, only the mount that there is knows.
+    let moved = bench.dir.path().join("moved");
+    std::fs::rename(bench.upper(), &moved).unwrap();
+    let output = run(ahead).unwrap();
+    assert!(output.starts_with("file\noverlay / overlay"), "{output}");
+    assert!(moved.join("written").exists());
+    assert!(run(Ahead::default()).is_err(), "there is no layer to mount");
+    std::fs::rename(&moved, bench.upper()).unwrap();
+    // That of another container is no use to this one, and one that was never used leaves nothing.
+    drop(prepared());
+    let mut other = Ahead::default();
+    other.mount(Bench::new("true").rootfs());
+    std::fs::remove_file(bench.upper().join("written")).unwrap();
+    run(other).unwrap();
+    assert!(bench.upper().join("written").exists());
 }
 
 fn created_waits() {
@@ -277,6 +325,7 @@ fn user_namespace() {
     let base = tempfile_readable(bench.dir.path());
     let (read, stdio) = piped();
     let mut created = crisp_runtime::create(crisp_runtime::CreateRequest {
+        ahead: crisp_runtime::Ahead::default(),
         raw_environment: Vec::new(),
         id: "test",
         bundle: &base.join("bundle"),

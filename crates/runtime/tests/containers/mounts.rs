@@ -325,6 +325,7 @@ fn start_in(bench: &Bench, root: PathBuf, mut spec: Value) -> (Created, fs::File
     }
     let (read, stdio) = piped();
     let mut created = crisp_runtime::create(crisp_runtime::CreateRequest {
+        ahead: crisp_runtime::Ahead::default(),
         raw_environment: Vec::new(),
         id: "test",
         bundle: &bench.dir.path().join("bundle"),

@@ -1,0 +1,42 @@
+//! The things that a shim knows before its container is to be started, and has done about them.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+
+use crisp_runtime::Ahead as Steps;
+use crisp_shim_api::{Ahead, LAST_WORDS};
+use oci_spec::runtime::Spec;
+
+use crate::bundle::{parse, read_spec, rootfs};
+
+/// Steps taken, and the spec as it was read.
+#[derive(Debug, Default)]
+pub(crate) struct Foresight {
+    pub(crate) steps: Steps,
+    spec: Option<(Vec<u8>, Spec)>,
+}
+
+impl Foresight {
+    /// Does what can be done already. A step that fails is taken again by the start, which tells why.
+    pub(crate) fn learn(&mut self, ahead: &Ahead) {
+        self.steps.mount(rootfs(&ahead.rootfs));
+        if let Some(bundle) = ahead.bundle.as_deref()
+            && let Ok(bytes) = read_spec(bundle)
+            && let Ok(spec) = parse(bundle, &bytes)
+        {
+            self.steps.read(&spec, bundle);
+            self.spec = Some((bytes, spec));
+            // The daemon opens it for the start.
+            let mut log = OpenOptions::new();
+            log.create(true).append(true).mode(0o600);
+            drop(log.open(bundle.join(LAST_WORDS)));
+        }
+    }
+
+    /// What these bytes of a spec say, if they were read before: an update of the container may have
+    /// written others meanwhile.
+    pub(crate) fn spec(&mut self, bytes: &[u8]) -> Option<Spec> {
+        let (read, spec) = self.spec.take()?;
+        (read == bytes).then_some(spec)
+    }
+}
