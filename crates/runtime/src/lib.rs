@@ -41,6 +41,7 @@ mod peers;
 mod procfs;
 mod rare_limits;
 mod rootfs;
+mod same;
 mod schedule;
 mod streams;
 mod sync;

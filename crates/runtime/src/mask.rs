@@ -12,6 +12,7 @@ use rustix::fs::FileType;
 use crate::error::{Context, Error, Result};
 use crate::guard::Guard;
 use crate::mounts::file_type;
+use crate::same::is_same;
 
 /// Hides each path: a directory behind an empty one, anything else behind the null device. A path
 /// that is not there needs no hiding.
@@ -98,13 +99,6 @@ pub(crate) fn make_read_only(
 fn once(paths: &[String]) -> impl Iterator<Item = &String> {
     let mut seen = HashSet::from([""]);
     paths.iter().filter(move |path| seen.insert(path.as_str()))
-}
-
-/// Whether both are one directory of one mount; kernels before 5.8 do not tell mounts apart.
-pub(crate) fn is_same(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> io::Result<bool> {
-    let (a, b) = (rustix::fs::fstat(one)?, rustix::fs::fstat(other)?);
-    let mounts = [mount::id(one).ok(), mount::id(other).ok()];
-    Ok((a.st_dev, a.st_ino) == (b.st_dev, b.st_ino) && mounts[0] == mounts[1])
 }
 
 fn present(found: io::Result<OwnedFd>) -> io::Result<Option<OwnedFd>> {

@@ -15,9 +15,9 @@ use crate::error::{Context, Error, Result};
 use crate::fresh_mount::FreshMount;
 use crate::guard::Guard;
 use crate::id_map::IdMap;
-use crate::mask;
 use crate::options::{self, Options};
 use crate::peers::Host;
+use crate::same::is_same;
 
 /// One mount, ready to be attached.
 #[derive(Debug)]
@@ -292,7 +292,7 @@ pub(crate) fn attach(
     let covered = locate(root, &target).ok();
     let place = mount_point::find(root, &target, missing)
         .context(|| format!("make the mount point {}", target.display()))?;
-    if mask::is_same(place.fd.as_fd(), root).context(step)? {
+    if is_same(place.fd.as_fd(), root).context(step)? {
         // A mount on the root would never be seen.
         return Err(Error::setup(step(), "it is the container's root"));
     }

@@ -59,3 +59,40 @@ fn files_of_the_pod_do_not_reach_the_host() {
         }
     }
 }
+
+#[test]
+fn mounts_replace_the_defaults_they_cover() {
+    let mut case = case();
+    case.mounts = vec![
+        bound("/dev/shm/"),
+        bound("/etc/hosts"),
+        bound("/a/b"),
+        bound("/a"),
+    ];
+    let spec = case.build().unwrap();
+    let mounts = spec.mounts().clone().unwrap();
+    let sources = |path: &str| {
+        let at = mounts
+            .iter()
+            .filter(|mount| mount.destination() == Path::new(path));
+        at.filter_map(|mount| mount.source().clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(sources("/dev/shm"), [Path::new("/src")]);
+    assert_eq!(sources("/etc/hosts"), [Path::new("/src")]);
+    let place = |path: &str| {
+        mounts
+            .iter()
+            .position(|m| m.destination() == Path::new(path))
+    };
+    assert!(place("/a") < place("/a/b"));
+    case.mounts = vec![ResolvedMount {
+        root_of_procfs: true,
+        ..bound("/proc")
+    }];
+    let spec = case.build().unwrap();
+    assert_eq!(options_at(&spec, "/proc").unwrap()[0], "rbind");
+    case.mounts = vec![bound("/dev")];
+    let spec = case.build().unwrap();
+    assert!(options_at(&spec, "/dev/pts").is_none());
+}
