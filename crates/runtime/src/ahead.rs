@@ -2,7 +2,8 @@
 //! mounted apart, places for mounts are made in it, a seccomp profile is compiled.
 //!
 //! Nothing of it shows on the host but what the creation itself would leave in the writable layer,
-//! and all else goes with the process. Each step may fail: then the creation takes it, and tells why.
+//! and all else goes with the process. Each step may fail: then the creation takes it, and tells
+//! why.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use crate::confine::Filter;
 use crate::options::Options;
 use crate::rootfs::{Rootfs, make_place, root_place};
 
-/// What was done ahead.
+/// The steps that were done ahead.
 #[derive(Debug, Default)]
 pub struct Ahead {
     root: Option<(Rootfs, OwnedFd)>,
@@ -36,8 +37,8 @@ impl Ahead {
         self.root = tree.map(|tree| (rootfs, tree));
     }
 
-    /// Does what follows from the spec of a bundle: compiles its filter, makes the place of its root
-    /// and those of its binds.
+    /// Does what follows from the spec of a bundle: compiles its filter, makes the place of its
+    /// root and those of its binds.
     pub fn read(&mut self, spec: &Spec, bundle: &Path) {
         // The creation makes what is missing, or tells why it cannot.
         drop(make_place(&root_place(spec, bundle)));

@@ -68,7 +68,7 @@ pub struct CreateRequest<'a> {
     pub raw_environment: Vec<Vec<u8>>,
     /// Its root file system.
     pub rootfs: Rootfs,
-    /// What was done ahead of this; by default nothing.
+    /// The steps that were done ahead of this; by default none.
     pub ahead: Ahead,
     /// Its cgroup; made here.
     pub cgroup: &'a Cgroup,

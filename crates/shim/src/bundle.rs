@@ -21,7 +21,7 @@ pub(crate) fn read_spec(bundle: &Path) -> Result<Vec<u8>> {
     file::read_bounded(&path, MAX_SPEC).context(|| format!("read {}", path.display()))
 }
 
-/// What the text of a spec says.
+/// Parses the text of a spec.
 pub(crate) fn parse(bundle: &Path, bytes: &[u8]) -> Result<Spec> {
     serde_json::from_slice(bytes).map_err(|source| {
         let path = bundle.join(CONFIG);

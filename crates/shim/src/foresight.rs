@@ -17,7 +17,8 @@ pub(crate) struct Foresight {
 }
 
 impl Foresight {
-    /// Does what can be done already. A step that fails is taken again by the start, which tells why.
+    /// Does what can be done already. A step that fails is taken again by the start, which tells
+    /// why.
     pub(crate) fn learn(&mut self, ahead: &Ahead) {
         self.steps.mount(rootfs(&ahead.rootfs));
         if let Some(bundle) = ahead.bundle.as_deref()
@@ -33,7 +34,7 @@ impl Foresight {
         }
     }
 
-    /// What these bytes of a spec say, if they were read before: an update of the container may have
+    /// The spec in these bytes, if they were read before: an update of the container may have
     /// written others meanwhile.
     pub(crate) fn spec(&mut self, bytes: &[u8]) -> Option<Spec> {
         let (read, spec) = self.spec.take()?;

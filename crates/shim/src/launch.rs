@@ -24,7 +24,7 @@ pub(crate) struct Ready {
     pub layout: Arc<Layout>,
     /// `oom_score_adj` that this process was born with.
     pub oom_score_adj: i32,
-    /// What processes read that have no input. Without one, each gets its own.
+    /// The standard input of processes that have none. Without it, each gets its own.
     pub empty_input: Option<OwnedFd>,
 }
 
@@ -49,8 +49,8 @@ impl Ready {
     }
 }
 
-/// Waits for the launch, and takes the container's id as its name. What is told before that is done
-/// at once, as far as it can be.
+/// Waits for the launch, and takes the container's id as its name. Steps that are told before
+/// that are done at once, as far as they can be.
 ///
 /// # Errors
 /// When the daemon is gone, or sent something else.

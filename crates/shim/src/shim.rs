@@ -362,8 +362,8 @@ impl Shim {
         }
     }
 
-    /// What was done ahead moves to the worker: a root file system that stayed open here would never
-    /// be unmounted.
+    /// The steps that were done ahead move to the worker: a root file system that stayed open here
+    /// would never be unmounted.
     fn launch(&mut self, foresight: Foresight) {
         match Worker::spawn(|| self.container.launch(foresight)) {
             Ok(worker) => self.errands.push(Errand {

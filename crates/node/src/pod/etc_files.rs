@@ -32,7 +32,7 @@ pub(crate) fn write(dir: &Path, config: &PodConfig, ips: &[IpAddr]) -> io::Resul
 }
 
 /// Writes the files that a disk has lost since: no container of the pod could be started without
-/// them. What containers wrote into the others stays.
+/// them. The others keep what containers wrote into them.
 pub(crate) fn complete(dir: &Path, config: &PodConfig, ips: &[IpAddr]) -> io::Result<()> {
     file::make_private_dirs(dir)?;
     let is_lost = |path: &Path| match path.symlink_metadata() {

@@ -115,7 +115,7 @@ impl Spares {
     /// holds. It may be making something that is about to be removed, so its end is waited for.
     pub(crate) async fn dismiss(&self, id: &ContainerId) {
         if let Some((mut child, _conn)) = self.with(|waiting| waiting.remove(|it| it.is_of(id))) {
-            // One that has ended cannot be killed, and need not be.
+            // A shim that has ended cannot be killed, and need not be.
             drop(child.start_kill());
             drop(tokio::time::timeout(ENDS_WITHIN, child.wait()).await);
             crisp_tasks::apart(reap(child));
@@ -191,8 +191,8 @@ impl Waiting {
         let at = told.or_else(|| self.spares.iter().rposition(|it| it.of.is_none()));
         if let Some(spare) = at.and_then(|at| self.spares.get_mut(at)) {
             spare.of = Some(id.clone());
-            // One that has gone, or that has not read what it was told before, is seen when it is
-            // to be taken.
+            // A spare that has gone, or has not read what it was told before, is noticed when it
+            // is to be taken.
             drop(spare.loaded.1.send(frame, &[]));
         }
     }
