@@ -1,9 +1,10 @@
-//! Laws for any text that a caller or an image may give as a name: the fuzzer tries
+//! Laws for any text that a caller or an image may give as a name, and for JSON: the fuzzer tries
 //! texts of its own, the tests those of `fuzz/corpus`.
 
+use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
-use crate::{CgroupPath, ContainerId, Digest, ImageRef, PodId, Signal};
+use crate::{CgroupPath, ContainerId, Digest, ImageRef, PodId, Signal, go_json};
 
 /// A name that is taken is one word, leads nowhere, and is taken again as it is shown.
 pub fn names(data: &[u8]) {
@@ -40,9 +41,34 @@ pub fn names(data: &[u8]) {
     drop(Signal::parse(&text));
 }
 
+/// What a document of a stranger may hold.
+#[derive(Debug, Default, PartialEq, serde::Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Document {
+    media_type: String,
+    size: i64,
+    is_it: bool,
+    list: Vec<String>,
+    labels: BTreeMap<String, String>,
+    maybe: Option<Box<Document>>,
+    inner: Vec<Document>,
+}
+
+/// A document that is read as Go reads it is JSON, and reads the same with something behind it.
+pub fn go_json(data: &[u8]) {
+    let Ok(document) = go_json::from_slice::<Document>(data) else {
+        return;
+    };
+    let text = String::from_utf8_lossy(data);
+    assert!(serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok());
+    let followed = [data, b" {"].concat();
+    let again = go_json::first_of_slice::<Document>(&followed);
+    assert_eq!(again.ok(), Some(document));
+}
+
 /// Checks by the names of their targets.
 #[cfg(test)]
-const TARGETS: &[replay::Target] = &[("names", names)];
+const TARGETS: &[replay::Target] = &[("names", names), ("go_json", go_json)];
 
 #[cfg(test)]
 #[path = "../../../fuzz/replay.rs"]

@@ -8,20 +8,33 @@
 //! - `null` leaves a field as it is, and elsewhere means the zero value of its type.
 //! - Bytes that are no UTF-8 become U+FFFD.
 //!
-//! A document is held in memory as a whole: the caller bounds its length.
+//! Only what a type has room for is built: a value is its text until a field takes it, and a field
+//! that no one reads is passed over. So reading takes about as much memory as the document has
+//! bytes, beside what is read; the caller bounds its length.
 
-use serde::de::value::{MapDeserializer, SeqDeserializer};
-use serde::de::{DeserializeOwned, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, forward_to_deserialize_any};
+use serde::de::value::{MapDeserializer, StrDeserializer};
+use serde::de::{
+    DeserializeOwned, DeserializeSeed, Deserializer, Error as _, IgnoredAny, IntoDeserializer,
+    MapAccess, SeqAccess, Visitor,
+};
+use serde::forward_to_deserialize_any;
 use serde_json::Error;
+
+use parts::{Items, first_byte, key_of};
+
+mod parts;
+
+/// Values in values: more are no document of the field.
+const MAX_DEPTH: u8 = 128;
 
 /// Reads a document (`json.Unmarshal`).
 ///
 /// # Errors
 /// When it is no JSON, something follows it, or a value has the wrong type.
 pub fn from_slice<T: DeserializeOwned>(document: &[u8]) -> Result<T, Error> {
-    let value: Value = serde_json::from_str(&String::from_utf8_lossy(document))?;
-    T::deserialize(value)
+    let text = String::from_utf8_lossy(document);
+    serde_json::from_str::<IgnoredAny>(&text)?;
+    T::deserialize(Value::of(text.trim_ascii(), 0))
 }
 
 /// Reads the document that comes first, whatever follows it (`json.Decoder`).
@@ -30,49 +43,85 @@ pub fn from_slice<T: DeserializeOwned>(document: &[u8]) -> Result<T, Error> {
 /// When it is no JSON, or a value has the wrong type.
 pub fn first_of_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     let text = String::from_utf8_lossy(bytes);
-    let value = Value::deserialize(&mut serde_json::Deserializer::from_str(&text))?;
-    T::deserialize(value)
+    let mut values = serde_json::Deserializer::from_str(&text).into_iter::<IgnoredAny>();
+    values
+        .next()
+        .unwrap_or_else(|| Err(Error::custom("nothing")))?;
+    let end = values.byte_offset();
+    T::deserialize(Value::of(text[..end].trim_ascii(), 0))
 }
 
-/// A value with every key that was written, in the order in which it was.
-enum Value {
-    Null,
-    Bool(bool),
-    Positive(u64),
-    Negative(i64),
-    Fraction(f64),
-    Text(String),
-    List(Vec<Value>),
-    Object(Vec<(String, Value)>),
+/// A value as it is written in a document that is known to be JSON.
+struct Value<'d> {
+    text: &'d str,
+    /// Further objects that the same key was given, in the order in which they were.
+    more: Vec<&'d str>,
+    depth: u8,
 }
 
-/// The entries of an object under the names of a struct's fields.
-fn fields_of(
-    entries: Vec<(String, Value)>,
-    names: &'static [&'static str],
-) -> Vec<(&'static str, Value)> {
-    let mut found: Vec<(&'static str, Value)> = Vec::new();
-    for (key, value) in entries {
-        let Some(name) = field_of(&key, names) else {
-            continue;
-        };
-        let at = found.iter().position(|(known, _)| *known == name);
-        match (at, value) {
-            (None, Value::Null) => {}
-            (None, value) => found.push((name, value)),
-            (Some(at), Value::Null) => {
-                if matches!(found[at].1, Value::List(_)) {
-                    found.remove(at);
-                }
-            }
-            (Some(at), Value::Object(more)) => match &mut found[at].1 {
-                Value::Object(entries) => entries.extend(more),
-                other => *other = Value::Object(more),
-            },
-            (Some(at), value) => found[at].1 = value,
+impl<'d> Value<'d> {
+    fn of(text: &'d str, depth: u8) -> Self {
+        Self {
+            text,
+            more: Vec::new(),
+            depth,
         }
     }
-    found
+
+    fn is_null(&self) -> bool {
+        first_byte(self.text) == b'n'
+    }
+
+    fn deeper(&self) -> Result<u8, Error> {
+        let depth = self.depth + 1;
+        let is_known = depth <= MAX_DEPTH;
+        is_known
+            .then_some(depth)
+            .ok_or_else(|| Error::custom("values in values in values"))
+    }
+
+    /// What is given under the names of a struct's fields.
+    fn fields(
+        self,
+        names: &'static [&'static str],
+    ) -> Result<Vec<(&'static str, Value<'d>)>, Error> {
+        let depth = self.deeper()?;
+        let mut found: Vec<(&'static str, Value<'d>)> = Vec::new();
+        for object in std::iter::once(self.text).chain(self.more) {
+            for (key, value) in Items::of(object).map(key_of) {
+                if let Some(name) = field_of(&unquoted(key)?, names) {
+                    give(&mut found, name, Value::of(value, depth));
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Gives a field one more value.
+fn give<'d>(found: &mut Vec<(&'static str, Value<'d>)>, name: &'static str, value: Value<'d>) {
+    let at = found.iter().position(|(known, _)| *known == name);
+    match (at, first_byte(value.text)) {
+        (None, b'n') => {}
+        (None, _) => found.push((name, value)),
+        (Some(at), b'n') => {
+            if first_byte(found[at].1.text) == b'[' {
+                found.remove(at);
+            }
+        }
+        (Some(at), b'{') if first_byte(found[at].1.text) == b'{' => {
+            found[at].1.more.push(value.text);
+        }
+        (Some(at), _) => found[at].1 = value,
+    }
+}
+
+/// The text of a string.
+fn unquoted(string: &str) -> Result<std::borrow::Cow<'_, str>, Error> {
+    match string.contains('\\') {
+        true => serde_json::from_str::<String>(string).map(Into::into),
+        false => Ok(string[1..string.len() - 1].into()),
+    }
 }
 
 /// The field that a key stands for: one spelled so, else one that differs in case only.
@@ -95,52 +144,59 @@ fn fold(letter: char) -> char {
 macro_rules! zero_for_null {
     ($($method:ident: $visit:ident($zero:expr),)*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-            match self {
-                Self::Null => visitor.$visit($zero),
-                other => other.deserialize_any(visitor),
+            match self.is_null() {
+                true => visitor.$visit($zero),
+                false => self.deserialize_any(visitor),
             }
         }
     )*};
 }
 
-impl<'de> Deserializer<'de> for Value {
+impl<'de> Deserializer<'de> for Value<'de> {
     type Error = Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match self {
-            Self::Null => visitor.visit_unit(),
-            Self::Bool(is) => visitor.visit_bool(is),
-            Self::Positive(number) => visitor.visit_u64(number),
-            Self::Negative(number) => visitor.visit_i64(number),
-            Self::Fraction(number) => visitor.visit_f64(number),
-            Self::Text(text) => visitor.visit_string(text),
-            Self::List(values) => visitor.visit_seq(SeqDeserializer::new(values.into_iter())),
-            Self::Object(entries) => visitor.visit_map(MapDeserializer::new(entries.into_iter())),
+        match first_byte(self.text) {
+            b'{' => {
+                let depth = self.deeper()?;
+                visitor.visit_map(Entries {
+                    items: Items::of(self.text),
+                    objects: self.more.into_iter(),
+                    value: None,
+                    depth,
+                })
+            }
+            b'[' => {
+                let depth = self.deeper()?;
+                visitor.visit_seq(Elements {
+                    items: Items::of(self.text),
+                    depth,
+                })
+            }
+            _ => serde_json::Deserializer::from_str(self.text).deserialize_any(visitor),
         }
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
         self,
         _: &'static str,
-        fields: &'static [&'static str],
+        names: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        let entries = match self {
-            Self::Null => Vec::new(),
-            Self::Object(entries) => fields_of(entries, fields),
+        let fields = match first_byte(self.text) {
+            b'n' => Vec::new(),
+            b'{' => self.fields(names)?,
             // A list would be taken for the fields in order.
-            Self::List(_) => {
-                return Err(serde::de::Error::custom("a list where an object belongs"));
-            }
-            other => return other.deserialize_any(visitor),
+            b'[' => return Err(Error::custom("a list where an object belongs")),
+            _ => return self.deserialize_any(visitor),
         };
-        visitor.visit_map(MapDeserializer::new(entries.into_iter()))
+        visitor.visit_map(MapDeserializer::new(fields.into_iter()))
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match self {
-            Self::Null => visitor.visit_none(),
-            other => visitor.visit_some(other),
+        match self.is_null() {
+            true => visitor.visit_none(),
+            false => visitor.visit_some(self),
         }
     }
 
@@ -153,17 +209,21 @@ impl<'de> Deserializer<'de> for Value {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match self {
-            Self::Null => Self::List(Vec::new()).deserialize_any(visitor),
-            other => other.deserialize_any(visitor),
+        match self.is_null() {
+            true => Value::of("[]", self.depth).deserialize_any(visitor),
+            false => self.deserialize_any(visitor),
         }
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match self {
-            Self::Null => Self::Object(Vec::new()).deserialize_any(visitor),
-            other => other.deserialize_any(visitor),
+        match self.is_null() {
+            true => Value::of("{}", self.depth).deserialize_any(visitor),
+            false => self.deserialize_any(visitor),
         }
+    }
+
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        visitor.visit_unit()
     }
 
     zero_for_null! {
@@ -176,65 +236,67 @@ impl<'de> Deserializer<'de> for Value {
 
     forward_to_deserialize_any! {
         i8 i16 i32 i128 u8 u16 u32 u128 f32 f64 char bytes byte_buf unit unit_struct tuple
-        tuple_struct enum identifier ignored_any
+        tuple_struct enum identifier
     }
 }
 
-impl IntoDeserializer<'_, Error> for Value {
+impl<'d> IntoDeserializer<'d, Error> for Value<'d> {
     type Deserializer = Self;
     fn into_deserializer(self) -> Self {
         self
     }
 }
 
-impl<'de> Deserialize<'de> for Value {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(AsWritten)
+/// The elements of a list, one after the other.
+struct Elements<'d> {
+    items: Items<'d>,
+    depth: u8,
+}
+
+impl<'de> SeqAccess<'de> for Elements<'de> {
+    type Error = Error;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, Error> {
+        let element = self.items.next().map(|text| Value::of(text, self.depth));
+        element.map(|element| seed.deserialize(element)).transpose()
     }
 }
 
-struct AsWritten;
+/// The entries of an object, and of further ones that count as one with it.
+struct Entries<'d> {
+    items: Items<'d>,
+    objects: std::vec::IntoIter<&'d str>,
+    value: Option<&'d str>,
+    depth: u8,
+}
 
-impl<'de> Visitor<'de> for AsWritten {
-    type Value = Value;
+impl<'de> MapAccess<'de> for Entries<'de> {
+    type Error = Error;
 
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("JSON")
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, Error> {
+        let item = loop {
+            match (self.items.next(), self.objects.len()) {
+                (Some(item), _) => break item,
+                (None, 0) => return Ok(None),
+                (None, _) => self.items = self.objects.next().map_or(Items::of("{}"), Items::of),
+            }
+        };
+        let (key, value) = key_of(item);
+        self.value = Some(value);
+        let key = unquoted(key)?;
+        let key: StrDeserializer<'_, Error> = key.as_ref().into_deserializer();
+        seed.deserialize(key).map(Some)
     }
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-    fn visit_bool<E>(self, is: bool) -> Result<Value, E> {
-        Ok(Value::Bool(is))
-    }
-    fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
-        Ok(Value::Positive(number))
-    }
-    fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
-        Ok(Value::Negative(number))
-    }
-    fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
-        Ok(Value::Fraction(number))
-    }
-    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
-        Ok(Value::Text(text.to_owned()))
-    }
-    fn visit_string<E>(self, text: String) -> Result<Value, E> {
-        Ok(Value::Text(text))
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-        let mut values = Vec::new();
-        while let Some(value) = seq.next_element()? {
-            values.push(value);
-        }
-        Ok(Value::List(values))
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let mut entries = Vec::new();
-        while let Some(entry) = map.next_entry()? {
-            entries.push(entry);
-        }
-        Ok(Value::Object(entries))
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {
+        let value = self.value.take().unwrap_or("null");
+        seed.deserialize(Value::of(value, self.depth))
     }
 }
 

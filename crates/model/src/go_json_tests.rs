@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::Deserialize;
+
 use super::*;
 
 #[derive(Debug, Default, PartialEq, Deserialize)]
@@ -126,4 +128,48 @@ fn wrong_types_and_other_texts_are_errors() {
     }
     let first: Outer = first_of_slice(br#"{"size":7} trailing"#).unwrap();
     assert_eq!(first.size, 7);
+}
+
+#[test]
+fn strings_hide_brackets_commas_and_quotes() {
+    let text = |o: &mut Outer| o.media_type = "a,\"}]{[\\".into();
+    check(
+        br#" { "x" : [ "]" , {"y":"}\""} ] , "mediaType" : "a,\"}]{[\\" , "z":{} } "#,
+        with(text),
+    );
+    let escaped = |o: &mut Outer| o.media_type = "b".into();
+    check(br#"{"media\u0054ype":"b"}"#, with(escaped));
+    let list = |o: &mut Outer| o.list = vec!["a,b".into(), "[".into()];
+    check(br#"{"list":[ "a,b" ,"[" ]}"#, with(list));
+    let merged = |o: &mut Outer| {
+        o.labels = [("a", "1"), ("b", "2"), ("c", "3")]
+            .map(|(k, v)| (k.into(), v.into()))
+            .into();
+    };
+    check(
+        br#"{"labels":{"a":"1"},"Labels":{},"LABELS":{"b":"2","c":"3"}}"#,
+        with(merged),
+    );
+}
+
+#[test]
+fn what_no_one_reads_may_be_anything_that_is_json() {
+    let kept = |o: &mut Outer| o.size = 7;
+    let deep = format!("{}{}", "[".repeat(5000), "]".repeat(5000));
+    let long = format!("[{}0]", "{\"a\":[1,2]},".repeat(600_000));
+    for unknown in [deep.as_str(), long.as_str(), "1e999", "\"\\ud800\""] {
+        let document = format!("{{\"unknown\":{unknown},\"size\":7}}");
+        check(document.as_bytes(), with(kept));
+    }
+    for broken in ["[1,]", "{\"a\"}", "tru", "\"\\x\"", "[}"] {
+        let document = format!("{{\"unknown\":{broken},\"size\":7}}");
+        check(document.as_bytes(), None);
+    }
+}
+
+#[test]
+fn a_type_that_holds_itself_ends_at_a_depth() {
+    let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    assert!(from_slice::<serde_json::Value>(nested(100).as_bytes()).is_ok());
+    assert!(from_slice::<serde_json::Value>(nested(5000).as_bytes()).is_err());
 }
