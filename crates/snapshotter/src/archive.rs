@@ -71,6 +71,7 @@ impl<'s, R: BufRead> Archive<'s, R> {
     /// The next entry; `None` at the archive's end.
     pub(crate) fn next_entry(&mut self) -> Result<Option<Entry>> {
         let mut extended = Extended::default();
+        let (mut long_path, mut long_link) = (None, None);
         loop {
             self.skip()?;
             let Some(header) = self.header()? else {
@@ -85,15 +86,21 @@ impl<'s, R: BufRead> Archive<'s, R> {
             match header.as_old().linkflag[0] {
                 b'x' => {
                     let records = self.read_extended()?;
+                    // Of several the last counts, so that no row of them fills our memory.
+                    extended = Extended::default();
                     extended.parse(&records)?;
                 }
-                b'L' => extended.path = Some(until_nul(self.read_extended()?)),
-                b'K' => extended.link = Some(until_nul(self.read_extended()?)),
+                b'L' => long_path = Some(until_nul(self.read_extended()?)),
+                b'K' => long_link = Some(until_nul(self.read_extended()?)),
                 // Global headers describe the archive, not its entries.
                 b'g' => {
                     self.read_extended()?;
                 }
-                flag => return self.entry(&header, flag, extended).map(Some),
+                flag => {
+                    extended.path = long_path.filter(told).or(extended.path);
+                    extended.link = long_link.filter(told).or(extended.link);
+                    return self.entry(&header, flag, extended).map(Some);
+                }
             }
         }
     }
@@ -284,6 +291,11 @@ fn device(header: &Header, kind: Kind) -> Result<(u32, u32)> {
         u32::try_from(number).map_err(|_| Error::Archive("an absurd device number".to_owned()))
     };
     Ok((number(major)?, number(minor)?))
+}
+
+/// An empty long name says nothing.
+fn told(name: &Vec<u8>) -> bool {
+    !name.is_empty()
 }
 
 fn until_nul(mut bytes: Vec<u8>) -> Vec<u8> {

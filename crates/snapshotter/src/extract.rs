@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use crate::archive::{Archive, Entry, Kind};
 use crate::error::{Context as _, Result, bad_entry, cannot_make};
 use crate::metadata;
-use crate::parents::{MAX_NOTED, Parents};
+use crate::parents::{MAX_NOTED, Parents, weight};
 use crate::place::{Place, Replaced};
 use crate::reserve::{Gauge, Reserve};
 use crate::sparse::SparseMap;
@@ -52,7 +52,7 @@ pub(crate) fn extract(
     let mut extractor = Extractor {
         gauge: Gauge::new(reserve, Rc::clone(parents.root())),
         parents,
-        times: HashMap::new(),
+        times: Times::default(),
         whiteouts: Whiteouts::default(),
         usage: Usage {
             bytes: DISK_BLOCK,
@@ -69,8 +69,7 @@ pub(crate) fn extract(
 struct Extractor {
     parents: Parents,
     gauge: Gauge,
-    /// Times of directories are set at the end: each name made in one changes them.
-    times: HashMap<PathBuf, Timestamps>,
+    times: Times,
     whiteouts: Whiteouts,
     usage: Usage,
 }
@@ -84,12 +83,32 @@ struct Whiteouts {
 
 impl Whiteouts {
     fn note(&mut self, path: PathBuf) -> std::io::Result<()> {
-        self.bytes += path.as_os_str().len() as u64;
+        self.bytes += weight(&path);
         if self.bytes > MAX_NOTED {
             let what = format!("the names that it deletes exceed {MAX_NOTED} bytes");
             return Err(std::io::Error::other(what));
         }
         self.paths.insert(path);
+        Ok(())
+    }
+}
+
+/// Times of directories, which are set at the end: each name made in one changes them.
+#[derive(Default)]
+struct Times {
+    of: HashMap<PathBuf, Timestamps>,
+    bytes: u64,
+}
+
+impl Times {
+    fn note(&mut self, path: &Path, times: Timestamps) -> std::io::Result<()> {
+        if self.of.insert(path.to_owned(), times).is_none() {
+            self.bytes += weight(path);
+        }
+        if self.bytes > MAX_NOTED {
+            let what = format!("the names of its directories exceed {MAX_NOTED} bytes");
+            return Err(std::io::Error::other(what));
+        }
         Ok(())
     }
 }
@@ -139,8 +158,7 @@ impl Extractor {
         }
         let root = Rc::clone(self.parents.root());
         metadata::set_open(&root, entry)?;
-        self.times.insert(PathBuf::new(), metadata::times(entry));
-        Ok(())
+        self.times.note(Path::new(""), metadata::times(entry))
     }
 
     /// Deletes a name of the layers below. An entry of this layer itself under the name stays, but
@@ -225,7 +243,7 @@ impl Extractor {
         }
         self.parents.described(&dir)?;
         metadata::set_open(&dir, entry)?;
-        self.times.insert(path.to_owned(), metadata::times(entry));
+        self.times.note(path, metadata::times(entry))?;
         self.parents.keep(path, dir);
         Ok(())
     }
@@ -282,7 +300,7 @@ impl Extractor {
     }
 
     fn finish(mut self) -> Result<Extracted> {
-        for (path, times) in std::mem::take(&mut self.times) {
+        for (path, times) in std::mem::take(&mut self.times.of) {
             // A directory that a later entry replaced has no times to set.
             if let Ok(dir) = self.parents.find(&path) {
                 let set = metadata::set_times(&dir, &times);

@@ -22,6 +22,9 @@ use crate::place::open_dir;
 
 /// As the kernel's own limit (path_resolution(7)).
 const MAX_LINKS: usize = 40;
+/// Directories on one way. Each is held open in every layer that has it, so an image must not choose
+/// how many there are.
+pub(crate) const MAX_DEPTH: usize = 256;
 
 /// The file behind a path of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -187,6 +190,7 @@ impl Merged {
                 continue;
             }
             match current.child(&name)? {
+                Found::Dir(_) if above.len() == MAX_DEPTH => return Err(Errno::NAMETOOLONG),
                 Found::Dir(dir) => above.push(std::mem::replace(&mut current, dir)),
                 Found::Link(target) => {
                     links += 1;

@@ -17,8 +17,16 @@ use rustix::io::Errno;
 
 use crate::metadata;
 
-/// Bytes of paths that a layer may imply or delete; known layers have some kilobytes.
-pub(crate) const MAX_NOTED: u64 = 64 << 20;
+/// Bytes of paths that a layer may imply, delete, or give times to, with what it takes to keep each.
+/// Known layers have some hundred kilobytes; more is an attack on our memory.
+pub(crate) const MAX_NOTED: u64 = 96 << 20;
+/// About what keeping a path takes besides its own bytes.
+const A_NOTE: u64 = 64;
+
+/// The memory that noting a path takes.
+pub(crate) fn weight(path: &Path) -> u64 {
+    path.as_os_str().len() as u64 + A_NOTE
+}
 
 /// Descriptors kept. More are closed all at once: an archive comes back to few directories.
 const KEPT: usize = 64;
@@ -126,24 +134,25 @@ impl Parents {
     /// whose target is missing gets it, as when the target is in a layer below.
     fn walk(&mut self, path: &Path) -> std::io::Result<Rc<OwnedFd>> {
         let mut way: VecDeque<OsString> = path.iter().map(OsStr::to_owned).collect();
-        let mut above: Vec<Rc<OwnedFd>> = Vec::new();
         let mut current = Rc::clone(&self.root);
         let mut place = PathBuf::new();
         let mut links = 0;
         while let Some(name) = way.pop_front() {
             match self.step(&current, &name)? {
                 Step::Into(dir) => {
-                    above.push(std::mem::replace(&mut current, Rc::new(dir)));
+                    current = Rc::new(dir);
                     place.push(&name);
                 }
                 Step::Made(dir) => {
                     place.push(&name);
                     self.imply(&dir, &place)?;
-                    above.push(std::mem::replace(&mut current, Rc::new(dir)));
+                    current = Rc::new(dir);
                 }
+                // Found anew: a descriptor for each directory on the way would be as many as a
+                // layer likes.
                 Step::Up => {
-                    current = above.pop().unwrap_or_else(|| Rc::clone(&self.root));
                     place.pop();
+                    current = self.find(&place)?;
                 }
                 Step::Stay => {}
                 Step::Link(target) => {
@@ -152,7 +161,6 @@ impl Parents {
                         return Err(Errno::LOOP.into());
                     }
                     if target.is_absolute() {
-                        above.clear();
                         place.clear();
                         current = Rc::clone(&self.root);
                     }
@@ -168,7 +176,7 @@ impl Parents {
     }
 
     fn imply(&mut self, dir: &OwnedFd, place: &Path) -> std::io::Result<()> {
-        self.implied_bytes += place.as_os_str().len() as u64;
+        self.implied_bytes += weight(place);
         if self.implied_bytes > MAX_NOTED {
             let what = format!("the names of directories that it implies exceed {MAX_NOTED} bytes");
             return Err(std::io::Error::other(what));

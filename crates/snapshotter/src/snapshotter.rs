@@ -235,7 +235,8 @@ impl Snapshotter {
     pub fn copy_up_volume(&self, layers: &[LayerId], path: &Path, target: &Path) -> Result<()> {
         let merged = Merged::open(&self.lower(layers)?)?;
         let target_dir = open_dir(target)?;
-        volume::copy(&merged, path, &target_dir).context(|| ("copy an image's content to", target))
+        let copied = volume::copy(&merged, path, &target_dir, self.reserve);
+        copied.context(|| ("copy an image's content to", target))
     }
 
     /// The layers' directories, topmost first, down to one whose root hides the others.

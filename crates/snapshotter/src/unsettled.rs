@@ -22,7 +22,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, openat, statat, unlinka
 use rustix::io::Errno;
 
 use crate::error::{Context as _, Result};
-use crate::merged::{Found, Merged, MergedDir};
+use crate::merged::{Found, MAX_DEPTH, Merged, MergedDir};
 use crate::metadata;
 use crate::parents::MAX_NOTED;
 use crate::place::open_dir;
@@ -149,6 +149,9 @@ impl<'m> Walk<'m> {
     /// Makes `path` the current directory; false when the layer has no such directory.
     fn enter(&mut self, path: &Path) -> std::io::Result<bool> {
         let names: Vec<&OsStr> = path.iter().collect();
+        if names.len() > MAX_DEPTH {
+            return Err(Errno::NAMETOOLONG.into());
+        }
         let pairs = self.levels.iter().zip(&names);
         let known = pairs.take_while(|(level, name)| level.name == **name);
         let common = known.count();

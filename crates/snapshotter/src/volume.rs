@@ -5,41 +5,59 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::rc::Rc;
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, chmodat, chownat, fchmod, fstat, mkdirat, mknodat, openat,
-    symlinkat, unlinkat, utimensat,
+    AtFlags, FileType, Mode, OFlags, SeekFrom, chmodat, chownat, fchmod, fstat, mkdirat, mknodat,
+    openat, seek, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
 use crate::merged::{Found, Leaf, Merged, MergedDir};
 use crate::metadata;
+use crate::reserve::{Gauge, Reserve};
 
 /// Deeper trees are no content of a volume but an attack on the stack.
 const MAX_DEPTH: usize = 128;
+
+/// Files take whole blocks, and an inode.
+const A_FILE: u64 = 4096;
 
 /// The mode of a volume that the image says nothing about: users other than root enter it too.
 const PLAIN_MODE: u32 = 0o755;
 
 /// Copies what is below `path`, if that is a directory of the image, and its own attributes.
-pub(crate) fn copy(image: &Merged, path: &Path, target: &OwnedFd) -> std::io::Result<()> {
+pub(crate) fn copy(
+    image: &Merged,
+    path: &Path,
+    target: &OwnedFd,
+    reserve: Reserve,
+) -> std::io::Result<()> {
+    let mut gauge = Gauge::new(reserve, Rc::new(target.try_clone()?));
     match image.resolve(path)? {
-        Found::Dir(dir) => copy_dir(&dir, target, 0),
+        Found::Dir(dir) => copy_dir(&dir, target, 0, &mut gauge),
         Found::Absent | Found::Link(_) | Found::Leaf(_) => {
             Ok(fchmod(target, Mode::from_raw_mode(PLAIN_MODE))?)
         }
     }
 }
 
-fn copy_dir(source: &MergedDir, target: &OwnedFd, depth: usize) -> std::io::Result<()> {
+fn copy_dir(
+    source: &MergedDir,
+    target: &OwnedFd,
+    depth: usize,
+    gauge: &mut Gauge,
+) -> std::io::Result<()> {
     if depth == MAX_DEPTH {
         return Err(Errno::LOOP.into());
     }
     for name in source.names()? {
         let name = OsStr::from_bytes(name.as_bytes());
+        gauge.take(A_FILE).map_err(std::io::Error::other)?;
         match source.child(name)? {
             Found::Absent => {}
             Found::Dir(dir) => {
@@ -49,28 +67,33 @@ fn copy_dir(source: &MergedDir, target: &OwnedFd, depth: usize) -> std::io::Resu
                 }
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let below = openat(target, name, flags, Mode::empty())?;
-                copy_dir(&dir, &below, depth + 1)?;
+                copy_dir(&dir, &below, depth + 1, gauge)?;
             }
             Found::Link(link) => {
                 remake(target, name, || symlinkat(&link, target, name))?;
             }
-            Found::Leaf(leaf) => copy_leaf(&leaf, target, name)?,
+            Found::Leaf(leaf) => copy_leaf(&leaf, target, name, gauge)?,
         }
     }
     let stat = fstat(source.top())?;
     Ok(metadata::copy(source.top(), target, &stat)?)
 }
 
-fn copy_leaf(leaf: &Leaf, target: &OwnedFd, name: &OsStr) -> std::io::Result<()> {
+fn copy_leaf(
+    leaf: &Leaf,
+    target: &OwnedFd,
+    name: &OsStr,
+    gauge: &mut Gauge,
+) -> std::io::Result<()> {
     match leaf.kind() {
         FileType::RegularFile => {
             let flags =
                 OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let mode = Mode::from_raw_mode(0o600);
             let file = remake(target, name, || openat(target, name, flags, mode))?;
-            let mut source = leaf.open()?;
-            let mut file = File::from(file);
-            std::io::copy(&mut source, &mut file)?;
+            let source = leaf.open()?;
+            let file = File::from(file);
+            copy_content(&source, &file, gauge)?;
             Ok(metadata::copy(&source, &file, &leaf.stat)?)
         }
         FileType::Fifo => {
@@ -92,6 +115,34 @@ fn copy_leaf(leaf: &Leaf, target: &OwnedFd, name: &OsStr) -> std::io::Result<()>
         }
         _ => Ok(()),
     }
+}
+
+/// Copies what a file holds. Holes stay holes: a layer of a few bytes may name a file of any length.
+fn copy_content(source: &File, target: &File, gauge: &mut Gauge) -> std::io::Result<()> {
+    const PART: u64 = 8 << 20;
+    let length = source.metadata()?.len();
+    let mut at = 0;
+    while at < length {
+        let (start, end) = match seek(source, SeekFrom::Data(at)) {
+            Ok(start) => (start, seek(source, SeekFrom::Hole(start))?.min(length)),
+            Err(Errno::NXIO) => break,
+            // The file system knows of no holes.
+            Err(Errno::INVAL) => (at, length),
+            Err(error) => return Err(error.into()),
+        };
+        at = start;
+        while at < end {
+            let count = PART.min(end - at);
+            gauge.take(count).map_err(std::io::Error::other)?;
+            seek(source, SeekFrom::Start(at))?;
+            seek(target, SeekFrom::Start(at))?;
+            if std::io::copy(&mut source.take(count), &mut &*target)? != count {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            at += count;
+        }
+    }
+    target.set_len(length)
 }
 
 /// Makes a name anew when an earlier, interrupted copy left one.

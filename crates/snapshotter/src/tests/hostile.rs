@@ -290,3 +290,37 @@ fn privileged_broken_archives_leave_nothing() {
     }
     assert!(lab.store.layers().unwrap().is_empty());
 }
+
+#[test]
+fn privileged_a_row_of_extended_headers_is_the_last_of_them() {
+    let record = |number: usize| {
+        let body = format!(" SCHILY.xattr.user.n{number}={}\n", "x".repeat(9000));
+        format!("{}{body}", body.len() + 4)
+    };
+    let mut archive: Vec<u8> = (0..200)
+        .flat_map(|number| raw(b'x', "pax", record(number).as_bytes()))
+        .collect();
+    archive.extend(tar(vec![
+        file("a", "1").pax("SCHILY.xattr.user.last", b"1"),
+    ]));
+    let lab = Lab::new();
+    let fs = lab.commit(lab.unpack(&archive).unwrap(), u8::MAX);
+    let mut names = [0; 4096];
+    let length = rustix::fs::llistxattr(fs.join("a"), names.as_mut_slice()).unwrap();
+    assert_eq!(&names[..length], b"user.last\0");
+}
+
+/// A link may lead down hundreds of directories that are not there yet, and up again.
+#[test]
+fn privileged_a_deep_way_ends_where_it_says() {
+    let way = format!("{}{}t", "d/".repeat(600), "../".repeat(600));
+    let lab = Lab::new();
+    let items = vec![
+        dir("base"),
+        symlink("base/link", &way),
+        file("base/link/end", "x"),
+    ];
+    let fs = lab.commit(lab.unpack(&tar(items)).unwrap(), u8::MAX);
+    assert_eq!(fs::read_to_string(fs.join("base/t/end")).unwrap(), "x");
+    assert!(fs.join("base").join("d/".repeat(600)).is_dir());
+}

@@ -223,6 +223,27 @@ fn privileged_a_huge_file_is_not_read() {
     assert!(begun.elapsed() < Duration::from_secs(1));
 }
 
+#[test]
+fn privileged_a_hole_of_a_volume_stays_a_hole() {
+    let lab = Lab::new();
+    let sparse = file("data/big", "headtail")
+        .pax("GNU.sparse.map", b"0,4,1099511627772,4")
+        .pax("GNU.sparse.realsize", b"1099511627776");
+    lab.layer(1, vec![sparse]);
+    let target = tempfile::tempdir().unwrap();
+    let copied = lab
+        .store
+        .copy_up_volume(&[id(1)], Path::new("/data"), target.path());
+    copied.unwrap();
+    let stat = fs::metadata(target.path().join("big")).unwrap();
+    assert_eq!(stat.len(), 1 << 40);
+    assert!(stat.blocks() < 64, "{}", stat.blocks());
+    let mut tail = [0; 4];
+    let big = fs::File::open(target.path().join("big")).unwrap();
+    std::os::unix::fs::FileExt::read_exact_at(&big, &mut tail, (1 << 40) - 4).unwrap();
+    assert_eq!(&tail, b"tail");
+}
+
 fn volume(items: Vec<Vec<Item>>, path: &str) -> tempfile::TempDir {
     let lab = Lab::new();
     let numbers = 1..=u8::try_from(items.len()).unwrap();
