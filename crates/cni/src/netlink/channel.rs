@@ -15,6 +15,9 @@ use super::wire::{self, find};
 use crate::error::{Context, Error, Result};
 
 const HEADER: usize = 16;
+/// The longest request. An attribute's length is a number of 16 bits: a longer value would be cut,
+/// and its rest read as further attributes (CVE-2021-43784). It does not fit into a request either.
+const LONGEST: usize = 0xffff;
 /// Room for the largest datagram that the kernel sends: 32 KiB since Linux 4.9, doubled.
 const DATAGRAM: usize = 64 * 1024;
 
@@ -53,6 +56,8 @@ struct Step {
 pub(crate) struct Batch {
     bytes: Vec<u8>,
     steps: Vec<Step>,
+    /// The first request that is too long.
+    too_long: Option<String>,
 }
 
 impl Batch {
@@ -64,9 +69,12 @@ impl Batch {
         flags: u16,
         body: &[u8],
     ) -> &mut Self {
-        let offset = self.bytes.len();
+        let (what, offset) = (what.into(), self.bytes.len());
+        if body.len() > LONGEST {
+            self.too_long.get_or_insert_with(|| what.clone());
+        }
         self.steps.push(Step {
-            what: what.into(),
+            what,
             offset,
             tolerated: Vec::new(),
         });
@@ -203,8 +211,12 @@ impl Channel {
     /// Sends a batch and waits until the kernel has done it.
     ///
     /// # Errors
-    /// The first refusal that is not tolerated; requests after it may have been done.
+    /// When a request is too long, and then nothing is sent; else the first refusal that is not tolerated; requests after it may have been done.
     pub(crate) fn run(&mut self, mut batch: Batch) -> Result<()> {
+        if let Some(what) = batch.too_long {
+            let why = format!("it is longer than the {LONGEST} bytes of a netlink request");
+            return Err(Error::invalid(what, why));
+        }
         let Some(last) = batch.steps.iter().rposition(|s| !s.what.is_empty()) else {
             return Ok(());
         };
@@ -252,6 +264,9 @@ impl Channel {
             errno: e.raw_os_error().unwrap_or(libc::EIO),
             text: String::new(),
         };
+        if body.len() > LONGEST {
+            return Err(broken(io::Error::from_raw_os_error(libc::EMSGSIZE)));
+        }
         let seq = self.seq;
         self.seq = self.seq.wrapping_add(1);
         let dump = flags & NLM_F_DUMP == NLM_F_DUMP;
@@ -270,6 +285,29 @@ impl Channel {
                     _ => found.push(message.body.to_vec()),
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::wire::Attributes;
+
+    #[test]
+    fn a_value_that_its_length_cannot_tell_is_never_sent() {
+        let attribute = |length: usize| Attributes::new().bytes(1, &vec![0xff; length]);
+        let mut channel = Channel::open(libc::NETLINK_ROUTE.try_into().unwrap()).unwrap();
+        for (length, is_sent) in [(LONGEST - HEADER, true), (LONGEST, false), (1 << 20, false)] {
+            let body = attribute(length);
+            let mut batch = Batch::default();
+            batch.push("ask for it", libc::RTM_GETLINK, 0, body.as_bytes());
+            let error = channel.run(batch).map_err(|error| error.to_string());
+            let is_refused_here = matches!(&error, Err(text) if text.contains("longer than"));
+            assert_eq!(is_refused_here, !is_sent, "{length}: {error:?}");
+            let refusal = channel.query(libc::RTM_GETLINK, 0, body.as_bytes());
+            let is_too_long = matches!(refusal, Err(refusal) if refusal.errno == libc::EMSGSIZE);
+            assert_eq!(is_too_long, !is_sent, "{length}");
         }
     }
 }

@@ -23,7 +23,8 @@ impl Attributes {
         &self.0
     }
 
-    /// Raw bytes.
+    /// Raw bytes. A value that is too long for its length field makes a request that is too long to
+    /// be sent (`channel.rs`).
     pub(crate) fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
         let length = u16::try_from(HEADER + value.len()).unwrap_or(u16::MAX);
         self.0.extend_from_slice(&length.to_ne_bytes());
