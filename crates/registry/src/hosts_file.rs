@@ -1,7 +1,8 @@
 //! `hosts.toml` as it is written; `hosts` makes endpoints of it.
 //!
 //! The layout is containerd's, so that files made for it (by hand, by kind, by mirror operators)
-//! work unchanged. Keys that we do not know are ignored for the same reason.
+//! work unchanged. Keys that we do not know are ignored for the same reason, and the case of those
+//! that we know does not matter, as it does not for Go's reader of TOML.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,11 +12,13 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
+use crate::any_case::AnyCase;
 use crate::error::{Context, Result};
 use crate::tls_files::{TlsFiles, read_bounded};
 
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
+#[serde(remote = "Self")]
 pub(crate) struct HostsFile {
     /// The registry itself; asked last.
     pub(crate) server: Option<String>,
@@ -29,7 +32,7 @@ pub(crate) struct HostsFile {
 
 /// Settings of one host.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, remote = "Self")]
 pub(crate) struct Entry {
     pub(crate) capabilities: Vec<String>,
     pub(crate) override_path: Option<bool>,
@@ -38,6 +41,18 @@ pub(crate) struct Entry {
     client: Option<Clients>,
     pub(crate) header: BTreeMap<String, OneOrMany<String>>,
     dial_timeout: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for HostsFile {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        Self::deserialize(AnyCase(deserializer))
+    }
+}
+
+impl<'de> Deserialize<'de> for Entry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        Self::deserialize(AnyCase(deserializer))
+    }
 }
 
 /// A value that may be written with or without a list around it.

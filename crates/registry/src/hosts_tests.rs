@@ -178,17 +178,58 @@ fn client_certificates_are_read_as_the_manual_says() {
     }
 }
 
+fn read(text: &str) -> Result<Vec<Endpoint>> {
+    let dir = tempfile::tempdir().unwrap();
+    let own = dir.path().join("r.io");
+    std::fs::create_dir(&own).unwrap();
+    std::fs::write(own.join("hosts.toml"), text).unwrap();
+    endpoints(dir.path(), "r.io", Capability::Pull)
+}
+
+fn host(text: &str) -> String {
+    format!("[host.\"https://m.io\"]\n{text}\n")
+}
+
+/// Spellings of keys.
+fn keys() -> Vec<(String, &'static str)> {
+    vec![
+        // Keys have any case.
+        (
+            "Server = \"https://up.io\"".to_owned(),
+            "https://up.io/v2 proxy",
+        ),
+        ("SKIP_VERIFY = true".to_owned(), "https://r.io/v2 insecure"),
+        (host("Skip_Verify = true"), "https://m.io/v2 proxy insecure"),
+        (
+            host("Override_Path = true\nCA = \"ca.pem\""),
+            "https://m.io/ proxy",
+        ),
+        // containerd passes this host over, for it looks for `host` once more by itself.
+        (
+            "[Host.\"https://m.io\"]".to_owned(),
+            "https://m.io/v2 proxy",
+        ),
+        // An underscore is no case.
+        (host("skipVerify = true"), "https://m.io/v2 proxy"),
+        // The name of a host is data.
+        (
+            "[host.\"https://m.io/Proj\"]".to_owned(),
+            "https://m.io/Proj/v2 proxy",
+        ),
+        (
+            "\"host\".\"https://m.io\".skip_verify = true".to_owned(),
+            "https://m.io/v2 proxy insecure",
+        ),
+        (
+            "host = { \"https://m.io\" = { skip_verify = true } }".to_owned(),
+            "https://m.io/v2 proxy insecure",
+        ),
+    ]
+}
+
 /// The first host of each file. containerd reads them the same, except where said.
 #[test]
 fn odd_but_common_forms() {
-    let read = |text: &str| {
-        let dir = tempfile::tempdir().unwrap();
-        let own = dir.path().join("r.io");
-        std::fs::create_dir(&own).unwrap();
-        std::fs::write(own.join("hosts.toml"), text).unwrap();
-        endpoints(dir.path(), "r.io", Capability::Pull)
-    };
-    let host = |text: &str| format!("[host.\"https://m.io\"]\n{text}\n");
     for (text, expected) in [
         (host(""), "https://m.io/v2 proxy"),
         (host("skip_verify = true"), "https://m.io/v2 proxy insecure"),
@@ -221,11 +262,21 @@ fn odd_but_common_forms() {
         (String::new(), "https://r.io/v2"),
         ("# nothing".to_owned(), "https://r.io/v2"),
         ("future = [1, 2]".to_owned(), "https://r.io/v2"),
-    ] {
+    ]
+    .into_iter()
+    .chain(keys())
+    {
         let found = read(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
         assert_eq!(show(&found)[0], expected, "{text}");
     }
-    assert!(read("server = \"a\"\nserver = \"b\"").is_err());
+    for broken in [
+        "server = \"a\"\nserver = \"b\"",
+        // containerd takes one of the two.
+        "server = \"a\"\nServer = \"b\"",
+        "Skip_Verify = \"yes\"",
+    ] {
+        assert!(read(broken).is_err(), "{broken}");
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+mod any_case;
 mod authorize;
 mod blob;
 mod challenge;
