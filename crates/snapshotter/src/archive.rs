@@ -90,15 +90,15 @@ impl<'s, R: BufRead> Archive<'s, R> {
                     extended = Extended::default();
                     extended.parse(&records)?;
                 }
-                b'L' => long_path = Some(until_nul(self.read_extended()?)),
-                b'K' => long_link = Some(until_nul(self.read_extended()?)),
+                b'L' => long_path = long_name(self.read_extended()?),
+                b'K' => long_link = long_name(self.read_extended()?),
                 // Global headers describe the archive, not its entries.
                 b'g' => {
                     self.read_extended()?;
                 }
                 flag => {
-                    extended.path = long_path.filter(told).or(extended.path);
-                    extended.link = long_link.filter(told).or(extended.link);
+                    extended.path = long_path.or(extended.path);
+                    extended.link = long_link.or(extended.link);
                     return self.entry(&header, flag, extended).map(Some);
                 }
             }
@@ -293,16 +293,12 @@ fn device(header: &Header, kind: Kind) -> Result<(u32, u32)> {
     Ok((number(major)?, number(minor)?))
 }
 
-/// An empty long name says nothing.
-fn told(name: &Vec<u8>) -> bool {
-    !name.is_empty()
-}
-
-fn until_nul(mut bytes: Vec<u8>) -> Vec<u8> {
+/// A long name as GNU tar writes it; an empty one says nothing.
+fn long_name(mut bytes: Vec<u8>) -> Option<Vec<u8>> {
     if let Some(end) = bytes.iter().position(|byte| *byte == 0) {
         bytes.truncate(end);
     }
-    bytes
+    (!bytes.is_empty()).then_some(bytes)
 }
 
 fn non_negative(number: i64, what: &str) -> Result<u64> {
