@@ -4,7 +4,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crisp_model::Signal;
 use crisp_sys::cgroup::{Cgroup, Entrance};
 use crisp_sys::fork::fork_with;
 use crisp_sys::lent_node;
@@ -17,6 +16,7 @@ use crate::ahead::Ahead;
 use crate::child::{self, Plan};
 use crate::claim::Claim;
 use crate::confine::{Filter, check_limits, check_user, lacking};
+use crate::end::end;
 use crate::error::{Context, Error, Result};
 use crate::freezer::{Freeze, freeze_state};
 use crate::keyring::Keyring;
@@ -28,9 +28,6 @@ use crate::schedule::Scheduling;
 use crate::streams::{self, Stdio};
 use crate::sync::{Word, hear_from_child, say};
 use crate::{cgroups, devices, hooks, mounts, peers, schedule, sysctl, unmet};
-
-/// How long a killed child is waited for.
-const ENDS_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long a child may be silent while it sets itself up: what it does is local, but for mounts of
 /// network file systems. Hooks take the time that they are given.
@@ -252,15 +249,6 @@ fn hear_of_init(conn: &Conn, first: i32, maps: Option<&Maps>) -> Result<(i32, Pi
             Some(Word::Failed(error)) => return Err(error),
             _ => return Err(Error::Vanished("killed, or out of memory".to_owned())),
         }
-    }
-}
-
-/// Ends a child that came to nothing. A child that stands still, in a frozen cgroup or in the
-/// kernel, ends later: the removal of the cgroup thaws and kills it.
-pub(crate) fn end(pid: i32, child: &PidFd) {
-    drop(child.signal(Signal::KILL.number()));
-    if child.ends_within(ENDS_WITHIN).unwrap_or(false) {
-        drop(process::wait(pid));
     }
 }
 

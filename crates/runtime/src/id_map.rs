@@ -10,7 +10,7 @@ use crisp_sys::pipe::pipe;
 use crisp_sys::process;
 use oci_spec::runtime::{LinuxIdMapping, Mount, Spec};
 
-use crate::create::end;
+use crate::end::end;
 use crate::error::{Context, Error, Result};
 use crate::namespaces::Maps;
 use crate::options::Options;

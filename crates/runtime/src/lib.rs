@@ -18,6 +18,7 @@ mod copy_up;
 mod create;
 mod device_rules;
 mod devices;
+mod end;
 mod environment;
 mod error;
 mod exec;
