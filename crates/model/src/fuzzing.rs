@@ -41,7 +41,7 @@ pub fn names(data: &[u8]) {
     drop(Signal::parse(&text));
 }
 
-/// What a document of a stranger may hold.
+/// The content that a document of a stranger may have.
 #[derive(Debug, Default, PartialEq, serde::Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Document {

@@ -80,7 +80,7 @@ impl<'d> Value<'d> {
             .ok_or_else(|| Error::custom("values in values in values"))
     }
 
-    /// What is given under the names of a struct's fields.
+    /// The values under the names of a struct's fields.
     fn fields(
         self,
         names: &'static [&'static str],

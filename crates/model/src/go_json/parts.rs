@@ -4,7 +4,7 @@
 pub(super) struct Items<'d>(&'d str);
 
 impl<'d> Items<'d> {
-    /// Those of a list or object, whose text begins and ends with its brackets.
+    /// The parts of a list or object, whose text begins and ends with its brackets.
     pub(super) fn of(text: &'d str) -> Self {
         let inner = text.get(1..text.len().saturating_sub(1));
         Self(inner.unwrap_or_default().trim_ascii())
