@@ -19,6 +19,20 @@ fn shim(container: &str) -> Pid {
     owners::shim(container).unwrap()
 }
 
+/// Kills the shim of a container and the one that takes its place: the third comes no sooner than a
+/// second later, and until then there is none.
+fn leave_alone(cri: &mut Cri, container: &str) {
+    let first = shim(container);
+    kill_process(first, Signal::KILL).unwrap();
+    let second = || owners::shim(container).filter(|second| *second != first);
+    eventually("another shim is there", || second().is_some());
+    eventually("it has taken over", || {
+        cri.execute(container, &["true"]).is_ok()
+    });
+    kill_process(second().unwrap(), Signal::KILL).unwrap();
+    eventually("its shim is gone", || owners::shim(container).is_none());
+}
+
 #[track_caller]
 fn has_left(container: &str) {
     let deadline = Instant::now() + Duration::from_secs(10);
@@ -44,8 +58,7 @@ fn privileged_a_container_outlives_its_shim() {
         let line = "trap 'exit 7' TERM; while :; do sleep 0.05; done";
         let container = cri.run(&id, &pod, &configs::shell("main", line));
         cri.shell(&container, "sleep 0.2");
-        kill_process(shim(&container), Signal::KILL).unwrap();
-        eventually("its shim is gone", || owners::shim(&container).is_none());
+        leave_alone(&mut cri, &container);
         let running = cri::ContainerState::ContainerRunning;
         assert_eq!(cri.look(&container).state(), running);
         let error = cri.execute(&container, &["true"]).unwrap_err();
@@ -82,16 +95,17 @@ fn privileged_without_a_shim_a_grace_is_a_grace() {
         let [willing, stubborn, removed] = lines.map(|(name, line)| {
             let container = cri.run(&id, &pod, &configs::shell(name, line));
             cri.shell(&container, "sleep 0.1");
-            kill_process(shim(&container), Signal::KILL).unwrap();
-            eventually("its shim is gone", || owners::shim(&container).is_none());
             container
         });
+        leave_alone(&mut cri, &willing);
         let took = timed(|| cri.stop(&willing, 30));
         assert!(took < 2.0, "it ends when it is asked to: {took}");
         assert_eq!(cri.look(&willing).exit_code, 7);
+        leave_alone(&mut cri, &stubborn);
         let took = timed(|| cri.stop(&stubborn, 1));
         assert!((1.0..2.5).contains(&took), "its grace is a second: {took}");
         assert_eq!(cri.look(&stubborn).exit_code, 137);
+        leave_alone(&mut cri, &removed);
         let container_id = removed.clone();
         let request = cri::RemoveContainerRequest { container_id };
         let took = timed(|| {

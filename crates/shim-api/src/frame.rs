@@ -5,6 +5,7 @@ use oci_spec::runtime::{LinuxResources, Process};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::streams::StreamEnd;
 use crate::{Error, ExitRecord, MAX_FRAME, Result};
 
 /// A frame from the daemon.
@@ -156,7 +157,8 @@ pub enum FromShim {
 pub enum Reply {
     /// It is done.
     Done,
-    /// The launch succeeded: the container's program runs. Descriptors: init's pidfd.
+    /// The container's program runs, or the one that was to be adopted does. Descriptors: init's
+    /// pidfd, then `streams` in their order.
     Started {
         /// Host pid of init.
         pid: i32,
@@ -164,6 +166,9 @@ pub enum Reply {
         start_time: u64,
         /// Warnings: the parts of the spec that could not be met to the letter, for the operator.
         warnings: Vec<String>,
+        /// The streams that are lent.
+        #[serde(default)]
+        streams: Vec<StreamEnd>,
     },
     /// The exec'd process runs.
     Exec {
@@ -200,7 +205,7 @@ pub enum FailureKind {
     Unsupported,
 }
 
-/// How a container is.
+/// How a container is. Descriptors while it runs: init's pidfd, then `streams` in their order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateReport {
     /// Host pid of init.
@@ -209,6 +214,9 @@ pub struct StateReport {
     pub start_time: u64,
     /// Its end, once it is over.
     pub exit: Option<ExitRecord>,
+    /// The streams that are lent.
+    #[serde(default)]
+    pub streams: Vec<StreamEnd>,
 }
 
 /// An event that a shim tells unasked.

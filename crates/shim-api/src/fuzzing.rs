@@ -2,13 +2,14 @@
 //! fuzzer tries bytes of its own, the tests those of `fuzz/corpus`.
 
 use crate::exit::SLOT_SIZE;
-use crate::{Error, ExitRecord, FromShim, Launch, Result, ToShim};
+use crate::{Adoption, Error, ExitRecord, FromShim, Launch, Result, ToShim};
 
 /// A frame that is understood is understood again as it is written.
 pub fn frame(data: &[u8]) {
     again(data, ToShim::decode, ToShim::encode);
     again(data, FromShim::decode, FromShim::encode);
     again(data, Launch::decode, Launch::encode);
+    again(data, Adoption::decode, Adoption::encode);
     if let Some(record) = ExitRecord::from_slot(data) {
         // Bytes that say nothing may be any.
         assert_eq!(ExitRecord::from_slot(&record.to_slot()), Some(record));

@@ -88,30 +88,6 @@ impl Ahead {
     }
 }
 
-/// The frames that a shim takes before it owns a container.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Opening {
-    /// The container is not to be started yet.
-    Ahead(Ahead),
-    /// The container is to be started.
-    Launch(Box<Launch>),
-}
-
-impl Opening {
-    /// Reads a frame.
-    ///
-    /// # Errors
-    /// When it is neither.
-    pub fn decode(bytes: &[u8]) -> Result<Self> {
-        let why = match Launch::decode(bytes) {
-            Ok(launch) => return Ok(Self::Launch(Box::new(launch))),
-            Err(why) => why,
-        };
-        let ahead = frame::decode("ahead", bytes);
-        ahead.map(Self::Ahead).map_err(|_| why)
-    }
-}
-
 impl Launch {
     /// The frame's bytes.
     ///

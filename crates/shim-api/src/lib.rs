@@ -7,18 +7,24 @@
 
 #![forbid(unsafe_code)]
 
+pub mod adoption;
 pub mod exit;
 pub mod frame;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod launch;
+pub mod opening;
+pub mod streams;
 
+pub use adoption::Adoption;
 pub use exit::ExitRecord;
 pub use frame::{
     Event, ExecRequest, ExecStreams, ExecWords, FailureKind, FromShim, MAX_WORDS, Orphan, Reply,
     Request, StateReport, ToShim,
 };
-pub use launch::{Ahead, Launch, Opening, RootfsSpec, Stdin};
+pub use launch::{Ahead, Launch, RootfsSpec, Stdin};
+pub use opening::Opening;
+pub use streams::StreamEnd;
 
 /// The protocol that this build speaks. Every [`Launch`] carries it, and a shim of another version
 /// refuses the launch.

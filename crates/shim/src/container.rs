@@ -31,6 +31,16 @@ use crate::worker::{Report, Reported, Streams};
 pub(crate) struct Init {
     pub id: ProcessId,
     pub pidfd: PidFd,
+    pub parent: Parent,
+}
+
+/// The process that reaps init.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Parent {
+    /// This shim, whose worker started it.
+    Us,
+    /// The process that the kernel gave it to when the shim that started it was killed.
+    Another,
 }
 
 /// The container that a shim owns.

@@ -9,6 +9,7 @@ use crisp_sys::cgroup::Cgroup;
 use crisp_sys::process::{WaitStatus, reap_any};
 use crisp_sys::{clock, file};
 
+use crate::container::{Init, Parent};
 use crate::error::{Context, Result};
 use crate::shim::{Next, Phase, Purpose, Shim, Stays, Waits};
 use crate::worker::Report;
@@ -41,17 +42,22 @@ impl Shim {
             self.worker_ended(pid, status);
         } else if let Some(exec) = self.execs.remove(&pid) {
             self.exec_ended(exec.id, status);
-        } else if matches!(&self.phase, Phase::Running(init) if init.id.pid == pid) {
+        } else if self.is_own_init(pid) {
             self.init_ended(status);
         }
     }
 
-    fn is_known(&self, pid: i32) -> bool {
-        self.execs.contains_key(&pid)
-            || matches!(&self.phase, Phase::Running(init) if init.id.pid == pid)
+    /// The pid of an init that is another's child may be given to a child of ours once it is over.
+    fn is_own_init(&self, pid: i32) -> bool {
+        let is_it = |init: &Init| init.parent == Parent::Us && init.id.pid == pid;
+        matches!(&self.phase, Phase::Running(init) if is_it(init))
     }
 
-    fn look_for_oom(&mut self) {
+    fn is_known(&self, pid: i32) -> bool {
+        self.execs.contains_key(&pid) || self.is_own_init(pid)
+    }
+
+    pub(crate) fn look_for_oom(&mut self) {
         let kills = self.container.cgroup.oom_kills().unwrap_or(0);
         if kills > self.oom_kills {
             self.oom_kills = kills;
@@ -113,18 +119,21 @@ impl Shim {
         }
     }
 
-    /// Records the end, first of all; then whatever is left of the container is killed.
     fn init_ended(&mut self, status: WaitStatus) {
         self.look_for_oom();
+        self.record_end(ExitRecord {
+            status: exit_status(status),
+            finished_at: Timestamp(clock::now()),
+            oom: self.oom,
+        });
+    }
+
+    /// Records the end, first of all; then whatever is left of the container is killed.
+    pub(crate) fn record_end(&mut self, exit: ExitRecord) {
         let Phase::Running(init) = &self.phase else {
             return;
         };
         let init = init.id;
-        let exit = ExitRecord {
-            status: exit_status(status),
-            finished_at: Timestamp(clock::now()),
-            oom: self.oom,
-        };
         // Without the slot the answer to State is all there is.
         drop(file::fill_slot(&self.container.exit_file, &exit.to_slot()));
         self.kill_starting();
@@ -189,7 +198,7 @@ pub(crate) fn kill(cgroup: &Cgroup) -> io::Result<()> {
     }
 }
 
-fn exit_status(status: WaitStatus) -> ExitStatus {
+pub(crate) fn exit_status(status: WaitStatus) -> ExitStatus {
     match status {
         WaitStatus::Code(code) => ExitStatus::Code(code),
         WaitStatus::Signal(signal) => ExitStatus::Signal(signal),

@@ -7,7 +7,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use crisp_shim_api::{Launch, Opening};
+use crisp_shim_api::{Adoption, Launch, Opening};
 use crisp_sys::cgroup::Layout;
 use crisp_sys::socket::Conn;
 use crisp_sys::{own_argument, process};
@@ -49,25 +49,40 @@ impl Ready {
     }
 }
 
-/// Waits for the launch, and takes the container's id as its name. Steps that are told before
-/// that are done at once, as far as they can be.
+/// The container of a shim, and how it comes to it.
+#[derive(Debug)]
+pub(crate) enum Begin {
+    /// It starts it, with the steps that were taken ahead.
+    Launch(Box<Launch>, Box<Foresight>),
+    /// It takes it over, with these descriptors.
+    Adoption(Box<Adoption>, Vec<OwnedFd>),
+}
+
+/// Waits for the launch or the adoption, and takes the container's id as its name. Steps that are
+/// told before that are done at once, as far as they can be.
 ///
 /// # Errors
 /// When the daemon is gone, or sent something else.
-pub(crate) fn receive(conn: &Conn) -> Result<(Launch, Foresight)> {
+pub(crate) fn receive(conn: &Conn) -> Result<Begin> {
     let gone = || Error::NoLaunch("the daemon is gone".to_owned());
-    let mut foresight = Foresight::default();
-    let launch = loop {
+    let mut foresight = Box::<Foresight>::default();
+    let begin = loop {
         let message = conn.recv(crisp_shim_api::MAX_FRAME);
         let message = message.context(|| "receive the launch")?;
         let (bytes, fds) = message.ok_or_else(gone)?;
-        if let Some(last_words) = fds.first() {
+        let mut fds = fds.into_iter();
+        if let Some(last_words) = fds.next() {
             process::place(last_words.as_fd(), 2).context(|| "open the shim's log")?;
         }
         match Opening::decode(&bytes).map_err(|error| Error::NoLaunch(error.to_string()))? {
             Opening::Ahead(ahead) => foresight.learn(&ahead),
-            Opening::Launch(launch) => break *launch,
+            Opening::Launch(launch) => break Begin::Launch(launch, foresight),
+            Opening::Adoption(adoption) => break Begin::Adoption(adoption, fds.collect()),
         }
+    };
+    let launch = match &begin {
+        Begin::Launch(launch, _) => launch.as_ref(),
+        Begin::Adoption(adoption, _) => &adoption.launch,
     };
     let id = launch.container_id.as_str();
     own_argument::replace_last(id)
@@ -77,5 +92,5 @@ pub(crate) fn receive(conn: &Conn) -> Result<(Launch, Foresight)> {
     if conn.is_closed() {
         return Err(gone());
     }
-    Ok((launch, foresight))
+    Ok(begin)
 }

@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod adoption;
 mod again;
 mod bundle;
 mod clients;

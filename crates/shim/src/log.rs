@@ -1,11 +1,14 @@
 //! The CRI log file: whole lines, or a mark where lines are missing.
 
+use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crisp_sys::clock;
 use crisp_sys::rfc3339::{self, stamp};
+use crisp_sys::rootfs::proc_path;
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, ftruncate, openat};
 use rustix::io::{Errno, writev};
 
@@ -39,6 +42,9 @@ fn header(time: i64, channel: Channel, tag: u8) -> [u8; HEADER] {
     header[HEADER - 2] = tag;
     header
 }
+
+/// The longest line: its header, its text and its newline.
+const LONGEST: usize = HEADER + MAX_TEXT + 1;
 
 /// writev(2) takes no more at once.
 const MAX_SLICES: usize = 1024;
@@ -87,6 +93,34 @@ impl Log {
             gap: None,
             held: Held::default(),
         })
+    }
+
+    /// Opens the file of a shim that was killed: of a line that it was writing, the beginning is
+    /// taken back.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub(crate) fn resume(path: &Path) -> io::Result<Self> {
+        let log = Self::open(path)?;
+        // Readers see one odd line, if this fails: it is better than no log.
+        drop(log.take_back_torn());
+        Ok(log)
+    }
+
+    fn take_back_torn(&self) -> io::Result<()> {
+        let size = u64::try_from(fstat(&self.file)?.st_size).unwrap_or(0);
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let reader = openat(CWD, proc_path(&self.file), flags, Mode::empty())?;
+        let mut end = vec![0; LONGEST.min(usize::try_from(size).unwrap_or(LONGEST))];
+        let length = u64::try_from(end.len()).unwrap_or(0);
+        File::from(reader).read_exact_at(&mut end, size - length)?;
+        let whole = end.iter().rposition(|byte| *byte == b'\n');
+        match whole.map_or(0, |at| at + 1) {
+            // Longer than any line of ours: the file is somebody else's.
+            0 if end.len() == LONGEST => {}
+            whole => self.take_back(end.len() - whole),
+        }
+        Ok(())
     }
 
     /// Goes on in a new file under the same name; on failure in the old one.

@@ -114,3 +114,27 @@ fn privileged_a_full_disk_leaves_a_marked_gap_and_no_torn_line() {
     );
     assert_eq!(after.last().map(String::as_str), Some("stdout F back"));
 }
+
+#[test]
+fn a_line_that_a_killed_shim_was_writing_is_taken_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("0.log");
+    let mut log = Log::open(&path).unwrap();
+    log.write(Channel::Stdout, b"whole\n");
+    let whole = fs::read(&path).unwrap();
+    let longest = [&whole[..HEADER], &[b'x'; MAX_TEXT][..]].concat();
+    for torn in [&b""[..], b"2", &whole[..HEADER], &longest] {
+        for before in [&whole[..], b""] {
+            fs::write(&path, [before, torn].concat()).unwrap();
+            Log::resume(&path).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), before, "{}", torn.len());
+        }
+    }
+    // No line of ours is so long: it is left as it is.
+    let foreign = [b'x'; LONGEST];
+    fs::write(&path, foreign).unwrap();
+    let mut log = Log::resume(&path).unwrap();
+    log.write(Channel::Stdout, b"goes on\n");
+    let read = fs::read(&path).unwrap();
+    assert!(read.starts_with(&foreign) && read.ends_with(b"goes on\n"));
+}

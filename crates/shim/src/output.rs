@@ -6,6 +6,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use crisp_shim_api::StreamEnd;
 use crisp_sys::pipe::set_nonblocking;
 use crisp_sys::pty;
 use rustix::buffer::spare_capacity;
@@ -30,6 +31,7 @@ pub(crate) struct Output {
 #[derive(Debug)]
 struct Stream {
     channel: Channel,
+    end: StreamEnd,
     source: OwnedFd,
     /// The other end of a terminal. As long as somebody has it open, programs may close theirs and
     /// open `/dev/console` later, as many an init does, and no read ends the stream.
@@ -51,7 +53,11 @@ impl Output {
     /// # Errors
     /// The errors of fcntl(2).
     pub(crate) fn add(&mut self, channel: Channel, source: OwnedFd) -> io::Result<()> {
-        self.add_stream(channel, source, None)
+        let end = match channel {
+            Channel::Stdout => StreamEnd::Output,
+            Channel::Stderr => StreamEnd::Errors,
+        };
+        self.add_stream((channel, end), source, None)
     }
 
     /// Adds the master of a terminal.
@@ -61,18 +67,19 @@ impl Output {
     pub(crate) fn add_terminal(&mut self, master: OwnedFd) -> io::Result<()> {
         // Without it the stream ends when programs close their ends, as it would by itself.
         let far_end = pty::peer(&master).ok();
-        self.add_stream(Channel::Stdout, master, far_end)
+        self.add_stream((Channel::Stdout, StreamEnd::Terminal), master, far_end)
     }
 
     fn add_stream(
         &mut self,
-        channel: Channel,
+        (channel, end): (Channel, StreamEnd),
         source: OwnedFd,
         far_end: Option<OwnedFd>,
     ) -> io::Result<()> {
         set_nonblocking(&source)?;
         self.streams.push(Stream {
             channel,
+            end,
             source,
             far_end,
         });
@@ -90,6 +97,12 @@ impl Output {
     pub(crate) fn sources(&self) -> impl Iterator<Item = (Channel, BorrowedFd<'_>)> {
         let sources = self.streams.iter();
         sources.map(|stream| (stream.channel, stream.source.as_fd()))
+    }
+
+    /// The same, by the stream of the container that each is the far end of.
+    pub(crate) fn ends(&self) -> impl Iterator<Item = (StreamEnd, BorrowedFd<'_>)> {
+        let sources = self.streams.iter();
+        sources.map(|stream| (stream.end, stream.source.as_fd()))
     }
 
     /// Whether every stream has ended.

@@ -49,7 +49,10 @@ impl Shim {
                 self.send_out(worker, purpose)
             }
             Request::ReopenLog => Some(self.reopen_log()),
-            Request::State => self.state(by),
+            Request::State => {
+                self.tell_state(by);
+                None
+            }
             Request::Shutdown => return self.shut_down(by),
         };
         if let Some(reply) = reply {
@@ -212,23 +215,23 @@ impl Shim {
         }
     }
 
-    fn state(&mut self, by: Asker) -> Option<Reply> {
+    fn tell_state(&mut self, by: Asker) {
         let (init, exit) = match &self.phase {
-            Phase::Starting => {
-                self.waiting.push((by, Waits::State));
-                return None;
-            }
-            Phase::Failed => return Some(not_running()),
+            Phase::Starting => return self.waiting.push((by, Waits::State)),
+            Phase::Failed => return self.clients.reply(by, not_running(), Vec::new()),
             // Before the end is told, output may still be logged: until then it counts as running.
             Phase::Running(init) => (init.id, None),
             Phase::Draining { init, .. } => (*init, None),
             Phase::Over { init, exit } => (*init, Some(*exit)),
         };
-        Some(Reply::State(StateReport {
+        let (streams, fds) = self.lend();
+        let report = StateReport {
             pid: init.pid,
             start_time: init.start_time,
             exit,
-        }))
+            streams,
+        };
+        self.clients.reply(by, Reply::State(report), fds);
     }
 
     /// Answers whoever waits for this.
@@ -240,11 +243,7 @@ impl Shim {
         let mut next = Next::Stay;
         for (asker, waits) in now {
             match waits {
-                Waits::State => {
-                    if let Some(reply) = self.state(asker) {
-                        self.clients.reply(asker, reply, Vec::new());
-                    }
-                }
+                Waits::State => self.tell_state(asker),
                 Waits::Shutdown => next = self.shut_down(asker),
             }
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crisp_model::Signal;
 use crisp_shim_api::{ExitRecord, FailureKind, Launch, Orphan, Reply, VERSION};
@@ -14,20 +14,23 @@ use crisp_sys::{clock, file, limits, memory};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::clients::{Asker, Clients};
-use crate::container::{Container, Init};
+use crate::container::{Container, Init, Parent};
 use crate::error::{Context, Error, Result};
 use crate::foresight::Foresight;
-use crate::launch::{self, Ready};
+use crate::launch::{self, Begin, Ready};
 use crate::log::{Channel, Log};
 use crate::output::Output;
 use crate::shelter::{SETTLES, Shelter};
-use crate::worker::{Report, Reported, Streams, Worker};
+use crate::worker::{Report, Reported, Worker};
 
 /// The asker of the launch: the first frame of the first connection.
-const LAUNCHER: Asker = Asker { client: 0, seq: 0 };
+pub(crate) const LAUNCHER: Asker = Asker { client: 0, seq: 0 };
 
 /// Quiet for so long, the shim gives back the memory that it does not need.
 const QUIET: i64 = 1_000_000_000;
+
+/// How the log is opened.
+type OpenLog = fn(&Path) -> std::io::Result<Log>;
 
 /// The owner of one container.
 #[expect(
@@ -50,9 +53,9 @@ pub struct Shim {
     pub(crate) waiting: Vec<(Asker, Waits)>,
     pub(crate) stays: Stays,
     /// To be told with the answer to the launch.
-    warnings: Vec<String>,
+    pub(crate) warnings: Vec<String>,
     /// Its own cgroup, unless systemd moves it.
-    shelter: Option<Shelter>,
+    pub(crate) shelter: Option<Shelter>,
     socket: PathBuf,
     listener: Listener,
     signals: SignalFd,
@@ -139,23 +142,33 @@ enum Source {
     Signals,
     Listener,
     Errand(i32),
+    /// The end of an init that is another's child.
+    Init,
     Output(Channel),
     Client(u64),
     Flush(u64),
 }
 
 impl Shim {
-    /// Reads the launch from the connection, binds the socket and begins the launch.
+    /// Reads the first frame from the connection, binds the socket and begins the launch, or takes
+    /// the container over.
     ///
     /// # Errors
-    /// When the launch makes no sense or the shim cannot be set up; the daemon is told.
+    /// When the frame makes no sense or the shim cannot be set up; the daemon is told.
     pub fn begin(conn: Conn) -> Result<Self> {
         let ready = Ready::new();
-        let (launch, foresight) = launch::receive(&conn)?;
-        match ready.and_then(|ready| Self::set_up(launch, ready)) {
+        let begin = launch::receive(&conn)?;
+        let (launch, open): (_, OpenLog) = match &begin {
+            Begin::Launch(launch, _) => (launch.as_ref().clone(), Log::open),
+            Begin::Adoption(adoption, _) => (adoption.launch.clone(), Log::resume),
+        };
+        match ready.and_then(|ready| Self::set_up(launch, ready, open)) {
             Ok(mut shim) => {
                 shim.clients.add(conn);
-                shim.launch(foresight);
+                match begin {
+                    Begin::Launch(_, foresight) => shim.launch(*foresight),
+                    Begin::Adoption(adoption, fds) => shim.adopt(&adoption, fds)?,
+                }
                 Ok(shim)
             }
             Err(error) => {
@@ -172,7 +185,7 @@ impl Shim {
         self.warnings.push(warning);
     }
 
-    fn set_up(launch: Launch, ready: Ready) -> Result<Self> {
+    fn set_up(launch: Launch, ready: Ready, open: OpenLog) -> Result<Self> {
         if launch.version != VERSION {
             let (theirs, ours) = (launch.version, VERSION);
             return Err(Error::Version { theirs, ours });
@@ -190,7 +203,7 @@ impl Shim {
         let log = launch
             .log
             .as_deref()
-            .map(|path| Log::open(path).context(|| format!("open the log {}", path.display())))
+            .map(|path| open(path).context(|| format!("open the log {}", path.display())))
             .transpose()?;
         let signals = SignalFd::block_all().context(|| "block the signals")?;
         let listener = Listener::bind(&launch.socket)
@@ -271,6 +284,12 @@ impl Shim {
             fds.push(PollFd::new(&errand.worker, PollFlags::IN));
             sources.push(Source::Errand(errand.worker.pid()));
         }
+        if let Phase::Running(init) = &self.phase
+            && init.parent == Parent::Another
+        {
+            fds.push(PollFd::new(&init.pidfd, PollFlags::IN));
+            sources.push(Source::Init);
+        }
         for (channel, fd) in self.output.sources() {
             fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
             sources.push(Source::Output(channel));
@@ -322,6 +341,7 @@ impl Shim {
             Source::Signals => self.on_signals()?,
             Source::Listener => self.on_connection(),
             Source::Errand(pid) => self.collect(pid),
+            Source::Init => self.adopted_ended(),
             Source::Output(channel) => self.output.pump(channel),
             Source::Flush(client) => self.clients.flush(client),
             Source::Client(client) => {
@@ -413,44 +433,17 @@ impl Shim {
         let Some(pidfd) = fds.next() else {
             return self.launch_failed(FailureKind::Start, "no pidfd came".to_owned());
         };
-        let copy = pidfd.try_clone().ok();
-        self.take_streams(streams, fds);
+        for (end, fd) in streams.ends().iter().zip(fds) {
+            // A descriptor of ours cannot fail fcntl(2).
+            drop(self.take_stream(*end, fd));
+        }
         self.phase = Phase::Running(Init {
             id: ProcessId { pid, start_time },
             pidfd: pidfd.into(),
+            parent: Parent::Us,
         });
-        let mut warnings = std::mem::take(&mut self.warnings);
-        warnings.extend(told);
-        let reply = Reply::Started {
-            pid,
-            start_time,
-            warnings,
-        };
-        self.clients
-            .reply(LAUNCHER, reply, copy.into_iter().collect());
-        if let Some(shelter) = &mut self.shelter {
-            shelter.wait_for_quiet();
-        }
+        self.tell_started(told);
         self.answer_waiting(Waits::State);
-    }
-
-    fn take_streams(&mut self, streams: Streams, mut fds: impl Iterator<Item = OwnedFd>) {
-        let channels: &[Channel] = match streams {
-            Streams::Elsewhere => &[],
-            Streams::Terminal => {
-                // As below.
-                fds.by_ref()
-                    .take(1)
-                    .for_each(|master| drop(self.output.add_terminal(master)));
-                &[]
-            }
-            Streams::Output | Streams::InputAndOutput => &[Channel::Stdout, Channel::Stderr],
-        };
-        for (channel, fd) in channels.iter().zip(fds.by_ref()) {
-            // A descriptor of ours cannot fail fcntl(2).
-            drop(self.output.add(*channel, fd));
-        }
-        self.input = fds.next();
     }
 
     pub(crate) fn launch_failed(&mut self, kind: FailureKind, message: String) {
@@ -466,7 +459,8 @@ impl Shim {
     }
 }
 
-fn failure(error: &Error) -> Reply {
+/// The answer to a first frame that could not be met.
+pub(crate) fn failure(error: &Error) -> Reply {
     Reply::Failed {
         kind: FailureKind::Start,
         message: error.to_string(),

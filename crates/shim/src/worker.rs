@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crisp_model::Signal;
-use crisp_shim_api::FailureKind;
+use crisp_shim_api::{FailureKind, StreamEnd};
 use crisp_sys::fork::{CloneFlags, fork_with};
 use crisp_sys::pidfd::PidFd;
 use crisp_sys::process::set_parent_death_signal;
@@ -52,6 +52,18 @@ pub(crate) enum Streams {
     InputAndOutput,
     /// The master of its terminal.
     Terminal,
+}
+
+impl Streams {
+    /// Their far ends, in the order in which they are handed over.
+    pub(crate) fn ends(self) -> &'static [StreamEnd] {
+        match self {
+            Self::Elsewhere => &[],
+            Self::Output => &[StreamEnd::Output, StreamEnd::Errors],
+            Self::InputAndOutput => &[StreamEnd::Output, StreamEnd::Errors, StreamEnd::Input],
+            Self::Terminal => &[StreamEnd::Terminal],
+        }
+    }
 }
 
 /// A report and the descriptors that come with it.

@@ -411,7 +411,9 @@ impl Client {
             container.shim = Shim::Killed(lines);
             container.alone_since = Some(SystemTime::now());
             self.kills += u64::from(fire::kill(shim));
-            eventually("the shim is gone", || owners::shim(&container.id).is_none());
+            eventually("the shim is gone", || {
+                owners::shim(&container.id) != Some(shim)
+            });
         }
     }
 

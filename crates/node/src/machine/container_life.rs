@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crisp_model::PodId;
 use crisp_model::phase::{Exit, ExitCause};
 use crisp_records::{ContainerState, Entry};
 use crisp_shim_api::{ExitRecord, Stdin};
@@ -120,14 +121,24 @@ impl Container {
         (started_at, caller): (crisp_model::Timestamp, Caller),
         written: Result<()>,
     ) {
-        let made = self.record.made.as_ref();
-        let made = made.ok_or_else(|| missing(&self.record.id));
-        let made = match written.and(made) {
-            Ok(made) => made,
+        let plan = self.plan(scene.pod);
+        let plan = plan.ok_or_else(|| missing(&self.record.id));
+        let plan = match written.and(plan) {
+            Ok(plan) => plan,
             Err(error) => return scene.out.answer(caller, Err(error)),
         };
-        let plan = LaunchPlan {
-            pod: scene.pod.clone(),
+        self.state = State::Starting {
+            started_at,
+            waiters: vec![caller],
+        };
+        scene.out.run(Job::Launch(Box::new(plan)));
+    }
+
+    /// The launch that its shim is told; `None` before the container is made.
+    fn plan(&self, pod: &PodId) -> Option<LaunchPlan> {
+        let made = self.record.made.as_ref()?;
+        Some(LaunchPlan {
+            pod: pod.clone(),
             id: self.record.id.clone(),
             cgroup_path: self.record.cgroup_path.clone(),
             resources: self.record.resources.clone(),
@@ -137,12 +148,7 @@ impl Container {
                 true => Stdin::Open,
                 false => Stdin::Null,
             },
-        };
-        self.state = State::Starting {
-            started_at,
-            waiters: vec![caller],
-        };
-        scene.out.run(Job::Launch(Box::new(plan)));
+        })
     }
 
     /// The launch ended.
@@ -283,7 +289,10 @@ impl Container {
         match verdict {
             Verdict::Alive { init } => match self.running() {
                 Some(running) => {
-                    running.watch = Watch::Shim;
+                    let before = std::mem::replace(&mut running.watch, Watch::Shim);
+                    if before == Watch::Alone {
+                        self.note(scene, ContainerNote::ShimReplaced);
+                    }
                     self.show(scene, None);
                     self.catch_up_with_stops(scene);
                 }
@@ -297,11 +306,11 @@ impl Container {
                 }
             }
             Verdict::Alone => {
-                if let Some(running) = self.running() {
+                let plan = self.plan(scene.pod);
+                if let (Some(running), Some(plan)) = (self.running(), plan) {
                     running.watch = Watch::Alone;
-                    scene
-                        .out
-                        .run(Job::WatchAlone(self.case(scene.pod, Boot::This)));
+                    let case = self.case(scene.pod, Boot::This);
+                    scene.out.run(Job::WatchAlone(case, Box::new(plan)));
                     self.catch_up_with_stops(scene);
                 }
             }

@@ -108,8 +108,8 @@ pub(crate) enum Job {
     Launch(Box<LaunchPlan>),
     /// Find out what became of a container.
     Judge(Case),
-    /// Wait for the end of a container whose shim has gone.
-    WatchAlone(Case),
+    /// Give a container whose shim has gone another one, or wait for its end.
+    WatchAlone(Case, Box<LaunchPlan>),
     /// Take a step of a container's stop.
     Stop(StopStep, Target),
     /// Remove the scope of a container whose end is recorded.
@@ -301,6 +301,7 @@ pub(crate) enum ContainerNote {
     Exited(Exit),
     Removed,
     ShimGone,
+    ShimReplaced,
     ShimSilent,
     ShimKilled,
     /// The kernel does not end what was killed.

@@ -124,7 +124,7 @@ fn job_name(job: &Job) -> &'static str {
         Job::Unmake(_) => "unmake",
         Job::Launch(_) => "launch",
         Job::Judge(_) => "judge",
-        Job::WatchAlone(_) => "watch-alone",
+        Job::WatchAlone(..) => "watch-alone",
         Job::Stop(StopStep::Signal, _) => "signal",
         Job::Stop(StopStep::Kill, _) => "kill",
         Job::Stop(StopStep::Force, _) => "force",

@@ -26,7 +26,8 @@ use crate::machine::input::{ContainerInput, Fresh, Input};
 use crate::machine::pod::Pod;
 use crate::machine::view as views;
 use crate::shared::Shared;
-use crate::shim::client::{Connection, ShimClient, ShimEvent};
+use crate::shim::client::{ShimClient, ShimEvent};
+use crate::shim::loan::{Link, Loan};
 use crate::view::PodView;
 
 /// The handles of one container: its shim, its init, its creation's cancel.
@@ -34,8 +35,10 @@ use crate::view::PodView;
 pub(super) struct Held {
     /// The shim that answers for it.
     pub(super) shim: Option<ShimClient>,
-    /// Held so that the exit code can be read although the shim has gone.
-    pub(super) pidfd: Option<Arc<PidFd>>,
+    /// Held so that another shim can take its place, and the exit code be read without one.
+    pub(super) loan: Loan,
+    /// When a shim took the place of one that was killed.
+    pub(super) adopted_at: Option<Instant>,
     /// Tells the worker that makes it not to wait for the host any more.
     pub(super) cancel: Arc<Notify>,
 }
@@ -80,8 +83,9 @@ pub(super) fn held(pod: &Pod) -> BTreeMap<ContainerId, Held> {
     let this_boot = pod.progress.boot_id == pod.rules.boot_id;
     let opened = running.map(|(id, init)| {
         let pidfd = PidFd::open_exact(&init).ok().flatten();
+        let pidfd = pidfd.filter(|_| this_boot);
         let held = Held {
-            pidfd: pidfd.filter(|_| this_boot).map(Arc::new),
+            loan: pidfd.map(Loan::of_pidfd).unwrap_or_default(),
             ..Held::default()
         };
         (id, held)
@@ -216,8 +220,14 @@ impl Hands {
             self.shared.views.publish(&view);
             self.last = Some(view);
         }
-        // A container whose removal is shown holds nothing any more.
-        self.held.retain(|id, _| pod.containers.contains_key(id));
+        // A container whose removal is shown holds nothing any more, one that is over no pipes.
+        self.held.retain(|id, held| {
+            let container = pod.containers.get(id);
+            if container.is_some_and(|container| container.state.is_settled()) {
+                held.loan.close_streams();
+            }
+            container.is_some()
+        });
     }
 
     /// The end of this pod, for the one that takes its name.
@@ -274,11 +284,13 @@ impl Hands {
     pub(super) fn connect(
         &mut self,
         id: &ContainerId,
-        connection: Connection,
+        Link { connection, loan }: Link,
         process: Option<crisp_sys::process::ProcessId>,
     ) {
         let client = ShimClient::start(connection, id.clone(), process, self.shims.clone());
-        self.held.entry(id.clone()).or_default().shim = Some(client);
+        let held = self.held.entry(id.clone()).or_default();
+        held.shim = Some(client);
+        held.loan.renew(loan);
     }
 }
 

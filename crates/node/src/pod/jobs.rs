@@ -2,7 +2,7 @@
 //! outcome tells the machine.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crisp_model::{ContainerId, ExitStatus};
 use crisp_records::PodRecord;
@@ -19,12 +19,19 @@ use crate::container::stop::Killed;
 use crate::container::{clear, create, stop, update};
 use crate::error::{Error, Result};
 use crate::exec::{self, Exec};
-use crate::machine::effect::{Case, CreatePlan, Job, PodRemains, Remains, StopStep, Target};
+use crate::machine::effect::{
+    Case, CreatePlan, Job, LaunchPlan, PodRemains, Remains, StopStep, Target,
+};
 use crate::machine::facts::Caller;
 use crate::machine::input::{ContainerInput, Input, Launched, Verdict};
 use crate::reply::answer;
-use crate::shim::client::{Connection, ShimClient};
+use crate::shim::adopt::{self, Alone};
+use crate::shim::client::ShimClient;
+use crate::shim::loan::Link;
 use crate::shim::{judge, launch};
+
+/// A container that has a new shim gets the next one no sooner.
+const ADOPTED_AFTER: Duration = Duration::from_secs(1);
 
 /// The purpose of a worker, from which follows what its failure means.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +61,7 @@ pub(super) enum Outcome {
     /// A launch, with the connection to the shim.
     Launched(ContainerId, Result<launch::Launched>),
     /// A look, with the connection to a shim that was found.
-    Judged(ContainerId, Verdict, Option<Connection>),
+    Judged(ContainerId, Verdict, Option<Link>),
 }
 
 impl Work {
@@ -140,8 +147,7 @@ impl Hands {
             Ok(Outcome::Input(input)) => Some(input),
             Ok(Outcome::Launched(id, result)) => {
                 let event = result.map(|launched| {
-                    self.connect(&id, launched.connection, launched.shim);
-                    self.held.entry(id.clone()).or_default().pidfd = launched.pidfd;
+                    self.connect(&id, launched.link, launched.shim);
                     Launched {
                         init: launched.init,
                         warnings: launched.warnings,
@@ -149,10 +155,13 @@ impl Hands {
                 });
                 Some(Input::of(&id, ContainerInput::Launched(event)))
             }
-            Ok(Outcome::Judged(id, verdict, connection)) => {
-                if let Some(connection) = connection {
-                    let process = connection.peer();
-                    self.connect(&id, connection, process);
+            Ok(Outcome::Judged(id, verdict, link)) => {
+                if let Some(link) = link {
+                    let process = link.connection.peer();
+                    if matches!(work, Work::WatchAlone(_)) {
+                        self.held.entry(id.clone()).or_default().adopted_at = Some(Instant::now());
+                    }
+                    self.connect(&id, link, process);
                 }
                 Some(Input::of(&id, ContainerInput::Judged(verdict)))
             }
@@ -197,13 +206,7 @@ impl Hands {
                 Outcome::Launched(id, launch::launch(&shared, *plan).await)
             }),
             Job::Judge(case) => self.judge_step(case),
-            Job::WatchAlone(case) => {
-                let pidfd = self.held.get(&case.id).and_then(|held| held.pidfd.clone());
-                started(Work::WatchAlone(case.id.clone()), async move {
-                    let record = judge::watch_alone(&shared, &case, pidfd).await;
-                    told(&case.id, ContainerInput::Over(record))
-                })
-            }
+            Job::WatchAlone(case, plan) => self.watch_step(case, *plan),
             Job::Stop(step, target) => self.stop_step(step, target),
             Job::EndScope(path) => started(Work::Passing("end scope"), async move {
                 shared.cgroups.end_scope(&path).await;
@@ -263,16 +266,40 @@ impl Hands {
         })
     }
 
+    fn watch_step(&mut self, case: Case, plan: LaunchPlan) -> Started {
+        let shared = Arc::clone(&self.shared);
+        let held = self.held.entry(case.id.clone()).or_default();
+        // The handle of the shim that has gone: calls on it would only fail.
+        held.shim = None;
+        let is_recent = |at: &Instant| at.elapsed() < ADOPTED_AFTER;
+        let pause = match held.adopted_at.as_ref().is_some_and(is_recent) {
+            true => ADOPTED_AFTER,
+            false => Duration::ZERO,
+        };
+        let loan = held.loan.clone();
+        let alone = Alone {
+            case,
+            plan,
+            loan,
+            pause,
+        };
+        started(Work::WatchAlone(alone.case.id.clone()), async move {
+            let (verdict, link) = adopt::watch(&shared, &alone).await;
+            Outcome::Judged(alone.case.id, verdict, link)
+        })
+    }
+
     fn judge_step(&self, case: Case) -> Started {
         let shared = Arc::clone(&self.shared);
-        let pidfd = self.held.get(&case.id).and_then(|held| held.pidfd.clone());
+        let held = self.held.get(&case.id);
+        let loan = held.map(|held| held.loan.clone()).unwrap_or_default();
         let work = match case.init {
             Some(_) => Work::Judge(case.id.clone()),
             None => Work::JudgeStart(case.id.clone()),
         };
         started(work, async move {
-            let (verdict, connection) = judge::judge(&shared, &case, pidfd.as_deref()).await;
-            Outcome::Judged(case.id, verdict, connection)
+            let (verdict, link) = judge::judge(&shared, &case, &loan).await;
+            Outcome::Judged(case.id, verdict, link)
         })
     }
 

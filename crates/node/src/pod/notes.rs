@@ -63,6 +63,9 @@ fn container(note: ContainerNote) {
         ContainerNote::ShimGone => warn!(
             target: "crisp::container", "shim gone; looking for its container"
         ),
+        ContainerNote::ShimReplaced => info!(
+            target: "crisp::container", "another shim has taken the container over"
+        ),
         ContainerNote::ShimSilent => warn!(
             target: "crisp::container", "the shim is there but silent"
         ),

@@ -88,12 +88,12 @@ impl Connection {
 
     /// Asks one thing on a connection that nobody else uses; events in between are passed over,
     /// for the state tells all.
-    pub(crate) async fn ask(&self, request: Request) -> Result<Reply> {
+    pub(crate) async fn ask(&self, request: Request) -> Result<Answer> {
         let frame = ToShim { seq: 1, request };
         let bytes = frame.encode().context(|| "encode a request to the shim")?;
         let sent = self.send(&bytes, &[]).await;
         sent.context(|| "send a request to the shim")?;
-        Ok(self.answer(1).await?.reply)
+        self.answer(1).await
     }
 
     /// Waits for the answer to one request, 0 for the launch, and passes over all that comes

@@ -9,12 +9,14 @@ use crisp_model::ExitStatus;
 use crisp_model::cgroup::EXEC_PREFIX;
 use crisp_shim_api::exit::{BeginRecord, SLOT_SIZE};
 use crisp_shim_api::{ExitRecord, Reply, Request, StateReport};
+use crisp_sys::cgroup::Cgroup;
 use crisp_sys::file;
 use crisp_sys::pidfd::PidFd;
 use crisp_sys::process::{ProcessId, WaitStatus};
 use tokio::io::unix::AsyncFd;
 
-use super::client::{Connection, kill, shims_of};
+use super::client::{Answer, Connection, kill, shims_of};
+use super::loan::{Link, Loan};
 use crate::blocking::blocking;
 use crate::clock::now;
 use crate::container::clear;
@@ -32,10 +34,10 @@ const LISTENS_AFTER: Duration = Duration::from_millis(10);
 pub(crate) async fn judge(
     shared: &Arc<Shared>,
     case: &Case,
-    pidfd: Option<&PidFd>,
-) -> (Verdict, Option<Connection>) {
+    loan: &Loan,
+) -> (Verdict, Option<Link>) {
     match case.init {
-        Some(init) => judge_started(shared, case, (init, pidfd)).await,
+        Some(init) => judge_started(shared, case, (init, loan)).await,
         None => judge_starting(shared, case).await,
     }
 }
@@ -43,21 +45,28 @@ pub(crate) async fn judge(
 async fn judge_started(
     shared: &Arc<Shared>,
     case: &Case,
-    (init, pidfd): (ProcessId, Option<&PidFd>),
-) -> (Verdict, Option<Connection>) {
+    (init, loan): (ProcessId, &Loan),
+) -> (Verdict, Option<Link>) {
     if case.boot == Boot::Earlier {
         return (Verdict::Over(over(shared, case, None).await), None);
     }
     if let Ok(connection) = Connection::open(&shared.paths.shim_socket(&case.id)) {
         let asked = connection.ask(Request::State);
         match tokio::time::timeout(shared.config.timeouts.shim, asked).await {
-            Ok(Ok(Reply::State(StateReport {
-                exit: Some(record), ..
-            }))) => {
-                return (Verdict::Over(record), None);
+            Ok(Ok(Answer {
+                reply: Reply::State(report),
+                fds,
+            })) => {
+                if let Some(record) = report.exit {
+                    return (Verdict::Over(record), None);
+                }
+                let loan = Loan::of(&report.streams, fds);
+                return (Verdict::Alive { init }, Some(Link { connection, loan }));
             }
-            Ok(Ok(Reply::State(_))) => return (Verdict::Alive { init }, Some(connection)),
-            _ if lives(&init) => return (Verdict::Silent, Some(connection)),
+            _ if lives(&init) => {
+                let loan = Loan::default();
+                return (Verdict::Silent, Some(Link { connection, loan }));
+            }
             _ => dispose(&connection),
         }
     }
@@ -65,7 +74,11 @@ async fn judge_started(
         end_execs(shared, case).await;
         return (Verdict::Alone, None);
     }
-    let status = match pidfd {
+    if loan.has_streams() {
+        // Its last output may still be in the pipes.
+        return (Verdict::Alone, None);
+    }
+    let status = match &loan.pidfd {
         Some(pidfd) => told_status(&init, pidfd).await,
         None => crisp_sys::process::status_of_zombie(&init).map(exit_status),
     };
@@ -121,7 +134,7 @@ fn dispose(connection: &Connection) {
 }
 
 /// It was about to be started: the shim tells with what outcome, once it listens.
-async fn judge_starting(shared: &Arc<Shared>, case: &Case) -> (Verdict, Option<Connection>) {
+async fn judge_starting(shared: &Arc<Shared>, case: &Case) -> (Verdict, Option<Link>) {
     if case.boot == Boot::Earlier {
         return (Verdict::Untouched, None);
     }
@@ -145,26 +158,33 @@ async fn judge_starting(shared: &Arc<Shared>, case: &Case) -> (Verdict, Option<C
     (verdict, connection)
 }
 
-async fn outcome(shared: &Arc<Shared>, case: &Case) -> (Verdict, Option<Connection>) {
+async fn outcome(shared: &Arc<Shared>, case: &Case) -> (Verdict, Option<Link>) {
     loop {
         // List processes first, then connect. A shim in neither place has exited or never ran; the
         // other order could miss one that starts in between.
         let is_there = !shims_of(case.id.as_str()).await.is_empty();
         if let Ok(connection) = Connection::open(&shared.paths.shim_socket(&case.id)) {
-            match connection.ask(Request::State).await {
-                Ok(Reply::State(StateReport {
-                    exit: Some(record), ..
-                })) => {
+            let asked = connection.ask(Request::State).await;
+            match asked.map(|Answer { reply, fds }| (reply, fds)) {
+                Ok((
+                    Reply::State(StateReport {
+                        exit: Some(record), ..
+                    }),
+                    _,
+                )) => {
                     return (Verdict::Over(record), None);
                 }
-                Ok(Reply::State(report)) => {
+                Ok((Reply::State(report), fds)) => {
                     let init = ProcessId {
                         pid: report.pid,
                         start_time: report.start_time,
                     };
-                    return (Verdict::Alive { init }, Some(connection));
+                    let loan = Loan::of(&report.streams, fds);
+                    return (Verdict::Alive { init }, Some(Link { connection, loan }));
                 }
-                Ok(Reply::Failed { message, .. }) => return (Verdict::NeverRan(message), None),
+                Ok((Reply::Failed { message, .. }, _)) => {
+                    return (Verdict::NeverRan(message), None);
+                }
                 _ => {}
             }
         }
@@ -197,21 +217,20 @@ async fn without_shim(shared: &Arc<Shared>, case: &Case) -> Verdict {
 
 /// The end of a container that no shim tells of. Its processes are killed first: in a PID namespace
 /// that is not the container's own, they outlive init.
-async fn over(shared: &Arc<Shared>, case: &Case, status: Option<ExitStatus>) -> ExitRecord {
+pub(super) async fn over(
+    shared: &Arc<Shared>,
+    case: &Case,
+    status: Option<ExitStatus>,
+) -> ExitRecord {
     let slot = shared.paths.exit_slot(&case.pod, &case.id);
     let cgroup = shared.cgroup(&case.cgroup_path);
     let look = move || {
-        let oom = cgroup.exists() && cgroup.oom_kills().is_ok_and(|kills| kills > 0);
+        let unseen = seen(&cgroup, status);
         if cgroup.exists()
             && let Err(error) = cgroup.kill()
         {
             tracing::warn!(cgroup = cgroup.path(), %error, "processes of an ended container cannot be killed");
         }
-        let unseen = ExitRecord {
-            status: status.unwrap_or(ExitStatus::Lost),
-            finished_at: now(),
-            oom,
-        };
         Ok(read_slot(&slot).unwrap_or(unseen))
     };
     let looked = blocking(look);
@@ -236,21 +255,29 @@ fn slot_bytes(path: &Path) -> Option<Vec<u8>> {
     file::read_bounded(path, SLOT_SIZE as u64).ok()
 }
 
-/// Waits for the end of an init whose shim has gone, and writes down what the kernel tells.
-pub(crate) async fn watch_alone(
-    shared: &Arc<Shared>,
-    case: &Case,
-    pidfd: Option<Arc<PidFd>>,
-) -> ExitRecord {
-    let status = wait_for(case, pidfd).await;
-    let record = over(shared, case, status).await;
+/// Writes down what the kernel tells of an end that no shim has seen, unless one has written it.
+pub(super) async fn write_end(shared: &Arc<Shared>, case: &Case, status: Option<ExitStatus>) {
     let slot = shared.paths.exit_slot(&case.pod, &case.id);
-    let written = record.to_slot();
-    let fill = move || file::fill_slot(&slot, &written).context(|| "write the exit slot");
+    let cgroup = shared.cgroup(&case.cgroup_path);
+    let fill = move || {
+        if read_slot(&slot).is_some() {
+            return Ok(());
+        }
+        let end = seen(&cgroup, status);
+        file::fill_slot(&slot, &end.to_slot()).context(|| "write the exit slot")
+    };
     if let Err(error) = blocking(fill).await {
         tracing::debug!(container_id = %case.id, %error, "exit slot not written");
     }
-    record
+}
+
+/// An end that is seen now.
+fn seen(cgroup: &Cgroup, status: Option<ExitStatus>) -> ExitRecord {
+    ExitRecord {
+        status: status.unwrap_or(ExitStatus::Lost),
+        finished_at: now(),
+        oom: cgroup.exists() && cgroup.oom_kills().is_ok_and(|kills| kills > 0),
+    }
 }
 
 /// Waits until exactly this process is no more.
@@ -272,7 +299,7 @@ async fn readable(pidfd: Arc<PidFd>) -> Option<()> {
     Some(())
 }
 
-async fn wait_for(case: &Case, pidfd: Option<Arc<PidFd>>) -> Option<ExitStatus> {
+pub(super) async fn wait_for(case: &Case, pidfd: Option<Arc<PidFd>>) -> Option<ExitStatus> {
     let init = case.init?;
     let held = match pidfd {
         Some(pidfd) => pidfd,

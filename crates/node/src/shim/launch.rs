@@ -11,12 +11,12 @@ use std::time::Duration;
 use crisp_shim_api::exit::SLOT_SIZE;
 use crisp_shim_api::{Launch, Reply};
 use crisp_sys::file;
-use crisp_sys::pidfd::PidFd;
 use crisp_sys::process::ProcessId;
 use crisp_sys::socket::Conn;
 use tokio::process::Child;
 
 use super::client::{Answer, Connection};
+use super::loan::{Link, Loan};
 use super::spares::reap;
 use crate::blocking::blocking;
 use crate::container::clear;
@@ -33,8 +33,7 @@ const LAST_WORDS: u64 = 4096;
 #[derive(Debug)]
 pub(crate) struct Launched {
     pub(crate) init: ProcessId,
-    pub(crate) pidfd: Option<Arc<PidFd>>,
-    pub(crate) connection: Connection,
+    pub(crate) link: Link,
     pub(crate) shim: Option<ProcessId>,
     pub(crate) warnings: Vec<String>,
 }
@@ -58,21 +57,45 @@ pub(crate) async fn launch(shared: &Arc<Shared>, plan: LaunchPlan) -> Result<Lau
 async fn try_launch(shared: &Arc<Shared>, plan: &LaunchPlan) -> Result<Launched> {
     let (kernel, owned) = (Arc::clone(shared), plan.clone());
     let found = blocking(move || find(&kernel, &owned)).await?;
-    let (mut child, conn, spare) = (found.child, found.conn, found.spare);
-    let last_words = [OwnedFd::from(found.last_words)];
+    let spare = found.spare;
+    // While the shim's program is being loaded.
+    let opened = shared.cgroups.open(&plan.cgroup_path, &plan.resources);
+    let encode = |()| frame(shared, plan).encode().context(|| "encode the launch");
+    let first = opened.await.map_err(Error::from).and_then(encode);
+    let launched = talk(shared, found, first.map(|bytes| (bytes, Vec::new()))).await;
+    match launched {
+        Ok(launched) => Ok(launched),
+        Err(error) => {
+            if spare && matches!(error, Error::Unavailable(_)) {
+                shared.spares.give_up();
+            }
+            Err(with_last_words(shared, plan, error).await)
+        }
+    }
+}
+
+/// Gives a loaded shim its first frame and hears it out; one that fails is ended.
+pub(super) async fn talk(
+    shared: &Arc<Shared>,
+    found: Found,
+    first: Result<(Vec<u8>, Vec<OwnedFd>)>,
+) -> Result<Launched> {
+    let (mut child, conn) = (found.child, found.conn);
     let shim = child.id().and_then(|pid| i32::try_from(pid).ok());
     let shim = shim.and_then(|pid| ProcessId::of(pid).ok());
     let within = shared.config.timeouts.launch;
-    // While the shim's program is being loaded.
-    let opened = shared.cgroups.open(&plan.cgroup_path, &plan.resources);
-    let outcome = match opened.await {
-        Ok(()) => tokio::time::timeout(within, introduce(shared, plan, (conn, &last_words)))
-            .await
-            .unwrap_or_else(|_| {
-                let text = format!("its shim did not start it within {within:?}");
-                Err(Error::DeadlineExceeded(text))
-            }),
-        Err(error) => Err(error.into()),
+    let outcome = match first {
+        Ok((bytes, mut fds)) => {
+            fds.insert(0, found.last_words.into());
+            let introduced = introduce(conn, (&bytes, &fds));
+            tokio::time::timeout(within, introduced)
+                .await
+                .unwrap_or_else(|_| {
+                    let text = format!("its shim did not start it within {within:?}");
+                    Err(Error::DeadlineExceeded(text))
+                })
+        }
+        Err(error) => Err(error),
     };
     match outcome {
         Ok(mut launched) => {
@@ -89,16 +112,13 @@ async fn try_launch(shared: &Arc<Shared>, plan: &LaunchPlan) -> Result<Launched>
             drop(child.start_kill());
             drop(tokio::time::timeout(LEAVES_WITHIN, child.wait()).await);
             crisp_tasks::apart(reap(child));
-            if spare && matches!(error, Error::Unavailable(_)) {
-                shared.spares.give_up();
-            }
-            Err(with_last_words(shared, plan, error).await)
+            Err(error)
         }
     }
 }
 
 /// A process that waits for its launch, and the file for its last words.
-struct Found {
+pub(super) struct Found {
     child: Child,
     conn: Conn,
     last_words: File,
@@ -106,11 +126,17 @@ struct Found {
     spare: bool,
 }
 
-/// Takes a shim that is loaded already, or loads one.
+/// A shim for a container that was never started.
 fn find(shared: &Shared, plan: &LaunchPlan) -> Result<Found> {
-    let step = |what: &str| format!("{what} for container {}", plan.id);
     let slot = shared.paths.exit_slot(&plan.pod, &plan.id);
-    file::make_slot(&slot, SLOT_SIZE).context(|| step("make the exit slot"))?;
+    let step = || format!("make the exit slot for container {}", plan.id);
+    file::make_slot(&slot, SLOT_SIZE).context(step)?;
+    load(shared, plan)
+}
+
+/// Takes a shim that is loaded already, or loads one.
+pub(super) fn load(shared: &Shared, plan: &LaunchPlan) -> Result<Found> {
+    let step = |what: &str| format!("{what} for container {}", plan.id);
     let last_words =
         last_words(&shared.paths.bundle(&plan.id)).context(|| step("open the shim's log"))?;
     let loaded = shared.spares.take(&plan.id);
@@ -143,13 +169,9 @@ fn last_words(bundle: &Path) -> std::io::Result<File> {
         .open(bundle.join(crisp_shim_api::LAST_WORDS))
 }
 
-async fn introduce(
-    shared: &Shared,
-    plan: &LaunchPlan,
-    (conn, last_words): (Conn, &[OwnedFd]),
-) -> Result<Launched> {
-    let connection = Connection::new(conn).context(|| "use the shim's socket")?;
-    let launch = Launch {
+/// The first frame of a shim that starts this container.
+pub(super) fn frame(shared: &Shared, plan: &LaunchPlan) -> Launch {
+    Launch {
         version: crisp_shim_api::VERSION,
         container_id: plan.id.clone(),
         pod_id: plan.pod.clone(),
@@ -162,9 +184,12 @@ async fn introduce(
         stdin: plan.stdin,
         open_files: shared.open_files,
         shims_cgroup: shared.cgroups.shims(),
-    };
-    let bytes = launch.encode().context(|| "encode the launch")?;
-    let sent = connection.send(&bytes, last_words).await;
+    }
+}
+
+async fn introduce(conn: Conn, (bytes, fds): (&[u8], &[OwnedFd])) -> Result<Launched> {
+    let connection = Connection::new(conn).context(|| "use the shim's socket")?;
+    let sent = connection.send(bytes, fds).await;
     sent.context(|| "tell the shim what to launch")?;
     let answer = connection.answer(0).await?;
     started(answer, connection)
@@ -176,10 +201,13 @@ fn started(Answer { reply, fds }: Answer, connection: Connection) -> Result<Laun
             pid,
             start_time,
             warnings,
+            streams,
         } => Ok(Launched {
             init: ProcessId { pid, start_time },
-            pidfd: fds.into_iter().next().map(|fd| Arc::new(PidFd::from(fd))),
-            connection,
+            link: Link {
+                connection,
+                loan: Loan::of(&streams, fds),
+            },
             shim: None,
             warnings,
         }),

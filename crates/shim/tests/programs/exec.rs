@@ -325,7 +325,7 @@ fn privileged_many_execs_at_once_leave_nothing() {
     lab.start();
     let shim = i32::try_from(lab.shim.as_ref().unwrap().id()).unwrap();
     // The answer to the launch comes before the shim has put away what it had for it.
-    lab.ask(Request::State);
+    lab.ask(Request::ReopenLog);
     let fds_before = fs::read_dir(format!("/proc/{shim}/fd")).unwrap().count();
     let mut outputs = Vec::new();
     for number in 0..20 {

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use crisp_model::{CgroupPath, ContainerId, PodId};
 use crisp_shim_api::exit::SLOT_SIZE;
 use crisp_shim_api::{
-    Event, ExitRecord, FromShim, Launch, MAX_FRAME, Reply, Request, RootfsSpec, Stdin, ToShim,
-    VERSION,
+    Adoption, Event, ExitRecord, FromShim, Launch, MAX_FRAME, Reply, Request, RootfsSpec, Stdin,
+    StreamEnd, ToShim, VERSION,
 };
 use crisp_sys::cgroup::{Cgroup, Layout};
 use crisp_sys::socket::Conn;
@@ -42,6 +42,7 @@ pub struct Lab {
 #[derive(Debug)]
 pub struct Started {
     pub pid: i32,
+    pub start_time: u64,
     pub fds: Vec<OwnedFd>,
 }
 
@@ -102,6 +103,38 @@ impl Lab {
     pub fn begin_launch(&mut self) {
         let config = self.launch.bundle.join("config.json");
         fs::write(config, serde_json::to_vec(&self.spec).unwrap()).unwrap();
+        let ours = self.load();
+        ours.send(&self.launch.encode().unwrap(), &[]).unwrap();
+        self.conn = Some(ours);
+    }
+
+    /// Kills the shim as the OOM killer would.
+    pub fn kill_shim(&mut self) {
+        let mut shim = self.shim.take().unwrap();
+        shim.kill().unwrap();
+        shim.wait().unwrap();
+        fs::remove_file(&self.launch.socket).unwrap();
+    }
+
+    /// Has another shim take the container over; returns its answer.
+    pub fn adopt(&mut self, streams: &[StreamEnd], container: Started) -> (Reply, Vec<OwnedFd>) {
+        let adoption = Adoption {
+            launch: self.launch.clone(),
+            pid: container.pid,
+            start_time: container.start_time,
+            streams: streams.to_vec(),
+        };
+        let ours = self.load();
+        let log = File::open("/dev/null").unwrap();
+        let mut fds = vec![OwnedFd::from(log)];
+        fds.extend(container.fds);
+        ours.send(&adoption.encode().unwrap(), &borrow(&fds))
+            .unwrap();
+        self.conn = Some(ours);
+        self.reply_to(0)
+    }
+
+    fn load(&mut self) -> Conn {
         let (ours, theirs) = Conn::pair().unwrap();
         let child = Command::new(&self.program)
             .arg(self.launch.container_id.as_str())
@@ -109,13 +142,21 @@ impl Lab {
             .spawn()
             .unwrap();
         self.shim = Some(child);
-        ours.send(&self.launch.encode().unwrap(), &[]).unwrap();
-        self.conn = Some(ours);
+        ours
     }
 
     pub fn start(&mut self) -> Started {
         match self.send_launch() {
-            (Reply::Started { pid, .. }, fds) => Started { pid, fds },
+            (
+                Reply::Started {
+                    pid, start_time, ..
+                },
+                fds,
+            ) => Started {
+                pid,
+                start_time,
+                fds,
+            },
             (other, _) => panic!("{other:?}"),
         }
     }

@@ -13,7 +13,8 @@ use crate::lab::{Lab, in_rootfs, until};
 fn privileged_a_container_runs_and_its_end_is_recorded_then_told() {
     let mut lab = Lab::new("echo out; echo err >&2; printf tail; exit 3");
     let started = lab.start();
-    assert!(started.pid > 0 && started.fds.len() == 1, "{started:?}");
+    // Init's pidfd, and both of its pipes.
+    assert!(started.pid > 0 && started.fds.len() == 3, "{started:?}");
     let record = lab.exited();
     assert_eq!((record.status, record.oom), (ExitStatus::Code(3), false));
     assert_eq!(lab.exit_slot(), Some(record));

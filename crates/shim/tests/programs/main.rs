@@ -6,6 +6,7 @@
     reason = "tests start programs and make files as they like"
 )]
 
+mod adoption;
 mod descriptors;
 mod ending;
 mod exec;

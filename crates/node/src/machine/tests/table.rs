@@ -261,6 +261,15 @@ const START: &[Row] = &[
         |w| told(w, ContainerInput::Judged(Verdict::Alone)),
         "ready, alone",
     ),
+    (
+        "given another shim",
+        |w| {
+            running(w);
+            told(w, ContainerInput::Judged(Verdict::Alone));
+        },
+        World::settle,
+        "ready, running",
+    ),
 ];
 
 /// The steps of a stop.

@@ -285,7 +285,11 @@ impl World {
                 let verdict = self.judge(&case);
                 Some(Input::of(&case.id, ContainerInput::Judged(verdict)))
             }
-            Job::WatchAlone(_) | Job::WatchHolder(_) | Job::EndScope(_) => None,
+            Job::WatchAlone(case, _) if self.alive.contains(&case.id) => {
+                let verdict = self.judge(&case);
+                Some(Input::of(&case.id, ContainerInput::Judged(verdict)))
+            }
+            Job::WatchAlone(..) | Job::WatchHolder(_) | Job::EndScope(_) => None,
             Job::Stop(step, target) => {
                 if step != StopStep::Signal {
                     self.end(&target.id, 137);
