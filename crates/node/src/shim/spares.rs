@@ -58,6 +58,9 @@ struct Waiting {
     next: u64,
     /// How many are being loaded.
     coming: usize,
+    /// Frames for containers that no spare was there for yet, the newest last; one for each that
+    /// is being loaded.
+    untold: VecDeque<(ContainerId, Vec<u8>)>,
     /// Whether one did not wait as it should: then no more are made.
     given_up: bool,
 }
@@ -114,7 +117,7 @@ impl Spares {
     /// The container will not be started: its spare, if it has one, ends, and with it all that it
     /// holds. It may be making something that is about to be removed, so its end is waited for.
     pub(crate) async fn dismiss(&self, id: &ContainerId) {
-        if let Some((mut child, _conn)) = self.with(|waiting| waiting.remove(|it| it.is_of(id))) {
+        if let Some((mut child, _conn)) = self.with(|waiting| waiting.dismiss(id)) {
             // A shim that has ended cannot be killed, and need not be.
             drop(child.start_kill());
             drop(tokio::time::timeout(ENDS_WITHIN, child.wait()).await);
@@ -176,13 +179,21 @@ impl Waiting {
     /// The number of the one that was loaded.
     fn end(&mut self, loaded: Option<Loaded>) -> Option<u64> {
         self.coming -= 1;
+        let Some(loaded) = loaded else {
+            self.trim();
+            return None;
+        };
         let number = self.next;
         self.next += 1;
         self.spares.push_back(Spare {
             number,
             of: None,
-            loaded: loaded?,
+            loaded,
         });
+        if let Some((id, frame)) = self.untold.pop_front() {
+            self.tell(&id, &frame);
+        }
+        self.trim();
         Some(number)
     }
 
@@ -194,12 +205,28 @@ impl Waiting {
             // A spare that has gone, or has not read what it was told before, is noticed when it
             // is to be taken.
             drop(spare.loaded.1.send(frame, &[]));
+        } else {
+            self.untold.retain(|(of, _)| of != id);
+            self.untold.push_back((id.clone(), frame.to_vec()));
+            self.trim();
         }
     }
 
+    /// A container that no spare is to come for is started without one.
+    fn trim(&mut self) {
+        let excess = self.untold.len().saturating_sub(self.coming);
+        self.untold.drain(..excess);
+    }
+
     fn take(&mut self, id: &ContainerId) -> Option<Loaded> {
-        let told = self.remove(|it| it.is_of(id));
+        let told = self.dismiss(id);
         told.or_else(|| self.remove(|it| it.of.is_none()))
+    }
+
+    /// Removes the one that was told of a container, and what another would be told of it.
+    fn dismiss(&mut self, id: &ContainerId) -> Option<Loaded> {
+        self.untold.retain(|(of, _)| of != id);
+        self.remove(|it| it.is_of(id))
     }
 
     /// Removes the newest that is meant.
@@ -245,6 +272,32 @@ mod tests {
         };
         let pids = (0..count).map(load).collect();
         (spares, pids)
+    }
+
+    #[tokio::test]
+    async fn a_spare_that_comes_late_is_told_what_it_missed() {
+        let ids: Vec<_> = (0..3).map(|n| ContainerId::from_entropy([n; 32])).collect();
+        let spares = Spares::new(Path::new("/bin/cat"), None);
+        let comes = || {
+            let loaded = spares.spawn("-", Stdio::null()).unwrap();
+            let pid = loaded.0.id().unwrap();
+            spares.with(|waiting| waiting.end(Some(loaded))).unwrap();
+            pid
+        };
+        // Nothing is kept for a spare that is not to come.
+        spares.tell(&ahead(&ids[0]));
+        assert!(spares.with(|waiting| waiting.untold.is_empty()));
+        assert!(spares.with(Waiting::begin) && spares.with(Waiting::begin));
+        for id in &ids {
+            spares.tell(&ahead(id));
+        }
+        assert_eq!(spares.with(|waiting| waiting.untold.len()), 2);
+        let first = comes();
+        assert_eq!(taken(&spares, &ids[2]), None, "that one is of another");
+        assert_eq!(taken(&spares, &ids[1]), Some(first));
+        let second = comes();
+        assert!(spares.with(|waiting| waiting.spares[0].of.is_none()));
+        assert_eq!(taken(&spares, &ids[2]), Some(second));
     }
 
     fn taken(spares: &Spares, id: &ContainerId) -> Option<u32> {
