@@ -423,9 +423,13 @@ impl Client {
         let is_trapper = matches!(container.kind, Kind::Trapper { .. });
         if is_trapper {
             let ready = of.marks().join(format!("{}.ready", container.name));
-            let is_mute = of.makes_mute(container);
-            eventually("the trap is set", || is_mute || ready.exists());
+            let (is_mute, id) = (of.makes_mute(container), container.id.clone());
+            let exited = cri::ContainerState::ContainerExited;
+            eventually("the trap is set", || {
+                ready.exists() || (is_mute && self.cri.look(&id).state() == exited)
+            });
         }
+        let container = &self.pods[pod].containers[one];
         let request = cri::StopContainerRequest {
             container_id: container.id.clone(),
             timeout: if is_trapper { 20 } else { 0 },

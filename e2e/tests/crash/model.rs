@@ -129,7 +129,8 @@ impl Pod {
         shares_pid(&self.config)
     }
 
-    /// Whether a container of it ends at its next line, for want of a reader.
+    /// Whether a container of it may have ended at a line, for want of a reader: its shim was
+    /// killed, and the daemon may have been before another shim was there.
     pub(crate) fn makes_mute(&self, container: &Container) -> bool {
         self.shares_pid() && container.shim != Shim::Whole
     }

@@ -16,15 +16,15 @@ pub(crate) fn check(pod: &Pod, container: &Container) {
         text.is_empty() || text.ends_with('\n'),
         "a torn line: {container:?}"
     );
-    for (number, line) in text.lines().enumerate() {
-        let said = line.rsplit(' ').next().unwrap();
-        let path = pod.log(container);
-        assert_eq!(
-            said,
-            number.to_string(),
-            "line {number} of {}",
-            path.display()
-        );
+    // A killed shim may have read lines that it had no time to write.
+    let may_have_gaps = container.shim != Shim::Whole;
+    let mut next = 0;
+    for line in text.lines() {
+        let said: usize = line.rsplit(' ').next().unwrap().parse().unwrap();
+        let path = pod.log(container).display().to_string();
+        let is_right = said == next || (may_have_gaps && said > next);
+        assert!(is_right, "{said} in place of {next} in {path}");
+        next = said + 1;
     }
     let lines = text.lines().count();
     match container.shim {
