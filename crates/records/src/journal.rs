@@ -12,9 +12,9 @@
 //! makes a pod larger is refused first, so that what becomes of it can still be written. Nothing
 //! here knows what the JSON says: see `v1`.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crisp_sys::file;
@@ -155,15 +155,6 @@ pub fn read(path: &Path) -> (Replay, Option<Damage>) {
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-}
-
 impl Journal {
     /// Makes a journal with these entries, in a directory that is there. It takes the place of an
     /// earlier one whole or not at all.
@@ -211,7 +202,7 @@ impl Journal {
         if let Some(damage) = scan.damage {
             return Err(damage);
         }
-        let file = open(path)?;
+        let file = file::open_or_make(path)?;
         if bytes.len() > scan.end {
             file.set_len(scan.end as u64)?;
         }
@@ -306,7 +297,7 @@ fn written_anew(path: &Path, entries: &[Entry], reserved: u64) -> io::Result<(Fi
     }
     let temporary = temporary(path);
     file::remove_if_there(&temporary)?;
-    let file = open(&temporary)?;
+    let file = file::open_or_make(&temporary)?;
     if reserved > 0 {
         file::preallocate(&file, reserved.max(content.len() as u64))?;
     }

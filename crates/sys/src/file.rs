@@ -181,10 +181,10 @@ pub fn fill_slot(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// # Errors
 /// The errors of opening and locking.
 pub fn lock_exclusive(path: &Path) -> io::Result<Option<File>> {
-    let file = match open_lock(path) {
+    let file = match open_or_make(path) {
         Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
             fs::remove_dir(path)?;
-            open_lock(path)?
+            open_or_make(path)?
         }
         opened => opened?,
     };
@@ -195,7 +195,11 @@ pub fn lock_exclusive(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-fn open_lock(path: &Path) -> io::Result<File> {
+/// Opens a file for writing as it is, or makes an empty one for its owner alone.
+///
+/// # Errors
+/// `open(2)`.
+pub fn open_or_make(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .write(true)
         .create(true)
