@@ -8,6 +8,7 @@ use crisp_model::Signal;
 use crisp_shim_api::{
     ExecRequest, ExecStreams, ExecWords, FailureKind, Orphan, Reply, Request, StateReport,
 };
+use oci_spec::runtime::LinuxResources;
 
 use crate::clients::{Asked, Asker};
 use crate::ending;
@@ -43,11 +44,7 @@ impl Shim {
             Request::KillAll => Some(self.kill_all()),
             Request::Exec(exec) => self.exec(by, &exec, fds),
             Request::KillExec { exec_id } => Some(self.kill_exec(&exec_id)),
-            Request::Update { resources } => {
-                let purpose = Purpose::Update { asker: by };
-                let worker = Worker::spawn(|| self.container.update(&resources));
-                self.send_out(worker, purpose)
-            }
+            Request::Update { resources } => self.update(by, &resources),
             Request::ReopenLog => Some(self.reopen_log()),
             Request::State => {
                 self.tell_state(by);
@@ -90,6 +87,25 @@ impl Shim {
             Phase::Over { .. } | Phase::Failed => not_running(),
             _ => outcome("reopen the log", self.output.reopen()),
         }
+    }
+
+    fn update(&mut self, by: Asker, resources: &LinuxResources) -> Option<Reply> {
+        if !matches!(self.phase, Phase::Running(_)) {
+            return Some(not_running());
+        }
+        let worker = Worker::spawn(|| self.container.update(resources));
+        self.send_out(worker, Purpose::Update { asker: by })
+    }
+
+    /// An update's worker has reported.
+    pub(crate) fn updated(&mut self, asker: Asker, report: Report) {
+        let reply = match report {
+            // The container ended meanwhile, and its cgroup with it.
+            Report::Failed { .. } if !matches!(self.phase, Phase::Running(_)) => not_running(),
+            Report::Failed { kind, message } => failed(kind, message),
+            Report::Done | Report::Started { .. } => Reply::Done,
+        };
+        self.clients.reply(asker, reply, Vec::new());
     }
 
     fn exec(&mut self, by: Asker, request: &ExecRequest, fds: Vec<OwnedFd>) -> Option<Reply> {

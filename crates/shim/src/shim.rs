@@ -410,7 +410,7 @@ impl Shim {
         match purpose {
             Purpose::Launch => self.launched(report, fds),
             Purpose::Exec(exec) => self.execed(exec, (report, fds)),
-            Purpose::Update { asker } => self.clients.reply(asker, reply_of(report), Vec::new()),
+            Purpose::Update { asker } => self.updated(asker, report),
         }
     }
 
@@ -464,13 +464,5 @@ pub(crate) fn failure(error: &Error) -> Reply {
     Reply::Failed {
         kind: FailureKind::Start,
         message: error.to_string(),
-    }
-}
-
-/// The answer to a request that has no result but success.
-pub(crate) fn reply_of(report: Report) -> Reply {
-    match report {
-        Report::Failed { kind, message } => Reply::Failed { kind, message },
-        Report::Done | Report::Started { .. } => Reply::Done,
     }
 }

@@ -102,6 +102,17 @@ fn privileged_limits_change_while_it_runs() {
     );
     lab.ask(Request::KillAll);
     lab.exited();
+    let late = lab.ask(update(json!({"pids": {"limit": 78}})));
+    assert!(
+        matches!(
+            late,
+            Reply::Failed {
+                kind: FailureKind::NotRunning,
+                ..
+            }
+        ),
+        "{late:?}"
+    );
     lab.shut_down();
 }
 
