@@ -40,6 +40,13 @@ pub(super) fn cgroups(picture: &mut Picture) {
     }
 }
 
+/// Whether it is the shims' scope without a shim: systemd removes it when it looks, and after its
+/// own re-execution that may be much later.
+fn is_systemds(path: &Path) -> bool {
+    let events = std::fs::read_to_string(path.join("cgroup.events")).unwrap_or_default();
+    path.ends_with("system.slice/crisp-shims.scope") && events.contains("populated 0")
+}
+
 fn below(picture: &mut Picture, dir: &Path, depth: usize) {
     const DEPTH: usize = 6;
     for name in names(dir) {
@@ -48,7 +55,7 @@ fn below(picture: &mut Picture, dir: &Path, depth: usize) {
             continue;
         }
         let text = path.to_string_lossy();
-        let is_ours = text.contains("crisp") && !text.contains(ELSEWHERE);
+        let is_ours = text.contains("crisp") && !text.contains(ELSEWHERE) && !is_systemds(&path);
         if is_ours || name.starts_with("kubepods") {
             picture.add(format!("cgroup {}", path.display()));
         }
