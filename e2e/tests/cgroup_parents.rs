@@ -1,5 +1,6 @@
 //! The parents of pods' cgroups: those that the daemon made go with the last pod that uses them,
-//! in every hierarchy and in whichever order things end; those that a caller made stay.
+//! in every hierarchy and in whichever order things end; those that a caller made stay. Those that
+//! are common to all pods go with the daemon.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,6 +15,7 @@ use crisp_e2e::configs;
 use crisp_e2e::cri::Cri;
 use crisp_e2e::node::{Node, cgroup_driver};
 use crisp_e2e::{owners, trial};
+use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::process::{Signal, kill_process};
 
 /// As a kubelet names them, so that the checker finds them as well.
@@ -144,5 +146,34 @@ fn privileged_a_parent_that_is_held_is_owed_and_gone_later() {
             fs::remove_dir(dir.join("crisp-strangers")).unwrap();
         }
         crisp_e2e::patience::eventually("the owed cgroup is gone", || dirs(TOP).is_empty());
+    });
+}
+
+#[test]
+fn privileged_common_cgroups_go_with_the_daemon_however_busy_its_disk_is() {
+    if cgroup_driver() != "cgroupfs" {
+        return;
+    }
+    trial(|node| {
+        // A flush in the background may have been faster.
+        let was_busy = (0..3).any(|number| {
+            let mut cri = node.cri();
+            let config = node.pod(&format!("last-{number}"));
+            let id = cri.run_pod(&config);
+            cri.run(&id, &config, &configs::idle("main"));
+            cri.remove_pod(&id);
+            assert!(!dirs("crisp").is_empty() && !dirs("crisp-shims").is_empty());
+            // The flush of the record hangs.
+            let record = node.root().join("pods").join(&id);
+            fs::create_dir(&record).unwrap();
+            mkfifoat(CWD, record.join("journal"), Mode::RWXU).unwrap();
+            assert!(node.terminate().success());
+            let left = [dirs("crisp"), dirs("crisp-shims")];
+            fs::remove_dir_all(&record).unwrap();
+            node.restart();
+            assert!(left.iter().all(Vec::is_empty), "{left:?}");
+            node.log().contains("the stop took too long")
+        });
+        assert!(was_busy, "no flush of a record hangs");
     });
 }

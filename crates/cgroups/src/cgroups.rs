@@ -405,15 +405,24 @@ impl Cgroups {
 
     /// Removes the common cgroups unless a pod or another daemon uses them.
     pub async fn retire(&self) {
-        if self.config.driver == CgroupDriver::Cgroupfs {
-            self.retire_one(&self.config.shims).await;
-        }
-        self.retire_one(&self.config.parent).await;
+        let shims = async {
+            if self.config.driver == CgroupDriver::Cgroupfs {
+                self.retire_one(&self.config.shims).await;
+            }
+        };
+        tokio::join!(shims, self.retire_one(&self.config.parent));
     }
 
     async fn retire_one(&self, path: &str) {
-        if let Err(error) = self.remove_unused(path).await {
-            tracing::warn!(path, %error, "an empty cgroup stays");
+        // The shim of a pod that was removed just now leaves a moment later.
+        for pause in [1, 2, 4, 8, 16, 32, 64] {
+            match self.remove_unused(path).await {
+                Ok(true) => return,
+                Ok(false) => tokio::time::sleep(Duration::from_millis(pause)).await,
+                Err(error) => {
+                    return tracing::warn!(path, %error, "an empty cgroup stays");
+                }
+            }
         }
     }
 }

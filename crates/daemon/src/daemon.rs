@@ -16,6 +16,7 @@ use tokio::net::UnixListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use {crisp_cni as cni, crisp_image as image, crisp_registry as registry};
 
 use crate::config::{Config, Source};
@@ -24,8 +25,9 @@ use crate::socket::Socket;
 
 /// Calls that run when the daemon is to stop have this long to end.
 const GRACE: Duration = Duration::from_millis(400);
-/// Then the engine has this long to flush its records; recovery reads those that it misses.
-const RETIREMENT: Duration = Duration::from_millis(300);
+/// The engine has what is left of this time to flush its records; recovery reads those that it
+/// misses.
+const RETIREMENT: Duration = Duration::from_millis(700);
 /// Then spans that wait for a collector have this long to reach it.
 const LAST_SPANS: Duration = Duration::from_millis(100);
 /// Then threads that are stuck in the kernel are left behind.
@@ -92,8 +94,8 @@ async fn live(config: Config, files: &[PathBuf]) -> Result<(), Fatal> {
     tokio::select! {
         started = start(config, files) => {
             let (socket, engine, service) = started?;
-            serve(socket, service, (&engine, stop)).await?;
-            if tokio::time::timeout(RETIREMENT, engine.shutdown()).await.is_err() {
+            let told = serve(socket, service, (&engine, stop)).await?;
+            if tokio::time::timeout_at(told + RETIREMENT, engine.shutdown()).await.is_err() {
                 tracing::warn!("the stop took too long: records may not be on disk, and the next start checks them");
             }
             Ok(())
@@ -304,12 +306,12 @@ fn helper(name: &str, written: Option<&Path>) -> Result<PathBuf, Fatal> {
     Err(Fatal::new(Exit::Missing, reason))
 }
 
-/// Serves calls until a signal; then running calls have [`GRACE`] to end.
+/// Serves calls until a signal; then running calls have [`GRACE`] to end. Says when the signal came.
 async fn serve(
     socket: Socket,
     service: Service,
     (engine, mut stop): (&Engine, Stop),
-) -> Result<(), Fatal> {
+) -> Result<Instant, Fatal> {
     let listener = socket.listener().and_then(UnixListener::from_std);
     let listener = listener.context(Exit::System, || "listen")?;
     let (quit, told) = oneshot::channel::<()>();
@@ -321,18 +323,21 @@ async fn serve(
     notify(&[NotifyState::Ready]);
     tracing::info!("ready");
     tokio::select! {
-        ended = &mut server => return ended.context(Exit::System, || "serve"),
+        ended = &mut server => {
+            return ended.context(Exit::System, || "serve").map(|()| Instant::now());
+        }
         name = stop.wait() => tracing::info!(signal = name, "told to stop"),
         never = feed_watchdog(engine) => match never {},
     }
+    let told = Instant::now();
     notify(&[NotifyState::Stopping]);
     drop(socket);
     drop(quit);
     // A stream of events never ends by itself, so the wait has a limit.
-    match tokio::time::timeout(GRACE, server).await {
-        Ok(ended) => ended.context(Exit::System, || "serve"),
-        Err(_) => Ok(()),
+    if let Ok(ended) = tokio::time::timeout_at(told + GRACE, server).await {
+        ended.context(Exit::System, || "serve")?;
     }
+    Ok(told)
 }
 
 /// Tells the service manager's watchdog of every round through the daemon's threads that comes

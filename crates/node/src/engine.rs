@@ -22,6 +22,7 @@ use crate::pod::message::{ContainerRequest, Mailbox, Message, Request};
 use crate::pod::naming::{NameMessage, NamesMailbox, Wanted};
 use crate::recovery;
 use crate::reply::Reply;
+use crate::retirement;
 use crate::shared::Shared;
 use crate::stats::{ContainerStats, LayerStats, PodStats, reader};
 use crate::view::{ContainerView, PodView};
@@ -465,7 +466,7 @@ impl Engine {
 
     /// Ends the daemon's side: records are flushed, what no pod needs is unmounted. Pods go on.
     pub async fn shutdown(&self) {
-        recovery::retire(&self.shared).await;
+        retirement::retire(&self.shared).await;
     }
 
     /// Why a pod's task gave no answer: it had removed its pod, or it has failed.

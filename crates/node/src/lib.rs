@@ -16,6 +16,7 @@
 //! debts       remains that nobody sees and that could not be removed yet
 //! stats/      figures, read from cgroup files and netlink
 //! recovery    after a start: records against what the kernel has
+//! retirement  before the end: records to disk, away with what no pod uses
 //! host        what this machine can do
 //! ```
 //!
@@ -41,6 +42,7 @@ mod pod;
 mod pool;
 mod recovery;
 mod reply;
+mod retirement;
 mod shared;
 mod shim;
 pub mod stats;

@@ -449,26 +449,3 @@ async fn sweep_pod(shared: &Arc<Shared>, id: &PodId) {
         tracing::warn!(pod_id = %id, %error, "stray pod not wholly removed");
     }
 }
-
-/// The daemon ends: records go to disk; what nobody uses any more is taken away.
-pub(crate) async fn retire(shared: &Arc<Shared>) {
-    let kernel = Arc::clone(shared);
-    let flushed = crisp_tasks::blocking(move || kernel.flush());
-    if let Err(error) = flushed.await {
-        tracing::warn!(%error, "flushing records failed");
-    }
-    if shared.mailboxes.count() > 0 {
-        return;
-    }
-    if let Err(error) = shared.config.network.retire().await {
-        tracing::warn!(%error, "the built-in network cannot remove its bridge and firewall table");
-    }
-    let kernel = Arc::clone(shared);
-    let unmount = move || {
-        mount::unmount(&kernel.paths.pins()).context(|| "unmount the directory of namespace pins")
-    };
-    if let Err(error) = blocking(unmount).await {
-        tracing::warn!(%error, "the state directory keeps a mount");
-    }
-    shared.cgroups.retire().await;
-}
