@@ -61,7 +61,8 @@ fn at_rest(node: &Node) -> Picture {
     loop {
         std::thread::sleep(Duration::from_millis(100));
         let now = node.picture();
-        let rests = difference(&last, &now).is_empty() && !now.mentions("process crisp-shim");
+        let is_still = difference(&last, &now).is_empty();
+        let rests = is_still && !now.has_more("process crisp-shim", &node.machine);
         if rests || Instant::now() > deadline {
             return now;
         }

@@ -10,9 +10,10 @@ use std::collections::BTreeMap;
 pub struct Picture(BTreeMap<String, usize>);
 
 impl Picture {
-    /// Whether anything in it has this word in its description.
-    pub(crate) fn mentions(&self, word: &str) -> bool {
-        self.0.keys().any(|line| line.contains(word))
+    /// Whether it has more of what a word describes than an earlier picture.
+    pub(crate) fn has_more(&self, word: &str, before: &Self) -> bool {
+        let mut lines = self.0.iter().filter(|(line, _)| line.contains(word));
+        lines.any(|(line, has)| *has > before.count(line))
     }
 
     pub(crate) fn add(&mut self, line: String) {
@@ -40,18 +41,27 @@ pub fn difference(before: &Picture, after: &Picture) -> Vec<String> {
     lines.into_values().collect()
 }
 
-/// As [`difference`], but descriptors may become fewer: an idle connection to a registry is closed
-/// after a while, and the picture before may show some.
+/// As [`difference`], but what goes by itself may become fewer. See [`may_go`].
 #[must_use]
 pub fn remains(before: &Picture, after: &Picture) -> Vec<String> {
     let mut before = before.clone();
     before.0.retain(|line, had| {
-        if line.starts_with("descriptor ") {
+        if may_go(line) {
             *had = after.count(line).min(*had);
         }
         *had > 0
     });
     difference(&before, after)
+}
+
+/// Whether a line may go although nobody has done harm: an idle connection to a registry is closed
+/// after a while; processes that others have on the machine end; and the common cgroups that a
+/// killed daemon left are the next daemon's to remove.
+fn may_go(line: &str) -> bool {
+    let is_common = |path: &str| path.ends_with("/crisp") || path.ends_with("/crisp-shims");
+    line.starts_with("descriptor ")
+        || line.starts_with("process ")
+        || line.strip_prefix("cgroup ").is_some_and(is_common)
 }
 
 #[cfg(test)]
@@ -72,6 +82,28 @@ mod tests {
         let lines = difference(&before, &after);
         assert_eq!(lines, ["- a", "+ c", "~ fd: 2 before, 3 after"]);
         assert!(difference(&before, &before).is_empty());
+    }
+
+    #[test]
+    fn what_others_left_may_go_and_what_they_use_may_not() {
+        let lines = [
+            ("process crisp-shim /", true),
+            ("cgroup /sys/fs/cgroup/pids/crisp", true),
+            ("cgroup /sys/fs/cgroup/pids/crisp-shims", true),
+            ("cgroup /sys/fs/cgroup/pids/crisp/crisp-1", false),
+            ("cgroup /sys/fs/cgroup/pids/kubepods/crisp-1", false),
+            ("network namespace crisp-1", false),
+            ("mount overlay on /crisp", false),
+        ];
+        for (line, may) in lines {
+            let mut picture = Picture::default();
+            picture.add(line.to_owned());
+            let went = remains(&picture, &Picture::default());
+            assert_eq!(went.is_empty(), may, "{line}");
+            assert_eq!(remains(&Picture::default(), &picture).len(), 1, "{line}");
+            assert!(picture.has_more(line, &Picture::default()));
+            assert!(!picture.has_more(line, &picture));
+        }
     }
 
     #[test]

@@ -35,6 +35,7 @@ use std::time::{Duration, Instant, SystemTime};
 use client::Client;
 use crisp_e2e::{Cri, Node, Options, trial_with};
 use images::Images;
+use owned::Others;
 use points::Points;
 use random::Random;
 
@@ -58,6 +59,7 @@ struct Play<'a> {
     node: &'a mut Node,
     clients: Vec<Client>,
     images: Images,
+    others: Others,
     random: Random,
     /// Since when no daemon is there.
     dead_since: SystemTime,
@@ -73,6 +75,7 @@ fn play(node: &mut Node, lives: u64, plugins: bool) {
     let mut play = Play {
         clients: clients.collect(),
         images: Images::new(node, random.fork()),
+        others: Others::look(node),
         random,
         dead_since: SystemTime::now(),
         kills: 0,
@@ -173,7 +176,7 @@ impl Play<'_> {
         }
         self.images.settle().unwrap();
         nothing_else(&mut self.node.cri(), &self.clients);
-        owned::check(self.node, &self.clients);
+        owned::check(self.node, &self.clients, &self.others);
     }
 
     fn end(mut self) {
