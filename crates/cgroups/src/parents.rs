@@ -95,6 +95,10 @@ impl Parents {
             book: Mutex::default(),
             file: path,
         };
+        let swept = parents.file.parent().map_or(Ok(()), file::sweep_unfinished);
+        if let Err(error) = swept {
+            tracing::warn!(path = %parents.file.display(), %error, "an unfinished list of cgroups stays");
+        }
         let text = file::read_bounded(&parents.file, MAX_FILE).unwrap_or_default();
         let text = String::from_utf8_lossy(&text).into_owned();
         let pairs = text.lines().filter_map(|line| line.split_once('\t'));
@@ -263,14 +267,24 @@ mod tests {
         PodId::from_entropy([number; 32])
     }
 
-    fn parents(name: &str) -> Parents {
-        let name = format!("crisp-parents-{name}-{}", std::process::id());
-        Parents::load(std::env::temp_dir().join(name))
+    fn parents() -> (tempfile::TempDir, Parents) {
+        let dir = tempfile::tempdir().unwrap();
+        let parents = Parents::load(dir.path().join("owed"));
+        (dir, parents)
+    }
+
+    #[test]
+    fn an_unfinished_list_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let left = dir.path().join(".owed.0a1b2c3d.tmp");
+        file::write_atomic(&left, b"a\ta/b\n", 0o600).unwrap();
+        let parents = Parents::load(dir.path().join("owed"));
+        assert!(!left.exists() && parents.owed().is_empty());
     }
 
     #[test]
     fn a_parent_that_crisp_made_belongs_to_all_that_use_it() {
-        let parents = parents("all");
+        let (_dir, parents) = parents();
         let made = parents.claim(&pod(1), "a/b/c", |path| path != "a");
         assert_eq!(made.as_deref(), Some("a/b"));
         // Both are there by now; the pod's caller made none of them.
@@ -288,7 +302,7 @@ mod tests {
 
     #[test]
     fn a_cgroup_that_its_caller_made_is_not_ours() {
-        let parents = parents("callers");
+        let (_dir, parents) = parents();
         parents.claim(&pod(1), "a/b", |_| true);
         // Made by its caller below what Crisp made.
         assert_eq!(parents.claim(&pod(2), "a/x", |_| false), None);
@@ -301,7 +315,7 @@ mod tests {
 
     #[test]
     fn what_stays_is_owed_over_a_restart_and_tried_ever_later() {
-        let parents = parents("owed");
+        let (_dir, parents) = parents();
         parents.owe("a", "a/b", "busy");
         parents.owe("a", "a/b", "still busy");
         let owed = parents.owed();

@@ -28,6 +28,14 @@ fn beside(path: &Path) -> io::Result<PathBuf> {
 /// # Errors
 /// The errors of creating, writing and renaming.
 pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    match write_once(path, bytes, mode) {
+        // A sweep met the new file in the moment before it was locked.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => write_once(path, bytes, mode),
+        outcome => outcome,
+    }
+}
+
+fn write_once(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let temporary = beside(path)?;
     let written = (|| {
         let mut file = OpenOptions::new()
@@ -35,6 +43,8 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
             .create_new(true)
             .mode(mode)
             .open(&temporary)?;
+        // Tells a sweep that the writer lives; a file system without locks is not swept.
+        flock(&file, FlockOperation::NonBlockingLockExclusive).ok();
         file.write_all(bytes)?;
         fs::rename(&temporary, path)
     })();
@@ -43,6 +53,49 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         drop(fs::remove_file(&temporary));
     }
     written
+}
+
+/// Removes what killed processes were writing into a directory with [`write_atomic`], and nothing
+/// that a living one is writing; a directory that is missing is fine.
+///
+/// # Errors
+/// The errors of readdir, open and unlink.
+pub fn sweep_unfinished(dir: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if is_temporary(entry.file_name().as_encoded_bytes()) && entry.file_type()?.is_file() {
+            sweep_one(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn sweep_one(path: &Path) -> io::Result<()> {
+    let file = match File::open(path) {
+        // It has its name by now.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => remove_if_there(path),
+        Err(_a_writer_has_it) => Ok(()),
+    }
+}
+
+/// Whether a name is of the form that [`beside`] makes.
+fn is_temporary(name: &[u8]) -> bool {
+    let inner = name
+        .strip_prefix(b".")
+        .and_then(|name| name.strip_suffix(b".tmp"));
+    inner
+        .and_then(|inner| inner.split_last_chunk::<9>())
+        .is_some_and(|(of, [dot, digits @ ..])| {
+            !of.is_empty() && *dot == b'.' && digits.iter().all(u8::is_ascii_hexdigit)
+        })
 }
 
 /// Flushes a directory's entries to disk.
@@ -273,6 +326,37 @@ mod tests {
             assert_eq!(fs::read_to_string(&path).unwrap(), content);
         }
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn files_of_killed_writers_are_swept() {
+        let dir = scratch("sweep");
+        sweep_unfinished(&dir.join("missing")).unwrap();
+        let left = beside(&dir.join("file")).unwrap();
+        let others = [
+            ".file.tmp",
+            ".00000000.tmp",
+            ".file.0000000g.tmp",
+            "file.00000000.tmp",
+        ];
+        let others = others.map(|name| dir.join(name));
+        for path in others.iter().chain([&left, &dir.join("file")]) {
+            fs::File::create(path).unwrap();
+        }
+        let writer = fs::File::open(&left).unwrap();
+        flock(&writer, FlockOperation::LockExclusive).unwrap();
+        sweep_unfinished(&dir).unwrap();
+        assert!(left.exists(), "its writer lives");
+        drop(writer);
+        sweep_unfinished(&dir).unwrap();
+        assert!(!left.exists());
+        assert!(
+            others
+                .iter()
+                .chain([&dir.join("file")])
+                .all(|path| path.exists())
+        );
         fs::remove_dir_all(&dir).unwrap();
     }
 

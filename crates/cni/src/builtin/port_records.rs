@@ -21,6 +21,8 @@ impl PortRecords {
     pub(crate) fn open(dir: &Path) -> Result<Self> {
         file::make_private_dirs(dir)
             .context(|| format!("make host port record directory {}", dir.display()))?;
+        file::sweep_unfinished(dir)
+            .context(|| format!("sweep host port record directory {}", dir.display()))?;
         Ok(Self {
             dir: dir.to_owned(),
         })
@@ -72,5 +74,20 @@ impl PortRecords {
             other => other,
         };
         removed.context(|| format!("remove host port record {}", path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_daemon_was_writing_opens_no_port() {
+        let dir = tempfile::tempdir().unwrap();
+        let left = dir.path().join(".pod:eth0.0a1b2c3d.tmp");
+        file::write_atomic(&left, b"[]", 0o600).unwrap();
+        let records = PortRecords::open(dir.path()).unwrap();
+        assert!(!left.exists());
+        assert_eq!(records.all().len(), 0);
     }
 }

@@ -69,19 +69,6 @@ pub(crate) enum Found {
     Damaged(String),
 }
 
-/// Removes the temporary files of records that a killed daemon was writing.
-fn sweep(dir: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let name = name.as_encoded_bytes();
-        if name.starts_with(b".") && name.ends_with(b".tmp") {
-            crisp_sys::file::remove_if_there(&entry.path())?;
-        }
-    }
-    Ok(())
-}
-
 /// Whether a read failed because the file or the disk is damaged, and not because this process
 /// lacks a right or a resource.
 fn is_damage(error: &io::Error) -> bool {
@@ -111,7 +98,8 @@ impl Cache {
     pub(crate) fn open(dir: &Path) -> Result<Self> {
         crisp_sys::file::make_private_dirs(dir)
             .context(|| format!("make network record directory {}", dir.display()))?;
-        sweep(dir).context(|| format!("sweep network record directory {}", dir.display()))?;
+        crisp_sys::file::sweep_unfinished(dir)
+            .context(|| format!("sweep network record directory {}", dir.display()))?;
         Ok(Self {
             dir: dir.to_owned(),
         })

@@ -51,6 +51,9 @@ pub(super) struct Compiled {
 /// The bridge and subnets that a cluster has given.
 fn remembered(data_root: &Path, bridge: &str) -> Option<Value> {
     const LONGEST: u64 = 1 << 16;
+    if let Err(error) = file::sweep_unfinished(data_root) {
+        tracing::warn!(dir = %data_root.display(), %error, "unfinished files stay");
+    }
     let bytes = file::read_bounded(&memory(data_root), LONGEST).ok()?;
     let place: Value = serde_json::from_slice(&bytes).ok()?;
     let fits = bridge.is_empty() || place["bridge"] == bridge;
