@@ -31,5 +31,6 @@ mod tests;
 mod turns;
 
 pub use attachment::{Attachment, Interface, InterfaceStats, NetworkStatus, PodNetwork};
+pub use builtin::Sources;
 pub use error::{Error, PluginCall, Result};
 pub use network::{Builtin, Config, Mode, Network, PodCidr, interface_stats, loopback_up};

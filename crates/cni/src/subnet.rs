@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 const MOST_HOST_BITS: u8 = 48;
 
 /// A pod subnet. Bits below the prefix are zero.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Subnet(IpNet);
 
 /// An address as a number, to count with.

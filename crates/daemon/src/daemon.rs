@@ -206,11 +206,17 @@ fn network_config(config: &Config) -> cni::Config {
                 bridge,
                 subnets,
                 allow_annotations,
+                allow_foreign_sources,
                 mtu,
             } => cni::Mode::Builtin(cni::Builtin {
                 bridge,
                 subnets,
                 allow_annotations,
+                sources: if allow_foreign_sources {
+                    cni::Sources::Any
+                } else {
+                    cni::Sources::Own
+                },
                 mtu,
             }),
             Source::Conf(dir) => cni::Mode::Conf { dir },

@@ -21,6 +21,7 @@ mod images;
 mod logs;
 mod mounts;
 mod names;
+mod network;
 mod output;
 mod procfs;
 mod registries;
@@ -35,12 +36,13 @@ use field::{Field, Row};
 
 #[test]
 fn privileged_attacks_change_nothing_of_the_host() {
-    let classes: [(&str, &[Row]); 10] = [
+    let classes: [(&str, &[Row]); 11] = [
         ("annotations", annotations::ROWS),
         ("images", images::ROWS),
         ("logs", logs::ROWS),
         ("mounts", mounts::ROWS),
         ("names", names::ROWS),
+        ("network", network::ROWS),
         ("output", output::ROWS),
         ("procfs", procfs::ROWS),
         ("registries", registries::ROWS),

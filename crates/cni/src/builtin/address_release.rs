@@ -27,9 +27,12 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::addresses::Addresses;
+use super::sockets::Sockets;
+use super::source_check;
 use crate::error::{Context, Result};
 use crate::netlink::link::{self, Link};
 use crate::netlink::{Batch, Channel};
+use crate::subnet::Subnet;
 
 /// How long a link may stay after its pod was detached.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -43,6 +46,8 @@ const FEW: usize = 4;
 pub(crate) struct Lease {
     pub addresses: Addresses,
     pub owner: String,
+    pub bridge: String,
+    pub subnets: Vec<Subnet>,
 }
 
 /// A lease whose link may still exist.
@@ -139,18 +144,18 @@ impl AddressRelease {
             new_multicast_connection(&[MulticastGroup::Link])
                 .context(|| "subscribe to notifications about links")?;
         let _connection = Worker::start(connection);
-        let channel = Arc::new(Mutex::new(link::open()?));
-        self.look(&channel, Look::All).await?;
+        let sockets = Arc::new(Mutex::new(Sockets::open()?));
+        self.look(&sockets, Look::All).await?;
         while !self.is_idle() {
             tokio::select! {
                 notification = notifications.recv() => {
                     let (message, _) = notification
                         .map_err(|_closed| io::Error::from(io::ErrorKind::ConnectionAborted))
                         .context(|| "read notifications about links")?;
-                    self.hear(&channel, message).await?;
+                    self.hear(&sockets, message).await?;
                 }
-                () = self.added.notified() => self.look(&channel, Look::Unseen).await?,
-                () = sleep_until(self.next_deadline()) => self.end_overdue(&channel).await?,
+                () = self.added.notified() => self.look(&sockets, Look::Unseen).await?,
+                () = sleep_until(self.next_deadline()) => self.end_overdue(&sockets).await?,
             }
         }
         Ok(())
@@ -158,16 +163,16 @@ impl AddressRelease {
 
     async fn hear(
         self: &Arc<Self>,
-        channel: &Arc<Mutex<Channel>>,
+        sockets: &Arc<Mutex<Sockets>>,
         message: NetlinkMessage<RouteNetlinkMessage>,
     ) -> Result<()> {
         match message.payload {
-            NetlinkPayload::Overrun(_) => self.look(channel, Look::All).await,
+            NetlinkPayload::Overrun(_) => self.look(sockets, Look::All).await,
             // A bridge tells with its own family that a port left it: the link still exists.
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link))
                 if link.header.interface_family == AddressFamily::Unspec =>
             {
-                self.release_deleted(link.header.index).await
+                self.release_deleted(sockets, link.header.index).await
             }
             _ => Ok(()),
         }
@@ -185,21 +190,26 @@ impl AddressRelease {
         deadlines.min().unwrap_or_else(Instant::now)
     }
 
-    async fn release_deleted(self: &Arc<Self>, index: u32) -> Result<()> {
+    async fn release_deleted(
+        self: &Arc<Self>,
+        sockets: &Arc<Mutex<Sockets>>,
+        index: u32,
+    ) -> Result<()> {
         let gone = self.snapshot(|waiting| waiting.index == Some(index));
         if gone.is_empty() {
             return Ok(());
         }
-        let this = Arc::clone(self);
-        blocking(move || this.release_all(&gone)).await?;
+        let (this, sockets) = (Arc::clone(self), Arc::clone(sockets));
+        blocking(move || this.release_all(&gone, &mut lock(&sockets))).await?;
         Ok(())
     }
 
     /// Looks for links: notes their indexes, and releases the leases of those that are gone.
-    async fn look(self: &Arc<Self>, channel: &Arc<Mutex<Channel>>, which: Look) -> Result<()> {
-        let (this, channel) = (Arc::clone(self), Arc::clone(channel));
+    async fn look(self: &Arc<Self>, sockets: &Arc<Mutex<Sockets>>, which: Look) -> Result<()> {
+        let (this, sockets) = (Arc::clone(self), Arc::clone(sockets));
         blocking(move || {
-            let channel = &mut channel.lock().unwrap_or_else(PoisonError::into_inner);
+            let sockets = &mut lock(&sockets);
+            let channel = &mut sockets.route;
             let wanted = this.snapshot(|waiting| which == Look::All || waiting.index.is_none());
             // The kernel is asked without the lock: an ADD that cancels a lease never waits for it.
             let mut gone = Vec::new();
@@ -214,27 +224,26 @@ impl AddressRelease {
                     None => gone.push((lease, waiting)),
                 }
             }
-            this.release_all(&gone);
+            this.release_all(&gone, sockets);
             Ok(())
         })
         .await?
     }
 
     /// Deletes the links of leases that waited too long, and looks whether they are gone.
-    async fn end_overdue(self: &Arc<Self>, channel: &Arc<Mutex<Channel>>) -> Result<()> {
-        let (this, own) = (Arc::clone(self), Arc::clone(channel));
+    async fn end_overdue(self: &Arc<Self>, sockets: &Arc<Mutex<Sockets>>) -> Result<()> {
+        let (this, own) = (Arc::clone(self), Arc::clone(sockets));
         blocking(move || {
-            let channel = &mut own.lock().unwrap_or_else(PoisonError::into_inner);
             let now = Instant::now();
             let indexes: BTreeSet<u32> = this.postpone(now).into_iter().flatten().collect();
             let mut batch = Batch::default();
             for index in indexes {
                 link::push_delete(&mut batch, index);
             }
-            channel.run(batch)
+            lock(&own).route.run(batch)
         })
         .await??;
-        self.look(channel, Look::All).await
+        self.look(sockets, Look::All).await
     }
 
     /// Gives overdue leases another term, in case that their links cannot be deleted; the indexes
@@ -261,14 +270,16 @@ impl AddressRelease {
 
     /// Releases leases that are the same as when they were looked at. The lock is held meanwhile,
     /// so that an owner that is attached again either keeps its addresses or gets new ones.
-    fn release_all(&self, gone: &[(Lease, Waiting)]) {
+    fn release_all(&self, gone: &[(Lease, Waiting)], sockets: &mut Sockets) {
         let mut leases = self.leases();
         for (lease, seen) in gone {
             let same = |waiting: &Waiting| waiting.serial == seen.serial;
             if !leases.waiting.get(lease).is_some_and(same) {
                 continue;
             }
-            match lease.addresses.release(&lease.owner) {
+            let own = (&lease.addresses, lease.owner.as_str());
+            let forgotten = source_check::forget(sockets, (&lease.bridge, &lease.subnets), own);
+            match forgotten.and_then(|()| lease.addresses.release(&lease.owner)) {
                 Ok(()) => {
                     leases.waiting.remove(lease);
                 }
@@ -280,6 +291,10 @@ impl AddressRelease {
         }
         self.released.notify_all();
     }
+}
+
+fn lock(sockets: &Mutex<Sockets>) -> MutexGuard<'_, Sockets> {
+    sockets.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn by_names(channel: &mut Channel, wanted: &[(Lease, Waiting)]) -> Result<Vec<Link>> {

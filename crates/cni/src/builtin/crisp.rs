@@ -20,6 +20,7 @@ use super::owner::{LINK_PREFIX, Owner};
 use super::port_records::PortRecords;
 use super::settings::{Request, Settings};
 use super::sockets::{Sockets, Watched};
+use super::source_check::SourceCheck;
 use super::{bridge, veth_peer};
 use crate::error::{Context, Error, Result};
 use crate::netlink::{Batch, conntrack, fdb, link};
@@ -46,6 +47,7 @@ pub(crate) struct Crisp {
     settings: Settings,
     addresses: Addresses,
     table: Table,
+    sources: SourceCheck,
     ports: PortRecords,
     sockets: Mutex<Sockets>,
     release: Arc<AddressRelease>,
@@ -57,6 +59,7 @@ impl Crisp {
         let addresses = Addresses::open(&settings.data_dir.join("addresses"))?;
         Ok(Self {
             table: Table::of(&settings.bridge),
+            sources: SourceCheck::of(&settings.bridge),
             ports: PortRecords::open(&settings.data_dir.join("ports"))?,
             sockets: Mutex::new(Sockets::open()?),
             release,
@@ -73,6 +76,8 @@ impl Crisp {
         Lease {
             addresses: self.addresses.clone(),
             owner: owner.key(),
+            bridge: self.settings.bridge.clone(),
+            subnets: self.settings.subnets.clone(),
         }
     }
 
@@ -90,6 +95,7 @@ impl Crisp {
         let index = bridge::ensure(&mut sockets.route, &self.settings)?;
         self.ensure_table(sockets)?;
         if sockets.watched != Watched::Always {
+            self.ensure_sources(sockets, Look::Name)?;
             nft::accept(sockets.netfilter()?, &self.settings.bridge)?;
             sockets.watched = Watched::Never;
         }
@@ -102,6 +108,20 @@ impl Crisp {
             .ensure(sockets.netfilter()?, &self.firewall(), Look::Name, recorded)
     }
 
+    fn ensure_sources(&self, sockets: &mut Sockets, look: Look) -> Result<Option<&'static str>> {
+        self.sources
+            .ensure(sockets, (&self.settings, look), &self.addresses)
+    }
+
+    /// Forgets what released addresses could send, where no worker will. A table that is not there
+    /// is none of ours to make: this may be a plugin that only opens host ports.
+    fn forget_sources(&self, sockets: &mut Sockets) -> Result<()> {
+        if sockets.watched != Watched::Always && self.sources.is_made(sockets)? {
+            self.ensure_sources(sockets, Look::Name)?;
+        }
+        Ok(())
+    }
+
     /// Makes only what host ports need, for a bridge that belongs to another plugin.
     fn ensure_for_others(&self) -> Result<()> {
         let mut sockets = self.sockets();
@@ -112,7 +132,8 @@ impl Crisp {
     }
 
     /// Makes bridge and firewall before the first pod comes, and makes whole again what another
-    /// program has changed since. Returns what of the node's firewall may cut pods off.
+    /// program has changed since. Returns what of the node's firewall may cut pods off, and what
+    /// the kernel lacks.
     pub(crate) fn prepare(&self) -> Result<Vec<String>> {
         let mut sockets = self.sockets();
         if sockets.watched == Watched::Retired {
@@ -126,7 +147,9 @@ impl Crisp {
             Look::Rules,
             recorded,
         )?;
-        let left = nft::accept(sockets.netfilter()?, &self.settings.bridge)?;
+        let mut left = nft::accept(sockets.netfilter()?, &self.settings.bridge)?;
+        let unchecked = self.ensure_sources(&mut sockets, Look::Rules)?;
+        left.extend(unchecked.map(str::to_owned));
         sockets.watched = Watched::Always;
         Ok(left)
     }
@@ -147,7 +170,7 @@ impl Crisp {
         self.release.cancel(&self.lease(&request.owner));
         let addresses = self.take_addresses(request)?;
         let mac = request.mac.unwrap_or_else(|| mac_of(addresses[0].1));
-        self.make_pair(request, &file, mac)?;
+        self.make_pair(request, &file, (mac, &addresses))?;
         veth_peer::configure(&file, &request.owner.interface, &addresses)?;
         let plain: Vec<IpAddr> = addresses.iter().map(|(_, address)| *address).collect();
         self.open_ports(request, &plain)?;
@@ -175,7 +198,12 @@ impl Crisp {
         Ok(taken)
     }
 
-    fn make_pair(&self, request: &Request, netns: &File, mac: [u8; 6]) -> Result<()> {
+    fn make_pair(
+        &self,
+        request: &Request,
+        netns: &File,
+        (mac, addresses): ([u8; 6], &[(Subnet, IpAddr)]),
+    ) -> Result<()> {
         let name = request.owner.link();
         let mut sockets = self.sockets();
         let bridge = self.ensure(&mut sockets)?;
@@ -204,7 +232,10 @@ impl Crisp {
         // The peer is still down: no frame has come from it.
         let port = link::by_name(&mut sockets.route, &name)?;
         let port = port.ok_or_else(|| Error::invalid(format!("link {name}"), "vanished"))?;
-        fdb::bind(&mut sockets.route, bridge, port.index, mac)
+        fdb::bind(&mut sockets.route, bridge, port.index, mac)?;
+        let pod = (&request.owner, addresses);
+        self.sources
+            .admit(&mut sockets, &self.settings, pod, &self.addresses)
     }
 
     fn result(
@@ -286,8 +317,10 @@ impl Crisp {
                 self.release.release_after(self.lease(owner), owner.link());
             }
             LinkRemoval::Now => {
-                let deleted = link::delete(&mut self.sockets().route, &owner.link());
+                let mut sockets = self.sockets();
+                let deleted = link::delete(&mut sockets.route, &owner.link());
                 errors.extend(deleted.and_then(|()| self.addresses.release(&key)).err());
+                errors.extend(self.forget_sources(&mut sockets).err());
             }
         }
         Error::gather(errors)
@@ -366,6 +399,7 @@ impl Crisp {
                 errors.extend(self.del(&owner, LinkRemoval::Now).err());
             }
         }
+        errors.extend(self.forget_sources(&mut self.sockets()).err());
         Error::gather(errors)
     }
 
@@ -407,6 +441,7 @@ impl Crisp {
         let mut sockets = self.sockets();
         sockets.watched = Watched::Retired;
         self.table.remove(sockets.netfilter()?)?;
+        self.sources.remove(&mut sockets)?;
         nft::withdraw(sockets.netfilter()?, &self.settings.bridge)?;
         bridge::remove(&mut sockets.route, &self.settings)
     }

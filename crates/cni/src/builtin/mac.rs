@@ -1,6 +1,6 @@
 //! The MAC address of an interface, derived from its IP address.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// The MAC that belongs to an IP address. It is derived, not random: when an address is given to
 /// another pod, the neighbours' ARP and NDP caches still hold its former MAC, and the new pod
@@ -13,6 +13,28 @@ pub(crate) fn mac_of(address: IpAddr) -> [u8; 6] {
     [0x02, 0x63, a, b, c, d]
 }
 
+/// The link-local address that the kernel derives from a MAC (RFC 4291, appendix A).
+pub(crate) fn link_local([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
+    Ipv6Addr::from([
+        0xfe,
+        0x80,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        a ^ 2,
+        b,
+        c,
+        0xff,
+        0xfe,
+        d,
+        e,
+        f,
+    ])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -22,5 +44,11 @@ mod tests {
         let mac = |a: &str| mac_of(a.parse().unwrap());
         assert_eq!(mac("10.88.1.2"), [0x02, 0x63, 10, 88, 1, 2]);
         assert_eq!(mac("fd00::1:2"), [0x02, 0x63, 0, 1, 0, 2]);
+    }
+
+    #[test]
+    fn a_mac_has_one_link_local_address() {
+        let own = link_local([0x02, 0x63, 10, 88, 1, 2]);
+        assert_eq!(own.to_string(), "fe80::63:aff:fe58:102");
     }
 }

@@ -14,6 +14,7 @@ mod owner;
 mod port_records;
 mod settings;
 mod sockets;
+mod source_check;
 mod sysctl;
 mod veth_peer;
 
@@ -21,6 +22,7 @@ pub(crate) use address_release::AddressRelease;
 pub(crate) use choice::choose;
 pub(crate) use crisp::{Crisp, LinkRemoval, TYPE};
 pub(crate) use owner::Owner;
+pub use settings::Sources;
 pub(crate) use settings::{Request, Settings};
 #[cfg(test)]
 pub(crate) use sysctl::set_sysctl;

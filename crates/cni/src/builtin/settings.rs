@@ -27,7 +27,19 @@ struct Written {
     subnets: Vec<String>,
     mtu: Option<u32>,
     masquerade: Option<bool>,
+    #[serde(default)]
+    allow_foreign_sources: bool,
     data_dir: Option<PathBuf>,
+}
+
+/// The addresses that a pod may send from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Sources {
+    /// Its own.
+    #[default]
+    Own,
+    /// Any, as a router does.
+    Any,
 }
 
 /// The configuration with its defaults filled in.
@@ -38,6 +50,7 @@ pub(crate) struct Settings {
     pub subnets: Vec<Subnet>,
     pub mtu: Option<u32>,
     pub masquerade: bool,
+    pub sources: Sources,
     /// Records of this bridge.
     pub data_dir: PathBuf,
 }
@@ -96,6 +109,11 @@ impl Settings {
             subnets,
             mtu: written.mtu,
             masquerade: written.masquerade.unwrap_or(true),
+            sources: if written.allow_foreign_sources {
+                Sources::Any
+            } else {
+                Sources::Own
+            },
         })
     }
 }

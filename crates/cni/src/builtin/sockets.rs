@@ -20,6 +20,8 @@ pub(crate) enum Watched {
 pub(crate) struct Sockets {
     pub route: Channel,
     pub watched: Watched,
+    /// Whether the kernel can check what pods send from, as far as is known.
+    pub checks_sources: bool,
     netfilter: Option<Channel>,
 }
 
@@ -29,6 +31,7 @@ impl Sockets {
         Ok(Self {
             route: link::open()?,
             watched: Watched::Never,
+            checks_sources: true,
             netfilter: None,
         })
     }

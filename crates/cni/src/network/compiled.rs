@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crisp_sys::file;
 use serde_json::{Value, json};
 
-use crate::builtin::{self, Crisp, Settings};
+use crate::builtin::{self, Crisp, Settings, Sources};
 use crate::client::{Caller, ConfList};
 use crate::error::{Context, Result};
 
@@ -25,6 +25,8 @@ pub struct Builtin {
     pub subnets: Vec<String>,
     /// Whether a pod may choose its address and MAC by annotation, and so take a neighbour's.
     pub allow_annotations: bool,
+    /// The addresses that pods may send from.
+    pub sources: Sources,
     /// MTU of the bridge and of the pods' interfaces; `None` is the kernel's, 1500.
     pub mtu: Option<u32>,
 }
@@ -70,6 +72,7 @@ fn list(mode: &Builtin, mut plugin: Value) -> Result<ConfList> {
     let allow = mode.allow_annotations;
     plugin["type"] = json!(builtin::TYPE);
     plugin["mtu"] = json!(mode.mtu);
+    plugin["allowForeignSources"] = json!(mode.sources == Sources::Any);
     plugin["capabilities"] = json!({"portMappings": true, "ips": allow, "mac": allow});
     ConfList::inline(&json!({"cniVersion": "1.1.0", "name": "crisp", "plugins": [plugin]}))
 }

@@ -9,6 +9,13 @@ use crate::netlink::wire::Attributes;
 /// The kernel compares interface names with all bytes of their buffer (`IFNAMSIZ`).
 const IFNAME_LEN: usize = 16;
 
+/// An interface's name as the kernel compares it.
+pub(super) fn padded(name: &str) -> Vec<u8> {
+    let mut padded = name.as_bytes().to_vec();
+    padded.resize(IFNAME_LEN, 0);
+    padded
+}
+
 /// How a rule decides about a packet.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Verdict<'a> {
@@ -24,6 +31,8 @@ pub(crate) enum Meta {
     OutName,
     Family,
     Protocol,
+    /// The frame's type (`ETH_P_…`), in network byte order, below one tag of a VLAN.
+    FrameType,
 }
 
 impl Meta {
@@ -33,6 +42,7 @@ impl Meta {
             Self::OutName => libc::NFT_META_OIFNAME,
             Self::Family => libc::NFT_META_NFPROTO,
             Self::Protocol => libc::NFT_META_L4PROTO,
+            Self::FrameType => libc::NFT_META_PROTOCOL,
         };
         key.cast_unsigned()
     }
@@ -99,6 +109,12 @@ fn word(n: u32) -> u32 {
 /// Bytes as a constant of an expression.
 fn value(bytes: &[u8]) -> Attributes {
     Attributes::new().bytes(NFTA_DATA_VALUE, bytes)
+}
+
+fn membership(set: &str) -> Attributes {
+    Attributes::new()
+        .text(NFTA_LOOKUP_SET, set)
+        .be32(NFTA_LOOKUP_SREG, word(0))
 }
 
 /// A rule that is being written: a list of expressions.
@@ -176,9 +192,7 @@ impl Rule {
 
     /// Compares an interface's name.
     pub(crate) fn interface(self, key: Meta, test: Test, name: &str) -> Self {
-        let mut padded = name.as_bytes().to_vec();
-        padded.resize(IFNAME_LEN, 0);
-        self.meta(key, 0).compare(0, test, &padded)
+        self.meta(key, 0).compare(0, test, &padded(name))
     }
 
     pub(crate) fn constant(self, to: u32, constant: &[u8]) -> Self {
@@ -195,6 +209,18 @@ impl Rule {
             .text(NFTA_LOOKUP_SET, name)
             .be32(NFTA_LOOKUP_SREG, word(key))
             .be32(NFTA_LOOKUP_DREG, word(to));
+        self.then("lookup", &data)
+    }
+
+    /// Goes on with the rule only when the key that starts at word 0 is in a set.
+    pub(crate) fn within(self, set: &str) -> Self {
+        self.then("lookup", &membership(set))
+    }
+
+    /// Goes on with the rule only when the key that starts at word 0 is in no element of a set.
+    pub(crate) fn outside(self, set: &str) -> Self {
+        let inverted = libc::NFT_LOOKUP_F_INV.cast_unsigned();
+        let data = membership(set).be32(NFTA_LOOKUP_FLAGS, inverted);
         self.then("lookup", &data)
     }
 

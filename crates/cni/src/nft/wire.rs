@@ -28,6 +28,17 @@ const BATCH_END: u16 = message_type(libc::NFNL_SUBSYS_NONE, libc::NFNL_MSG_BATCH
 
 /// One table for both address families.
 pub(super) const INET: u8 = octet(libc::NFPROTO_INET);
+/// The family of tables that see frames where a bridge forwards them.
+pub(super) const BRIDGE: u8 = octet(libc::NFPROTO_BRIDGE);
+
+// How `nft list` shows keys and values; the kernel only stores these. From `enum datatypes` of
+// nftables' `datatype.h`, which packs the types of a concatenation with six bits each.
+pub(super) const TYPE_BITS: u32 = 6;
+pub(super) const TYPE_IPADDR: u32 = 7;
+pub(super) const TYPE_IP6ADDR: u32 = 8;
+pub(super) const TYPE_INET_PROTOCOL: u32 = 12;
+pub(super) const TYPE_INET_SERVICE: u32 = 13;
+pub(super) const TYPE_IFNAME: u32 = 41;
 
 // enum nft_list_attributes
 pub(super) const NFTA_LIST_ELEM: u16 = 1;
@@ -61,6 +72,7 @@ pub(super) const NFTA_SET_KEY_LEN: u16 = 5;
 pub(super) const NFTA_SET_DATA_TYPE: u16 = 6;
 pub(super) const NFTA_SET_DATA_LEN: u16 = 7;
 pub(super) const NFTA_SET_ID: u16 = 10;
+pub(super) const NFTA_SET_USERDATA: u16 = 13;
 
 // enum nft_set_elem_list_attributes and nft_set_elem_attributes
 pub(super) const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
@@ -101,6 +113,7 @@ pub(super) const NFTA_IMMEDIATE_DATA: u16 = 2;
 pub(super) const NFTA_LOOKUP_SET: u16 = 1;
 pub(super) const NFTA_LOOKUP_SREG: u16 = 2;
 pub(super) const NFTA_LOOKUP_DREG: u16 = 3;
+pub(super) const NFTA_LOOKUP_FLAGS: u16 = 5;
 pub(super) const NFTA_FIB_DREG: u16 = 1;
 pub(super) const NFTA_FIB_RESULT: u16 = 2;
 pub(super) const NFTA_FIB_FLAGS: u16 = 3;

@@ -1,6 +1,9 @@
 //! Other programs that change the node's network: what they take away comes back.
 
+use std::net::IpAddr;
+
 use super::lab::{Lab, NODE_V4, OUTSIDE_V4, eventually, open, port};
+use crate::PodNetwork;
 use crate::builtin::set_sysctl;
 use crate::netlink::{Batch, link};
 
@@ -28,6 +31,16 @@ fn delete_address(lab: &Lab, name: &str) {
     });
 }
 
+/// Whether a pod's addresses are those that it may send from.
+fn checks_sources(lab: &Lab, pod: &PodNetwork) -> bool {
+    let recorded = lab.recorded(&pod.pod_id).unwrap();
+    let link = &recorded.interfaces[1].name;
+    let rules = nft(lab, "list ruleset");
+    let is_there = |element: String| rules.contains(&element);
+    let own = |ip: &IpAddr| is_there(format!("\"{link}\" . {ip}"));
+    recorded.ips.iter().all(own) && is_there("@pods accept".to_owned())
+}
+
 #[test]
 fn privileged_a_flushed_firewall_and_a_changed_bridge_come_back() {
     if !std::path::Path::new(NFT).exists() {
@@ -48,9 +61,12 @@ fn privileged_a_flushed_firewall_and_a_changed_bridge_come_back() {
             "flush ruleset",
             "flush table inet crisp-crisp0",
             "delete table inet crisp-crisp0",
+            "flush table bridge crisp-crisp0",
+            "delete table bridge crisp-crisp0",
+            "flush set bridge crisp-crisp0 own4",
         ] {
             nft(&lab, harm);
-            eventually(harm, works);
+            eventually(harm, || works() && checks_sources(&lab, &pod));
         }
         lab.inside("node", || set_sysctl("ipv4/ip_forward", "0").unwrap());
         eventually("forwarding", works);
@@ -114,4 +130,39 @@ fn privileged_foreign_chains_that_drop_are_opened_or_named() {
         drop(network.retire().await);
     });
     assert!(!nft(&lab, "list ruleset").contains("crisp "));
+}
+
+#[test]
+fn privileged_what_pods_may_send_from_lives_as_long_as_their_addresses() {
+    if !std::path::Path::new(NFT).exists() {
+        return;
+    }
+    let lab = Lab::new();
+    let (a, b) = (lab.pod("a"), lab.pod("b"));
+    let elements = || {
+        let rules = nft(&lab, "list table bridge crisp-crisp0");
+        rules.matches("\"cr").count()
+    };
+    lab.on_node(|| async {
+        let network = open(lab.builtin());
+        network.attach(&a).await.unwrap();
+        network.attach(&b).await.unwrap();
+        // Its name, an address of each family, the link-local one.
+        assert_eq!(elements(), 2 * 4);
+        network.detach(&a).await.unwrap();
+        lab.unpin("a");
+        eventually("the pod's elements are gone", || elements() == 4);
+        drop(network);
+        nft(&lab, "flush ruleset");
+        let network = open(lab.builtin());
+        assert_eq!(elements(), 4, "the next daemon knows them from the records");
+        assert!(checks_sources(&lab, &b));
+        drop(network);
+        let network = open(lab.config(crate::Mode::Builtin(crate::Builtin {
+            sources: crate::Sources::Any,
+            ..crate::Builtin::default()
+        })));
+        assert!(network.status().ready);
+        assert!(!nft(&lab, "list ruleset").contains("table bridge"));
+    });
 }

@@ -9,5 +9,6 @@ mod plugin_answers;
 mod plugin_programs;
 mod pod_cidr;
 mod release;
+mod sources;
 mod take_over;
 mod together;

@@ -73,6 +73,8 @@ pub enum Source {
         subnets: Vec<String>,
         /// Whether annotations choose addresses and MACs.
         allow_annotations: bool,
+        /// Whether pods send from addresses that are not their own.
+        allow_foreign_sources: bool,
         /// MTU of bridge and pods; `None` is the kernel's.
         mtu: Option<u32>,
     },
@@ -228,6 +230,7 @@ fn network(table: &NetworkTable) -> Result<Network, Error> {
                     .map(ToString::to_string)
                     .collect(),
                 allow_annotations: table.builtin.allow_annotations,
+                allow_foreign_sources: table.builtin.allow_foreign_sources,
                 mtu: mtu(table.builtin.mtu.get())?,
             },
         },

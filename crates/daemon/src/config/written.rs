@@ -184,6 +184,10 @@ table! {
         /// Whether a pod may choose its address and MAC by the annotation
         /// v1.multus-cni.io/default-network. Any pod could then take a neighbour's.
         allow_annotations: bool = false;
+        /// Whether a pod may send from addresses that are not its own, as a router or a VPN without
+        /// NAT in a pod does. A pod with CAP_NET_RAW, which is the default, could then take its
+        /// neighbours' traffic by forged ARP.
+        allow_foreign_sources: bool = false;
         /// MTU of the bridge and of the pods' interfaces, 1280 to 65535; 0 means the kernel's, 1500.
         mtu: Within<0, 65535> = Within::clamped(0);
     }

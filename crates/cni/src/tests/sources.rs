@@ -1,0 +1,178 @@
+//! Pods that send as their neighbours: nobody believes them, unless the configuration lets them.
+
+use std::net::UdpSocket;
+
+use super::lab::{Lab, eventually, open};
+use crate::{Builtin, Mode, Sources};
+
+const PYTHON: &str = "python3";
+const FORGE: &str = include_str!("forge.py");
+/// Each with the address of the neighbour whose entry in the victim's table it is after.
+const KINDS: [(&str, Option<Claimed>); 11] = [
+    ("reply", Some(Claimed::V4)),
+    ("request", Some(Claimed::V4)),
+    ("gratuitous", Some(Claimed::V4)),
+    ("tagged", Some(Claimed::V4)),
+    ("tagged twice", Some(Claimed::V4)),
+    ("advertisement", Some(Claimed::V6)),
+    ("options ahead", Some(Claimed::V6)),
+    ("tagged advertisement", Some(Claimed::V6)),
+    ("solicitation", Some(Claimed::V6)),
+    ("link-local", Some(Claimed::LinkLocal)),
+    ("datagram", None),
+];
+
+#[derive(Debug, Clone, Copy)]
+enum Claimed {
+    V4,
+    V6,
+    LinkLocal,
+}
+
+fn run(lab: &Lab, namespace: &str, program: &str, arguments: &[&str]) -> String {
+    lab.inside(namespace, || {
+        let mut command = crisp_sys::process::command(program);
+        let output = command.args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    })
+}
+
+/// A pod's MAC and addresses.
+struct Pod {
+    mac: String,
+    v4: String,
+    v6: String,
+    link_local: String,
+}
+
+impl Pod {
+    fn claimed(&self, claimed: Claimed) -> &str {
+        match claimed {
+            Claimed::V4 => &self.v4,
+            Claimed::V6 => &self.v6,
+            Claimed::LinkLocal => &self.link_local,
+        }
+    }
+}
+
+async fn attach(lab: &Lab, network: &crate::Network, name: &str) -> Pod {
+    let attachment = network.attach(&lab.pod(name)).await.unwrap();
+    let mut link_local = None;
+    eventually("the interface has a link-local address", || {
+        let wanted = ["-6", "-o", "addr", "show", "scope", "link"];
+        let shown = run(lab, name, "ip", &wanted);
+        let mut words = shown.split(['/', ' ']);
+        link_local = words
+            .find(|word| word.starts_with("fe80:"))
+            .map(str::to_owned);
+        link_local.is_some()
+    });
+    Pod {
+        mac: attachment.interfaces[2].mac.clone(),
+        v4: attachment.ips[0].to_string(),
+        v6: attachment.ips[1].to_string(),
+        link_local: link_local.unwrap(),
+    }
+}
+
+/// The MAC that the victim believes an address to have.
+fn believed(lab: &Lab, address: &str) -> Option<String> {
+    let shown = run(
+        lab,
+        "victim",
+        "ip",
+        &["neigh", "show", "to", address, "dev", "eth0"],
+    );
+    let mut words = shown
+        .split_whitespace()
+        .skip_while(|word| *word != "lladdr");
+    words.nth(1).map(str::to_owned)
+}
+
+/// Sends a forged frame from the third pod, and waits until the victim has had it.
+fn forge(lab: &Lab, kind: &str, number: usize, [evil, victim, neighbour]: [&Pod; 3]) {
+    let marker = format!("02:00:00:00:01:{number:02x}");
+    let arguments = [
+        "-c",
+        FORGE,
+        kind,
+        &marker,
+        &evil.mac,
+        &evil.v4,
+        &victim.mac,
+        &victim.v4,
+        &victim.v6,
+        &neighbour.v4,
+        &neighbour.v6,
+        &neighbour.link_local,
+    ];
+    run(lab, "evil", PYTHON, &arguments);
+    eventually("the frames have come", || {
+        believed(lab, &evil.v4).as_ref() == Some(&marker)
+    });
+}
+
+/// The kinds of frames that the victim believed.
+async fn successes(lab: &Lab, network: &crate::Network) -> Vec<&'static str> {
+    let evil = attach(lab, network, "evil").await;
+    let victim = attach(lab, network, "victim").await;
+    let neighbour = attach(lab, network, "neighbour").await;
+    lab.inside("victim", || {
+        crate::builtin::set_sysctl("ipv4/neigh/eth0/locktime", "0").unwrap();
+        for dad in ["eth0", "all"] {
+            crate::builtin::set_sysctl(&format!("ipv6/conf/{dad}/accept_dad"), "0").unwrap();
+        }
+    });
+    let socket = lab.inside("victim", || UdpSocket::bind(("0.0.0.0", 4000)).unwrap());
+    socket.set_nonblocking(true).unwrap();
+    let mut believed_kinds = Vec::new();
+    for (number, (kind, claimed)) in KINDS.into_iter().enumerate() {
+        if let Some(claimed) = claimed {
+            let honest = [
+                "neigh",
+                "replace",
+                neighbour.claimed(claimed),
+                "lladdr",
+                &neighbour.mac,
+                "dev",
+                "eth0",
+                "nud",
+                "stale",
+            ];
+            run(lab, "victim", "ip", &honest);
+        }
+        forge(lab, kind, number, [&evil, &victim, &neighbour]);
+        let is_believed = match claimed {
+            Some(claimed) => believed(lab, neighbour.claimed(claimed)).as_ref() == Some(&evil.mac),
+            None => socket.recv(&mut [0; 8]).is_ok(),
+        };
+        if is_believed {
+            believed_kinds.push(kind);
+        }
+    }
+    believed_kinds
+}
+
+#[test]
+fn privileged_a_pod_cannot_send_as_its_neighbour() {
+    for sources in [Sources::Own, Sources::Any] {
+        let lab = Lab::new();
+        let config = lab.config(Mode::Builtin(Builtin {
+            sources,
+            ..Builtin::default()
+        }));
+        lab.on_node(|| async {
+            let network = open(config);
+            let believed = successes(&lab, &network).await;
+            // Let through, each of them is believed: the frames are what they should be.
+            let all: Vec<&str> = KINDS.iter().map(|(kind, _)| *kind).collect();
+            let expected = match sources {
+                Sources::Any => all,
+                Sources::Own => Vec::new(),
+            };
+            assert_eq!(believed, expected);
+            assert_eq!(network.status().message, "");
+        });
+    }
+}
