@@ -173,13 +173,16 @@ impl Host {
     fn cgroups(&self) -> (&'static str, Vec<String>) {
         match &self.cgroups {
             None => ("none", Vec::new()),
-            Some(Layout::V2 { controllers, .. }) => ("v2", controllers.clone()),
-            Some(Layout::Hybrid {
-                controllers,
-                unified,
-            }) => {
-                let layout = if unified.is_some() { "hybrid" } else { "v1" };
-                (layout, controllers.keys().cloned().collect())
+            Some(Layout::V2(unified)) => ("v2", unified.controllers.clone()),
+            Some(layout @ Layout::Hybrid { controllers, .. }) => {
+                let mut all: Vec<String> = controllers.keys().cloned().collect();
+                all.extend(layout.of_v2());
+                let name = if layout.unified().is_some() {
+                    "hybrid"
+                } else {
+                    "v1"
+                };
+                (name, all)
             }
         }
     }

@@ -29,7 +29,7 @@ fn weight(change: &Change<'_>, io: &LinuxBlockIo) -> Result<()> {
         return Ok(());
     };
     let plain = weight.to_string();
-    if !change.cgroup.layout().is_v2() {
+    if !is_v2(change) {
         let file = if has(change, "blkio", "blkio.bfq.weight") {
             "blkio.bfq.weight"
         } else {
@@ -51,7 +51,7 @@ fn weight(change: &Change<'_>, io: &LinuxBlockIo) -> Result<()> {
 /// Weights for single devices exist in the file of one scheduler or the other, or nowhere.
 fn weights_of_devices(change: &Change<'_>, io: &LinuxBlockIo) -> Result<Vec<String>> {
     let devices = io.weight_device().as_deref().unwrap_or_default();
-    let (controller, files) = match change.cgroup.layout().is_v2() {
+    let (controller, files) = match is_v2(change) {
         true => ("io", ["io.bfq.weight", "io.weight"]),
         false => ("blkio", ["blkio.bfq.weight_device", "blkio.weight_device"]),
     };
@@ -77,13 +77,19 @@ fn weights_of_devices(change: &Change<'_>, io: &LinuxBlockIo) -> Result<Vec<Stri
     Ok(warnings)
 }
 
+/// The controller has another name on version 1.
+fn is_v2(change: &Change<'_>) -> bool {
+    let layout = change.cgroup.layout();
+    layout.is_v2_for("io") && !layout.has("blkio")
+}
+
 fn has(change: &Change<'_>, controller: &str, file: &str) -> bool {
     change.cgroup.read(controller, file).is_ok()
 }
 
 fn throttle(change: &Change<'_>, device: &LinuxThrottleDevice, v1: &str, v2: &str) -> Result<()> {
     let (major, minor, rate) = (device.major(), device.minor(), device.rate());
-    if change.cgroup.layout().is_v2() {
+    if is_v2(change) {
         return change.set("io", "io.max", &format!("{major}:{minor} {v2}={rate}"));
     }
     let file = format!("blkio.throttle.{v1}_device");
@@ -99,7 +105,7 @@ fn weight_of_blkio(weight: u16) -> u64 {
 mod tests {
     use std::sync::Arc;
 
-    use crisp_sys::cgroup::{Cgroup, Layout};
+    use crisp_sys::cgroup::{Cgroup, Layout, Unified};
 
     use super::*;
     use crate::change::Before;
@@ -111,10 +117,10 @@ mod tests {
         for file in ["io.weight", "io.bfq.weight"] {
             crisp_sys::file::write_atomic(&root.path().join(file), b"", 0o600).unwrap();
         }
-        let layout = Layout::V2 {
+        let layout = Layout::V2(Unified {
             root: root.path().to_owned(),
             controllers: vec!["io".to_owned()],
-        };
+        });
         let cgroup = Cgroup::new(Arc::new(layout), "");
         let change = Change::of(&cgroup, Before::Lost);
         let held = |file| cgroup.read("io", file).unwrap();

@@ -94,8 +94,12 @@ impl Limits<'_> {
         self.change.cgroup.read(controller, file).ok()
     }
 
+    fn is_v2(&self, controller: &str) -> bool {
+        self.change.cgroup.layout().is_v2_for(controller)
+    }
+
     fn memory(&self, memory: &LinuxMemory) -> Result<()> {
-        if self.v2 {
+        if self.is_v2("memory") {
             self.memory_v2(memory)
         } else {
             self.memory_v1(memory)
@@ -152,7 +156,7 @@ impl Limits<'_> {
         let shares = cpu.shares().filter(|shares| *shares != 0);
         if let Some(shares) = shares {
             self.wake()?;
-            if self.v2 {
+            if self.is_v2("cpu") {
                 self.set("cpu", "cpu.weight", &cpu_weight(shares).to_string())?;
             } else {
                 self.set("cpu", "cpu.shares", &shares.to_string())?;
@@ -160,7 +164,7 @@ impl Limits<'_> {
         }
         // A burst is never above its quota: whichever order keeps it so is taken.
         let is_set = self.burst(cpu).is_ok();
-        if self.v2 {
+        if self.is_v2("cpu") {
             let present = || self.read("cpu", "cpu.max");
             if let Some(max) = limits::cpu_max(cpu, present) {
                 self.set("cpu", "cpu.max", &max)?;
@@ -173,7 +177,11 @@ impl Limits<'_> {
         }
         if let Some(idle) = cpu.idle() {
             // An idle cgroup has no weight of its own.
-            let weight = if self.v2 { "cpu.weight" } else { "cpu.shares" };
+            let weight = if self.is_v2("cpu") {
+                "cpu.weight"
+            } else {
+                "cpu.shares"
+            };
             self.change.remember("cpu", weight);
             self.set("cpu", "cpu.idle", &idle.to_string())?;
         }
@@ -189,7 +197,7 @@ impl Limits<'_> {
         let Some(burst) = cpu.burst() else {
             return Ok(());
         };
-        let file = if self.v2 {
+        let file = if self.is_v2("cpu") {
             "cpu.max.burst"
         } else {
             "cpu.cfs_burst_us"

@@ -20,7 +20,7 @@ pub(crate) fn limit(change: &Change<'_>, resources: &LinuxResources) -> Result<V
         let value = limit.limit().to_string();
         // A reservation above the limit would succeed, and end in SIGBUS when it is used.
         for reserved in ["", "rsvd."] {
-            let last = match change.cgroup.layout().is_v2() {
+            let last = match change.cgroup.layout().is_v2_for("hugetlb") {
                 true => "max",
                 false => "limit_in_bytes",
             };

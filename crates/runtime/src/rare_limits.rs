@@ -13,10 +13,7 @@ use crate::error::{Error, Result};
 
 /// Puts them in force. Returns what is passed over.
 pub(crate) fn limit(change: &Change<'_>, resources: &LinuxResources) -> Result<Vec<String>> {
-    let limits = Limits {
-        change,
-        v2: change.cgroup.layout().is_v2(),
-    };
+    let limits = Limits { change };
     if let Some(cpu) = resources.cpu() {
         limits.real_time(cpu)?;
     }
@@ -44,7 +41,7 @@ pub(crate) fn limit(change: &Change<'_>, resources: &LinuxResources) -> Result<V
 /// the kernel would take it, and kill.
 pub(crate) fn check_memory(change: &Change<'_>, memory: &LinuxMemory) -> Result<()> {
     // Version 1 refuses it by itself.
-    if memory.check_before_update() != Some(true) || !change.cgroup.layout().is_v2() {
+    if memory.check_before_update() != Some(true) || !change.cgroup.layout().is_v2_for("memory") {
         return Ok(());
     }
     let Some(limit) = memory.limit().and_then(|limit| u64::try_from(limit).ok()) else {
@@ -68,13 +65,16 @@ pub(crate) fn check_memory(change: &Change<'_>, memory: &LinuxMemory) -> Result<
 
 struct Limits<'a> {
     change: &'a Change<'a>,
-    v2: bool,
 }
 
 impl Limits<'_> {
+    fn is_v2(&self, controller: &str) -> bool {
+        self.change.cgroup.layout().is_v2_for(controller)
+    }
+
     /// A field that only version 1 has files for.
-    fn version_1(&self, field: &str) -> Result<()> {
-        if self.v2 {
+    fn version_1(&self, controller: &str, field: &str) -> Result<()> {
+        if self.is_v2(controller) {
             let what = format!("linux.resources.{field} with cgroup version 2");
             return Err(Error::Unsupported(what));
         }
@@ -87,7 +87,7 @@ impl Limits<'_> {
         if runtime.is_none() && period.is_none() {
             return Ok(());
         }
-        self.version_1("cpu.realtimeRuntime")?;
+        self.version_1("cpu", "cpu.realtimeRuntime")?;
         if let Some(period) = period {
             self.change
                 .set("cpu", "cpu.rt_period_us", &period.to_string())?;
@@ -101,13 +101,13 @@ impl Limits<'_> {
 
     fn leaves(&self, io: &LinuxBlockIo) -> Result<()> {
         if let Some(weight) = io.leaf_weight().filter(|weight| *weight != 0) {
-            self.version_1("blockIO.leafWeight")?;
+            self.version_1("blkio", "blockIO.leafWeight")?;
             self.change
                 .set("blkio", "blkio.leaf_weight", &weight.to_string())?;
         }
         for device in io.weight_device().iter().flatten() {
             if let Some(weight) = device.leaf_weight().filter(|weight| *weight != 0) {
-                self.version_1("blockIO.weightDevice.leafWeight")?;
+                self.version_1("blkio", "blockIO.weightDevice.leafWeight")?;
                 let line = format!("{}:{} {weight}", device.major(), device.minor());
                 self.change
                     .set("blkio", "blkio.leaf_weight_device", &line)?;
@@ -135,12 +135,12 @@ impl Limits<'_> {
 
     fn network(&self, network: &LinuxNetwork) -> Result<()> {
         if let Some(class) = network.class_id().filter(|class| *class != 0) {
-            self.version_1("network.classID")?;
+            self.version_1("net_cls", "network.classID")?;
             self.change
                 .set("net_cls", "net_cls.classid", &class.to_string())?;
         }
         for interface in network.priorities().iter().flatten() {
-            self.version_1("network.priorities")?;
+            self.version_1("net_prio", "network.priorities")?;
             let line = format!("{} {}", interface.name(), interface.priority());
             self.change.set("net_prio", "net_prio.ifpriomap", &line)?;
         }
@@ -168,12 +168,12 @@ impl Limits<'_> {
                 "the kernel always counts what is below",
             ),
             (
-                self.v2 && swappiness,
+                self.is_v2("memory") && swappiness,
                 "swappiness",
                 "cgroup version 2 has none",
             ),
             (
-                self.v2 && no_killer,
+                self.is_v2("memory") && no_killer,
                 "disableOOMKiller",
                 "cgroup version 2 always kills",
             ),
@@ -190,7 +190,7 @@ mod tests {
     use std::fs;
     use std::sync::Arc;
 
-    use crisp_sys::cgroup::{Cgroup, Layout};
+    use crisp_sys::cgroup::{Cgroup, Layout, Unified};
     use serde_json::{Value, json};
 
     use super::*;
@@ -240,10 +240,10 @@ mod tests {
     }
 
     fn version_2(root: &std::path::Path) -> Layout {
-        Layout::V2 {
+        Layout::V2(Unified {
             root: root.to_owned(),
             controllers: vec!["memory".to_owned(), "rdma".to_owned()],
-        }
+        })
     }
 
     #[test]

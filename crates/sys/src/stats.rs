@@ -27,16 +27,31 @@ pub struct CgroupStats {
     pub pids: u64,
 }
 
-/// Reads the figures of a cgroup.
+/// Reads the figures of a cgroup, each from where its controller is.
 ///
 /// # Errors
 /// `NotFound` when it does not exist.
 pub fn read(cgroup: &Cgroup) -> io::Result<CgroupStats> {
-    if cgroup.layout().is_v2() {
-        read_v2(cgroup)
+    let layout = cgroup.layout();
+    let mut stats = CgroupStats::default();
+    if layout.is_v2_for("memory") {
+        memory_v2(cgroup, &mut stats);
     } else {
-        read_v1(cgroup)
+        memory_v1(cgroup, &mut stats)?;
     }
+    stats.cpu_usage_ns = if layout.is_v2_for("cpuacct") || layout.is_v2_for("cpu") {
+        field(&cgroup.read("cpu", "cpu.stat")?, "usage_usec").saturating_mul(1000)
+    } else {
+        let usage = optional(cgroup.read("cpuacct", "cpuacct.usage"))?;
+        number(&usage).unwrap_or(0)
+    };
+    let pids = cgroup.read("pids", "pids.current");
+    let pids = match layout.is_v2_for("pids") {
+        true => pids.unwrap_or_default(),
+        false => optional(pids)?,
+    };
+    stats.pids = number(&pids).unwrap_or(0);
+    Ok(stats)
 }
 
 fn field(text: &str, key: &str) -> u64 {
@@ -59,45 +74,37 @@ fn optional(result: io::Result<String>) -> io::Result<String> {
     }
 }
 
-fn read_v1(cgroup: &Cgroup) -> io::Result<CgroupStats> {
-    let read = |controller, file| optional(cgroup.read(controller, file));
-    let stat = read("memory", "memory.stat")?;
-    let usage = number(&read("memory", "memory.usage_in_bytes")?).unwrap_or(0);
-    let limit = number(&read("memory", "memory.limit_in_bytes")?);
+fn memory_v1(cgroup: &Cgroup, stats: &mut CgroupStats) -> io::Result<()> {
+    let read = |file| optional(cgroup.read("memory", file));
+    let stat = read("memory.stat")?;
+    let usage = number(&read("memory.usage_in_bytes")?).unwrap_or(0);
+    let limit = number(&read("memory.limit_in_bytes")?);
     // Without a limit version 1 shows the largest page-aligned number there is.
     let unlimited = |limit: &u64| *limit >= 1 << 62;
     let memsw = cgroup
         .read("memory", "memory.memsw.usage_in_bytes")
         .unwrap_or_default();
-    Ok(CgroupStats {
-        cpu_usage_ns: number(&read("cpuacct", "cpuacct.usage")?).unwrap_or(0),
-        memory_usage: usage,
-        working_set: usage.saturating_sub(field(&stat, "total_inactive_file")),
-        rss: field(&stat, "total_rss"),
-        page_faults: field(&stat, "total_pgfault"),
-        major_page_faults: field(&stat, "total_pgmajfault"),
-        swap_usage: number(&memsw).map_or(0, |both| both.saturating_sub(usage)),
-        memory_limit: limit.filter(|limit| !unlimited(limit)),
-        pids: number(&read("pids", "pids.current")?).unwrap_or(0),
-    })
+    stats.memory_usage = usage;
+    stats.working_set = usage.saturating_sub(field(&stat, "total_inactive_file"));
+    stats.rss = field(&stat, "total_rss");
+    stats.page_faults = field(&stat, "total_pgfault");
+    stats.major_page_faults = field(&stat, "total_pgmajfault");
+    stats.swap_usage = number(&memsw).map_or(0, |both| both.saturating_sub(usage));
+    stats.memory_limit = limit.filter(|limit| !unlimited(limit));
+    Ok(())
 }
 
-fn read_v2(cgroup: &Cgroup) -> io::Result<CgroupStats> {
-    let optional_file = |file| cgroup.read("memory", file).unwrap_or_default();
-    let cpu = cgroup.read("cpu", "cpu.stat")?;
-    let stat = optional_file("memory.stat");
-    let usage = number(&optional_file("memory.current")).unwrap_or(0);
-    Ok(CgroupStats {
-        cpu_usage_ns: field(&cpu, "usage_usec").saturating_mul(1000),
-        memory_usage: usage,
-        working_set: usage.saturating_sub(field(&stat, "inactive_file")),
-        rss: field(&stat, "anon"),
-        page_faults: field(&stat, "pgfault"),
-        major_page_faults: field(&stat, "pgmajfault"),
-        swap_usage: number(&optional_file("memory.swap.current")).unwrap_or(0),
-        memory_limit: number(&optional_file("memory.max")),
-        pids: number(&optional_file("pids.current")).unwrap_or(0),
-    })
+fn memory_v2(cgroup: &Cgroup, stats: &mut CgroupStats) {
+    let read = |file| cgroup.read("memory", file).unwrap_or_default();
+    let stat = read("memory.stat");
+    let usage = number(&read("memory.current")).unwrap_or(0);
+    stats.memory_usage = usage;
+    stats.working_set = usage.saturating_sub(field(&stat, "inactive_file"));
+    stats.rss = field(&stat, "anon");
+    stats.page_faults = field(&stat, "pgfault");
+    stats.major_page_faults = field(&stat, "pgmajfault");
+    stats.swap_usage = number(&read("memory.swap.current")).unwrap_or(0);
+    stats.memory_limit = number(&read("memory.max"));
 }
 
 #[cfg(test)]

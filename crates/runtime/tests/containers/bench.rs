@@ -25,6 +25,8 @@ pub struct Bench {
     pub dir: tempfile::TempDir,
     pub cgroup: Cgroup,
     pub spec: Value,
+    /// Controllers that the machine's version 2 tree had enabled for children, beside version 1.
+    enabled: String,
 }
 
 /// How a process ended and what it wrote to either stream.
@@ -72,6 +74,14 @@ fn make_image() -> tempfile::TempDir {
     image
 }
 
+const CONTROL: &str = "cgroup.subtree_control";
+
+fn enabled(layout: &Layout) -> String {
+    let root = layout.unified().filter(|_| !layout.is_v2());
+    let text = root.and_then(|root| fs::read_to_string(root.join(CONTROL)).ok());
+    text.unwrap_or_default()
+}
+
 impl Bench {
     /// A spec as a CRI runtime writes it, that runs `script`.
     pub fn new(script: &str) -> Self {
@@ -83,10 +93,23 @@ impl Bench {
         for name in ["bundle", "upper", "work"] {
             fs::create_dir(dir.path().join(name)).unwrap();
         }
+        let enabled = enabled(&layout);
         Self {
             dir,
             cgroup: Cgroup::new(layout, &path),
             spec: spec(script),
+            enabled,
+        }
+    }
+
+    /// Disables what a limit of huge pages has enabled for all cgroups of the machine.
+    fn put_back(&self) {
+        let layout = self.cgroup.layout();
+        let is_new = |name| enabled(layout).contains(name) && !self.enabled.contains(name);
+        if is_new("hugetlb") {
+            let root = Cgroup::new(Arc::clone(layout), "");
+            // It stays while a cgroup of another program needs it.
+            drop(root.write("hugetlb", CONTROL, "-hugetlb"));
         }
     }
 
@@ -191,6 +214,7 @@ impl Bench {
 impl Drop for Bench {
     fn drop(&mut self) {
         let destroyed = crisp_runtime::destroy(&self.cgroup);
+        self.put_back();
         while let Ok(Some(_)) = crisp_sys::process::reap_any() {}
         if !std::thread::panicking() {
             destroyed.unwrap();

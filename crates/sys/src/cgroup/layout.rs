@@ -10,19 +10,37 @@ use crate::mountinfo::{MountInfo, mounts};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Layout {
     /// Version 2 alone.
-    V2 {
-        /// Where it is mounted.
-        root: PathBuf,
-        /// Controllers that the root offers.
-        controllers: Vec<String>,
-    },
-    /// Version 1, perhaps beside a version 2 tree without controllers.
+    V2(Unified),
+    /// Version 1, perhaps beside a version 2 tree with those controllers that version 1 has not
+    /// taken.
     Hybrid {
         /// Mount point by controller name; a named hierarchy is `systemd` for `name=systemd`.
         controllers: BTreeMap<String, PathBuf>,
         /// The version 2 tree.
-        unified: Option<PathBuf>,
+        unified: Option<Unified>,
     },
+}
+
+/// The tree of version 2.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unified {
+    /// Where it is mounted.
+    pub root: PathBuf,
+    /// Controllers that the root offers.
+    pub controllers: Vec<String>,
+}
+
+impl Unified {
+    fn at(root: PathBuf) -> Self {
+        let list = std::fs::read_to_string(root.join("cgroup.controllers"));
+        let list = list.unwrap_or_default();
+        let controllers = list.split_whitespace().map(str::to_owned).collect();
+        Self { root, controllers }
+    }
+
+    fn has(&self, controller: &str) -> bool {
+        self.controllers.iter().any(|name| name == controller)
+    }
 }
 
 /// Controllers that a mount of version 1 may name among its superblock options.
@@ -43,6 +61,10 @@ const V1: [&str; 14] = [
     "misc",
 ];
 
+/// Controllers of the version 2 tree of a machine with both versions that are enabled where a limit
+/// asks for them: most containers have none, and each cgroup would cost.
+const LATE: [&str; 3] = ["hugetlb", "rdma", "misc"];
+
 /// Where cgroup file systems are mounted.
 const ROOT: &str = "/sys/fs/cgroup";
 
@@ -61,7 +83,7 @@ impl Layout {
         // machine: hierarchies of version 1 beside it are some program's own (`net_cls`).
         let seen = mounts.iter().rfind(|mount| mount.target == Path::new(ROOT));
         if let Some(mount) = seen.filter(|mount| mount.kind == "cgroup2") {
-            return Ok(Self::v2(mount.target.clone()));
+            return Ok(Self::V2(Unified::at(mount.target.clone())));
         }
         let mut controllers = BTreeMap::new();
         for mount in mounts
@@ -82,9 +104,9 @@ impl Layout {
             .iter()
             .filter(below)
             .find(|mount| mount.kind == "cgroup2");
-        let unified = unified.map(|mount| mount.target.clone());
+        let unified = unified.map(|mount| Unified::at(mount.target.clone()));
         match (controllers.is_empty(), unified) {
-            (true, Some(root)) => Ok(Self::v2(root)),
+            (true, Some(unified)) => Ok(Self::V2(unified)),
             (false, unified) => Ok(Self::Hybrid {
                 controllers,
                 unified,
@@ -96,25 +118,34 @@ impl Layout {
         }
     }
 
-    fn v2(root: PathBuf) -> Self {
-        let list = std::fs::read_to_string(root.join("cgroup.controllers"));
-        let list = list.unwrap_or_default();
-        let controllers = list.split_whitespace().map(str::to_owned).collect();
-        Self::V2 { root, controllers }
-    }
-
     /// Whether this is version 2 alone.
     #[must_use]
     pub fn is_v2(&self) -> bool {
-        matches!(self, Self::V2 { .. })
+        matches!(self, Self::V2(_))
+    }
+
+    /// Whether a controller's files are those of version 2. On a machine with both versions one
+    /// that is in no hierarchy of version 1 may be on the version 2 tree, as `hugetlb` often is.
+    #[must_use]
+    pub fn is_v2_for(&self, controller: &str) -> bool {
+        match self {
+            Self::V2(_) => true,
+            Self::Hybrid {
+                controllers,
+                unified,
+            } => {
+                let on_unified = unified.as_ref().is_some_and(|tree| tree.has(controller));
+                on_unified && !controllers.contains_key(controller)
+            }
+        }
     }
 
     /// Whether a controller is there.
     #[must_use]
     pub fn has(&self, controller: &str) -> bool {
         match self {
-            Self::V2 { controllers, .. } => controllers.iter().any(|c| c == controller),
-            Self::Hybrid { controllers, .. } => controllers.contains_key(controller),
+            Self::V2(unified) => unified.has(controller),
+            Self::Hybrid { .. } => self.hierarchy(controller).is_some(),
         }
     }
 
@@ -123,7 +154,8 @@ impl Layout {
     #[must_use]
     pub fn hierarchy(&self, controller: &str) -> Option<&Path> {
         match self {
-            Self::V2 { root, .. } => Some(root),
+            Self::V2(unified) => Some(&unified.root),
+            Self::Hybrid { .. } if self.is_v2_for(controller) => self.unified(),
             Self::Hybrid { controllers, .. } => controllers.get(controller).map(PathBuf::as_path),
         }
     }
@@ -132,8 +164,8 @@ impl Layout {
     #[must_use]
     pub fn unified(&self) -> Option<&Path> {
         match self {
-            Self::V2 { root, .. } => Some(root),
-            Self::Hybrid { unified, .. } => unified.as_deref(),
+            Self::V2(unified) => Some(&unified.root),
+            Self::Hybrid { unified, .. } => unified.as_ref().map(|tree| tree.root.as_path()),
         }
     }
 
@@ -141,7 +173,7 @@ impl Layout {
     #[must_use]
     pub fn v1_roots(&self) -> Vec<PathBuf> {
         match self {
-            Self::V2 { .. } => Vec::new(),
+            Self::V2(_) => Vec::new(),
             Self::Hybrid { controllers, .. } => {
                 let mut roots: Vec<PathBuf> = controllers.values().cloned().collect();
                 roots.sort();
@@ -159,21 +191,31 @@ impl Layout {
         roots
     }
 
+    /// Controllers that are used from the version 2 tree.
+    #[must_use]
+    pub fn of_v2(&self) -> Vec<String> {
+        let unified = match self {
+            Self::V2(unified) => Some(unified),
+            Self::Hybrid { unified, .. } => unified.as_ref(),
+        };
+        let names = unified.iter().flat_map(|tree| &tree.controllers);
+        names.filter(|name| self.is_v2_for(name)).cloned().collect()
+    }
+
     /// Every hierarchy with its controllers (of version 2: those to enable for children).
     pub(super) fn hierarchies(&self) -> Vec<(Vec<String>, PathBuf)> {
         match self {
-            Self::V2 { root, controllers } => vec![(controllers.clone(), root.clone())],
-            Self::Hybrid {
-                controllers,
-                unified,
-            } => {
+            Self::V2(unified) => vec![(unified.controllers.clone(), unified.root.clone())],
+            Self::Hybrid { controllers, .. } => {
                 let named = |root: &PathBuf| {
                     let of_root = controllers.iter().filter(|(_, path)| *path == root);
                     of_root.map(|(name, _)| name.clone()).collect()
                 };
                 let v1 = self.v1_roots().into_iter().map(|root| (named(&root), root));
-                v1.chain(unified.iter().map(|root| (Vec::new(), root.clone())))
-                    .collect()
+                let mut on_v2 = self.of_v2();
+                on_v2.retain(|name| !LATE.contains(&name.as_str()));
+                let v2 = self.unified().map(|root| (on_v2, root.to_owned()));
+                v1.chain(v2).collect()
             }
         }
     }
@@ -224,5 +266,34 @@ mod tests {
             mount("/sys/fs/cgroup/memory", "cgroup", "rw,memory"),
         ];
         assert!(!Layout::from_mounts(&covered).unwrap().is_v2());
+    }
+
+    #[test]
+    fn a_controller_is_used_from_where_it_is() {
+        let dir = std::env::temp_dir().join(format!("crisp-layout-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let list = dir.join("cgroup.controllers");
+        crate::file::write_atomic(&list, b"memory hugetlb io\n", 0o600).unwrap();
+        let v1 = ["cpu", "memory"].map(|name| (name.to_owned(), Path::new("/v1").join(name)));
+        let layout = Layout::Hybrid {
+            controllers: v1.into(),
+            unified: Some(Unified::at(dir.clone())),
+        };
+        for (controller, root, is_v2) in [
+            ("cpu", Some(Path::new("/v1/cpu")), false),
+            // As after a mount of version 1 while the list was read.
+            ("memory", Some(Path::new("/v1/memory")), false),
+            ("hugetlb", Some(dir.as_path()), true),
+            ("io", Some(dir.as_path()), true),
+            ("rdma", None, false),
+        ] {
+            assert_eq!(layout.hierarchy(controller), root, "{controller}");
+            assert_eq!(layout.has(controller), root.is_some(), "{controller}");
+            assert_eq!(layout.is_v2_for(controller), is_v2, "{controller}");
+        }
+        let enabled = layout.hierarchies().pop().unwrap();
+        assert_eq!(enabled, (vec!["io".to_owned()], dir.clone()));
+        assert_eq!(layout.of_v2(), ["hugetlb", "io"]);
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 }

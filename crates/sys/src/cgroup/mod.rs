@@ -1,10 +1,12 @@
-//! cgroups by their files: version 2, or version 1 with the controller-less unified tree.
+//! cgroups by their files: version 2, or version 1 with the unified tree of version 2.
 //!
 //! A [`Cgroup`] is one path in every hierarchy that counts. On a hybrid machine the unified tree
-//! carries no controller but gives what version 1 lacks: birth in the cgroup, `cgroup.kill`,
-//! `populated`.
+//! carries few controllers or none but gives what version 1 lacks: birth in the cgroup,
+//! `cgroup.kill`, `populated`.
 
 mod entrance;
+#[cfg(test)]
+mod fakes;
 mod files;
 mod kill;
 mod layout;
@@ -18,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use entrance::Entrance;
-pub use layout::Layout;
+pub use layout::{Layout, Unified};
 
 use crate::rootfs::open_root;
 use files::explain;
@@ -120,12 +122,12 @@ impl Cgroup {
     pub fn create_missing(&self) -> io::Result<Vec<PathBuf>> {
         let mut made = Vec::new();
         for (controllers, root) in self.layout.hierarchies() {
-            let need = match &*self.layout {
-                Layout::V2 { .. } => tree::Need::Controllers(&controllers),
-                Layout::Hybrid { .. } if controllers.iter().any(|name| name == "cpuset") => {
-                    tree::Need::Cpuset
-                }
-                Layout::Hybrid { .. } => tree::Need::Nothing,
+            let need = if self.layout.unified() == Some(&root) {
+                tree::Need::Controllers(&controllers)
+            } else if controllers.iter().any(|name| name == "cpuset") {
+                tree::Need::Cpuset
+            } else {
+                tree::Need::Nothing
             };
             let dir = root.join(&self.path);
             let is_new = tree::make_path(&root, &self.path, &need)
@@ -180,7 +182,11 @@ impl Cgroup {
             let text = format!("this machine has no {controller} cgroup controller");
             io::Error::new(io::ErrorKind::Unsupported, text)
         })?;
-        match files::write_values(&dir.join(file), values) {
+        let mut written = files::write_values(&dir.join(file), values);
+        if is_missing(&written) && self.enable_late(controller) {
+            written = files::write_values(&dir.join(file), values);
+        }
+        match written {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Err(self.disabled(controller, &dir).unwrap_or(error))
             }
@@ -188,10 +194,20 @@ impl Cgroup {
         }
     }
 
+    /// Enables a controller of the version 2 tree of a machine with both versions, where the
+    /// creation of the cgroup left it out; says whether it tried.
+    fn enable_late(&self, controller: &str) -> bool {
+        if self.layout.is_v2() || !self.layout.is_v2_for(controller) {
+            return false;
+        }
+        let root = self.layout.unified();
+        root.is_some_and(|root| tree::enable_above(root, &self.path, controller))
+    }
+
     /// Why a file of a controller is missing from an existing directory of version 2, if that is
     /// because the controller could not be enabled.
     fn disabled(&self, controller: &str, dir: &Path) -> Option<io::Error> {
-        if !self.layout.is_v2() {
+        if !self.layout.is_v2_for(controller) {
             return None;
         }
         let enabled = fs::read_to_string(dir.join("cgroup.controllers")).ok()?;
@@ -326,7 +342,7 @@ impl Cgroup {
         let Some(dir) = self.dir("memory") else {
             return Ok(0);
         };
-        let (file, key) = if self.layout.is_v2() {
+        let (file, key) = if self.layout.is_v2_for("memory") {
             ("memory.events", "oom_kill ")
         } else {
             ("memory.oom_control", "oom_kill ")
@@ -337,6 +353,10 @@ impl Cgroup {
             .and_then(|count| count.trim().parse().ok())
             .unwrap_or(0))
     }
+}
+
+fn is_missing(written: &io::Result<()>) -> bool {
+    matches!(written, Err(error) if error.kind() == io::ErrorKind::NotFound)
 }
 
 /// A cgroup that is gone has no processes; those of a threaded one are told by the domain above
@@ -350,35 +370,6 @@ fn has_no_procs(error: &io::Error) -> bool {
 mod tests {
     use super::*;
     use std::process::Child;
-
-    /// Directories and files in place of a version 2 tree in which no controller can be enabled.
-    #[test]
-    fn a_refused_controller_is_missed_by_its_limit_alone() {
-        let root = std::env::temp_dir().join(format!("crisp-cgroup-{}", std::process::id()));
-        fs::create_dir_all(root.join("cgroup.subtree_control")).unwrap();
-        crate::file::write_atomic(&root.join("cgroup.controllers"), b"cpu pids", 0o600).unwrap();
-        let controllers = vec!["cpu".to_owned(), "pids".to_owned()];
-        let layout = Layout::V2 {
-            root: root.clone(),
-            controllers,
-        };
-        let cgroup = Cgroup::new(Arc::new(layout), "pod");
-        cgroup.create().unwrap();
-        let dir = root.join("pod");
-        crate::file::write_atomic(&dir.join("cgroup.controllers"), b"cpu", 0o600).unwrap();
-        crate::file::write_atomic(&dir.join("cpu.weight"), b"100", 0o600).unwrap();
-        cgroup.write("cpu", "cpu.weight", "200").unwrap();
-        let error = cgroup.write("cpu", "cpu.new", "1").unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::NotFound);
-        let error = cgroup.write("pids", "pids.max", "1").unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::Unsupported);
-        let text = error.to_string();
-        assert!(
-            text.contains("the pids controller is not enabled"),
-            "{text}"
-        );
-        fs::remove_dir_all(&root).unwrap();
-    }
 
     fn sleeper() -> Child {
         let mut command = crate::process::command("sleep");

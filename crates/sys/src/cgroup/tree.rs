@@ -79,6 +79,19 @@ fn enable(dir: &Path, wanted: &[String]) {
     }
 }
 
+/// Enables a controller in the parents of `path`, and says whether they are there to try.
+pub(super) fn enable_above(root: &Path, path: &str, controller: &str) -> bool {
+    let mut dir = root.to_owned();
+    if !dir.join(path).is_dir() {
+        return false;
+    }
+    for name in path.split('/').filter(|name| !name.is_empty()) {
+        enable(&dir, &[controller.to_owned()]);
+        dir.push(name);
+    }
+    true
+}
+
 /// Whether a list of controllers has this one.
 pub(super) fn has(list: &str, name: &str) -> bool {
     list.split_whitespace().any(|word| word == name)
