@@ -1,12 +1,14 @@
 //! The CRI socket: mode 0600, in a directory that only root enters when we make it. A socket that a
 //! living daemon serves is never taken over.
 
-use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use crisp_sys::file;
 
 use crate::exit::{Context as _, Exit, Fatal};
 
@@ -89,22 +91,13 @@ const LOCK_PAUSE: Duration = Duration::from_millis(10);
 fn lock(path: &Path) -> Result<File, Fatal> {
     let name = beside(path, "lock");
     let step = || format!("lock {}", name.display());
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&name)
-        .context(Exit::CannotCreate, step)?;
     // A child that a daemon forked before it was killed holds its locks until it executes the shim.
     let deadline = Instant::now() + LOCK_WITHIN;
     loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
-                std::thread::sleep(LOCK_PAUSE);
-            }
-            Err(TryLockError::WouldBlock) => return Err(busy(path)),
-            Err(TryLockError::Error(error)) => return Err(error).context(Exit::CannotCreate, step),
+        match file::lock_exclusive(&name).context(Exit::CannotCreate, step)? {
+            Some(lock) => return Ok(lock),
+            None if Instant::now() < deadline => std::thread::sleep(LOCK_PAUSE),
+            None => return Err(busy(path)),
         }
     }
 }
@@ -160,6 +153,17 @@ mod tests {
         assert!(UnixStream::connect(&path).is_ok());
         drop(socket);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_directory_in_the_place_of_the_lock_gives_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("crisp.sock");
+        fs::create_dir(beside(&path, "lock")).unwrap();
+        let ours = Socket::take(&path).unwrap();
+        assert!(beside(&path, "lock").is_file());
+        assert_eq!(Socket::take(&path).unwrap_err().exit, Exit::Busy);
+        drop(ours);
     }
 
     #[test]
