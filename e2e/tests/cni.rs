@@ -268,3 +268,109 @@ fn privileged_a_lost_network_record_leaves_a_running_pod_its_network() {
         cri.remove_pod(&id);
     });
 }
+
+/// A plugin that is Debian's bridge, and whose DEL fails until there is a file `calm`.
+fn fickle(node: &Node) {
+    let calm = node.path("calm");
+    let path = node.path("bin/fickle");
+    let text = format!(
+        "#!/bin/sh\n[ $CNI_COMMAND != DEL ] || [ -e {} ] || exit 1\nexec /usr/lib/cni/bridge\n",
+        calm.display()
+    );
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// The pods that plugins have not deleted, as the verbose status tells.
+fn owed_detachments(cri: &mut Cri) -> Vec<Value> {
+    let status = cri.status(cri::StatusRequest { verbose: true }).unwrap();
+    serde_json::from_str(&status.info["owedDetachments"]).unwrap()
+}
+
+#[test]
+fn privileged_a_plugin_that_cannot_delete_keeps_no_pod_from_going() {
+    trial_with(&options(), |node| {
+        fickle(node);
+        let mut conf = bridge(&node.path(""));
+        conf["type"] = json!("fickle");
+        node.write_plugins("10-test.conflist", &json!([conf]));
+        let mut cri = node.cri();
+        wait_ready(&mut cri, true);
+        let pod = node.pod("stays");
+        let id = cri.run_pod(&pod);
+        cri.run(&id, &pod, &configs::idle("main"));
+        let pod_sandbox_id = id.clone();
+        cri.stop_pod_sandbox(cri::StopPodSandboxRequest { pod_sandbox_id })
+            .unwrap();
+        let request = cri::PodSandboxStatusRequest {
+            pod_sandbox_id: id.clone(),
+            verbose: false,
+        };
+        let state = cri
+            .pod_sandbox_status(request)
+            .unwrap()
+            .status
+            .unwrap()
+            .state;
+        assert_eq!(state, cri::PodSandboxState::SandboxNotready as i32);
+        let owed = owed_detachments(&mut cri);
+        assert_eq!((owed.len(), &owed[0]["pod"]), (1, &json!(id)), "{owed:?}");
+        cri.remove_pod(&id);
+        assert!(cri.pod_ids().is_empty());
+        assert_eq!(addresses_in_use(node), 1, "it is owed, and not forgotten");
+
+        // The program is gone, and the configuration, and the daemon that attached the pod.
+        fs::remove_file(node.path("bin/fickle")).unwrap();
+        fs::remove_file(node.cni_dir().join("10-test.conflist")).unwrap();
+        node.kill();
+        node.restart();
+        let mut cri = node.cri();
+        eventually("the next daemon tells of it", || {
+            let owed = owed_detachments(&mut cri);
+            owed.iter().any(|owed| {
+                owed["why"]
+                    .as_str()
+                    .unwrap()
+                    .contains("failed to find plugin")
+            })
+        });
+        fs::write(node.path("calm"), "").unwrap();
+        fickle(node);
+        eventually("the address is given back", || addresses_in_use(node) == 0);
+        eventually("nothing is owed", || owed_detachments(&mut cri).is_empty());
+        node.net.ip("link del br-test");
+    });
+}
+
+#[test]
+fn privileged_boots_that_fail_and_cannot_be_undone_are_one_line_of_debts() {
+    trial_with(&options(), |node| {
+        let calm = node.path("calm");
+        script(node, "broken", "exit 1");
+        let path = node.path("bin/broken");
+        let text = format!(
+            "#!/bin/sh\ncat >/dev/null\n[ $CNI_COMMAND = DEL ] && [ -e {} ]\n",
+            calm.display()
+        );
+        fs::write(&path, text).unwrap();
+        node.write_plugins("10-test.conflist", &json!([{"type": "broken"}]));
+        let mut cri = node.cri();
+        wait_ready(&mut cri, true);
+        let files = || {
+            fs::read_dir(format!("/proc/{}/fd", node.pid()))
+                .unwrap()
+                .count()
+        };
+        let before = files();
+        for number in 0..12 {
+            try_pod(&mut cri, &node.pod(&format!("broken-{number}"))).unwrap_err();
+        }
+        eventually("each is owed", || owed_detachments(&mut cri).len() == 12);
+        eventually("and holds no file", || files() < before + 6);
+        let warned = node.log().matches("a DEL failed").count();
+        assert_eq!(warned, 1, "{}", node.log());
+        fs::write(&calm, "").unwrap();
+        eventually("nothing is owed", || owed_detachments(&mut cri).is_empty());
+        fs::remove_file(node.cni_dir().join("10-test.conflist")).unwrap();
+    });
+}

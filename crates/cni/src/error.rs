@@ -175,6 +175,18 @@ impl Error {
         matches!(self, Self::Kernel { source, .. } if source.raw_os_error() == Some(errno))
     }
 
+    /// The plugin that failed, the first of several.
+    pub(crate) fn plugin(&self) -> Option<&str> {
+        match self {
+            Self::Plugin { call, .. }
+            | Self::NotStarted { call, .. }
+            | Self::Builtin { call, .. }
+            | Self::Hung { call, .. } => Some(&call.plugin),
+            Self::Several(errors) => errors.iter().find_map(Self::plugin),
+            _ => None,
+        }
+    }
+
     /// No error, the one error, or all of them as one.
     pub(crate) fn gather(mut errors: Vec<Self>) -> Result<()> {
         match errors.len() {

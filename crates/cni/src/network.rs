@@ -5,6 +5,9 @@
 
 mod collection;
 mod compiled;
+mod debts;
+mod leaving;
+mod owed;
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -19,6 +22,8 @@ use crisp_tasks::Worker;
 
 use self::compiled::Compiled;
 pub use self::compiled::{Builtin, PodCidr};
+pub use self::debts::OwedDel;
+use self::debts::{Debts, Leaving};
 use crate::attachment::{Attachment, InterfaceStats, NetworkStatus, PodNetwork};
 use crate::builtin;
 use crate::client::{Cache, Caller, ConfList, Found, NotAdded, Record, Target, Watch, unasked};
@@ -78,6 +83,8 @@ struct Inner {
     collections: Lane,
     /// Pods of an earlier daemon that may be attached and whose record is missing.
     lost: Mutex<BTreeSet<PodId>>,
+    /// DELs that failed and are tried again.
+    owed: Debts,
     /// Held for writing by a collection, for reading by each ADD and DEL: the CNI specification
     /// forbids other calls while plugins collect (GC), and an attachment that is made meanwhile
     /// would be missing in the list of those to spare.
@@ -124,6 +131,7 @@ impl Network {
             dels: Lane::new(DELS),
             collections: Lane::new(1),
             lost: Mutex::default(),
+            owed: Debts::default(),
             collection: RwLock::default(),
             _releasing: releasing,
         };
@@ -152,38 +160,20 @@ impl Network {
     /// waiting.
     ///
     /// # Errors
-    /// When any plugin fails. The attachment is undone.
+    /// When any plugin fails. The attachment is undone, or its undoing is owed.
     pub async fn attach(&self, pod: &PodNetwork) -> Result<Attachment> {
         let (inner, pod) = (Arc::clone(&self.inner), pod.clone());
         to_the_end(async move {
             let turn = inner.turns.take(&pod.pod_id).await;
             let seat = inner.adds.seat().await;
-            on_thread(move || {
+            let adding = Arc::clone(&inner);
+            let added = on_thread(move || {
                 let _seat = seat;
-                inner.attach(&pod, &turn)
+                adding.attach(&pod, &turn)
             })
-            .await
-        })
-        .await
-    }
-
-    /// Detaches a pod: `DEL`, by the recorded configuration. It can be repeated, and works when the
-    /// configuration and the namespace are gone. The built-in plugin leaves the pod's link to the
-    /// end of its namespace: the caller unpins the namespace next.
-    ///
-    /// # Errors
-    /// When a plugin fails. All others were called; the caller tries again.
-    pub async fn detach(&self, pod: &PodNetwork) -> Result<()> {
-        let (inner, otherwise) = (Arc::clone(&self.inner), Target::unasked(pod));
-        let id = pod.pod_id.clone();
-        to_the_end(async move {
-            let turn = inner.turns.take(&id).await;
-            let seat = inner.dels.seat().await;
-            on_thread(move || {
-                let _seat = seat;
-                inner.detach(&turn, &otherwise)
-            })
-            .await
+            .await;
+            inner.pay();
+            added
         })
         .await
     }
@@ -225,11 +215,14 @@ impl Network {
         let (inner, live) = (Arc::clone(&self.inner), live.clone());
         to_the_end(async move {
             let seat = inner.collections.seat().await;
-            on_thread(move || {
+            let collector = Arc::clone(&inner);
+            let collected = on_thread(move || {
                 let _seat = seat;
-                inner.collect(&live)
+                collector.collect(&live)
             })
-            .await
+            .await;
+            inner.pay();
+            collected
         })
         .await
     }
@@ -270,6 +263,9 @@ impl Inner {
     }
 
     fn attach(&self, pod: &PodNetwork, turn: &Turn) -> Result<Attachment> {
+        if let Some(error) = self.too_much_owed() {
+            return Err(error);
+        }
         let growing = self.uncollected();
         let list = self.watch.list()?;
         for annotation in unasked(pod, &list) {
@@ -294,6 +290,7 @@ impl Inner {
         target: &Target,
     ) -> Result<Attachment> {
         self.undo(&pod.pod_id, target)?;
+        self.owed.settle(&pod.pod_id);
         let record = Record::new(pod, list);
         self.cache.write(&record)?;
         let added = self.add(pod, list, target).and_then(|result| {
@@ -306,9 +303,13 @@ impl Inner {
             Ok(result.attachment(list.version()))
         });
         added.map_err(|NotAdded { error, started }| {
-            if let Err(error) = self.undo_started(record, started, target) {
-                tracing::warn!(pod_id = %pod.pod_id, pod = %pod.name, %error, "failed attachment not wholly undone");
-            }
+            let leaving = Leaving {
+                id: pod.pod_id.clone(),
+                pod: Some(pod.clone()),
+            };
+            // The rest of it is owed.
+            self.noted(&leaving, self.undo_started(record, started, target))
+                .ok();
             *error
         })
     }
@@ -353,10 +354,10 @@ impl Inner {
         self.caller.add(list, target)
     }
 
-    fn detach(&self, turn: &Turn, otherwise: &Target) -> Result<()> {
+    fn detach(&self, turn: &Turn, leaving: &Leaving) -> Result<()> {
         turn.let_go();
         let _shrinking = self.uncollected();
-        self.undo(turn.pod(), otherwise)
+        self.noted(leaving, self.undo(turn.pod(), &leaving.target()))
     }
 
     fn lost(&self) -> MutexGuard<'_, BTreeSet<PodId>> {
@@ -373,6 +374,12 @@ impl Inner {
                 return Ok(());
             }
             Found::Nothing => return Ok(()),
+            Found::Lost(asked) => {
+                let named = asked.as_deref().map(Target::unasked);
+                self.undo_blindly(named.as_ref().unwrap_or(otherwise))?;
+                self.lost().remove(pod);
+                return self.cache.remove(pod);
+            }
             Found::Record(record) => record,
             Found::Damaged(why) => {
                 self.undo_blindly(otherwise)?;
@@ -389,11 +396,11 @@ impl Inner {
     }
 
     /// DEL by the list in force, which most likely is the one that the pod was attached by. Without
-    /// a list there is no plugin to call; plugins of a later list collect what is left.
+    /// a list there is no plugin to call: DEL waits for one.
     fn undo_blindly(&self, target: &Target) -> Result<()> {
         match self.watch.list() {
             Ok(list) => self.caller.del(&list, target, None),
-            Err(_) => self.caller.del_builtin(target),
+            Err(none) => self.caller.del_builtin(target).and(Err(none)),
         }
     }
 

@@ -452,6 +452,12 @@ impl Engine {
         self.shared.debts.list()
     }
 
+    /// Attachments of pods that are gone that a CNI plugin could not delete yet.
+    #[must_use]
+    pub fn owed_detachments(&self) -> Vec<crisp_cni::OwedDel> {
+        self.shared.config.network.owed()
+    }
+
     /// How callers name cgroup parents.
     #[must_use]
     pub fn cgroup_driver(&self) -> CgroupDriver {

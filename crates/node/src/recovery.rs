@@ -419,6 +419,9 @@ async fn sweep(shared: Arc<Shared>, strays: Strays) {
     let pods = strays.pods.iter().chain(&strays.nameless);
     futures::future::join_all(pods.map(|id| sweep_pod(&shared, id))).await;
     for id in strays.nameless {
+        // A power cut may have taken a pod's record and left it its address. The network tells of
+        // a plugin that fails, and tries again.
+        shared.config.network.detach_unknown(&id).await.ok();
         let (twin, record) = (shared.paths.twin(&id), shared.paths.record(&id));
         let remove = move || {
             let removed = file::remove_if_there(&twin);

@@ -58,6 +58,13 @@ impl Record {
     }
 }
 
+/// Written in place of a record that was lost, until the pod is detached without it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Lost {
+    format: u32,
+    lost: Option<Box<PodNetwork>>,
+}
+
 /// The state of a pod's record.
 #[derive(Debug)]
 pub(crate) enum Found {
@@ -65,6 +72,8 @@ pub(crate) enum Found {
     Nothing,
     /// A record.
     Record(Box<Record>),
+    /// The record was lost, and DEL without it has not succeeded yet. The pod, where it is known.
+    Lost(Option<Box<PodNetwork>>),
     /// A file that cannot be read as a record, and why.
     Damaged(String),
 }
@@ -85,6 +94,13 @@ pub(crate) fn parse(bytes: &[u8]) -> std::result::Result<Record, String> {
         return Err(format!("format {format:?} is not known to this version"));
     }
     serde_json::from_value(value).map_err(|e| e.to_string())
+}
+
+fn parse_lost(bytes: &[u8]) -> Option<Found> {
+    let value: Value = serde_json::from_slice(bytes).ok()?;
+    value.get("lost")?;
+    let lost: Lost = serde_json::from_value(value).ok()?;
+    (lost.format == FORMAT).then_some(Found::Lost(lost.lost))
 }
 
 /// The directory of records.
@@ -111,10 +127,33 @@ impl Cache {
 
     /// Writes a pod's record, whole or not at all.
     pub(crate) fn write(&self, record: &Record) -> Result<()> {
-        let path = self.path(&record.pod.pod_id);
-        let bytes = serde_json::to_vec(record).map_err(|e| Error::invalid("network record", e))?;
+        self.put(&record.pod.pod_id, record)
+    }
+
+    /// Notes that a pod may be attached and that its record is lost.
+    pub(crate) fn write_lost(&self, id: &PodId, pod: Option<&PodNetwork>) -> Result<()> {
+        let lost = Lost {
+            format: FORMAT,
+            lost: pod.cloned().map(Box::new),
+        };
+        self.put(id, &lost)
+    }
+
+    fn put(&self, pod: &PodId, content: &impl Serialize) -> Result<()> {
+        let path = self.path(pod);
+        let bytes = serde_json::to_vec(content).map_err(|e| Error::invalid("network record", e))?;
         crisp_sys::file::write_atomic(&path, &bytes, 0o600)
             .context(|| format!("write network record {}", path.display()))
+    }
+
+    /// Brings a pod's record to the disk. A start does without that; a record that outlives its pod
+    /// is all that is known of what the pod has left.
+    pub(crate) fn sync(&self, pod: &PodId) -> Result<()> {
+        let path = self.path(pod);
+        let synced = fs::File::open(&path).and_then(|file| file.sync_all());
+        synced
+            .and_then(|()| crisp_sys::file::sync_dir(&self.dir))
+            .context(|| format!("sync network record {}", path.display()))
     }
 
     /// Looks for a pod's record, and tells a damaged one from a missing one.
@@ -123,7 +162,7 @@ impl Cache {
         match crisp_sys::file::read_bounded(&path, LARGEST) {
             Ok(bytes) => Ok(match parse(&bytes) {
                 Ok(record) => Found::Record(Box::new(record)),
-                Err(why) => Found::Damaged(why),
+                Err(why) => parse_lost(&bytes).unwrap_or(Found::Damaged(why)),
             }),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Found::Nothing),
             Err(e) if is_damage(&e) => Ok(Found::Damaged(e.to_string())),
@@ -136,7 +175,7 @@ impl Cache {
     /// A pod's record; a damaged one is an error.
     pub(crate) fn read(&self, pod: &PodId) -> Result<Option<Record>> {
         match self.look(pod)? {
-            Found::Nothing => Ok(None),
+            Found::Nothing | Found::Lost(_) => Ok(None),
             Found::Record(record) => Ok(Some(*record)),
             Found::Damaged(why) => {
                 let what = format!("network record {}", self.path(pod).display());

@@ -11,6 +11,7 @@ use std::time::Duration;
 use crisp_model::PodId;
 
 use super::Inner;
+use super::debts::Leaving;
 use crate::builtin::Owner;
 use crate::client::Target;
 use crate::error::{Error, Result};
@@ -54,7 +55,8 @@ impl Inner {
             }
             // The turn is taken before the look: no attachment begins between the look and DEL.
             if let Some(turn) = self.turns.take_stale(&pod) {
-                errors.extend(self.detach(&turn, &Target::nameless(&pod)).err());
+                let leaving = Leaving { id: pod, pod: None };
+                errors.extend(self.detach(&turn, &leaving).err());
             }
         }
         let Some(_still) = self.stand_still() else {
@@ -63,10 +65,12 @@ impl Inner {
             ));
             return Error::gather(errors);
         };
-        // A pod with a record is attached, or could not be detached. A live pod without one has lost
-        // it, or a killed daemon was about to detach it, which this one does anew.
+        // A pod with a record is attached, unless its DEL is owed: of what such a pod has left, GC
+        // frees what it can. A live pod without a record has lost it, or a killed daemon was about
+        // to detach it, which this one does anew.
         let mut known = self.turns.held();
-        known.extend(self.cache.pods()?);
+        let recorded = self.cache.pods()?.into_iter();
+        known.extend(recorded.filter(|pod| self.owed.of(pod).is_none()));
         known.extend(live.iter().cloned());
         let valid = known.iter().map(|pod| Target::owner(pod.as_str()));
         let valid: BTreeSet<Owner> = valid.collect();

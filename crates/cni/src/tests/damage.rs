@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::lab::{Lab, eventually, open, port};
-use super::plugin_programs::{lab_with_a_good_plugin, log, open_ready, verbs};
+use super::owed::until_paid;
+use super::plugin_programs::{lab_with_a_good_plugin, list, log, open_ready, verbs};
 use crate::PodNetwork;
 
 const DAMAGED: [&str; 4] = [
@@ -73,10 +74,12 @@ fn privileged_a_damaged_record_means_del_by_the_list_in_force() {
         spoil(&lab, &pod, "");
         std::fs::remove_dir_all(lab.path().join("net.d")).unwrap();
         eventually("the list is gone", || !network.status().ready);
-        network.detach(&pod).await.expect("nobody to call");
+        network.detach(&pod).await.expect_err("nobody to call");
+        list(&lab, "1.0.0", r#"{"type": "good"}"#);
+        until_paid(&network).await;
     });
     let log = log(&lab);
-    assert_eq!(verbs(&log), ["ADD", "DEL", "ADD", "DEL", "ADD"]);
+    assert_eq!(verbs(&log), ["ADD", "DEL", "ADD", "DEL", "ADD", "DEL"]);
     let named = log.lines().filter(|l| l.contains("K8S_POD_NAME=a;"));
-    assert_eq!(named.count(), 5, "{log}");
+    assert_eq!(named.count(), 6, "{log}");
 }

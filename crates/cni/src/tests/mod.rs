@@ -5,6 +5,7 @@ mod damage;
 mod lab;
 mod mending;
 mod neighbours;
+mod owed;
 mod plugin_answers;
 mod plugin_programs;
 mod pod_cidr;

@@ -109,10 +109,15 @@ impl Service {
                 "seconds": owed.since.as_secs()})
         });
         let remains = serde_json::Value::from_iter(remains);
+        let detachments = self.engine.owed_detachments().into_iter().map(|owed| {
+            json!({"pod": owed.pod.to_string(), "why": owed.why, "seconds": owed.since.as_secs()})
+        });
+        let detachments = serde_json::Value::from_iter(detachments);
         let stuck = self.engine.stuck_looks().into_iter();
         let stuck = stuck.map(|(at, since)| json!({"at": at, "seconds": since.as_secs()}));
         let stuck = serde_json::Value::from_iter(stuck);
         BTreeMap::from([
+            ("owedDetachments".to_owned(), detachments.to_string()),
             ("owedRemains".to_owned(), remains.to_string()),
             ("stuckLooks".to_owned(), stuck.to_string()),
             ("owedCgroups".to_owned(), owed.to_string()),
