@@ -274,22 +274,20 @@ fn privileged_what_shims_recorded_before_they_left_is_found_by_the_next_daemon()
 
 /// A shim that was loaded while a container was being made, and waits for its start.
 fn spare(node: &Node) -> Option<i32> {
-    let daemon = node.pid();
-    let children = format!("/proc/{daemon}/task");
-    let tasks = std::fs::read_dir(children).unwrap().flatten();
-    let lists = tasks.map(|task| std::fs::read_to_string(task.path().join("children")));
-    let pids: Vec<i32> = lists
-        .flatten()
-        .flat_map(|list| {
-            list.split(' ')
-                .filter_map(|pid| pid.parse().ok())
-                .collect::<Vec<_>>()
-        })
-        .collect();
-    pids.into_iter().find(|pid| {
+    children(node.pid()).into_iter().find(|pid| {
         let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         line.contains("\0spare.")
     })
+}
+
+/// The children of all threads of a process.
+fn children(pid: impl std::fmt::Display) -> Vec<i32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task"));
+    let tasks = tasks.into_iter().flatten().flatten();
+    let lists = tasks.map(|task| std::fs::read_to_string(task.path().join("children")));
+    let lists: Vec<String> = lists.flatten().collect();
+    let pids = lists.iter().flat_map(|list| list.split_whitespace());
+    pids.filter_map(|pid| pid.parse().ok()).collect()
 }
 
 /// Whether a process holds the container's root file system open.
@@ -309,9 +307,10 @@ fn privileged_a_shim_that_waits_is_used_leaves_and_may_be_killed() {
         let used = cri.create(&id, &pod, &used).unwrap();
         eventually("a shim waits", || spare(node).is_some());
         let waits = spare(node).unwrap();
-        eventually("the root is mounted ahead", || holds_root(waits));
-        cri.start(&used).unwrap();
+        let ahead = || children(waits).into_iter().find(|pid| holds_root(*pid));
+        eventually("the root is mounted ahead", || ahead().is_some());
         assert!(!holds_root(waits), "it would never be unmounted");
+        cri.start(&used).unwrap();
         let line = std::fs::read_to_string(format!("/proc/{waits}/cmdline")).unwrap();
         assert!(line.ends_with(&format!("\0{used}\0")), "{line:?}");
         let dropped = cri.create(&id, &pod, &configs::idle("dropped")).unwrap();

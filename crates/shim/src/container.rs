@@ -8,11 +8,12 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crisp_runtime::{CreateRequest, Gate, Keyring, Stdio};
 use crisp_shim_api::exit::BeginRecord;
 use crisp_shim_api::{
-    ExecRequest, ExecStreams, ExecWords, FailureKind, MAX_WORDS, RootfsSpec, Stdin,
+    ExecRequest, ExecStreams, ExecWords, FailureKind, Launch, MAX_WORDS, RootfsSpec, Stdin,
 };
 use crisp_sys::cgroup::Cgroup;
 use crisp_sys::pidfd::PidFd;
@@ -24,6 +25,7 @@ use crate::again::Again;
 use crate::bundle;
 use crate::error::{Context, Error, Result};
 use crate::foresight::Foresight;
+use crate::ready::Ready;
 use crate::worker::{Report, Reported, Streams};
 
 /// The container's first process.
@@ -56,7 +58,7 @@ pub(crate) struct Container {
     /// `oom_score_adj` that this process was born with: the container is not to have ours.
     pub oom_score_adj: i32,
     /// Made once: it is the costly part of an exec's streams.
-    pub empty_input: Option<OwnedFd>,
+    pub empty_input: Option<Arc<OwnedFd>>,
     /// The part of the spec that an exec needs ([`Again`]), once the container was started.
     pub again: Option<String>,
 }
@@ -72,7 +74,22 @@ struct Running {
 }
 
 impl Container {
-    /// Creates and starts it.
+    /// The container of a launch.
+    pub(crate) fn new(launch: Launch, ready: Ready) -> Self {
+        Self {
+            id: launch.container_id.as_str().to_owned(),
+            bundle: launch.bundle,
+            rootfs: launch.rootfs,
+            stdin: launch.stdin,
+            cgroup: Cgroup::new(ready.layout, launch.cgroup_path.as_str()),
+            exit_file: launch.exit_file,
+            oom_score_adj: ready.oom_score_adj,
+            empty_input: ready.empty_input,
+            again: None,
+        }
+    }
+
+    /// Creates and starts it, but for what was done already.
     pub(crate) fn launch(&self, foresight: Foresight) -> Reported {
         report(FailureKind::Start, self.try_launch(foresight))
     }

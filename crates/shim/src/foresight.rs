@@ -1,4 +1,4 @@
-//! The things that a shim knows before its container is to be started, and has done about them.
+//! The things that are known of a container before it is to be started, and were done about them.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;

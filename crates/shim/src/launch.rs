@@ -1,71 +1,36 @@
-//! The way from a process that knows nothing to the shim of one container: what can be done before
-//! the launch is known, the launch itself, and the name that others find the shim by.
+//! The way from a process that knows nothing to the shim of one container: the frames that come
+//! before the launch, the launch itself, and the name that others find the shim by.
 //!
 //! The daemon may have started this process before it knew for which container. Then the last
 //! argument is [`crisp_shim_api::SPARE`], and the container's id takes its place with the launch.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 
 use crisp_shim_api::{Adoption, Launch, Opening};
-use crisp_sys::cgroup::Layout;
 use crisp_sys::socket::Conn;
 use crisp_sys::{own_argument, process};
 
+use crate::early::Early;
 use crate::error::{Context, Error, Result};
-use crate::foresight::Foresight;
-
-/// A shim protects itself from the OOM killer as far as it may.
-const OOM_SCORE_ADJ: i32 = -999;
-
-/// The part of a shim that is the same for every container.
-#[derive(Debug)]
-pub(crate) struct Ready {
-    pub layout: Arc<Layout>,
-    /// `oom_score_adj` that this process was born with.
-    pub oom_score_adj: i32,
-    /// The standard input of processes that have none. Without it, each gets its own.
-    pub empty_input: Option<OwnedFd>,
-}
-
-impl Ready {
-    /// Makes this process what a shim has to be.
-    pub(crate) fn new() -> Result<Self> {
-        process::set_child_subreaper().context(|| "become a subreaper")?;
-        // A shim that leads a session already is fine.
-        drop(process::set_sid());
-        process::set_umask(0o022);
-        process::change_dir(std::path::Path::new("/")).context(|| "change to /")?;
-        let path = "/proc/self/oom_score_adj";
-        let born = std::fs::read_to_string(path).context(|| format!("read {path}"))?;
-        let own = i32::try_from(std::process::id()).unwrap_or(0);
-        process::set_oom_score_adj(own, OOM_SCORE_ADJ).context(|| "set oom_score_adj")?;
-        let layout = Layout::detect().context(|| "find the cgroup hierarchies")?;
-        Ok(Self {
-            layout: Arc::new(layout),
-            oom_score_adj: born.trim().parse().unwrap_or(0),
-            empty_input: crisp_runtime::empty_input().ok(),
-        })
-    }
-}
+use crate::ready::Ready;
 
 /// The container of a shim, and how it comes to it.
 #[derive(Debug)]
 pub(crate) enum Begin {
-    /// It starts it, with the steps that were taken ahead.
-    Launch(Box<Launch>, Box<Foresight>),
+    /// It starts it, by the worker that was told of it ahead.
+    Launch(Box<Launch>, Early),
     /// It takes it over, with these descriptors.
     Adoption(Box<Adoption>, Vec<OwnedFd>),
 }
 
-/// Waits for the launch or the adoption, and takes the container's id as its name. Steps that are
-/// told before that are done at once, as far as they can be.
+/// Waits for the launch or the adoption, and takes the container's id as its name. A worker does at
+/// once what it is told before that, as far as it can be done.
 ///
 /// # Errors
 /// When the daemon is gone, or sent something else.
-pub(crate) fn receive(conn: &Conn) -> Result<Begin> {
+pub(crate) fn receive(conn: &Conn, ready: Option<&Ready>) -> Result<Begin> {
     let gone = || Error::NoLaunch("the daemon is gone".to_owned());
-    let mut foresight = Box::<Foresight>::default();
+    let mut early = Early::default();
     let begin = loop {
         let message = conn.recv(crisp_shim_api::MAX_FRAME);
         let message = message.context(|| "receive the launch")?;
@@ -75,8 +40,12 @@ pub(crate) fn receive(conn: &Conn) -> Result<Begin> {
             process::place(last_words.as_fd(), 2).context(|| "open the shim's log")?;
         }
         match Opening::decode(&bytes).map_err(|error| Error::NoLaunch(error.to_string()))? {
-            Opening::Ahead(ahead) => foresight.learn(&ahead),
-            Opening::Launch(launch) => break Begin::Launch(launch, foresight),
+            Opening::Ahead(_) => {
+                if let Some(ready) = ready {
+                    early.learn(&bytes, ready, conn);
+                }
+            }
+            Opening::Launch(launch) => break Begin::Launch(launch, early),
             Opening::Adoption(adoption) => break Begin::Adoption(adoption, fds.collect()),
         }
     };

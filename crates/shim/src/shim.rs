@@ -6,20 +6,21 @@ use std::path::{Path, PathBuf};
 
 use crisp_model::Signal;
 use crisp_shim_api::{ExitRecord, FailureKind, Launch, Orphan, Reply, VERSION};
-use crisp_sys::cgroup::Cgroup;
 use crisp_sys::process::ProcessId;
 use crisp_sys::signals::SignalFd;
 use crisp_sys::socket::{Conn, Listener};
-use crisp_sys::{clock, file, limits, memory};
+use crisp_sys::{clock, file, memory};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::clients::{Asker, Clients};
 use crate::container::{Container, Init, Parent};
+use crate::early::Early;
 use crate::error::{Context, Error, Result};
 use crate::foresight::Foresight;
-use crate::launch::{self, Begin, Ready};
+use crate::launch::{self, Begin};
 use crate::log::{Channel, Log};
 use crate::output::Output;
+use crate::ready::{Ready, restore_open_files};
 use crate::shelter::{SETTLES, Shelter};
 use crate::worker::{Report, Reported, Worker};
 
@@ -157,7 +158,7 @@ impl Shim {
     /// When the frame makes no sense or the shim cannot be set up; the daemon is told.
     pub fn begin(conn: Conn) -> Result<Self> {
         let ready = Ready::new();
-        let begin = launch::receive(&conn)?;
+        let begin = launch::receive(&conn, ready.as_ref().ok())?;
         let (launch, open): (_, OpenLog) = match &begin {
             Begin::Launch(launch, _) => (launch.as_ref().clone(), Log::open),
             Begin::Adoption(adoption, _) => (adoption.launch.clone(), Log::resume),
@@ -166,7 +167,7 @@ impl Shim {
             Ok(mut shim) => {
                 shim.clients.add(conn);
                 match begin {
-                    Begin::Launch(_, foresight) => shim.launch(*foresight),
+                    Begin::Launch(launch, early) => shim.launch(&launch, early),
                     Begin::Adoption(adoption, fds) => shim.adopt(&adoption, fds)?,
                 }
                 Ok(shim)
@@ -190,16 +191,10 @@ impl Shim {
             let (theirs, ours) = (launch.version, VERSION);
             return Err(Error::Version { theirs, ours });
         }
-        if let Some(soft) = launch.open_files {
-            // A limit that cannot be lowered is no reason not to start.
-            limits::restore_open_files(soft).ok();
-        }
-        let layout = ready.layout;
-        let shelter = launch
-            .shims_cgroup
-            .map(|path| Shelter::new(&layout, path.as_str()));
+        restore_open_files(&launch);
+        let shelter = launch.shims_cgroup.as_ref();
+        let shelter = shelter.map(|path| Shelter::new(&ready.layout, path.as_str()));
         let entered = shelter.as_ref().map_or(Ok(()), Shelter::enter);
-        let cgroup = Cgroup::new(layout, launch.cgroup_path.as_str());
         let log = launch
             .log
             .as_deref()
@@ -208,20 +203,12 @@ impl Shim {
         let signals = SignalFd::block_all().context(|| "block the signals")?;
         let listener = Listener::bind(&launch.socket)
             .context(|| format!("listen at {}", launch.socket.display()))?;
+        let socket = launch.socket.clone();
+        let container = Container::new(launch, ready);
         Ok(Self {
-            oom_kills: cgroup.oom_kills().unwrap_or(0),
+            oom_kills: container.cgroup.oom_kills().unwrap_or(0),
             oom: false,
-            container: Container {
-                id: launch.container_id.as_str().to_owned(),
-                bundle: launch.bundle,
-                rootfs: launch.rootfs,
-                stdin: launch.stdin,
-                cgroup,
-                exit_file: launch.exit_file,
-                oom_score_adj: ready.oom_score_adj,
-                empty_input: ready.empty_input,
-                again: None,
-            },
+            container,
             clients: Clients::default(),
             output: Output::new(log),
             phase: Phase::Starting,
@@ -231,7 +218,7 @@ impl Shim {
             stays: Stays::UntilTold,
             warnings: entered.err().into_iter().collect(),
             shelter,
-            socket: launch.socket,
+            socket,
             listener,
             signals,
             input: None,
@@ -382,10 +369,11 @@ impl Shim {
         }
     }
 
-    /// The steps that were done ahead move to the worker: a root file system that stayed open here
-    /// would never be unmounted.
-    fn launch(&mut self, foresight: Foresight) {
-        match Worker::spawn(|| self.container.launch(foresight)) {
+    /// By the worker that was told of it ahead, else by a new one: a launch that one has begun is
+    /// never begun again.
+    fn launch(&mut self, launch: &Launch, early: Early) {
+        let launches = || Worker::spawn(|| self.container.launch(Foresight::default()));
+        match early.begin(launch).map_or_else(launches, Ok) {
             Ok(worker) => self.errands.push(Errand {
                 worker,
                 purpose: Purpose::Launch,

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use crisp_model::Signal;
 use crisp_shim_api::{FailureKind, StreamEnd};
@@ -85,6 +86,15 @@ impl Worker {
     /// # Errors
     /// When processes or descriptors run out.
     pub(crate) fn spawn(work: impl FnOnce() -> Reported) -> io::Result<Self> {
+        Self::spawn_for(|_| Some(work()))
+    }
+
+    /// Forks a worker for work that is told over a socket; it may come to nothing, and is not
+    /// reported then.
+    ///
+    /// # Errors
+    /// When processes or descriptors run out.
+    pub(crate) fn spawn_for(work: impl FnOnce(&Conn) -> Option<Reported>) -> io::Result<Self> {
         let (ours, theirs) = Conn::pair()?;
         ours.set_nonblocking()?;
         let shim = std::process::id();
@@ -93,7 +103,9 @@ impl Worker {
                 return 1;
             }
             crisp_sys::memory::keep_much();
-            let (report, fds) = work();
+            let Some((report, fds)) = work(&theirs) else {
+                return 1;
+            };
             let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
             let sent = serde_json::to_vec(&report)
                 .map_err(io::Error::from)
@@ -112,6 +124,14 @@ impl Worker {
         self.pid
     }
 
+    /// Tells it more, without waiting.
+    ///
+    /// # Errors
+    /// When it has ended, or has no room for this: then nothing was told.
+    pub(crate) fn tell(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.conn.send(bytes, fds)
+    }
+
     /// Its report, when it has come.
     pub(crate) fn report(&self) -> Option<Reported> {
         let (bytes, fds) = self.conn.recv(MAX_REPORT).ok()??;
@@ -123,6 +143,11 @@ impl Worker {
     pub(crate) fn kill(&self) {
         // It may have ended by itself.
         drop(self.pidfd.signal(Signal::KILL.number()));
+    }
+
+    /// Waits for its end; whether it came in time.
+    pub(crate) fn ends_within(&self, time: Duration) -> bool {
+        self.pidfd.ends_within(time).unwrap_or(false)
     }
 }
 

@@ -119,7 +119,9 @@ fn processes(clients: &[Client], daemon: u32) -> Vec<String> {
             let line = fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
             let line = String::from_utf8_lossy(&line).into_owned();
             let id = line.trim_end_matches('\0').rsplit('\0').next().unwrap();
-            let is_ahead = id.starts_with("spare") && parent(process.pid) == Some(daemon);
+            // One that knows its container has a worker, which waits for the launch.
+            let parents = [parent(process.pid), parent(process.pid).and_then(parent)];
+            let is_ahead = id.starts_with("spare") && parents.contains(&Some(daemon));
             // A process that has just ended has no command line any more.
             if !is_ahead && !id.is_empty() && !owners.remove(id) {
                 wrong.push(format!("process {} {id}", process.name));
@@ -129,7 +131,7 @@ fn processes(clients: &[Client], daemon: u32) -> Vec<String> {
     wrong
 }
 
-fn parent(pid: i32) -> Option<u32> {
+fn parent(pid: impl std::fmt::Display) -> Option<u32> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
     parent.trim().parse().ok()

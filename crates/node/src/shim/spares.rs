@@ -27,8 +27,8 @@ const MOST: usize = 4;
 /// A container is started right after its creation, or much later.
 const KEPT: Duration = Duration::from_secs(2);
 
-/// How long a killed spare is waited for: the kernel may hold it, at a disk that hangs.
-const ENDS_WITHIN: Duration = Duration::from_secs(2);
+/// How long a spare may take to leave: the kernel may hold its worker, at a disk that hangs.
+const ENDS_WITHIN: Duration = Duration::from_secs(4);
 
 /// A shim's process and our end of its socket.
 pub(crate) type Loaded = (Child, Conn);
@@ -115,12 +115,16 @@ impl Spares {
     }
 
     /// The container will not be started: its spare, if it has one, ends, and with it all that it
-    /// holds. It may be making something that is about to be removed, so its end is waited for.
+    /// holds. Its worker may be making something that is about to be removed: the spare ends it
+    /// first, so its own end is waited for.
     pub(crate) async fn dismiss(&self, id: &ContainerId) {
-        if let Some((mut child, _conn)) = self.with(|waiting| waiting.dismiss(id)) {
-            // A shim that has ended cannot be killed, and need not be.
-            drop(child.start_kill());
-            drop(tokio::time::timeout(ENDS_WITHIN, child.wait()).await);
+        if let Some((mut child, conn)) = self.with(|waiting| waiting.dismiss(id)) {
+            drop(conn);
+            let ended = tokio::time::timeout(ENDS_WITHIN, child.wait()).await;
+            if ended.is_err() {
+                // It may have ended in this moment.
+                drop(child.start_kill());
+            }
             crisp_tasks::apart(reap(child));
         }
     }

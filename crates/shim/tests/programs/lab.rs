@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use crisp_model::{CgroupPath, ContainerId, PodId};
 use crisp_shim_api::exit::SLOT_SIZE;
 use crisp_shim_api::{
-    Adoption, Event, ExitRecord, FromShim, Launch, MAX_FRAME, Reply, Request, RootfsSpec, Stdin,
-    StreamEnd, ToShim, VERSION,
+    Adoption, Ahead, Event, ExitRecord, FromShim, Launch, MAX_FRAME, Reply, Request, RootfsSpec,
+    Stdin, StreamEnd, ToShim, VERSION,
 };
 use crisp_sys::cgroup::{Cgroup, Layout};
 use crisp_sys::socket::Conn;
@@ -99,13 +99,47 @@ impl Lab {
         self.reply_to(0)
     }
 
-    /// Starts the shim and sends the launch.
+    /// Sends the launch, and starts the shim first if it waits for none.
     pub fn begin_launch(&mut self) {
-        let config = self.launch.bundle.join("config.json");
-        fs::write(config, serde_json::to_vec(&self.spec).unwrap()).unwrap();
-        let ours = self.load();
+        self.write_spec();
+        let ours = self.conn.take().unwrap_or_else(|| self.load());
         ours.send(&self.launch.encode().unwrap(), &[]).unwrap();
         self.conn = Some(ours);
+    }
+
+    /// Starts the shim and tells it of the container as the daemon does while it makes it; returns
+    /// the worker that waits for the launch.
+    pub fn foretell(&mut self) -> i32 {
+        self.write_spec();
+        let ours = self.load();
+        for bundle in [None, Some(self.launch.bundle.clone())] {
+            let ahead = Ahead {
+                ahead_of: self.launch.container_id.clone(),
+                rootfs: self.launch.rootfs.clone(),
+                bundle,
+            };
+            ours.send(&ahead.encode().unwrap(), &[]).unwrap();
+        }
+        self.conn = Some(ours);
+        let last_words = self.launch.bundle.join(crisp_shim_api::LAST_WORDS);
+        until("the steps ahead", || last_words.exists());
+        let [worker] = self.children()[..] else {
+            panic!("{:?}", self.children());
+        };
+        worker
+    }
+
+    /// The shim's own children.
+    pub fn children(&self) -> Vec<i32> {
+        let shim = self.shim.as_ref().unwrap().id();
+        let children = fs::read_to_string(format!("/proc/{shim}/task/{shim}/children")).unwrap();
+        let pids = children.split_whitespace();
+        pids.map(|pid| pid.parse().unwrap()).collect()
+    }
+
+    fn write_spec(&self) {
+        let config = self.launch.bundle.join("config.json");
+        fs::write(config, serde_json::to_vec(&self.spec).unwrap()).unwrap();
     }
 
     /// Kills the shim as the OOM killer would.

@@ -170,22 +170,31 @@ fn privileged_what_it_starts_does_not_inherit_its_protection() {
 /// A launch that goes on without its shim makes a container that is nobody's.
 #[test]
 fn privileged_a_launch_dies_with_its_shim() {
+    for is_foretold in [false, true] {
+        dies_with_its_shim(is_foretold);
+    }
+}
+
+fn dies_with_its_shim(is_foretold: bool) {
     let mut lab = Lab::new("echo > /tmp/up; sleep 1000");
     let (reached, go_on) = (lab.dir.path().join("reached"), lab.dir.path().join("go-on"));
     let wait = format!(
-        "echo > {}; until test -e {}; do sleep 0.01; done",
+        "echo > {0}; until test -e {1} || ! test -e {0}; do sleep 0.01; done",
         reached.display(),
         go_on.display()
     );
     lab.spec["hooks"]["createRuntime"] = json!([
         { "path": "/bin/sh", "args": ["sh", "-c", wait], "env": ["PATH=/bin:/usr/bin"] }
     ]);
+    let early = is_foretold.then(|| lab.foretell());
     lab.begin_launch();
     until("the hook", || reached.exists());
+    let [worker] = lab.children()[..] else {
+        panic!("{:?}", lab.children());
+    };
+    assert!(early.is_none_or(|early| early == worker));
+    let worker = ProcessId::of(worker).unwrap();
     let mut shim = lab.shim.take().unwrap();
-    let children = format!("/proc/{0}/task/{0}/children", shim.id());
-    let children = fs::read_to_string(children).unwrap();
-    let worker = ProcessId::of(children.trim().parse().unwrap()).unwrap();
     shim.kill().unwrap();
     shim.wait().unwrap();
     until("the worker's end", || !worker.is_alive());

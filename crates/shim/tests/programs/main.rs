@@ -8,6 +8,7 @@
 
 mod adoption;
 mod descriptors;
+mod early;
 mod ending;
 mod exec;
 mod guard;

@@ -1,0 +1,97 @@
+//! A launch that was begun before it is known: a worker is forked as soon as the shim is told what
+//! its container will be made from. It takes the steps that nobody sees and waits for the launch.
+//!
+//! The steps are the worker's and not the shim's own, since their memory goes with it, and the fork
+//! is done when the container is to be started.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use crisp_shim_api::{Launch, MAX_FRAME, Opening};
+use crisp_sys::signals::SignalFd;
+use crisp_sys::socket::Conn;
+use crisp_sys::{own_argument, process};
+
+use crate::container::Container;
+use crate::foresight::Foresight;
+use crate::ready::{Ready, restore_open_files};
+use crate::worker::{Reported, Worker};
+
+/// How long a worker that is not needed may take to end: the kernel may hold it at a mount.
+const ENDS_WITHIN: Duration = Duration::from_secs(2);
+
+/// The worker that waits for the launch, if there is one. Dropped, it ends, and nothing is left of
+/// what it did but empty directories in the container's writable layer.
+#[derive(Debug, Default)]
+pub(crate) struct Early(Option<Worker>);
+
+impl Early {
+    /// Tells the worker this frame, and forks it first if there is none. What cannot be done ahead
+    /// is done by the start, which tells why it cannot.
+    pub(crate) fn learn(&mut self, frame: &[u8], ready: &Ready, daemon: &Conn) {
+        if self.0.is_none() {
+            self.0 = Worker::spawn_for(|orders| wait(orders, ready, daemon)).ok();
+        }
+        if !self.tell(frame) {
+            self.end();
+        }
+    }
+
+    /// Begins the launch. `None` when no worker has it: then it was not begun.
+    pub(crate) fn begin(mut self, launch: &Launch) -> Option<Worker> {
+        let frame = launch.encode().ok()?;
+        // The worker's standard error was opened before the daemon had one for this container.
+        self.tell(&frame).then(|| self.0.take())?
+    }
+
+    fn tell(&self, frame: &[u8]) -> bool {
+        let stderr = io::stderr();
+        let told = |worker: &Worker| worker.tell(frame, &[stderr.as_fd()]).is_ok();
+        self.0.as_ref().is_some_and(told)
+    }
+
+    fn end(&mut self) {
+        if let Some(worker) = self.0.take() {
+            worker.kill();
+            worker.ends_within(ENDS_WITHIN);
+        }
+    }
+}
+
+impl Drop for Early {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// In the worker: takes the steps that it is told, until the launch. `None` when there is none.
+fn wait(orders: &Conn, ready: &Ready, daemon: &Conn) -> Option<Reported> {
+    // The daemon takes a shim for dead once nobody has this socket, and this is no shim.
+    process::place_over(orders.as_fd(), daemon.as_fd()).ok()?;
+    // As in the shim: SIGTERM ends no start that has begun.
+    let _signals = SignalFd::block_all().ok()?;
+    let mut foresight = Foresight::default();
+    loop {
+        let (frame, fds) = orders.recv(MAX_FRAME).ok()??;
+        place_stderr(&fds)?;
+        match Opening::decode(&frame).ok()? {
+            Opening::Ahead(ahead) => foresight.learn(&ahead),
+            Opening::Launch(launch) => {
+                restore_open_files(&launch);
+                // The shim has the name already.
+                drop(own_argument::replace_last(launch.container_id.as_str()));
+                let container = Container::new(*launch, ready.clone());
+                return Some(container.launch(foresight));
+            }
+            Opening::Adoption(_) => return None,
+        }
+    }
+}
+
+fn place_stderr(fds: &[OwnedFd]) -> Option<()> {
+    match fds.first() {
+        Some(stderr) => process::place(stderr.as_fd(), 2).ok(),
+        None => Some(()),
+    }
+}
