@@ -344,7 +344,7 @@ impl Hands {
                 }
                 StopStep::EndSilentShim => {
                     let shim = shim.and_then(|shim| shim.process);
-                    let shim_killed = judge::end_silent_shim(&target.init, shim.as_ref());
+                    let shim_killed = judge::end_silent_shim(&target, shim.as_ref()).await;
                     told(&target.id, ContainerInput::Checked { shim_killed })
                 }
             }

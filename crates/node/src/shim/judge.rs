@@ -21,7 +21,7 @@ use crate::blocking::blocking;
 use crate::clock::now;
 use crate::container::clear;
 use crate::error::Context;
-use crate::machine::effect::{Boot, Case, Remains};
+use crate::machine::effect::{Boot, Case, Remains, Target};
 use crate::machine::input::Verdict;
 use crate::shared::Shared;
 
@@ -115,15 +115,18 @@ pub(crate) fn lives(process: &ProcessId) -> bool {
     open.is_ok_and(|pidfd| pidfd.is_some_and(|pidfd| !pidfd.has_exited()))
 }
 
-/// Kills a shim that says nothing about an init that is over; tells whether it did.
-pub(crate) fn end_silent_shim(init: &ProcessId, shim: Option<&ProcessId>) -> bool {
-    match shim {
-        Some(shim) if !lives(init) => {
-            kill(shim);
-            true
-        }
-        _ => false,
+/// Kills a shim that says nothing about an init that is over; tells whether it did. After a restart
+/// the daemon may still be waiting for the shim's first answer, and knows it by its argument alone.
+pub(crate) async fn end_silent_shim(target: &Target, shim: Option<&ProcessId>) -> bool {
+    if lives(&target.init) {
+        return false;
     }
+    let shims = match shim {
+        Some(shim) => vec![*shim],
+        None => shims_of(target.id.as_str()).await,
+    };
+    shims.iter().for_each(kill);
+    !shims.is_empty()
 }
 
 /// A silent shim whose init is over keeps the kernel from telling how it ended.

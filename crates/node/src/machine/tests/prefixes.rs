@@ -7,6 +7,7 @@ use crisp_model::{ExitStatus, Resources};
 
 use super::sample::{container_id, status};
 use super::world::World;
+use crate::machine::effect::{Job, StopStep};
 use crate::machine::input::ContainerInput;
 
 /// A step of the life; between steps everything comes to rest.
@@ -51,6 +52,17 @@ const LIFE: &[Step] = &[
         });
         world.ask(1, |caller| ContainerInput::Remove { caller });
     },
+    // Nothing comes of the kill by the shim: the daemon kills by itself.
+    |world| {
+        world.ask(3, |caller| ContainerInput::Stop {
+            grace: Duration::ZERO,
+            caller,
+        });
+        world.jobs.clear();
+        if let Some(alarm) = world.alarms.pop() {
+            world.ring(alarm);
+        }
+    },
     |world| {
         world.create(4);
         world.stop_pod();
@@ -89,6 +101,22 @@ fn a_whole_life_leaves_nothing() {
         world.answers.len() as u64,
         world.asked,
         "each caller is answered"
+    );
+}
+
+/// No program of a test outlives its kill, so no test of the whole daemon comes to this step.
+#[test]
+fn the_life_has_a_kill_that_is_forced() {
+    let mut world = World::new(None);
+    for step in &LIFE[..5] {
+        step(&mut world);
+        world.settle();
+    }
+    LIFE[5](&mut world);
+    let job = world.jobs.front();
+    assert!(
+        matches!(job, Some(Job::Stop(StopStep::Force, _))),
+        "{job:?}"
     );
 }
 
