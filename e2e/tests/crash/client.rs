@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use crisp_api::runtime::v1 as cri;
-use crisp_e2e::{Cri, Node, configs, eventually, owners};
+use crisp_e2e::{Cri, Node, eventually, owners};
 use tonic::{Code, Status};
 
 use crate::fire;
@@ -15,9 +15,6 @@ use crate::model::{Container, Fire, Kind, Pod, Shim, Stage, Wish};
 use crate::random::Random;
 use crate::traces;
 
-/// Pods that a client has at most, and containers in each.
-const PODS: usize = 2;
-const CONTAINERS: usize = 3;
 /// Below it are all pods' cgroups; a kubelet's name, so that the checker finds them.
 pub(crate) const CGROUP: &str = "kubepods-crash";
 /// Longest between the loss of a connection and the discovery that the daemon is dead.
@@ -36,12 +33,16 @@ pub(crate) struct Client {
     pub(crate) lives: u64,
     /// Shims, holders and plugins that were killed.
     pub(crate) kills: u64,
-    random: Random,
-    number: u64,
-    serial: u64,
-    logs: PathBuf,
+    /// The effect at which the daemon is to die.
+    pub(crate) favoured: Option<&'static str>,
+    pub(crate) random: Random,
+    pub(crate) number: u64,
+    pub(crate) serial: u64,
+    pub(crate) logs: PathBuf,
     /// Networks are made by plugins.
-    plugins: bool,
+    pub(crate) plugins: bool,
+    /// For a call beside another.
+    pub(crate) beside: Cri,
 }
 
 /// Whether an error says that the daemon has gone, and not that it answers.
@@ -68,11 +69,13 @@ impl Client {
             deaths: Vec::new(),
             lives: 0,
             kills: 0,
+            favoured: None,
             random,
             number,
             serial: 0,
             logs: node.path("logs"),
             plugins,
+            beside: node.cri(),
         }
     }
 
@@ -126,80 +129,6 @@ impl Client {
         }
     }
 
-    fn next_wish(&mut self) -> Wish {
-        if self.pods.is_empty() || (self.pods.len() < PODS && self.random.one_in(3)) {
-            let fire = self.fire(self.plugins, 4, 40);
-            return Wish::RunPod(Box::new(self.new_pod()), fire);
-        }
-        let pod = self.random.index(self.pods.len());
-        let count = self.pods[pod].containers.len();
-        let dice = self.random.below(24);
-        if !self.pods[pod].is_ready || dice == 0 {
-            return Wish::RemovePod(pod);
-        }
-        match dice {
-            1 => return Wish::StopPod(pod, self.fire(self.plugins, 2, 40)),
-            2 if self.pods[pod].shares_pid() => return Wish::KillHolder(pod),
-            _ => {}
-        }
-        if count == 0 || (count < CONTAINERS && dice < 9) {
-            self.serial += 1;
-            let kind = self.new_kind();
-            return Wish::Create(pod, format!("c{}", self.serial), kind);
-        }
-        let one = self.random.index(count);
-        match (self.pods[pod].containers[one].stage, dice) {
-            (Stage::Created, _) => Wish::Start(pod, one, self.fire(true, 12, 15)),
-            (Stage::Stopped, _) | (_, 9..=10) => Wish::Remove(pod, one),
-            (Stage::Started(_), 11..=14) => Wish::Stop(pod, one),
-            (Stage::Started(_), 15) => Wish::KillShim(pod, one),
-            (Stage::Started(_), 16) => Wish::Update(pod, one),
-            (Stage::Started(_), 17) => Wish::ReopenLog(pod, one),
-            (Stage::Started(_), _) => Wish::Exec(pod, one),
-        }
-    }
-
-    /// In one of some cases, a kill within some milliseconds.
-    fn fire(&mut self, may: bool, one_in: u64, within: u64) -> Fire {
-        if may && self.random.one_in(one_in) {
-            return Fire::After(self.random.below(within));
-        }
-        Fire::None
-    }
-
-    fn new_kind(&mut self) -> Kind {
-        let code = i32::try_from(self.random.below(100)).unwrap();
-        match self.random.below(4) {
-            0 => Kind::Writer,
-            1 => Kind::Trapper { code },
-            _ => Kind::Ender {
-                code,
-                after: self.random.below(200),
-            },
-        }
-    }
-
-    fn new_pod(&mut self) -> cri::PodSandboxConfig {
-        self.serial += 1;
-        let name = format!("crash-{}-{}", self.number, self.serial);
-        let logs = self.logs.join(&name);
-        fs::create_dir_all(logs.join("marks")).unwrap();
-        let mut pod = cri::PodSandboxConfig {
-            log_directory: logs.to_str().unwrap().to_owned(),
-            ..configs::pod(&name)
-        };
-        pod.linux.as_mut().unwrap().cgroup_parent = format!("/{CGROUP}/{name}");
-        if self.random.one_in(4) {
-            configs::namespaces(&mut pod).pid = cri::NamespaceMode::Pod.into();
-        }
-        if self.random.one_in(3) {
-            let port = 20_000 + self.number * 5_000 + self.serial;
-            let port = i32::try_from(port).unwrap();
-            pod.port_mappings = vec![configs::port(cri::Protocol::Tcp, port, 80)];
-        }
-        pod
-    }
-
     /// Asks, and notes the answer.
     fn ask(&mut self, wish: &Wish) -> Answer {
         match wish {
@@ -207,6 +136,10 @@ impl Client {
             Wish::StopPod(pod, fire) => self.stop_pod(*pod, *fire),
             Wish::RemovePod(pod) => self.remove_pod(*pod),
             Wish::KillHolder(pod) => self.kill_holder(*pod),
+            Wish::UpdatePod(pod) => self.update_pod(*pod),
+            Wish::CreateWrong(pod, name) => self.create_wrong(*pod, name),
+            Wish::CreateTwice(pod, name) => self.create_twice(*pod, name),
+            Wish::CreateEither(pod, name) => self.create_either(*pod, name),
             Wish::Create(pod, name, kind) => self.create(*pod, name, *kind),
             Wish::Start(pod, one, fire) => self.start((*pod, *one), *fire),
             Wish::Exec(pod, one) => self.exec(*pod, *one),
@@ -301,18 +234,12 @@ impl Client {
         Ok(())
     }
 
-    fn create(&mut self, pod: usize, name: &str, kind: Kind) -> Answer {
+    pub(crate) fn create(&mut self, pod: usize, name: &str, kind: Kind) -> Answer {
         let Pod { id, config, .. } = &self.pods[pod];
         let id = self.cri.create(id, config, &kind.config(name, config))?;
-        self.pods[pod].containers.push(Container {
-            id,
-            name: name.to_owned(),
-            kind,
-            stage: Stage::Created,
-            shim: Shim::Whole,
-            alone_since: None,
-            unseen: false,
-        });
+        self.pods[pod]
+            .containers
+            .push(Container::new(id, name, kind));
         Ok(())
     }
 

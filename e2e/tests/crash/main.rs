@@ -15,8 +15,10 @@
     reason = "a test writes files for the daemon to find"
 )]
 
+mod asides;
 mod client;
 mod fire;
+mod hung;
 mod images;
 mod model;
 mod once;
@@ -26,6 +28,7 @@ mod points;
 mod random;
 mod traces;
 mod truth;
+mod wishes;
 
 use std::collections::BTreeSet;
 use std::env;
@@ -104,9 +107,11 @@ impl Play<'_> {
         self.alive_again();
         self.compare();
         let time = self.random.below(ALIVE);
+        self.favour(None);
         self.work(Duration::from_millis(time));
         self.pause();
         let point = points.next(&mut self.random);
+        self.favour(Some(point.effect));
         let text = format!("{} {} {}", point.side, point.effect, point.number);
         let mut met = true;
         if self.node.restart_to_die(&text) {
@@ -123,6 +128,11 @@ impl Play<'_> {
             points.again(point);
         }
         self.pause();
+    }
+
+    fn favour(&mut self, effect: Option<&'static str>) {
+        let each = self.clients.iter_mut();
+        each.for_each(|client| client.favoured = effect);
     }
 
     fn pause(&mut self) {

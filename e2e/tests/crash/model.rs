@@ -71,6 +71,12 @@ pub(crate) enum Wish {
     StopPod(usize, Fire),
     RemovePod(usize),
     KillHolder(usize),
+    UpdatePod(usize),
+    CreateWrong(usize, String),
+    /// Two configurations with one name at once: one of them is made.
+    CreateTwice(usize, String),
+    /// The one of the two that is there, or the first.
+    CreateEither(usize, String),
     Create(usize, String, Kind),
     Start(usize, usize, Fire),
     Exec(usize, usize),
@@ -98,12 +104,13 @@ impl Wish {
         }
     }
 
-    /// The same, and nobody is killed.
+    /// The same, and nobody is killed, and nothing is asked for at once.
     pub(crate) fn without_fire(self) -> Self {
         match self {
             Self::RunPod(config, _) => Self::RunPod(config, Fire::None),
             Self::StopPod(pod, _) => Self::StopPod(pod, Fire::None),
             Self::Start(pod, one, _) => Self::Start(pod, one, Fire::None),
+            Self::CreateTwice(pod, name) => Self::CreateEither(pod, name),
             other => other,
         }
     }
@@ -116,6 +123,21 @@ impl Wish {
             | Self::Stop(pod, one)
             | Self::Remove(pod, one) => Some((*pod, *one)),
             _ => None,
+        }
+    }
+}
+
+impl Container {
+    /// One that was made just now.
+    pub(crate) fn new(id: String, name: &str, kind: Kind) -> Self {
+        Self {
+            id,
+            name: name.to_owned(),
+            kind,
+            stage: Stage::Created,
+            shim: Shim::Whole,
+            alone_since: None,
+            unseen: false,
         }
     }
 }

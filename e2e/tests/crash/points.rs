@@ -3,9 +3,14 @@
 use crate::random::Random;
 
 /// Effects of the pod machine, by the names that the daemon has for them. Left out is what these
-/// lives do not lead to: `force` and `end-silent-shim` (a shim that hangs), `end-scope` (systemd),
-/// `cancel`, `bounce`, `unmake` and `commit-update` (other requests).
-const EFFECTS: [&str; 24] = [
+/// lives do not lead to: `end-silent-shim` (a shim that hangs; `hung` has it), `force` (an init that
+/// outlives its kill, which no program of a test can: the machine's unit tests have it) and
+/// `end-scope` (systemd alone).
+const EFFECTS: [&str; 30] = [
+    "cancel",
+    "bounce",
+    "owe",
+    "commit-update",
     "commit-ready",
     "commit-create",
     "commit-made",
@@ -22,6 +27,7 @@ const EFFECTS: [&str; 24] = [
     "teardown",
     "watch-holder",
     "create",
+    "unmake",
     "launch",
     "judge",
     "watch-alone",
@@ -30,6 +36,7 @@ const EFFECTS: [&str; 24] = [
     "clear",
     "update",
     "exec",
+    "reopen-log",
 ];
 /// Only before it: the task is over then.
 const LAST: &str = "end";
