@@ -15,6 +15,7 @@ use crisp_sys::rootfs::open_root;
 use crisp_sys::signals;
 use crisp_sys::socket::Conn;
 use oci_spec::runtime::{LinuxPersonality, Process};
+use rustix::io::Errno;
 
 use crate::child::in_working_dir;
 use crate::confine::{self, Filter, drop_privileges, early_and_late};
@@ -92,10 +93,13 @@ const KINDS: [Kind; 6] = [
 
 /// Longest between the first thing that an ending process gives back and its end.
 const ENDS_WITHIN: Duration = Duration::from_millis(100);
+/// The same on a machine that is very busy. Waited for when a child was killed, which hardly
+/// anything but the end of its PID namespace does.
+const ENDS_AT_LAST: Duration = Duration::from_secs(1);
 
 /// Whether the container has ended, or is about to.
-fn is_over(container: &PidFd) -> bool {
-    container.ends_within(ENDS_WITHIN).unwrap_or(false)
+fn is_over(container: &PidFd, within: Duration) -> bool {
+    container.ends_within(within).unwrap_or(false)
 }
 
 /// Runs a process in a container.
@@ -112,7 +116,8 @@ pub fn exec(request: ExecRequest<'_>) -> Result<Execed> {
     let started = start(request, unified.as_deref()).map_err(|error| match error {
         // A step that failed for want of the container is not the set-up's fault. A process
         // that ends gives back its namespaces a moment before its end can be seen.
-        Error::Setup { .. } | Error::Vanished(_) if is_over(container) => Error::NotRunning,
+        Error::Setup { .. } if is_over(container, ENDS_WITHIN) => Error::NotRunning,
+        Error::Vanished(_) if is_over(container, ENDS_AT_LAST) => Error::NotRunning,
         error => error,
     });
     if let (Err(_), Some(dir)) = (&started, &own) {
@@ -251,6 +256,10 @@ impl<'a> Joined<'a> {
         let step = || format!("join the namespaces {kinds:?}");
         match ns::enter_all_of(self.container, kinds) {
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
+            // It has given back its namespaces, however long its end takes from here.
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => {
+                return Err(Error::NotRunning);
+            }
             joined => return joined.context(step),
         }
         let mut foreign = Vec::new();
@@ -356,5 +365,34 @@ fn guide(
             Some(Word::Failed(error)) => return Err(error),
             Some(other) => return Err(Error::setup("exec", format!("unexpected {other:?}"))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_that_gives_back_its_namespaces_runs_no_more() {
+        let mut child = process::command("true").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let container = PidFd::open(pid).unwrap();
+        // It is over and not reaped: it has no namespaces any more, and its pid is still its own.
+        assert!(container.ends_within(Duration::from_secs(10)).unwrap());
+        let joined = Joined {
+            container: &container,
+            pid,
+            has_users: false,
+        };
+        let (ours, theirs) = Conn::pair().unwrap();
+        for kind in [Kind::Pid, Kind::Ipc] {
+            let error = joined.join(&[kind]).unwrap_err();
+            assert!(matches!(error, Error::NotRunning), "{kind:?}: {error}");
+            // As the child tells it.
+            say(&theirs, &Word::Failed(error)).unwrap();
+            let heard = hear(&ours).unwrap();
+            assert!(matches!(heard, Some(Word::Failed(Error::NotRunning))));
+        }
+        child.wait().unwrap();
     }
 }

@@ -68,6 +68,7 @@ pub(crate) fn say(conn: &Conn, word: &Word) -> io::Result<()> {
         Word::Console(master) => conn.send(b"c", &[master.as_fd()]),
         Word::Warning(text) => conn.send(format!("w{text}").as_bytes(), &[]),
         Word::Failed(Error::Program(text)) => conn.send(format!("x{text}").as_bytes(), &[]),
+        Word::Failed(Error::NotRunning) => conn.send(b"n", &[]),
         Word::Failed(Error::Setup { step, message }) => {
             conn.send(format!("e{step}\0{message}").as_bytes(), &[])
         }
@@ -140,6 +141,7 @@ pub(crate) fn hear(conn: &Conn) -> Result<Option<Word>> {
         Some(b's') => Word::Start,
         Some(b'w') => Word::Warning(text),
         Some(b'x') => Word::Failed(Error::Program(text)),
+        Some(b'n') => Word::Failed(Error::NotRunning),
         Some(b'i') if !fds.is_empty() => Word::Init(fds.remove(0)),
         Some(b'1') => Word::Lend(path(&bytes), Depth::Single),
         Some(b'R') => Word::Lend(path(&bytes), Depth::Recursive),
