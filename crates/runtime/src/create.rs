@@ -15,6 +15,7 @@ use oci_spec::runtime::{Process, Spec};
 use crate::ahead::Ahead;
 use crate::child::{self, Plan};
 use crate::claim::Claim;
+use crate::clocks::Clocks;
 use crate::confine::{Filter, check_limits, check_user, lacking};
 use crate::end::end;
 use crate::error::{Context, Error, Result};
@@ -176,6 +177,7 @@ fn make(mut request: CreateRequest<'_>, process: &Process) -> Result<Created> {
     let scheduling = Scheduling::of(schedule::asked_of(spec), process)?;
     let mut namespaces = Namespaces::of(spec)?;
     let mut maps = namespaces.take_maps();
+    let clocks = Clocks::of(spec, &namespaces)?;
     sysctl::check(spec, &namespaces)?;
     let mut warnings = limit(request.cgroup, spec)?;
     warnings.extend(lacking(process, maps.is_some())?);
@@ -209,7 +211,7 @@ fn make(mut request: CreateRequest<'_>, process: &Process) -> Result<Created> {
         keyring: request.keyring,
     };
     let held = plan.gate.is_none();
-    let (pid, pidfd, conn) = fork_init(plan, request.cgroup, &mut maps)?;
+    let (pid, pidfd, conn) = clocks.around(|| fork_init(plan, request.cgroup, &mut maps))?;
     let setting = Setting {
         spec,
         process,

@@ -243,6 +243,10 @@ impl<'a> Joined<'a> {
 
     /// In the child. The kernel takes the user namespace first, which has the say over the others.
     fn enter(self) -> Result<()> {
+        // Joined alone, as few containers have one and some kernels know none.
+        if ns::is_foreign(self.pid, Kind::Time).unwrap_or(false) {
+            self.join(&[Kind::Time])?;
+        }
         if !self.has_users {
             return self.join(&KINDS[1..]);
         }

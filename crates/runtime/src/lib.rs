@@ -12,6 +12,7 @@ mod cgroups;
 mod change;
 mod child;
 mod claim;
+mod clocks;
 mod confine;
 mod console;
 mod copy_up;

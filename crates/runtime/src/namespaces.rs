@@ -40,7 +40,7 @@ impl Namespaces {
             .as_ref()
             .and_then(|linux| linux.namespaces().as_deref());
         for namespace in list.unwrap_or_default() {
-            let kind = kind(namespace.typ())?;
+            let kind = kind(namespace.typ());
             if found.has(kind) {
                 return Err(Error::invalid(
                     "linux.namespaces",
@@ -92,7 +92,7 @@ impl Namespaces {
     }
 
     /// Flags for the fork. Always a new mount namespace; the cgroup namespace comes later, when
-    /// the child is in its cgroup.
+    /// the child is in its cgroup, and the time namespace is made before (`clocks.rs`).
     pub(crate) fn clone_flags(&self) -> CloneFlags {
         match self.takes_two() {
             true => CloneFlags::NONE,
@@ -111,7 +111,7 @@ impl Namespaces {
         let early = self
             .new
             .iter()
-            .filter(|kind| !matches!(kind, Kind::Cgroup | Kind::Mount));
+            .filter(|kind| !matches!(kind, Kind::Cgroup | Kind::Mount | Kind::Time));
         early.fold(CloneFlags::NEWNS, |flags, kind| flags | kind.flag())
     }
 
@@ -230,8 +230,8 @@ fn lines(mappings: Option<&[LinuxIdMapping]>) -> Result<String> {
     Ok(mappings.iter().map(line).collect())
 }
 
-fn kind(typ: LinuxNamespaceType) -> Result<Kind> {
-    Ok(match typ {
+fn kind(typ: LinuxNamespaceType) -> Kind {
+    match typ {
         LinuxNamespaceType::Mount => Kind::Mount,
         LinuxNamespaceType::Cgroup => Kind::Cgroup,
         LinuxNamespaceType::Uts => Kind::Uts,
@@ -239,6 +239,6 @@ fn kind(typ: LinuxNamespaceType) -> Result<Kind> {
         LinuxNamespaceType::Pid => Kind::Pid,
         LinuxNamespaceType::Network => Kind::Net,
         LinuxNamespaceType::User => Kind::User,
-        LinuxNamespaceType::Time => return Err(Error::Unsupported("a time namespace".to_owned())),
-    })
+        LinuxNamespaceType::Time => Kind::Time,
+    }
 }

@@ -32,6 +32,9 @@ impl CloneFlags {
     pub const NEWIPC: Self = Self(0x0800_0000);
     /// A new user namespace.
     pub const NEWUSER: Self = Self(0x1000_0000);
+    /// A new time namespace for children to come: for unshare(2) alone, since a namespace that a
+    /// process is born in has its clocks set already.
+    pub const NEWTIME: Self = Self(0x80);
     /// The child is one of this process' own parent.
     pub const PARENT: Self = Self(0x8000);
     /// A new PID namespace.

@@ -34,6 +34,8 @@ pub enum Kind {
     Uts,
     /// cgroup root.
     Cgroup,
+    /// Boot time and monotonic time.
+    Time,
 }
 
 impl Kind {
@@ -48,6 +50,7 @@ impl Kind {
             Self::Ipc => "ipc",
             Self::Uts => "uts",
             Self::Cgroup => "cgroup",
+            Self::Time => "time",
         }
     }
 
@@ -62,6 +65,7 @@ impl Kind {
             Self::Ipc => CloneFlags::NEWIPC,
             Self::Uts => CloneFlags::NEWUTS,
             Self::Cgroup => CloneFlags::NEWCGROUP,
+            Self::Time => CloneFlags::NEWTIME,
         }
     }
 }
@@ -97,6 +101,7 @@ pub fn enter(namespace: BorrowedFd<'_>, kind: Kind) -> io::Result<()> {
         Kind::Ipc => LinkNameSpaceType::InterProcessCommunication,
         Kind::Uts => LinkNameSpaceType::HostNameAndNISDomainName,
         Kind::Cgroup => LinkNameSpaceType::ControlGroup,
+        Kind::Time => LinkNameSpaceType::Time,
     };
     Ok(move_into_link_name_space(namespace, Some(expected))?)
 }
@@ -116,6 +121,7 @@ pub fn enter_all_of(process: &PidFd, kinds: &[Kind]) -> io::Result<()> {
         Kind::Ipc => ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION,
         Kind::Uts => ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME,
         Kind::Cgroup => ThreadNameSpaceType::CONTROL_GROUP,
+        Kind::Time => ThreadNameSpaceType::TIME,
     });
     Ok(move_into_thread_name_spaces(
         process.as_fd(),

@@ -118,10 +118,6 @@ fn platform(linux: &Linux) -> Result<()> {
         ),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
         ("linux.memoryPolicy", linux.memory_policy().is_some()),
-        (
-            "linux.timeOffsets",
-            linux.time_offsets().as_ref().is_some_and(|o| !o.is_empty()),
-        ),
     ];
     for (field, given) in given {
         if given {
