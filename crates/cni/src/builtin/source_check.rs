@@ -1,6 +1,6 @@
 //! The source check: pods send from their own addresses alone.
 //!
-//! What a pod may send from is what the records of addresses say, and the link-local address that
+//! A pod may send from the addresses that are recorded for it, and from the link-local address that
 //! its interface gives itself. A kernel without nftables for bridges goes without the check, and
 //! says so in NetworkReady's message and in the log.
 
@@ -58,8 +58,8 @@ fn recorded(addresses: &Addresses, subnets: &[Subnet]) -> Result<Vec<Origin>> {
     Ok(origins.collect())
 }
 
-/// Forgets what an attachment that is gone could send from. What cannot be forgotten at once, as
-/// where the table is missing or was flushed, the next look at the kernel mends.
+/// Forgets the addresses that an attachment which is gone could send from. Where the table is missing
+/// or was flushed, the next look at the kernel does it.
 pub(crate) fn forget(
     sockets: &mut Sockets,
     (bridge, subnets): (&str, &[Subnet]),

@@ -53,7 +53,7 @@ pub(crate) enum Look {
     Rules,
 }
 
-/// What a look has found.
+/// The outcome of a look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     Missing,

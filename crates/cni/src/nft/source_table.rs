@@ -127,7 +127,7 @@ impl SourceTable {
         }
     }
 
-    /// Queues elements. One that is there already is no error.
+    /// Queues elements. An element that is there already is no error.
     fn push_new(&self, batch: &mut Batch, elements: &BTreeSet<Element>) {
         let message = (
             NEW_ELEMENT,
