@@ -1,8 +1,8 @@
 //! `hosts.toml` as it is written; `hosts` makes endpoints of it.
 //!
 //! The layout is containerd's, so that files made for it (by hand, by kind, by mirror operators)
-//! work unchanged. Keys that we do not know are ignored for the same reason, and the case of those
-//! that we know does not matter, as it does not for Go's reader of TOML.
+//! work unchanged. Keys that we do not know are ignored for the same reason, and told of; the case of
+//! those that we know does not matter, as it does not for Go's reader of TOML.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,6 +29,17 @@ pub(crate) struct HostsFile {
     #[serde(flatten)]
     pub(crate) root: Entry,
 }
+
+/// The keys of [`Entry`].
+const ENTRY_KEYS: &[&str] = &[
+    "capabilities",
+    "override_path",
+    "skip_verify",
+    "ca",
+    "client",
+    "header",
+    "dial_timeout",
+];
 
 /// Settings of one host.
 #[derive(Debug, Default, Deserialize)]
@@ -172,7 +183,40 @@ pub(crate) fn read(path: &Path) -> Result<Option<HostsFile>> {
 pub(crate) fn parse(path: &Path, content: Vec<u8>) -> Result<HostsFile> {
     let step = || ("read", path.display());
     let text = String::from_utf8(content).context(step)?;
-    toml::from_str(&text).context(step)
+    let file = toml::from_str(&text).context(step)?;
+    let ignored = toml::from_str(&text).map(|table| unknown_keys(&table));
+    if let Ok(keys) = ignored
+        && !keys.is_empty()
+    {
+        tracing::warn!(
+            path = %path.display(), keys = keys.join(", "),
+            "these keys are not known and have no effect: look for a slip of the pen"
+        );
+    }
+    Ok(file)
+}
+
+/// The keys of a file that nothing is done with, as a path each.
+fn unknown_keys(file: &toml::Table) -> Vec<String> {
+    let mut unknown = unknown_of(file, &["server", "host"], "");
+    let hosts = file
+        .iter()
+        .filter(|(key, _)| key.eq_ignore_ascii_case("host"));
+    let hosts = hosts.filter_map(|(_, hosts)| hosts.as_table()).flatten();
+    for (name, host) in hosts {
+        let host = host.as_table().into_iter();
+        unknown.extend(host.flat_map(|host| unknown_of(host, &[], &format!("host.{name:?}."))));
+    }
+    unknown
+}
+
+fn unknown_of(table: &toml::Table, further: &[&str], prefix: &str) -> Vec<String> {
+    let is_known = |key: &str| {
+        let mut known = further.iter().chain(ENTRY_KEYS);
+        known.any(|known| known.eq_ignore_ascii_case(key))
+    };
+    let unknown = table.keys().filter(|key| !is_known(key));
+    unknown.map(|key| format!("{prefix}{key}")).collect()
 }
 
 /// Keeps the order of a table's keys, which for mirrors is the order to ask in.
@@ -197,4 +241,30 @@ fn in_order<'de, D: Deserializer<'de>>(
         }
     }
     deserializer.deserialize_map(InOrder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_without_effect_are_found_and_no_others() {
+        let text = r#"
+            SERVER = "https://a.test"
+            skip-verify = true
+            dial_timeout = "1s"
+            [host."https://b.test"]
+            capabilities = ["pull"]
+            Override_Path = true
+            proxy = "http://c.test"
+            ca = "/ca.pem"
+            client = [["cert", "key"]]
+            [host."https://b.test".header]
+            anything = "goes"
+            [plugins]
+        "#;
+        let found = unknown_keys(&toml::from_str(text).unwrap());
+        let wanted = ["skip-verify", "plugins", r#"host."https://b.test".proxy"#];
+        assert_eq!(found, wanted);
+    }
 }
