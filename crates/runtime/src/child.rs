@@ -175,10 +175,11 @@ impl AtGate {
 }
 
 impl LastSteps {
-    /// Returns only when there is no program to become.
+    /// Returns only when there is no program to become. Hooks of the container's own file system
+    /// are confined as its program is.
     fn start(&self) -> Error {
-        let prepared = hooks::run_with(&self.hooks, &self.state, &self.environment)
-            .and_then(|()| confine::load(self.filter.as_ref()));
+        let prepared = confine::load(self.filter.as_ref())
+            .and_then(|()| hooks::run_with(&self.hooks, &self.state, &self.environment));
         match prepared {
             Ok(()) => self.program.start(),
             Err(error) => error,
