@@ -412,6 +412,7 @@ fn privileged_systemd_runs_the_daemon_as_a_service() {
         let id = cri.run_pod(&pod);
         let container = cri.run(&id, &pod, &configs::idle("main"));
         let born = cri.look(&container).started_at;
+        assert_eq!(cri.shell(&container, "ulimit -Sn"), "1024\n");
         for action in [&["restart"][..], &["kill", "--signal=KILL"]] {
             let before = properties("crispd.service")["MainPID"].clone();
             systemctl(&[action, &["crispd.service"]].concat());
