@@ -4,8 +4,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The name of the cgroup of one exec'd process begins with this; it lies below its container's.
-pub const EXEC_PREFIX: &str = "exec-";
+/// The name of the cgroup of one exec'd process begins with this; it lies below its container's,
+/// where a container may have cgroups of its own: no other program would use the name.
+pub const EXEC_PREFIX: &str = "crisp-exec-";
 
 /// Which containers get a cgroup namespace of their own, in which their cgroup is the root.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 
 use crisp_model::ExitStatus;
+use crisp_model::cgroup::EXEC_PREFIX;
 use crisp_shim_api::{Event, ExecRequest, ExecStreams, FailureKind, Orphan, Reply, Request};
 use crisp_sys::pipe::pipe;
 use crisp_sys::process::{ProcessId, Stat};
@@ -100,7 +101,7 @@ fn privileged_an_exec_has_the_environment_of_its_container() {
 
 fn exec_cgroup_exists(lab: &Lab, id: &str) -> bool {
     let dir = lab.cgroup.child("c").unified_dir().unwrap();
-    dir.join(format!("exec-{id}")).exists()
+    dir.join(format!("{EXEC_PREFIX}{id}")).exists()
 }
 
 #[test]
@@ -260,7 +261,7 @@ fn mut_free(lab: &Lab) -> std::path::PathBuf {
         .child("c")
         .unified_dir()
         .unwrap()
-        .join("exec-starter")
+        .join(format!("{EXEC_PREFIX}starter"))
 }
 
 /// As the kernel takes them: 128 KiB a word, each of whose bytes may be several of JSON.

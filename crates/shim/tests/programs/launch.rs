@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use crisp_model::cgroup::EXEC_PREFIX;
 use crisp_model::{ExitStatus, Signal};
 use crisp_shim_api::{FailureKind, Reply, Request, RootfsSpec, Stdin};
 use crisp_sys::process::ProcessId;
@@ -216,7 +217,7 @@ fn privileged_shim_container_and_exec_are_where_they_belong_in_every_hierarchy()
     let Reply::Exec { pid: execed } = reply else {
         panic!("{reply:?}");
     };
-    let own = format!("{cgroup}/exec-one");
+    let own = format!("{cgroup}/{EXEC_PREFIX}one");
     for (pid, v1, v2) in [
         (i64::from(init), cgroup.as_str(), cgroup.as_str()),
         (i64::from(execed), cgroup.as_str(), &own),
