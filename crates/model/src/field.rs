@@ -63,6 +63,8 @@ pub enum Field {
     ImageUser,
     /// The `STOPSIGNAL` of an image.
     ImageStopSignal,
+    /// The OCI runtime spec that follows from a request.
+    RuntimeSpec,
 }
 
 /// One fact of [`crate::Resources`].
@@ -121,6 +123,7 @@ impl fmt::Display for Field {
             Self::Limit(limit) => return limit.fmt(f),
             Self::ImageUser => "image USER",
             Self::ImageStopSignal => "image STOPSIGNAL",
+            Self::RuntimeSpec => "OCI runtime spec",
         })
     }
 }

@@ -27,9 +27,6 @@ use crate::shared::Shared;
 use crate::stats::{ContainerStats, LayerStats, PodStats, reader};
 use crate::view::{ContainerView, PodView};
 
-/// Specs are far below; the file is ours, but a disk may hand out anything.
-const LONGEST_SPEC: u64 = 8 << 20;
-
 /// The engine, as one of its owners sees it: pods, containers and events of other owners are not
 /// there. Clones share everything.
 #[derive(Debug, Clone)]
@@ -259,7 +256,9 @@ impl Engine {
         let read = async {
             let mut text = Vec::new();
             let file = tokio::fs::File::open(path).await?;
-            file.take(LONGEST_SPEC).read_to_end(&mut text).await?;
+            file.take(crisp_shim_api::MAX_SPEC)
+                .read_to_end(&mut text)
+                .await?;
             std::io::Result::Ok(text)
         };
         let text = read.await.unwrap_or_default();

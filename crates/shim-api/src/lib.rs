@@ -34,6 +34,9 @@ pub const VERSION: u32 = 1;
 /// their values are no text: `NAME=value`, each with a NUL behind it. It is there only when one is.
 pub const RAW_ENVIRONMENT: &str = "environment";
 
+/// The longest `config.json` of a bundle that is written or read, bytes.
+pub const MAX_SPEC: u64 = 16 * 1024 * 1024;
+
 /// The file of a bundle that takes what a shim says when it ends for a fault of its own.
 pub const LAST_WORDS: &str = "shim.log";
 

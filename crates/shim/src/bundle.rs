@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use crisp_runtime::Rootfs;
-use crisp_shim_api::RootfsSpec;
+use crisp_shim_api::{MAX_SPEC, RootfsSpec};
 use crisp_sys::file;
 use oci_spec::runtime::Spec;
 
@@ -12,8 +12,6 @@ use crate::error::{Context, Error, Result};
 
 /// The file that holds the spec.
 const CONFIG: &str = "config.json";
-/// The largest file that is read.
-const MAX_SPEC: u64 = 16 * 1024 * 1024;
 
 /// The text of a bundle's spec.
 pub(crate) fn read_spec(bundle: &Path) -> Result<Vec<u8>> {

@@ -38,6 +38,7 @@ pub(crate) fn path(field: &Field) -> Cow<'static, str> {
         Field::Limit(limit) => of_limit(*limit),
         Field::ImageUser => "image USER",
         Field::ImageStopSignal => "image STOPSIGNAL",
+        Field::RuntimeSpec => "OCI runtime spec",
     })
 }
 

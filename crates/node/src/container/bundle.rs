@@ -2,13 +2,12 @@
 
 use std::path::Path;
 
+use crisp_model::Field;
+use crisp_shim_api::MAX_SPEC;
 use crisp_sys::file;
 use oci_spec::runtime::Spec;
 
-use crate::error::{Context, Result};
-
-/// No spec of ours is longer.
-const MAX_SPEC: u64 = 8 << 20;
+use crate::error::{Context, Error, Result};
 
 /// Reads the spec of a bundle.
 pub(crate) fn read_spec(bundle: &Path) -> Result<Spec> {
@@ -48,10 +47,37 @@ fn write_raw_environment(bundle: &Path, variables: &[Vec<u8>]) -> Result<()> {
     file::write_atomic(&path, &bytes, 0o600).context(|| format!("write {}", path.display()))
 }
 
-/// Writes the spec of a bundle.
+/// Writes the spec of a bundle, unless nobody would read all of it.
 pub(crate) fn write_spec(bundle: &Path, spec: &Spec) -> Result<()> {
     let path = bundle.join("config.json");
     let step = || format!("write {}", path.display());
     let bytes = serde_json::to_vec(spec).context(step)?;
+    if bytes.len() as u64 > MAX_SPEC {
+        return Err(Error::invalid(
+            Field::RuntimeSpec,
+            format!(
+                "{} bytes, of {MAX_SPEC} at most: shorten annotations, environment or arguments",
+                bytes.len()
+            ),
+        ));
+    }
     file::write_atomic(&path, &bytes, 0o600).context(step)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spec_that_would_not_be_read_is_not_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spec = Spec::default();
+        write_spec(dir.path(), &spec).unwrap();
+        // A newline takes two bytes of JSON.
+        let words = "\n".repeat(usize::try_from(MAX_SPEC).unwrap() / 2);
+        spec.set_annotations(Some([("long".to_owned(), words)].into()));
+        let error = write_spec(dir.path(), &spec).unwrap_err();
+        assert!(matches!(error, Error::InvalidArgument { .. }), "{error}");
+        assert_eq!(read_spec(dir.path()).unwrap(), Spec::default());
+    }
 }
