@@ -11,6 +11,8 @@ use crate::shared::Shared;
 /// Does both at once: the time for it is short, and a disk that is busy, or an interface that the
 /// kernel is slow to remove, must not keep the cgroups from going.
 pub(crate) async fn retire(shared: &Arc<Shared>) {
+    // They may be in the shims' cgroup already.
+    shared.spares.dismiss_all();
     if shared.mailboxes.count() > 0 {
         return flush(shared).await;
     }

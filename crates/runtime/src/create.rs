@@ -102,11 +102,22 @@ impl Created {
     /// # Errors
     /// [`Error::Program`] with the cause when it cannot be executed; init is gone then.
     pub fn start(&mut self) -> Result<()> {
+        self.start_while(|| ())
+    }
+
+    /// Starts the program, and does something else until it runs.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_while<T>(&mut self, meanwhile: impl FnOnce() -> T) -> Result<T> {
         let conn = self
             .gate
             .take()
             .ok_or_else(|| Error::setup("start", "it was started before"))?;
-        pass(&conn)
+        say_start(&conn)?;
+        let done = meanwhile();
+        started(&conn)?;
+        Ok(done)
     }
 }
 
@@ -120,12 +131,16 @@ pub fn open_gate(path: &Path) -> Result<()> {
     // Before the word: whoever dies in between leaves an init that gives up, not one that runs
     // and looks as if it still waited.
     std::fs::remove_file(path).context(|| "remove the container's gate")?;
-    pass(&conn)
+    say_start(&conn)?;
+    started(&conn)
+}
+
+fn say_start(conn: &Conn) -> Result<()> {
+    say(conn, &Word::Start).context(|| "start the container's init")
 }
 
 /// The connection closes when the program has started: it is close-on-exec.
-fn pass(conn: &Conn) -> Result<()> {
-    say(conn, &Word::Start).context(|| "start the container's init")?;
+fn started(conn: &Conn) -> Result<()> {
     match hear_from_child(conn, None)? {
         None => Ok(()),
         Some(Word::Failed(error)) => Err(error),

@@ -76,6 +76,9 @@ pub struct Ahead {
     pub rootfs: RootfsSpec,
     /// Directory that holds `config.json`, once it does.
     pub bundle: Option<PathBuf>,
+    /// As the launch will say.
+    #[serde(default)]
+    pub shims_cgroup: Option<CgroupPath>,
 }
 
 impl Ahead {

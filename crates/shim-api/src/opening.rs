@@ -73,6 +73,7 @@ mod tests {
             ahead_of: launch.container_id.clone(),
             rootfs: launch.rootfs.clone(),
             bundle: None,
+            shims_cgroup: None,
         };
         let opening = Opening::decode(&ahead.encode().unwrap()).unwrap();
         assert_eq!(opening, Opening::Ahead(ahead));

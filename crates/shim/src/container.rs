@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::ErrorKind;
+use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -124,6 +125,8 @@ impl Container {
             Some(spec) => spec,
             None => bundle::parse(&self.bundle, &bytes)?,
         };
+        // It is not freed: the worker ends with its report, which should not wait for that.
+        let spec = ManuallyDrop::new(spec);
         let terminal = spec.process().as_ref().and_then(|p| p.terminal());
         let plumbing = if terminal == Some(true) {
             Plumbing::terminal()
@@ -144,14 +147,14 @@ impl Container {
             preserved_fds: 0,
         })?;
         self.note_begin(created.pid);
-        if let Err(error) = created.start() {
+        let filter = created.filter.take();
+        let write_down = |own| Again::write_down(own, filter.as_ref());
+        let started = created.start_while(|| spec.process().as_ref().and_then(write_down));
+        let again = started.inspect_err(|_| {
             // The failure of the start is the one to report. A cgroup that cannot be removed now
             // is found again by its name.
             drop(self.destroy());
-            return Err(error.into());
-        }
-        let process = spec.process().as_ref();
-        let again = process.and_then(|own| Again::write_down(own, created.filter.as_ref()));
+        })?;
         let mut fds = vec![created.pidfd.into()];
         fds.extend(plumbing.ours);
         fds.extend(created.console);

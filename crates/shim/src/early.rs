@@ -8,7 +8,8 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use crisp_shim_api::{Launch, MAX_FRAME, Opening};
+use crisp_model::CgroupPath;
+use crisp_shim_api::{Ahead, Launch, MAX_FRAME, Opening};
 use crisp_sys::signals::SignalFd;
 use crisp_sys::socket::Conn;
 use crisp_sys::{own_argument, process};
@@ -16,6 +17,7 @@ use crisp_sys::{own_argument, process};
 use crate::container::Container;
 use crate::foresight::Foresight;
 use crate::ready::{Ready, restore_open_files};
+use crate::shelter::Shelter;
 use crate::worker::{Reported, Worker};
 
 /// How long a worker that is not needed may take to end: the kernel may hold it at a mount.
@@ -24,14 +26,25 @@ const ENDS_WITHIN: Duration = Duration::from_secs(2);
 /// The worker that waits for the launch, if there is one. Dropped, it ends, and nothing is left of
 /// what it did but empty directories in the container's writable layer.
 #[derive(Debug, Default)]
-pub(crate) struct Early(Option<Worker>);
+pub(crate) struct Early {
+    worker: Option<Worker>,
+    /// Where the launch is expected to send the shim, which is there already.
+    shelter: Option<(CgroupPath, Shelter)>,
+}
 
 impl Early {
-    /// Tells the worker this frame, and forks it first if there is none. What cannot be done ahead
-    /// is done by the start, which tells why it cannot.
-    pub(crate) fn learn(&mut self, frame: &[u8], ready: &Ready, daemon: &Conn) {
-        if self.0.is_none() {
-            self.0 = Worker::spawn_for(|orders| wait(orders, ready, daemon)).ok();
+    /// Tells the worker this frame, and forks it first if there is none. A step that cannot be taken
+    /// ahead is the start's, which tells why it fails.
+    pub(crate) fn learn(&mut self, (ahead, frame): (Ahead, &[u8]), ready: &Ready, daemon: &Conn) {
+        if self.shelter.is_none() {
+            self.shelter = ahead.shims_cgroup.and_then(|path| {
+                let shelter = Shelter::new(&ready.layout, path.as_str());
+                // The launch tries it again, and warns.
+                shelter.enter().is_ok().then_some((path, shelter))
+            });
+        }
+        if self.worker.is_none() {
+            self.worker = Worker::spawn_for(|orders| wait(orders, ready, daemon)).ok();
         }
         if !self.tell(frame) {
             self.end();
@@ -42,17 +55,23 @@ impl Early {
     pub(crate) fn begin(mut self, launch: &Launch) -> Option<Worker> {
         let frame = launch.encode().ok()?;
         // The worker's standard error was opened before the daemon had one for this container.
-        self.tell(&frame).then(|| self.0.take())?
+        self.tell(&frame).then(|| self.worker.take())?
+    }
+
+    /// The shelter of a launch, if this process is in it.
+    pub(crate) fn shelter(&mut self, launch: &Launch) -> Option<Shelter> {
+        let (path, shelter) = self.shelter.take()?;
+        (Some(&path) == launch.shims_cgroup.as_ref()).then_some(shelter)
     }
 
     fn tell(&self, frame: &[u8]) -> bool {
         let stderr = io::stderr();
         let told = |worker: &Worker| worker.tell(frame, &[stderr.as_fd()]).is_ok();
-        self.0.as_ref().is_some_and(told)
+        self.worker.as_ref().is_some_and(told)
     }
 
     fn end(&mut self) {
-        if let Some(worker) = self.0.take() {
+        if let Some(worker) = self.worker.take() {
             worker.kill();
             worker.ends_within(ENDS_WITHIN);
         }

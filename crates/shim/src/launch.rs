@@ -40,9 +40,9 @@ pub(crate) fn receive(conn: &Conn, ready: Option<&Ready>) -> Result<Begin> {
             process::place(last_words.as_fd(), 2).context(|| "open the shim's log")?;
         }
         match Opening::decode(&bytes).map_err(|error| Error::NoLaunch(error.to_string()))? {
-            Opening::Ahead(_) => {
+            Opening::Ahead(ahead) => {
                 if let Some(ready) = ready {
-                    early.learn(&bytes, ready, conn);
+                    early.learn((ahead, &bytes), ready, conn);
                 }
             }
             Opening::Launch(launch) => break Begin::Launch(launch, early),

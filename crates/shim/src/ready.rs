@@ -1,4 +1,4 @@
-//! What can be done before the container is known: the part of a shim that is the same for all.
+//! The part of a shim that is the same for all containers, made before its own is known.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;

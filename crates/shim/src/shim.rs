@@ -158,12 +158,16 @@ impl Shim {
     /// When the frame makes no sense or the shim cannot be set up; the daemon is told.
     pub fn begin(conn: Conn) -> Result<Self> {
         let ready = Ready::new();
-        let begin = launch::receive(&conn, ready.as_ref().ok())?;
+        let mut begin = launch::receive(&conn, ready.as_ref().ok())?;
+        let shelter = match &mut begin {
+            Begin::Launch(launch, early) => early.shelter(launch),
+            Begin::Adoption(..) => None,
+        };
         let (launch, open): (_, OpenLog) = match &begin {
             Begin::Launch(launch, _) => (launch.as_ref().clone(), Log::open),
             Begin::Adoption(adoption, _) => (adoption.launch.clone(), Log::resume),
         };
-        match ready.and_then(|ready| Self::set_up(launch, ready, open)) {
+        match ready.and_then(|ready| Self::set_up(launch, ready, open, shelter)) {
             Ok(mut shim) => {
                 shim.clients.add(conn);
                 match begin {
@@ -186,15 +190,25 @@ impl Shim {
         self.warnings.push(warning);
     }
 
-    fn set_up(launch: Launch, ready: Ready, open: OpenLog) -> Result<Self> {
+    fn set_up(
+        launch: Launch,
+        ready: Ready,
+        open: OpenLog,
+        shelter: Option<Shelter>,
+    ) -> Result<Self> {
         if launch.version != VERSION {
             let (theirs, ours) = (launch.version, VERSION);
             return Err(Error::Version { theirs, ours });
         }
         restore_open_files(&launch);
-        let shelter = launch.shims_cgroup.as_ref();
-        let shelter = shelter.map(|path| Shelter::new(&ready.layout, path.as_str()));
-        let entered = shelter.as_ref().map_or(Ok(()), Shelter::enter);
+        let (shelter, entered) = match (shelter, &launch.shims_cgroup) {
+            (None, Some(path)) => {
+                let shelter = Shelter::new(&ready.layout, path.as_str());
+                let entered = shelter.enter();
+                (Some(shelter), entered)
+            }
+            (shelter, _) => (shelter, Ok(())),
+        };
         let log = launch
             .log
             .as_deref()

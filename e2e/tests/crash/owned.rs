@@ -119,7 +119,7 @@ fn processes(clients: &[Client], daemon: u32) -> Vec<String> {
             let line = fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
             let line = String::from_utf8_lossy(&line).into_owned();
             let id = line.trim_end_matches('\0').rsplit('\0').next().unwrap();
-            // One that knows its container has a worker, which waits for the launch.
+            // A spare that knows its container has a worker, which waits for the launch.
             let parents = [parent(process.pid), parent(process.pid).and_then(parent)];
             let is_ahead = id.starts_with("spare") && parents.contains(&Some(daemon));
             // A process that has just ended has no command line any more.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crisp_image::ImageInfo;
-use crisp_model::{Cause, ContainerUser, Field, MountSource, NamespaceMode, Profile, Signal};
+use crisp_model::{
+    Cause, ContainerId, ContainerUser, Field, MountSource, NamespaceMode, Profile, Signal,
+};
 use crisp_records::{MadeRecord, PodRecord};
 use crisp_shim_api::{Ahead, RootfsSpec};
 use crisp_spec::{Input, NamespacePaths, PidNamespace, PodFiles, ResolvedUser};
@@ -51,21 +53,26 @@ pub(crate) async fn create(
         devices,
         seccomp,
     } = look_at_host(shared, &plan, cancel).await?;
-    let snapshot = shared.config.images.prepare(&plan.record.id, &image).await;
-    let snapshot = snapshot.map_err(image_error("prepare a snapshot"))?;
-    let mut ahead = Ahead {
-        ahead_of: plan.record.id.clone(),
-        rootfs: RootfsSpec::Overlay {
-            lower: snapshot.lower,
-            upper: snapshot.upper,
-            work: snapshot.work,
-        },
-        bundle: None,
-    };
-    shared.spares.tell(&ahead);
     let volumes = mounts::make_volumes(shared, &plan, &image).await?;
     mounts.extend(volumes.iter().map(mounts::of_volume));
-    let made = MadeRecord {
+    let (stop_signal, log_path) = (stop_signal(&plan, &image)?, log_path(&plan)?);
+    let parts = Arc::new(Parts {
+        image,
+        user,
+        mounts,
+        devices,
+        seccomp,
+    });
+    // The two write to different directories, and neither needs the other.
+    let (prepared, written) = tokio::join!(
+        prepare_root(shared, &plan.record.id, &parts.image),
+        write_bundle(shared, &plan, &parts)
+    );
+    let mut ahead = prepared?;
+    ahead.bundle = Some(written?);
+    shared.spares.tell(&ahead);
+    let (image, user) = (&parts.image, &parts.user);
+    Ok(Box::new(MadeRecord {
         image_id: image.id.clone(),
         image_ref: image
             .repo_digests
@@ -78,27 +85,43 @@ pub(crate) async fn create(
             additional_gids: user.additional_gids.clone(),
         },
         volumes,
-        stop_signal: stop_signal(&plan, &image)?,
-        log_path: log_path(&plan)?,
-        rootfs: ahead.rootfs.clone(),
+        stop_signal,
+        log_path,
+        rootfs: ahead.rootfs,
+    }))
+}
+
+/// Makes the writable layer, and has the root mounted ahead of the start.
+async fn prepare_root(shared: &Shared, id: &ContainerId, image: &ImageInfo) -> Result<Ahead> {
+    let snapshot = shared.config.images.prepare(id, image).await;
+    let snapshot = snapshot.map_err(image_error("prepare a snapshot"))?;
+    let ahead = Ahead {
+        ahead_of: id.clone(),
+        rootfs: RootfsSpec::Overlay {
+            lower: snapshot.lower,
+            upper: snapshot.upper,
+            work: snapshot.work,
+        },
+        bundle: None,
+        shims_cgroup: shared.cgroups.shims(),
     };
-    let parts = Parts {
-        image,
-        user,
-        mounts,
-        devices,
-        seccomp,
-    };
-    let kernel = Arc::clone(shared);
-    let write = move || {
+    shared.spares.tell(&ahead);
+    Ok(ahead)
+}
+
+/// Returns the bundle's directory.
+async fn write_bundle(
+    shared: &Arc<Shared>,
+    plan: &CreatePlan,
+    parts: &Arc<Parts>,
+) -> Result<PathBuf> {
+    let (kernel, plan, parts) = (Arc::clone(shared), plan.clone(), Arc::clone(parts));
+    blocking(move || {
         let bundle = kernel.paths.bundle(&plan.record.id);
         compose(&kernel, &plan, &parts)?.write(&bundle)?;
-        ahead.bundle = Some(bundle);
-        kernel.spares.tell(&ahead);
-        Ok(())
-    };
-    blocking(write).await?;
-    Ok(Box::new(made))
+        Ok(bundle)
+    })
+    .await
 }
 
 /// The node's files that the container gets.

@@ -237,6 +237,8 @@ impl Hands {
             if let Some(gone) = room {
                 boot::make_room(gone).await;
             }
+            // Most pods have a container right after their boot, which waits for others often.
+            shared.spares.load();
             Outcome::Input(Input::Booted(boot::boot(&shared, &record).await))
         })
     }
@@ -259,7 +261,7 @@ impl Hands {
         let shared = Arc::clone(&self.shared);
         let id = plan.record.id.clone();
         let cancel = Arc::clone(&self.held.entry(id.clone()).or_default().cancel);
-        self.shared.spares.load();
+        self.shared.spares.have_one();
         started(Work::Create(id.clone()), async move {
             let made = create::create(&shared, plan, &cancel).await;
             told(&id, ContainerInput::Made(made))

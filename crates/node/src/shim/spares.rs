@@ -1,5 +1,6 @@
 //! Shims that are loaded before their container is started. Loading a program takes as long as half
-//! of a start; it is done while the container is being made, on a processor that has nothing to do.
+//! of a start; it is done while a pod boots, or while a further container of it is being made, on a
+//! processor that has nothing to do.
 //!
 //! A spare waits for its launch on a socket and leaves when that closes, after a while without a
 //! start or with this daemon. It is nobody's until it is told what a container will be made from:
@@ -77,7 +78,16 @@ impl Spares {
 
     /// Loads one more in the background, unless enough wait.
     pub(crate) fn load(self: &Arc<Self>) {
-        if self.with(Waiting::begin) {
+        self.load_if(|_| true);
+    }
+
+    /// Has one for a container that is about to be created.
+    pub(crate) fn have_one(self: &Arc<Self>) {
+        self.load_if(Waiting::has_none);
+    }
+
+    fn load_if(self: &Arc<Self>, wanted: impl FnOnce(&Waiting) -> bool) {
+        if self.with(|waiting| wanted(waiting) && waiting.begin()) {
             crisp_tasks::apart(Arc::clone(self).keep_one());
         }
     }
@@ -125,6 +135,14 @@ impl Spares {
                 // It may have ended in this moment.
                 drop(child.start_kill());
             }
+            crisp_tasks::apart(reap(child));
+        }
+    }
+
+    /// All leave, since no more containers will be started.
+    pub(crate) fn dismiss_all(&self) {
+        for (child, conn) in self.with(Waiting::end_all) {
+            drop(conn);
             crisp_tasks::apart(reap(child));
         }
     }
@@ -178,6 +196,17 @@ impl Waiting {
         let wanted = !self.given_up && self.spares.len() + self.coming < MOST;
         self.coming += usize::from(wanted);
         wanted
+    }
+
+    /// Whether each that waits or is being loaded has its container.
+    fn has_none(&self) -> bool {
+        let free = self.spares.iter().filter(|it| it.of.is_none()).count();
+        free + self.coming <= self.untold.len()
+    }
+
+    fn end_all(&mut self) -> Vec<Loaded> {
+        self.given_up = true;
+        self.spares.drain(..).map(|spare| spare.loaded).collect()
     }
 
     /// The number of the one that was loaded.
@@ -260,6 +289,7 @@ mod tests {
         Ahead {
             ahead_of: id.clone(),
             rootfs: crisp_shim_api::RootfsSpec::Dir("/".into()),
+            shims_cgroup: None,
             bundle: None,
         }
     }
@@ -302,6 +332,23 @@ mod tests {
         let second = comes();
         assert!(spares.with(|waiting| waiting.spares[0].of.is_none()));
         assert_eq!(taken(&spares, &ids[2]), Some(second));
+    }
+
+    #[tokio::test]
+    async fn one_is_wanted_for_each_container_that_none_waits_for() {
+        let ids: Vec<_> = (0..2).map(|n| ContainerId::from_entropy([n; 32])).collect();
+        let (spares, _) = waiting(1);
+        let has_none = || spares.with(|waiting| waiting.has_none());
+        assert!(!has_none());
+        spares.tell(&ahead(&ids[0]));
+        assert!(has_none(), "it is of that container");
+        assert!(spares.with(Waiting::begin));
+        assert!(!has_none(), "one is being loaded");
+        spares.tell(&ahead(&ids[1]));
+        assert!(has_none(), "that one will be of another");
+        spares.dismiss_all();
+        assert!(!spares.with(Waiting::begin), "no more are wanted");
+        assert_eq!(taken(&spares, &ids[0]), None);
     }
 
     fn taken(spares: &Spares, id: &ContainerId) -> Option<u32> {

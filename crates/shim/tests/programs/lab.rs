@@ -117,6 +117,7 @@ impl Lab {
                 ahead_of: self.launch.container_id.clone(),
                 rootfs: self.launch.rootfs.clone(),
                 bundle,
+                shims_cgroup: self.launch.shims_cgroup.clone(),
             };
             ours.send(&ahead.encode().unwrap(), &[]).unwrap();
         }
