@@ -10,13 +10,16 @@ mod attend;
 mod bundle;
 mod delete;
 mod document;
+mod events;
 mod exec;
 mod failure;
+mod figures;
 mod invocation;
 mod journal;
 mod kill;
 mod list;
 mod make;
+mod memory_events;
 mod output;
 mod pause;
 mod plumbing;
@@ -99,6 +102,7 @@ fn perform(
         Command::Pause(named) => pause::pause(invocation, &named.id),
         Command::Resume(named) => pause::resume(invocation, &named.id),
         Command::Update(arguments) => update::update(invocation, arguments),
+        Command::Events(arguments) => events::events(invocation, arguments),
         Command::Features => output::print(&output::pretty(&crisp_runtime::features())?),
         Command::Spec(arguments) => spec::spec(arguments),
         Command::List(arguments) => list::list(invocation, arguments),

@@ -93,6 +93,8 @@ pub(crate) enum Command {
     Resume(Named),
     /// Change the limits of a container
     Update(Box<UpdateArgs>),
+    /// Print the resources that a container uses
+    Events(EventsArgs),
     /// Print what this runtime can do
     Features,
     /// Write a config.json to begin with
@@ -169,6 +171,18 @@ pub(crate) struct PsArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct EventsArgs {
+    /// Print them once, which is all that is supported
+    #[arg(long)]
+    pub stats: bool,
+    /// Accepted for compatibility
+    #[arg(long, value_name = "DURATION")]
+    interval: Option<String>,
+    /// Id of the container
+    pub id: String,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct SpecArgs {
     /// Directory that gets it
     #[arg(short, long, value_name = "DIR", default_value = ".")]
@@ -210,6 +224,7 @@ mod tests {
             "run -d --keep id",
             "update --memory-swap -1 --pids-limit -1 --cpu-quota -1 id",
             "update -r - id",
+            "events --stats id",
         ] {
             parse(line);
         }

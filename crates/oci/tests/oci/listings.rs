@@ -66,6 +66,38 @@ fn privileged_processes_are_listed() {
 }
 
 #[test]
+fn privileged_resources_are_told() {
+    let bench = Bench::new("echo > /up; sleep 1000");
+    bench.run_detached();
+    bench.ok("update --memory 64m --pids-limit 20 ID");
+    let line = bench.ok("events --stats ID");
+    assert_eq!(line.lines().count(), 1, "{line}");
+    let told: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(
+        (&told["type"], &told["id"]),
+        (&"stats".into(), &bench.id.as_str().into())
+    );
+    let data = &told["data"];
+    assert_eq!(data["pids"]["limit"], 20);
+    assert_eq!(data["memory"]["usage"]["limit"], 64 << 20);
+    for figure in [
+        &data["pids"]["current"],
+        &data["cpu"]["usage"]["total"],
+        &data["memory"]["usage"]["usage"],
+        &data["memory"]["raw"]["pgfault"],
+    ] {
+        assert!(figure.as_u64().is_some_and(|figure| figure > 0), "{line}");
+    }
+    let again = bench.crisp("events ID");
+    assert_eq!(again.code, 1);
+    assert!(again.stderr.contains("without --stats"), "{}", again.stderr);
+    bench.ok("kill ID KILL");
+    eventually("it ends", || bench.status() == "stopped");
+    let over = bench.crisp("events --stats ID");
+    assert!(over.stderr.contains("not running"), "{}", over.stderr);
+}
+
+#[test]
 fn privileged_features_are_told() {
     let bench = Bench::new("");
     let features: Value = serde_json::from_str(&bench.ok("features")).unwrap();
