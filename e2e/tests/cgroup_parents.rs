@@ -1,6 +1,6 @@
 //! The parents of pods' cgroups: those that the daemon made go with the last pod that uses them,
-//! in every hierarchy and in whichever order things end; those that a caller made stay. Those that
-//! are common to all pods go with the daemon.
+//! in every hierarchy and in whichever order things end; those that a caller made stay. The
+//! parents that are common to all pods go with the daemon.
 
 #![allow(
     clippy::unwrap_used,

@@ -128,7 +128,7 @@ impl Wish {
 }
 
 impl Container {
-    /// One that was made just now.
+    /// A container that was made just now.
     pub(crate) fn new(id: String, name: &str, kind: Kind) -> Self {
         Self {
             id,

@@ -1,6 +1,6 @@
 //! A look at kernel and disk between two lives of the daemon, while pods live: everything there
-//! has an owner that clients know, and every owner has its things. What was on the machine before
-//! this run is left out.
+//! has an owner that clients know, and every owner has its things. Things that were on the
+//! machine before this run are left out.
 
 use std::collections::BTreeSet;
 use std::fs;

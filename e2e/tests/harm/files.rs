@@ -11,18 +11,18 @@ use crate::scene::Scene;
 /// A kind of file.
 #[derive(Debug)]
 pub(crate) struct Kind {
-    /// What it is.
+    /// Its name in reports.
     pub(crate) name: &'static str,
     /// Its path; `*` stands for one name.
     path: &'static str,
-    /// Who has such a file.
+    /// Whether the node has such a file, or each pod.
     pub(crate) owner: Owner,
     /// The parts of its pod that its loss costs, which is told then. `start` is the start of a
     /// container that was created.
     pub(crate) costs: &'static [&'static str],
 }
 
-/// Who has a file.
+/// The owner of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Owner {
     Node,
@@ -49,7 +49,7 @@ const fn of_pod(name: &'static str, path: &'static str, costs: &'static [&'stati
     }
 }
 
-/// What is not said here costs nothing.
+/// All kinds; the loss of one costs nothing but what is said here.
 pub(crate) const FILES: [Kind; 18] = [
     of_node("lock of the root", "root/crispd.lock"),
     of_node("lock of the state", "state/crispd.lock"),

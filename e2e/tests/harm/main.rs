@@ -87,7 +87,7 @@ impl<'a> Harm<'a> {
         }
     }
 
-    /// What is wrong about the consequences.
+    /// Tells the consequences that are wrong.
     fn judge(&self, cri: &mut Cri, said: &str, wrong: &mut Vec<String>) {
         let Self { kind, scene, .. } = self;
         let now = scene.look(cri);
@@ -198,7 +198,7 @@ fn harm_node(node: &mut Node, pods: &Pods, found: &Found, wound: Wound) -> Vec<S
     let was = fs::read(&found.path).unwrap();
     let wrong = harm(node, scene, &[of_node], wound);
     files::put_right(node);
-    // What no daemon needs is not made again, and the next wound wants it.
+    // A file that no daemon needs is not made again, and the next wound wants it.
     if !found.path.exists() {
         fs::write(&found.path, was).unwrap();
     }

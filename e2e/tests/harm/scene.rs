@@ -18,7 +18,7 @@ pub(crate) struct Scene {
     pub(crate) created: String,
 }
 
-/// What is seen of a scene.
+/// The things that are seen of a scene.
 pub(crate) type Sight = BTreeMap<&'static str, String>;
 
 impl Scene {
