@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crisp_model::{ContainerId, Digest, ImageRef};
 use crisp_registry::Credentials;
@@ -187,15 +188,26 @@ impl Images {
 
     /// Copies what the image holds below `path` into the existing host directory `target`: the
     /// first content of an image's volume. An image without that directory copies nothing; the
-    /// target's attributes are the image's, or those of a plain directory of root.
+    /// target's attributes are the image's, or those of a plain directory of root. The copy ends
+    /// soon after `unwanted` is set.
     ///
     /// # Errors
-    /// When a layer is gone, or the disk fails.
-    pub async fn volume_content(&self, image: &ImageInfo, path: &str, target: &Path) -> Result<()> {
+    /// When a layer is gone, the disk fails, or the copy is unwanted.
+    pub async fn volume_content(
+        &self,
+        image: &ImageInfo,
+        path: &str,
+        (target, unwanted): (&Path, &Arc<AtomicBool>),
+    ) -> Result<()> {
+        let unwanted = Arc::clone(unwanted);
         let store = Arc::clone(&self.0);
         let layers = self.layers(image)?;
         let (path, target) = (PathBuf::from(path), target.to_owned());
-        let copy = move || Ok(store.snapshotter.copy_up_volume(&layers, &path, &target)?);
+        let copy = move || {
+            Ok(store
+                .snapshotter
+                .copy_up_volume(&layers, &path, (&target, &unwanted))?)
+        };
         blocking("copy a volume's content", copy).await
     }
 }

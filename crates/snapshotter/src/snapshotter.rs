@@ -4,7 +4,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crisp_model::{ContainerId, Digest};
 use crisp_sys::{file, owned};
@@ -231,11 +231,17 @@ impl Snapshotter {
     /// builder makes.
     ///
     /// # Errors
-    /// [`Error::NoLayer`], or when the disk fails.
-    pub fn copy_up_volume(&self, layers: &[LayerId], path: &Path, target: &Path) -> Result<()> {
+    /// [`Error::NoLayer`], when the disk fails, or soon after it is said that the copy is no longer
+    /// wanted.
+    pub fn copy_up_volume(
+        &self,
+        layers: &[LayerId],
+        path: &Path,
+        (target, unwanted): (&Path, &AtomicBool),
+    ) -> Result<()> {
         let merged = Merged::open(&self.lower(layers)?)?;
         let target_dir = open_dir(target)?;
-        let copied = volume::copy(&merged, path, &target_dir, self.reserve);
+        let copied = volume::copy(&merged, path, &target_dir, (self.reserve, unwanted));
         copied.context(|| ("copy an image's content to", target))
     }
 

@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, SeekFrom, chmodat, chownat, fchmod, fstat, mkdirat, mknodat,
@@ -30,16 +31,35 @@ const A_FILE: u64 = 4096;
 /// The mode of a volume that the image says nothing about: users other than root enter it too.
 const PLAIN_MODE: u32 = 0o755;
 
+/// The reasons to end a copy before its time.
+struct Watch<'a> {
+    gauge: Gauge,
+    unwanted: &'a AtomicBool,
+}
+
+impl Watch<'_> {
+    /// Looks before this much more is written.
+    fn look(&mut self, bytes: u64) -> std::io::Result<()> {
+        if self.unwanted.load(Ordering::Relaxed) {
+            return Err(std::io::Error::other("the copy is no longer wanted"));
+        }
+        self.gauge.take(bytes).map_err(std::io::Error::other)
+    }
+}
+
 /// Copies what is below `path`, if that is a directory of the image, and its own attributes.
 pub(crate) fn copy(
     image: &Merged,
     path: &Path,
     target: &OwnedFd,
-    reserve: Reserve,
+    (reserve, unwanted): (Reserve, &AtomicBool),
 ) -> std::io::Result<()> {
-    let mut gauge = Gauge::new(reserve, Rc::new(target.try_clone()?));
+    let mut watch = Watch {
+        gauge: Gauge::new(reserve, Rc::new(target.try_clone()?)),
+        unwanted,
+    };
     match image.resolve(path)? {
-        Found::Dir(dir) => copy_dir(&dir, target, 0, &mut gauge),
+        Found::Dir(dir) => copy_dir(&dir, target, 0, &mut watch),
         Found::Absent | Found::Link(_) | Found::Leaf(_) => {
             Ok(fchmod(target, Mode::from_raw_mode(PLAIN_MODE))?)
         }
@@ -50,14 +70,14 @@ fn copy_dir(
     source: &MergedDir,
     target: &OwnedFd,
     depth: usize,
-    gauge: &mut Gauge,
+    watch: &mut Watch<'_>,
 ) -> std::io::Result<()> {
     if depth == MAX_DEPTH {
         return Err(Errno::LOOP.into());
     }
     for name in source.names()? {
         let name = OsStr::from_bytes(name.as_bytes());
-        gauge.take(A_FILE).map_err(std::io::Error::other)?;
+        watch.look(A_FILE)?;
         match source.child(name)? {
             Found::Absent => {}
             Found::Dir(dir) => {
@@ -67,12 +87,12 @@ fn copy_dir(
                 }
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let below = openat(target, name, flags, Mode::empty())?;
-                copy_dir(&dir, &below, depth + 1, gauge)?;
+                copy_dir(&dir, &below, depth + 1, watch)?;
             }
             Found::Link(link) => {
                 remake(target, name, || symlinkat(&link, target, name))?;
             }
-            Found::Leaf(leaf) => copy_leaf(&leaf, target, name, gauge)?,
+            Found::Leaf(leaf) => copy_leaf(&leaf, target, name, watch)?,
         }
     }
     let stat = fstat(source.top())?;
@@ -83,7 +103,7 @@ fn copy_leaf(
     leaf: &Leaf,
     target: &OwnedFd,
     name: &OsStr,
-    gauge: &mut Gauge,
+    watch: &mut Watch<'_>,
 ) -> std::io::Result<()> {
     match leaf.kind() {
         FileType::RegularFile => {
@@ -93,7 +113,7 @@ fn copy_leaf(
             let file = remake(target, name, || openat(target, name, flags, mode))?;
             let source = leaf.open()?;
             let file = File::from(file);
-            copy_content(&source, &file, gauge)?;
+            copy_content(&source, &file, watch)?;
             Ok(metadata::copy(&source, &file, &leaf.stat)?)
         }
         FileType::Fifo => {
@@ -118,7 +138,7 @@ fn copy_leaf(
 }
 
 /// Copies what a file holds. Holes stay holes: a layer of a few bytes may name a file of any length.
-fn copy_content(source: &File, target: &File, gauge: &mut Gauge) -> std::io::Result<()> {
+fn copy_content(source: &File, target: &File, watch: &mut Watch<'_>) -> std::io::Result<()> {
     const PART: u64 = 8 << 20;
     let length = source.metadata()?.len();
     let mut at = 0;
@@ -133,7 +153,7 @@ fn copy_content(source: &File, target: &File, gauge: &mut Gauge) -> std::io::Res
         at = start;
         while at < end {
             let count = PART.min(end - at);
-            gauge.take(count).map_err(std::io::Error::other)?;
+            watch.look(count)?;
             seek(source, SeekFrom::Start(at))?;
             seek(target, SeekFrom::Start(at))?;
             if std::io::copy(&mut source.take(count), &mut &*target)? != count {

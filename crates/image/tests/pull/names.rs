@@ -126,11 +126,15 @@ async fn privileged_a_volume_gets_the_images_content() {
     let found = images.find(&name).unwrap().unwrap();
     let target = tempfile::tempdir().unwrap();
     images
-        .volume_content(&found, "/data", target.path())
+        .volume_content(&found, "/data", (target.path(), &std::sync::Arc::default()))
         .await
         .unwrap();
     images
-        .volume_content(&found, "/absent", target.path())
+        .volume_content(
+            &found,
+            "/absent",
+            (target.path(), &std::sync::Arc::default()),
+        )
         .await
         .unwrap();
     assert_eq!(std::fs::read(target.path().join("x/y")).unwrap(), b"1");

@@ -53,7 +53,7 @@ pub(crate) async fn create(
         devices,
         seccomp,
     } = look_at_host(shared, &plan, cancel).await?;
-    let volumes = mounts::make_volumes(shared, &plan, &image).await?;
+    let volumes = mounts::make_volumes(shared, &plan, (&image, cancel)).await?;
     mounts.extend(volumes.iter().map(mounts::of_volume));
     let (stop_signal, log_path) = (stop_signal(&plan, &image)?, log_path(&plan)?);
     let parts = Arc::new(Parts {
@@ -150,9 +150,7 @@ async fn look_at_host(shared: &Arc<Shared>, plan: &CreatePlan, cancel: &Notify) 
     let name = &plan.record.config.name;
     tokio::select! {
         found = look => found.unwrap_or_else(|refused| Err(look::refused(name, &refused))),
-        () = cancel.notified() => Err(Error::Unavailable(format!(
-            "container {name} is no longer wanted"
-        ))),
+        () = cancel.notified() => Err(look::unwanted(name)),
         () = tokio::time::sleep(HOST_WITHIN) => Err(Error::DeadlineExceeded(format!(
             "container {name}: the paths of its mounts and devices were not found within \
              {HOST_WITHIN:?}; is the file system of one of them stuck?"

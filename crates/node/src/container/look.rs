@@ -13,6 +13,11 @@ use crate::error::Error;
 use crate::machine::effect::CreatePlan;
 use crate::shared::Shared;
 
+/// The answer to callers of a creation that nobody wants any more.
+pub(super) fn unwanted(container: &ContainerName) -> Error {
+    Error::Unavailable(format!("container {container} is no longer wanted"))
+}
+
 /// The names of the pod and of the mounts that the paths of a container lie on. Mounts that wait
 /// for no server are not among them: the root file system, the engine's own root, the kernel's
 /// memory.

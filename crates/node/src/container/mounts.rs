@@ -4,6 +4,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crisp_image::ImageInfo;
 use crisp_model::container::Access;
@@ -12,7 +13,9 @@ use crisp_model::{Field, Mount, MountSource, Propagation, Volume};
 use crisp_spec::ResolvedMount;
 use crisp_sys::file;
 use crisp_sys::mountinfo::{self, MountInfo};
+use tokio::sync::Notify;
 
+use super::look;
 use crate::blocking::blocking;
 use crate::error::{Context, Error, Result};
 use crate::machine::effect::CreatePlan;
@@ -116,11 +119,43 @@ fn spreads_in_vain(propagation: Propagation, source: &Path, table: &[MountInfo])
     ))
 }
 
-/// Makes the image's volumes that no mount of the request covers, with the image's content.
+/// Makes the image's volumes that no mount of the request covers, with the image's content. They
+/// may be large: when nobody wants the container any more, the copy that is under way ends.
 pub(crate) async fn make_volumes(
     shared: &Arc<Shared>,
     plan: &CreatePlan,
-    image: &ImageInfo,
+    (image, cancel): (&ImageInfo, &Notify),
+) -> Result<Vec<Volume>> {
+    let unwanted = Arc::new(AtomicBool::new(false));
+    let copies = copy_volumes(shared, plan, (image, &unwanted));
+    match end_if(cancel, &unwanted, copies).await {
+        Some(made) => made,
+        None => Err(look::unwanted(&plan.record.config.name)),
+    }
+}
+
+/// The outcome of copies that end soon after `unwanted` is set; `None` when it was. Their remains
+/// can be removed only once they write no more, so that their end is waited for either way.
+async fn end_if<T>(
+    cancel: &Notify,
+    unwanted: &AtomicBool,
+    copies: impl Future<Output = T>,
+) -> Option<T> {
+    let mut copies = std::pin::pin!(copies);
+    tokio::select! {
+        made = &mut copies => Some(made),
+        () = cancel.notified() => {
+            unwanted.store(true, Ordering::Relaxed);
+            copies.await;
+            None
+        }
+    }
+}
+
+async fn copy_volumes(
+    shared: &Arc<Shared>,
+    plan: &CreatePlan,
+    (image, unwanted): (&ImageInfo, &Arc<AtomicBool>),
 ) -> Result<Vec<Volume>> {
     let mut volumes = Vec::new();
     let dir = shared.paths.volumes(&plan.pod.id, &plan.record.id);
@@ -133,7 +168,7 @@ pub(crate) async fn make_volumes(
         let copied = shared
             .config
             .images
-            .volume_content(image, &text, &source)
+            .volume_content(image, &text, (&source, unwanted))
             .await;
         copied.context(|| what)?;
         volumes.push(Volume {
@@ -215,6 +250,22 @@ mod tests {
             assert_eq!(found, dir.canonicalize().unwrap().join(shown), "{asked}");
         }
         std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[tokio::test]
+    async fn copies_that_nobody_wants_are_ended_and_waited_for() {
+        let (cancel, unwanted) = (Notify::new(), AtomicBool::new(false));
+        assert_eq!(end_if(&cancel, &unwanted, async { 7 }).await, Some(7));
+        let ended = AtomicBool::new(false);
+        let copy = async {
+            while !unwanted.load(Ordering::Relaxed) {
+                tokio::task::yield_now().await;
+            }
+            ended.store(true, Ordering::Relaxed);
+        };
+        cancel.notify_one();
+        assert_eq!(end_if(&cancel, &unwanted, copy).await, None);
+        assert!(ended.load(Ordering::Relaxed), "nothing writes any more");
     }
 
     #[test]

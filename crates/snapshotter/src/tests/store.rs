@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use super::maker::{Item, Lab, char_device, container, dir, file, id, symlink, tar};
@@ -231,9 +232,11 @@ fn privileged_a_hole_of_a_volume_stays_a_hole() {
         .pax("GNU.sparse.realsize", b"1099511627776");
     lab.layer(1, vec![sparse]);
     let target = tempfile::tempdir().unwrap();
-    let copied = lab
-        .store
-        .copy_up_volume(&[id(1)], Path::new("/data"), target.path());
+    let copied = lab.store.copy_up_volume(
+        &[id(1)],
+        Path::new("/data"),
+        (target.path(), &AtomicBool::new(false)),
+    );
     copied.unwrap();
     let stat = fs::metadata(target.path().join("big")).unwrap();
     assert_eq!(stat.len(), 1 << 40);
@@ -242,6 +245,20 @@ fn privileged_a_hole_of_a_volume_stays_a_hole() {
     let big = fs::File::open(target.path().join("big")).unwrap();
     std::os::unix::fs::FileExt::read_exact_at(&big, &mut tail, (1 << 40) - 4).unwrap();
     assert_eq!(&tail, b"tail");
+}
+
+#[test]
+fn privileged_a_copy_that_nobody_wants_ends() {
+    let lab = Lab::new();
+    lab.layer(1, vec![file("data/first", "1"), file("data/second", "2")]);
+    let target = tempfile::tempdir().unwrap();
+    let unwanted = AtomicBool::new(true);
+    let copied = lab
+        .store
+        .copy_up_volume(&[id(1)], Path::new("/data"), (target.path(), &unwanted));
+    let error = copied.unwrap_err().to_string();
+    assert!(error.contains("no longer wanted"), "{error}");
+    assert_eq!(fs::read_dir(target.path()).unwrap().count(), 0);
 }
 
 fn volume(items: Vec<Vec<Item>>, path: &str) -> tempfile::TempDir {
@@ -253,9 +270,11 @@ fn volume(items: Vec<Vec<Item>>, path: &str) -> tempfile::TempDir {
     }
     let target = tempfile::tempdir().unwrap();
     for _ in 0..2 {
-        let copied = lab
-            .store
-            .copy_up_volume(&layers, Path::new(path), target.path());
+        let copied = lab.store.copy_up_volume(
+            &layers,
+            Path::new(path),
+            (target.path(), &AtomicBool::new(false)),
+        );
         copied.unwrap();
     }
     target
