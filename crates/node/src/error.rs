@@ -130,9 +130,14 @@ impl Error {
 
     /// A container whose program could not be started.
     pub(crate) fn start(why: String) -> Self {
+        Self::not_started(why, None)
+    }
+
+    /// The same, as its shim tells it: with the kernel's error number, if one is the cause.
+    pub(crate) fn not_started(why: String, errno: Option<i32>) -> Self {
         Self::Internal {
             step: "start".to_owned(),
-            cause: Cause::of(why),
+            cause: ShimFailure::cause(why, errno),
         }
     }
 
@@ -157,10 +162,55 @@ impl Error {
             return errors.pop();
         }
         let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        let full = errors.into_iter().find_map(|error| match error {
+            Self::Internal { cause, .. } if tells_of_a_full_disk(cause.error()) => Some(cause),
+            _ => None,
+        });
+        let message = all.join("; ");
         Some(Self::Internal {
             step: step.to_owned(),
-            cause: Cause::of(all.join("; ")),
+            cause: match full {
+                Some(first) => Cause::of(Several { message, first }),
+                None => Cause::of(message),
+            },
         })
+    }
+}
+
+/// Several errors, of which the first that tells of a full disk decides the code.
+#[derive(Debug)]
+struct Several {
+    message: String,
+    first: Cause,
+}
+
+impl std::fmt::Display for Several {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Several {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(self.first.error())
+    }
+}
+
+/// A failure that a shim tells: its words name the cause already, which the number makes known.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct ShimFailure {
+    message: String,
+    source: std::io::Error,
+}
+
+impl ShimFailure {
+    /// A cause by a shim's words and the kernel's error number.
+    pub(crate) fn cause(message: String, errno: Option<i32>) -> Cause {
+        match errno.map(std::io::Error::from_raw_os_error) {
+            Some(source) => Cause::of(Self { message, source }),
+            None => Cause::of(message),
+        }
     }
 }
 
@@ -206,8 +256,20 @@ mod tests {
         assert_eq!(failed(full()).unwrap_err().code(), Code::ResourceExhausted);
         let wrapped = std::io::Error::other(full());
         assert_eq!(failed(wrapped).unwrap_err().code(), Code::ResourceExhausted);
-        let other = std::io::ErrorKind::NotFound.into();
-        assert_eq!(failed(other).unwrap_err().code(), Code::Internal);
+        let other = || std::io::Error::from(std::io::ErrorKind::NotFound);
+        assert_eq!(failed(other()).unwrap_err().code(), Code::Internal);
+        for (errno, code) in [
+            (Some(28), Code::ResourceExhausted),
+            (Some(122), Code::ResourceExhausted),
+            (Some(13), Code::Internal),
+            (None, Code::Internal),
+        ] {
+            let error = Error::not_started("mkdir /a: refused".to_owned(), errno);
+            assert_eq!(error.code(), code, "{errno:?}");
+            assert_eq!(error.to_string(), "start: mkdir /a: refused");
+            let both = vec![failed(other()).unwrap_err(), error];
+            assert_eq!(Error::gather("remove", both).unwrap().code(), code);
+        }
     }
 
     #[test]

@@ -201,8 +201,13 @@ async fn start(exec: &Exec, exec_id: &str) -> std::result::Result<ExecHandle, Fa
         .call_with(request, fds, Some(end), exec.shim_within)
         .await
         .map_err(Failed::Unwatched)?;
-    if let Reply::Failed { kind, message } = started.reply {
-        return Err(Failed::Refused(failure(kind, message)));
+    if let Reply::Failed {
+        kind,
+        message,
+        errno,
+    } = started.reply
+    {
+        return Err(Failed::Refused(failure(kind, (message, errno))));
     }
     Ok(ExecHandle {
         stdout,
@@ -370,8 +375,8 @@ mod tests {
         let (reply, output) = oneshot::channel();
         tokio::spawn(run(exec, reply));
         let (seq, _) = heard(&shim).await;
-        let (kind, message) = (FailureKind::Exec, "no such file".to_owned());
-        answer(&shim, seq, Reply::Failed { kind, message }).await;
+        let refused = Reply::failed(FailureKind::Exec, "no such file");
+        answer(&shim, seq, refused).await;
         assert!(output.await.unwrap().is_err());
         // The last handle is gone, and with it the connection.
         assert!(shim.receive().await.unwrap().is_none());

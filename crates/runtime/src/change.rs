@@ -84,9 +84,15 @@ impl<'a> Change<'a> {
             }
         }
         match error {
-            Error::Setup { step, message } if !stays.is_empty() => {
-                Error::setup(step, format!("{message}{stays}"))
-            }
+            Error::Setup {
+                step,
+                message,
+                errno,
+            } if !stays.is_empty() => Error::Setup {
+                step,
+                message: format!("{message}{stays}"),
+                errno,
+            },
             error => error,
         }
     }

@@ -24,6 +24,8 @@ pub enum Error {
         step: String,
         /// The kernel's answer.
         message: String,
+        /// Its number (errno(3)), where the kernel was asked.
+        errno: Option<i32>,
     },
     /// The program could not be started: not found, not executable, bad working directory.
     #[error("{0}")]
@@ -51,12 +53,32 @@ impl Error {
         Self::Setup {
             step: step.into(),
             message: cause.to_string(),
+            errno: None,
+        }
+    }
+
+    /// A step that the kernel refused.
+    pub(crate) fn refused(step: impl Into<String>, source: &io::Error) -> Self {
+        Self::Setup {
+            step: step.into(),
+            message: source.to_string(),
+            errno: source.raw_os_error(),
+        }
+    }
+
+    /// The kernel's error number, if one is the cause.
+    #[must_use]
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Setup { errno, .. } => *errno,
+            _ => None,
         }
     }
 
     /// A failed cgroup operation.
+    #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
     pub(crate) fn cgroup(what: &str, source: io::Error) -> Self {
-        Self::setup(format!("{what} the cgroup"), source)
+        Self::refused(format!("{what} the cgroup"), &source)
     }
 
     /// A spec field that makes no sense.
@@ -76,6 +98,6 @@ pub(crate) trait Context<T> {
 
 impl<T> Context<T> for io::Result<T> {
     fn context<S: Into<String>>(self, step: impl FnOnce() -> S) -> Result<T> {
-        self.map_err(|source| Error::setup(step(), source))
+        self.map_err(|source| Error::refused(step(), &source))
     }
 }

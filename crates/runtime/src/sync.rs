@@ -69,10 +69,15 @@ pub(crate) fn say(conn: &Conn, word: &Word) -> io::Result<()> {
         Word::Warning(text) => conn.send(format!("w{text}").as_bytes(), &[]),
         Word::Failed(Error::Program(text)) => conn.send(format!("x{text}").as_bytes(), &[]),
         Word::Failed(Error::NotRunning) => conn.send(b"n", &[]),
-        Word::Failed(Error::Setup { step, message }) => {
-            conn.send(format!("e{step}\0{message}").as_bytes(), &[])
+        Word::Failed(Error::Setup {
+            step,
+            message,
+            errno,
+        }) => {
+            let errno = errno.unwrap_or_default();
+            conn.send(format!("e{errno}\0{step}\0{message}").as_bytes(), &[])
         }
-        Word::Failed(other) => conn.send(format!("eset up\0{other}").as_bytes(), &[]),
+        Word::Failed(other) => conn.send(format!("e0\0set up\0{other}").as_bytes(), &[]),
     }
 }
 
@@ -147,11 +152,19 @@ pub(crate) fn hear(conn: &Conn) -> Result<Option<Word>> {
         Some(b'R') => Word::Lend(path(&bytes), Depth::Recursive),
         Some(b't') if !fds.is_empty() => Word::Lent(fds.remove(0)),
         Some(b'c') if !fds.is_empty() => Word::Console(fds.remove(0)),
-        _ => {
-            let (step, message) = text.split_once('\0').unwrap_or(("set up", &text));
-            Word::Failed(Error::setup(step, message))
-        }
+        _ => Word::Failed(set_up(&text)),
     }))
+}
+
+/// A failed step, as [`say`] writes it.
+fn set_up(text: &str) -> Error {
+    let (errno, said) = text.split_once('\0').unwrap_or(("", text));
+    let (step, message) = said.split_once('\0').unwrap_or(("set up", said));
+    Error::Setup {
+        step: step.to_owned(),
+        message: message.to_owned(),
+        errno: errno.parse().ok().filter(|number| *number != 0),
+    }
 }
 
 fn path(word: &[u8]) -> PathBuf {

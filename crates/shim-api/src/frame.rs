@@ -183,7 +183,22 @@ pub enum Reply {
         kind: FailureKind,
         /// The step that failed, and why, for the operator.
         message: String,
+        /// The kernel's error number (errno(3)), if one is the cause. Older shims do not tell it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        errno: Option<i32>,
     },
+}
+
+impl Reply {
+    /// A failure that the kernel has no number for.
+    #[must_use]
+    pub fn failed(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self::Failed {
+            kind,
+            message: message.into(),
+            errno: None,
+        }
+    }
 }
 
 /// Kinds of failures.
@@ -308,6 +323,23 @@ mod tests {
             reply: Reply::Done,
         };
         assert_eq!(FromShim::decode(&frame.encode().unwrap()).unwrap(), frame);
+    }
+
+    #[test]
+    fn a_failure_has_a_number_where_the_shim_tells_one() {
+        let failed = |errno| FromShim::Reply {
+            seq: 0,
+            reply: Reply::Failed {
+                kind: FailureKind::Start,
+                message: "mkdir".to_owned(),
+                errno,
+            },
+        };
+        let older = br#"{"Reply":{"seq":0,"reply":{"Failed":{"kind":"Start","message":"mkdir"}}}}"#;
+        assert_eq!(FromShim::decode(older).unwrap(), failed(None));
+        assert_eq!(failed(None).encode().unwrap(), older);
+        let newer = failed(Some(28));
+        assert_eq!(FromShim::decode(&newer.encode().unwrap()).unwrap(), newer);
     }
 
     #[test]

@@ -132,8 +132,7 @@ impl Clients {
         match serde_json::from_slice::<Numbered>(bytes) {
             Ok(Numbered { seq }) => {
                 let kind = FailureKind::Unsupported;
-                let message = error.to_string();
-                let reply = Reply::Failed { kind, message };
+                let reply = Reply::failed(kind, error.to_string());
                 self.reply(Asker { client, seq }, reply, Vec::new());
             }
             Err(_) => self.drop_client(client),

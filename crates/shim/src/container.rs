@@ -346,6 +346,10 @@ fn failed(kind: FailureKind, error: &Error) -> Reported {
         Error::Runtime(crisp_runtime::Error::NotRunning) => FailureKind::NotRunning,
         _ => kind,
     };
-    let message = error.to_string();
-    (Report::Failed { kind, message }, Vec::new())
+    let report = Report::Failed {
+        kind,
+        message: error.to_string(),
+        errno: error.errno(),
+    };
+    (report, Vec::new())
 }

@@ -86,7 +86,11 @@ impl Shim {
             Purpose::Update { .. } => FailureKind::Io,
         };
         let message = format!("the shim's worker ended early: {status:?}");
-        let report = Report::Failed { kind, message };
+        let report = Report::Failed {
+            kind,
+            message,
+            errno: None,
+        };
         self.conclude(errand.purpose, (report, Vec::new()));
     }
 

@@ -41,6 +41,18 @@ pub enum Error {
 /// Results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
+impl Error {
+    /// The kernel's error number, if one is the cause.
+    #[must_use]
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Io { source, .. } => source.raw_os_error(),
+            Self::Runtime(error) => error.errno(),
+            Self::NoLaunch(_) | Self::Version { .. } | Self::Spec { .. } => None,
+        }
+    }
+}
+
 /// Names the step that an I/O error happened in.
 pub(crate) trait Context<T> {
     /// Adds the step; it is only formatted on failure.

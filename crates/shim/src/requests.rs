@@ -18,20 +18,19 @@ use crate::worker::{Report, Reported, Worker};
 /// Longest name of an exec.
 const MAX_EXEC_ID: usize = 128;
 
-fn failed(kind: FailureKind, message: impl Into<String>) -> Reply {
-    let message = message.into();
-    Reply::Failed { kind, message }
-}
-
 fn not_running() -> Reply {
-    failed(FailureKind::NotRunning, "the container is not running")
+    Reply::failed(FailureKind::NotRunning, "the container is not running")
 }
 
 /// Done, or what the kernel said.
 fn outcome(step: &str, result: io::Result<()>) -> Reply {
     match result {
         Ok(()) => Reply::Done,
-        Err(error) => failed(FailureKind::Io, format!("{step}: {error}")),
+        Err(error) => Reply::Failed {
+            kind: FailureKind::Io,
+            message: format!("{step}: {error}"),
+            errno: error.raw_os_error(),
+        },
     }
 }
 
@@ -64,7 +63,7 @@ impl Shim {
                 self.errands.push(Errand { worker, purpose });
                 None
             }
-            Err(error) => Some(failed(FailureKind::Io, format!("fork: {error}"))),
+            Err(error) => Some(Reply::failed(FailureKind::Io, format!("fork: {error}"))),
         }
     }
 
@@ -102,7 +101,15 @@ impl Shim {
         let reply = match report {
             // The container ended meanwhile, and its cgroup with it.
             Report::Failed { .. } if !matches!(self.phase, Phase::Running(_)) => not_running(),
-            Report::Failed { kind, message } => failed(kind, message),
+            Report::Failed {
+                kind,
+                message,
+                errno,
+            } => Reply::Failed {
+                kind,
+                message,
+                errno,
+            },
             Report::Done | Report::Started { .. } => Reply::Done,
         };
         self.clients.reply(asker, reply, Vec::new());
@@ -126,12 +133,12 @@ impl Shim {
         };
         if fds.len() != wanted {
             let text = format!("an exec with {} descriptors", fds.len());
-            return Some(failed(FailureKind::Io, text));
+            return Some(Reply::failed(FailureKind::Io, text));
         }
         let exec_id = request.exec_id.clone();
         if !is_exec_id(&exec_id) || self.knows(&exec_id) {
             let text = format!("{exec_id:?} is in use, or no name for an exec");
-            return Some(failed(FailureKind::Exec, text));
+            return Some(Reply::failed(FailureKind::Exec, text));
         }
         let worker = Worker::spawn(|| self.container.exec(init, request, fds));
         let exec = Exec {
@@ -195,8 +202,17 @@ impl Shim {
             Report::Failed { .. } if !matches!(self.phase, Phase::Running(_)) => {
                 self.clients.reply(asker, not_running(), Vec::new());
             }
-            Report::Failed { kind, message } => {
-                self.clients.reply(asker, failed(kind, message), Vec::new());
+            Report::Failed {
+                kind,
+                message,
+                errno,
+            } => {
+                let reply = Reply::Failed {
+                    kind,
+                    message,
+                    errno,
+                };
+                self.clients.reply(asker, reply, Vec::new());
             }
             Report::Done => {}
         }
@@ -205,7 +221,7 @@ impl Shim {
     /// Kills an exec's cgroup: its process and all descendants, and nobody else. It is there as
     /// long as one of them is.
     fn kill_exec(&self, exec_id: &str) -> Reply {
-        let unknown = || failed(FailureKind::NoSuchExec, format!("no exec {exec_id:?}"));
+        let unknown = || Reply::failed(FailureKind::NoSuchExec, format!("no exec {exec_id:?}"));
         if !is_exec_id(exec_id) {
             return unknown();
         }
@@ -269,7 +285,7 @@ impl Shim {
     fn shut_down(&mut self, by: Asker) -> Next {
         match self.phase {
             Phase::Starting | Phase::Running(_) => {
-                let reply = failed(FailureKind::Running, "the container still runs");
+                let reply = Reply::failed(FailureKind::Running, "the container still runs");
                 self.clients.reply(by, reply, Vec::new());
                 return Next::Stay;
             }
@@ -285,7 +301,7 @@ impl Shim {
                 Next::Leave
             }
             Err(error) => {
-                let reply = failed(FailureKind::Io, error.to_string());
+                let reply = Reply::failed(FailureKind::Io, error.to_string());
                 self.clients.reply(by, reply, Vec::new());
                 Next::Stay
             }

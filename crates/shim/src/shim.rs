@@ -392,7 +392,7 @@ impl Shim {
                 worker,
                 purpose: Purpose::Launch,
             }),
-            Err(error) => self.launch_failed(FailureKind::Start, format!("fork: {error}")),
+            Err(error) => self.launch_failed(not_started(format!("fork: {error}"))),
         }
     }
 
@@ -428,12 +428,22 @@ impl Shim {
                 self.container.again = again;
                 (pid, start_time, warnings, streams)
             }
-            Report::Failed { kind, message } => return self.launch_failed(kind, message),
-            Report::Done => return self.launch_failed(FailureKind::Start, String::new()),
+            Report::Failed {
+                kind,
+                message,
+                errno,
+            } => {
+                return self.launch_failed(Reply::Failed {
+                    kind,
+                    message,
+                    errno,
+                });
+            }
+            Report::Done => return self.launch_failed(not_started("")),
         };
         let mut fds = fds.into_iter();
         let Some(pidfd) = fds.next() else {
-            return self.launch_failed(FailureKind::Start, "no pidfd came".to_owned());
+            return self.launch_failed(not_started("no pidfd came"));
         };
         for (end, fd) in streams.ends().iter().zip(fds) {
             // A descriptor of ours cannot fail fcntl(2).
@@ -448,11 +458,10 @@ impl Shim {
         self.answer_waiting(Waits::State);
     }
 
-    pub(crate) fn launch_failed(&mut self, kind: FailureKind, message: String) {
+    pub(crate) fn launch_failed(&mut self, reply: Reply) {
         // The runtime has undone what it made; a worker that was killed has not.
         drop(self.container.destroy());
         self.output.finish();
-        let reply = Reply::Failed { kind, message };
         for (asker, _) in std::mem::take(&mut self.waiting) {
             self.clients.reply(asker, reply.clone(), Vec::new());
         }
@@ -461,10 +470,15 @@ impl Shim {
     }
 }
 
+fn not_started(why: impl Into<String>) -> Reply {
+    Reply::failed(FailureKind::Start, why)
+}
+
 /// The answer to a first frame that could not be met.
 pub(crate) fn failure(error: &Error) -> Reply {
     Reply::Failed {
         kind: FailureKind::Start,
         message: error.to_string(),
+        errno: error.errno(),
     }
 }

@@ -39,6 +39,8 @@ pub(crate) enum Report {
         kind: FailureKind,
         /// The step that failed, and why.
         message: String,
+        /// The kernel's error number, if one is the cause.
+        errno: Option<i32>,
     },
 }
 

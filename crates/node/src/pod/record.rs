@@ -59,7 +59,9 @@ impl Record {
                         let _files = kernel.reserve.lend();
                         file::remove_tree_if_there(&paths.record(&owned)).ok();
                     }
-                    let journal = made.context(|| format!("record pod {owned}"))?;
+                    let place = paths.journal(&owned);
+                    let journal =
+                        made.context(|| format!("record pod {owned} in {}", place.display()))?;
                     let twin = Twin::of(&entries, twin);
                     Ok(Both { journal, twin })
                 }
@@ -85,7 +87,7 @@ impl Record {
         };
         let written = blocking(write).await?;
         self.shared.note_unflushed(self.path.clone());
-        written.context(|| format!("record pod {}", self.id))
+        written.context(|| format!("record pod {} in {}", self.id, self.path.display()))
     }
 
     /// Removes it: the pod is gone.

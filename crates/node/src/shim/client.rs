@@ -8,14 +8,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use crisp_model::{Cause, ContainerId, ExitStatus};
+use crisp_model::{ContainerId, ExitStatus};
 use crisp_shim_api::{Event, ExitRecord, FailureKind, FromShim, MAX_FRAME, Reply, Request, ToShim};
 use crisp_sys::process::ProcessId;
 use crisp_sys::socket::{Conn, Message as Packet};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, ShimFailure};
 use crate::paths;
 
 /// How long a shim that was told to leave may take.
@@ -237,13 +237,17 @@ pub(crate) fn kill(process: &ProcessId) {
 /// The outcome of an order.
 pub(crate) fn done(reply: Reply) -> Result<()> {
     match reply {
-        Reply::Failed { kind, message } => Err(failure(kind, message)),
+        Reply::Failed {
+            kind,
+            message,
+            errno,
+        } => Err(failure(kind, (message, errno))),
         _ => Ok(()),
     }
 }
 
 /// A shim's failure in our terms.
-pub(crate) fn failure(kind: FailureKind, message: String) -> Error {
+pub(crate) fn failure(kind: FailureKind, (message, errno): (String, Option<i32>)) -> Error {
     match kind {
         FailureKind::NotRunning | FailureKind::Running => Error::FailedPrecondition(message),
         FailureKind::NoSuchExec => Error::NotFound {
@@ -258,7 +262,7 @@ pub(crate) fn failure(kind: FailureKind, message: String) -> Error {
                 _ => "shim",
             }
             .to_owned(),
-            cause: Cause::of(message),
+            cause: ShimFailure::cause(message, errno),
         },
     }
 }
@@ -331,9 +335,7 @@ impl Talk {
                 self.outgoing.push_back((bytes, call.fds));
             }
             Err(error) => {
-                let message = error.to_string();
-                let kind = FailureKind::Io;
-                let reply = Reply::Failed { kind, message };
+                let reply = Reply::failed(FailureKind::Io, error.to_string());
                 let fds = Vec::new();
                 // A caller that left needs no answer.
                 drop(call.answer.send(Answer { reply, fds }));

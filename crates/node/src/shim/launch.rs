@@ -129,7 +129,13 @@ pub(super) struct Found {
 /// A shim for a container that was never started.
 fn find(shared: &Shared, plan: &LaunchPlan) -> Result<Found> {
     let slot = shared.paths.exit_slot(&plan.pod, &plan.id);
-    let step = || format!("make the exit slot for container {}", plan.id);
+    let step = || {
+        format!(
+            "make the exit slot {} for container {}",
+            slot.display(),
+            plan.id
+        )
+    };
     file::make_slot(&slot, SLOT_SIZE).context(step)?;
     load(shared, plan)
 }
@@ -211,7 +217,7 @@ fn started(Answer { reply, fds }: Answer, connection: Connection) -> Result<Laun
             shim: None,
             warnings,
         }),
-        Reply::Failed { message, .. } => Err(Error::start(message)),
+        Reply::Failed { message, errno, .. } => Err(Error::not_started(message, errno)),
         other => Err(Error::start(format!("the shim answered {other:?}"))),
     }
 }

@@ -127,6 +127,7 @@ fn privileged_a_launch_that_fails_is_not_begun_again() {
         Reply::Failed {
             kind: FailureKind::Start,
             message,
+            ..
         } => assert!(message.contains("no-such-program"), "{message}"),
         other => panic!("{other:?}"),
     }

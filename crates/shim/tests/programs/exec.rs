@@ -112,6 +112,7 @@ fn privileged_a_missing_command_is_told_and_the_container_unharmed() {
         Reply::Failed {
             kind: FailureKind::Exec,
             message,
+            ..
         } => {
             assert!(message.contains("no-such-program"), "{message}");
         }

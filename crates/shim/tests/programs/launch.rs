@@ -37,6 +37,7 @@ fn privileged_a_missing_program_is_named_and_nothing_is_left() {
         Reply::Failed {
             kind: FailureKind::Start,
             message,
+            ..
         } => {
             assert!(message.contains("no-such-program"), "{message}");
         }
