@@ -168,14 +168,16 @@ impl Conn {
                 fds.extend(received);
             }
         }
-        if received
-            .flags
-            .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
-        {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "message was cut off",
+        let cut = |why: String| Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        if received.flags.contains(ReturnFlags::CTRUNC) {
+            return cut(format!(
+                "descriptors of a message were lost, {} came: it carried more than {MAX_FDS}, or \
+                 this process may open no more files (RLIMIT_NOFILE)",
+                fds.len()
             ));
+        }
+        if received.flags.contains(ReturnFlags::TRUNC) {
+            return cut(format!("a message of more than {max} bytes was cut off"));
         }
         if received.bytes == 0 && fds.is_empty() {
             return Ok(None);
@@ -289,6 +291,27 @@ mod tests {
         assert_eq!(none.kind(), io::ErrorKind::WouldBlock);
         drop(one);
         assert!(other.recv(64).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_message_that_did_not_come_whole_says_what_is_lost() {
+        // The buffer is aligned, so that a few more than are allowed may fit.
+        const MANY: usize = MAX_FDS * 2;
+        let (one, other) = Conn::pair().unwrap();
+        one.send(b"too long", &[]).unwrap();
+        let error = other.recv(3).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert!(error.to_string().contains("more than 3 bytes"), "{error}");
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MANY))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let many = [other.as_fd(); MANY];
+        assert!(control.push(SendAncillaryMessage::ScmRights(&many)));
+        let text = [IoSlice::new(b"many")];
+        sendmsg(&one, &text, &mut control, SendFlags::NOSIGNAL).unwrap();
+        let error = other.recv(16).unwrap_err().to_string();
+        assert!(error.contains("RLIMIT_NOFILE"), "{error}");
+        one.send(b"whole", &[other.as_fd()]).unwrap();
+        assert_eq!(other.recv(16).unwrap().unwrap().1.len(), 1);
     }
 
     #[test]
