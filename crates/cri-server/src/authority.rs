@@ -16,6 +16,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
+use tokio::sync::OwnedSemaphorePermit;
 use tonic::transport::server::{Connected, UdsConnectInfo};
 
 use crate::huffman::Walk;
@@ -34,15 +35,18 @@ const AUTHORITY: u8 = 1;
 pub struct PathAuthority {
     inner: UnixStream,
     frames: Frames,
+    /// Its place among the clients that may be connected.
+    _seat: OwnedSemaphorePermit,
 }
 
 impl PathAuthority {
     /// Takes an accepted connection.
     #[must_use]
-    pub fn new(inner: UnixStream) -> Self {
+    pub fn new(inner: UnixStream, seat: OwnedSemaphorePermit) -> Self {
         Self {
             inner,
             frames: Frames::default(),
+            _seat: seat,
         }
     }
 }

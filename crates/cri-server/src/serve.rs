@@ -1,12 +1,15 @@
 //! Serving CRI: both services on one listening socket, each connection wrapped for clients that
 //! name paths, each call under a root span and limited by its caller's deadline.
 
+use std::io;
+use std::sync::Arc;
+
 use crisp_api::runtime::v1::image_service_server::ImageServiceServer;
 use crisp_api::runtime::v1::runtime_service_server::RuntimeServiceServer;
 use crisp_door::Rooted;
+use futures::{Stream, stream};
 use tokio::net::UnixListener;
-use tokio_stream::StreamExt as _;
-use tokio_stream::wrappers::UnixListenerStream;
+use tokio::sync::Semaphore;
 use tonic::transport::{Error, Server};
 use tower::layer::layer_fn;
 
@@ -17,16 +20,34 @@ use crate::service::Service;
 /// The largest message that clients of CRI send and take.
 const MESSAGE: usize = 16 << 20;
 
+/// The connections of a listener, as many at a time as there are `seats`: each holds a descriptor,
+/// and clients that forget theirs are not to take those that a removal needs. Others wait in the
+/// listener's queue.
+fn clients(
+    listener: UnixListener,
+    seats: usize,
+) -> impl Stream<Item = io::Result<PathAuthority>> + Send {
+    let seats = Arc::new(Semaphore::new(seats));
+    stream::unfold((listener, seats), async |(listener, seats)| {
+        // The semaphore is never closed.
+        let seat = Arc::clone(&seats).acquire_owned().await.ok()?;
+        let accepted = listener.accept().await;
+        let client = accepted.map(|(stream, _)| PathAuthority::new(stream, seat));
+        Some((client, (listener, seats)))
+    })
+}
+
 /// Serves calls until `stop`; then no new ones are taken, and it ends with the last one that runs.
+/// At most `seats` clients are connected at a time.
 ///
 /// # Errors
 /// When the socket fails.
 pub async fn serve(
-    listener: UnixListener,
+    (listener, seats): (UnixListener, usize),
     service: Service,
     stop: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    let clients = UnixListenerStream::new(listener).map(|client| client.map(PathAuthority::new));
+    let clients = clients(listener, seats);
     Server::builder()
         .layer(layer_fn(Rooted::new))
         .layer(layer_fn(GrpcDeadline::new))

@@ -11,6 +11,7 @@ use crisp_image::Images;
 use crisp_model::Owner;
 use crisp_node::host::{Host, Presence};
 use crisp_node::{Engine, Timeouts};
+use crisp_sys::limits;
 use sd_notify::NotifyState;
 use tokio::net::UnixListener;
 use tokio::runtime::{Builder, Runtime};
@@ -21,6 +22,7 @@ use {crisp_cni as cni, crisp_image as image, crisp_registry as registry};
 
 use crate::config::{Config, Source};
 use crate::exit::{Context as _, Exit, Fatal};
+use crate::helper;
 use crate::socket::Socket;
 
 /// Calls that run when the daemon is to stop have this long to end.
@@ -37,11 +39,11 @@ const STRAGGLERS: Duration = Duration::from_millis(100);
 /// may take ten.
 const WATCHDOG_AT_LEAST: Duration = Duration::from_secs(20);
 
+/// A kubelet and its tools have a dozen connections.
+const MOST_CLIENTS: usize = 1024;
+
 /// Idle threads for blocking work end after this time.
 const IDLE_THREAD: Duration = Duration::from_secs(5);
-
-/// Where packages put the helpers.
-const HELPERS: &str = "/usr/libexec/crisp";
 
 /// The file system's magic number (statfs(2)).
 const OVERLAYFS: u64 = 0x794c_7630;
@@ -126,6 +128,11 @@ async fn start(config: Config, files: &[PathBuf]) -> Result<(Socket, Engine, Ser
         let unfit = |reason| Fatal::new(Exit::Config, format!("cgroup.driver: {reason}"));
         host.suits_systemd().map_err(unfit)?;
     }
+    if let (Source::Builtin { .. }, Presence::Missing(reason)) =
+        (&config.network.source, host.network_privilege())
+    {
+        return Err(Fatal::new(Exit::Permission, reason));
+    }
     make_private(&config.root)?;
     make_private(&config.state)?;
     tell_of_overlay(&config.root);
@@ -152,6 +159,9 @@ async fn start(config: Config, files: &[PathBuf]) -> Result<(Socket, Engine, Ser
 
 /// Opens images and network, and starts the engine on them.
 async fn engine(config: &Config, host: Host) -> Result<Engine, Fatal> {
+    let shim = helper::find("crisp-shim", config.shim.as_deref());
+    let holder = helper::find("crisp-holder", config.holder.as_deref());
+    let (shim_path, holder_path) = tokio::try_join!(shim, holder)?;
     let images = image_config(config);
     let network = network_config(config);
     // Both read the disk, so they are opened off the serving threads.
@@ -169,8 +179,8 @@ async fn engine(config: &Config, host: Host) -> Result<Engine, Fatal> {
         root: config.root.clone(),
         state: config.state.clone(),
         netns_dir: NETNS_DIR.into(),
-        shim_path: helper("crisp-shim", config.shim.as_deref())?,
-        holder_path: helper("crisp-holder", config.holder.as_deref())?,
+        shim_path,
+        holder_path,
         seccomp_dir: config.seccomp_dir.clone(),
         cgroups: config.cgroups.clone(),
         handlers: config.handlers.clone(),
@@ -285,31 +295,10 @@ fn tell_of_credentials(path: &Path) {
     }
 }
 
-/// Finds a helper program: at its configured path, beside this program, or where packages put it.
-fn helper(name: &str, written: Option<&Path>) -> Result<PathBuf, Fatal> {
-    let beside = std::env::current_exe()
-        .ok()
-        .and_then(|p| Some(p.parent()?.join(name)));
-    let candidates: Vec<PathBuf> = match written {
-        Some(path) => vec![path.to_owned()],
-        None => beside
-            .into_iter()
-            .chain([Path::new(HELPERS).join(name)])
-            .collect(),
-    };
-    if let Some(found) = candidates.iter().find(|path| path.is_file()) {
-        return Ok(found.clone());
-    }
-    let tried: Vec<_> = candidates
-        .iter()
-        .map(|path| path.display().to_string())
-        .collect();
-    let key = name.trim_start_matches("crisp-");
-    let reason = format!(
-        "{name} is not at {}: install it or set daemon.{key}",
-        tried.join(" or ")
-    );
-    Err(Fatal::new(Exit::Missing, reason))
+/// The clients that may be connected at a time: a quarter of the open files, but never so few that
+/// the kubelet and an operator find no place.
+fn clients_at_most(open_files: u64) -> usize {
+    usize::try_from(open_files / 4).map_or(MOST_CLIENTS, |quarter| quarter.clamp(8, MOST_CLIENTS))
 }
 
 /// Serves calls until a signal; then running calls have [`GRACE`] to end. Says when the signal came.
@@ -321,7 +310,8 @@ async fn serve(
     let listener = socket.listener().and_then(UnixListener::from_std);
     let listener = listener.context(Exit::System, || "listen")?;
     let (quit, told) = oneshot::channel::<()>();
-    let server = crisp_cri_server::serve(listener, service, async {
+    let seats = clients_at_most(limits::most_open_files());
+    let server = crisp_cri_server::serve((listener, seats), service, async {
         // A dropped sender means stop as well.
         drop(told.await);
     });
@@ -404,6 +394,12 @@ impl Stop {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clients_never_take_most_of_the_open_files() {
+        let seats = [16, 256, 1024, 1 << 20, u64::MAX].map(clients_at_most);
+        assert_eq!(seats, [8, 64, 256, 1024, 1024]);
+    }
 
     #[test]
     fn directories_of_others_are_left_as_they_are() {

@@ -4,6 +4,7 @@
 //! cli      flags and commands; one line of reason and an exit code when it cannot go on
 //! config   what was written, and what is true
 //! daemon   start, serve, stop
+//! helper   crisp-shim and crisp-holder: where they are, and that they are those
 //! socket   the CRI socket, private and never taken from a daemon that is alive
 //! exit     exit codes
 //! ```
@@ -16,6 +17,7 @@ mod cli;
 mod config;
 mod daemon;
 mod exit;
+mod helper;
 mod socket;
 
 use std::process::ExitCode;

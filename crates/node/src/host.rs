@@ -13,7 +13,7 @@ use crisp_sys::caps::{self, CapSet};
 use crisp_sys::cgroup::Layout;
 use crisp_sys::fork;
 use crisp_sys::mount::{self, Depth, MountAttributes};
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, StatVfsMountFlags};
 use rustix::mount::{FsOpenFlags, fsconfig_set_string, fsopen};
 use serde_json::{Value, json};
 
@@ -28,6 +28,7 @@ const SELINUX: &str = "SELinux";
 const MOUNT_SETATTR: &str = "mount_setattr";
 const OPENAT2: &str = "openat2";
 const OVERLAYFS: &str = "overlayfs";
+const WRITABLE_CGROUPS: &str = "writable cgroups";
 
 /// The file of selinuxfs that says whether SELinux enforces; without SELinux there is none.
 const SELINUX_ENFORCE: &str = "/sys/fs/selinux/enforce";
@@ -72,7 +73,13 @@ pub struct Host {
 }
 
 /// The features without which no container starts.
-const NECESSARY: [(&str, &str); 3] = [
+const NECESSARY: [(&str, &str); 4] = [
+    (
+        WRITABLE_CGROUPS,
+        "a cgroup hierarchy of this node is mounted read-only, so that no container can be put \
+         into it: mount what lies below /sys/fs/cgroup writable, in a container by running it as a \
+         privileged one",
+    ),
     (
         OVERLAYFS,
         "this kernel has no overlayfs, or crispd may not mount it: load the module overlay",
@@ -141,6 +148,14 @@ impl Host {
             }
         };
         feature("", self.capabilities.has(CAP_SYS_ADMIN), why).presence
+    }
+
+    /// Whether this process may make networks for pods.
+    #[must_use]
+    pub fn network_privilege(&self) -> Presence {
+        let why = "crispd lacks CAP_NET_ADMIN, without which it cannot make the built-in network: \
+                   run it with all capabilities, or set network.mode to \"cni\"";
+        feature("", self.capabilities.has(CAP_NET_ADMIN), why).presence
     }
 
     /// The facts that the specs of containers depend on.
@@ -248,8 +263,13 @@ impl Host {
 fn features(release: &str, cgroups: Option<&Layout>, capabilities: CapSet) -> Vec<Feature> {
     let since =
         |major, minor, name, instead| feature(name, version(release) >= (major, minor), instead);
-    vec![
+    let kernel = vec![
         feature(OVERLAYFS, has_overlay(), "no container can be created"),
+        feature(
+            WRITABLE_CGROUPS,
+            cgroups.is_none_or(is_writable),
+            "no container can be started",
+        ),
         feature(
             "overlayfs lowerdir+",
             has_lowerdir_plus(),
@@ -293,6 +313,13 @@ fn features(release: &str, cgroups: Option<&Layout>, capabilities: CapSet) -> Ve
             has_mount_setattr(),
             "no container can be created, and no mount is read-only with all below it",
         ),
+    ];
+    kernel.into_iter().chain(rights(capabilities)).collect()
+}
+
+/// The capabilities that a daemon may be without, at a price.
+fn rights(capabilities: CapSet) -> [Feature; 2] {
+    [
         feature(
             "CAP_NET_ADMIN",
             capabilities.has(CAP_NET_ADMIN),
@@ -338,6 +365,28 @@ fn has_overlay() -> bool {
 fn has_lowerdir_plus() -> bool {
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC);
     context.is_ok_and(|context| fsconfig_set_string(&context, "lowerdir+", "/").is_ok())
+}
+
+/// The controllers of version 1 that containers are put into.
+const LIMITING: [&str; 7] = [
+    "blkio", "cpu", "cpuset", "devices", "freezer", "memory", "pids",
+];
+
+/// Whether every hierarchy that containers are put into is mounted writable.
+fn is_writable(cgroups: &Layout) -> bool {
+    let roots: Vec<&Path> = match cgroups {
+        Layout::V2(unified) => vec![&unified.root],
+        Layout::Hybrid { controllers, .. } => {
+            let each = controllers.iter();
+            let limiting = each.filter(|(name, _)| LIMITING.contains(&name.as_str()));
+            limiting.map(|(_, root)| root.as_path()).collect()
+        }
+    };
+    let is_read_only = |root: &Path| {
+        let found = rustix::fs::statvfs(root);
+        found.is_ok_and(|fs| fs.f_flag.contains(StatVfsMountFlags::RDONLY))
+    };
+    !roots.into_iter().any(is_read_only)
 }
 
 fn has_openat2() -> bool {

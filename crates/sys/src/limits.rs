@@ -67,6 +67,12 @@ fn read(resource: Resource) -> (u64, u64) {
     (number(limit.current), number(limit.maximum))
 }
 
+/// The hard limit of open files of this process.
+#[must_use]
+pub fn most_open_files() -> u64 {
+    read(Resource::Nofile).1
+}
+
 /// Raises the soft limit of open files almost to the hard one: a daemon that holds many pods needs
 /// them; the rest is a [`Reserve`]. Returns the soft limit as it was: programs that use select(2),
 /// or close all that could be open, count on a low one, so containers are to get it back by

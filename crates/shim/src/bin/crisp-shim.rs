@@ -16,6 +16,14 @@ use crisp_sys::socket::Conn;
 use crisp_sys::{memory, own_argument, own_binary, process};
 
 fn main() -> ExitCode {
+    // The daemon asks at its start, so that another program in this place is found out.
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|word| word == "--version")
+    {
+        let said = writeln!(io::stdout(), "crisp-shim {}", env!("CARGO_PKG_VERSION"));
+        return said.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
     match own() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

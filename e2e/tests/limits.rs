@@ -1,0 +1,235 @@
+//! A node at its limits: a disk without room, a daemon without descriptors, and signals that end it
+//! in the midst of calls.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test: what goes wrong is a panic that says where"
+)]
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crisp_api::runtime::v1 as cri;
+use crisp_e2e::{Cri, Node, Options, configs, eventually, trial_with};
+use rustix::mount::{MountPropagationFlags, UnmountFlags};
+use rustix::process::{Pid, Signal, kill_process};
+use tonic::{Code, Status};
+
+/// Runs a test whose mounts are its own: also those of the daemon that it starts.
+fn in_own_mounts(test: impl FnOnce() + Send + 'static) {
+    let apart = std::thread::spawn(|| {
+        #[expect(deprecated, reason = "the thread has no other users of its namespace")]
+        rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNS).unwrap();
+        let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+        rustix::mount::mount_change("/", slave).unwrap();
+        test();
+    });
+    if let Err(panic) = apart.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Fills a file until the disk has no block left.
+fn take_blocks(path: &Path) {
+    let mut file = File::create(path).unwrap();
+    for part in [1 << 20, 4096] {
+        let zeros = vec![0; part];
+        while file.write_all(&zeros).is_ok() {}
+    }
+}
+
+#[track_caller]
+fn check_full<T: std::fmt::Debug>(answer: Result<T, Status>, path: &str) {
+    let status = answer.unwrap_err();
+    let text = status.message();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{text}");
+    let tells = text.contains(path) && text.contains("no room is left there");
+    assert!(tells, "{text}");
+}
+
+fn try_pod(cri: &mut Cri, pod: &cri::PodSandboxConfig) -> Result<String, Status> {
+    let request = cri::RunPodSandboxRequest {
+        config: Some(pod.clone()),
+        ..Default::default()
+    };
+    cri.run_pod_sandbox(request)
+        .map(|reply| reply.pod_sandbox_id)
+}
+
+/// The root directory of the daemon is a small disk of its own.
+fn on_a_small_disk(test: impl FnOnce(&mut Node) + Send + 'static) {
+    in_own_mounts(|| {
+        let mount = "mkdir -p \"$3\"; mountpoint -q \"$3\" || \
+             mount -t tmpfs -o size=64m,mode=700 small \"$3\"; exec \"$@\"";
+        let mut node = Node::start(Options {
+            through: Some(mount),
+            ..Options::default()
+        });
+        node.pull(&["busybox"]);
+        test(&mut node);
+        assert!(node.cri().pod_ids().is_empty(), "the test left pods");
+        let (dir, root) = (node.path(""), node.root());
+        drop(node);
+        rustix::mount::unmount(&root, UnmountFlags::DETACH).unwrap();
+        fs::remove_dir_all(dir).unwrap();
+    });
+}
+
+#[test]
+fn privileged_a_disk_without_blocks_is_told_and_keeps_no_pod_from_going() {
+    on_a_small_disk(|node| {
+        let mut cri = node.cri();
+        let pod = node.pod("small");
+        let id = cri.run_pod(&pod);
+        let lives = cri.run(&id, &pod, &configs::idle("lives"));
+        let late = cri.create(&id, &pod, &configs::idle("late")).unwrap();
+        let filler = node.root().join("filler");
+        take_blocks(&filler);
+        check_full(cri.create(&id, &pod, &configs::idle("new")), "/");
+        check_full(try_pod(&mut cri, &node.pod("other")), "/");
+        assert_eq!(cri.shell(&lives, "echo well"), "well\n");
+        cri.stop(&lives, 0);
+        cri.remove_container(cri::RemoveContainerRequest { container_id: late })
+            .unwrap();
+        // A daemon starts on a full disk, and knows what there is.
+        node.kill();
+        node.restart();
+        let mut cri = node.cri();
+        assert_eq!(cri.pod_ids(), std::slice::from_ref(&id));
+        cri.remove_pod(&id);
+        fs::remove_file(&filler).unwrap();
+        let id = cri.run_pod(&pod);
+        cri.run(&id, &pod, &configs::idle("again"));
+        cri.remove_pod(&id);
+    });
+}
+
+#[test]
+fn privileged_without_descriptors_pods_can_be_stopped_and_removed() {
+    let options = Options {
+        through: Some("ulimit -n 160; exec \"$@\""),
+        ..Options::default()
+    };
+    trial_with(&options, |node| {
+        let mut cri = node.cri();
+        let first = node.pod("first");
+        let mut ids = vec![cri.run_pod(&first)];
+        cri.run(&ids[0], &first, &configs::idle("main"));
+        // Clients that forget their connections take only a part.
+        let idle: Vec<UnixStream> = (0..100)
+            .map_while(|_| UnixStream::connect(node.socket()).ok())
+            .collect();
+        let told = loop {
+            match try_pod(&mut cri, &node.pod(&format!("p{}", ids.len()))) {
+                Ok(id) => ids.push(id),
+                Err(status) => break status,
+            }
+        };
+        let text = told.message();
+        assert!(text.contains("Too many open files"), "{text}");
+        for id in &ids {
+            cri.remove_pod(id);
+        }
+        drop(idle);
+        let again = cri.run_pod(&node.pod("again"));
+        cri.remove_pod(&again);
+    });
+}
+
+#[test]
+fn privileged_the_daemon_ends_in_a_second_and_pods_go_on() {
+    trial_with(&Options::default(), |node| {
+        let mut cri = node.cri();
+        let pod = node.pod("goes-on");
+        let id = cri.run_pod(&pod);
+        let deaf = configs::shell("main", "trap '' TERM; while :; do sleep 0.1; done");
+        let container = cri.run(&id, &pod, &deaf);
+        let stop = cri::StopContainerRequest {
+            container_id: container.clone(),
+            timeout: 600,
+        };
+        let mut caller = node.cri();
+        let call = std::thread::spawn(move || caller.stop_container(stop));
+        eventually("the stop is under way", || {
+            node.log().contains("container stopping")
+        });
+        let begun = Instant::now();
+        assert!(node.terminate().success());
+        let took = begun.elapsed();
+        assert!(took < Duration::from_millis(1500), "{took:?}");
+        let status = call.join().unwrap().unwrap_err();
+        assert!(
+            matches!(
+                status.code(),
+                Code::Unavailable | Code::Cancelled | Code::Unknown
+            ),
+            "the kubelet asks again: {status:?}"
+        );
+        node.restart();
+        let mut cri = node.cri();
+        let running = cri::ContainerState::ContainerRunning;
+        assert_eq!(cri.look(&container).state(), running);
+        assert_eq!(cri.shell(&container, "echo well"), "well\n");
+        cri.stop(&container, 0);
+        cri.remove_pod(&id);
+    });
+}
+
+#[test]
+fn privileged_a_hangup_ends_nothing_and_is_told() {
+    trial_with(&Options::default(), |node| {
+        let pid = Pid::from_raw(i32::try_from(node.pid()).unwrap()).unwrap();
+        kill_process(pid, Signal::HUP).unwrap();
+        eventually("it is told", || node.log().contains("SIGHUP is ignored"));
+        assert!(node.cri().pod_ids().is_empty(), "and it serves");
+    });
+}
+
+#[test]
+fn privileged_a_read_only_hierarchy_is_told_as_the_cause() {
+    in_own_mounts(|| {
+        let read_only = "for dir in /sys/fs/cgroup/memory /sys/fs/cgroup; do \
+             mountpoint -q $dir && mount -o remount,bind,ro $dir && break; done; exec \"$@\"";
+        let node = Node::start(Options {
+            through: Some(read_only),
+            ..Options::default()
+        });
+        let status = node.cri().status(cri::StatusRequest::default());
+        let conditions = status.unwrap().status.unwrap().conditions;
+        let ready = conditions.iter().find(|c| c.r#type == "RuntimeReady");
+        let ready = ready.unwrap();
+        assert!(!ready.status, "{ready:?}");
+        assert!(ready.message.contains("read-only"), "{ready:?}");
+    });
+}
+
+#[test]
+fn privileged_another_program_in_the_place_of_the_shim_is_refused() {
+    trial_with(&Options::default(), |node| {
+        let config = fs::read_to_string(node.path("config.toml")).unwrap();
+        let wrong = node.path("wrong.toml");
+        fs::write(
+            &wrong,
+            format!("{config}\n[daemon]\nshim = \"/bin/true\"\n"),
+        )
+        .unwrap();
+        let mut command = Command::new(node.command().get_program());
+        for (option, place) in [("--root", "other"), ("--state", "other-state")] {
+            command.arg(option).arg(node.path(place));
+        }
+        let socket = format!("unix://{}", node.path("other.sock").display());
+        let output = command
+            .args(["--listen", &socket])
+            .arg("--config")
+            .arg(wrong);
+        let output = output.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(69), "{said}");
+        assert!(said.contains("/bin/true is not crisp-shim"), "{said}");
+    });
+}
