@@ -106,7 +106,10 @@ impl Client {
             .filter(|pod| self.pods[*pod].is_ready)
             .collect();
         if effect == "bounce" {
-            let over = self.pods.iter().position(|pod| !pod.is_ready);
+            // Asked for again, a pod that is ready is answered as it is: that is no other one.
+            let lives = |name| self.ready_pods().any(|pod| pod.name() == name);
+            let mut pods = self.pods.iter();
+            let over = pods.position(|pod| !pod.is_ready && !lives(pod.name()));
             return match over.filter(|_| self.pods.len() <= PODS) {
                 Some(pod) => Some(self.again(pod)),
                 None => ready.first().map(|pod| Wish::StopPod(*pod, Fire::None)),
