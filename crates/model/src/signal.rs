@@ -32,6 +32,8 @@ impl Signal {
     pub const KILL: Self = Self(9);
     /// Asks a process to end.
     pub const TERM: Self = Self(15);
+    /// Kills a process for a system call, by its seccomp filter.
+    pub const SYS: Self = Self(31);
     /// A child has ended.
     pub const CHLD: Self = Self(17);
 

@@ -17,7 +17,7 @@ use crate::child::{self, Plan};
 use crate::claim::Claim;
 use crate::clocks::Clocks;
 use crate::confine::{Filter, check_limits, check_user, lacking};
-use crate::end::end;
+use crate::end::{end, explain};
 use crate::error::{Context, Error, Result};
 use crate::freezer::{Freeze, freeze_state};
 use crate::keyring::Keyring;
@@ -33,6 +33,9 @@ use crate::{cgroups, devices, hooks, mounts, peers, schedule, sysctl, unmet};
 /// How long a child may be silent while it sets itself up: what it does is local, but for mounts of
 /// network file systems. Hooks take the time that they are given.
 const SPEAKS_WITHIN: Duration = Duration::from_secs(120);
+
+/// The cause while the child's end is still to be seen, or when it is not seen in time.
+const UNTOLD: &str = "killed, or out of memory";
 
 /// How a created container is told to start.
 #[derive(Debug)]
@@ -236,7 +239,7 @@ fn make(mut request: CreateRequest<'_>, process: &Process) -> Result<Created> {
         maps,
     };
     let guided = setting.guide(&conn, &mut warnings);
-    let console = guided.inspect_err(|_| end(pid, &pidfd))?;
+    let console = guided.map_err(|error| explain(error, end(pid, &pidfd), request.cgroup))?;
     Ok(Created {
         pid,
         pidfd,
@@ -264,7 +267,7 @@ fn hear_of_init(conn: &Conn, first: i32, maps: Option<&Maps>) -> Result<(i32, Pi
                 return Ok((pid, init));
             }
             Some(Word::Failed(error)) => return Err(error),
-            _ => return Err(Error::Vanished("killed, or out of memory".to_owned())),
+            _ => return Err(Error::Vanished(UNTOLD.to_owned())),
         }
     }
 }
@@ -339,8 +342,9 @@ fn fork_init(
     }
     let init = hear_of_init(&ours, pid, maps.take().as_ref());
     // The first child has no more to do than to end.
-    end(pid, &pidfd);
-    init.map(|(pid, pidfd)| (pid, pidfd, ours))
+    let ended = end(pid, &pidfd);
+    let (pid, pidfd) = init.map_err(|error| explain(error, ended, cgroup))?;
+    Ok((pid, pidfd, ours))
 }
 
 /// The parent's view of the child while it sets itself up.
@@ -386,7 +390,7 @@ impl Setting<'_> {
                 }
                 Some(Word::Failed(error)) => return Err(error),
                 Some(Word::Start | Word::Init(_) | Word::Lent(_)) | None => {
-                    return Err(Error::Vanished("killed, or out of memory".to_owned()));
+                    return Err(Error::Vanished(UNTOLD.to_owned()));
                 }
             }
         }

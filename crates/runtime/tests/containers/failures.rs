@@ -20,6 +20,7 @@ pub const CASES: &[Case] = &[
     ),
     ("privileged_a_missing_source_is_named", missing_source),
     ("privileged_a_failed_create_leaves_nothing", nothing_left),
+    ("privileged_an_init_that_is_killed_says_by_what", killed),
 ];
 
 fn programs() {
@@ -145,6 +146,26 @@ fn missing_source() {
         error.contains("/no/such/source") && error.contains("/data"),
         "{error}"
     );
+}
+
+fn killed() {
+    let mut bench = Bench::new("true");
+    bench.spec["process"]["noNewPrivileges"] = json!(false);
+    // The capabilities are dropped below the filter.
+    bench.spec["linux"]["seccomp"] = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{ "names": ["capset"], "action": "SCMP_ACT_KILL_PROCESS" }]
+    });
+    let error = bench.run().unwrap_err();
+    assert!(matches!(error, Error::Vanished(_)), "{error:?}");
+    let text = error.to_string();
+    assert!(text.contains("SIGSYS: its seccomp profile"), "{text}");
+
+    let mut bench = Bench::new("true");
+    bench.spec["linux"]["resources"]["memory"] = json!({ "limit": 16 << 10 });
+    let text = bench.run().unwrap_err().to_string();
+    assert!(text.contains("raise the memory limit"), "{text}");
+    assert!(!bench.cgroup.exists());
 }
 
 fn nothing_left() {
