@@ -21,7 +21,7 @@ use super::port_records::PortRecords;
 use super::settings::{Request, Settings};
 use super::sockets::{Sockets, Watched};
 use super::source_check::SourceCheck;
-use super::{bridge, veth_peer};
+use super::{bridge, listeners, veth_peer};
 use crate::error::{Context, Error, Result};
 use crate::netlink::{Batch, conntrack, fdb, link};
 use crate::nft::{self, Element, Firewall, Look, Table, host_ports, without_address};
@@ -295,6 +295,10 @@ impl Crisp {
                 port,
             })
             .collect();
+        for port in listeners::shadowed(wanted.iter().map(|element| &element.port)) {
+            tracing::warn!(pod_id = %request.owner.container, host_ip = %port.host, port = port.port,
+                "a program of the node listens on the host port: the pod gets what comes for it");
+        }
         let mut sockets = self.sockets();
         let existing = self.table.elements(sockets.netfilter()?)?;
         nft::check_free(&existing, &wanted)?;

@@ -9,6 +9,7 @@ mod addresses;
 mod bridge;
 mod choice;
 mod crisp;
+mod listeners;
 mod mac;
 mod owner;
 mod port_records;

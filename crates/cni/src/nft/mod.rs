@@ -21,7 +21,7 @@ mod wire;
 
 pub(crate) use forward::{accept, withdraw};
 pub(crate) use frame::Look;
-pub(crate) use host_port::{Element, check_free, host_ports, without_address};
+pub(crate) use host_port::{Element, HostPort, check_free, host_ports, without_address};
 pub(crate) use rules::Firewall;
 pub(crate) use source_table::{Origin, SourceTable};
 pub(crate) use table::Table;
