@@ -77,7 +77,7 @@ impl Running {
             cgroup: &container.cgroup,
             exec_id: None,
             stdio: streams.stdio(),
-            keyring: container.record.keyring,
+            keyring: container.record.keyring.clone(),
             preserved_fds: streams.preserved(),
         })?;
         Ok(Self { execed })

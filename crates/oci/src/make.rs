@@ -56,6 +56,12 @@ pub(crate) fn make(
     for warning in &bundle.warnings {
         invocation.journal.warning(warning);
     }
+    if std::env::var_os("NOTIFY_SOCKET").is_some() {
+        invocation.journal.warning(
+            "NOTIFY_SOCKET is set, and not passed on: what the container tells of its readiness \
+             does not reach systemd, so a unit of Type=notify waits in vain",
+        );
+    }
     let streams = Streams::check(&making.plumbing, bundle.terminal(), attendance)?;
     streams.announce(&mut bundle.spec);
     let cgroup = Cgroup::new(layout()?, &bundle.cgroup);
@@ -65,7 +71,7 @@ pub(crate) fn make(
         keyring: if making.no_new_keyring {
             Keyring::Callers
         } else {
-            Keyring::New
+            Keyring::Named(format!("_ses.{}", id.as_str()))
         },
         id: &id,
         cgroup: &cgroup,
@@ -112,7 +118,7 @@ impl Maker<'_> {
         record.bundle = bundle.dir;
         record.rootfs = bundle.rootfs;
         record.cgroup = bundle.cgroup;
-        record.keyring = self.keyring;
+        record.keyring = self.keyring.clone();
         // Before anything else is made, so that a delete finds it.
         store.save(self.id, &record)?;
         match self.bring_up(&mut record, start, streams) {
@@ -180,7 +186,7 @@ impl Maker<'_> {
             cgroup: self.cgroup,
             stdio: streams.stdio(),
             gate,
-            keyring: record.keyring,
+            keyring: record.keyring.clone(),
             preserved_fds: streams.preserved(),
         })?;
         Ok(created)

@@ -141,6 +141,39 @@ fn privileged_sockets_are_passed_on() {
 }
 
 #[test]
+fn privileged_an_exec_has_the_keys_of_its_container() {
+    let mut bench = Bench::new("cat /proc/keys > /keys; echo > /up; sleep 1000");
+    bench.spec["linux"]["maskedPaths"] = json!([]);
+    bench.run_detached();
+    let name = format!(" _ses.{}: ", bench.id);
+    let serials = |keys: &str| {
+        let own = keys.lines().filter(|line| line.contains(&name));
+        own.map(|line| line.split(' ').next().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let keys = fs::read_to_string(bench.rootfs().join("keys")).unwrap();
+    let inits = serials(&keys);
+    assert_eq!(inits.len(), 1, "{keys}");
+    // A second one of this name would be the command's own.
+    assert_eq!(serials(&bench.exec("cat /proc/keys").stdout), inits);
+}
+
+#[test]
+fn privileged_readiness_that_is_not_passed_on_is_told() {
+    let bench = Bench::new("true");
+    bench.write();
+    let (mut command, out) = bench.command(&["run", &bench.id]);
+    let status = command
+        .env("NOTIFY_SOCKET", "/run/notify")
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let told = fs::read_to_string(out.with_extension("err")).unwrap();
+    assert!(told.contains("NOTIFY_SOCKET"), "{told}");
+    assert_eq!(bench.crisp("run ID").stderr, "");
+}
+
+#[test]
 fn privileged_the_process_is_handed_out() {
     let bench = Bench::new("sleep 1000");
     bench.write();
