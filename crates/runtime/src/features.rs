@@ -39,7 +39,7 @@ pub fn features() -> Value {
                 "archs": ["SCMP_ARCH_AARCH64", "SCMP_ARCH_X86_64"],
                 "knownFlags": [
                     "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
-                    "SECCOMP_FILTER_FLAG_TSYNC"
+                    "SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"
                 ],
                 "supportedFlags": [
                     "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW",

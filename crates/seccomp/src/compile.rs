@@ -96,22 +96,24 @@ pub fn compile(profile: &LinuxSeccomp, arch: Arch) -> Result<Program> {
     }
     Ok(Program {
         instructions,
-        flags: flags(profile)?,
+        flags: flags(profile),
         unknown,
     })
 }
 
-fn flags(profile: &LinuxSeccomp) -> Result<u32> {
+fn flags(profile: &LinuxSeccomp) -> u32 {
     let mut bits = 0;
     for flag in profile.flags().as_deref().unwrap_or_default() {
         bits |= match flag {
             LinuxSeccompFilterFlag::SeccompFilterFlagTsync => 1,
             LinuxSeccompFilterFlag::SeccompFilterFlagLog => 2,
             LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => 4,
-            other => return Err(Error::Unsupported(format!("the flag {other:?}"))),
+            // It says how a call waits for a listener's answer. The kernel refuses it in a filter
+            // that has no listener, where it would say nothing.
+            LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => 0,
         };
     }
-    Ok(bits)
+    bits
 }
 
 fn errno(number: u32) -> u32 {

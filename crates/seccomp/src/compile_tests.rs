@@ -244,3 +244,20 @@ fn every_number_gets_what_a_plain_reading_gives() {
         }
     }
 }
+
+/// Profiles name flags that only those of them with a listener need.
+#[test]
+fn a_flag_for_listeners_changes_nothing_without_one() {
+    let profile = |flags: &str| {
+        let text = format!(r#"{{"defaultAction":"SCMP_ACT_ALLOW","flags":[{flags}]}}"#);
+        let profile: LinuxSeccomp = serde_json::from_str(&text).unwrap();
+        compile(&profile, Arch::X86_64).unwrap()
+    };
+    let waits = r#""SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV""#;
+    assert_eq!(profile(waits).flags, 0);
+    assert_eq!(
+        profile(&format!(r#"{waits},"SECCOMP_FILTER_FLAG_LOG""#)).flags,
+        2
+    );
+    assert_eq!(profile(waits).instructions, profile("").instructions);
+}
