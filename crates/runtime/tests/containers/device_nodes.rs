@@ -10,6 +10,7 @@ use crisp_sys::mount::{FsContext, MountAttributes, attach};
 use crisp_sys::process::{WaitStatus, wait};
 use crisp_sys::rootfs::open_root;
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 use serde_json::json;
 
@@ -26,6 +27,10 @@ pub const CASES: &[Case] = &[
     (
         "privileged_nodes_that_the_host_lends_cannot_be_changed",
         lent_nodes,
+    ),
+    (
+        "privileged_more_nodes_than_open_files_are_made",
+        more_than_open_files,
     ),
 ];
 
@@ -131,6 +136,27 @@ fn null_is_the_hosts() {
         let changed = fs::read_to_string(out.join("changed")).unwrap_or_default();
         assert_eq!(changed, "", "changed from inside");
         assert_eq!(looks("/dev/null"), before, "changed outside");
+    });
+}
+
+/// A privileged container gets each node of the host, and these may be thousands.
+fn more_than_open_files() {
+    in_private_mounts(|| {
+        copied_dev();
+        let mut bench = Bench::new("ls /dev | grep -c ^many");
+        let mut nodes = Vec::new();
+        for number in 0..1100 {
+            let path = format!("/dev/many{number}");
+            let mode = Mode::from_raw_mode(0o666);
+            let kind = FileType::CharacterDevice;
+            mknodat(CWD, &path, kind, mode, makedev(1, 3)).unwrap();
+            nodes.push(json!({ "path": path, "type": "c", "major": 1, "minor": 3 }));
+        }
+        bench.spec["linux"]["devices"] = nodes.into();
+        let mut few = getrlimit(Resource::Nofile);
+        few.current = Some(256);
+        setrlimit(Resource::Nofile, few).unwrap();
+        assert_eq!(bench.output(), "1100\n");
     });
 }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
+use std::time::Instant;
 
 use rustix::fs::lgetxattr;
 
@@ -183,6 +184,31 @@ fn names_of_no_name() -> Vec<Row> {
         ("the directory itself", vec![file("d/.wh..", "")], None),
         ("the one above", vec![file("d/.wh...", "")], None),
     ]
+}
+
+/// A mark costs the same in a full directory as in an empty one, however often it is said: else a
+/// small layer keeps a machine busy for hours.
+#[test]
+fn privileged_repeated_marks_of_a_full_directory_are_cheap() {
+    const FEW: usize = 3000;
+    let unpack = |marked: &str| {
+        let lab = Lab::new();
+        let files = (0..FEW).map(|number| file(&format!("full/{number}"), ""));
+        let mark = format!("{marked}/.wh..wh..opq");
+        let marks = (0..FEW).map(|_| file(&mark, ""));
+        let dirs = [dir("full"), dir("empty")];
+        let archive = super::maker::tar(dirs.into_iter().chain(files).chain(marks).collect());
+        let writer = lab.store.begin_layer(&id(1).chain).unwrap();
+        let begun = Instant::now();
+        let unpacked = writer.unpack(crate::Compression::None, archive.as_slice());
+        let took = begun.elapsed();
+        let layer = lab.commit(unpacked.unwrap(), 1);
+        assert_eq!(there(&layer.join(marked)), Opaque);
+        assert_eq!(fs::read_dir(layer.join("full")).unwrap().count(), FEW);
+        took
+    };
+    let (empty, full) = (unpack("empty"), unpack("full"));
+    assert!(full < empty * 8, "{full:?}, and {empty:?} in an empty one");
 }
 
 #[test]
