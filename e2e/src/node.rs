@@ -222,10 +222,20 @@ impl Node {
     /// The most memory that the daemon has had at once, in KiB.
     #[must_use]
     pub fn peak_memory(&self) -> u64 {
+        self.kib("VmHWM:")
+    }
+
+    /// The memory that the daemon has now, in KiB.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        self.kib("VmRSS:")
+    }
+
+    fn kib(&self, name: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let mut lines = status.lines();
-        let peak = lines.find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        peak.trim().trim_end_matches(" kB").parse().unwrap()
+        let value = lines.find_map(|line| line.strip_prefix(name)).unwrap();
+        value.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     /// Pushes catalogue images to the registry and pulls them.

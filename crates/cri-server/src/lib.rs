@@ -5,6 +5,7 @@
 //! serve      both services on a socket
 //! authority  clients that name the socket's path as their host
 //! huffman    their names, where they are compressed
+//! bodies     bytes that large requests hold together
 //! deadline   calls end when the time is up that the caller gave
 //! call       one RPC: run, named, logged once
 //! service    the calls: check, ask the engine, answer
@@ -21,6 +22,7 @@
 
 pub mod answer;
 mod authority;
+mod bodies;
 mod call;
 mod deadline;
 pub mod from_cri;

@@ -1,6 +1,8 @@
 //! Serving CRI: both services on one listening socket, each connection wrapped for clients that
-//! name paths, each call under a root span and limited by its caller's deadline.
+//! name paths, each call under a root span and limited by its caller's deadline, and large requests
+//! limited together.
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 
@@ -14,11 +16,17 @@ use tonic::transport::{Error, Server};
 use tower::layer::layer_fn;
 
 use crate::authority::PathAuthority;
+use crate::bodies::{Bounded, Room};
 use crate::deadline::GrpcDeadline;
 use crate::service::Service;
 
 /// The largest message that clients of CRI send and take.
 const MESSAGE: usize = 16 << 20;
+
+/// Calls at once on one connection; a client keeps back what is more. A kubelet has a single
+/// connection for all that it asks, and stops and probes of each of its pods may wait there
+/// together: what they do not leave free, its lists would wait for.
+const STREAMS: u32 = 1024;
 
 /// The connections of a listener, as many at a time as there are `seats`: each holds a descriptor,
 /// and clients that forget theirs are not to take those that a removal needs. Others wait in the
@@ -48,9 +56,15 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let clients = clients(listener, seats);
-    Server::builder()
+    let room = Room::default();
+    let shared = room.clone();
+    let serving = Server::builder()
+        .max_concurrent_streams(STREAMS)
         .layer(layer_fn(Rooted::new))
         .layer(layer_fn(GrpcDeadline::new))
+        .layer(layer_fn(move |services| {
+            Bounded::new(services, shared.clone())
+        }))
         .add_service(
             RuntimeServiceServer::new(service.clone())
                 .max_decoding_message_size(MESSAGE)
@@ -61,6 +75,17 @@ pub async fn serve(
                 .max_decoding_message_size(MESSAGE)
                 .max_encoding_message_size(MESSAGE),
         )
-        .serve_with_incoming_shutdown(clients, stop)
-        .await
+        .serve_with_incoming_shutdown(clients, stop);
+    tokio::select! {
+        ended = serving => ended,
+        never = return_memory(&room) => match never {},
+    }
+}
+
+/// After large requests, the allocator keeps what they held until it is told.
+async fn return_memory(room: &Room) -> Infallible {
+    loop {
+        room.emptied().await;
+        crisp_node::give_memory_back().await;
+    }
 }

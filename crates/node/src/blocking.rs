@@ -12,3 +12,14 @@ pub(crate) async fn blocking<T: Send + 'static>(
         Err(failed) => Err(Error::fault(&failed)),
     }
 }
+
+/// Gives memory that the allocator holds free back to the kernel.
+pub async fn give_memory_back() {
+    let given = blocking(|| {
+        crisp_sys::memory::give_back();
+        Ok(())
+    });
+    if let Err(error) = given.await {
+        tracing::warn!(%error, "cannot give memory back");
+    }
+}

@@ -50,6 +50,7 @@ mod twin;
 pub mod view;
 mod views;
 
+pub use blocking::give_memory_back;
 pub use config::{Config, Features, Handler, Support, Timeouts};
 pub use debts::OwedRemains;
 pub use engine::Engine;

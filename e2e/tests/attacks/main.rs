@@ -25,6 +25,7 @@ mod network;
 mod output;
 mod procfs;
 mod registries;
+mod requests;
 mod seccomp;
 mod users;
 
@@ -36,7 +37,7 @@ use field::{Field, Row};
 
 #[test]
 fn privileged_attacks_change_nothing_of_the_host() {
-    let classes: [(&str, &[Row]); 11] = [
+    let classes: [(&str, &[Row]); 12] = [
         ("annotations", annotations::ROWS),
         ("images", images::ROWS),
         ("logs", logs::ROWS),
@@ -46,6 +47,7 @@ fn privileged_attacks_change_nothing_of_the_host() {
         ("output", output::ROWS),
         ("procfs", procfs::ROWS),
         ("registries", registries::ROWS),
+        ("requests", requests::ROWS),
         ("seccomp", seccomp::ROWS),
         ("users", users::ROWS),
     ];
