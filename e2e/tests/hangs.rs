@@ -228,7 +228,8 @@ fn privileged_sigterm_to_shims_ends_no_container_and_loses_no_end() {
         let over = cri.run(id, pod, &configs::shell("over", "echo up; exit 3"));
         let removed = cri.run(id, pod, &configs::shell("removed", "sleep 1000"));
         cri.wait_exit(&over);
-        for container in [&runs, &over, &removed] {
+        has_left(&over);
+        for container in [&runs, &removed] {
             kill_process(shim(container), Signal::TERM).unwrap();
         }
         check_end(cri, &over, 3, &["up"]);
@@ -258,11 +259,9 @@ fn privileged_what_shims_recorded_before_they_left_is_found_by_the_next_daemon()
         let later = cri.run(&id, &pod, &configs::shell("later", line));
         let before = cri.run(&id, &pod, &configs::shell("before", "echo up; exit 4"));
         cri.wait_exit(&before);
-        node.kill();
-        for container in [&later, &before] {
-            kill_process(shim(container), Signal::TERM).unwrap();
-        }
         has_left(&before);
+        node.kill();
+        kill_process(shim(&later), Signal::TERM).unwrap();
         has_left(&later);
         node.restart();
         cri = node.cri();
@@ -270,6 +269,69 @@ fn privileged_what_shims_recorded_before_they_left_is_found_by_the_next_daemon()
         check_end(&mut cri, &later, 5, &["up", "end"]);
         cri.remove_pod(&id);
     });
+}
+
+/// A pod that goes on has a process of ours for each container that runs, and for no other. Calls
+/// for the others are answered without one.
+#[test]
+fn privileged_shims_leave_with_their_containers() {
+    trial(|node| {
+        let mut cri = node.cri();
+        let pod = node.pod("leave");
+        let id = cri.run_pod(&pod);
+        let runs = cri.run(&id, &pod, &configs::idle("runs"));
+        let ended: Vec<String> = (0..3)
+            .map(|code| {
+                let line = format!("sleep 1000 & echo out; exit {code}");
+                cri.run(&id, &pod, &configs::shell(&format!("ended{code}"), &line))
+            })
+            .collect();
+        for (code, container) in (0..).zip(&ended) {
+            cri.wait_exit(container);
+            has_left(container);
+            check_refusals(&mut cri, container);
+            check_end(&mut cri, container, code, &["out"]);
+        }
+        assert_eq!(cri.shell(&runs, "echo well"), "well\n");
+        // An end that no daemon hears of: the next one finds the shim, and sends it away.
+        let later = cri.run(&id, &pod, &configs::shell("later", "sleep 1; exit 7"));
+        node.kill();
+        let pid = shim(&later).as_raw_nonzero();
+        let children = format!("/proc/{pid}/task/{pid}/children");
+        eventually("it has ended", || {
+            fs::read_to_string(&children).unwrap().is_empty()
+        });
+        node.restart();
+        cri = node.cri();
+        has_left(&later);
+        check_end(&mut cri, &later, 7, &[]);
+        let pod_sandbox_id = id.clone();
+        cri.stop_pod_sandbox(cri::StopPodSandboxRequest { pod_sandbox_id })
+            .unwrap();
+        assert_eq!(owners::shim(&runs), None, "it stayed longer than its pod");
+        cri.remove_pod(&id);
+    });
+}
+
+fn check_refusals(cri: &mut Cri, container: &str) {
+    let container_id = container.to_owned();
+    let exec = cri.execute(container, &["true"]).map(drop);
+    let reopen = cri.reopen_container_log(cri::ReopenContainerLogRequest {
+        container_id: container_id.clone(),
+    });
+    let update = cri.update_container_resources(cri::UpdateContainerResourcesRequest {
+        container_id,
+        linux: Some(cri::LinuxContainerResources {
+            cpu_shares: 512,
+            ..Default::default()
+        }),
+        ..Default::default()
+    });
+    for refused in [exec, reopen.map(drop), update.map(drop)] {
+        let refusal = refused.unwrap_err();
+        assert_eq!(refusal.code(), tonic::Code::FailedPrecondition, "{refusal}");
+        assert!(refusal.message().contains("not running"), "{refusal}");
+    }
 }
 
 /// A shim that was loaded while a container was being made, and waits for its start.

@@ -149,19 +149,20 @@ impl Shim {
 
     /// Ends the drain when it is time, and the shim when nothing keeps it.
     pub(crate) fn after_turn(&mut self) -> Next {
-        match self.end_drain() {
+        self.end_drain();
+        match self.answer_waiting(Waits::Shutdown) {
             Next::Leave => Next::Leave,
             Next::Stay => self.leave_unasked(),
         }
     }
 
     /// Ends the drain when it is time, and tells.
-    fn end_drain(&mut self) -> Next {
+    fn end_drain(&mut self) {
         let Phase::Draining { init, exit, until } = self.phase else {
-            return Next::Stay;
+            return;
         };
         if !self.output.is_over() && clock::monotonic() < until {
-            return Next::Stay;
+            return;
         }
         self.output.finish();
         self.input = None;
@@ -172,7 +173,6 @@ impl Shim {
         self.clients.broadcast(&Event::Exited(exit));
         // A cgroup that cannot be removed yet is tried again at the shutdown.
         drop(self.container.cgroup.remove());
-        self.answer_waiting(Waits::Shutdown)
     }
 
     /// Leaves, if it was told to end and knows nothing that is not recorded.

@@ -289,11 +289,13 @@ impl Shim {
                 self.clients.reply(by, reply, Vec::new());
                 return Next::Stay;
             }
-            Phase::Draining { .. } => {
+            // The callers of commands that were killed with the container are told first.
+            Phase::Over { .. } if self.execs.is_empty() && self.errands.is_empty() => {}
+            Phase::Draining { .. } | Phase::Over { .. } => {
                 self.waiting.push((by, Waits::Shutdown));
                 return Next::Stay;
             }
-            Phase::Over { .. } | Phase::Failed => {}
+            Phase::Failed => {}
         }
         match self.container.destroy() {
             Ok(()) => {

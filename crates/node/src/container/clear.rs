@@ -6,8 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crisp_model::CgroupPath;
-use crisp_shim_api::Request;
+use crisp_model::{CgroupPath, ContainerId, PodId};
+use crisp_shim_api::exit::SLOT_SIZE;
+use crisp_shim_api::{ExitRecord, Request};
 use crisp_sys::{file, ns};
 
 use crate::blocking::blocking;
@@ -27,13 +28,7 @@ pub(crate) async fn clear(
     shim: Option<&ShimClient>,
 ) -> Result<()> {
     shared.spares.dismiss(&remains.id).await;
-    match shim {
-        Some(shim) => shim.dismiss().await,
-        None => {
-            let socket = shared.paths.shim_socket(&remains.id);
-            dismiss_stranger(&socket, remains.id.as_str()).await;
-        }
-    }
+    dismiss(shared, &remains.id, shim).await;
     let mut errors = Vec::new();
     errors.extend(remove_cgroup(shared, remains).await.err());
     if let Some(pod) = &remains.pod {
@@ -53,6 +48,30 @@ pub(crate) async fn clear(
         .forget(&remains.id, remains.cgroup_path.as_ref());
     let step = format!("remove container {}", remains.id);
     Error::gather(&step, errors).map_or(Ok(()), Err)
+}
+
+/// Sends the shim of a container that is over away, unless it alone knows how that ended: on a disk
+/// that was full, say. That one goes with its container or its pod.
+pub(crate) async fn dismiss_recorded(
+    shared: &Shared,
+    (pod, id): (&PodId, &ContainerId),
+    shim: Option<&ShimClient>,
+) {
+    let slot = shared.paths.exit_slot(pod, id);
+    let is_recorded = blocking(move || {
+        let slot = file::read_bounded(&slot, SLOT_SIZE as u64);
+        Ok(slot.is_ok_and(|slot| ExitRecord::from_slot(&slot).is_some()))
+    });
+    if is_recorded.await.unwrap_or(false) {
+        dismiss(shared, id, shim).await;
+    }
+}
+
+async fn dismiss(shared: &Shared, id: &ContainerId, shim: Option<&ShimClient>) {
+    match shim {
+        Some(shim) => shim.dismiss().await,
+        None => dismiss_stranger(&shared.paths.shim_socket(id), id.as_str()).await,
+    }
 }
 
 /// Removes what a launch that failed may have left running.

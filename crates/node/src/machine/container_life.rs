@@ -262,6 +262,7 @@ impl Container {
         }
         let cgroup_path = self.record.cgroup_path.clone();
         scene.out.run(Job::EndScope(cgroup_path));
+        scene.out.run(Job::DismissShim(self.record.id.clone()));
         self.settled(scene);
     }
 

@@ -114,6 +114,8 @@ pub(crate) enum Job {
     Stop(StopStep, Target),
     /// Remove the scope of a container whose end is recorded.
     EndScope(CgroupPath),
+    /// Send the shim of a container that is over away: nothing is asked of it any more.
+    DismissShim(ContainerId),
     /// Remove all that a container has.
     Clear(Remains),
     /// Put new limits in force.

@@ -105,6 +105,10 @@ impl Pod {
                     scene.out.run(Job::Judge(container.case(scene.pod, boot)));
                 }
                 State::Unmaking { .. } => scene.out.run(Job::Unmake(container.remains(scene.pod))),
+                // The daemon may have been killed before its shim had left.
+                State::Exited { .. } if boot == Boot::This => {
+                    scene.out.run(Job::DismissShim(container.record.id.clone()));
+                }
                 _ => {}
             }
         }

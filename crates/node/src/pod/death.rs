@@ -130,6 +130,7 @@ fn job_name(job: &Job) -> &'static str {
         Job::Stop(StopStep::Force, _) => "force",
         Job::Stop(StopStep::EndSilentShim, _) => "end-silent-shim",
         Job::EndScope(_) => "end-scope",
+        Job::DismissShim(_) => "dismiss-shim",
         Job::Clear(_) => "clear",
         Job::Update(_) => "update",
         Job::Exec { .. } => "exec",

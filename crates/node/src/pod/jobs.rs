@@ -212,6 +212,7 @@ impl Hands {
                 shared.cgroups.end_scope(&path).await;
                 Outcome::Nothing
             }),
+            Job::DismissShim(id) => self.dismiss_step(id),
             Job::Clear(remains) => self.clear_step(remains),
             Job::Update(change) => {
                 let shim = self.shim(&change.id);
@@ -243,7 +244,7 @@ impl Hands {
         })
     }
 
-    /// All containers are over by now: their shims, of which nothing is wanted any more, leave.
+    /// All containers are over by now: shims that have not left yet, leave.
     fn teardown_step(&mut self, remains: PodRemains) -> Started {
         let shared = Arc::clone(&self.shared);
         let shims = self.held.values_mut().filter_map(|held| held.shim.take());
@@ -302,6 +303,15 @@ impl Hands {
         started(work, async move {
             let (verdict, link) = judge::judge(&shared, &case, &loan).await;
             Outcome::Judged(case.id, verdict, link)
+        })
+    }
+
+    /// The handle stays: who comes upon a shim that is leaving waits until it has.
+    fn dismiss_step(&self, id: ContainerId) -> Started {
+        let (shared, shim, pod) = (Arc::clone(&self.shared), self.shim(&id), self.id.clone());
+        started(Work::Passing("dismiss shim"), async move {
+            clear::dismiss_recorded(&shared, (&pod, &id), shim.as_ref()).await;
+            Outcome::Nothing
         })
     }
 

@@ -230,6 +230,13 @@ impl World {
                 self.alive.insert(plan.id.clone());
                 self.make(&["shim", "cgroup"], plan.id.as_str());
             }
+            Job::DismissShim(id) => {
+                let pod = self.pod.as_ref();
+                let container = pod.and_then(|pod| pod.containers.get(id));
+                let state = container.map(|container| &container.state);
+                let runs = matches!(state, Some(State::Starting { .. } | State::Running(_)));
+                assert!(!runs, "the shim of a container that runs is sent away");
+            }
             _ => {}
         }
         self.jobs.push_back(job);
@@ -289,7 +296,9 @@ impl World {
                 let verdict = self.judge(&case);
                 Some(Input::of(&case.id, ContainerInput::Judged(verdict)))
             }
-            Job::WatchAlone(..) | Job::WatchHolder(_) | Job::EndScope(_) => None,
+            Job::WatchAlone(..) | Job::WatchHolder(_) | Job::EndScope(_) | Job::DismissShim(_) => {
+                None
+            }
             Job::Stop(step, target) => {
                 if step != StopStep::Signal {
                     self.end(&target.id, 137);
