@@ -11,7 +11,7 @@ use std::fs::{self, OpenOptions};
 use std::path::Path;
 
 use crisp_api::runtime::v1::RemoveContainerRequest;
-use crisp_e2e::{configs, eventually, trial};
+use crisp_e2e::{Node, configs, eventually, owners, trial};
 
 /// How a journal is harmed.
 type Harm = (&'static str, fn(&Path));
@@ -84,11 +84,9 @@ fn privileged_no_running_pod_vanishes_with_its_journal() {
             cri.remove_pod(&pod);
             assert!(cri.pod_ids().is_empty(), "{what}");
         }
-        // Files that were set aside are the operator's to look at and to remove.
         let kept = node.root().join("quarantine");
         assert_eq!(fs::read_dir(&kept).unwrap().count(), HARMS.len() - 1);
-        fs::remove_dir_all(&kept).unwrap();
-        fs::create_dir(&kept).unwrap();
+        sweep_kept(node);
     });
 }
 
@@ -107,6 +105,80 @@ fn privileged_without_a_twin_a_cut_journal_is_what_it_was() {
         assert!(fs::exists(&twin).unwrap(), "the twin is made again");
         cri.remove_pod(&pod);
         assert!(!fs::exists(&twin).unwrap());
+    });
+}
+
+/// Without any record a pod cannot go on: all that it had is removed, and other pods feel nothing.
+#[test]
+fn privileged_a_pod_whose_journal_and_twin_are_lost_leaves_nothing() {
+    trial(|node| {
+        let mut cri = node.cri();
+        let other = node.pod("other");
+        let stays = cri.run_pod(&other);
+        let there = cri.run(&stays, &other, &configs::idle("main"));
+        // A part of what was cut off may be read, and what cannot be looked at is left alone.
+        let reads = |what: &str| what.starts_with("cut at") || what == "a directory";
+        for (what, harm) in HARMS.iter().filter(|(what, _)| !reads(what)) {
+            let config = node.pod("lost");
+            let pod = cri.run_pod(&config);
+            let container = cri.run(&pod, &config, &configs::idle("main"));
+            node.kill();
+            harm(&node.root().join("pods").join(&pod).join("journal"));
+            harm(&node.state().join("records").join(&pod));
+            node.restart();
+            cri = node.cri();
+            assert_eq!(cri.pod_ids(), std::slice::from_ref(&stays), "{what}");
+            assert_eq!(owners::shim(&container), None, "{what}: it runs on");
+            assert_eq!(cri.shell(&there, "echo here").trim(), "here", "{what}");
+            // Its name is free.
+            let next = cri.run_pod(&config);
+            assert_ne!(next, pod, "{what}");
+            cri.remove_pod(&next);
+        }
+        cri.remove_pod(&stays);
+        sweep_kept(node);
+    });
+}
+
+/// Files that were set aside are the operator's to remove.
+fn sweep_kept(node: &Node) {
+    let kept = node.root().join("quarantine");
+    fs::remove_dir_all(&kept).unwrap();
+    fs::create_dir(&kept).unwrap();
+}
+
+/// A journal that cannot be set aside is written over: nothing of the old one may be read again.
+#[test]
+fn privileged_a_damaged_journal_that_stays_where_it_is_is_damaged_once() {
+    trial(|node| {
+        let mut cri = node.cri();
+        let config = node.pod("stays");
+        let pod = cri.run_pod(&config);
+        for name in ["one", "two", "three"] {
+            cri.create(&pod, &config, &configs::idle(name)).unwrap();
+        }
+        node.kill();
+        let journal = node.root().join("pods").join(&pod).join("journal");
+        let mut bytes = fs::read(&journal).unwrap();
+        let written = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+        bytes[written / 2] ^= 1;
+        fs::write(&journal, bytes).unwrap();
+        // No file takes the place of a directory.
+        fs::create_dir_all(node.root().join("quarantine").join(&pod).join("in the way")).unwrap();
+        node.restart();
+        let damaged = |log: &str| log.matches("damaged record set aside").count();
+        let log = node.log();
+        let made_anew = log.matches("made anew from its twin").count();
+        assert!(log.contains("damaged record stays where it is"), "{log}");
+        node.kill();
+        node.restart();
+        let again = node.log();
+        assert_eq!(damaged(&again), damaged(&log), "{again}");
+        assert_eq!(again.matches("made anew from its twin").count(), made_anew);
+        let mut cri = node.cri();
+        assert_eq!(cri.pod_ids(), std::slice::from_ref(&pod));
+        cri.remove_pod(&pod);
+        sweep_kept(node);
     });
 }
 
