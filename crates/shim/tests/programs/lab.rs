@@ -209,7 +209,8 @@ impl Lab {
         (FromShim::decode(&bytes).unwrap(), fds)
     }
 
-    fn reply_to(&mut self, wanted: u64) -> (Reply, Vec<OwnedFd>) {
+    /// Waits for the answer to a request that was sent.
+    pub fn reply_to(&mut self, wanted: u64) -> (Reply, Vec<OwnedFd>) {
         loop {
             match self.receive() {
                 (FromShim::Reply { seq, reply }, fds) if seq == wanted => return (reply, fds),

@@ -17,3 +17,4 @@ mod keeper;
 mod lab;
 mod launch;
 mod logging;
+mod slow_directory;
