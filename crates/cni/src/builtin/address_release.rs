@@ -72,6 +72,9 @@ struct Leases {
 #[derive(Debug, Default)]
 pub(crate) struct AddressRelease {
     leases: Mutex<Leases>,
+    /// Held while an address goes, and while records are compared with the kernel. It is taken
+    /// ahead of `leases`, which is never held for so long.
+    comparison: Mutex<()>,
     /// A lease was added.
     added: Notify,
     /// A lease was released.
@@ -91,9 +94,22 @@ impl AddressRelease {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn hold(&self) -> MutexGuard<'_, ()> {
+        self.comparison
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Keeps the addresses of an owner that is attached anew.
     pub(crate) fn cancel(&self, lease: &Lease) {
         self.leases().waiting.remove(lease);
+    }
+
+    /// Runs a look at the addresses that compares them with the kernel. No address is released
+    /// meanwhile: what was forgotten for it in the kernel would come back from its record.
+    pub(crate) fn while_none_goes<T>(&self, look: impl FnOnce() -> T) -> T {
+        let _held = self.hold();
+        look()
     }
 
     /// Releases the lease once the link is gone.
@@ -271,6 +287,7 @@ impl AddressRelease {
     /// Releases leases that are the same as when they were looked at. The lock is held meanwhile,
     /// so that an owner that is attached again either keeps its addresses or gets new ones.
     fn release_all(&self, gone: &[(Lease, Waiting)], sockets: &mut Sockets) {
+        let _held = self.hold();
         let mut leases = self.leases();
         for (lease, seen) in gone {
             let same = |waiting: &Waiting| waiting.serial == seen.serial;

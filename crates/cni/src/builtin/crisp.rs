@@ -109,8 +109,10 @@ impl Crisp {
     }
 
     fn ensure_sources(&self, sockets: &mut Sockets, look: Look) -> Result<Option<&'static str>> {
-        self.sources
-            .ensure(sockets, (&self.settings, look), &self.addresses)
+        self.release.while_none_goes(|| {
+            self.sources
+                .ensure(sockets, (&self.settings, look), &self.addresses)
+        })
     }
 
     /// Forgets what released addresses could send, where no worker will. A table that is not there
@@ -234,8 +236,11 @@ impl Crisp {
         let port = port.ok_or_else(|| Error::invalid(format!("link {name}"), "vanished"))?;
         fdb::bind(&mut sockets.route, bridge, port.index, mac)?;
         let pod = (&request.owner, addresses);
-        self.sources
-            .admit(&mut sockets, &self.settings, pod, &self.addresses)
+        if !self.sources.admit(&mut sockets, &self.settings, pod)? {
+            // Another program has removed the table.
+            self.ensure_sources(&mut sockets, Look::Name)?;
+        }
+        Ok(())
     }
 
     fn result(

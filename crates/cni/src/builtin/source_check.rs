@@ -108,26 +108,20 @@ impl SourceCheck {
         Ok((!is_made).then_some(UNCHECKED))
     }
 
-    /// Lets a pod, whose addresses are recorded, send from them. Its interface is still down.
+    /// Lets a pod, whose addresses are recorded, send from them. Its interface is still down. False
+    /// when the table is missing.
     pub(crate) fn admit(
         &self,
         sockets: &mut Sockets,
         settings: &Settings,
         (owner, taken): (&Owner, &[(Subnet, IpAddr)]),
-        addresses: &Addresses,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         if settings.sources == Sources::Any || !sockets.checks_sources {
-            return Ok(());
+            return Ok(true);
         }
         let taken: Vec<IpAddr> = taken.iter().map(|(_, address)| *address).collect();
-        if !self
-            .table
-            .admit(sockets.netfilter()?, &origin(owner, &taken))?
-        {
-            // Another program has removed the table.
-            self.ensure(sockets, (settings, Look::Name), addresses)?;
-        }
-        Ok(())
+        self.table
+            .admit(sockets.netfilter()?, &origin(owner, &taken))
     }
 
     /// Whether the check is there, in whatever state.

@@ -143,7 +143,8 @@ impl SourceTable {
         self.push(batch, message, elements);
     }
 
-    fn list(&self, channel: &mut Channel) -> Result<BTreeSet<Element>> {
+    /// The elements of all sets.
+    pub(crate) fn list(&self, channel: &mut Channel) -> Result<BTreeSet<Element>> {
         let mut found = BTreeSet::new();
         for set in SETS {
             let wanted = Attributes::new()

@@ -1,8 +1,14 @@
 //! Pods that send as their neighbours: nobody believes them, unless the configuration lets them.
 
 use std::net::UdpSocket;
+use std::sync::Arc;
+
+use crisp_tasks::Worker;
 
 use super::lab::{Lab, eventually, open};
+use crate::builtin::{AddressRelease, Crisp, LinkRemoval, Owner, Request, Settings};
+use crate::netlink::Channel;
+use crate::nft::SourceTable;
 use crate::{Builtin, Mode, Sources};
 
 const PYTHON: &str = "python3";
@@ -175,4 +181,61 @@ fn privileged_a_pod_cannot_send_as_its_neighbour() {
             assert_eq!(network.status().message, "");
         });
     }
+}
+
+#[test]
+fn privileged_what_a_gone_pod_sent_from_does_not_come_back() {
+    let lab = Lab::new();
+    let data = lab.path().join("data");
+    lab.on_node(|| async {
+        let settings = Settings::parse(&serde_json::json!({}), &data).unwrap();
+        let release = Arc::new(AddressRelease::default());
+        let _worker = Worker::start(Arc::clone(&release).run());
+        let crisp = Crisp::open(settings, Arc::clone(&release)).unwrap();
+        crisp.prepare().unwrap();
+        let elements = || {
+            let mut channel = Channel::open(netlink_sys::protocols::NETLINK_NETFILTER).unwrap();
+            SourceTable::of("crisp0").list(&mut channel).unwrap()
+        };
+        // Reading so many records takes long enough for a look and a release to meet. They are no
+        // attachments', and have no elements.
+        for number in 0..3000_u16 {
+            let [high, low] = number.to_be_bytes();
+            let record = data.join(format!("crisp0/addresses/192.0.{high}.{low}"));
+            std::os::unix::fs::symlink("nobody", record).unwrap();
+        }
+        let alone = elements();
+        for round in 0..40 {
+            let owner = Owner {
+                container: format!("c{round}"),
+                interface: "eth0".into(),
+            };
+            lab.pin("pod");
+            let request = Request {
+                owner: owner.clone(),
+                netns: Some(lab.netns("pod")),
+                ports: Vec::new(),
+                addresses: Vec::new(),
+                mac: None,
+                previous: None,
+            };
+            crisp.add(&request).unwrap();
+            assert!(elements().len() > alone.len(), "round {round}");
+            let done = std::sync::atomic::AtomicBool::new(false);
+            lab.inside("node", || {
+                std::thread::scope(|scope| {
+                    scope.spawn(|| {
+                        while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                            crisp.prepare().unwrap();
+                        }
+                    });
+                    crisp.del(&owner, LinkRemoval::WithNamespace).unwrap();
+                    lab.unpin("pod");
+                    release.finish();
+                    done.store(true, std::sync::atomic::Ordering::Relaxed);
+                });
+            });
+            assert_eq!(elements(), alone, "round {round}");
+        }
+    });
 }
