@@ -34,18 +34,17 @@ fn privileged_every_line_about_a_pod_names_it() {
         cri.remove_pod(&id);
         let mut transitions = BTreeMap::new();
         for line in lines(node, begun) {
-            let fields = line.as_object().unwrap();
             let text = line.to_string();
             if text.contains(&container) {
-                assert_eq!(fields["container_id"], container.as_str(), "{text}");
-                assert_eq!(fields["container"], "main", "{text}");
+                assert_eq!(line["container_id"], container.as_str(), "{text}");
+                assert_eq!(line["container"], "main", "{text}");
             }
             if text.contains(&id) || text.contains(&container) {
-                assert_eq!(fields["pod_id"], id.as_str(), "{text}");
-                assert_eq!(fields["pod"], "e2e/named", "{text}");
+                assert_eq!(line["pod_id"], id.as_str(), "{text}");
+                assert_eq!(line["pod"], "e2e/named", "{text}");
             }
             if line["level"] == "INFO" {
-                let message = fields["message"].as_str().unwrap().to_owned();
+                let message = line["message"].as_str().unwrap().to_owned();
                 *transitions.entry(message).or_insert(0) += 1;
             }
         }

@@ -57,8 +57,21 @@ fn properties(unit: &str) -> HashMap<String, String> {
 /// Units of ours that systemd still knows.
 fn units() -> Vec<String> {
     let listed = systemctl(&["list-units", "--all", "--plain", "--no-legend", "crisp-*"]);
-    let names = listed.lines().filter_map(|line| line.split(' ').next());
-    names.map(str::to_owned).collect()
+    listed.lines().map(str::to_owned).collect()
+}
+
+/// Waits until there are none; those that stay are told.
+#[track_caller]
+fn eventually_none(what: &str, there: impl Fn() -> Vec<String>) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let left = there();
+        if left.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "after 20 s still {what}: {left:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[track_caller]
@@ -119,7 +132,7 @@ fn privileged_systemd_has_a_scope_for_each_container() {
         cri.stop(&container, 0);
         let unit = format!("crisp-{container}.scope");
         wait_for("an ended container has no scope", || {
-            !units().contains(&unit)
+            !units().iter().any(|line| line.starts_with(&unit))
         });
         cri.remove_pod(&id);
         // It was made for the pod, and its parents with it.
@@ -185,7 +198,7 @@ fn limits_are_kept(cri: &mut Cri, container: &str) {
 
 #[track_caller]
 fn nothing_is_left() {
-    wait_for("systemd knows no unit of ours", || units().is_empty());
+    eventually_none("units of ours that systemd knows", units);
     let dir = "/run/systemd/transient";
     let files = fs::read_dir(dir).unwrap().flatten();
     let files: Vec<_> = files.map(|entry| entry.file_name()).collect();

@@ -24,6 +24,7 @@ use crate::machine::effect::{
 };
 use crate::machine::facts::Caller;
 use crate::machine::input::{ContainerInput, Input, Launched, Verdict};
+use crate::machine::pod::Pod;
 use crate::reply::answer;
 use crate::shim::adopt::{self, Alone};
 use crate::shim::client::ShimClient;
@@ -50,7 +51,7 @@ pub(super) enum Work {
     Update(ContainerId),
     Clear(ContainerId),
     /// A step of a stop, an exec: a timer or the caller goes on without it.
-    Passing(&'static str),
+    Passing(&'static str, Option<ContainerId>),
 }
 
 /// The outcome of a worker.
@@ -91,7 +92,7 @@ impl Work {
             }
             Self::Update(id) => of(id, ContainerInput::Updated(Err(error()))),
             Self::Clear(id) => of(id, ContainerInput::Cleared(Err(error()))),
-            Self::WatchHolder | Self::Alarm | Self::Passing(_) => None,
+            Self::WatchHolder | Self::Alarm | Self::Passing(..) => None,
         }
     }
 
@@ -108,7 +109,7 @@ impl Work {
             Self::WatchAlone(_) => "watch alone",
             Self::Update(_) => "update",
             Self::Clear(_) => "clear",
-            Self::Passing(name) => name,
+            Self::Passing(name, _) => name,
         }
     }
 
@@ -122,9 +123,8 @@ impl Work {
             | Self::WatchAlone(id)
             | Self::Update(id)
             | Self::Clear(id) => Some(id),
-            Self::Boot | Self::Teardown | Self::WatchHolder | Self::Alarm | Self::Passing(_) => {
-                None
-            }
+            Self::Passing(_, id) => id.as_ref(),
+            Self::Boot | Self::Teardown | Self::WatchHolder | Self::Alarm => None,
         }
     }
 }
@@ -169,7 +169,12 @@ impl Hands {
     }
 
     /// Starts the worker of a job, as part of the trace of the call that caused it.
-    pub(super) fn run(&mut self, workers: &mut Workers<Work, Outcome>, job: Job, cause: &Span) {
+    pub(super) fn run(
+        &mut self,
+        workers: &mut Workers<Work, Outcome>,
+        pod: &Pod,
+        (job, cause): (Job, &Span),
+    ) {
         let (work, step) = self.step(job);
         // A watch goes on long after the call that caused it, and would keep the call's span open.
         let watches = matches!(work, Work::WatchHolder | Work::WatchAlone(_));
@@ -180,8 +185,9 @@ impl Hands {
         };
         let span = error_span!(target: "crisp::pod", parent: cause, "job",
             job = work.name(), pod = self.pod_name, pod_id = %self.id,
-            container_id = field::Empty, otel.name = work.name());
+            container = field::Empty, container_id = field::Empty, otel.name = work.name());
         if let Some(id) = work.container() {
+            span.record("container", self.name_of(pod, id));
             span.record("container_id", field::display(id));
         }
         workers.start(work, span, step);
@@ -208,7 +214,7 @@ impl Hands {
             Job::Judge(case) => self.judge_step(case),
             Job::WatchAlone(case, plan) => self.watch_step(case, *plan),
             Job::Stop(step, target) => self.stop_step(step, target),
-            Job::EndScope(path) => started(Work::Passing("end scope"), async move {
+            Job::EndScope(path) => started(Work::Passing("end scope", None), async move {
                 shared.cgroups.end_scope(&path).await;
                 Outcome::Nothing
             }),
@@ -309,7 +315,8 @@ impl Hands {
     /// The handle stays: who comes upon a shim that is leaving waits until it has.
     fn dismiss_step(&self, id: ContainerId) -> Started {
         let (shared, shim, pod) = (Arc::clone(&self.shared), self.shim(&id), self.id.clone());
-        started(Work::Passing("dismiss shim"), async move {
+        let work = Work::Passing("dismiss shim", Some(id.clone()));
+        started(work, async move {
             clear::dismiss_recorded(&shared, (&pod, &id), shim.as_ref()).await;
             Outcome::Nothing
         })
@@ -333,7 +340,8 @@ impl Hands {
             StopStep::Force => "force",
             StopStep::EndSilentShim => "end silent shim",
         };
-        started(Work::Passing(name), async move {
+        let work = Work::Passing(name, Some(target.id.clone()));
+        started(work, async move {
             let done = match step {
                 StopStep::Signal => stop::signal(&target, shim.as_ref()).await.map(|()| false),
                 StopStep::Kill => {
@@ -371,7 +379,8 @@ impl Hands {
     ) -> Started {
         let (shim, place) = (self.shim(&id), self.callers.take(caller));
         let shared = Arc::clone(&self.shared);
-        started(Work::Passing("exec"), async move {
+        let work = Work::Passing("exec", Some(id.clone()));
+        started(work, async move {
             if let (Some(shim), Some(Place::Output(reply))) = (shim, place) {
                 let exec = Exec {
                     container: id,
@@ -391,7 +400,8 @@ impl Hands {
     fn reopen_step(&mut self, id: &ContainerId, caller: Caller) -> Started {
         let within = self.shared.config.timeouts.shim;
         let (shim, place) = (self.shim(id), self.callers.take(caller));
-        started(Work::Passing("reopen log"), async move {
+        let work = Work::Passing("reopen log", Some(id.clone()));
+        started(work, async move {
             if let (Some(shim), Some(Place::Nothing(reply))) = (shim, place) {
                 answer(reply, shim.order(ShimRequest::ReopenLog, within).await);
             }

@@ -1,5 +1,7 @@
 //! The log of a pod's life: one line for each note of its machine, in the pod's span.
 
+use std::io;
+
 use tracing::{Span, debug, error_span, info, warn};
 
 use crisp_model::ContainerId;
@@ -10,13 +12,23 @@ use crate::machine::effect::{ContainerNote, Note};
 pub(super) fn log(pod: &Span, note: Note, name: impl FnOnce(&ContainerId) -> Option<String>) {
     match note {
         Note::Container(id, note) => {
-            let name = name(&id).unwrap_or_default();
-            let span = error_span!(target: "crisp::container", parent: pod, "container",
-                container = name, container_id = %id);
-            span.in_scope(|| container(note));
+            in_container(pod, (&id, name(&id)), || container(note));
         }
         note => pod.in_scope(|| of_pod(note)),
     }
+}
+
+/// Tells how the connection to a container's shim was lost.
+pub(super) fn lost_shim(pod: &Span, of: (&ContainerId, Option<String>), error: &io::Error) {
+    in_container(pod, of, || {
+        debug!(target: "crisp::container", %error, "connection to a shim lost");
+    });
+}
+
+fn in_container(pod: &Span, (id, name): (&ContainerId, Option<String>), tell: impl FnOnce()) {
+    let span = error_span!(target: "crisp::container", parent: pod, "container",
+        container = name.unwrap_or_default(), container_id = %id);
+    span.in_scope(tell);
 }
 
 fn of_pod(note: Note) {

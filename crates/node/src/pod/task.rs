@@ -24,6 +24,7 @@ use super::hands::{self, Hands, moment};
 use super::jobs::{Outcome, Work};
 use super::message::Message;
 use super::naming::{Gone, NameMessage, NamesMailbox};
+use super::notes;
 use super::record::{Record, Source};
 use super::resume;
 use crate::machine::effect::{Alarm, Effect, Effects};
@@ -202,7 +203,7 @@ impl Task {
                 },
                 (work, outcome) = workers.next() => (task.hands.worked(&work, outcome), span.clone()),
                 // This task holds a sender: the channel does not close.
-                Some((id, event)) = told.recv() => (Some(shim_told(&id, event)), span.clone()),
+                Some((id, event)) = told.recv() => (Some(task.shim_told(&id, event)), span.clone()),
             };
             if let Some(input) = input {
                 let effects = task.pod.on(moment(), input);
@@ -210,6 +211,20 @@ impl Task {
             }
         }
         turn_away(&task.hands.names, task.hands.owner, inbox);
+    }
+
+    fn shim_told(&self, id: &ContainerId, event: ShimEvent) -> Input {
+        let event = match event {
+            ShimEvent::Exited(record) => ContainerInput::Over(record),
+            ShimEvent::Gone(cause) => {
+                if let Some(error) = cause {
+                    let name = self.hands.name_of(&self.pod, id);
+                    notes::lost_shim(&self.hands.span, (id, name), &error);
+                }
+                ContainerInput::ShimGone
+            }
+        };
+        Input::of(id, event)
     }
 
     /// Performs effects, and those of what they lead to at once.
@@ -237,7 +252,7 @@ impl Task {
                 }
                 Effect::Forget => Some(Input::Forgotten(self.hands.record.remove().await)),
                 Effect::Run(job) => {
-                    self.hands.run(workers, job, cause);
+                    self.hands.run(workers, &self.pod, (job, cause));
                     None
                 }
                 Effect::Wake(at, alarm) => {
@@ -292,11 +307,4 @@ fn wake(workers: &mut Workers<Work, Outcome>, at: Instant, alarm: Alarm) {
         tokio::time::sleep_until(at.into()).await;
         Outcome::Input(input)
     });
-}
-
-fn shim_told(id: &ContainerId, event: ShimEvent) -> Input {
-    match event {
-        ShimEvent::Exited(record) => Input::of(id, ContainerInput::Over(record)),
-        ShimEvent::Gone => Input::of(id, ContainerInput::ShimGone),
-    }
 }

@@ -22,12 +22,12 @@ use crate::paths;
 const LEAVE_WITHIN: Duration = Duration::from_secs(5);
 
 /// A message that a shim sends unasked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum ShimEvent {
     /// The container is over; the exit slot is written.
     Exited(ExitRecord),
-    /// The connection is lost.
-    Gone,
+    /// The connection is lost; the cause where it was not closed in order.
+    Gone(Option<io::Error>),
 }
 
 /// A shim's answer to one request.
@@ -206,7 +206,10 @@ impl ShimClient {
     /// Tells the shim of a container that is over to leave, and waits until it has. A shim that
     /// does not leave is killed: nothing depends on it any more.
     pub(crate) async fn dismiss(&self) {
-        if let Err(error) = self.order(Request::Shutdown, LEAVE_WITHIN).await {
+        let told = self.order(Request::Shutdown, LEAVE_WITHIN).await;
+        if let Err(error) = told
+            && !self.calls.is_closed()
+        {
             tracing::debug!(container_id = %self.container, %error, "shim not told to leave");
         }
         let left = tokio::time::timeout(LEAVE_WITHIN, self.calls.closed()).await;
@@ -281,12 +284,12 @@ struct Talk {
 
 impl Talk {
     async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Call>) {
-        loop {
+        let cause = loop {
             let outcome = tokio::select! {
                 biased;
                 received = self.connection.receive() => match received {
                     Ok(Some(packet)) => self.hear(packet),
-                    Ok(None) => break,
+                    Ok(None) => break None,
                     Err(error) => Err(error),
                 },
                 call = inbox.recv() => match call {
@@ -300,11 +303,10 @@ impl Talk {
                 }
             };
             if let Err(error) = outcome {
-                tracing::debug!(container_id = %self.container, %error, "connection to a shim lost");
-                break;
+                break Some(error);
             }
-        }
-        self.tell(ShimEvent::Gone);
+        };
+        self.tell(ShimEvent::Gone(cause));
     }
 
     /// Tells the pod's task; one that is gone has no interest in its shims.
@@ -407,7 +409,8 @@ mod tests {
         assert_eq!(one.unwrap(), Reply::Exec { pid: 1 });
         assert_eq!(two.unwrap(), Reply::Exec { pid: 2 });
         answering.await.unwrap();
-        assert_eq!(told.recv().await, Some((id(), ShimEvent::Gone)));
+        let told = told.recv().await;
+        assert!(matches!(told, Some((_, ShimEvent::Gone(None)))), "{told:?}");
         let error = client.call(Request::State, within).await.unwrap_err();
         assert!(matches!(error, Error::Unavailable(_)), "{error}");
     }
