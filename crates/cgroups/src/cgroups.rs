@@ -386,21 +386,34 @@ impl Cgroups {
         for pause in [0, 5, 20, 100, 500] {
             // Another shim may have asked for the scope just now, or the last one has just left it.
             tokio::time::sleep(Duration::from_millis(pause)).await;
-            let shims = self.cgroup(&self.config.shims);
-            let join = move || {
-                let joined = shims.attach(process.pid);
-                joined.context(|| "move a shim")
-            };
-            if blocking(join).await.is_ok() {
+            if self.join_shims(process).await.is_ok() {
                 return Ok(());
             }
-            let unit = slice::last_part(&self.config.shims);
-            last = self.systemd.start_shims(unit, process.pid).await;
+            last = self.open_shims(process).await;
             if last.is_ok() {
                 break;
             }
         }
         last
+    }
+
+    async fn join_shims(&self, process: ProcessId) -> Result<()> {
+        let shims = self.cgroup(&self.config.shims);
+        blocking(move || shims.attach(process.pid).context(|| "move a shim")).await
+    }
+
+    /// Has systemd make the scope of the shims around a keeper, which leaves it once the shim is
+    /// there. A shim may end at any time, and systemd misses the end of a process that it makes a
+    /// scope around: the scope would stay.
+    async fn open_shims(&self, process: ProcessId) -> Result<()> {
+        let (program, unit) = (self.keeper.clone(), slice::last_part(&self.config.shims));
+        let keeper = blocking(move || keeper::spawn(&program, "shims")).await?;
+        let joined = match self.systemd.start_shims(unit, keeper.pid()).await {
+            Ok(()) => self.join_shims(process).await,
+            failed => failed,
+        };
+        keeper.dismiss();
+        joined
     }
 
     /// Removes the common cgroups unless a pod or another daemon uses them.

@@ -3,7 +3,8 @@
 //! systemd makes a scope around a process and removes it, with all cgroups below, once the last
 //! process has left: that would lose `memory.events`, which tells whether the container ran out of
 //! memory. So the keeper lives in the scope from before the container until its exit is recorded.
-//! This file starts and dismisses keepers; the program itself is `crisp-holder keep`.
+//! The scope of the shims has one for a moment, while it is made. This file starts and dismisses
+//! keepers; the program itself is `crisp-holder keep`.
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -27,9 +28,10 @@ pub(crate) struct Keeper {
     pid: i32,
 }
 
-/// Starts the keeper of a container's scope. The id in its arguments lets a person recognise it.
+/// Starts the keeper of a scope. The container's id, or `shims`, in its arguments lets a person
+/// recognise it.
 pub(crate) fn spawn(program: &Path, id: &str) -> Result<Keeper> {
-    let step = format!("start the keeper of container {id}");
+    let step = format!("start the keeper of {id}");
     let mut keeper = command(program);
     keeper
         .args(["keep", id])

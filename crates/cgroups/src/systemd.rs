@@ -122,9 +122,9 @@ impl Systemd {
         self.ask(scope.unit(), Wish::Make(properties)).await
     }
 
-    /// Makes the scope of the shims around one of them.
-    pub(crate) async fn start_shims(&self, unit: &str, shim: i32) -> Result<()> {
-        let mut properties = delegated(shim, "Shims of Crisp", SHIMS_STOP_WITHIN);
+    /// Makes the scope of the shims around a keeper.
+    pub(crate) async fn start_shims(&self, unit: &str, keeper: i32) -> Result<()> {
+        let mut properties = delegated(keeper, "Shims of Crisp", SHIMS_STOP_WITHIN);
         properties.push(("Slice", "system.slice".into()));
         self.ask(unit, Wish::Make(properties)).await
     }
