@@ -97,6 +97,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
         ],
     ),
     ("crisp-door", &["crisp-tasks", "crisp-telemetry"]),
+    // The protocols alone: doors hand in closures, so it needs no engine and no CRI.
+    ("crisp-streaming", &["crisp-tasks"]),
     ("crisp-telemetry", &[]),
     (
         "crisp-daemon",
@@ -132,6 +134,7 @@ const MAY_USE_TOKIO: &[&str] = &[
     "crisp-image",
     "crisp-node",
     "crisp-registry",
+    "crisp-streaming",
     "crisp-tasks",
 ];
 

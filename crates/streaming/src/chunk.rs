@@ -1,0 +1,123 @@
+//! A chunk is a piece of a stream on its way to the client, with room in front of it for the heads of
+//! the frames that it travels in: so a head is written beside its data and nothing is copied.
+//!
+//! An idle stream holds a small chunk. A stream that fills it gets a large one, and gives it back
+//! after a second without data.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt as _;
+use tokio::time::timeout;
+
+use crate::session::Reading;
+
+/// Room in front: the head of a WebSocket frame (10), of a SPDY frame in it (8), a channel (1).
+const HEADROOM: usize = 32;
+/// Data of an idle stream's chunk.
+const SMALL: usize = 2 << 10;
+/// Data of a busy stream's chunk: what a pipe holds, and more for a pipe that was enlarged.
+pub(crate) const LARGE: usize = 128 << 10;
+/// A stream without data for so long is idle.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// Data and the room in front of it.
+pub(crate) struct Chunk {
+    bytes: Vec<u8>,
+    start: usize,
+    end: usize,
+    /// The next read shall have a large one.
+    grows: bool,
+}
+
+impl Default for Chunk {
+    fn default() -> Self {
+        Self::of_size(SMALL)
+    }
+}
+
+impl Chunk {
+    fn of_size(size: usize) -> Self {
+        Self {
+            bytes: vec![0; HEADROOM + size],
+            start: HEADROOM,
+            end: HEADROOM,
+            grows: false,
+        }
+    }
+
+    /// A chunk of its own for data that is there.
+    pub(crate) fn of(data: &[u8]) -> Self {
+        let mut chunk = Self::of_size(data.len());
+        chunk.bytes[HEADROOM..].copy_from_slice(data);
+        chunk.end = chunk.bytes.len();
+        chunk
+    }
+
+    /// Reads what there is, at least a byte; 0 at the end. Can be dropped while it waits.
+    pub(crate) async fn fill(&mut self, from: &mut Reading) -> io::Result<usize> {
+        if self.grows {
+            *self = Self::of_size(LARGE);
+        }
+        let mut read = Err(());
+        if self.bytes.len() > HEADROOM + SMALL {
+            let reading = from.read(&mut self.bytes[HEADROOM..]);
+            read = timeout(QUIET, reading).await.map_err(drop);
+            if read.is_err() {
+                *self = Self::default();
+            }
+        }
+        let read = match read {
+            Ok(read) => read?,
+            Err(()) => from.read(&mut self.bytes[HEADROOM..]).await?,
+        };
+        self.start = HEADROOM;
+        self.end = HEADROOM + read;
+        self.grows = read == SMALL && self.bytes.len() == HEADROOM + SMALL;
+        Ok(read)
+    }
+
+    /// Puts the head of a frame in front.
+    pub(crate) fn prepend(&mut self, head: &[u8]) {
+        self.start -= head.len();
+        self.bytes[self.start..self.start + head.len()].copy_from_slice(head);
+    }
+
+    /// All of it, with the heads.
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt as _;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_chunk_is_large_while_its_stream_is_busy() {
+        let (mut writer, reader) = tokio::io::duplex(1 << 20);
+        let mut from: Reading = Box::new(reader);
+        let mut chunk = Chunk::default();
+        writer.write_all(&[7; SMALL + 5]).await.unwrap();
+        assert_eq!(chunk.fill(&mut from).await.unwrap(), SMALL);
+        assert_eq!(chunk.fill(&mut from).await.unwrap(), 5);
+        assert_eq!(chunk.bytes.len(), HEADROOM + LARGE);
+        writer.write_all(&[7; LARGE + 1]).await.unwrap();
+        assert_eq!(chunk.fill(&mut from).await.unwrap(), LARGE);
+        assert_eq!(chunk.fill(&mut from).await.unwrap(), 1);
+        let waiting = timeout(QUIET * 2, chunk.fill(&mut from));
+        assert!(waiting.await.is_err());
+        assert_eq!(chunk.bytes.len(), HEADROOM + SMALL);
+        drop(writer);
+        assert_eq!(chunk.fill(&mut from).await.unwrap(), 0);
+    }
+
+    #[test]
+    fn heads_stand_in_front() {
+        let mut chunk = Chunk::of(b"data");
+        chunk.prepend(b"in ");
+        chunk.prepend(b"out ");
+        assert_eq!(chunk.as_slice(), b"out in data");
+    }
+}

@@ -1,0 +1,252 @@
+//! Port-forward: connections into a pod joined to streams of a client. A connection has two, one for
+//! its data and one for the reason why it failed.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::time::Duration;
+
+use crisp_tasks::Workers;
+use tokio::io::AsyncWriteExt as _;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tracing::Span;
+
+use crate::chunk::Chunk;
+use crate::session::{Connection, Dial};
+use crate::spdy::connection::Opened;
+use crate::spdy::headers::Headers;
+use crate::stream::{Incoming, Outgoing, Unsent};
+
+/// When a forwarded connection is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    /// Both sides have closed: each side's end is told to the other.
+    Both,
+    /// The pod has closed: on channels nothing tells an end.
+    Pod,
+}
+
+/// One connection to forward.
+struct Forward {
+    port: u16,
+    from_client: Incoming,
+    to_client: Outgoing,
+    error: Outgoing,
+    ends: Ends,
+}
+
+impl Forward {
+    /// Connects and passes data on, until it is over or the client resets it.
+    async fn run(self, dial: Dial) {
+        let mut resets = self.from_client.resets();
+        tokio::select! {
+            () = self.pass(dial) => {}
+            // Dropping both ends is all that a reset asks for.
+            _ = resets.wait_for(|reset| *reset) => {}
+        }
+    }
+
+    async fn pass(self, dial: Dial) {
+        let Self {
+            port,
+            from_client,
+            to_client,
+            error,
+            ends,
+        } = self;
+        let said = match dial(port).await {
+            Ok(Connection { reading, writing }) => {
+                let down = down(reading, &to_client);
+                let up = up(from_client, writing);
+                match ends {
+                    Ends::Both => drop(tokio::join!(down, up)),
+                    Ends::Pod => {
+                        let up = async {
+                            up.await;
+                            std::future::pending::<()>().await;
+                        };
+                        tokio::select! { () = down => {}, () = up => {} }
+                    }
+                }
+                String::new()
+            }
+            Err(refusal) => {
+                to_client.close().await.ok();
+                format!("error forwarding port {port}: {refusal}")
+            }
+        };
+        // The connection may be broken by now, or the client may have left the stream.
+        error.send_last(said.as_bytes()).await.ok();
+    }
+}
+
+/// Passes on data of the pod, and its end. A connection that breaks ends like one that is closed: an
+/// error makes clients give up all of their connections.
+async fn down(mut from: crate::session::Reading, to: &Outgoing) {
+    let mut chunk = Chunk::default();
+    while let Ok(1..) = chunk.fill(&mut from).await {
+        if to.send(&mut chunk).await.is_err() {
+            return;
+        }
+    }
+    to.close().await.ok();
+}
+
+/// Passes on data of the client, and its end.
+async fn up(mut from: Incoming, mut to: crate::session::Writing) {
+    while let Some(piece) = from.next().await {
+        if to.write_all(&piece).await.is_err() || to.flush().await.is_err() {
+            return;
+        }
+    }
+    // The pod may have closed before.
+    to.shutdown().await.ok();
+}
+
+/// Forwards the ports of a client with channels: two for each, which begin with the port.
+///
+/// # Errors
+/// When the connection is broken.
+pub(crate) async fn channels(
+    dial: Dial,
+    pairs: Vec<(u16, Incoming, Outgoing, Outgoing)>,
+) -> io::Result<()> {
+    let mut workers = Workers::default();
+    for (port, from_client, to_client, error) in pairs {
+        for stream in [&to_client, &error] {
+            let begun = stream.send(&mut Chunk::of(&port.to_le_bytes())).await;
+            if let Err(Unsent::Broken(error)) = begun {
+                return Err(error);
+            }
+        }
+        let forward = Forward {
+            port,
+            from_client,
+            to_client,
+            error,
+            ends: Ends::Pod,
+        };
+        workers.start(port, Span::current(), forward.run(dial.clone()));
+    }
+    while !workers.is_empty() {
+        told(workers.next().await);
+    }
+    Ok(())
+}
+
+/// A panic is told in the log: nobody waits for the one connection.
+fn told((port, outcome): (u16, Result<(), crisp_tasks::Failed>)) {
+    if let Err(error) = outcome {
+        tracing::error!(port, %error, "the forwarding of a connection failed");
+    }
+}
+
+/// The kinds of streams of a connection.
+const DATA: &str = "data";
+const ERROR: &str = "error";
+const KIND: &str = "streamtype";
+const PORT: &str = "port";
+const REQUEST: &str = "requestid";
+
+/// Whether a stream with such headers can belong to a connection.
+pub(crate) fn is_served(headers: &Headers) -> bool {
+    port(headers).is_some() && matches!(headers.get(KIND), Some(DATA | ERROR))
+}
+
+fn port(headers: &Headers) -> Option<u16> {
+    let port = headers.get(PORT)?;
+    let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+    port.parse().ok().filter(|port| *port > 0 && digits)
+}
+
+/// The two streams of a connection have this in common. Old clients do not say it; then the error
+/// stream comes first and the data stream is the next.
+fn request(opened: &Opened) -> String {
+    match opened.headers.get(REQUEST) {
+        Some(request) if !request.is_empty() => request.to_owned(),
+        _ if opened.headers.get(KIND) == Some(ERROR) => format!("stream {}", opened.id),
+        _ => format!("stream {}", opened.id.wrapping_sub(2)),
+    }
+}
+
+/// A connection of which one stream has come.
+struct Half {
+    until: Instant,
+    stream: Opened,
+}
+
+/// Forwards the connections for which a client opens pairs of streams, until it is dropped.
+pub(crate) async fn pairs(dial: Dial, mut opened: mpsc::Receiver<Opened>, within: Duration) {
+    let mut halves: BTreeMap<String, Half> = BTreeMap::new();
+    let mut workers = Workers::default();
+    loop {
+        let first = halves.iter().min_by_key(|(_, half)| half.until);
+        let late = first.map(|(request, half)| (request.clone(), half.until));
+        let until = late.as_ref().map(|(_, until)| *until);
+        tokio::select! {
+            stream = opened.recv() => {
+                let Some(stream) = stream else {
+                    return;
+                };
+                if let Some(forward) = pair(&mut halves, stream, within).await {
+                    let port = forward.port;
+                    workers.start(port, Span::current(), forward.run(dial.clone()));
+                }
+            }
+            outcome = workers.next() => told(outcome),
+            () = due(until) => {
+                if let Some(half) = late.and_then(|(request, _)| halves.remove(&request)) {
+                    refuse(&half.stream, "timed out waiting for streams").await;
+                }
+            }
+        }
+    }
+}
+
+async fn due(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Joins a stream to the other of its connection, or keeps it until that comes.
+async fn pair(
+    halves: &mut BTreeMap<String, Half>,
+    stream: Opened,
+    within: Duration,
+) -> Option<Forward> {
+    let request = request(&stream);
+    let Some(half) = halves.remove(&request) else {
+        let until = Instant::now() + within;
+        halves.insert(request, Half { until, stream });
+        return None;
+    };
+    let (one, other) = (half.stream.headers.get(KIND), stream.headers.get(KIND));
+    let (data, error) = match (one, other) {
+        (Some(DATA), Some(ERROR)) => (half.stream, stream),
+        (Some(ERROR), Some(DATA)) => (stream, half.stream),
+        _ => {
+            let why = format!("error processing stream for request {request}: it came twice");
+            refuse(&half.stream, &why).await;
+            refuse(&stream, &why).await;
+            return None;
+        }
+    };
+    let port = port(&data.headers)?;
+    Some(Forward {
+        port,
+        from_client: data.incoming,
+        to_client: data.outgoing,
+        error: error.outgoing,
+        ends: Ends::Both,
+    })
+}
+
+/// Tells why a stream is not served, where it is one for errors, and resets it.
+async fn refuse(stream: &Opened, why: &str) {
+    if stream.headers.get(KIND) == Some(ERROR) {
+        stream.outgoing.send_last(why.as_bytes()).await.ok();
+    }
+    stream.outgoing.refuse().await.ok();
+}

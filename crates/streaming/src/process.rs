@@ -1,0 +1,214 @@
+//! Exec and attach: the streams of a process joined to those of a client, until the process is over
+//! or the client has left.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::chunk::Chunk;
+use crate::session::{End, Reading, Resize, Session, Size, Start, Writing};
+use crate::status::{self, Manner, Purpose};
+use crate::stream::{Incoming, Outgoing, Unsent};
+
+/// Once the process is over, output ends when none has come for so long: a child that it left
+/// behind may hold the pipe for ever.
+const QUIET: Duration = Duration::from_millis(500);
+/// Longest text of a size that is kept.
+const MAX_SIZE: usize = 1 << 10;
+
+/// A client's streams, as many as it has.
+pub(crate) struct Client {
+    pub(crate) stdin: Option<Incoming>,
+    pub(crate) stdout: Option<Outgoing>,
+    pub(crate) stderr: Option<Outgoing>,
+    pub(crate) error: Outgoing,
+    pub(crate) resize: Option<Incoming>,
+}
+
+/// Starts the process, and returns when all of its output and its end are told.
+///
+/// # Errors
+/// When the connection is broken.
+pub(crate) async fn run(
+    start: Start,
+    client: Client,
+    (manner, purpose): (Manner, Purpose),
+) -> io::Result<()> {
+    let word = match start().await {
+        Ok(session) => {
+            let end = join(
+                session,
+                (&client.stdout, &client.stderr),
+                (client.stdin, client.resize),
+            );
+            status::of_end(manner, purpose, &end.await?)
+        }
+        Err(refusal) => status::of_refusal(manner, purpose, &refusal),
+    };
+    // The word comes first: clients of version 1 leave at the end of the output.
+    heard(client.error.send_last(&word).await)?;
+    for stream in [&client.stdout, &client.stderr].into_iter().flatten() {
+        heard(stream.close().await)?;
+    }
+    Ok(())
+}
+
+/// A client that wants nothing more on one stream is no failure of the others.
+fn heard(sent: Result<(), Unsent>) -> io::Result<()> {
+    match sent {
+        Ok(()) | Err(Unsent::Reset) => Ok(()),
+        Err(Unsent::Broken(error)) => Err(error),
+    }
+}
+
+type Outputs<'a> = (&'a Option<Outgoing>, &'a Option<Outgoing>);
+
+/// Joins the streams of a process and a client until the process is over. Dropped before, it drops
+/// the process's streams and end.
+async fn join(
+    session: Session,
+    (stdout, stderr): Outputs<'_>,
+    (stdin, resize): (Option<Incoming>, Option<Incoming>),
+) -> io::Result<End> {
+    let (over, is_over) = watch::channel(false);
+    let ending = async {
+        let end = session.end.await;
+        over.send_replace(true);
+        Ok(end)
+    };
+    let outputs = async {
+        tokio::try_join!(
+            ending,
+            output(session.stdout, stdout, is_over.clone()),
+            output(session.stderr, stderr, is_over.clone())
+        )
+    };
+    let inputs = async {
+        tokio::join!(input(stdin, session.stdin), sizes(resize, session.resize));
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        done = outputs => done.map(|(end, (), ())| end),
+        () = inputs => Ok(End::Lost("its streams have ended before it".to_owned())),
+    }
+}
+
+/// Passes output on until it ends, or nothing comes after the process is over. When the client
+/// wants it no more it is thrown away, so that the process is never held up.
+async fn output(
+    from: Option<Reading>,
+    to: &Option<Outgoing>,
+    mut over: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let Some(mut from) = from else {
+        return Ok(());
+    };
+    let mut to = to.as_ref();
+    let mut chunk = Chunk::default();
+    loop {
+        let read = if *over.borrow() {
+            match timeout(QUIET, chunk.fill(&mut from)).await {
+                Ok(read) => read,
+                Err(_) => break,
+            }
+        } else {
+            tokio::select! {
+                read = chunk.fill(&mut from) => read,
+                _ = over.changed() => continue,
+            }
+        };
+        // An error is an end: a terminal whose last process has gone gives EIO.
+        if read.unwrap_or_default() == 0 {
+            break;
+        }
+        if let Some(stream) = to {
+            match stream.send(&mut chunk).await {
+                Err(Unsent::Reset) => to = None,
+                sent => heard(sent)?,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Passes a client's input on, and its end. A process that reads no more ends it from its side.
+async fn input(from: Option<Incoming>, to: Option<Writing>) {
+    let (Some(mut from), Some(mut to)) = (from, to) else {
+        return;
+    };
+    while let Some(piece) = from.next().await {
+        if to.write_all(&piece).await.is_err() || to.flush().await.is_err() {
+            return;
+        }
+    }
+    // It may have been closed from the other side.
+    to.shutdown().await.ok();
+}
+
+/// Passes on the sizes of a client's terminal.
+async fn sizes(from: Option<Incoming>, to: Option<Resize>) {
+    let (Some(mut from), Some(mut to)) = (from, to) else {
+        return;
+    };
+    let mut text = Vec::new();
+    while let Some(piece) = from.next().await {
+        text.extend_from_slice(&piece);
+        let Some((used, size)) = latest_size(&text) else {
+            return;
+        };
+        text.drain(..used);
+        if let Some(size) = size {
+            to(size);
+        }
+        if text.len() > MAX_SIZE {
+            return;
+        }
+    }
+}
+
+/// The last of the whole sizes at the beginning of a text, and how much of it is read; `None` when
+/// there is something else.
+pub(crate) fn latest_size(text: &[u8]) -> Option<(usize, Option<Size>)> {
+    let mut sizes = serde_json::Deserializer::from_slice(text).into_iter::<Size>();
+    let (mut used, mut latest) = (0, None);
+    loop {
+        match sizes.next() {
+            Some(Ok(size)) => latest = Some(size),
+            Some(Err(error)) if error.is_eof() => break,
+            Some(Err(_)) => return None,
+            None => {
+                used = sizes.byte_offset();
+                break;
+            }
+        }
+        used = sizes.byte_offset();
+    }
+    Some((used, latest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_come_in_any_pieces() {
+        let size = |width, height| Some(Size { width, height });
+        let check = |text: &str, read: Option<(usize, Option<Size>)>| {
+            assert_eq!(latest_size(text.as_bytes()), read, "{text}");
+        };
+        let whole = "{\"Width\":80,\"Height\":24}\n";
+        check(whole, Some((whole.len(), size(80, 24))));
+        check(&format!("{whole}{{\"Wid"), Some((24, size(80, 24))));
+        check(
+            "{\"width\":1,\"height\":2}{\"Height\":3}",
+            Some((34, size(0, 3))),
+        );
+        check("{\"Width\":8", Some((0, None)));
+        check("", Some((0, None)));
+        check("{\"Width\":70000}", None);
+        check("nonsense", None);
+    }
+}

@@ -1,0 +1,63 @@
+//! The sending side of a connection. Frames go out whole, one after another, and each sender waits
+//! for the client to take its own: so a client that is slow slows down whoever writes to it, and
+//! nothing is queued.
+
+use std::io;
+use std::sync::Arc;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::sync::Mutex;
+
+use crate::activity::Activity;
+use crate::chunk::Chunk;
+use crate::session::Writing;
+use crate::websocket::frame::{self, Opcode};
+
+/// How frames lie on the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wrapping {
+    /// As they are.
+    Bare,
+    /// SPDY's frames, each in a WebSocket message.
+    Tunnel,
+}
+
+/// The sending side.
+pub(crate) struct Wire {
+    socket: Mutex<Writing>,
+    wrapping: Wrapping,
+    activity: Arc<Activity>,
+}
+
+impl Wire {
+    pub(crate) fn new(socket: Writing, wrapping: Wrapping, activity: Arc<Activity>) -> Self {
+        Self {
+            socket: Mutex::new(socket),
+            wrapping,
+            activity,
+        }
+    }
+
+    /// Sends a frame, in a message where the connection is a tunnel.
+    pub(crate) async fn send(&self, chunk: &mut Chunk) -> io::Result<()> {
+        if self.wrapping == Wrapping::Tunnel {
+            let (head, length) = frame::head(Opcode::Binary, chunk.as_slice().len());
+            chunk.prepend(&head[..length]);
+        }
+        self.send_bare(chunk.as_slice()).await
+    }
+
+    /// Sends a frame of the connection's own.
+    pub(crate) async fn send_bare(&self, frame: &[u8]) -> io::Result<()> {
+        let mut socket = self.socket.lock().await;
+        socket.write_all(frame).await?;
+        socket.flush().await?;
+        self.activity.touch();
+        Ok(())
+    }
+
+    /// Nothing will be sent any more; what was sent still arrives.
+    pub(crate) async fn finish(&self) -> io::Result<()> {
+        self.socket.lock().await.shutdown().await
+    }
+}

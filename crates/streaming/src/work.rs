@@ -1,0 +1,284 @@
+//! A session from the upgrade on: the protocol that was agreed on, joined to the work that the request
+//! was for, until one of them ends.
+
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::activity::{Activity, Hangup};
+use crate::chunk::Chunk;
+use crate::forward;
+use crate::negotiate::{Remote, Speech};
+use crate::process::{self, Client};
+use crate::session::{Dial, Reading, Start, Streams, Writing};
+use crate::spdy::connection::{Connection, Judge, Opened};
+use crate::spdy::frame;
+use crate::spdy::headers::Headers;
+use crate::spdy::input::Input;
+use crate::status::Purpose;
+use crate::stream::{Incoming, Outgoing, Unsent};
+use crate::websocket::channels::Channels;
+use crate::websocket::messages::{self, Messages};
+use crate::wire::{Wire, Wrapping};
+
+/// How long a client may take to leave after the last word. Whoever closed with something of the
+/// client's unread would take that word away again.
+const LINGER: Duration = Duration::from_secs(5);
+/// The code of a WebSocket's end when all is well.
+const NORMAL: u16 = 1000;
+
+/// How long a session waits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// For the streams that a client opens.
+    pub(crate) create: Duration,
+    /// For anything to move.
+    pub(crate) idle: Duration,
+}
+
+/// An upgraded connection.
+pub(crate) struct Link {
+    pub(crate) reading: Reading,
+    pub(crate) writing: Writing,
+    pub(crate) hangup: Hangup,
+}
+
+/// The work of a session, and the protocol that was agreed on.
+pub(crate) enum Work {
+    /// Exec or attach.
+    Process {
+        purpose: Purpose,
+        streams: Streams,
+        start: Start,
+        remote: Remote,
+    },
+    /// Port-forward.
+    Ports {
+        ports: Vec<u16>,
+        dial: Dial,
+        speech: Speech,
+    },
+}
+
+type Done = BoxFuture<'static, io::Result<()>>;
+
+impl Work {
+    /// Does the work over a connection, until it is done or the client has left.
+    ///
+    /// # Errors
+    /// When the connection breaks, or the client breaks the protocol.
+    pub(crate) async fn run(self, link: Link, patience: Patience) -> io::Result<()> {
+        let Link {
+            reading,
+            writing,
+            hangup,
+        } = link;
+        let speech = match &self {
+            Self::Process { remote, .. } => remote.speech,
+            Self::Ports { speech, .. } => *speech,
+        };
+        let wrapping = match speech {
+            Speech::Tunnel => Wrapping::Tunnel,
+            Speech::Spdy | Speech::Channels(_) => Wrapping::Bare,
+        };
+        let activity = Arc::new(Activity::default());
+        let wire = Arc::new(Wire::new(writing, wrapping, Arc::clone(&activity)));
+        let line = Line {
+            wire: Arc::clone(&wire),
+            activity: Arc::clone(&activity),
+            speech,
+            idle: patience.idle,
+        };
+        let messages = |reading| Messages::new(reading, Arc::clone(&wire), Arc::clone(&activity));
+        let input = match speech {
+            Speech::Channels(codec) => {
+                let messages = messages(reading);
+                let mut channels = Channels::new(messages, Arc::clone(&wire), hangup, codec);
+                let work = self.on_channels(&mut channels)?;
+                return line.drive(channels.run(), work).await;
+            }
+            Speech::Spdy => Input::socket(reading),
+            Speech::Tunnel => Input::tunnel(messages(reading)),
+        };
+        let (connection, opened) = Connection::new(input, wire, (activity, hangup), self.judge());
+        let work = self.on_streams(opened, patience.create);
+        line.drive(connection.run(), work).await
+    }
+
+    fn judge(&self) -> Judge {
+        match self {
+            Self::Process { .. } => |headers| kind(headers).is_some(),
+            Self::Ports { .. } => forward::is_served,
+        }
+    }
+
+    /// The work over streams that a client opens.
+    fn on_streams(self, opened: mpsc::Receiver<Opened>, create: Duration) -> Done {
+        match self {
+            Self::Process {
+                purpose,
+                streams,
+                start,
+                remote,
+            } => Box::pin(async move {
+                let client = gather(opened, (streams, remote), create).await?;
+                process::run(start, client, (remote.manner, purpose)).await
+            }),
+            Self::Ports { dial, .. } => Box::pin(async move {
+                forward::pairs(dial, opened, create).await;
+                Ok(())
+            }),
+        }
+    }
+
+    /// The work over channels, which it makes.
+    fn on_channels(self, channels: &mut Channels) -> io::Result<Done> {
+        let mut next = || channels.next().ok_or(io::ErrorKind::QuotaExceeded);
+        match self {
+            Self::Process {
+                purpose,
+                streams,
+                start,
+                remote,
+            } => {
+                let ((stdin, _), (_, stdout), (_, stderr)) = (next()?, next()?, next()?);
+                let ((_, error), (resize, _)) = (next()?, next()?);
+                let wanted = |which| streams.has(which);
+                let client = Client {
+                    stdin: wanted(Streams::STDIN).then_some(stdin),
+                    stdout: wanted(Streams::STDOUT).then_some(stdout),
+                    stderr: wanted(Streams::STDERR).then_some(stderr),
+                    error,
+                    resize: Some(resize),
+                };
+                Ok(Box::pin(async move {
+                    let lowest = client.stdout.as_ref().or(client.stderr.as_ref());
+                    let lowest = lowest.unwrap_or(&client.error);
+                    // An empty message tells the client that it is connected.
+                    if let Err(Unsent::Broken(error)) = lowest.send(&mut Chunk::of(b"")).await {
+                        return Err(error);
+                    }
+                    process::run(start, client, (remote.manner, purpose)).await
+                }))
+            }
+            Self::Ports { ports, dial, .. } => {
+                let mut pairs = Vec::new();
+                for port in ports {
+                    let ((from_client, to_client), (_, error)) = (next()?, next()?);
+                    pairs.push((port, from_client, to_client, error));
+                }
+                Ok(Box::pin(forward::channels(dial, pairs)))
+            }
+        }
+    }
+}
+
+/// The streams of a process as clients name them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Error,
+    Stdin,
+    Stdout,
+    Stderr,
+    Resize,
+}
+
+fn kind(headers: &Headers) -> Option<Kind> {
+    Some(match headers.get("streamtype")? {
+        "error" => Kind::Error,
+        "stdin" => Kind::Stdin,
+        "stdout" => Kind::Stdout,
+        "stderr" => Kind::Stderr,
+        "resize" => Kind::Resize,
+        _ => return None,
+    })
+}
+
+/// Waits until a client has opened all of the streams that the request was for.
+async fn gather(
+    mut opened: mpsc::Receiver<Opened>,
+    (streams, remote): (Streams, Remote),
+    within: Duration,
+) -> io::Result<Client> {
+    let mut missing = vec![Kind::Error];
+    let wanted = [
+        (Kind::Stdin, streams.has(Streams::STDIN)),
+        (Kind::Stdout, streams.has(Streams::STDOUT)),
+        (Kind::Stderr, streams.has(Streams::STDERR)),
+        (
+            Kind::Resize,
+            streams.has(Streams::TERMINAL) && remote.resizes,
+        ),
+    ];
+    missing.extend(wanted.iter().filter(|(_, is)| *is).map(|(kind, _)| *kind));
+    let mut found: Vec<(Kind, Incoming, Outgoing)> = Vec::new();
+    let until = Instant::now() + within;
+    while !missing.is_empty() {
+        let stream = timeout_at(until, opened.recv()).await;
+        let late = io::Error::new(io::ErrorKind::TimedOut, "the client opened too few streams");
+        let stream = stream.map_err(|_| late)?.ok_or(io::ErrorKind::BrokenPipe)?;
+        // A stream that nobody asked for is accepted, and nothing comes of it.
+        if let Some(kind) = kind(&stream.headers)
+            && let Some(at) = missing.iter().position(|missing| *missing == kind)
+        {
+            missing.swap_remove(at);
+            found.push((kind, stream.incoming, stream.outgoing));
+        }
+    }
+    let mut take = |kind| {
+        let at = found.iter().position(|(found, _, _)| *found == kind)?;
+        let (_, incoming, outgoing) = found.swap_remove(at);
+        Some((incoming, outgoing))
+    };
+    let (_, error) = take(Kind::Error).ok_or(io::ErrorKind::NotFound)?;
+    Ok(Client {
+        stdin: take(Kind::Stdin).map(|(incoming, _)| incoming),
+        stdout: take(Kind::Stdout).map(|(_, outgoing)| outgoing),
+        stderr: take(Kind::Stderr).map(|(_, outgoing)| outgoing),
+        error,
+        resize: take(Kind::Resize).map(|(incoming, _)| incoming),
+    })
+}
+
+/// The parts of a connection that outlive its work.
+struct Line {
+    wire: Arc<Wire>,
+    activity: Arc<Activity>,
+    speech: Speech,
+    idle: Duration,
+}
+
+impl Line {
+    /// Reads and works, until the work is done, the client has left, or nothing has moved for long.
+    async fn drive(
+        &self,
+        reading: impl Future<Output = io::Result<()>>,
+        work: Done,
+    ) -> io::Result<()> {
+        let mut reading = pin!(reading);
+        tokio::select! {
+            left = &mut reading => return left,
+            done = work => done?,
+            () = self.activity.idle(self.idle) => {}
+        }
+        let leave = async { tokio::try_join!(self.say_goodbye(), reading) };
+        // A client that does not leave in time is left.
+        drop(timeout(LINGER, leave).await);
+        Ok(())
+    }
+
+    async fn say_goodbye(&self) -> io::Result<()> {
+        if let Speech::Spdy | Speech::Tunnel = self.speech {
+            self.wire.send(&mut Chunk::of(&frame::go_away(0))).await?;
+        }
+        if let Speech::Tunnel | Speech::Channels(_) = self.speech {
+            self.wire.send_bare(&messages::close(NORMAL)).await?;
+        }
+        self.wire.finish().await
+    }
+}
