@@ -17,7 +17,9 @@ const HEADROOM: usize = 32;
 /// Data of an idle stream's chunk.
 const SMALL: usize = 2 << 10;
 /// Data of a busy stream's chunk: what a pipe holds, and more for a pipe that was enlarged.
-pub(crate) const LARGE: usize = 128 << 10;
+const LARGE: usize = 128 << 10;
+/// Data of a busy stream's chunk where there may be a thousand such streams.
+const MODEST: usize = 32 << 10;
 /// A stream without data for so long is idle.
 const QUIET: Duration = Duration::from_secs(1);
 
@@ -26,29 +28,37 @@ pub(crate) struct Chunk {
     bytes: Vec<u8>,
     start: usize,
     end: usize,
-    /// The next read shall have a large one.
+    /// The size that it may grow to.
+    most: usize,
+    /// The last read filled a small one, so the next has the larger size.
     grows: bool,
 }
 
 impl Default for Chunk {
     fn default() -> Self {
-        Self::of_size(SMALL)
+        Self::of_size(SMALL, LARGE)
     }
 }
 
 impl Chunk {
-    fn of_size(size: usize) -> Self {
+    /// A chunk for one of very many streams.
+    pub(crate) fn modest() -> Self {
+        Self::of_size(SMALL, MODEST)
+    }
+
+    fn of_size(size: usize, most: usize) -> Self {
         Self {
             bytes: vec![0; HEADROOM + size],
             start: HEADROOM,
             end: HEADROOM,
+            most,
             grows: false,
         }
     }
 
     /// A chunk of its own for data that is there.
     pub(crate) fn of(data: &[u8]) -> Self {
-        let mut chunk = Self::of_size(data.len());
+        let mut chunk = Self::of_size(data.len(), 0);
         chunk.bytes[HEADROOM..].copy_from_slice(data);
         chunk.end = chunk.bytes.len();
         chunk
@@ -57,14 +67,14 @@ impl Chunk {
     /// Reads what there is, at least a byte; 0 at the end. Can be dropped while it waits.
     pub(crate) async fn fill(&mut self, from: &mut Reading) -> io::Result<usize> {
         if self.grows {
-            *self = Self::of_size(LARGE);
+            *self = Self::of_size(self.most, self.most);
         }
         let mut read = Err(());
         if self.bytes.len() > HEADROOM + SMALL {
             let reading = from.read(&mut self.bytes[HEADROOM..]);
             read = timeout(QUIET, reading).await.map_err(drop);
             if read.is_err() {
-                *self = Self::default();
+                *self = Self::of_size(SMALL, self.most);
             }
         }
         let read = match read {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tracing::Span;
 
 use crate::chunk::Chunk;
-use crate::session::{Connection, Dial};
+use crate::session::{Connection, Dial, Reading, Writing};
 use crate::spdy::connection::Opened;
 use crate::spdy::headers::Headers;
 use crate::stream::{Incoming, Outgoing, Unsent};
@@ -82,8 +82,8 @@ impl Forward {
 
 /// Passes on data of the pod, and its end. A connection that breaks ends like one that is closed: an
 /// error makes clients give up all of their connections.
-async fn down(mut from: crate::session::Reading, to: &Outgoing) {
-    let mut chunk = Chunk::default();
+async fn down(mut from: Reading, to: &Outgoing) {
+    let mut chunk = Chunk::modest();
     while let Ok(1..) = chunk.fill(&mut from).await {
         if to.send(&mut chunk).await.is_err() {
             return;
@@ -93,7 +93,7 @@ async fn down(mut from: crate::session::Reading, to: &Outgoing) {
 }
 
 /// Passes on data of the client, and its end.
-async fn up(mut from: Incoming, mut to: crate::session::Writing) {
+async fn up(mut from: Incoming, mut to: Writing) {
     while let Some(piece) = from.next().await {
         if to.write_all(&piece).await.is_err() || to.flush().await.is_err() {
             return;

@@ -24,14 +24,17 @@
 //! pod. Nothing here knows an engine, a container or CRI's messages.
 //!
 //! **Nothing is queued.** A sender waits until the client has taken its frame, so a slow client stops
-//! the reading of its own session's output alone. In the other direction a stream holds
-//! at most five pieces of 64 KiB; then the connection is not read. A busy output has one chunk of
-//! 128 KiB, an idle one 2 KiB. So exec and attach hold less than 1 MiB each, whatever a client does,
-//! and an idle session some 20 KiB.
+//! the reading of its own session's output alone. In the other direction a stream holds some pieces
+//! of 64 KiB; then the connection is not read. A busy output has one chunk of 128 KiB, an idle one
+//! 2 KiB. So exec and attach hold about 1 MiB at most, whatever a client does, and an idle session
+//! some 20 KiB. Port-forward holds 8 MiB from its client, and 32 KiB for each of at most a thousand
+//! connections to it.
 //!
 //! **A client that vanishes is noticed** by the end of its connection, by the kernel's probes, or,
 //! when its data waits to be taken, by a look at its socket each second. Then everything of the
-//! session is dropped, and that ends the process or detaches from it.
+//! session is dropped, and that ends the process or detaches from it. Slower is the news of a client
+//! that died while its kernel held data for which there was no room here: that kernel gives up only
+//! after some minutes.
 
 #![forbid(unsafe_code)]
 

@@ -27,7 +27,7 @@ pub(crate) enum Family {
     WebSocket,
 }
 
-/// What a connection speaks once it is upgraded.
+/// The language of a connection once it is upgraded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Speech {
     /// SPDY's streams.

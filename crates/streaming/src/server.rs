@@ -40,12 +40,12 @@ const SWEEP: Duration = Duration::from_secs(60);
 /// A client whose machine is gone is given up after this, and as many probes.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);
 
-/// What a server is made from.
+/// The settings of a server.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The address to listen on; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// What URLs begin with, such as `https://10.0.0.7:1234`, where clients reach the server by
+    /// The beginning of URLs, such as `https://10.0.0.7:1234`, where clients reach the server by
     /// another address than it listens on.
     pub base: Option<String>,
     /// The certificate; without one the server speaks no TLS.
@@ -171,7 +171,7 @@ impl Server {
     }
 }
 
-/// What each connection is met with.
+/// The part of a server that meets connections.
 #[derive(Clone)]
 struct Door {
     tokens: Arc<Tokens<Admitted>>,

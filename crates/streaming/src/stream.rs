@@ -8,7 +8,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::activity::Hangup;
 use crate::chunk::Chunk;
@@ -18,15 +18,32 @@ use crate::wire::Wire;
 
 /// Pieces that wait for a stream's reader. Beyond them the connection is not read.
 const WAITING: usize = 4;
-/// Largest piece, so that a stream holds no more than `WAITING` of them.
+/// Largest piece.
 pub(crate) const PIECE: usize = 64 << 10;
+/// Pieces that wait on all streams of a connection: 8 MiB, which only port-forward can reach.
+const ALL_WAITING: usize = 128;
+
+/// A piece of data, and its share of what its connection may hold.
+type Held = (Bytes, Option<OwnedSemaphorePermit>);
+/// Where a connection puts the pieces of a stream.
+pub(crate) type Pieces = mpsc::Sender<Held>;
+
+/// The share of memory of a connection's pieces. Its clones are the same share.
+#[derive(Clone)]
+pub(crate) struct Room(Arc<Semaphore>);
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(ALL_WAITING)))
+    }
+}
 
 /// Keeps a stream in its connection's table for as long as one of its ends is held.
 pub(crate) type Entry = Arc<dyn Any + Send + Sync>;
 
 /// The connection's end of a stream that the client sends on.
 pub(crate) struct Feed {
-    pieces: Option<mpsc::Sender<Bytes>>,
+    pieces: Option<Pieces>,
     reset: watch::Sender<bool>,
 }
 
@@ -45,6 +62,7 @@ impl Feed {
         };
         let incoming = Incoming {
             pieces,
+            share: None,
             reset: is_reset,
             _entry: None,
         };
@@ -52,7 +70,7 @@ impl Feed {
     }
 
     /// Where pieces go; `None` after the client's end of the stream.
-    pub(crate) fn pieces(&self) -> Option<mpsc::Sender<Bytes>> {
+    pub(crate) fn pieces(&self) -> Option<Pieces> {
         self.pieces.clone()
     }
 
@@ -71,24 +89,31 @@ impl Feed {
 /// Hands a piece on, or throws it away when nobody reads the stream any more. While it waits for
 /// room, a client that leaves is noticed.
 pub(crate) async fn deliver(
-    pieces: &mpsc::Sender<Bytes>,
+    pieces: &Pieces,
     piece: Bytes,
-    hangup: &Hangup,
+    (room, hangup): (&Room, &Hangup),
 ) -> Result<(), Gone> {
-    let piece = match pieces.try_send(piece) {
-        Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => return Ok(()),
-        Err(mpsc::error::TrySendError::Full(piece)) => piece,
+    if pieces.is_closed() {
+        return Ok(());
+    }
+    let delivery = async {
+        // No one closes the room.
+        let share = Arc::clone(&room.0).acquire_owned().await.ok();
+        // An error means that nobody reads.
+        pieces.send((piece, share)).await.ok();
     };
     tokio::select! {
-        // An error means that nobody reads.
-        _ = pieces.send(piece) => Ok(()),
+        biased;
+        () = delivery => Ok(()),
         () = hangup.gone() => Err(Gone),
     }
 }
 
 /// What the client sends on a stream.
 pub(crate) struct Incoming {
-    pieces: mpsc::Receiver<Bytes>,
+    pieces: mpsc::Receiver<Held>,
+    /// The share of the piece that was handed out last, which is being written.
+    share: Option<OwnedSemaphorePermit>,
     reset: watch::Receiver<bool>,
     _entry: Option<Entry>,
 }
@@ -96,7 +121,10 @@ pub(crate) struct Incoming {
 impl Incoming {
     /// The next piece; `None` after the client's end of the stream or its reset.
     pub(crate) async fn next(&mut self) -> Option<Bytes> {
-        self.pieces.recv().await
+        self.share = None;
+        let (piece, share) = self.pieces.recv().await?;
+        self.share = share;
+        Some(piece)
     }
 
     /// Tells of a reset, also when this end is dropped.

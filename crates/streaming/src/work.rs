@@ -26,7 +26,7 @@ use crate::websocket::channels::Channels;
 use crate::websocket::messages::{self, Messages};
 use crate::wire::{Wire, Wrapping};
 
-/// How long a client may take to leave after the last word. Whoever closed with something of the
+/// How long a client may take to leave after the last word. A close with something of the
 /// client's unread would take that word away again.
 const LINGER: Duration = Duration::from_secs(5);
 /// The code of a WebSocket's end when all is well.

@@ -13,7 +13,7 @@ use crate::spdy::frame::{self, Control, Head};
 use crate::spdy::headers::{HeaderBlocks, Headers};
 use crate::spdy::input::Input;
 use crate::spdy::streams::Streams;
-use crate::stream::{self, Gone, Incoming, Outgoing};
+use crate::stream::{self, Gone, Incoming, Outgoing, Room};
 use crate::wire::Wire;
 
 /// Streams that wait for their session to look at them.
@@ -38,6 +38,7 @@ pub(crate) struct Connection {
     hangup: Hangup,
     judge: Judge,
     streams: Streams,
+    room: Room,
     blocks: HeaderBlocks,
     opened: mpsc::Sender<Opened>,
     last: u32,
@@ -61,6 +62,7 @@ impl Connection {
             hangup,
             judge,
             streams: Streams::default(),
+            room: Room::default(),
             blocks: HeaderBlocks::default(),
             opened,
             last: 0,
@@ -129,7 +131,9 @@ impl Connection {
             left -= piece.len();
             self.activity.touch();
             if let Some(pieces) = &pieces
-                && stream::deliver(pieces, piece, &self.hangup).await.is_err()
+                && stream::deliver(pieces, piece, (&self.room, &self.hangup))
+                    .await
+                    .is_err()
             {
                 return Ok(Err(Gone));
             }

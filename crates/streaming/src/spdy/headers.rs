@@ -1,7 +1,7 @@
 //! Header blocks of SPDY/3: names and values, compressed by zlib with the specification's dictionary
 //! and by all blocks before.
 //!
-//! A block is inflated to 16 KiB at most, whatever its compressed size claims. The state of that,
+//! A block is inflated to 4 KiB at most, whatever its compressed size claims. The state of that,
 //! some 40 KiB, goes when a session expects no further stream.
 
 use flate2::{Decompress, FlushDecompress, Status};
@@ -10,7 +10,7 @@ use crate::malformed::Malformed;
 use crate::spdy::dictionary::dictionary;
 
 /// Largest block, inflated.
-const MAX_BLOCK: usize = 16 << 10;
+const MAX_BLOCK: usize = 4 << 10;
 /// Most headers of a block.
 const MAX_HEADERS: u32 = 64;
 
@@ -111,7 +111,7 @@ fn inflated(inflate: &mut Decompress, mut block: &[u8]) -> Result<Vec<u8>, Malfo
         made += more;
         match step {
             Ok(Status::StreamEnd) => return Err(Malformed("the end of all header blocks")),
-            Ok(_) if made >= out.len() => return Err(Malformed("headers larger than 16 KiB")),
+            Ok(_) if made >= out.len() => return Err(Malformed("headers larger than 4 KiB")),
             Ok(_) if block.is_empty() => break,
             Ok(_) if taken == 0 && more == 0 => return Err(NOT_ZLIB),
             Ok(_) => {}

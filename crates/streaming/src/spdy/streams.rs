@@ -3,10 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
-use tokio::sync::mpsc;
-
-use crate::stream::{Entry, Feed, Framing, Incoming, Outgoing};
+use crate::stream::{Entry, Feed, Framing, Incoming, Outgoing, Pieces};
 use crate::wire::Wire;
 
 /// Most streams of a connection at a time: two for each connection that is forwarded.
@@ -46,7 +43,7 @@ impl Streams {
     }
 
     /// Where the data of a stream go; `None` when nobody wants them.
-    pub(crate) fn pieces(&self, id: u32) -> Option<mpsc::Sender<Bytes>> {
+    pub(crate) fn pieces(&self, id: u32) -> Option<Pieces> {
         self.with(id, |feed| feed.pieces()).flatten()
     }
 

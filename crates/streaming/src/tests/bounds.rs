@@ -1,4 +1,4 @@
-//! What a client can make a session hold.
+//! Bounds on all that a client can make a session hold.
 
 use std::time::Duration;
 

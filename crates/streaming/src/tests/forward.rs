@@ -123,7 +123,7 @@ async fn streams_that_fit_no_connection_are_reset() {
         let id = client.begin(&headers).await;
         assert_eq!(client.next().await, Frame::Reset(id, 1), "{headers:?}");
     }
-    // One that comes twice, and one whose other never comes.
+    // A stream that comes twice, and a stream whose other never comes.
     let headers = [("streamtype", "error"), ("port", "80"), ("requestid", "a")];
     let (one, two) = (client.open(&headers).await, client.begin(&headers).await);
     assert_eq!(client.next().await, Frame::Reply(two));

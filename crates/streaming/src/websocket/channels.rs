@@ -10,7 +10,7 @@ use bytes::{Buf as _, Bytes};
 
 use crate::activity::Hangup;
 use crate::malformed::Malformed;
-use crate::stream::{self, Feed, Framing, Incoming, Outgoing, PIECE};
+use crate::stream::{self, Feed, Framing, Incoming, Outgoing, PIECE, Room};
 use crate::websocket::messages::{Messages, Piece};
 use crate::wire::Wire;
 
@@ -143,13 +143,16 @@ impl Channels {
     /// When the connection breaks, or the client breaks the protocol.
     pub(crate) async fn run(mut self) -> io::Result<()> {
         let mut demux = Demux::new(self.codec);
+        let room = Room::default();
         while let Some(piece) = self.messages.piece(PIECE).await? {
             match demux.read(piece)? {
                 Some(Step::Data { channel, data }) => {
                     let feed = self.feeds.get(usize::from(channel));
                     let pieces = feed.and_then(Feed::pieces);
                     if let Some(pieces) = pieces
-                        && stream::deliver(&pieces, data, &self.hangup).await.is_err()
+                        && stream::deliver(&pieces, data, (&room, &self.hangup))
+                            .await
+                            .is_err()
                     {
                         return Ok(());
                     }
