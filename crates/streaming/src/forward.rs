@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crisp_tasks::Workers;
 use tokio::io::AsyncWriteExt as _;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::Span;
 
@@ -36,17 +36,9 @@ struct Forward {
 }
 
 impl Forward {
-    /// Connects and passes data on, until it is over or the client resets it.
+    /// Connects and passes data on, until it is over or the client resets it. A reset is looked at
+    /// between frames: one that is on its way has to go out whole.
     async fn run(self, dial: Dial) {
-        let mut resets = self.from_client.resets();
-        tokio::select! {
-            () = self.pass(dial) => {}
-            // Dropping both ends is all that a reset asks for.
-            _ = resets.wait_for(|reset| *reset) => {}
-        }
-    }
-
-    async fn pass(self, dial: Dial) {
         let Self {
             port,
             from_client,
@@ -54,10 +46,14 @@ impl Forward {
             error,
             ends,
         } = self;
-        let said = match dial(port).await {
+        let resets = from_client.resets();
+        let Some(dialled) = unless_reset(&resets, dial(port)).await else {
+            return;
+        };
+        let said = match dialled {
             Ok(Connection { reading, writing }) => {
-                let down = down(reading, &to_client);
-                let up = up(from_client, writing);
+                let down = down(reading, &to_client, &resets);
+                let up = unless_reset(&resets, up(from_client, writing));
                 match ends {
                     Ends::Both => drop(tokio::join!(down, up)),
                     Ends::Pod => {
@@ -80,11 +76,29 @@ impl Forward {
     }
 }
 
+/// Waits for something, unless the client resets the stream.
+async fn unless_reset<T>(
+    resets: &watch::Receiver<bool>,
+    something: impl Future<Output = T>,
+) -> Option<T> {
+    let mut resets = resets.clone();
+    let reset = async {
+        if resets.wait_for(|reset| *reset).await.is_err() {
+            // The client can reset it no more.
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        something = something => Some(something),
+        () = reset => None,
+    }
+}
+
 /// Passes on data of the pod, and its end. A connection that breaks ends like one that is closed: an
 /// error makes clients give up all of their connections.
-async fn down(mut from: Reading, to: &Outgoing) {
+async fn down(mut from: Reading, to: &Outgoing, resets: &watch::Receiver<bool>) {
     let mut chunk = Chunk::modest();
-    while let Ok(1..) = chunk.fill(&mut from).await {
+    while let Some(Ok(1..)) = unless_reset(resets, chunk.fill(&mut from)).await {
         if to.send(&mut chunk).await.is_err() {
             return;
         }

@@ -14,7 +14,7 @@ pub(crate) enum Manner {
     Json,
 }
 
-/// What the session was for.
+/// The purpose of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
     Exec,

@@ -109,7 +109,7 @@ pub(crate) async fn deliver(
     }
 }
 
-/// What the client sends on a stream.
+/// The data that the client sends on a stream.
 pub(crate) struct Incoming {
     pieces: mpsc::Receiver<Held>,
     /// The share of the piece that was handed out last, which is being written.
@@ -158,7 +158,7 @@ pub(crate) enum Unsent {
     Broken(io::Error),
 }
 
-/// What is sent to the client on a stream.
+/// The data that is sent to the client on a stream.
 pub(crate) struct Outgoing {
     wire: Arc<Wire>,
     framing: Framing,

@@ -22,9 +22,15 @@ pub(crate) enum Wrapping {
     Tunnel,
 }
 
+/// The socket, and whether a frame was begun on it and not ended: nothing can follow that.
+struct Socket {
+    writing: Writing,
+    torn: bool,
+}
+
 /// The sending side.
 pub(crate) struct Wire {
-    socket: Mutex<Writing>,
+    socket: Mutex<Socket>,
     wrapping: Wrapping,
     activity: Arc<Activity>,
 }
@@ -32,7 +38,10 @@ pub(crate) struct Wire {
 impl Wire {
     pub(crate) fn new(socket: Writing, wrapping: Wrapping, activity: Arc<Activity>) -> Self {
         Self {
-            socket: Mutex::new(socket),
+            socket: Mutex::new(Socket {
+                writing: socket,
+                torn: false,
+            }),
             wrapping,
             activity,
         }
@@ -47,17 +56,22 @@ impl Wire {
         self.send_bare(chunk.as_slice()).await
     }
 
-    /// Sends a frame of the connection's own.
+    /// Sends a frame of the connection's own. A sender that is dropped half-way ends the connection
+    /// for all others.
     pub(crate) async fn send_bare(&self, frame: &[u8]) -> io::Result<()> {
         let mut socket = self.socket.lock().await;
-        socket.write_all(frame).await?;
-        socket.flush().await?;
+        if std::mem::replace(&mut socket.torn, true) {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        socket.writing.write_all(frame).await?;
+        socket.writing.flush().await?;
+        socket.torn = false;
         self.activity.touch();
         Ok(())
     }
 
     /// Nothing will be sent any more; what was sent still arrives.
     pub(crate) async fn finish(&self) -> io::Result<()> {
-        self.socket.lock().await.shutdown().await
+        self.socket.lock().await.writing.shutdown().await
     }
 }

@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use crate::session::Reading;
 use crate::websocket::messages::Messages;
 
-/// What is read at once of small frames.
+/// Bytes that are read at once of small frames.
 const BUFFER: usize = 2 << 10;
 
 /// Where a connection's frames come from.

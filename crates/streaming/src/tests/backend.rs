@@ -66,7 +66,8 @@ pub(super) fn refused(why: &str) -> Start {
     Box::new(move || Box::pin(async move { Err(refusal) }))
 }
 
-/// A pod whose port 80 echoes, up to the end; every other port refuses.
+/// A pod whose port 80 echoes, up to the end, and whose port 90 sends without one; every other port
+/// refuses.
 pub(super) async fn pod() -> Dial {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -81,6 +82,12 @@ pub(super) async fn pod() -> Dial {
     });
     Arc::new(move |port| {
         Box::pin(async move {
+            if port == 90 {
+                return Ok(Connection {
+                    reading: Box::new(tokio::io::repeat(7)),
+                    writing: Box::new(tokio::io::sink()),
+                });
+            }
             if port != 80 {
                 return Err(Refusal(format!("port {port} is closed")));
             }

@@ -94,13 +94,41 @@ async fn a_reset_ends_one_connection() {
     let server = server().await;
     let url = server.port_forward(Vec::new(), pod().await).unwrap();
     let mut client = Client::connect(&url, "portforward.k8s.io").await;
-    let (_, data) = pair(&mut client, "80", "9").await;
+    let (error, data) = pair(&mut client, "80", "9").await;
     client.send(data, b"hello", false).await;
     assert_eq!(
         client.next().await,
         Frame::Data(data, b"hello".to_vec(), false)
     );
     client.reset(data).await;
+    assert_eq!(client.next().await, Frame::Data(error, Vec::new(), true));
+    echoes(&mut client).await;
+}
+
+#[tokio::test]
+async fn a_reset_amid_a_frame_harms_no_other_connection() {
+    let server = server().await;
+    let url = server.port_forward(Vec::new(), pod().await).unwrap();
+    let mut client = Client::connect(&url, "portforward.k8s.io").await;
+    let headers = |kind| [("streamtype", kind), ("port", "90"), ("requestid", "9")];
+    let error = client.open(&headers("error")).await;
+    let data = client.open(&headers("data")).await;
+    // The sockets fill up, and the next frame waits half-way.
+    let waiting = std::future::pending::<()>();
+    let full = std::time::Duration::from_millis(100);
+    assert!(tokio::time::timeout(full, waiting).await.is_err());
+    client.reset(data).await;
+    let mut sent = 0;
+    loop {
+        match client.next().await {
+            Frame::Data(id, some, false) if id == data => {
+                assert!(some.iter().all(|byte| *byte == 7));
+                sent += some.len();
+            }
+            end => break assert_eq!(end, Frame::Data(error, Vec::new(), true)),
+        }
+    }
+    assert!(sent > 0);
     echoes(&mut client).await;
 }
 

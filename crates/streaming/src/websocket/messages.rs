@@ -13,7 +13,7 @@ use crate::session::Reading;
 use crate::websocket::frame::{self, Head, Opcode};
 use crate::wire::Wire;
 
-/// What is read at once of small frames.
+/// Bytes that are read at once of small frames.
 const BUFFER: usize = 2 << 10;
 
 /// A part of a message.
