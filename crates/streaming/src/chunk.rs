@@ -32,6 +32,7 @@ pub(crate) struct Chunk {
     most: usize,
     /// The last read filled a small one, so the next has the larger size.
     grows: bool,
+    quiet: Duration,
 }
 
 impl Default for Chunk {
@@ -53,7 +54,12 @@ impl Chunk {
             end: HEADROOM,
             most,
             grows: false,
+            quiet: QUIET,
         }
+    }
+
+    fn resize(&mut self, size: usize) {
+        self.bytes = vec![0; HEADROOM + size];
     }
 
     /// A chunk of its own for data that is there.
@@ -67,14 +73,14 @@ impl Chunk {
     /// Reads what there is, at least a byte; 0 at the end. Can be dropped while it waits.
     pub(crate) async fn fill(&mut self, from: &mut Reading) -> io::Result<usize> {
         if self.grows {
-            *self = Self::of_size(self.most, self.most);
+            self.resize(self.most);
         }
         let mut read = Err(());
         if self.bytes.len() > HEADROOM + SMALL {
             let reading = from.read(&mut self.bytes[HEADROOM..]);
-            read = timeout(QUIET, reading).await.map_err(drop);
+            read = timeout(self.quiet, reading).await.map_err(drop);
             if read.is_err() {
-                *self = Self::of_size(SMALL, self.most);
+                self.resize(SMALL);
             }
         }
         let read = match read {
@@ -104,11 +110,14 @@ mod tests {
     use super::*;
     use tokio::io::AsyncWriteExt as _;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_chunk_is_large_while_its_stream_is_busy() {
         let (mut writer, reader) = tokio::io::duplex(1 << 20);
         let mut from: Reading = Box::new(reader);
-        let mut chunk = Chunk::default();
+        let mut chunk = Chunk {
+            quiet: Duration::from_millis(10),
+            ..Chunk::default()
+        };
         writer.write_all(&[7; SMALL + 5]).await.unwrap();
         assert_eq!(chunk.fill(&mut from).await.unwrap(), SMALL);
         assert_eq!(chunk.fill(&mut from).await.unwrap(), 5);
@@ -116,7 +125,7 @@ mod tests {
         writer.write_all(&[7; LARGE + 1]).await.unwrap();
         assert_eq!(chunk.fill(&mut from).await.unwrap(), LARGE);
         assert_eq!(chunk.fill(&mut from).await.unwrap(), 1);
-        let waiting = timeout(QUIET * 2, chunk.fill(&mut from));
+        let waiting = timeout(chunk.quiet * 10, chunk.fill(&mut from));
         assert!(waiting.await.is_err());
         assert_eq!(chunk.bytes.len(), HEADROOM + SMALL);
         drop(writer);

@@ -1,6 +1,7 @@
 //! One HTTP request: its path to the request that a door has let in, its headers to a protocol.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::{Method, Request, StatusCode};
 
@@ -62,7 +63,7 @@ fn admit<B>(request: &Request<B>, tokens: &Tokens<Admitted>) -> Result<(Answer, 
     let path = request.uri().path().strip_prefix('/').unwrap_or_default();
     let (place, token) = path.split_once('/').ok_or_else(unknown)?;
     // A token is spent by its first use, however that ends.
-    let admitted = tokens.redeem(token).ok_or_else(unknown)?;
+    let admitted = tokens.redeem(token, Instant::now()).ok_or_else(unknown)?;
     if admitted.place() != place {
         return Err(unknown());
     }

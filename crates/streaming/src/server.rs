@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::io::{self, Cursor};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crisp_tasks::{Worker, Workers};
 use hyper::server::conn::http1;
@@ -166,7 +166,7 @@ impl Server {
 
     fn url(&self, admitted: Admitted) -> Result<String> {
         let place = admitted.place();
-        let token = self.tokens.issue(admitted)?;
+        let token = self.tokens.issue(admitted, Instant::now())?;
         Ok(format!("{}/{place}/{token}", self.base))
     }
 }
@@ -202,7 +202,7 @@ impl Door {
                     (Err(_), _) => return,
                 },
                 (from, ended) = workers.next() => told(from, ended),
-                _ = sweep.tick() => self.tokens.forget_old(),
+                _ = sweep.tick() => self.tokens.forget_old(Instant::now()),
             }
         }
     }

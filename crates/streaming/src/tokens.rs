@@ -3,12 +3,11 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rustix::rand::{GetRandomFlags, getrandom};
-use tokio::time::Instant;
 
 use crate::error::{Context, Error, Result};
 
@@ -33,7 +32,7 @@ impl<T> Tokens<T> {
     ///
     /// # Errors
     /// When there are too many.
-    pub(crate) fn issue(&self, request: T) -> Result<String> {
+    pub(crate) fn issue(&self, request: T, now: Instant) -> Result<String> {
         let mut bytes = [0; ENTROPY];
         let mut filled = 0;
         while filled < ENTROPY {
@@ -41,25 +40,24 @@ impl<T> Tokens<T> {
             filled += random.context(|| ("make", "a token"))?;
         }
         let token = URL_SAFE_NO_PAD.encode(bytes);
-        self.forget_old();
+        self.forget_old(now);
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= MOST {
             return Err(Error::TooMany(MOST));
         }
-        all.insert(token.clone(), (Instant::now() + GOOD_FOR, request));
+        all.insert(token.clone(), (now + GOOD_FOR, request));
         Ok(token)
     }
 
     /// The request that a token stands for, at its first use and within its time.
-    pub(crate) fn redeem(&self, token: &str) -> Option<T> {
+    pub(crate) fn redeem(&self, token: &str, now: Instant) -> Option<T> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (until, request) = all.remove(token)?;
-        (Instant::now() < until).then_some(request)
+        (now < until).then_some(request)
     }
 
     /// Drops requests whose time is over.
-    pub(crate) fn forget_old(&self) {
-        let now = Instant::now();
+    pub(crate) fn forget_old(&self, now: Instant) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, (until, _)| now < *until);
     }
@@ -69,32 +67,32 @@ impl<T> Tokens<T> {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_token_is_good_once_and_for_a_minute() {
+    #[test]
+    fn a_token_is_good_once_and_for_a_minute() {
         let tokens = Tokens::default();
-        let (one, two) = (tokens.issue(1).unwrap(), tokens.issue(2).unwrap());
+        let now = Instant::now();
+        let one = tokens.issue(1, now).unwrap();
+        let two = tokens.issue(2, now).unwrap();
         assert_eq!((one.len(), one != two), (22, true));
-        assert_eq!((tokens.redeem(&one), tokens.redeem(&one)), (Some(1), None));
-        tokio::time::advance(GOOD_FOR - Duration::from_millis(1)).await;
-        let three = tokens.issue(3).unwrap();
-        tokio::time::advance(Duration::from_millis(1)).await;
-        assert_eq!(
-            (tokens.redeem(&two), tokens.redeem(&three)),
-            (None, Some(3))
-        );
-        assert_eq!(tokens.redeem(""), None);
+        assert_eq!(tokens.redeem(&one, now), Some(1));
+        assert_eq!(tokens.redeem(&one, now), None);
+        let before = now + GOOD_FOR - Duration::from_millis(1);
+        let three = tokens.issue(3, before).unwrap();
+        assert_eq!(tokens.redeem(&two, now + GOOD_FOR), None);
+        assert_eq!(tokens.redeem(&three, now + GOOD_FOR), Some(3));
+        assert_eq!(tokens.redeem("", now), None);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn there_are_a_thousand_at_most() {
+    #[test]
+    fn there_are_a_thousand_at_most() {
         let tokens = Tokens::default();
+        let now = Instant::now();
         for number in 0..MOST {
-            tokens.issue(number).unwrap();
+            tokens.issue(number, now).unwrap();
         }
-        let error = tokens.issue(0).unwrap_err();
+        let error = tokens.issue(0, now).unwrap_err();
         assert!(matches!(error, Error::TooMany(MOST)), "{error}");
-        tokio::time::advance(GOOD_FOR).await;
-        tokens.issue(0).unwrap();
+        tokens.issue(0, now + GOOD_FOR).unwrap();
         assert_eq!(tokens.0.lock().unwrap().len(), 1);
     }
 }
