@@ -12,6 +12,7 @@
 //! container/  slow steps of containers: make, stop, clear, change limits
 //! shim/       talking with a shim, launching one, finding out about one that is gone
 //! views       the published views, found by id or the beginning of one
+//! port_forward  connections to ports of a pod
 //! events      what listeners are told
 //! debts       remains that nobody sees and that could not be removed yet
 //! stats/      figures, read from cgroup files and netlink
@@ -40,6 +41,7 @@ mod names;
 mod paths;
 mod pod;
 mod pool;
+mod port_forward;
 mod recovery;
 mod reply;
 mod retirement;

@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt::Display;
+use std::net::SocketAddr;
 
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -12,6 +13,14 @@ pub enum Error {
     /// As many requests as there may be wait for their clients.
     #[error("{0} streaming requests wait for their clients already: try again in a minute")]
     TooMany(usize),
+    /// The address cannot be had.
+    #[error("cannot listen for streaming on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The cause.
+        source: std::io::Error,
+    },
     /// A step has failed.
     #[error("cannot {what} {object}: {source}")]
     Failed {

@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::Span;
 
 use crate::activity::Hangup;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::http::{Admitted, answer};
 use crate::session::{Dial, Reading, Start, Streams, Writing};
 use crate::status::Purpose;
@@ -41,7 +41,7 @@ const SWEEP: Duration = Duration::from_secs(60);
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);
 
 /// The settings of a server.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// The address to listen on; port 0 takes a free one.
     pub listen: SocketAddr,
@@ -99,9 +99,12 @@ impl Server {
             }
             None => None,
         };
-        let step = || ("listen for streaming on", config.listen);
-        let listener = TcpListener::bind(config.listen).await.context(step)?;
-        let address = listener.local_addr().context(step)?;
+        let failed = |source| Error::Listen {
+            address: config.listen,
+            source,
+        };
+        let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
         let scheme = if certificate.is_some() {
             "https"
         } else {
