@@ -12,6 +12,7 @@
 //! node       a daemon with its own root, state and registry; stopped, killed, started again
 //! crictl     runs crictl against an endpoint
 //! crictl_files  the files that crictl reads pods and containers from
+//! forwarding crictl port-forward, left running
 //! cri        calls a node by gRPC
 //! configs    pods and containers as tests want them
 //! owners     finds shims and holders among the processes
@@ -37,6 +38,7 @@ pub mod cri;
 pub mod crictl;
 pub mod crictl_files;
 pub mod fake_registry;
+pub mod forwarding;
 pub mod image;
 pub mod netns;
 pub mod node;

@@ -47,7 +47,7 @@ fn privileged_empty_requests_get_their_answer() {
             update_runtime_config InvalidArgument,
             exec Unimplemented,
             attach Unimplemented,
-            port_forward Unimplemented,
+            port_forward NotFound,
             checkpoint_container Unimplemented,
         };
         let wrong: Vec<_> = cases

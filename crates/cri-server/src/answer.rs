@@ -4,7 +4,7 @@
 use crisp_model::text::bounded;
 use crisp_node::{Code, Error};
 use tonic::Status;
-use {crisp_image as image, crisp_registry as registry};
+use {crisp_image as image, crisp_registry as registry, crisp_streaming as streaming};
 
 use crate::from_cri::Refusal;
 use crate::to_cri::field::path;
@@ -75,6 +75,17 @@ pub fn images(error: image::Error) -> Status {
         | image::Error::Newer { .. }
         | image::Error::InUse(_)
         | image::Error::Io { .. } => tonic::Code::Internal,
+    };
+    Status::new(code, bounded(&error.to_string(), LONGEST))
+}
+
+/// The status of an error of the streaming server.
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+#[must_use]
+pub fn streams(error: streaming::Error) -> Status {
+    let code = match error {
+        streaming::Error::TooMany(_) => tonic::Code::ResourceExhausted,
+        streaming::Error::Listen { .. } | streaming::Error::Failed { .. } => tonic::Code::Internal,
     };
     Status::new(code, bounded(&error.to_string(), LONGEST))
 }

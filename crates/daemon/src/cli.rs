@@ -9,8 +9,8 @@ use crisp_cgroups::CgroupDriver;
 use crisp_telemetry::Filter;
 
 use crate::config::{
-    self, AbsolutePath, Config, Endpoint, LogFormat, MaybeCollector, NetworkMode, Written, help,
-    long_help,
+    self, AbsolutePath, Config, Endpoint, LogFormat, MaybeCollector, NetworkMode, SocketAddress,
+    Written, help, long_help,
 };
 use crate::exit::{self, Exit, Fatal};
 
@@ -42,6 +42,8 @@ struct Flags {
     network: Option<NetworkMode>,
     #[arg(long, value_parser = driver(), global = true, help = help("cgroup.driver"), long_help = long_help("cgroup.driver"))]
     cgroup_driver: Option<CgroupDriver>,
+    #[arg(long, value_name = "IP:PORT", global = true, help = help("streaming.listen"), long_help = long_help("streaming.listen"))]
+    streaming_listen: Option<SocketAddress>,
     #[arg(long, value_name = "LEVEL", global = true, help = help("log.level"), long_help = long_help("log.level"))]
     log_level: Option<Filter>,
     #[arg(long, value_enum, global = true, help = help("log.format"), long_help = long_help("log.format"))]
@@ -155,6 +157,7 @@ impl Flags {
         set(&mut written.images.registry_config, self.registry_config);
         set(&mut written.network.mode, self.network);
         set(&mut written.cgroup.driver, self.cgroup_driver);
+        set(&mut written.streaming.listen, self.streaming_listen);
         set(&mut written.log.level, self.log_level);
         set(&mut written.log.format, self.log_format);
         set(&mut written.telemetry.otlp_endpoint, self.otlp_endpoint);
@@ -211,6 +214,8 @@ mod tests {
             "builtin",
             "--cgroup-driver",
             "cgroupfs",
+            "--streaming-listen",
+            "[::1]:7",
             "--log-level",
             "info,crisp_node=debug",
             "--log-format",
@@ -224,6 +229,7 @@ mod tests {
         assert_eq!(config.socket, Path::new("/x.sock"));
         assert_eq!(config.images.hosts_dir, Path::new("/c"));
         assert_eq!(config.log_format, LogFormat::Json);
+        assert_eq!(config.streaming.listen.to_string(), "[::1]:7");
         assert!(matches!(
             config.network.source,
             config::Source::Builtin { .. }
@@ -237,6 +243,7 @@ mod tests {
             &["crispd", "--root", "relative"],
             &["crispd", "--listen", "tcp://1.2.3.4:5"],
             &["crispd", "--log-level", "loud"],
+            &["crispd", "--streaming-listen", "10010"],
             &["crispd", "start"],
             &["crispd", "config"],
         ] {

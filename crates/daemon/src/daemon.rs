@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crisp_cgroups::CgroupDriver;
@@ -11,6 +12,7 @@ use crisp_image::Images;
 use crisp_model::Owner;
 use crisp_node::host::{Host, Presence};
 use crisp_node::{Engine, Timeouts};
+use crisp_streaming::Server as Streaming;
 use crisp_sys::limits;
 use sd_notify::NotifyState;
 use tokio::net::UnixListener;
@@ -24,6 +26,7 @@ use crate::config::{Config, Source};
 use crate::exit::{Context as _, Exit, Fatal};
 use crate::helper;
 use crate::socket::Socket;
+use crate::streaming;
 
 /// Calls that run when the daemon is to stop have this long to end.
 const GRACE: Duration = Duration::from_millis(400);
@@ -95,8 +98,8 @@ async fn live(config: Config, files: &[PathBuf]) -> Result<(), Fatal> {
     let mut stop = Stop::listen()?;
     tokio::select! {
         started = start(config, files) => {
-            let (socket, engine, service) = started?;
-            let told = serve(socket, service, (&engine, stop)).await?;
+            let Started { socket, streaming, engine, service } = started?;
+            let told = serve((socket, streaming), service, (&engine, stop)).await?;
             if tokio::time::timeout_at(told + RETIREMENT, engine.shutdown()).await.is_err() {
                 tracing::warn!("the stop took too long: records may not be on disk, and the next start checks them");
             }
@@ -109,8 +112,17 @@ async fn live(config: Config, files: &[PathBuf]) -> Result<(), Fatal> {
     }
 }
 
+/// The parts of a daemon that is ready to serve calls.
+struct Started {
+    socket: Socket,
+    /// The only owner: dropped, it ends all sessions.
+    streaming: Arc<Streaming>,
+    engine: Engine,
+    service: Service,
+}
+
 /// The start, up to the point where calls can be served.
-async fn start(config: Config, files: &[PathBuf]) -> Result<(Socket, Engine, Service), Fatal> {
+async fn start(config: Config, files: &[PathBuf]) -> Result<Started, Fatal> {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         root = %config.root.display(),
@@ -141,6 +153,7 @@ async fn start(config: Config, files: &[PathBuf]) -> Result<(Socket, Engine, Ser
     }
     // Clients that connect from now on wait until all records are read.
     let socket = Socket::take(&config.socket)?;
+    let streaming = Arc::new(streaming::start(config.streaming.clone()).await?);
     let kernel = host.to_json();
     let engine = engine(&config, host).await?;
     let about = About {
@@ -153,8 +166,13 @@ async fn start(config: Config, files: &[PathBuf]) -> Result<(Socket, Engine, Ser
             .to_string_lossy()
             .into_owned(),
     };
-    let service = Service::new(engine.clone(), about);
-    Ok((socket, engine, service))
+    let service = Service::new(engine.clone(), Arc::downgrade(&streaming), about);
+    Ok(Started {
+        socket,
+        streaming,
+        engine,
+        service,
+    })
 }
 
 /// Opens images and network, and starts the engine on them.
@@ -303,7 +321,7 @@ fn clients_at_most(open_files: u64) -> usize {
 
 /// Serves calls until a signal; then running calls have [`GRACE`] to end. Says when the signal came.
 async fn serve(
-    socket: Socket,
+    (socket, streaming): (Socket, Arc<Streaming>),
     service: Service,
     (engine, mut stop): (&Engine, Stop),
 ) -> Result<Instant, Fatal> {
@@ -329,6 +347,9 @@ async fn serve(
     notify(&[NotifyState::Stopping]);
     drop(socket);
     drop(quit);
+    // Sessions end before the engine does, which ends what they ran. A client that asks again
+    // meets the next daemon.
+    drop(streaming);
     // A stream of events never ends by itself, so the wait has a limit.
     if let Ok(ended) = tokio::time::timeout_at(told + GRACE, server).await {
         ended.context(Exit::System, || "serve")?;

@@ -6,6 +6,7 @@
 //! daemon   start, serve, stop
 //! helper   crisp-shim and crisp-holder: where they are, and that they are those
 //! socket   the CRI socket, private and never taken from a daemon that is alive
+//! streaming  the server of exec, attach and port-forward
 //! exit     exit codes
 //! ```
 //!
@@ -19,6 +20,7 @@ mod daemon;
 mod exit;
 mod helper;
 mod socket;
+mod streaming;
 
 use std::process::ExitCode;
 

@@ -93,6 +93,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "crisp-model",
             "crisp-node",
             "crisp-registry",
+            "crisp-streaming",
             "crisp-tasks",
         ],
     ),
@@ -110,6 +111,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "crisp-model",
             "crisp-node",
             "crisp-registry",
+            "crisp-streaming",
             // For the umask and the signals that it was started with.
             "crisp-sys",
             "crisp-tasks",

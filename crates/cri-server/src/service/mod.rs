@@ -10,11 +10,13 @@ mod pods;
 mod runtime;
 mod stats;
 mod status;
+mod streaming;
 mod unimplemented;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crisp_node::Engine;
+use crisp_streaming::Server;
 use serde_json::Value;
 
 use crisp_door::Subject;
@@ -23,6 +25,8 @@ use crisp_door::Subject;
 #[derive(Debug, Clone)]
 pub struct Service {
     engine: Engine,
+    /// Where clients of exec, attach and port-forward come; gone when the daemon ends.
+    streams: Weak<Server>,
     about: Arc<About>,
 }
 
@@ -38,11 +42,12 @@ pub struct About {
 }
 
 impl Service {
-    /// The services over a started engine.
+    /// The services over a started engine and a streaming server.
     #[must_use]
-    pub fn new(engine: Engine, about: About) -> Self {
+    pub fn new(engine: Engine, streams: Weak<Server>, about: About) -> Self {
         Self {
             engine,
+            streams,
             about: Arc::new(about),
         }
     }

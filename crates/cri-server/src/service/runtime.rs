@@ -227,7 +227,7 @@ impl RuntimeService for Service {
         let request = request.into_inner();
         let id = &request.pod_sandbox_id;
         call("PortForward", self.pod_subject(id), async {
-            Err(not_yet("PortForward"))
+            Service::port_forward(self, &request)
         })
         .await
     }

@@ -7,7 +7,6 @@ pub(super) fn not_yet(rpc: &'static str) -> Status {
     let instead = match rpc {
         "Exec" => "ExecSync runs a command to its end (crictl exec --sync)",
         "Attach" => "the container's log holds its output (crictl logs --follow)",
-        "PortForward" => "the pod's address or a host port reaches it",
         "ListMetricDescriptors" | "ListPodSandboxMetrics" | "StreamPodSandboxMetrics" => {
             "ListPodSandboxStats and ListContainerStats have the figures"
         }

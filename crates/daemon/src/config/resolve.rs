@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use crisp_cgroups::{CgroupConfig, CgroupDriver};
 use crisp_node::Handler;
+use crisp_streaming::TlsFiles;
 use crisp_telemetry::Filter;
 
 use super::error::Error;
-use super::written::{Cgroup, HandlerKind, LogFormat, NetworkMode, NetworkTable, Runtime, Written};
+use super::written::{
+    Cgroup, HandlerKind, LogFormat, NetworkMode, NetworkTable, Runtime, Streaming, Written,
+};
 
 /// The handler that needs no other program.
 const NATIVE: &str = "native";
@@ -41,6 +44,8 @@ pub struct Config {
     pub cgroups: CgroupConfig,
     /// The pod network.
     pub network: Network,
+    /// The server of exec, attach and port-forward.
+    pub streaming: crisp_streaming::Config,
     /// Images and registries.
     pub images: Images,
     /// Where Localhost seccomp profiles are that are named by a relative path.
@@ -120,6 +125,7 @@ pub fn resolve(written: Written) -> Result<Config, Error> {
         holder: written.daemon.holder.to_path(),
         cgroups: cgroups(&written.cgroup)?,
         network: network(&written.network)?,
+        streaming: streaming(&written.streaming)?,
         images: Images {
             hosts_dir: written.images.registry_config.as_path().to_owned(),
             docker_config: written.images.docker_config.to_path(),
@@ -196,6 +202,33 @@ fn cgroups(table: &Cgroup) -> Result<CgroupConfig, Error> {
             CgroupConfig::systemd(&parent).map_err(|why| value("cgroup.parent", why))
         }
     }
+}
+
+fn streaming(table: &Streaming) -> Result<crisp_streaming::Config, Error> {
+    let listen = table.listen.get();
+    let base = table.base_url.to_option();
+    if listen.ip().is_unspecified() && base.is_none() {
+        let why = format!("{listen} is no address that a URL can name: set streaming.base_url too");
+        return Err(value("streaming.listen", why));
+    }
+    let tls = match (table.certificate.to_path(), table.key.to_path()) {
+        (Some(certificate), Some(key)) => Some(TlsFiles { certificate, key }),
+        (None, None) => None,
+        (Some(_), None) => return Err(value("streaming.key", "the certificate needs its key")),
+        (None, Some(_)) => {
+            return Err(value(
+                "streaming.certificate",
+                "the key needs its certificate",
+            ));
+        }
+    };
+    Ok(crisp_streaming::Config {
+        listen,
+        base,
+        tls,
+        idle: Duration::from_secs(table.idle_timeout_seconds.get().into()),
+        ..crisp_streaming::Config::default()
+    })
 }
 
 /// IPv6 needs 1280, and the pods have IPv6 wherever the kernel has it.

@@ -101,6 +101,16 @@ fn errors_name_file_line_key_and_what_would_be_right() {
             ":2: cgroup.parent: ",
             "\"..\"",
         ),
+        (
+            "[streaming]\nlisten = \"localhost:0\"\n",
+            ":2: streaming.listen: ",
+            "127.0.0.1:0",
+        ),
+        (
+            "[streaming]\nbase_url = \"https://a/b\"\n",
+            ":2: streaming.base_url: ",
+            "https://HOST:PORT",
+        ),
     ];
     for (text, place_and_key, right) in cases {
         let place = Place::new(&[("config.toml", text)]);
@@ -156,6 +166,21 @@ fn values_that_do_not_work_are_refused_with_the_alternative() {
             "network.builtin.bridge: ",
             "15",
         ),
+        (
+            "[streaming]\nlisten = \"0.0.0.0:0\"\n",
+            "streaming.listen: ",
+            "base_url",
+        ),
+        (
+            "[streaming]\ncertificate = \"/c\"\n",
+            "streaming.key: ",
+            "certificate",
+        ),
+        (
+            "[streaming]\nkey = \"/k\"\n",
+            "streaming.certificate: ",
+            "key",
+        ),
     ];
     for (text, key, right) in cases {
         let place = Place::new(&[("config.toml", text)]);
@@ -190,4 +215,25 @@ fn the_common_parent_is_a_path_or_a_slice() {
         assert_eq!(config.cgroups.parent, parent, "{table}");
         assert_eq!(config.cgroups.shims, shims, "{table}");
     }
+}
+
+#[test]
+fn streaming_is_on_loopback_unless_told_otherwise() {
+    let resolved = |text: &str| {
+        let place = Place::new(&[("config.toml", text)]);
+        resolve(place.load().unwrap().written).unwrap().streaming
+    };
+    let usual = resolved("");
+    assert_eq!(usual, crisp_streaming::Config::default());
+    assert!(usual.listen.ip().is_loopback());
+    assert_eq!(usual.idle.as_secs(), 4 * 60 * 60, "as kubelets have it");
+    let other = resolved(
+        "[streaming]\nlisten = \"[::]:7\"\nbase_url = \"https://node:7/\"\n\
+         certificate = \"/c\"\nkey = \"/k\"\nidle_timeout_seconds = 5\n",
+    );
+    assert_eq!(other.listen.to_string(), "[::]:7");
+    assert_eq!(other.base.as_deref(), Some("https://node:7/"));
+    let tls = other.tls.unwrap();
+    assert_eq!((tls.certificate, tls.key), ("/c".into(), "/k".into()));
+    assert_eq!(other.idle.as_secs(), 5);
 }

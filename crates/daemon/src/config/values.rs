@@ -2,6 +2,7 @@
 //! point at the line.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
@@ -229,6 +230,72 @@ impl fmt::Display for Subnet {
 }
 
 text_value!(Subnet);
+
+/// An address to listen on, `IP:PORT`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SocketAddress(SocketAddr);
+
+impl SocketAddress {
+    fn parse(text: &str) -> Result<Self, ValueError> {
+        text.parse().map(Self).map_err(|_| {
+            ValueError(format!(
+                "{text:?} is not IP:PORT, like 127.0.0.1:0 or [::1]:10010"
+            ))
+        })
+    }
+
+    /// The address.
+    #[must_use]
+    pub fn get(self) -> SocketAddr {
+        self.0
+    }
+}
+
+impl fmt::Display for SocketAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+text_value!(SocketAddress);
+
+/// The beginning of URLs, `http://HOST:PORT` or `https://HOST:PORT`, or empty for none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct MaybeBaseUrl(String);
+
+impl MaybeBaseUrl {
+    fn parse(text: &str) -> Result<Self, ValueError> {
+        let schemes = ["http://", "https://"];
+        let host = schemes.iter().find_map(|scheme| text.strip_prefix(scheme));
+        let is_host = |host: &str| {
+            let host = host.trim_end_matches('/');
+            !host.is_empty()
+                && !host.contains(['/', '?', '#'])
+                && !host.contains(char::is_whitespace)
+        };
+        if text.is_empty() || host.is_some_and(is_host) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(ValueError(format!(
+            "{text:?} is not http://HOST:PORT or https://HOST:PORT"
+        )))
+    }
+
+    /// The URL, when one was written.
+    pub fn to_option(&self) -> Option<String> {
+        Some(self.0.clone()).filter(|text| !text.is_empty())
+    }
+}
+
+impl fmt::Display for MaybeBaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+text_value!(MaybeBaseUrl);
 
 /// The address of a collector, `http://HOST:PORT`, or empty for none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

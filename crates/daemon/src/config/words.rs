@@ -4,8 +4,8 @@
 use toml::Value;
 
 use super::written::{
-    Builtin, Cgroup, Daemon, ImagesTable, Log, NetworkTable, Runtime, Security, Telemetry, Words,
-    Written,
+    Builtin, Cgroup, Daemon, ImagesTable, Log, NetworkTable, Runtime, Security, Streaming,
+    Telemetry, Words, Written,
 };
 
 /// The tables of the file, by their paths.
@@ -17,6 +17,7 @@ const TABLES: &[(&str, &Words)] = &[
     ("cgroup", &Cgroup::WORDS),
     ("network", &NetworkTable::WORDS),
     ("network.builtin", &Builtin::WORDS),
+    ("streaming", &Streaming::WORDS),
     ("images", &ImagesTable::WORDS),
     ("security", &Security::WORDS),
     ("runtimes.native", &Runtime::WORDS),
@@ -30,6 +31,7 @@ pub const FLAGS: &[(&str, &str)] = &[
     ("images.registry_config", "--registry-config"),
     ("network.mode", "--network"),
     ("cgroup.driver", "--cgroup-driver"),
+    ("streaming.listen", "--streaming-listen"),
     ("log.level", "--log-level"),
     ("log.format", "--log-format"),
     ("telemetry.otlp_endpoint", "--otlp-endpoint"),

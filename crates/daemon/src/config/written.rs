@@ -10,7 +10,8 @@ use crisp_telemetry::Filter;
 use serde::{Deserialize, Serialize};
 
 use super::values::{
-    AbsolutePath, Endpoint, MaybeCollector, MaybePath, RelativePath, Subnet, Within,
+    AbsolutePath, Endpoint, MaybeBaseUrl, MaybeCollector, MaybePath, RelativePath, SocketAddress,
+    Subnet, Within,
 };
 
 /// The words of a table of the file.
@@ -72,6 +73,7 @@ table! {
         daemon: Daemon = Daemon::default();
         cgroup: Cgroup = Cgroup::default();
         network: NetworkTable = NetworkTable::default();
+        streaming: Streaming = Streaming::default();
         images: ImagesTable = ImagesTable::default();
         security: Security = Security::default();
         runtimes: BTreeMap<String, Runtime> =
@@ -190,6 +192,25 @@ table! {
         allow_foreign_sources: bool = false;
         /// MTU of the bridge and of the pods' interfaces, 1280 to 65535; 0 means the kernel's, 1500.
         mtu: Within<0, 65535> = Within::clamped(0);
+    }
+}
+
+table! {
+    /// The server of exec, attach and port-forward: those calls answer with a URL there, which is good
+    /// once and for a minute.
+    Streaming {
+        /// IP:PORT of the server of exec, attach and port-forward; port 0 takes a free one. The kubelet
+        /// comes there itself for its clients, so loopback is enough.
+        listen: SocketAddress = constant("127.0.0.1:0");
+        /// Beginning of the URLs, as "https://10.0.0.7:10010", where clients reach the server by another
+        /// address; empty means the one that it listens on.
+        base_url: MaybeBaseUrl = MaybeBaseUrl::default();
+        /// Certificate with its chain, in PEM; empty means no TLS. It is read anew when it changes.
+        certificate: MaybePath = MaybePath::default();
+        /// Its private key, in PEM.
+        key: MaybePath = MaybePath::default();
+        /// A session on which nothing moves ends after this time, 1 to 604800.
+        idle_timeout_seconds: Within<1, 604_800> = Within::clamped(4 * 60 * 60);
     }
 }
 
