@@ -191,7 +191,7 @@ impl Engine {
         ask(&mailbox, missing, |reply| Request::Create { config, reply }).await
     }
 
-    async fn request<T>(
+    pub(crate) async fn request<T>(
         &self,
         id: &str,
         request: impl FnOnce(Reply<T>) -> ContainerRequest,

@@ -217,7 +217,7 @@ async fn start(exec: &Exec, exec_id: &str) -> std::result::Result<ExecHandle, Fa
 }
 
 /// The file for words that are too long for a message.
-fn words_apart(request: &mut ExecRequest) -> Result<Option<OwnedFd>> {
+pub(crate) fn words_apart(request: &mut ExecRequest) -> Result<Option<OwnedFd>> {
     let apart = request.set_words_apart().map_err(std::io::Error::other);
     let file = |text: Vec<u8>| crisp_sys::file::sealed(c"words", &text);
     let made = apart.and_then(|text| text.map(file).transpose());

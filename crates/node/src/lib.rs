@@ -13,6 +13,7 @@
 //! shim/       talking with a shim, launching one, finding out about one that is gone
 //! views       the published views, found by id or the beginning of one
 //! port_forward  connections to ports of a pod
+//! session/    processes as callers far away have them: streams, size, end
 //! events      what listeners are told
 //! debts       remains that nobody sees and that could not be removed yet
 //! stats/      figures, read from cgroup files and netlink
@@ -45,6 +46,7 @@ mod port_forward;
 mod recovery;
 mod reply;
 mod retirement;
+pub mod session;
 mod shared;
 mod shim;
 pub mod stats;
@@ -59,5 +61,6 @@ pub use engine::Engine;
 pub use error::{Code, Error, Result};
 pub use events::{ContainerEvent, EventKind, Lagged, Listener, Subject};
 pub use exec::ExecOutput;
+pub use session::{Ended, Session, Wanted};
 pub use stats::{ContainerStats, LayerStats, PodStats};
 pub use view::{ContainerView, PodView};

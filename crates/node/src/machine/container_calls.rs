@@ -1,4 +1,4 @@
-//! Requests to a container that is there, beside its life: a command run in it, its log
+//! Requests to a container that is there, beside its life: a command run in it, a session, its log
 //! opened anew, new limits.
 
 use std::time::Duration;
@@ -10,6 +10,7 @@ use super::limits;
 use crisp_records::Entry;
 
 use crate::error::{Error, Result};
+use crate::session::Ask;
 
 impl Container {
     pub(super) fn exec(
@@ -26,6 +27,14 @@ impl Container {
                 timeout,
                 caller,
             }),
+        }
+    }
+
+    pub(super) fn session(&mut self, scene: &mut Scene<'_>, ask: Box<Ask>, caller: Caller) {
+        let id = self.record.id.clone();
+        match self.check_shim(ask.wish()) {
+            Err(error) => scene.out.answer(caller, Err(error)),
+            Ok(()) => scene.out.run(Job::Session { id, ask, caller }),
         }
     }
 

@@ -45,6 +45,7 @@ impl Container {
                 timeout,
                 caller,
             } => self.exec(scene, (command, timeout), caller),
+            ContainerInput::Session { ask, caller } => self.session(scene, ask, caller),
             ContainerInput::Update { resources, caller } => {
                 self.updates.push_back((*resources, caller));
                 if self.updates.len() == 1 {

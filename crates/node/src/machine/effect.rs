@@ -12,6 +12,7 @@ use crisp_sys::process::ProcessId;
 use super::facts::{Booted, Caller};
 use crate::error::{Error, Result};
 use crate::events::{EventKind, Subject};
+use crate::session::Ask;
 
 /// Something that is to be done, in the order of the list that it stands in.
 #[derive(Debug)]
@@ -125,6 +126,12 @@ pub(crate) enum Job {
         id: ContainerId,
         command: Vec<String>,
         timeout: Option<Duration>,
+        caller: Caller,
+    },
+    /// Begin a session and answer its caller with it.
+    Session {
+        id: ContainerId,
+        ask: Box<Ask>,
         caller: Caller,
     },
     /// Have a container's log opened anew and answer the caller.

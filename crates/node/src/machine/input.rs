@@ -10,6 +10,7 @@ use crisp_sys::process::ProcessId;
 use super::effect::Commit;
 use super::facts::{Booted, Caller};
 use crate::error::{Error, Result};
+use crate::session::Ask;
 
 /// Identity and place of a new container, drawn by the task before it asks the machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +82,8 @@ pub(crate) enum ContainerInput {
         timeout: Option<Duration>,
         caller: Caller,
     },
+    /// A session with a command.
+    Session { ask: Box<Ask>, caller: Caller },
     /// `UpdateContainerResources`.
     Update {
         resources: Box<Resources>,
@@ -158,6 +161,7 @@ impl ContainerInput {
             | Self::Stop { caller, .. }
             | Self::Remove { caller }
             | Self::Exec { caller, .. }
+            | Self::Session { caller, .. }
             | Self::Update { caller, .. }
             | Self::ReopenLog { caller } => Some(*caller),
             Self::Made(_)

@@ -10,6 +10,7 @@ use crate::exec::ExecOutput;
 use crate::machine::effect::Done;
 use crate::machine::facts::Caller;
 use crate::reply::{Reply, answer};
+use crate::session::Session;
 
 /// A place for an answer, by the kind of answer.
 #[derive(Debug)]
@@ -18,6 +19,7 @@ pub(super) enum Place {
     Pod(Reply<PodId>),
     Container(Reply<ContainerId>),
     Output(Reply<ExecOutput>),
+    Session(Reply<Session>),
 }
 
 /// The places of all callers that wait.
@@ -61,8 +63,12 @@ impl Callers {
             (Place::Pod(reply), Err(error)) => answer(reply, Err(error)),
             (Place::Container(reply), Err(error)) => answer(reply, Err(error)),
             (Place::Output(reply), Err(error)) => answer(reply, Err(error)),
+            (Place::Session(reply), Err(error)) => answer(reply, Err(error)),
             // The dropped reply reads as a task that gave no answer.
-            (Place::Pod(_) | Place::Container(_) | Place::Output(_), Ok(done)) => {
+            (
+                Place::Pod(_) | Place::Container(_) | Place::Output(_) | Place::Session(_),
+                Ok(done),
+            ) => {
                 tracing::error!(target: "crisp::pod", ?done, "an answer of another kind than was asked for");
             }
         }

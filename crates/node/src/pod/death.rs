@@ -134,6 +134,7 @@ fn job_name(job: &Job) -> &'static str {
         Job::Clear(_) => "clear",
         Job::Update(_) => "update",
         Job::Exec { .. } => "exec",
+        Job::Session { .. } => "session",
         Job::ReopenLog { .. } => "reopen-log",
     }
 }

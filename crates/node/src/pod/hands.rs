@@ -318,5 +318,9 @@ fn wish(callers: &mut Callers, request: ContainerRequest) -> ContainerInput {
             timeout,
             caller: callers.add(Place::Output(reply)),
         },
+        ContainerRequest::Session { ask, reply } => ContainerInput::Session {
+            ask,
+            caller: callers.add(Place::Session(reply)),
+        },
     }
 }

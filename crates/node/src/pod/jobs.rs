@@ -26,6 +26,7 @@ use crate::machine::facts::Caller;
 use crate::machine::input::{ContainerInput, Input, Launched, Verdict};
 use crate::machine::pod::Pod;
 use crate::reply::answer;
+use crate::session::{self, Ask};
 use crate::shim::adopt::{self, Alone};
 use crate::shim::client::ShimClient;
 use crate::shim::loan::Link;
@@ -234,6 +235,7 @@ impl Hands {
                 timeout,
                 caller,
             } => self.exec_step(id, (command, timeout), caller),
+            Job::Session { id, ask, caller } => self.session_step(id, *ask, caller),
             Job::ReopenLog { id, caller } => self.reopen_step(&id, caller),
         }
     }
@@ -392,6 +394,28 @@ impl Hands {
                     room: shared.exec_room.share(),
                 };
                 exec::run(exec, reply).await;
+            }
+            Outcome::Nothing
+        })
+    }
+
+    /// The worker ends when the session begins: what it owns goes with the answer.
+    fn session_step(&mut self, id: ContainerId, ask: Ask, caller: Caller) -> Started {
+        let (shim, place) = (self.shim(&id), self.callers.take(caller));
+        let shared = Arc::clone(&self.shared);
+        let work = Work::Passing("session", Some(id.clone()));
+        started(work, async move {
+            if let (Some(shim), Some(Place::Session(reply))) = (shim, place) {
+                let Ask::Exec { command, wanted } = ask;
+                let exec = session::exec::Exec {
+                    container: id,
+                    exec_id: shared.exec_ids.next(),
+                    shim,
+                    command,
+                    wanted,
+                    shim_within: shared.config.timeouts.shim,
+                };
+                answer(reply, session::exec::start(exec).await);
             }
             Outcome::Nothing
         })

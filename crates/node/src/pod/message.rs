@@ -9,6 +9,7 @@ use tracing::Span;
 use crate::exec::ExecOutput;
 use crate::machine::input::Totals;
 use crate::reply::Reply;
+use crate::session::{Ask, Session};
 
 /// Where a pod's task gets its messages.
 pub(crate) type Mailbox = UnboundedSender<Message>;
@@ -64,6 +65,11 @@ pub(crate) enum ContainerRequest {
         command: Vec<String>,
         timeout: Option<Duration>,
         reply: Reply<ExecOutput>,
+    },
+    /// A session with a command.
+    Session {
+        ask: Box<Ask>,
+        reply: Reply<Session>,
     },
     /// `UpdateContainerResources`.
     Update {

@@ -203,6 +203,18 @@ impl ShimClient {
         done(self.call(request, within).await?)
     }
 
+    /// Asks without waiting, where the answer changes nothing: also from a `Drop`.
+    pub(crate) fn tell(&self, request: Request) {
+        let call = Call {
+            request,
+            fds: Vec::new(),
+            answer: oneshot::channel().0,
+            end: None,
+        };
+        // A shim that has gone is asked nothing.
+        self.calls.send(call).ok();
+    }
+
     /// Tells the shim of a container that is over to leave, and waits until it has. A shim that
     /// does not leave is killed: nothing depends on it any more.
     pub(crate) async fn dismiss(&self) {
@@ -295,7 +307,7 @@ impl Talk {
                 call = inbox.recv() => match call {
                     Some(call) => self.enqueue(call),
                     // The last handle is dropped: the container is over and the shim dismissed.
-                    None => return,
+                    None => return self.send_rest().await,
                 },
                 sent = self.send_first(), if !self.outgoing.is_empty() => {
                     self.outgoing.pop_front();
@@ -312,6 +324,14 @@ impl Talk {
     /// Tells the pod's task; one that is gone has no interest in its shims.
     fn tell(&self, event: ShimEvent) {
         self.events.send((self.container.clone(), event)).ok();
+    }
+
+    /// What was told before the last handle was dropped is told all the same.
+    async fn send_rest(&mut self) {
+        let sending = async {
+            while self.send_first().await.is_ok() && self.outgoing.pop_front().is_some() {}
+        };
+        tokio::time::timeout(LEAVE_WITHIN, sending).await.ok();
     }
 
     async fn send_first(&self) -> io::Result<()> {

@@ -10,6 +10,7 @@ use super::world::World;
 use crate::machine::effect::{Done, Job};
 use crate::machine::facts::Caller;
 use crate::machine::input::ContainerInput;
+use crate::session::{Ask, Wanted};
 
 /// Something that may happen next.
 #[derive(Debug, Clone)]
@@ -31,6 +32,20 @@ enum Op {
     Ring(usize),
     /// The daemon is killed and started again.
     Kill,
+}
+
+/// A command in both ways.
+fn exec(world: &mut World, container: u8) {
+    world.ask(container, |caller| ContainerInput::Exec {
+        command: Vec::new(),
+        timeout: None,
+        caller,
+    });
+    let ask = Box::new(Ask::Exec {
+        command: Vec::new(),
+        wanted: Wanted::default(),
+    });
+    world.ask(container, |caller| ContainerInput::Session { ask, caller });
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -87,13 +102,7 @@ impl Trial {
                 caller,
             }),
             Op::Remove(c) => self.wish(c, Wish::Remove, |caller| ContainerInput::Remove { caller }),
-            Op::Exec(c) => {
-                world.ask(c, |caller| ContainerInput::Exec {
-                    command: Vec::new(),
-                    timeout: None,
-                    caller,
-                });
-            }
+            Op::Exec(c) => exec(world, c),
             Op::StopPod if is_seen(world) => {
                 let caller = world.stop_pod();
                 self.open.push((caller, Wish::StopPod));

@@ -288,17 +288,12 @@ impl World {
                 };
                 Some(Input::of(&plan.id, ContainerInput::Launched(Ok(launched))))
             }
-            Job::Judge(case) => {
+            Job::WatchAlone(case, _) if !self.alive.contains(&case.id) => None,
+            Job::Judge(case) | Job::WatchAlone(case, _) => {
                 let verdict = self.judge(&case);
                 Some(Input::of(&case.id, ContainerInput::Judged(verdict)))
             }
-            Job::WatchAlone(case, _) if self.alive.contains(&case.id) => {
-                let verdict = self.judge(&case);
-                Some(Input::of(&case.id, ContainerInput::Judged(verdict)))
-            }
-            Job::WatchAlone(..) | Job::WatchHolder(_) | Job::EndScope(_) | Job::DismissShim(_) => {
-                None
-            }
+            Job::WatchHolder(_) | Job::EndScope(_) | Job::DismissShim(_) => None,
             Job::Stop(step, target) => {
                 if step != StopStep::Signal {
                     self.end(&target.id, 137);
@@ -314,7 +309,9 @@ impl World {
                 let event = ContainerInput::Updated(Ok(Box::new(change.new)));
                 Some(Input::of(&change.id, event))
             }
-            Job::Exec { caller, .. } | Job::ReopenLog { caller, .. } => {
+            Job::Exec { caller, .. }
+            | Job::Session { caller, .. }
+            | Job::ReopenLog { caller, .. } => {
                 self.answers.insert(caller, Ok(Done::Nothing));
                 None
             }
