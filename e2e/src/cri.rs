@@ -89,6 +89,44 @@ calls! {
     images.image_fs_info(ImageFsInfoRequest) -> ImageFsInfoResponse;
 }
 
+macro_rules! streams {
+    ($($service:ident.$name:ident($request:ident) -> $reply:ident;)*) => {
+        impl Cri {$(
+            #[doc = concat!("Sends a ", stringify!($request), " and reads all messages.")]
+            ///
+            /// # Errors
+            /// The status that the node answers with.
+            #[allow(clippy::result_large_err, reason = "it is the status that tests look at")]
+            pub fn $name(&mut self, request: cri::$request) -> Result<Vec<cri::$reply>, Status> {
+                let service = &mut self.$service;
+                let read = async move {
+                    let mut stream = service.$name(request).await?.into_inner();
+                    let mut all = Vec::new();
+                    while let Some(message) = stream.message().await? {
+                        all.push(message);
+                    }
+                    Ok(all)
+                };
+                let patient = async move { tokio::time::timeout(PATIENCE, read).await };
+                match self.executor.block_on(patient) {
+                    Ok(all) => all,
+                    Err(_) => panic!("no end of {} in {PATIENCE:?}", stringify!($request)),
+                }
+            }
+        )*}
+    };
+}
+
+streams! {
+    pods.stream_pod_sandboxes(StreamPodSandboxesRequest) -> StreamPodSandboxesResponse;
+    pods.stream_containers(StreamContainersRequest) -> StreamContainersResponse;
+    pods.stream_container_stats(StreamContainerStatsRequest) -> StreamContainerStatsResponse;
+    pods.stream_pod_sandbox_stats(StreamPodSandboxStatsRequest) -> StreamPodSandboxStatsResponse;
+    pods.stream_pod_sandbox_metrics(StreamPodSandboxMetricsRequest)
+        -> StreamPodSandboxMetricsResponse;
+    images.stream_images(StreamImagesRequest) -> StreamImagesResponse;
+}
+
 impl Cri {
     /// Connects to the socket at a path; the connection is made with the first call.
     #[must_use]

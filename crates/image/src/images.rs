@@ -56,6 +56,12 @@ impl Images {
         self.0.catalog().list()
     }
 
+    /// The image of an id, while it is there.
+    #[must_use]
+    pub fn info(&self, id: &Digest) -> Option<ImageInfo> {
+        self.0.catalog().info(id)
+    }
+
     /// The image that a name, digest reference, id or unique beginning of an id stands for.
     ///
     /// # Errors

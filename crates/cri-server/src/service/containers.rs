@@ -1,10 +1,11 @@
 //! Calls about containers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crisp_api::runtime::v1 as cri;
 use crisp_model::ContainerId;
-use crisp_node::{ExecOutput, PodView};
+use crisp_node::{ContainerView, ExecOutput, PodView};
 use tonic::Status;
 
 use super::Service;
@@ -81,15 +82,17 @@ impl Service {
         &self,
         request: cri::ListContainersRequest,
     ) -> Result<cri::ListContainersResponse, Status> {
-        let filter = ContainerFilter::of_list(request.filter)?;
-        let views = self.engine.containers();
-        let containers = views
-            .iter()
-            .filter(|c| filter.takes(c))
-            .map(|c| container::item(c));
+        let containers = self.select_containers(&ContainerFilter::of_list(request.filter)?);
         Ok(cri::ListContainersResponse {
-            containers: containers.collect(),
+            containers: containers.iter().map(|c| container::item(c)).collect(),
         })
+    }
+
+    /// The containers that a filter takes.
+    pub(super) fn select_containers(&self, filter: &ContainerFilter) -> Vec<Arc<ContainerView>> {
+        let mut containers = self.engine.containers();
+        containers.retain(|view| filter.takes(view));
+        containers
     }
 
     pub(super) async fn container_status(

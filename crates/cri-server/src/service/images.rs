@@ -2,12 +2,12 @@
 
 use cri::image_service_server::ImageService;
 use crisp_api::runtime::v1 as cri;
+use crisp_image::ImageInfo;
 use serde_json::Value;
-use tokio_stream::Empty;
 use tonic::{Request, Response, Status};
 
 use super::Service;
-use super::unimplemented::not_yet;
+use super::stream_lists::Messages;
 use crate::answer;
 use crate::call::call;
 use crate::from_cri::image::{credentials, spec};
@@ -15,27 +15,27 @@ use crate::to_cri;
 
 impl Service {
     fn list_images(&self, request: cri::ListImagesRequest) -> cri::ListImagesResponse {
-        let images = self.engine.images();
-        let wanted = request
-            .filter
-            .and_then(|f| f.image)
-            .map(|i| i.image)
-            .unwrap_or_default();
-        let found = if wanted.is_empty() {
-            images.list()
-        } else {
-            match images.find(&wanted) {
-                Ok(found) => found.into_iter().collect(),
-                // A filter may fit several images, where a name has to stand for one.
-                Err(several) => {
-                    let mut all = images.list();
-                    all.retain(|image| several.matches.contains(&image.id));
-                    all
-                }
-            }
-        };
+        let found = self.select_images(request.filter);
         cri::ListImagesResponse {
             images: found.iter().map(to_cri::image::image).collect(),
+        }
+    }
+
+    /// The images that a filter takes.
+    pub(super) fn select_images(&self, filter: Option<cri::ImageFilter>) -> Vec<ImageInfo> {
+        let images = self.engine.images();
+        let wanted = filter.and_then(|f| f.image).map(|i| i.image);
+        let Some(wanted) = wanted.filter(|wanted| !wanted.is_empty()) else {
+            return images.list();
+        };
+        match images.find(&wanted) {
+            Ok(found) => found.into_iter().collect(),
+            // A filter may fit several images, where a name has to stand for one.
+            Err(several) => {
+                let mut all = images.list();
+                all.retain(|image| several.matches.contains(&image.id));
+                all
+            }
         }
     }
 
@@ -116,13 +116,16 @@ impl ImageService for Service {
         .await
     }
 
-    type StreamImagesStream = Empty<Result<cri::StreamImagesResponse, Status>>;
+    type StreamImagesStream = Messages<cri::StreamImagesResponse>;
 
     async fn stream_images(
         &self,
-        _: Request<cri::StreamImagesRequest>,
+        request: Request<cri::StreamImagesRequest>,
     ) -> Result<Response<Self::StreamImagesStream>, Status> {
-        call("StreamImages", "", async { Err(not_yet("StreamImages")) }).await
+        call("StreamImages", "", async {
+            Ok(Service::stream_images(self, request.into_inner()))
+        })
+        .await
     }
 
     async fn image_status(

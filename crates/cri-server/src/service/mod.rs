@@ -10,6 +10,7 @@ mod pods;
 mod runtime;
 mod stats;
 mod status;
+mod stream_lists;
 mod streaming;
 mod unimplemented;
 

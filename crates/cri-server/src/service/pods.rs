@@ -1,6 +1,9 @@
 //! Calls about pod sandboxes.
 
+use std::sync::Arc;
+
 use crisp_api::runtime::v1 as cri;
+use crisp_node::PodView;
 use tonic::Status;
 
 use super::Service;
@@ -59,15 +62,17 @@ impl Service {
         &self,
         request: cri::ListPodSandboxRequest,
     ) -> Result<cri::ListPodSandboxResponse, Status> {
-        let filter = PodFilter::of_list(request.filter)?;
-        let pods = self.engine.pods();
-        let items = pods
-            .iter()
-            .filter(|view| filter.takes(view))
-            .map(|view| pod::item(view));
+        let pods = self.select_pods(&PodFilter::of_list(request.filter)?);
         Ok(cri::ListPodSandboxResponse {
-            items: items.collect(),
+            items: pods.iter().map(|view| pod::item(view)).collect(),
         })
+    }
+
+    /// The pods that a filter takes.
+    pub(super) fn select_pods(&self, filter: &PodFilter) -> Vec<Arc<PodView>> {
+        let mut pods = self.engine.pods();
+        pods.retain(|view| filter.takes(view));
+        pods
     }
 
     pub(super) async fn update_pod_resources(

@@ -8,6 +8,7 @@ use tokio_stream::Empty;
 use tonic::{Request, Response, Status};
 
 use super::events::EventStream;
+use super::stream_lists::Messages;
 use super::unimplemented::not_yet;
 use super::{Service, status};
 use crate::call::call;
@@ -375,50 +376,50 @@ impl RuntimeService for Service {
         .await
     }
 
-    type StreamPodSandboxesStream = Nothing<cri::StreamPodSandboxesResponse>;
+    type StreamPodSandboxesStream = Messages<cri::StreamPodSandboxesResponse>;
 
     async fn stream_pod_sandboxes(
         &self,
-        _: Request<cri::StreamPodSandboxesRequest>,
+        request: Request<cri::StreamPodSandboxesRequest>,
     ) -> Result<Response<Self::StreamPodSandboxesStream>, Status> {
         call("StreamPodSandboxes", "", async {
-            Err(not_yet("StreamPodSandboxes"))
+            self.stream_pods(request.into_inner())
         })
         .await
     }
 
-    type StreamContainersStream = Nothing<cri::StreamContainersResponse>;
+    type StreamContainersStream = Messages<cri::StreamContainersResponse>;
 
     async fn stream_containers(
         &self,
-        _: Request<cri::StreamContainersRequest>,
+        request: Request<cri::StreamContainersRequest>,
     ) -> Result<Response<Self::StreamContainersStream>, Status> {
         call("StreamContainers", "", async {
-            Err(not_yet("StreamContainers"))
+            Service::stream_containers(self, request.into_inner())
         })
         .await
     }
 
-    type StreamContainerStatsStream = Nothing<cri::StreamContainerStatsResponse>;
+    type StreamContainerStatsStream = Messages<cri::StreamContainerStatsResponse>;
 
     async fn stream_container_stats(
         &self,
-        _: Request<cri::StreamContainerStatsRequest>,
+        request: Request<cri::StreamContainerStatsRequest>,
     ) -> Result<Response<Self::StreamContainerStatsStream>, Status> {
         call("StreamContainerStats", "", async {
-            Err(not_yet("StreamContainerStats"))
+            Ok(Service::stream_container_stats(self, request.into_inner()))
         })
         .await
     }
 
-    type StreamPodSandboxStatsStream = Nothing<cri::StreamPodSandboxStatsResponse>;
+    type StreamPodSandboxStatsStream = Messages<cri::StreamPodSandboxStatsResponse>;
 
     async fn stream_pod_sandbox_stats(
         &self,
-        _: Request<cri::StreamPodSandboxStatsRequest>,
+        request: Request<cri::StreamPodSandboxStatsRequest>,
     ) -> Result<Response<Self::StreamPodSandboxStatsStream>, Status> {
         call("StreamPodSandboxStats", "", async {
-            Err(not_yet("StreamPodSandboxStats"))
+            Ok(self.stream_pod_stats(request.into_inner()))
         })
         .await
     }

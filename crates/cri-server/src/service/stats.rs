@@ -1,6 +1,9 @@
 //! Calls about resource use.
 
+use std::sync::Arc;
+
 use crisp_api::runtime::v1 as cri;
+use crisp_node::{ContainerView, PodView};
 use futures::future::join_all;
 use tonic::Status;
 
@@ -29,20 +32,31 @@ impl Service {
         &self,
         request: cri::ListContainerStatsRequest,
     ) -> cri::ListContainerStatsResponse {
-        let filter = ContainerFilter::of_stats(request.filter);
-        let mut views = self.engine.containers();
-        views.retain(|view| view.pid().is_some() && filter.takes(view));
-        let each = views
-            .iter()
-            .map(|view| self.engine.container_stats(view.id.as_str()));
-        let all = join_all(each).await;
-        let stats = all
-            .iter()
-            .flatten()
-            .map(|s| container_stats(s, &self.about.mountpoint));
+        let views = self.select_running(request.filter);
+        let each = views.iter().map(|view| self.stats_of_container(view));
+        let stats = join_all(each).await.into_iter().flatten();
         cri::ListContainerStatsResponse {
             stats: stats.collect(),
         }
+    }
+
+    /// `None` when it is gone.
+    pub(super) async fn stats_of_container(
+        &self,
+        view: &ContainerView,
+    ) -> Option<cri::ContainerStats> {
+        let stats = self.engine.container_stats(view.id.as_str()).await.ok()?;
+        Some(container_stats(&stats, &self.about.mountpoint))
+    }
+
+    /// The running containers that a filter takes.
+    pub(super) fn select_running(
+        &self,
+        filter: Option<cri::ContainerStatsFilter>,
+    ) -> Vec<Arc<ContainerView>> {
+        let mut views = self.select_containers(&ContainerFilter::of_stats(filter));
+        views.retain(|view| view.pid().is_some());
+        views
     }
 
     pub(super) async fn pod_stats(&self, id: &str) -> Result<cri::PodSandboxStatsResponse, Status> {
@@ -56,19 +70,17 @@ impl Service {
         &self,
         request: cri::ListPodSandboxStatsRequest,
     ) -> cri::ListPodSandboxStatsResponse {
-        let filter = PodFilter::of_stats(request.filter);
-        let mut views = self.engine.pods();
-        views.retain(|view| filter.takes(view));
-        let each = views
-            .iter()
-            .map(|view| self.engine.pod_stats(view.id.as_str()));
-        let all = join_all(each).await;
-        let stats = all
-            .iter()
-            .flatten()
-            .map(|s| pod_stats(s, &self.about.mountpoint));
+        let views = self.select_pods(&PodFilter::of_stats(request.filter));
+        let each = views.iter().map(|view| self.stats_of_pod(view));
+        let stats = join_all(each).await.into_iter().flatten();
         cri::ListPodSandboxStatsResponse {
             stats: stats.collect(),
         }
+    }
+
+    /// `None` when it is gone.
+    pub(super) async fn stats_of_pod(&self, view: &PodView) -> Option<cri::PodSandboxStats> {
+        let stats = self.engine.pod_stats(view.id.as_str()).await.ok()?;
+        Some(pod_stats(&stats, &self.about.mountpoint))
     }
 }

@@ -10,11 +10,6 @@ pub(super) fn not_yet(rpc: &'static str) -> Status {
         "ListMetricDescriptors" | "ListPodSandboxMetrics" | "StreamPodSandboxMetrics" => {
             "ListPodSandboxStats and ListContainerStats have the figures"
         }
-        "StreamPodSandboxes" => "ListPodSandbox has them",
-        "StreamContainers" => "ListContainers has them",
-        "StreamContainerStats" => "ListContainerStats has them",
-        "StreamPodSandboxStats" => "ListPodSandboxStats has them",
-        "StreamImages" => "ListImages has them",
         _ => "nothing stands in for it",
     };
     Status::unimplemented(format!(
