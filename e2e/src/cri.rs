@@ -156,11 +156,23 @@ impl Cri {
     /// Runs a pod and tells its id.
     #[track_caller]
     pub fn run_pod(&mut self, config: &cri::PodSandboxConfig) -> String {
+        self.try_run_pod(config).unwrap()
+    }
+
+    /// Runs a pod and tells its id, or why not.
+    ///
+    /// # Errors
+    /// The status that the node answers with.
+    #[allow(
+        clippy::result_large_err,
+        reason = "it is the status that tests look at"
+    )]
+    pub fn try_run_pod(&mut self, config: &cri::PodSandboxConfig) -> Result<String, Status> {
         let request = cri::RunPodSandboxRequest {
             config: Some(config.clone()),
             ..Default::default()
         };
-        self.run_pod_sandbox(request).unwrap().pod_sandbox_id
+        Ok(self.run_pod_sandbox(request)?.pod_sandbox_id)
     }
 
     /// Creates a container and tells its id, or why not.

@@ -18,6 +18,7 @@
 //! owners     finds shims and holders among the processes
 //! patience   waits for conditions, not for times
 //! cgroups    where a container's cgroup is
+//! mounts     a test whose mounts are its own
 //! bait       what an attack would change
 //! checker/   an own look at kernel and disk, before and after
 //! trial      the frame of a test: a node, a look before, the test, a look after
@@ -40,6 +41,7 @@ pub mod crictl_files;
 pub mod fake_registry;
 pub mod forwarding;
 pub mod image;
+pub mod mounts;
 pub mod netns;
 pub mod node;
 pub mod owners;
@@ -53,6 +55,7 @@ pub mod trial;
 pub use bait::Watched;
 pub use configs::{container, pod};
 pub use cri::{Cri, Events};
+pub use mounts::in_own_mounts;
 pub use node::{Network, Node, Options};
 pub use patience::{eventually, still};
 pub use trial::{in_pod, trial, trial_with};

@@ -15,7 +15,6 @@ use crisp_api::runtime::v1 as cri;
 use crisp_e2e::netns::NODE;
 use crisp_e2e::{Cri, Network, Node, Options, configs, eventually, owners, still, trial_with};
 use serde_json::{Value, json};
-use tonic::Status;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -80,15 +79,6 @@ fn wait_ready(cri: &mut Cri, wanted: bool) {
     }
 }
 
-fn try_pod(cri: &mut Cri, pod: &cri::PodSandboxConfig) -> Result<String, Status> {
-    let request = cri::RunPodSandboxRequest {
-        config: Some(pod.clone()),
-        ..Default::default()
-    };
-    cri.run_pod_sandbox(request)
-        .map(|reply| reply.pod_sandbox_id)
-}
-
 fn addresses_in_use(node: &Node) -> usize {
     let dir = fs::read_dir(node.path("addresses/test")).unwrap();
     let names = dir.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -105,7 +95,7 @@ fn privileged_no_configuration_is_no_network_until_one_comes() {
             "{text}"
         );
         let pod = node.pod("early");
-        let error = try_pod(&mut cri, &pod).unwrap_err();
+        let error = cri.try_run_pod(&pod).unwrap_err();
         assert!(error.message().contains("network"), "{error:?}");
         assert!(cri.pod_ids().is_empty());
         // A pod on the node's own network needs none.
@@ -197,7 +187,7 @@ fn privileged_plugins_that_fail_or_hang_are_named() {
             let deadline = Instant::now() + PATIENCE;
             loop {
                 let begun = Instant::now();
-                let error = try_pod(&mut cri, &node.pod(plugin)).unwrap_err();
+                let error = cri.try_run_pod(&node.pod(plugin)).unwrap_err();
                 assert!(
                     begun.elapsed() < Duration::from_secs(15),
                     "{plugin}: {error:?}"
@@ -238,7 +228,7 @@ fn privileged_a_plugin_does_not_outlive_the_daemon_that_is_killed() {
         node.write_plugins("10-test.conflist", &json!([{"type": "late"}]));
         let (mut cri, pod) = (node.cri(), node.pod("late"));
         wait_ready(&mut cri, true);
-        let call = std::thread::spawn(move || try_pod(&mut cri, &pod));
+        let call = std::thread::spawn(move || cri.try_run_pod(&pod));
         eventually("the plugin runs", || begun.exists());
         node.kill();
         call.join().unwrap().unwrap_err();
@@ -363,7 +353,7 @@ fn privileged_boots_that_fail_and_cannot_be_undone_are_one_line_of_debts() {
         };
         let before = files();
         for number in 0..12 {
-            try_pod(&mut cri, &node.pod(&format!("broken-{number}"))).unwrap_err();
+            cri.try_run_pod(&node.pod(&format!("broken-{number}"))).unwrap_err();
         }
         eventually("each is owed", || owed_detachments(&mut cri).len() == 12);
         eventually("and holds no file", || files() < before + 6);

@@ -13,8 +13,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crisp_api::runtime::v1 as cri;
-use crisp_e2e::{Cri, Options, configs, eventually, trial, trial_with};
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+use crisp_e2e::{Cri, Options, configs, eventually, in_own_mounts, trial, trial_with};
+use rustix::mount::{MountFlags, UnmountFlags};
 use tonic::Code;
 
 /// A FUSE file system that nobody serves. Every look at it hangs until this is dropped.
@@ -34,20 +34,6 @@ impl Dead {
         let flags = MountFlags::NODEV | MountFlags::NOSUID;
         rustix::mount::mount("dead", at, "fuse", flags, data.as_c_str()).unwrap();
         Self { _device: device }
-    }
-}
-
-/// Runs a test whose mounts are its own: also those of the daemon that it starts.
-fn in_own_mounts(test: impl FnOnce() + Send + 'static) {
-    let apart = std::thread::spawn(|| {
-        #[expect(deprecated, reason = "the thread has no other users of its namespace")]
-        rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNS).unwrap();
-        let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-        rustix::mount::mount_change("/", slave).unwrap();
-        test();
-    });
-    if let Err(panic) = apart.join() {
-        std::panic::resume_unwind(panic);
     }
 }
 

@@ -15,24 +15,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crisp_api::runtime::v1 as cri;
-use crisp_e2e::{Cri, Node, Options, configs, eventually, trial_with};
-use rustix::mount::{MountPropagationFlags, UnmountFlags};
+use crisp_e2e::{Node, Options, configs, eventually, in_own_mounts, trial_with};
+use rustix::mount::UnmountFlags;
 use rustix::process::{Pid, Signal, kill_process};
 use tonic::{Code, Status};
-
-/// Runs a test whose mounts are its own: also those of the daemon that it starts.
-fn in_own_mounts(test: impl FnOnce() + Send + 'static) {
-    let apart = std::thread::spawn(|| {
-        #[expect(deprecated, reason = "the thread has no other users of its namespace")]
-        rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNS).unwrap();
-        let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-        rustix::mount::mount_change("/", slave).unwrap();
-        test();
-    });
-    if let Err(panic) = apart.join() {
-        std::panic::resume_unwind(panic);
-    }
-}
 
 /// Fills a file until the disk has no block left.
 fn take_blocks(path: &Path) {
@@ -50,15 +36,6 @@ fn check_full<T: std::fmt::Debug>(answer: Result<T, Status>, path: &str) {
     assert_eq!(status.code(), Code::ResourceExhausted, "{text}");
     let tells = text.contains(path) && text.contains("no room is left there");
     assert!(tells, "{text}");
-}
-
-fn try_pod(cri: &mut Cri, pod: &cri::PodSandboxConfig) -> Result<String, Status> {
-    let request = cri::RunPodSandboxRequest {
-        config: Some(pod.clone()),
-        ..Default::default()
-    };
-    cri.run_pod_sandbox(request)
-        .map(|reply| reply.pod_sandbox_id)
 }
 
 /// The root directory of the daemon is a small disk of its own.
@@ -91,7 +68,7 @@ fn privileged_a_disk_without_blocks_is_told_and_keeps_no_pod_from_going() {
         let filler = node.root().join("filler");
         take_blocks(&filler);
         check_full(cri.create(&id, &pod, &configs::idle("new")), "/");
-        check_full(try_pod(&mut cri, &node.pod("other")), "/");
+        check_full(cri.try_run_pod(&node.pod("other")), "/");
         assert_eq!(cri.shell(&lives, "echo well"), "well\n");
         cri.stop(&lives, 0);
         cri.remove_container(cri::RemoveContainerRequest { container_id: late })
@@ -125,7 +102,7 @@ fn privileged_without_descriptors_pods_can_be_stopped_and_removed() {
             .map_while(|_| UnixStream::connect(node.socket()).ok())
             .collect();
         let told = loop {
-            match try_pod(&mut cri, &node.pod(&format!("p{}", ids.len()))) {
+            match cri.try_run_pod(&node.pod(&format!("p{}", ids.len()))) {
                 Ok(id) => ids.push(id),
                 Err(status) => break status,
             }

@@ -201,11 +201,7 @@ fn privileged_sysctls_are_the_pods_and_nothing_else() {
         ];
         for pod in cases {
             let name = pod.metadata.as_ref().unwrap().name.clone();
-            let request = cri::RunPodSandboxRequest {
-                config: Some(pod),
-                ..Default::default()
-            };
-            let error = cri.run_pod_sandbox(request).unwrap_err();
+            let error = cri.try_run_pod(&pod).unwrap_err();
             // A value that only the kernel can refuse comes back as a failed step.
             let codes = [Code::InvalidArgument, Code::Internal];
             assert!(codes.contains(&error.code()), "{name}: {error:?}");

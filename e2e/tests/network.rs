@@ -150,11 +150,7 @@ fn privileged_ports_of_the_node_lead_to_pods() {
         // A port that is taken is refused and named, and the pod leaves nothing.
         let mut second = node.pod("second");
         second.port_mappings = vec![configs::port(cri::Protocol::Tcp, 8080, 80)];
-        let request = cri::RunPodSandboxRequest {
-            config: Some(second),
-            ..Default::default()
-        };
-        let error = cri.run_pod_sandbox(request).unwrap_err();
+        let error = cri.try_run_pod(&second).unwrap_err();
         assert!(error.message().contains("8080"), "{error:?}");
         assert_ne!(error.code(), Code::Unknown);
         assert_eq!(cri.pod_ids(), std::slice::from_ref(&id));

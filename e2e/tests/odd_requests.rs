@@ -70,11 +70,7 @@ fn privileged_what_is_asked_of_later_rounds_says_so() {
             mode: cri::NamespaceMode::Pod.into(),
             ..Default::default()
         });
-        let request = cri::RunPodSandboxRequest {
-            config: Some(pod),
-            ..Default::default()
-        };
-        let error = cri.run_pod_sandbox(request).unwrap_err();
+        let error = cri.try_run_pod(&pod).unwrap_err();
         assert_eq!(error.code(), Code::Unimplemented);
         assert!(error.message().contains("userns_options"), "{error:?}");
     });
@@ -137,11 +133,7 @@ fn privileged_pods_that_cannot_be_are_refused() {
         for (number, (field, change)) in PODS.into_iter().enumerate() {
             let mut config = node.pod(&format!("odd-{number}"));
             change(&mut config);
-            let request = cri::RunPodSandboxRequest {
-                config: Some(config),
-                ..Default::default()
-            };
-            let error = cri.run_pod_sandbox(request).unwrap_err();
+            let error = cri.try_run_pod(&config).unwrap_err();
             assert_eq!(error.code(), Code::InvalidArgument, "{field}: {error:?}");
             assert!(error.message().contains(field), "{field}: {error:?}");
             assert!(error.message().len() < 8192, "{field}");

@@ -342,11 +342,7 @@ fn privileged_systemd_refuses_what_is_no_slice() {
         for parent in ["/kubepods/pod1", "a b.slice", "a--b.slice", "x.scope"] {
             let mut pod = node.pod("unsliced");
             pod.linux.as_mut().unwrap().cgroup_parent = parent.to_owned();
-            let request = cri::RunPodSandboxRequest {
-                config: Some(pod),
-                ..Default::default()
-            };
-            let error = cri.run_pod_sandbox(request).unwrap_err();
+            let error = cri.try_run_pod(&pod).unwrap_err();
             assert_eq!(error.code(), Code::InvalidArgument, "{parent}: {error}");
             assert!(error.message().contains("linux.cgroup_parent"), "{error}");
         }
