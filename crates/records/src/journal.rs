@@ -17,7 +17,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crisp_sys::file;
+use crisp_sys::{file, owned};
 
 use crate::record::{Entry, Replay};
 use crate::v1::{self, Refused, VERSION};
@@ -37,6 +37,9 @@ pub enum Damage {
     /// It could not be read; it may be sound.
     #[error("cannot read it: {0}")]
     Io(#[from] io::Error),
+    /// A directory, a pipe or a link lies in its place.
+    #[error("it is no regular file")]
+    Place,
     /// It is another kind of file.
     #[error("it does not begin like a journal")]
     Magic,
@@ -141,17 +144,27 @@ pub(crate) fn scan(bytes: &[u8]) -> Scan {
     scan
 }
 
+/// All that is in a journal's file, or what lies in its place.
+fn whole(path: &Path) -> Result<Vec<u8>, Damage> {
+    owned::read(path, MAX_JOURNAL).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => Damage::Place,
+        _ => error.into(),
+    })
+}
+
 /// Reads a journal without opening it for writing: what is good of it, and its damage if there is
 /// some. A journal that is not there is empty.
 #[must_use]
 pub fn read(path: &Path) -> (Replay, Option<Damage>) {
-    match file::read_bounded(path, MAX_JOURNAL) {
+    match whole(path) {
         Ok(bytes) => {
             let scan = scan(&bytes);
             (scan.replay, scan.damage)
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => (Replay::default(), None),
-        Err(error) => (Replay::default(), Some(error.into())),
+        Err(Damage::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+            (Replay::default(), None)
+        }
+        Err(damage) => (Replay::default(), Some(damage)),
     }
 }
 
@@ -197,7 +210,7 @@ impl Journal {
     /// # Errors
     /// When it is damaged or cannot be read.
     pub fn resume(path: &Path) -> Result<Self, Damage> {
-        let bytes = file::read_bounded(path, MAX_JOURNAL)?;
+        let bytes = whole(path)?;
         let scan = scan(&bytes);
         if let Some(damage) = scan.damage {
             return Err(damage);
@@ -378,6 +391,35 @@ mod tests {
             Some(Damage::Content { .. })
         ));
         assert!(matches!(scan(b"#!/bin/sh").damage, Some(Damage::Magic)));
+    }
+
+    #[test]
+    fn what_lies_in_the_place_of_a_journal_is_damage_and_gives_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        let target = dir.path().join("elsewhere");
+        Journal::create(&target, &[progress(PodState::Ready)]).unwrap();
+        let places: [&dyn Fn(); 3] = [
+            &|| fs::create_dir_all(path.join("inside")).unwrap(),
+            &|| std::os::unix::fs::symlink(&target, &path).unwrap(),
+            &|| drop(std::os::unix::net::UnixListener::bind(&path).unwrap()),
+        ];
+        for place in places {
+            place();
+            assert!(matches!(read(&path).1, Some(Damage::Place)));
+            assert!(matches!(Journal::resume(&path), Err(Damage::Place)));
+            Journal::create(&path, &[progress(PodState::Booting)]).unwrap();
+            let (replay, damage) = read(&path);
+            assert!(damage.is_none());
+            assert_eq!(replay.progress.unwrap().phase, PodState::Booting);
+            fs::remove_file(&path).unwrap();
+        }
+        let (replay, _) = read(&target);
+        assert_eq!(
+            replay.progress.unwrap().phase,
+            PodState::Ready,
+            "left alone"
+        );
     }
 
     #[test]
