@@ -40,6 +40,18 @@ fn check_owner(settings: &Settings, alias: &str) -> Result<()> {
     Err(Error::invalid(format!("bridge {}", settings.bridge), why))
 }
 
+/// Refuses a link that is no bridge: it would get the pods' gateway addresses.
+pub(super) fn check_kind(link: &Link) -> Result<()> {
+    let kind = match link.kind.as_str() {
+        "bridge" => return Ok(()),
+        // The kernel names no kind for a network card.
+        "" => "no bridge but a network card or loopback".to_owned(),
+        kind => format!("no bridge but of type {kind}"),
+    };
+    let why = format!("the link of this name is {kind}; configure another name");
+    Err(Error::invalid(format!("bridge {}", link.name), why))
+}
+
 /// Lets the node's uplinks accept router advertisements although the node forwards. The kernel
 /// ignores advertisements on a router (`accept_ra` 1), so a node whose default route comes from
 /// them would lose that route as soon as it forwards for its pods.
@@ -137,10 +149,7 @@ pub(crate) fn ensure(channel: &mut Channel, settings: &Settings) -> Result<u32> 
     if bridge.alias == alias(settings) && bridge.is_up {
         return Ok(bridge.index);
     }
-    if bridge.kind != "bridge" {
-        let why = format!("there is a link of this name and of type {:?}", bridge.kind);
-        return Err(Error::invalid(format!("bridge {}", settings.bridge), why));
-    }
+    check_kind(&bridge)?;
     check_owner(settings, &bridge.alias)?;
     complete(channel, settings)
 }

@@ -127,7 +127,8 @@ impl Crisp {
     /// Makes only what host ports need, for a bridge that belongs to another plugin.
     fn ensure_for_others(&self) -> Result<()> {
         let mut sockets = self.sockets();
-        if link::by_name(&mut sockets.route, &self.settings.bridge)?.is_some() {
+        if let Some(there) = link::by_name(&mut sockets.route, &self.settings.bridge)? {
+            bridge::check_kind(&there)?;
             bridge::let_loopback_in(&self.settings.bridge)?;
         }
         self.ensure_table(&mut sockets)

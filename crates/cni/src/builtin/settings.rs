@@ -66,6 +66,18 @@ pub(crate) fn is_interface_name(name: &str) -> bool {
             .all(|b| b.is_ascii_graphic() && !matches!(b, b'/' | b':'))
 }
 
+/// Refuses names that can be no bridge's: loopback's, and those that stand for every interface in
+/// `/proc/sys/net`, where a setting of one would be a setting of all.
+fn check_bridge(name: &str) -> Result<()> {
+    let why = match name {
+        "lo" => "loopback is no bridge; name one that is to be made, or leave it out",
+        "all" | "default" => "this name stands for all interfaces in /proc/sys/net",
+        name if is_interface_name(name) => return Ok(()),
+        _ => "not an interface name",
+    };
+    Err(Error::invalid(format!("bridge {name:?}"), why))
+}
+
 impl Settings {
     /// Reads a plugin's configuration; records go below `data_root` unless it says otherwise.
     ///
@@ -79,12 +91,7 @@ impl Settings {
         } else {
             written.bridge
         };
-        if !is_interface_name(&bridge) {
-            return Err(Error::invalid(
-                format!("bridge {bridge:?}"),
-                "not an interface name",
-            ));
-        }
+        check_bridge(&bridge)?;
         let defaults = || DEFAULT_SUBNETS.map(str::to_owned).to_vec();
         let texts = if written.subnets.is_empty() {
             defaults()
@@ -281,6 +288,9 @@ mod tests {
         for bad in [
             json!({"bridge": "a/b"}),
             json!({"bridge": "sixteen-letters-"}),
+            json!({"bridge": "lo"}),
+            json!({"bridge": "all"}),
+            json!({"bridge": "default"}),
             json!({"subnets": ["10.1.0.1/24"]}),
             json!({"subnets": "10.1.0.0/24"}),
             json!({"mtu": -1}),

@@ -93,6 +93,55 @@ fn privileged_a_mac_is_given_once_on_a_bridge() {
     });
 }
 
+/// All of the node that a bridge would change: links, addresses and settings.
+fn around(lab: &Lab, name: &str) -> String {
+    let settings = ["route_localnet", "forwarding"].map(|file| format!("ipv4/conf/{name}/{file}"));
+    let settings = settings.into_iter().chain(["ipv4/ip_forward".to_owned()]);
+    lab.inside("node", || {
+        let mut channel = link::open().unwrap();
+        let found = link::by_name(&mut channel, name).unwrap();
+        let addresses = link::addresses(&mut channel).unwrap();
+        let read = |path| std::fs::read_to_string(format!("/proc/sys/net/{path}")).unwrap();
+        let settings: Vec<String> = settings.map(read).collect();
+        format!("{found:?} {addresses:?} {settings:?}")
+    })
+}
+
+#[test]
+fn privileged_a_link_that_is_no_bridge_is_refused_and_left_alone() {
+    let lab = Lab::new();
+    lab.inside("node", || {
+        crate::builtin::set_sysctl("ipv4/ip_forward", "0").unwrap();
+    });
+    let a = lab.pod("a");
+    let named = |bridge: &str| {
+        lab.config(Mode::Builtin(Builtin {
+            bridge: bridge.to_owned(),
+            subnets: vec!["10.88.0.0/16".to_owned()],
+            ..Builtin::default()
+        }))
+    };
+    let (before, links) = (around(&lab, "world0"), lab.links("node"));
+    lab.on_node(|| async {
+        let network = open(named("world0"));
+        let status = network.status();
+        assert!(!status.ready, "{status:?}");
+        let why = "bridge world0: the link of this name is no bridge but of type veth";
+        assert!(status.message.contains(why), "{status:?}");
+        let error = network.attach(&a).await.unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+        network.retire().await.unwrap();
+        let error = crate::Network::open(named("lo")).unwrap_err();
+        assert!(
+            error.to_string().contains("loopback is no bridge"),
+            "{error}"
+        );
+    });
+    assert_eq!(around(&lab, "world0"), before);
+    assert_eq!(lab.links("node"), links);
+    assert!(lab.links("a").is_empty());
+}
+
 #[test]
 fn privileged_bridge_and_pods_have_the_configured_mtu() {
     let lab = Lab::new();

@@ -251,6 +251,11 @@ fn network(table: &NetworkTable) -> Result<Network, Error> {
         let why = format!("{bridge:?} is not an interface name of at most 15 bytes");
         return Err(value("network.builtin.bridge", why));
     }
+    // The last two stand for all interfaces in /proc/sys/net.
+    if ["lo", "all", "default"].contains(&bridge.as_str()) {
+        let why = format!("{bridge:?} can be no bridge; name one that is to be made");
+        return Err(value("network.builtin.bridge", why));
+    }
     Ok(Network {
         source: match table.mode {
             NetworkMode::Cni => Source::Conf(table.conf_dir.as_path().to_owned()),

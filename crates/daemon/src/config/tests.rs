@@ -181,6 +181,11 @@ fn values_that_do_not_work_are_refused_with_the_alternative() {
             "streaming.certificate: ",
             "key",
         ),
+        (
+            "[network.builtin]\nbridge = \"lo\"\n",
+            "network.builtin.bridge: ",
+            "no bridge",
+        ),
     ];
     for (text, key, right) in cases {
         let place = Place::new(&[("config.toml", text)]);
