@@ -353,7 +353,8 @@ fn privileged_boots_that_fail_and_cannot_be_undone_are_one_line_of_debts() {
         };
         let before = files();
         for number in 0..12 {
-            cri.try_run_pod(&node.pod(&format!("broken-{number}"))).unwrap_err();
+            cri.try_run_pod(&node.pod(&format!("broken-{number}")))
+                .unwrap_err();
         }
         eventually("each is owed", || owed_detachments(&mut cri).len() == 12);
         eventually("and holds no file", || files() < before + 6);

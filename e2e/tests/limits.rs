@@ -1,5 +1,5 @@
-//! A node at its limits: a disk without room, a daemon without descriptors, and signals that end it
-//! in the midst of calls.
+//! A node at its limits: a disk without room, a daemon without descriptors, signals that end it in
+//! the midst of calls, and starts that are refused.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,7 +10,7 @@
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -185,6 +185,32 @@ fn privileged_a_read_only_hierarchy_is_told_as_the_cause() {
     });
 }
 
+/// How a daemon ends that is started beside the one of a node, at some of its places: the exit code
+/// and all that it says.
+fn beside(node: &Node, config: &Path, shared: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new(node.command().get_program());
+    let place = |option: &str, ours: PathBuf, other: &str| {
+        if shared.contains(&option) {
+            ours
+        } else {
+            node.path(other)
+        }
+    };
+    let socket = place("--listen", node.socket(), "other.sock");
+    let output = command
+        .arg("--root")
+        .arg(place("--root", node.root(), "other"))
+        .arg("--state")
+        .arg(place("--state", node.state(), "other-state"))
+        .args(["--listen", &format!("unix://{}", socket.display())])
+        .arg("--config")
+        .arg(config)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code(), said)
+}
+
 #[test]
 fn privileged_another_program_in_the_place_of_the_shim_is_refused() {
     trial_with(&Options::default(), |node| {
@@ -195,18 +221,36 @@ fn privileged_another_program_in_the_place_of_the_shim_is_refused() {
             format!("{config}\n[daemon]\nshim = \"/bin/true\"\n"),
         )
         .unwrap();
-        let mut command = Command::new(node.command().get_program());
-        for (option, place) in [("--root", "other"), ("--state", "other-state")] {
-            command.arg(option).arg(node.path(place));
-        }
-        let socket = format!("unix://{}", node.path("other.sock").display());
-        let output = command
-            .args(["--listen", &socket])
-            .arg("--config")
-            .arg(wrong);
-        let output = output.output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(69), "{said}");
+        let (code, said) = beside(node, &wrong, &[]);
+        assert_eq!(code, Some(69), "{said}");
         assert!(said.contains("/bin/true is not crisp-shim"), "{said}");
+    });
+}
+
+#[test]
+fn privileged_a_second_daemon_is_told_at_once() {
+    trial_with(&Options::default(), |node| {
+        let mut cri = node.cri();
+        let pod = cri.run_pod(&node.pod("first"));
+        let config = node.path("config.toml");
+        for shared in [
+            &["--root", "--state", "--listen"][..],
+            &["--root"],
+            &["--state"],
+            &["--listen"],
+        ] {
+            let begun = Instant::now();
+            let (code, said) = beside(node, &config, shared);
+            let took = begun.elapsed();
+            assert_eq!(code, Some(75), "{shared:?}: {said}");
+            let names = format!("(process {})", node.pid());
+            assert!(said.contains(&names), "{shared:?}: {said}");
+            assert!(took < Duration::from_millis(1500), "{shared:?}: {took:?}");
+        }
+        assert_eq!(cri.pod_ids(), std::slice::from_ref(&pod), "it serves");
+        // A name that stays behind a killed daemon keeps nobody waiting.
+        node.kill();
+        node.restart();
+        node.cri().remove_pod(&pod);
     });
 }

@@ -25,6 +25,7 @@ use {crisp_cni as cni, crisp_image as image, crisp_registry as registry};
 use crate::config::{Config, Source};
 use crate::exit::{Context as _, Exit, Fatal};
 use crate::helper;
+use crate::second::{self, LOCK, Stay};
 use crate::socket::Socket;
 use crate::streaming;
 
@@ -50,9 +51,6 @@ const IDLE_THREAD: Duration = Duration::from_secs(5);
 
 /// The file system's magic number (statfs(2)).
 const OVERLAYFS: u64 = 0x794c_7630;
-
-/// The engine's lock, by which a directory of an earlier daemon is known.
-const LOCK: &str = "crispd.lock";
 
 /// Where other tools look for network namespaces.
 const NETNS_DIR: &str = "/run/netns";
@@ -96,10 +94,12 @@ fn runtime(config: &Config) -> Result<Runtime, Fatal> {
 
 async fn live(config: Config, files: &[PathBuf]) -> Result<(), Fatal> {
     let mut stop = Stop::listen()?;
+    let dirs = [config.root.clone(), config.state.clone()];
     tokio::select! {
         started = start(config, files) => {
             let Started { socket, streaming, engine, service } = started?;
-            let told = serve((socket, streaming), service, (&engine, stop)).await?;
+            let doors = ((socket, Stay::at(dirs)), streaming);
+            let told = serve(doors, service, (&engine, stop)).await?;
             if tokio::time::timeout_at(told + RETIREMENT, engine.shutdown()).await.is_err() {
                 tracing::warn!("the stop took too long: records may not be on disk, and the next start checks them");
             }
@@ -145,6 +145,8 @@ async fn start(config: Config, files: &[PathBuf]) -> Result<Started, Fatal> {
     {
         return Err(Fatal::new(Exit::Permission, reason));
     }
+    second::refuse(&config.root)?;
+    second::refuse(&config.state)?;
     make_private(&config.root)?;
     make_private(&config.state)?;
     tell_of_overlay(&config.root);
@@ -321,7 +323,7 @@ fn clients_at_most(open_files: u64) -> usize {
 
 /// Serves calls until a signal; then running calls have [`GRACE`] to end. Says when the signal came.
 async fn serve(
-    (socket, streaming): (Socket, Arc<Streaming>),
+    ((socket, stay), streaming): ((Socket, Stay), Arc<Streaming>),
     service: Service,
     (engine, mut stop): (&Engine, Stop),
 ) -> Result<Instant, Fatal> {
@@ -345,7 +347,7 @@ async fn serve(
     }
     let told = Instant::now();
     notify(&[NotifyState::Stopping]);
-    drop(socket);
+    drop((socket, stay));
     drop(quit);
     // Sessions end before the engine does, which ends what they ran. A client that asks again
     // meets the next daemon.

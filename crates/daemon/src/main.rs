@@ -19,6 +19,7 @@ mod config;
 mod daemon;
 mod exit;
 mod helper;
+mod second;
 mod socket;
 mod streaming;
 

@@ -8,9 +8,10 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crisp_sys::file;
+use crisp_sys::{file, holder};
 
 use crate::exit::{Context as _, Exit, Fatal};
+use crate::second;
 
 /// A socket that this daemon alone serves.
 #[derive(Debug)]
@@ -94,20 +95,23 @@ fn lock(path: &Path) -> Result<File, Fatal> {
     // A child that a daemon forked before it was killed holds its locks until it executes the shim.
     let deadline = Instant::now() + LOCK_WITHIN;
     loop {
-        match file::lock_exclusive(&name).context(Exit::CannotCreate, step)? {
-            Some(lock) => return Ok(lock),
-            None if Instant::now() < deadline => std::thread::sleep(LOCK_PAUSE),
-            None => return Err(busy(path)),
+        if let Some(lock) = file::lock_exclusive(&name).context(Exit::CannotCreate, step)? {
+            // Best effort, on a full disk too: the lock counts.
+            holder::name(&lock).ok();
+            return Ok(lock);
         }
+        if let Some(pid) = holder::other(&name) {
+            return Err(busy(path, &format!(" (process {pid})")));
+        }
+        if Instant::now() > deadline {
+            return Err(busy(path, ""));
+        }
+        std::thread::sleep(LOCK_PAUSE);
     }
 }
 
-fn busy(path: &Path) -> Fatal {
-    let reason = format!(
-        "another daemon serves {}: stop it, or choose other --root, --state and --listen",
-        path.display()
-    );
-    Fatal::new(Exit::Busy, reason)
+fn busy(path: &Path, which: &str) -> Fatal {
+    second::busy(&format!("another daemon{which} serves {}", path.display()))
 }
 
 /// Makes sure that no daemon serves `path` and that it is a socket, which we may replace.
@@ -124,7 +128,7 @@ fn clear(path: &Path) -> Result<(), Fatal> {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(()),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         // An error such as a full backlog is a sign of a living daemon as well.
-        Ok(_) | Err(_) => Err(busy(path)),
+        Ok(_) | Err(_) => Err(busy(path, "")),
     }
 }
 

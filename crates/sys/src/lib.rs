@@ -18,6 +18,7 @@ pub mod file;
 pub mod fork;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+pub mod holder;
 pub mod keyring;
 pub mod lent_node;
 pub mod limits;
