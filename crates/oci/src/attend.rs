@@ -9,6 +9,8 @@ use crisp_sys::signals::SignalFd;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::Signal;
 
+use crate::journal::Journal;
+use crate::readiness::Readiness;
 use crate::terminal::Terminal;
 
 /// A child of ours.
@@ -18,6 +20,8 @@ pub(crate) struct Attended<'a> {
     pub pidfd: &'a PidFd,
     /// Master of its terminal.
     pub console: Option<OwnedFd>,
+    /// Its socket for readiness, and where it is told that the news does not arrive.
+    pub readiness: Option<(Readiness, &'a Journal)>,
 }
 
 /// The exit code as a shell gives it: the code itself, or 128 and the signal.
@@ -32,7 +36,20 @@ pub(crate) fn exit_code(status: WaitStatus) -> u8 {
 pub(crate) fn attend(attended: Attended<'_>, signals: &SignalFd) -> io::Result<WaitStatus> {
     let mut terminal = attended.console.map(Terminal::connect).transpose()?;
     loop {
-        await_any(attended.pidfd.as_fd(), signals.as_fd(), terminal.as_ref())?;
+        let readiness = attended
+            .readiness
+            .as_ref()
+            .map(|(readiness, _)| readiness.as_fd());
+        let news = [
+            Some(attended.pidfd.as_fd()),
+            Some(signals.as_fd()),
+            readiness,
+        ];
+        await_any(news.into_iter().flatten(), terminal.as_ref())?;
+        if let Some((readiness, journal)) = &attended.readiness {
+            // The unit's main process is the caller's, which waits here.
+            readiness.pass_on(None, journal);
+        }
         while let Some(signal) = signals.next()? {
             pass_on(signal, attended.pidfd, terminal.as_ref());
         }
@@ -49,15 +66,13 @@ pub(crate) fn attend(attended: Attended<'_>, signals: &SignalFd) -> io::Result<W
     process::wait(attended.pid)
 }
 
-fn await_any(
-    pidfd: BorrowedFd<'_>,
-    signals: BorrowedFd<'_>,
-    terminal: Option<&Terminal>,
+fn await_any<'a>(
+    news: impl Iterator<Item = BorrowedFd<'a>>,
+    terminal: Option<&'a Terminal>,
 ) -> io::Result<()> {
-    let mut fds = vec![
-        PollFd::from_borrowed_fd(pidfd, PollFlags::IN),
-        PollFd::from_borrowed_fd(signals, PollFlags::IN),
-    ];
+    let mut fds: Vec<PollFd<'_>> = news
+        .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+        .collect();
     fds.extend(terminal.into_iter().flat_map(Terminal::interests));
     match poll(&mut fds, None) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),

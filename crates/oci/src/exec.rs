@@ -104,6 +104,7 @@ impl Running {
             pid: self.execed.pid,
             pidfd: &self.execed.pidfd,
             console: self.execed.console.take(),
+            readiness: None,
         };
         attend(attended, signals).context(|| "wait for the process")
     }

@@ -25,6 +25,7 @@ mod pause;
 mod plumbing;
 mod program;
 mod ps;
+mod readiness;
 mod record;
 mod run;
 mod spec;

@@ -14,6 +14,7 @@ use crate::failure::{Context, Failure, Result};
 use crate::invocation::Invocation;
 use crate::output;
 use crate::plumbing::{Attendance, Streams, own_identity};
+use crate::readiness;
 use crate::record::{Id, Record};
 use crate::status::{State, Status, layout};
 
@@ -56,14 +57,9 @@ pub(crate) fn make(
     for warning in &bundle.warnings {
         invocation.journal.warning(warning);
     }
-    if std::env::var_os("NOTIFY_SOCKET").is_some() {
-        invocation.journal.warning(
-            "NOTIFY_SOCKET is set, and not passed on: what the container tells of its readiness \
-             does not reach systemd, so a unit of Type=notify waits in vain",
-        );
-    }
     let streams = Streams::check(&making.plumbing, bundle.terminal(), attendance)?;
     streams.announce(&mut bundle.spec);
+    readiness::offer(&mut bundle.spec, &invocation.store.notify(&id));
     let cgroup = Cgroup::new(layout()?, &bundle.cgroup);
     invocation.store.claim(&id)?;
     let made = Maker {
@@ -121,6 +117,7 @@ impl Maker<'_> {
         record.keyring = self.keyring.clone();
         // Before anything else is made, so that a delete finds it.
         store.save(self.id, &record)?;
+        readiness::make_dir(&store.notify(self.id))?;
         match self.bring_up(&mut record, start, streams) {
             Ok(created) => Ok((record, created)),
             Err(error) => {

@@ -5,6 +5,7 @@
 //!   ID/            0700  made first: whoever makes it owns the id
 //!     state.json   0600  a Record; replaced as a whole
 //!     gate         0600  socket on which init waits; gone once it was told to start
+//!     notify/      0755  the directory of its socket for sd_notify(3), if its caller has one
 //!     lock         0600  held by whoever starts, updates or deletes
 //! ```
 //! A directory without `state.json` is a create that died at once: it made nothing else.
@@ -134,6 +135,10 @@ impl Store {
 
     pub(crate) fn gate(&self, id: &Id) -> PathBuf {
         self.dir(id).join("gate")
+    }
+
+    pub(crate) fn notify(&self, id: &Id) -> PathBuf {
+        self.dir(id).join("notify")
     }
 
     fn state(&self, id: &Id) -> PathBuf {

@@ -10,6 +10,7 @@ use crate::failure::{Context, Failure, Result};
 use crate::invocation::Invocation;
 use crate::make::{Made, Start, make};
 use crate::plumbing::Attendance;
+use crate::readiness::Readiness;
 use crate::record::Record;
 use crate::status::{Container, Status};
 use crate::terminal;
@@ -28,7 +29,7 @@ pub(crate) fn create(invocation: &Invocation, arguments: &CreateArgs) -> Result<
 /// Starts a container that was created.
 pub(crate) fn start(invocation: &Invocation, id: &str) -> Result<()> {
     let found = Container::find(&invocation.store, id)?;
-    let _turn = invocation.store.lock(&found.id)?;
+    let turn = invocation.store.lock(&found.id)?;
     let container = Container::find(&invocation.store, id)?;
     match container.status {
         Status::Created => {}
@@ -47,11 +48,20 @@ pub(crate) fn start(invocation: &Invocation, id: &str) -> Result<()> {
             return Err(Failure::Refused(why));
         }
     }
+    let init = container.live_init()?;
+    let notify = invocation.store.notify(&container.id);
+    let readiness = Readiness::listen(&notify, &invocation.journal)?;
     crisp_runtime::open_gate(&invocation.store.gate(&container.id))?;
     greet(&container.record, &state(invocation, id)?).inspect_err(|_| {
         // It may not go on without what its hooks were to do for it.
         drop(tear_down(container.record.init.as_ref(), &container.cgroup));
-    })
+    })?;
+    if let Some(readiness) = readiness {
+        // Others may stop it meanwhile.
+        drop(turn);
+        readiness.await_detached(&init, &invocation.journal);
+    }
+    Ok(())
 }
 
 /// The state that hooks read.
@@ -74,7 +84,12 @@ pub(crate) fn run(invocation: &Invocation, arguments: &RunArgs) -> Result<u8> {
             Attendance::Detached,
         )?;
         return match set_off(invocation, &mut made) {
-            Ok(()) => Ok(0),
+            Ok(readiness) => {
+                if let Some(readiness) = readiness {
+                    readiness.await_detached(&made.created.pidfd, &invocation.journal);
+                }
+                Ok(0)
+            }
             Err(error) => Err(undo(invocation, &made, error)),
         };
     }
@@ -90,7 +105,8 @@ pub(crate) fn run(invocation: &Invocation, arguments: &RunArgs) -> Result<u8> {
         // The program may ask at once.
         terminal::fit(master);
     }
-    match set_off(invocation, &mut made).and_then(|()| wait(&mut made, &signals)) {
+    let off = set_off(invocation, &mut made);
+    match off.and_then(|readiness| wait(invocation, &mut made, (&signals, readiness))) {
         Ok(status) => {
             if !arguments.keep {
                 finish(invocation, &made)?;
@@ -101,16 +117,24 @@ pub(crate) fn run(invocation: &Invocation, arguments: &RunArgs) -> Result<u8> {
     }
 }
 
-fn set_off(invocation: &Invocation, made: &mut Made) -> Result<()> {
+fn set_off(invocation: &Invocation, made: &mut Made) -> Result<Option<Readiness>> {
+    let notify = invocation.store.notify(&made.id);
+    let readiness = Readiness::listen(&notify, &invocation.journal)?;
     made.created.start()?;
-    greet(&made.record, &state(invocation, made.id.as_str())?)
+    greet(&made.record, &state(invocation, made.id.as_str())?)?;
+    Ok(readiness)
 }
 
-fn wait(made: &mut Made, signals: &SignalFd) -> Result<WaitStatus> {
+fn wait(
+    invocation: &Invocation,
+    made: &mut Made,
+    (signals, readiness): (&SignalFd, Option<Readiness>),
+) -> Result<WaitStatus> {
     let attended = Attended {
         pid: made.created.pid,
         pidfd: &made.created.pidfd,
         console: made.created.console.take(),
+        readiness: readiness.map(|readiness| (readiness, &invocation.journal)),
     };
     attend(attended, signals).context(|| "wait for the container")
 }

@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::Path;
+use std::process::Command;
 
 use crisp_sys::socket::Conn;
 use serde_json::{Value, json};
@@ -158,19 +159,84 @@ fn privileged_an_exec_has_the_keys_of_its_container() {
     assert_eq!(serials(&bench.exec("cat /proc/keys").stdout), inits);
 }
 
+/// What the caller's socket has been told.
+fn news(callers: &UnixDatagram) -> String {
+    let mut text = [0; 256];
+    let length = callers.recv(&mut text).unwrap();
+    String::from_utf8_lossy(&text[..length]).into_owned()
+}
+
+/// Says something as the container would: by its socket, where it sees it.
+fn say(bench: &Bench, text: &str) {
+    let pid = bench.state()["pid"].as_i64().unwrap();
+    let inside = fs::read_to_string(bench.rootfs().join("up")).unwrap();
+    let path = format!("/proc/{pid}/root{}", inside.trim());
+    let socket = UnixDatagram::unbound().unwrap();
+    socket.send_to(text.as_bytes(), path).unwrap();
+}
+
+/// A caller's socket, and a command that knows it.
+fn notified(bench: &Bench, arguments: &[&str]) -> (UnixDatagram, Command) {
+    let path = bench.dir.path().join("callers");
+    fs::remove_file(&path).ok();
+    let callers = UnixDatagram::bind(&path).unwrap();
+    let patience = Some(std::time::Duration::from_secs(20));
+    callers.set_read_timeout(patience).unwrap();
+    let (mut command, _) = bench.command(arguments);
+    command.env("NOTIFY_SOCKET", path);
+    (callers, command)
+}
+
 #[test]
-fn privileged_readiness_that_is_not_passed_on_is_told() {
+fn privileged_readiness_is_passed_on() {
+    let bench = Bench::new("echo $NOTIFY_SOCKET > /up; sleep 1000");
+    bench.write();
+    let up = bench.rootfs().join("up");
+    let id = bench.id.as_str();
+    for (before, last) in [
+        (None, &["run", "-d", id][..]),
+        (Some(["create", id]), &["start", id]),
+        (None, &["run", id]),
+    ] {
+        if let Some(create) = before {
+            let (_callers, mut create) = notified(&bench, &create);
+            assert!(create.status().unwrap().success());
+        }
+        let (callers, mut command) = notified(&bench, last);
+        let mut child = command.spawn().unwrap();
+        eventually("it is up", || {
+            fs::read_to_string(&up).is_ok_and(|text| text.ends_with('\n'))
+        });
+        // Only its readiness is passed on, and whoever is to end then waits for it.
+        say(&bench, "STATUS=soon\nMAINPID=1");
+        assert!(child.try_wait().unwrap().is_none(), "{last:?}");
+        say(&bench, "STATUS=now\nREADY=1");
+        assert_eq!(news(&callers), "READY=1\n", "{last:?}");
+        let detached = last != ["run", id];
+        if detached {
+            let main = format!("MAINPID={}\n", bench.state()["pid"]);
+            assert_eq!(news(&callers), main, "{last:?}");
+            assert!(child.wait().unwrap().success(), "{last:?}");
+        }
+        bench.ok("delete --force ID");
+        if !detached {
+            assert_eq!(child.wait().unwrap().code(), Some(137));
+        }
+        fs::remove_file(&up).unwrap();
+    }
+}
+
+#[test]
+fn privileged_a_container_that_ends_is_not_waited_for() {
     let bench = Bench::new("true");
     bench.write();
-    let (mut command, out) = bench.command(&["run", &bench.id]);
-    let status = command
-        .env("NOTIFY_SOCKET", "/run/notify")
-        .status()
-        .unwrap();
-    assert!(status.success());
-    let told = fs::read_to_string(out.with_extension("err")).unwrap();
-    assert!(told.contains("NOTIFY_SOCKET"), "{told}");
-    assert_eq!(bench.crisp("run ID").stderr, "");
+    let (_callers, mut run) = notified(&bench, &["run", "-d", &bench.id]);
+    assert!(run.status().unwrap().success());
+    bench.ok("delete ID");
+    // The socket is of those that are made for such a caller.
+    bench.ok("create ID");
+    let (_callers, mut start) = notified(&bench, &["start", &bench.id]);
+    assert!(start.status().unwrap().success());
 }
 
 #[test]
