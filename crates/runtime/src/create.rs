@@ -28,7 +28,7 @@ use crate::rootfs::{Rootfs, make_place, root_place};
 use crate::schedule::Scheduling;
 use crate::streams::{self, Stdio};
 use crate::sync::{Word, hear_from_child, say};
-use crate::{cgroups, devices, hooks, mounts, peers, schedule, sysctl, unmet};
+use crate::{bounds, cgroups, delegation, devices, hooks, mounts, peers, schedule, sysctl, unmet};
 
 /// How long a child may be silent while it sets itself up: what it does is local, but for mounts of
 /// network file systems. Hooks take the time that they are given.
@@ -283,12 +283,15 @@ fn ready_root(request: &mut CreateRequest<'_>) -> Result<(PathBuf, Option<OwnedF
     Ok((place, mounted))
 }
 
+/// Limits the container's cgroup, and gives it to the container's user where that is due.
 fn limit(cgroup: &Cgroup, spec: &Spec) -> Result<Vec<String>> {
     let linux = spec.linux().as_ref();
-    match linux.and_then(|linux| linux.resources().as_ref()) {
-        Some(resources) => cgroups::apply(cgroup, resources),
-        None => Ok(Vec::new()),
-    }
+    let warnings = match linux.and_then(|linux| linux.resources().as_ref()) {
+        Some(resources) => cgroups::apply(cgroup, resources)?,
+        None => Vec::new(),
+    };
+    delegation::delegate(cgroup, spec)?;
+    Ok(warnings)
 }
 
 /// Refuses what makes no sense or is not done; returns what is passed over.
@@ -298,6 +301,7 @@ fn check(spec: &Spec, process: &Process) -> Result<Vec<String>> {
     }
     check_user(process)?;
     check_limits(process)?;
+    bounds::check(spec)?;
     hooks::check(spec)?;
     for mount in spec.mounts().as_deref().unwrap_or_default() {
         if !mount.destination().is_absolute() {

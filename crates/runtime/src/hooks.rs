@@ -107,6 +107,11 @@ enum Environment<'a> {
 
 /// In the parent, before anything is made: whether each hook's time makes sense.
 pub(crate) fn check(spec: &Spec) -> Result<()> {
+    all(spec).iter().try_for_each(|hook| time(hook).map(drop))
+}
+
+/// Hooks of every kind.
+pub(crate) fn all(spec: &Spec) -> Vec<Hook> {
     let lists = [
         create_runtime(spec),
         create_container(spec),
@@ -114,10 +119,7 @@ pub(crate) fn check(spec: &Spec) -> Result<()> {
         hooks(spec, Hooks::poststart),
         hooks(spec, Hooks::poststop),
     ];
-    lists
-        .iter()
-        .flatten()
-        .try_for_each(|hook| time(hook).map(drop))
+    lists.concat()
 }
 
 /// How long a hook may take; for ever, unless it says something else.

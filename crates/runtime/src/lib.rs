@@ -8,6 +8,7 @@
 
 mod ahead;
 mod block_io;
+mod bounds;
 mod cgroups;
 mod change;
 mod child;
@@ -17,6 +18,7 @@ mod confine;
 mod console;
 mod copy_up;
 mod create;
+mod delegation;
 mod device_rules;
 mod devices;
 mod end;

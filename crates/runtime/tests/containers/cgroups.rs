@@ -20,6 +20,10 @@ pub const CASES: &[Case] = &[
         namespace,
     ),
     (
+        "privileged_a_writable_cgroup_is_the_users_of_its_namespace",
+        delegated,
+    ),
+    (
         "privileged_in_a_frozen_cgroup_an_exec_waits",
         in_a_frozen_one,
     ),
@@ -127,6 +131,29 @@ fn namespace() {
     assert_eq!(
         there.count(),
         bench.cgroup.layout().roots().len(),
+        "{output}"
+    );
+}
+
+/// On version 2 alone; elsewhere the container sees binds of the host's directories.
+fn delegated() {
+    let mut bench = Bench::new(
+        "cd /sys/fs/cgroup && mkdir inner && echo 0 > inner/cgroup.procs && echo made
+         echo max > pids.max || echo kept",
+    );
+    if !bench.cgroup.layout().is_v2() {
+        return;
+    }
+    bench.spec["mounts"][6]["options"] = json!(["nosuid", "nodev"]);
+    let map = json!([{ "containerID": 0, "hostID": 0, "size": 65536 }]);
+    bench.spec["linux"]["uidMappings"] = map.clone();
+    bench.spec["linux"]["gidMappings"] = map;
+    bench.spec["process"]["user"] = json!({ "uid": 7, "gid": 7 });
+    let namespaces = bench.spec["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.push(json!({ "type": "user" }));
+    let output = bench.output();
+    assert!(
+        output.starts_with("made\n") && output.ends_with("kept\n"),
         "{output}"
     );
 }

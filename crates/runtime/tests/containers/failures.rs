@@ -14,6 +14,7 @@ pub const CASES: &[Case] = &[
     ),
     ("privileged_programs_that_cannot_start_say_why", programs),
     ("privileged_bad_specs_are_refused", specs),
+    ("privileged_too_many_mounts_and_hooks_are_refused", too_many),
     (
         "privileged_working_directories_stay_inside",
         working_directories,
@@ -120,6 +121,29 @@ fn specs() {
         bench.spec.pointer_mut(parent).unwrap()[key] = value;
         let error = bench.run().unwrap_err().to_string();
         assert!(error.contains(text), "{text}: {error}");
+        assert!(!bench.cgroup.exists());
+    }
+}
+
+fn too_many() {
+    let mount = json!({ "destination": "/a", "type": "tmpfs" });
+    let hooks = |count| vec![json!({ "path": "/no" }); count];
+    for (field, value, text) in [
+        (
+            "mounts",
+            json!(vec![mount; 10_001]),
+            "mounts: 10001 are more than the 10000",
+        ),
+        (
+            "hooks",
+            json!({ "prestart": hooks(500), "poststop": hooks(501) }),
+            "hooks: 1001 are more than the 1000",
+        ),
+    ] {
+        let mut bench = Bench::new("true");
+        bench.spec[field] = value;
+        let error = bench.run().unwrap_err().to_string();
+        assert!(error.contains(text), "{error}");
         assert!(!bench.cgroup.exists());
     }
 }
