@@ -1,10 +1,14 @@
 //! Ends of containers: by signals, out of memory, with children left behind.
 
+use std::fs::File;
+use std::os::unix::process::ExitStatusExt as _;
+
 use crisp_model::{ExitStatus, Signal};
 use crisp_shim_api::{Event, FailureKind, Reply, Request};
 use oci_spec::runtime::LinuxResources;
 use serde_json::json;
 
+use crisp_sys::process::command;
 use crisp_sys::signals;
 
 use crate::lab::{Lab, in_rootfs, until};
@@ -129,6 +133,29 @@ fn privileged_a_slot_is_written_though_nobody_listens() {
         Reply::State(state) => assert_eq!(state.exit, lab.exit_slot()),
         other => panic!("{other:?}"),
     }
+    lab.shut_down();
+}
+
+/// A command may find init alive and be started after everything was killed. Where the container
+/// shares its PID namespace, nothing else would end it.
+#[test]
+fn privileged_a_process_that_comes_while_output_is_awaited_is_killed() {
+    let mut lab = Lab::new("echo up; until test -e /tmp/end; do sleep 0.02; done");
+    let pid = lab.start().pid;
+    until("output", || lab.log() == ["stdout F up"]);
+    // A stranger holds the output open, so that it is waited for.
+    let mut options = File::options();
+    let held = options.write(true).open(format!("/proc/{pid}/fd/1"));
+    File::create(in_rootfs(&lab, "tmp/end")).unwrap();
+    until("the end", || lab.exit_slot().is_some());
+    // It answers once it has killed all that it found.
+    assert!(matches!(lab.ask(Request::State), Reply::State(_)));
+    let mut late = command("sleep").arg("1000").spawn().unwrap();
+    let late_pid = i32::try_from(late.id()).unwrap();
+    lab.cgroup.child("c").attach(late_pid).unwrap();
+    drop(held.unwrap());
+    lab.exited();
+    assert_eq!(late.wait().unwrap().signal(), Some(9));
     lab.shut_down();
 }
 
