@@ -16,6 +16,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         .btree_map(".")
         // Its Debug is written by hand: passwords must not reach a log.
         .skip_debug([".runtime.v1.AuthConfig"])
+        .build_server(false)
+        .compile_fds(files.clone())?;
+    // What strangers send is decoded within bounds; what our own servers answer needs none.
+    let servers = Path::new(&std::env::var("OUT_DIR")?).join("servers");
+    std::fs::create_dir_all(&servers)?;
+    tonic_prost_build::configure()
+        .build_client(false)
+        .codec_path("crate::codec::Bounded")
+        .extern_path(".runtime.v1", "crate::runtime::v1")
+        .out_dir(servers)
         .compile_fds(files)?;
     Ok(())
 }

@@ -206,6 +206,25 @@ fn user(config: &mut cri::ContainerConfig, id: i64) {
     configs::security(config).run_as_user = Some(cri::Int64Value { value: id });
 }
 
+/// Empty parts of a list take two bytes each, and hundreds once they are decoded.
+#[test]
+fn privileged_a_request_of_tiny_parts_takes_little_memory() {
+    trial(|node| {
+        let mut cri = node.cri();
+        let pod = node.pod("tiny");
+        let id = cri.run_pod(&pod);
+        let mut config = configs::idle("parts");
+        config.mounts = vec![cri::Mount::default(); 500_000];
+        let before = node.peak_memory();
+        let error = cri.create(&id, &pod, &config).unwrap_err();
+        assert_eq!(error.code(), Code::InvalidArgument, "{error:?}");
+        assert!(error.message().contains("fields in"), "{error:?}");
+        let grown = node.peak_memory() - before;
+        assert!(grown < 16 << 10, "{grown} KiB for a message of 1 MB");
+        cri.remove_pod(&id);
+    });
+}
+
 #[test]
 fn privileged_huge_requests_are_bounded() {
     trial(|node| {

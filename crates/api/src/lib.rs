@@ -1,9 +1,11 @@
 //! Generated CRI v1 types, server traits and clients.
 //!
-//! Everything comes from `proto/` at the root of the repository. The one exception is how
-//! credentials print themselves.
+//! Everything comes from `proto/` at the root of the repository. The exceptions are how credentials
+//! print themselves, and what servers decode.
 
 #![forbid(unsafe_code)]
+
+pub mod codec;
 
 /// The package `runtime` of the wire.
 pub mod runtime {
@@ -20,6 +22,7 @@ pub mod runtime {
     )]
     pub mod v1 {
         tonic::include_proto!("runtime.v1");
+        include!(concat!(env!("OUT_DIR"), "/servers/runtime.v1.rs"));
     }
 }
 
