@@ -18,6 +18,7 @@
 //! owners     finds shims and holders among the processes
 //! patience   waits for conditions, not for times
 //! cgroups    where a container's cgroup is
+//! debris     what a node leaves whose daemon cannot be started
 //! mounts     a test whose mounts are its own
 //! bait       what an attack would change
 //! checker/   an own look at kernel and disk, before and after
@@ -38,6 +39,7 @@ pub mod configs;
 pub mod cri;
 pub mod crictl;
 pub mod crictl_files;
+mod debris;
 pub mod fake_registry;
 pub mod forwarding;
 pub mod image;

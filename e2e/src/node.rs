@@ -18,6 +18,7 @@ use crate::checker::{self, Picture, Place};
 use crate::configs;
 use crate::cri::{Cri, Events};
 use crate::crictl::Crictl;
+use crate::debris;
 use crate::netns::Net;
 use crate::registry::{ADDRESS, HOST, Registry, write_hosts};
 use crate::tools;
@@ -442,20 +443,7 @@ impl Drop for Node {
                 daemon.kill().ok();
                 daemon.wait().ok();
             }
-            kill_strays(self.dir.path());
-        }
-    }
-}
-
-/// Kills shims of this node that no daemon could stop.
-fn kill_strays(dir: &Path) {
-    for process in checker::processes() {
-        let is_ours = fs::read_dir(format!("/proc/{}/fd", process.pid)).is_ok_and(|fds| {
-            let mut targets = fds.flatten().flat_map(|fd| fs::read_link(fd.path()));
-            targets.any(|target| target.starts_with(dir))
-        });
-        if let (true, Some(pid)) = (is_ours, Pid::from_raw(process.pid)) {
-            kill_process(pid, Signal::KILL).ok();
+            debris::sweep(self.dir.path());
         }
     }
 }

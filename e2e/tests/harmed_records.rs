@@ -10,8 +10,8 @@
 use std::fs::{self, OpenOptions};
 use std::path::Path;
 
-use crisp_api::runtime::v1::RemoveContainerRequest;
-use crisp_e2e::{Node, configs, eventually, owners, trial};
+use crisp_api::runtime::v1 as cri;
+use crisp_e2e::{Node, Options, checker, configs, eventually, owners, trial};
 
 /// How a journal is harmed.
 type Harm = (&'static str, fn(&Path));
@@ -193,7 +193,7 @@ fn privileged_a_twin_that_another_daemon_left_behind_is_no_pod() {
         let kept = fs::read(twins.join(&pod)).unwrap();
         // A daemon that knows no twins removes a container, and later its pod.
         cri.stop(&container, 0);
-        let request = RemoveContainerRequest {
+        let request = cri::RemoveContainerRequest {
             container_id: container,
         };
         cri.remove_container(request).unwrap();
@@ -217,5 +217,23 @@ fn privileged_a_twin_that_another_daemon_left_behind_is_no_pod() {
             let twin = twins.join(id);
             eventually("the twin of no pod is swept", || !twin.exists());
         }
+    });
+}
+
+#[test]
+fn privileged_a_node_whose_daemon_cannot_start_leaves_nothing_to_the_next_test() {
+    let before = checker::of_machine();
+    let mut node = Node::start(Options::default());
+    node.pull(&["busybox"]);
+    let mut cri = node.cri();
+    let mut pod = node.pod("left");
+    configs::namespaces(&mut pod).pid = cri::NamespaceMode::Pod.into();
+    let id = cri.run_pod(&pod);
+    cri.run(&id, &pod, &configs::shell("main", "sleep 1000 & wait"));
+    node.kill();
+    fs::write(node.path("config.toml"), "no such thing").unwrap();
+    drop(node);
+    eventually("nothing of it is there", || {
+        checker::remains(&before, &checker::of_machine()).is_empty()
     });
 }

@@ -12,6 +12,7 @@ use std::path::Path;
 
 use crate::netns::Net;
 
+pub(crate) use listing::names;
 pub use picture::{Picture, difference, remains};
 pub use processes::{Process, processes};
 
