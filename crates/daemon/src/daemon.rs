@@ -22,6 +22,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use {crisp_cni as cni, crisp_image as image, crisp_registry as registry};
 
+use crate::apparmor;
 use crate::config::{Config, Source};
 use crate::exit::{Context as _, Exit, Fatal};
 use crate::helper;
@@ -131,7 +132,7 @@ async fn start(config: Config, files: &[PathBuf]) -> Result<Started, Fatal> {
         ?files,
         "crispd starts"
     );
-    let host = Host::look();
+    let mut host = Host::look();
     host.log();
     if let Presence::Missing(reason) = host.privilege() {
         return Err(Fatal::new(Exit::Permission, reason));
@@ -156,6 +157,13 @@ async fn start(config: Config, files: &[PathBuf]) -> Result<Started, Fatal> {
     // Clients that connect from now on wait until all records are read.
     let socket = Socket::take(&config.socket)?;
     let streaming = Arc::new(streaming::start(config.streaming.clone()).await?);
+    if host.has_apparmor() {
+        let loaded = apparmor::load().await;
+        if let Err(why) = &loaded {
+            tracing::warn!(%why, "the default AppArmor profile is not loaded: containers that name none are not confined by AppArmor");
+        }
+        host.set_apparmor_default(loaded);
+    }
     let kernel = host.to_json();
     let engine = engine(&config, host).await?;
     let about = About {

@@ -14,6 +14,7 @@
 
 #![forbid(unsafe_code)]
 
+mod apparmor;
 mod cli;
 mod config;
 mod daemon;

@@ -387,9 +387,9 @@ impl Engine {
     }
 
     /// The protection that `AppArmor` does not give to containers that name no profile; `None`
-    /// without `AppArmor`.
+    /// without `AppArmor`, and when the default profile is loaded.
     #[must_use]
-    pub fn apparmor_shortfall(&self) -> Option<&'static str> {
+    pub fn apparmor_shortfall(&self) -> Option<String> {
         self.shared.config.host.apparmor_shortfall()
     }
 

@@ -70,6 +70,8 @@ pub struct Host {
     features: Vec<Feature>,
     /// Read anew each time: setenforce(8) changes it while the daemon runs.
     selinux_enforce: PathBuf,
+    /// The loaded `AppArmor` profile of containers that name none, or why there is none.
+    apparmor_default: Result<&'static str, String>,
 }
 
 /// The features without which no container starts.
@@ -110,6 +112,7 @@ impl Host {
             capabilities,
             release,
             selinux_enforce: PathBuf::from(SELINUX_ENFORCE),
+            apparmor_default: Err("it was not asked for".to_owned()),
         }
     }
 
@@ -126,14 +129,28 @@ impl Host {
         unmet.map(|(_, why)| *why)
     }
 
+    /// Whether the kernel enforces `AppArmor` profiles.
+    #[must_use]
+    pub fn has_apparmor(&self) -> bool {
+        self.has(APPARMOR)
+    }
+
+    /// Notes the profile that was loaded for containers that name none, or why there is none.
+    pub fn set_apparmor_default(&mut self, loaded: Result<&'static str, String>) {
+        self.apparmor_default = loaded;
+    }
+
     /// The protection that `AppArmor` does not give to containers that name no profile; `None`
-    /// without `AppArmor`.
-    pub(crate) fn apparmor_shortfall(&self) -> Option<&'static str> {
-        self.has(APPARMOR).then_some(
-            "containers that name no AppArmor profile run unconfined by AppArmor, and those that \
-             ask for RuntimeDefault are refused: crisp has no default profile yet; Localhost \
-             profiles are enforced",
-        )
+    /// without `AppArmor`, and when the default profile is loaded.
+    pub(crate) fn apparmor_shortfall(&self) -> Option<String> {
+        let why = self.apparmor_default.as_ref().err()?;
+        self.has(APPARMOR).then(|| {
+            format!(
+                "containers that name no AppArmor profile run unconfined by AppArmor, and those \
+                 that ask for RuntimeDefault are refused, since the default profile is not loaded: \
+                 {why}; Localhost profiles are enforced"
+            )
+        })
     }
 
     /// Whether this process may do what a container runtime does.
@@ -166,8 +183,7 @@ impl Host {
             cgroup_v2: self.cgroups.as_ref().is_some_and(Layout::is_v2),
             capabilities: given.map(|(_, name)| format!("CAP_{name}")).collect(),
             apparmor: self.has(APPARMOR),
-            // No profile of ours is loaded.
-            apparmor_default: None,
+            apparmor_default: self.apparmor_default.clone().ok().map(str::to_owned),
             // Processes could be labelled, the files that they would need could not.
             selinux: false,
             hostname: self.name.clone(),
@@ -464,6 +480,10 @@ mod tests {
         assert!(with(true).facts().apparmor && with(true).facts().apparmor_default.is_none());
         assert!(with(true).apparmor_shortfall().is_some());
         assert_eq!(with(false).apparmor_shortfall(), None);
+        let mut loaded = with(true);
+        loaded.set_apparmor_default(Ok("profile"));
+        assert_eq!(loaded.facts().apparmor_default.as_deref(), Some("profile"));
+        assert_eq!(loaded.apparmor_shortfall(), None);
     }
 
     #[test]

@@ -66,8 +66,8 @@ pub(crate) fn apparmor(input: &Input<'_>) -> Result<Option<String>> {
             let default = input.host.apparmor_default.clone();
             let why = match input.host.apparmor {
                 true => {
-                    "RuntimeDefault cannot be met: crisp has no default AppArmor profile yet; \
-                     name a loaded profile (Localhost), or ask for Unconfined"
+                    "RuntimeDefault cannot be met: the default AppArmor profile is not loaded (the \
+                     condition AppArmorDefaultReady of the runtime's status tells why)"
                 }
                 false => "RuntimeDefault cannot be enforced: this kernel has no AppArmor",
             };

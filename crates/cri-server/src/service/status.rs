@@ -79,7 +79,7 @@ impl Service {
         // Beside the two that callers wait for, and only where there is something to tell.
         let apparmor = self.engine.apparmor_shortfall();
         let apparmor = apparmor
-            .map(|short| condition("AppArmorDefaultReady", "NoDefaultProfile", Some(short)));
+            .map(|short| condition("AppArmorDefaultReady", "NoDefaultProfile", Some(&short)));
         [runtime, network].into_iter().chain(apparmor).collect()
     }
 
