@@ -13,6 +13,8 @@
 //! crictl     runs crictl against an endpoint
 //! crictl_files  the files that crictl reads pods and containers from
 //! forwarding crictl port-forward, left running
+//! streams    other clients of streams
+//! terminal   a terminal with a program at it
 //! cri        calls a node by gRPC
 //! configs    pods and containers as tests want them
 //! owners     finds shims and holders among the processes
@@ -51,6 +53,8 @@ pub mod patience;
 pub mod registry;
 #[path = "../../crates/registry/tests/protocol/served.rs"]
 mod served;
+pub mod streams;
+pub mod terminal;
 pub mod tools;
 pub mod trial;
 

@@ -202,11 +202,8 @@ impl RuntimeService for Service {
         request: Request<cri::ExecRequest>,
     ) -> Result<Response<cri::ExecResponse>, Status> {
         let request = request.into_inner();
-        let id = &request.container_id;
-        call("Exec", self.container_subject(id), async {
-            Err(not_yet("Exec"))
-        })
-        .await
+        let subject = self.container_subject(&request.container_id);
+        call("Exec", subject, async { Service::exec(self, request) }).await
     }
 
     async fn attach(

@@ -5,7 +5,6 @@ use tonic::Status;
 /// The answer to a call that is not there yet.
 pub(super) fn not_yet(rpc: &'static str) -> Status {
     let instead = match rpc {
-        "Exec" => "ExecSync runs a command to its end (crictl exec --sync)",
         "Attach" => "the container's log holds its output (crictl logs --follow)",
         "ListMetricDescriptors" | "ListPodSandboxMetrics" | "StreamPodSandboxMetrics" => {
             "ListPodSandboxStats and ListContainerStats have the figures"

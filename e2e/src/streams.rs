@@ -1,0 +1,56 @@
+//! Clients of streams: crictl with something to say, and bare connections that only hold their end.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Command, Output, Stdio};
+
+use crate::node::Node;
+
+/// Both transports that clients choose from.
+pub const TRANSPORTS: [&str; 2] = ["spdy", "websocket"];
+
+/// A crictl command with a transport, such as `exec` or `attach`, not started.
+#[must_use]
+pub fn crictl(node: &Node, verb: &str, transport: &str, words: &[&str]) -> Command {
+    let all = [&[verb, "--transport", transport][..], words].concat();
+    let mut command = node.crictl().command(&all);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Runs it in the node's network to its end, with something on its standard input.
+#[must_use]
+pub fn fed(node: &Node, mut command: Command, input: &[u8]) -> Output {
+    command.stdin(Stdio::piped());
+    let mut child = node.net.run(|| command.spawn().unwrap());
+    let mut stdin = child.stdin.take().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            // The command may end before it has read all.
+            stdin.write_all(input).ok();
+        });
+        child.wait_with_output().unwrap()
+    })
+}
+
+/// Comes to a URL as a client of WebSocket that then says nothing, and tells the answer's first line.
+#[must_use]
+pub fn upgrade(node: &Node, url: &str) -> (TcpStream, String) {
+    let rest = url.strip_prefix("http://").unwrap();
+    let (host, path) = rest.split_once('/').unwrap();
+    let mut stream = node.net.run(|| TcpStream::connect(host).unwrap());
+    let request = format!(
+        "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\
+         Sec-WebSocket-Protocol: v4.channel.k8s.io\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        answer.extend(byte);
+    }
+    let answer = String::from_utf8(answer).unwrap();
+    (stream, answer.lines().next().unwrap_or_default().to_owned())
+}
