@@ -8,6 +8,7 @@ use crisp_sys::mount::{self, Depth, FsContext, MountAttributes, Propagation};
 use crisp_sys::rootfs::open_root;
 use crisp_sys::{file, process};
 use oci_spec::runtime::Spec;
+use rustix::fs::{StatVfsMountFlags, fstatvfs};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Result};
@@ -59,7 +60,9 @@ impl Rootfs {
             return None;
         };
         self.make_ready().ok()?;
-        Overlay { lower, upper, work }.tree(Flush::Never).ok()
+        let tree = Overlay { lower, upper, work }.tree(Flush::Never).ok()?;
+        // The start tells why.
+        is_writable(&tree).is_ok_and(|yes| yes).then_some(tree)
     }
 
     /// Mounts the root at a directory, private to this mount namespace but for mounts of the host
@@ -77,9 +80,15 @@ impl Rootfs {
             (Self::Dir(path), _) => mount::open_tree(path, Depth::Recursive)
                 .and_then(|tree| attach(tree, place))
                 .context(|| format!("mount the root file system {}", path.display()))?,
-            (Self::Overlay { lower, upper, work }, None) => Overlay { lower, upper, work }
-                .mount_at(place)
-                .context(|| "mount the overlay of the root file system")?,
+            (Self::Overlay { lower, upper, work }, None) => {
+                let mounted = Overlay { lower, upper, work }.mount_at(place);
+                let root = mounted.context(|| "mount the overlay of the root file system")?;
+                refuse_read_only(&root, work).context(|| {
+                    let work = work.display();
+                    format!("make what the overlay of the root file system needs in {work}")
+                })?;
+                root
+            }
         };
         let propagation = match follows {
             Follows::Nobody => Propagation::Private,
@@ -112,6 +121,25 @@ pub(crate) fn make_place(place: &Path) -> Result<()> {
 fn attach(tree: OwnedFd, place: &Path) -> io::Result<OwnedFd> {
     mount::attach(tree.as_fd(), open_root(place)?.as_fd())?;
     Ok(tree)
+}
+
+fn is_writable(root: &OwnedFd) -> io::Result<bool> {
+    let flags = fstatvfs(root)?.f_flag;
+    Ok(!flags.contains(StatVfsMountFlags::RDONLY))
+}
+
+/// Where the kernel cannot make a directory in the work directory, as on a full disk, it mounts the
+/// overlay read-only and tells its own log alone. The same step tells why.
+fn refuse_read_only(root: &OwnedFd, work: &Path) -> io::Result<()> {
+    if is_writable(root)? {
+        return Ok(());
+    }
+    let again = work.join("again");
+    std::fs::create_dir(&again)?;
+    std::fs::remove_dir(&again)?;
+    Err(io::Error::other(
+        "the kernel mounted it read-only; its log says why",
+    ))
 }
 
 struct Overlay<'a> {

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use crisp_runtime::Error;
+use crisp_runtime::{CreateRequest, Error, Gate, Rootfs};
+use crisp_sys::mount;
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, Case};
+use crate::bench::{Bench, Case, in_private_mounts, piped};
 
 pub const CASES: &[Case] = &[
     (
@@ -15,6 +16,10 @@ pub const CASES: &[Case] = &[
     ("privileged_programs_that_cannot_start_say_why", programs),
     ("privileged_bad_specs_are_refused", specs),
     ("privileged_too_many_mounts_and_hooks_are_refused", too_many),
+    (
+        "privileged_an_overlay_without_room_is_no_read_only_root",
+        full_disk,
+    ),
     (
         "privileged_working_directories_stay_inside",
         working_directories,
@@ -123,6 +128,43 @@ fn specs() {
         assert!(error.contains(text), "{text}: {error}");
         assert!(!bench.cgroup.exists());
     }
+}
+
+/// The kernel mounts it all the same, read-only.
+fn full_disk() {
+    in_private_mounts(|| {
+        let bench = Bench::new("true");
+        let small = bench.dir.path().join("small");
+        std::fs::create_dir(&small).unwrap();
+        // Room for itself and these two.
+        mount::mount_classic("small", &small, "tmpfs", "nr_inodes=3").unwrap();
+        let [upper, work] = ["upper", "work"].map(|name| small.join(name));
+        std::fs::create_dir(&upper).unwrap();
+        std::fs::create_dir(&work).unwrap();
+        let Rootfs::Overlay { lower, .. } = bench.rootfs() else {
+            panic!("another root");
+        };
+        let (_read, stdio) = piped();
+        let created = crisp_runtime::create(CreateRequest {
+            ahead: crisp_runtime::Ahead::default(),
+            raw_environment: Vec::new(),
+            id: "test",
+            bundle: &bench.dir.path().join("bundle"),
+            spec: &bench.parsed(),
+            rootfs: Rootfs::Overlay { lower, upper, work },
+            cgroup: &bench.cgroup,
+            stdio,
+            gate: Gate::Socket,
+            keyring: crisp_runtime::Keyring::New,
+            preserved_fds: 0,
+        });
+        let error = created.unwrap_err().to_string();
+        mount::unmount(&small).unwrap();
+        assert!(
+            error.contains("small/work: No space left on device"),
+            "{error}"
+        );
+    });
 }
 
 fn too_many() {
