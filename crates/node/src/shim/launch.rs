@@ -87,13 +87,7 @@ pub(super) async fn talk(
     let outcome = match first {
         Ok((bytes, mut fds)) => {
             fds.insert(0, found.last_words.into());
-            let introduced = introduce(conn, (&bytes, &fds));
-            tokio::time::timeout(within, introduced)
-                .await
-                .unwrap_or_else(|_| {
-                    let text = format!("its shim did not start it within {within:?}");
-                    Err(Error::DeadlineExceeded(text))
-                })
+            introduce_within(conn, (&bytes, &fds), within).await
         }
         Err(error) => Err(error),
     };
@@ -193,6 +187,21 @@ pub(super) fn frame(shared: &Shared, plan: &LaunchPlan) -> Launch {
     }
 }
 
+/// A shim whose worker hangs, as at a file system whose server is gone, is not waited for.
+async fn introduce_within(
+    conn: Conn,
+    first: (&[u8], &[OwnedFd]),
+    within: Duration,
+) -> Result<Launched> {
+    let introduced = introduce(conn, first);
+    tokio::time::timeout(within, introduced)
+        .await
+        .unwrap_or_else(|_| {
+            let text = format!("its shim did not start it within {within:?}");
+            Err(Error::DeadlineExceeded(text))
+        })
+}
+
 async fn introduce(conn: Conn, (bytes, fds): (&[u8], &[OwnedFd])) -> Result<Launched> {
     let connection = Connection::new(conn).context(|| "use the shim's socket")?;
     let sent = connection.send(bytes, fds).await;
@@ -238,5 +247,38 @@ async fn with_last_words(shared: &Shared, plan: &LaunchPlan, error: Error) -> Er
             Error::DeadlineExceeded(format!("{text}: {words}"))
         }
         (error, _) => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crisp_shim_api::{FailureKind, FromShim};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_silent_shim_is_not_waited_for_and_one_that_answers_is_heard() {
+        let (ours, silent) = Conn::pair().unwrap();
+        let within = Duration::from_millis(50);
+        let outcome = introduce_within(ours, (b"{}", &[]), within).await;
+        match outcome.unwrap_err() {
+            Error::DeadlineExceeded(text) => {
+                assert_eq!(text, "its shim did not start it within 50ms");
+            }
+            other => panic!("{other}"),
+        }
+        // It was told, and kept the connection.
+        assert!(silent.recv(16).unwrap().is_some());
+        let (ours, theirs) = Conn::pair().unwrap();
+        let reply = Reply::Failed {
+            kind: FailureKind::Start,
+            message: "no such program".to_owned(),
+            errno: None,
+        };
+        let frame = FromShim::Reply { seq: 0, reply }.encode().unwrap();
+        theirs.send(&frame, &[]).unwrap();
+        let outcome = introduce_within(ours, (b"{}", &[]), Duration::from_secs(60)).await;
+        let text = outcome.unwrap_err().to_string();
+        assert!(text.contains("no such program"), "{text}");
     }
 }
