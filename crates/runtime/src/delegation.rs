@@ -14,7 +14,7 @@ use crate::error::{Context, Result};
 /// The kernel's list, one name a line.
 const LIST: &str = "/sys/kernel/cgroup/delegate";
 
-/// What can be given away where the kernel has no list (before Linux 4.15).
+/// The files that can be given away where the kernel has no list (before Linux 4.15).
 const ALWAYS: &str = "cgroup.procs\ncgroup.subtree_control\ncgroup.threads";
 
 /// Gives the cgroup to the user of the container's process, if it is the container's to use.

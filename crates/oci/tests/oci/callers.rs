@@ -159,7 +159,7 @@ fn privileged_an_exec_has_the_keys_of_its_container() {
     assert_eq!(serials(&bench.exec("cat /proc/keys").stdout), inits);
 }
 
-/// What the caller's socket has been told.
+/// The last message that the caller's socket got.
 fn news(callers: &UnixDatagram) -> String {
     let mut text = [0; 256];
     let length = callers.recv(&mut text).unwrap();
