@@ -20,6 +20,17 @@ use rustix::mount::UnmountFlags;
 use rustix::process::{Pid, Signal, kill_process};
 use tonic::{Code, Status};
 
+/// Makes empty files until the disk has no inode left.
+fn take_inodes(dir: &Path) {
+    fs::create_dir_all(dir).unwrap();
+    for number in 0.. {
+        if let Err(error) = File::create(dir.join(number.to_string())) {
+            assert_eq!(error.kind(), std::io::ErrorKind::StorageFull, "{error}");
+            return;
+        }
+    }
+}
+
 /// Fills a file until the disk has no block left.
 fn take_blocks(path: &Path) {
     let mut file = File::create(path).unwrap();
@@ -42,7 +53,7 @@ fn check_full<T: std::fmt::Debug>(answer: Result<T, Status>, path: &str) {
 fn on_a_small_disk(test: impl FnOnce(&mut Node) + Send + 'static) {
     in_own_mounts(|| {
         let mount = "mkdir -p \"$3\"; mountpoint -q \"$3\" || \
-             mount -t tmpfs -o size=64m,mode=700 small \"$3\"; exec \"$@\"";
+             mount -t tmpfs -o size=64m,nr_inodes=4000,mode=700 small \"$3\"; exec \"$@\"";
         let mut node = Node::start(Options {
             through: Some(mount),
             ..Options::default()
@@ -54,6 +65,35 @@ fn on_a_small_disk(test: impl FnOnce(&mut Node) + Send + 'static) {
         drop(node);
         rustix::mount::unmount(&root, UnmountFlags::DETACH).unwrap();
         fs::remove_dir_all(dir).unwrap();
+    });
+}
+
+#[test]
+fn privileged_a_disk_without_inodes_is_told_and_harms_nothing_that_runs() {
+    on_a_small_disk(|node| {
+        let mut cri = node.cri();
+        let pod = node.pod("small");
+        let id = cri.run_pod(&pod);
+        let lives = cri.run(&id, &pod, &configs::idle("lives"));
+        let late = cri.create(&id, &pod, &configs::idle("late")).unwrap();
+        // It writes a file for a moment, whose inode a start could take then.
+        eventually("layers are synced", || {
+            node.log().contains("layers are on the disk")
+        });
+        let filler: PathBuf = node.root().join("filler");
+        take_inodes(&filler);
+        check_full(cri.start(&late), "/exit/");
+        assert_eq!(cri.look(&late).reason, "StartError");
+        check_full(cri.create(&id, &pod, &configs::idle("new")), "/");
+        check_full(cri.try_run_pod(&node.pod("other")), "/");
+        assert_eq!(cri.pod_ids(), std::slice::from_ref(&id));
+        assert_eq!(cri.shell(&lives, "echo well"), "well\n");
+        cri.remove_pod(&id);
+        fs::remove_dir_all(&filler).unwrap();
+        let id = cri.run_pod(&pod);
+        let again = cri.run(&id, &pod, &configs::idle("again"));
+        assert_eq!(cri.shell(&again, "echo well"), "well\n");
+        cri.remove_pod(&id);
     });
 }
 
