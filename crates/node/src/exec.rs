@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::error::{Context, Error, Result};
 use crate::reply::{Reply as ReplyTo, answer as answer_caller};
-use crate::shim::client::{ShimClient, failure};
+use crate::shim::client::{End, ShimClient, failure};
 
 /// The outcome of a command.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -198,7 +198,7 @@ async fn start(exec: &Exec, exec_id: &str) -> std::result::Result<ExecHandle, Fa
     let (end, ended) = oneshot::channel();
     let started = exec
         .shim
-        .call_with(request, fds, Some(end), exec.shim_within)
+        .call_with(request, fds, Some(End::Exec(end)), exec.shim_within)
         .await
         .map_err(Failed::Unwatched)?;
     if let Reply::Failed {

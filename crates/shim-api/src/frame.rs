@@ -5,6 +5,7 @@ use oci_spec::runtime::{LinuxResources, Process};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::attach::AttachRequest;
 use crate::streams::StreamEnd;
 use crate::{Error, ExitRecord, MAX_FRAME, Result};
 
@@ -39,6 +40,12 @@ pub enum Request {
         /// Which.
         exec_id: String,
     },
+    /// Pass the container's output on from now on. [`Event::Detached`] tells the end of it, to the
+    /// connection that asked.
+    Attach(Box<AttachRequest>),
+    /// Close the container's standard input, which then brings what was written and an end. A
+    /// terminal has no input that could be closed.
+    CloseInput,
     /// Change limits.
     Update {
         /// The new limits; what is absent stays.
@@ -246,6 +253,14 @@ pub enum Event {
         /// How it ended.
         status: crisp_model::ExitStatus,
     },
+    /// An attachment is over, and nothing more comes of it.
+    Detached {
+        /// Which.
+        attach_id: String,
+        /// The container's end, when all its output was passed on; `None` when the attachment was
+        /// cut off because it took too little.
+        exit: Option<ExitRecord>,
+    },
     /// The OOM killer struck in the container's cgroup; it may go on.
     Oom,
 }
@@ -303,6 +318,7 @@ pub(crate) fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::AttachedInput;
 
     #[test]
     fn frames_survive_the_wire() {
@@ -312,6 +328,12 @@ mod tests {
                 signal: Signal::TERM,
             },
             Request::KillAll,
+            Request::Attach(Box::new(AttachRequest {
+                attach_id: "a".to_owned(),
+                sinks: vec![StreamEnd::Output, StreamEnd::Errors],
+                input: AttachedInput::IsClosed,
+            })),
+            Request::CloseInput,
             Request::Update { resources },
             Request::State,
         ] {

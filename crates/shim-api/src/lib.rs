@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod adoption;
+pub mod attach;
 pub mod exit;
 pub mod frame;
 #[cfg(any(test, fuzzing))]
@@ -17,6 +18,7 @@ pub mod opening;
 pub mod streams;
 
 pub use adoption::Adoption;
+pub use attach::{AttachRequest, AttachedInput};
 pub use exit::ExitRecord;
 pub use frame::{
     Event, ExecRequest, ExecStreams, ExecWords, FailureKind, FromShim, MAX_WORDS, Orphan, Reply,

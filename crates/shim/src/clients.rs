@@ -7,8 +7,9 @@ use crisp_shim_api::{Event, FailureKind, FromShim, MAX_FRAME, Reply, Request, To
 use crisp_sys::socket::Conn;
 use serde::Deserialize;
 
-/// Frames that wait for a client before it is dropped.
-const MAX_WAITING: usize = 64;
+/// Frames that wait for a client before it is dropped: hundreds of commands may end at once, with
+/// their container.
+const MAX_WAITING: usize = 1024;
 
 /// Connections at a time; there is one daemon, and perhaps somebody who looks.
 const MAX_CLIENTS: usize = 16;
@@ -151,6 +152,11 @@ impl Clients {
         for key in keys {
             self.send(key, &FromShim::Event(event.clone()), Vec::new());
         }
+    }
+
+    /// Tells one; a client that left hears nothing.
+    pub(crate) fn tell(&mut self, client: u64, event: Event) {
+        self.send(client, &FromShim::Event(event), Vec::new());
     }
 
     fn send(&mut self, key: u64, frame: &FromShim, fds: Vec<OwnedFd>) {

@@ -150,6 +150,7 @@ impl Shim {
     /// Ends the drain when it is time, and the shim when nothing keeps it.
     pub(crate) fn after_turn(&mut self) -> Next {
         self.end_drain();
+        self.tell_detached();
         match self.answer_waiting(Waits::Shutdown) {
             Next::Leave => Next::Leave,
             Next::Stay => self.leave_unasked(),

@@ -11,6 +11,7 @@
 
 mod adoption;
 mod again;
+mod attach;
 mod bundle;
 mod clients;
 mod container;
@@ -28,6 +29,8 @@ mod ready;
 mod requests;
 mod shelter;
 pub mod shim;
+mod sinks;
+mod watched;
 mod worker;
 
 pub use error::{Error, Result};

@@ -1,7 +1,7 @@
 //! The container's output streams: read as they come, each chunk given to whoever takes output.
 //!
-//! The log is the only taker today, and cuts chunks into lines itself. Another one (an attached
-//! client) would get the same raw chunks in [`Output::pump`], the only place that reads.
+//! The log cuts chunks into lines itself; clients that are attached get the same raw chunks, after
+//! the log. [`Output::pump`] is the only place that reads.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,6 +13,7 @@ use rustix::buffer::spare_capacity;
 use rustix::io::{Errno, read};
 
 use crate::log::{Channel, Log};
+use crate::sinks::{NewClient, Sinks};
 
 /// As much as a pipe holds by default.
 const BUFFER: usize = 64 * 1024;
@@ -24,6 +25,7 @@ const TURN: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Output {
     log: Option<Log>,
+    pub(crate) sinks: Sinks,
     streams: Vec<Stream>,
     buffer: Vec<u8>,
 }
@@ -43,6 +45,7 @@ impl Output {
     pub(crate) fn new(log: Option<Log>) -> Self {
         Self {
             log,
+            sinks: Sinks::default(),
             streams: Vec::new(),
             buffer: Vec::new(),
         }
@@ -86,6 +89,17 @@ impl Output {
         Ok(())
     }
 
+    /// Passes output on to a client as well. A stream that has ended brings it an end at once.
+    ///
+    /// # Errors
+    /// When there are too many clients, or the errors of fcntl(2).
+    pub(crate) fn attach(&mut self, mut client: NewClient) -> io::Result<()> {
+        let streams = &self.streams;
+        let is_there = |channel| streams.iter().any(|stream| stream.channel == channel);
+        client.sinks.retain(|(channel, _)| is_there(*channel));
+        self.sinks.add(client)
+    }
+
     /// The container writes no more: its terminal may end.
     pub(crate) fn let_terminal_end(&mut self) {
         for stream in &mut self.streams {
@@ -125,6 +139,7 @@ impl Output {
                     if let Some(log) = &mut self.log {
                         log.write(channel, &self.buffer);
                     }
+                    self.sinks.write(channel, &self.buffer);
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return,
@@ -139,6 +154,7 @@ impl Output {
         if let Some(log) = &mut self.log {
             log.end(stream.channel);
         }
+        self.sinks.end(stream.channel);
     }
 
     /// Ends all streams, whoever still has them open: what they hold by now is taken.
@@ -152,6 +168,7 @@ impl Output {
         if let Some(log) = &mut self.log {
             log.close_gap();
         }
+        self.sinks.finish();
         self.rest();
     }
 

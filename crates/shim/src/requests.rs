@@ -43,6 +43,8 @@ impl Shim {
             Request::KillAll => Some(self.kill_all()),
             Request::Exec(exec) => self.exec(by, &exec, fds),
             Request::KillExec { exec_id } => Some(self.kill_exec(&exec_id)),
+            Request::Attach(attach) => Some(self.attach(by, *attach, fds)),
+            Request::CloseInput => Some(self.close_input()),
             Request::Update { resources } => self.update(by, &resources),
             Request::ReopenLog => Some(self.reopen_log()),
             Request::State => {
@@ -282,6 +284,12 @@ impl Shim {
         next
     }
 
+    /// Whether nobody waits for something that only this shim has: the end of a command, the last
+    /// output.
+    fn owes_nothing(&self) -> bool {
+        self.execs.is_empty() && self.errands.is_empty() && self.output.sinks.is_empty()
+    }
+
     fn shut_down(&mut self, by: Asker) -> Next {
         match self.phase {
             Phase::Starting | Phase::Running(_) => {
@@ -290,7 +298,7 @@ impl Shim {
                 return Next::Stay;
             }
             // The callers of commands that were killed with the container are told first.
-            Phase::Over { .. } if self.execs.is_empty() && self.errands.is_empty() => {}
+            Phase::Over { .. } if self.owes_nothing() => {}
             Phase::Draining { .. } | Phase::Over { .. } => {
                 self.waiting.push((by, Waits::Shutdown));
                 return Next::Stay;

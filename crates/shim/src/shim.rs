@@ -10,7 +10,7 @@ use crisp_sys::process::ProcessId;
 use crisp_sys::signals::SignalFd;
 use crisp_sys::socket::{Conn, Listener};
 use crisp_sys::{clock, file, memory};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFlags, Timespec};
 
 use crate::clients::{Asker, Clients};
 use crate::container::{Container, Init, Parent};
@@ -18,10 +18,12 @@ use crate::early::Early;
 use crate::error::{Context, Error, Result};
 use crate::foresight::Foresight;
 use crate::launch::{self, Begin};
-use crate::log::{Channel, Log};
+use crate::log::Log;
 use crate::output::Output;
 use crate::ready::{Ready, restore_open_files};
 use crate::shelter::{SETTLES, Shelter};
+use crate::sinks::Interest;
+use crate::watched::{Source, Watched};
 use crate::worker::{Report, Reported, Worker};
 
 /// The asker of the launch: the first frame of the first connection.
@@ -135,19 +137,6 @@ pub(crate) enum Purpose {
 pub(crate) enum Next {
     Stay,
     Leave,
-}
-
-/// Everything that can happen.
-#[derive(Debug, Clone, Copy)]
-enum Source {
-    Signals,
-    Listener,
-    Errand(i32),
-    /// The end of an init that is another's child.
-    Init,
-    Output(Channel),
-    Client(u64),
-    Flush(u64),
 }
 
 impl Shim {
@@ -275,44 +264,39 @@ impl Shim {
     /// Waits until something happens, and says what.
     fn wait(&mut self) -> Result<Vec<Source>> {
         let timeout = self.timeout();
-        let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
-        let mut sources = vec![Source::Signals];
+        let mut watched = Watched::default();
+        watched.input(&self.signals, Source::Signals);
         if !self.is_deaf() {
-            fds.push(PollFd::new(&self.listener, PollFlags::IN));
-            sources.push(Source::Listener);
+            watched.input(&self.listener, Source::Listener);
         }
         for errand in &self.errands {
-            fds.push(PollFd::new(&errand.worker, PollFlags::IN));
-            sources.push(Source::Errand(errand.worker.pid()));
+            watched.input(&errand.worker, Source::Errand(errand.worker.pid()));
         }
         if let Phase::Running(init) = &self.phase
             && init.parent == Parent::Another
         {
-            fds.push(PollFd::new(&init.pidfd, PollFlags::IN));
-            sources.push(Source::Init);
+            watched.input(&init.pidfd, Source::Init);
         }
         for (channel, fd) in self.output.sources() {
-            fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
-            sources.push(Source::Output(channel));
+            watched.add(fd, PollFlags::IN, Source::Output(channel));
         }
-        for client in self.clients.interests() {
-            fds.push(PollFd::from_borrowed_fd(client.fd, PollFlags::IN));
-            sources.push(Source::Client(client.key));
-            if client.writes {
-                fds.push(PollFd::from_borrowed_fd(client.fd, PollFlags::OUT));
-                sources.push(Source::Flush(client.key));
+        for interest in self.output.sinks.interests() {
+            match interest {
+                // Only that its other end is closed.
+                Interest::Lease(key, fd) => {
+                    watched.add(fd, PollFlags::empty(), Source::Lease(key));
+                }
+                Interest::Room(key, fd) => watched.add(fd, PollFlags::OUT, Source::Room(key)),
             }
         }
-        let count = match poll(&mut fds, timeout.as_ref()) {
-            Err(rustix::io::Errno::INTR) => 0,
-            other => other.context(|| "poll the shim's descriptors")?,
-        };
-        let ready = fds.iter().zip(sources);
-        let ready: Vec<Source> = ready
-            .filter(|(fd, _)| count > 0 && !fd.revents().is_empty())
-            .map(|(_, source)| source)
-            .collect();
-        drop(fds);
+        for client in self.clients.interests() {
+            watched.add(client.fd, PollFlags::IN, Source::Client(client.key));
+            if client.writes {
+                watched.add(client.fd, PollFlags::OUT, Source::Flush(client.key));
+            }
+        }
+        let ready = watched.wait(timeout.as_ref());
+        let ready = ready.context(|| "poll the shim's descriptors")?;
         if ready.is_empty() && self.busy {
             self.output.rest();
             memory::give_back();
@@ -327,6 +311,9 @@ impl Shim {
     fn timeout(&self) -> Option<Timespec> {
         let nanoseconds = match self.phase {
             Phase::Draining { until, .. } => (until - clock::monotonic()).max(0),
+            Phase::Over { .. } if let Some(until) = self.output.sinks.until() => {
+                (until - clock::monotonic()).max(0)
+            }
             _ if self.shelter.as_ref().is_some_and(Shelter::is_waiting) => SETTLES,
             _ if self.busy || self.is_deaf() => QUIET,
             _ => return None,
@@ -345,6 +332,8 @@ impl Shim {
             Source::Init => self.adopted_ended(),
             Source::Output(channel) => self.output.pump(channel),
             Source::Flush(client) => self.clients.flush(client),
+            Source::Lease(key) => self.detach(key),
+            Source::Room(key) => self.output.sinks.flush(key),
             Source::Client(client) => {
                 while let Some(asked) = self.clients.receive(client) {
                     if self.answer(asked) == Next::Leave {

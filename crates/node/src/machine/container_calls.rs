@@ -8,6 +8,7 @@ use super::effect::{Change, Done, Job};
 use super::facts::Caller;
 use super::limits;
 use crisp_records::Entry;
+use crisp_shim_api::AttachedInput;
 
 use crate::error::{Error, Result};
 use crate::session::Ask;
@@ -30,11 +31,34 @@ impl Container {
         }
     }
 
-    pub(super) fn session(&mut self, scene: &mut Scene<'_>, ask: Box<Ask>, caller: Caller) {
+    pub(super) fn session(&mut self, scene: &mut Scene<'_>, ask: Ask, caller: Caller) {
         let id = self.record.id.clone();
-        match self.check_shim(ask.wish()) {
+        let checked = self.check_shim(ask.wish()).and_then(|()| self.meant(ask));
+        match checked.map(Box::new) {
             Err(error) => scene.out.answer(caller, Err(error)),
-            Ok(()) => scene.out.run(Job::Session { id, ask, caller }),
+            Ok(ask) => scene.out.run(Job::Session { id, ask, caller }),
+        }
+    }
+
+    /// The same, with what the container's configuration says.
+    fn meant(&self, ask: Ask) -> Result<Ask> {
+        let Ask::Attach { wanted, .. } = ask else {
+            return Ok(ask);
+        };
+        let wanted = wanted.of_container(&self.config, &self.record.id)?;
+        // A terminal's input has no end that could be told.
+        let is_alone = wanted.stdin && self.config.stdin_once && !wanted.terminal;
+        let fate = match is_alone {
+            true => AttachedInput::IsClosed,
+            false => AttachedInput::StaysOpen,
+        };
+        Ok(Ask::Attach { wanted, fate })
+    }
+
+    /// The input of a container that does not run any more is closed.
+    pub(super) fn close_input(&mut self, scene: &mut Scene<'_>) {
+        if matches!(self.state, State::Running(_)) {
+            scene.out.run(Job::CloseInput(self.record.id.clone()));
         }
     }
 

@@ -45,7 +45,8 @@ impl Container {
                 timeout,
                 caller,
             } => self.exec(scene, (command, timeout), caller),
-            ContainerInput::Session { ask, caller } => self.session(scene, ask, caller),
+            ContainerInput::Session { ask, caller } => self.session(scene, *ask, caller),
+            ContainerInput::CloseInput => self.close_input(scene),
             ContainerInput::Update { resources, caller } => {
                 self.updates.push_back((*resources, caller));
                 if self.updates.len() == 1 {

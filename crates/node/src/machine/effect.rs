@@ -134,6 +134,8 @@ pub(crate) enum Job {
         ask: Box<Ask>,
         caller: Caller,
     },
+    /// Close a container's standard input everywhere.
+    CloseInput(ContainerId),
     /// Have a container's log opened anew and answer the caller.
     ReopenLog { id: ContainerId, caller: Caller },
 }

@@ -82,8 +82,10 @@ pub(crate) enum ContainerInput {
         timeout: Option<Duration>,
         caller: Caller,
     },
-    /// A session with a command.
+    /// A session with a command, or with the container itself.
     Session { ask: Box<Ask>, caller: Caller },
+    /// The only client of its standard input has closed it.
+    CloseInput,
     /// `UpdateContainerResources`.
     Update {
         resources: Box<Resources>,
@@ -164,7 +166,8 @@ impl ContainerInput {
             | Self::Session { caller, .. }
             | Self::Update { caller, .. }
             | Self::ReopenLog { caller } => Some(*caller),
-            Self::Made(_)
+            Self::CloseInput
+            | Self::Made(_)
             | Self::Unmade(_)
             | Self::UnmakeDue
             | Self::Launched(_)

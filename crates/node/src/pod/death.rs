@@ -135,6 +135,7 @@ fn job_name(job: &Job) -> &'static str {
         Job::Update(_) => "update",
         Job::Exec { .. } => "exec",
         Job::Session { .. } => "session",
+        Job::CloseInput(_) => "close-input",
         Job::ReopenLog { .. } => "reopen-log",
     }
 }

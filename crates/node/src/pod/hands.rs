@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use crisp_model::{ContainerId, Owner, PodConfig, PodId};
 use crisp_records::Entry;
+use crisp_shim_api::Request as ShimRequest;
 use crisp_sys::pidfd::PidFd;
 use crisp_sys::rand;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -25,6 +26,7 @@ use crate::machine::facts::{Caller, Moment};
 use crate::machine::input::{ContainerInput, Fresh, Input};
 use crate::machine::pod::Pod;
 use crate::machine::view as views;
+use crate::session::input::Closer;
 use crate::shared::Shared;
 use crate::shim::client::{ShimClient, ShimEvent};
 use crate::shim::loan::{Link, Loan};
@@ -39,8 +41,21 @@ pub(super) struct Held {
     pub(super) loan: Loan,
     /// When a shim took the place of one that was killed.
     pub(super) adopted_at: Option<Instant>,
+    /// The ends that attached clients have of its standard input.
+    pub(super) inputs: Vec<Closer>,
+    /// Its standard input is closed for good.
+    input_is_closed: bool,
     /// Tells the worker that makes it not to wait for the host any more.
     pub(super) cancel: Arc<Notify>,
+}
+
+impl Held {
+    /// Closes all ends of the container's standard input that are here.
+    pub(super) fn close_input(&mut self) {
+        self.input_is_closed = true;
+        self.inputs.drain(..).for_each(|input| input.close());
+        self.loan.close_input();
+    }
 }
 
 /// The state that the task owns beside the machine.
@@ -289,8 +304,13 @@ impl Hands {
     ) {
         let client = ShimClient::start(connection, id.clone(), process, self.shims.clone());
         let held = self.held.entry(id.clone()).or_default();
-        held.shim = Some(client);
         held.loan.renew(loan);
+        if held.input_is_closed {
+            // A shim that took the place of another may have got it before it was closed.
+            held.loan.close_input();
+            client.tell(ShimRequest::CloseInput);
+        }
+        held.shim = Some(client);
     }
 }
 
@@ -322,5 +342,6 @@ fn wish(callers: &mut Callers, request: ContainerRequest) -> ContainerInput {
             ask,
             caller: callers.add(Place::Session(reply)),
         },
+        ContainerRequest::CloseInput => ContainerInput::CloseInput,
     }
 }

@@ -26,7 +26,6 @@ use crate::machine::facts::Caller;
 use crate::machine::input::{ContainerInput, Input, Launched, Verdict};
 use crate::machine::pod::Pod;
 use crate::reply::answer;
-use crate::session::{self, Ask};
 use crate::shim::adopt::{self, Alone};
 use crate::shim::client::ShimClient;
 use crate::shim::loan::Link;
@@ -236,6 +235,7 @@ impl Hands {
                 caller,
             } => self.exec_step(id, (command, timeout), caller),
             Job::Session { id, ask, caller } => self.session_step(id, *ask, caller),
+            Job::CloseInput(id) => self.close_input_step(id),
             Job::ReopenLog { id, caller } => self.reopen_step(&id, caller),
         }
     }
@@ -399,28 +399,6 @@ impl Hands {
         })
     }
 
-    /// The worker ends when the session begins: what it owns goes with the answer.
-    fn session_step(&mut self, id: ContainerId, ask: Ask, caller: Caller) -> Started {
-        let (shim, place) = (self.shim(&id), self.callers.take(caller));
-        let shared = Arc::clone(&self.shared);
-        let work = Work::Passing("session", Some(id.clone()));
-        started(work, async move {
-            if let (Some(shim), Some(Place::Session(reply))) = (shim, place) {
-                let Ask::Exec { command, wanted } = ask;
-                let exec = session::exec::Exec {
-                    container: id,
-                    exec_id: shared.exec_ids.next(),
-                    shim,
-                    command,
-                    wanted,
-                    shim_within: shared.config.timeouts.shim,
-                };
-                answer(reply, session::exec::start(exec).await);
-            }
-            Outcome::Nothing
-        })
-    }
-
     fn reopen_step(&mut self, id: &ContainerId, caller: Caller) -> Started {
         let within = self.shared.config.timeouts.shim;
         let (shim, place) = (self.shim(id), self.callers.take(caller));
@@ -433,15 +411,15 @@ impl Hands {
         })
     }
 
-    fn shim(&self, id: &ContainerId) -> Option<ShimClient> {
+    pub(super) fn shim(&self, id: &ContainerId) -> Option<ShimClient> {
         self.held.get(id)?.shim.clone()
     }
 }
 
 /// A worker that can be started.
-type Started = (Work, BoxFuture<'static, Outcome>);
+pub(super) type Started = (Work, BoxFuture<'static, Outcome>);
 
-fn started(work: Work, step: impl Future<Output = Outcome> + Send + 'static) -> Started {
+pub(super) fn started(work: Work, step: impl Future<Output = Outcome> + Send + 'static) -> Started {
     (work, Box::pin(step))
 }
 

@@ -66,11 +66,13 @@ pub(crate) enum ContainerRequest {
         timeout: Option<Duration>,
         reply: Reply<ExecOutput>,
     },
-    /// A session with a command.
+    /// A session with a command, or with the container itself.
     Session {
         ask: Box<Ask>,
         reply: Reply<Session>,
     },
+    /// The only client of its standard input has closed it; there is no answer to wait for.
+    CloseInput,
     /// `UpdateContainerResources`.
     Update {
         resources: Box<Resources>,

@@ -28,6 +28,7 @@ pub(crate) mod naming;
 mod notes;
 mod record;
 mod resume;
+mod sessions;
 pub(crate) mod sysctl;
 pub(crate) mod task;
 pub(crate) mod teardown;

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crisp_shim_api::AttachedInput;
+
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::pod::message::ContainerRequest;
@@ -23,6 +25,27 @@ impl Engine {
         let ask = Box::new(Ask::Exec { command, wanted });
         self.request(id, |reply| ContainerRequest::Session { ask, reply })
             .await
+    }
+
+    /// Attaches to a container for as long as the session is held: it gets the output from now on.
+    ///
+    /// # Errors
+    /// When the container does not run, or has no standard input and that is wanted.
+    pub async fn attach(&self, id: &str, wanted: Wanted) -> Result<Session> {
+        let fate = AttachedInput::default();
+        let ask = Box::new(Ask::Attach { wanted, fate });
+        self.request(id, |reply| ContainerRequest::Session { ask, reply })
+            .await
+    }
+
+    /// The streams that somebody who attaches to a container now would get of those wanted:
+    /// whether it has a terminal, the container alone says.
+    ///
+    /// # Errors
+    /// As [`Engine::attach`].
+    pub fn attachable(&self, id: &str, wanted: Wanted) -> Result<Wanted> {
+        let view = self.running_container(id)?;
+        wanted.of_container(&view.config, &view.id)
     }
 
     /// A container that runs, so that a command can be run in it.

@@ -20,7 +20,7 @@ use super::terminal::Terminal;
 use super::{Ended, Session, Wanted};
 use crate::error::{Context, Result};
 use crate::exec::words_apart;
-use crate::shim::client::{ShimClient, failure};
+use crate::shim::client::{End, ShimClient, failure};
 
 /// The room of a pipe for output: with the kernel's own 64 KiB, writer and reader wait for each
 /// other more often than they copy.
@@ -89,7 +89,7 @@ pub(crate) async fn start(exec: Exec) -> Result<Session> {
     let (end, ended) = oneshot::channel();
     let asked = exec
         .shim
-        .call_with(request, fds, Some(end), exec.shim_within);
+        .call_with(request, fds, Some(End::Exec(end)), exec.shim_within);
     let started = asked.await?;
     if let Reply::Failed {
         kind,
@@ -121,7 +121,7 @@ async fn watch(
 ) -> Ended {
     match ended.await {
         Ok(status) => {
-            // What it left in the background goes on, as after a command in a shell.
+            // Processes that it left in the background go on, as after a command in a shell.
             guard.disarm();
             Ended::Exited(status.code())
         }
@@ -177,7 +177,8 @@ fn plumbing(wanted: Wanted) -> Result<(Pipes, Vec<OwnedFd>)> {
     Ok((pipes, vec![stdin, stdout_end, stderr_end]))
 }
 
-fn new_pipe() -> Result<(OwnedFd, OwnedFd)> {
+/// A pipe with much room.
+pub(super) fn new_pipe() -> Result<(OwnedFd, OwnedFd)> {
     let (read, write) = pipe().context(|| "make a pipe for an exec")?;
     // A kernel that gives less is slower, no more.
     drop(set_capacity(&write, ROOM));

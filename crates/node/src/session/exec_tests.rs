@@ -3,12 +3,11 @@
 use super::*;
 use std::io::{Read, Write};
 
-use crisp_shim_api::{Event, FailureKind, FromShim, ToShim};
+use crisp_shim_api::{Event, FailureKind, FromShim};
 use crisp_sys::pty;
-use crisp_sys::socket::Conn;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::shim::client::Connection;
+use crate::session::fake_shim::{FakeShim, container, fake, file};
 
 const EVERYTHING: Wanted = Wanted {
     stdin: true,
@@ -17,43 +16,20 @@ const EVERYTHING: Wanted = Wanted {
     terminal: false,
 };
 
-struct FakeShim(Connection);
-
-/// What a shim was asked.
-struct Asked {
-    seq: u64,
-    request: Request,
-    fds: Vec<OwnedFd>,
-}
-
 fn exec(wanted: Wanted) -> (Exec, FakeShim) {
-    let (ours, theirs) = Conn::pair().unwrap();
-    let (events, _) = tokio::sync::mpsc::unbounded_channel();
-    let container = ContainerId::from_entropy([3; 32]);
-    let connection = Connection::new(ours).unwrap();
+    let (client, shim) = fake();
     let exec = Exec {
         exec_id: "1".to_owned(),
-        shim: ShimClient::start(connection, container.clone(), None, events),
-        container,
+        shim: client,
+        container: container(),
         command: vec!["sh".to_owned()],
         wanted,
         shim_within: Duration::from_secs(20),
     };
-    (exec, FakeShim(Connection::new(theirs).unwrap()))
+    (exec, shim)
 }
 
 impl FakeShim {
-    async fn heard(&self) -> Option<Asked> {
-        let heard = tokio::time::timeout(Duration::from_secs(20), self.0.receive());
-        let (bytes, fds) = heard.await.unwrap().unwrap()?;
-        let ToShim { seq, request } = ToShim::decode(&bytes).unwrap();
-        Some(Asked { seq, request, fds })
-    }
-
-    async fn say(&self, frame: FromShim, fds: &[OwnedFd]) {
-        self.0.send(&frame.encode().unwrap(), fds).await.unwrap();
-    }
-
     /// Answers the exec, whose request it returns with its descriptors.
     async fn answer(&self, reply: Reply, fds: &[OwnedFd]) -> (ExecRequest, Vec<OwnedFd>) {
         let asked = self.heard().await.unwrap();
@@ -92,7 +68,7 @@ async fn running(wanted: Wanted) -> (Session, FakeShim, Vec<OwnedFd>) {
 #[tokio::test]
 async fn streams_lead_to_the_command_and_its_end_is_told() {
     let (mut session, shim, fds) = running(EVERYTHING).await;
-    let mut files = fds.into_iter().map(File::from);
+    let mut files = fds.into_iter().map(file);
     let mut stdin = session.stdin.take().unwrap();
     stdin.write_all(b"asked").await.unwrap();
     stdin.shutdown().await.unwrap();
@@ -119,7 +95,7 @@ async fn streams_lead_to_the_command_and_its_end_is_told() {
 async fn streams_that_nobody_wants_are_empty() {
     let (session, _shim, fds) = running(Wanted::default()).await;
     assert!(session.stdin.is_none() && session.stdout.is_none() && session.stderr.is_none());
-    let mut files = fds.into_iter().map(File::from);
+    let mut files = fds.into_iter().map(file);
     let mut text = String::new();
     files.next().unwrap().read_to_string(&mut text).unwrap();
     assert_eq!(text, "");

@@ -2,21 +2,29 @@
 //! its terminal and its end.
 //!
 //! ```text
+//! attach    a container itself
 //! calls     the engine's calls for sessions
 //! exec      a command that runs for as long as its session is held
-//! input     standard input that its writer closes
+//! input     standard input that is closed from two sides
 //! terminal  the master of a terminal, as streams
 //! ```
 
+pub(crate) mod attach;
 mod calls;
 pub(crate) mod exec;
-mod input;
+#[cfg(test)]
+mod fake_shim;
+pub(crate) mod input;
 mod terminal;
 
 use std::fmt;
 
+use crisp_model::{ContainerConfig, ContainerId};
+use crisp_shim_api::AttachedInput;
 use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::error::{Error, Result};
 
 /// The streams that a caller wants.
 #[expect(
@@ -35,6 +43,25 @@ pub struct Wanted {
     pub terminal: bool,
 }
 
+impl Wanted {
+    /// The streams of a container that is attached to: it has a terminal or none, whatever was
+    /// asked for.
+    pub(crate) fn of_container(self, config: &ContainerConfig, id: &ContainerId) -> Result<Self> {
+        if self.stdin && !config.stdin {
+            return Err(Error::FailedPrecondition(format!(
+                "cannot attach to the standard input of container {} ({id}): it was created \
+                 without one; attach without stdin, or set stdin in its configuration",
+                config.name
+            )));
+        }
+        Ok(Self {
+            stderr: self.stderr && !config.tty,
+            terminal: config.tty,
+            ..self
+        })
+    }
+}
+
 /// A process that runs, as its caller has it.
 pub struct Session {
     /// Shut down when the client closes its standard input, and dropped without when it vanished.
@@ -45,9 +72,9 @@ pub struct Session {
     pub stderr: Option<Box<dyn AsyncRead + Send + Unpin>>,
     /// Sets the size of the terminal, if there is one: columns, then rows.
     pub resize: Option<Resize>,
-    /// Ready when the process is over. What it wrote before its end is in the streams by then; a
+    /// Ready when the process is over. Its output up to its end is in the streams by then; a
     /// process that outlives it may hold them open. Dropped earlier, it ends the session: a command
-    /// is killed with all its descendants.
+    /// is killed with all its descendants, a container is left to itself.
     pub end: BoxFuture<'static, Ended>,
 }
 
@@ -71,6 +98,12 @@ pub(crate) enum Ask {
         command: Vec<String>,
         wanted: Wanted,
     },
+    /// The container itself is wanted.
+    Attach {
+        wanted: Wanted,
+        /// The fate of its input when the client closes it.
+        fate: AttachedInput,
+    },
 }
 
 impl Ask {
@@ -78,6 +111,7 @@ impl Ask {
     pub(crate) fn wish(&self) -> &'static str {
         match self {
             Self::Exec { .. } => "run a command in",
+            Self::Attach { .. } => "attach to",
         }
     }
 }

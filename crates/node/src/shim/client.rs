@@ -128,13 +128,21 @@ pub(crate) struct ShimClient {
     pub(crate) process: Option<ProcessId>,
 }
 
+/// Where a shim's word about the end of something goes that a call begins.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// Of a command.
+    Exec(oneshot::Sender<ExitStatus>),
+    /// Of an attachment, with the container's end unless it was cut off.
+    Attach(oneshot::Sender<Option<ExitRecord>>),
+}
+
 #[derive(Debug)]
 struct Call {
     request: Request,
     fds: Vec<OwnedFd>,
     answer: oneshot::Sender<Answer>,
-    /// Where the end of the exec goes that this call starts.
-    end: Option<oneshot::Sender<ExitStatus>>,
+    end: Option<End>,
 }
 
 impl ShimClient {
@@ -152,6 +160,7 @@ impl ShimClient {
             next: 1,
             waiting: HashMap::new(),
             execs: HashMap::new(),
+            attached: HashMap::new(),
             outgoing: VecDeque::new(),
             events,
         };
@@ -170,12 +179,12 @@ impl ShimClient {
         Ok(answer.reply)
     }
 
-    /// Asks with descriptors, perhaps for an exec whose end is to be told.
+    /// Asks with descriptors, perhaps for something whose end is to be told.
     pub(crate) async fn call_with(
         &self,
         request: Request,
         fds: Vec<OwnedFd>,
-        end: Option<oneshot::Sender<ExitStatus>>,
+        end: Option<End>,
         within: Duration,
     ) -> Result<Answer> {
         let (answer, answered) = oneshot::channel();
@@ -289,6 +298,7 @@ struct Talk {
     next: u64,
     waiting: HashMap<u64, oneshot::Sender<Answer>>,
     execs: HashMap<String, oneshot::Sender<ExitStatus>>,
+    attached: HashMap<String, oneshot::Sender<Option<ExitRecord>>>,
     outgoing: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
     /// The pod's task.
     events: mpsc::UnboundedSender<(ContainerId, ShimEvent)>,
@@ -326,7 +336,7 @@ impl Talk {
         self.events.send((self.container.clone(), event)).ok();
     }
 
-    /// What was told before the last handle was dropped is told all the same.
+    /// Sends all that was asked before the last handle was dropped.
     async fn send_rest(&mut self) {
         let sending = async {
             while self.send_first().await.is_ok() && self.outgoing.pop_front().is_some() {}
@@ -342,8 +352,14 @@ impl Talk {
     }
 
     fn enqueue(&mut self, call: Call) -> io::Result<()> {
-        if let (Request::Exec(exec), Some(end)) = (&call.request, call.end) {
-            self.execs.insert(exec.exec_id.clone(), end);
+        match (&call.request, call.end) {
+            (Request::Exec(exec), Some(End::Exec(end))) => {
+                self.execs.insert(exec.exec_id.clone(), end);
+            }
+            (Request::Attach(attach), Some(End::Attach(end))) => {
+                self.attached.insert(attach.attach_id.clone(), end);
+            }
+            _ => {}
         }
         let seq = self.next;
         self.next += 1;
@@ -381,11 +397,17 @@ impl Talk {
                     end.send(status).ok();
                 }
             }
+            FromShim::Event(Event::Detached { attach_id, exit }) => {
+                if let Some(end) = self.attached.remove(&attach_id) {
+                    end.send(exit).ok();
+                }
+            }
             // The exit record tells whether it mattered.
             FromShim::Event(Event::Oom) => {}
         }
-        // Execs that nobody waits for any more.
+        // Callers that have left wait for nothing.
         self.execs.retain(|_, end| !end.is_closed());
+        self.attached.retain(|_, end| !end.is_closed());
         self.waiting.retain(|_, waiter| !waiter.is_closed());
         Ok(())
     }

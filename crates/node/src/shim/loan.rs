@@ -15,7 +15,7 @@ use super::client::Connection;
 pub(crate) struct Loan {
     /// Tells how init ended although its shim has gone.
     pub(crate) pidfd: Option<Arc<PidFd>>,
-    streams: Arc<Vec<(StreamEnd, OwnedFd)>>,
+    streams: Arc<Vec<(StreamEnd, Arc<OwnedFd>)>>,
 }
 
 /// A connection to a shim, and what that one lends.
@@ -30,7 +30,7 @@ impl Loan {
     pub(crate) fn of(ends: &[StreamEnd], fds: Vec<OwnedFd>) -> Self {
         let mut fds = fds.into_iter();
         let pidfd = fds.next().map(|fd| Arc::new(PidFd::from(fd)));
-        let streams = ends.iter().copied().zip(fds).collect();
+        let streams = ends.iter().copied().zip(fds.map(Arc::new)).collect();
         Self {
             pidfd,
             streams: Arc::new(streams),
@@ -65,9 +65,25 @@ impl Loan {
         self.streams = Arc::default();
     }
 
+    /// Closes the input: the container is to read its end.
+    pub(crate) fn close_input(&mut self) {
+        let others = self
+            .streams
+            .iter()
+            .filter(|(end, _)| *end != StreamEnd::Input);
+        self.streams = Arc::new(others.cloned().collect());
+    }
+
+    /// A copy of one stream; `None` when it is not lent.
+    pub(crate) fn copy(&self, wanted: StreamEnd) -> Option<std::io::Result<OwnedFd>> {
+        let (_, fd) = self.streams.iter().find(|(end, _)| *end == wanted)?;
+        Some(fd.try_clone())
+    }
+
     /// The streams for another shim, and which they are.
     pub(crate) fn copies(&self) -> std::io::Result<(Vec<StreamEnd>, Vec<OwnedFd>)> {
-        let copy = |(end, fd): &(StreamEnd, OwnedFd)| Ok((*end, fd.as_fd().try_clone_to_owned()?));
+        let copy =
+            |(end, fd): &(StreamEnd, Arc<OwnedFd>)| Ok((*end, fd.as_fd().try_clone_to_owned()?));
         self.streams.iter().map(copy).collect()
     }
 }

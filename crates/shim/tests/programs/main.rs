@@ -7,6 +7,7 @@
 )]
 
 mod adoption;
+mod attach;
 mod descriptors;
 mod early;
 mod ending;

@@ -293,7 +293,9 @@ impl World {
                 let verdict = self.judge(&case);
                 Some(Input::of(&case.id, ContainerInput::Judged(verdict)))
             }
-            Job::WatchHolder(_) | Job::EndScope(_) | Job::DismissShim(_) => None,
+            Job::WatchHolder(_) | Job::EndScope(_) | Job::DismissShim(_) | Job::CloseInput(_) => {
+                None
+            }
             Job::Stop(step, target) => {
                 if step != StopStep::Signal {
                     self.end(&target.id, 137);

@@ -1,0 +1,182 @@
+//! Clients that are attached to a container.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+
+use crisp_model::ExitStatus;
+use crisp_shim_api::{
+    AttachRequest, AttachedInput, Event, ExitRecord, FailureKind, Reply, Request, Stdin, StreamEnd,
+};
+use crisp_sys::pipe::pipe;
+use serde_json::json;
+
+use crate::lab::{Lab, Started, borrow, read_all, until};
+
+const BOTH: [StreamEnd; 2] = [StreamEnd::Output, StreamEnd::Errors];
+
+/// A client: its ends of the pipes.
+struct Client {
+    lease: OwnedFd,
+    streams: Vec<OwnedFd>,
+}
+
+fn attach(lab: &mut Lab, id: &str, sinks: &[StreamEnd], input: AttachedInput) -> (Reply, Client) {
+    let (lease, leased) = pipe().unwrap();
+    let (mut streams, mut fds) = (Vec::new(), vec![leased]);
+    for _ in sinks {
+        let (read, write) = pipe().unwrap();
+        streams.push(read);
+        fds.push(write);
+    }
+    let request = AttachRequest {
+        attach_id: id.to_owned(),
+        sinks: sinks.to_vec(),
+        input,
+    };
+    let reply = lab
+        .ask_with(Request::Attach(Box::new(request)), &borrow(&fds))
+        .0;
+    (reply, Client { lease, streams })
+}
+
+fn attached(lab: &mut Lab, id: &str, sinks: &[StreamEnd], input: AttachedInput) -> Client {
+    let (reply, client) = attach(lab, id, sinks, input);
+    assert_eq!(reply, Reply::Done);
+    client
+}
+
+fn detached(lab: &mut Lab, id: &str) -> Option<ExitRecord> {
+    lab.event(|event| match event {
+        Event::Detached { attach_id, exit } if attach_id == id => Some(*exit),
+        _ => None,
+    })
+}
+
+/// A container that reads its input, and the far end of that.
+fn reader(script: &str) -> (Lab, File) {
+    let mut lab = Lab::new(script);
+    lab.launch.stdin = Stdin::Open;
+    let Started { mut fds, .. } = lab.start();
+    let input = File::from(fds.pop().unwrap());
+    (lab, input)
+}
+
+#[test]
+fn privileged_each_client_gets_what_comes_from_its_moment_on() {
+    let (mut lab, mut input) = reader("echo early; cat; echo err >&2; echo bye; exit 4");
+    until("output", || lab.log() == ["stdout F early"]);
+    let stays = AttachedInput::StaysOpen;
+    let one = attached(&mut lab, "one", &BOTH, stays);
+    input.write_all(b"first\n").unwrap();
+    until("output", || lab.log().len() == 2);
+    let mut two = attached(&mut lab, "two", &BOTH[..1], stays);
+    let gone = attached(&mut lab, "gone", &BOTH, stays);
+    drop(gone);
+    input.write_all(b"second\n").unwrap();
+    let mut text = [0; 7];
+    let mut stream = File::from(two.streams.remove(0));
+    stream.read_exact(&mut text).unwrap();
+    assert_eq!(&text, b"second\n");
+    drop(input);
+    assert_eq!(lab.ask(Request::CloseInput), Reply::Done);
+    let texts: Vec<String> = one.streams.into_iter().map(read_all).collect();
+    assert_eq!(texts, ["first\nsecond\nbye\n", "err\n"]);
+    assert_eq!(read_all(stream.into()), "bye\n");
+    let record = lab.exited();
+    assert_eq!(record.status, ExitStatus::Code(4));
+    assert_eq!(detached(&mut lab, "one"), Some(record));
+    assert_eq!(detached(&mut lab, "two"), Some(record));
+    assert_eq!(lab.log().len(), 5);
+    drop((one.lease, two.lease));
+    lab.shut_down();
+}
+
+#[test]
+fn privileged_a_client_that_does_not_read_is_cut_and_the_log_is_whole() {
+    const LINES: usize = 500_000;
+    let (mut lab, input) = reader(&format!("cat; seq 1 {LINES}"));
+    let slow = attached(&mut lab, "slow", &BOTH, AttachedInput::StaysOpen);
+    drop(input);
+    assert_eq!(lab.ask(Request::CloseInput), Reply::Done);
+    assert_eq!(detached(&mut lab, "slow"), None);
+    lab.exited();
+    let log = lab.log();
+    let lines = (1..=LINES).map(|n| format!("stdout F {n}"));
+    assert!(log.len() == LINES && log.into_iter().eq(lines));
+    // It has the beginning, and then an end.
+    let [out, err] = <[OwnedFd; 2]>::try_from(slow.streams).unwrap();
+    assert!(read_all(out).starts_with("1\n2\n3\n"));
+    assert_eq!(read_all(err), "");
+    lab.shut_down();
+}
+
+#[test]
+fn privileged_the_shim_leaves_once_the_last_output_is_taken() {
+    let (mut lab, input) = reader("cat; seq 1 100000");
+    let client = attached(&mut lab, "late", &BOTH[..1], AttachedInput::StaysOpen);
+    drop(input);
+    assert_eq!(lab.ask(Request::CloseInput), Reply::Done);
+    let record = lab.exited();
+    let asked = lab.send(Request::Shutdown, &[]);
+    let text: String = client.streams.into_iter().map(read_all).collect();
+    assert!(text.ends_with("\n100000\n") && text.lines().count() == 100_000);
+    assert_eq!(detached(&mut lab, "late"), Some(record));
+    assert_eq!(lab.reply_to(asked).0, Reply::Done);
+    lab.is_gone();
+}
+
+#[test]
+fn privileged_an_input_that_is_one_clients_ends_with_it() {
+    let (mut lab, mut input) = reader("cat; exit 6");
+    let client = attached(&mut lab, "once", &BOTH, AttachedInput::IsClosed);
+    input.write_all(b"said\n").unwrap();
+    drop(input);
+    until("output", || lab.log() == ["stdout F said"]);
+    drop(client.lease);
+    assert_eq!(lab.exited().status, ExitStatus::Code(6));
+    drop(client.streams);
+    lab.shut_down();
+}
+
+#[test]
+fn privileged_a_terminal_is_one_stream() {
+    let mut lab = Lab::new("read line; echo got $line; exit 3");
+    lab.spec["process"]["terminal"] = json!(true);
+    let Started { mut fds, .. } = lab.start();
+    let mut master = File::from(fds.pop().unwrap());
+    let stays = AttachedInput::StaysOpen;
+    let client = attached(&mut lab, "tty", &BOTH, stays);
+    master.write_all(b"this\n").unwrap();
+    drop(master);
+    let texts: Vec<String> = client.streams.into_iter().map(read_all).collect();
+    assert_eq!(texts, ["this\r\ngot this\r\n", ""]);
+    let exit = detached(&mut lab, "tty").unwrap();
+    assert_eq!(exit.status, ExitStatus::Code(3));
+    lab.shut_down();
+}
+
+#[test]
+fn privileged_an_attachment_that_makes_no_sense_is_refused() {
+    let (mut lab, _input) = reader("cat");
+    let stays = AttachedInput::StaysOpen;
+    let refusal = |reply: Reply, wanted: FailureKind, text: &str| match reply {
+        Reply::Failed { kind, message, .. } => {
+            assert!(kind == wanted && message.contains(text), "{message}");
+        }
+        other => panic!("{other:?}"),
+    };
+    let (reply, _) = attach(&mut lab, "a", &[StreamEnd::Input], stays);
+    refusal(reply, FailureKind::Io, "Input is no output");
+    let request = AttachRequest {
+        attach_id: "a".to_owned(),
+        ..AttachRequest::default()
+    };
+    let reply = lab.ask(Request::Attach(Box::new(request)));
+    refusal(reply, FailureKind::Io, "0 descriptors, not 1");
+    lab.ask(Request::KillAll);
+    lab.exited();
+    let (reply, _) = attach(&mut lab, "a", &BOTH, stays);
+    refusal(reply, FailureKind::NotRunning, "not running");
+    lab.shut_down();
+}
