@@ -3,7 +3,7 @@
 
 use crisp_api::runtime::v1 as cri;
 use crisp_cni::InterfaceStats;
-use crisp_node::stats::{CpuStats, LayerStats, MemoryStats, ResourceStats};
+use crisp_node::stats::{LayerStats, Pressure, ResourceStats, Stall};
 use crisp_node::{ContainerStats, PodStats};
 
 use super::{container, pod};
@@ -24,11 +24,11 @@ pub fn container_stats(stats: &ContainerStats, mountpoint: &str) -> cri::Contain
             labels: view.config.labels.clone(),
             annotations: view.config.annotations.clone(),
         }),
-        cpu: resources.map(|r| cpu(&r.cpu)),
-        memory: resources.map(|r| memory(&r.memory)),
+        cpu: resources.and_then(cpu),
+        memory: resources.and_then(memory),
         writable_layer: stats.writable_layer.as_ref().map(|l| layer(l, mountpoint)),
-        swap: resources.map(|r| swap(&r.memory)),
-        io: None,
+        swap: resources.and_then(swap),
+        io: resources.and_then(io),
     }
 }
 
@@ -46,44 +46,69 @@ pub fn pod_stats(stats: &PodStats, mountpoint: &str) -> cri::PodSandboxStats {
             annotations: view.config.annotations.clone(),
         }),
         linux: Some(cri::LinuxPodSandboxStats {
-            cpu: resources.map(|r| cpu(&r.cpu)),
-            memory: resources.map(|r| memory(&r.memory)),
+            cpu: resources.and_then(cpu),
+            memory: resources.and_then(memory),
             network: network(stats),
-            process: resources.map(|r| processes(stats, r)),
+            process: resources.and_then(processes),
             containers: each.map(|c| container_stats(c, mountpoint)).collect(),
-            io: None,
+            io: resources.and_then(io),
         }),
         windows: None,
     }
 }
 
-fn cpu(stats: &CpuStats) -> cri::CpuUsage {
-    cri::CpuUsage {
-        timestamp: stats.at.0,
+fn cpu(resources: &ResourceStats) -> Option<cri::CpuUsage> {
+    let stats = resources.cpu.as_ref()?;
+    Some(cri::CpuUsage {
+        timestamp: resources.at.0,
         usage_core_nano_seconds: value(stats.usage_ns),
         usage_nano_cores: stats.nanocores.and_then(value),
-        psi: None,
-    }
+        psi: stats.pressure.as_ref().map(psi),
+    })
 }
 
-fn memory(stats: &MemoryStats) -> cri::MemoryUsage {
-    cri::MemoryUsage {
-        timestamp: stats.at.0,
+fn memory(resources: &ResourceStats) -> Option<cri::MemoryUsage> {
+    let stats = resources.memory.as_ref()?;
+    Some(cri::MemoryUsage {
+        timestamp: resources.at.0,
         working_set_bytes: value(stats.working_set),
         available_bytes: stats.available.and_then(value),
         usage_bytes: value(stats.usage),
         rss_bytes: value(stats.rss),
         page_faults: value(stats.page_faults),
         major_page_faults: value(stats.major_page_faults),
-        psi: None,
-    }
+        psi: stats.pressure.as_ref().map(psi),
+    })
 }
 
-fn swap(stats: &MemoryStats) -> cri::SwapUsage {
-    cri::SwapUsage {
-        timestamp: stats.at.0,
-        swap_available_bytes: None,
-        swap_usage_bytes: value(stats.swap_usage),
+fn swap(resources: &ResourceStats) -> Option<cri::SwapUsage> {
+    let stats = resources.memory.as_ref()?.swap?;
+    Some(cri::SwapUsage {
+        timestamp: resources.at.0,
+        swap_available_bytes: stats.available.and_then(value),
+        swap_usage_bytes: value(stats.usage),
+    })
+}
+
+fn io(resources: &ResourceStats) -> Option<cri::IoUsage> {
+    Some(cri::IoUsage {
+        timestamp: resources.at.0,
+        psi: Some(psi(resources.io_pressure.as_ref()?)),
+    })
+}
+
+/// The total is in microseconds, as the kernel and cAdvisor tell it, whatever Kubernetes' API says of
+/// nanoseconds: collectors divide it by a million.
+fn psi(pressure: &Pressure) -> cri::PsiStats {
+    let data = |stall: &Stall| cri::PsiData {
+        total: stall.total_us,
+        avg10: stall.avg10,
+        avg60: stall.avg60,
+        avg300: stall.avg300,
+    };
+    cri::PsiStats {
+        full: pressure.full.as_ref().map(data),
+        some: Some(data(&pressure.some)),
     }
 }
 
@@ -98,11 +123,11 @@ fn layer(stats: &LayerStats, mountpoint: &str) -> cri::FilesystemUsage {
     }
 }
 
-fn processes(stats: &PodStats, resources: &ResourceStats) -> cri::ProcessUsage {
-    cri::ProcessUsage {
-        timestamp: stats.at.0,
-        process_count: value(resources.pids),
-    }
+fn processes(resources: &ResourceStats) -> Option<cri::ProcessUsage> {
+    Some(cri::ProcessUsage {
+        timestamp: resources.at.0,
+        process_count: value(resources.pids?),
+    })
 }
 
 /// Pods on the node's network have no figures of their own.

@@ -12,6 +12,7 @@ use crisp_model::{
     ImageSpec, Mount, MountSource, NamespaceMode, PodConfig, PodId, PodName, PodNamespaces,
     PodPhase, Propagation, Resources, SecurityContext, Timestamp,
 };
+use crisp_node::stats as node;
 use crisp_node::{ContainerStats, ContainerView, LayerStats, PodStats, PodView};
 
 use super::*;
@@ -300,4 +301,60 @@ fn verbose_info_has_the_keys_that_users_know() {
         "/run/netns/crisp-2"
     );
     assert_eq!(value["config"]["metadata"]["namespace"], "default");
+}
+
+#[test]
+fn pressure_and_swap_are_told_where_they_are_counted() {
+    let stall = |total_us| node::Stall {
+        total_us,
+        avg10: 1.5,
+        avg60: 0.5,
+        avg300: 0.25,
+    };
+    let pressure = Some(node::Pressure {
+        some: stall(20),
+        full: Some(stall(10)),
+    });
+    let memory = |swap| node::MemoryStats {
+        usage: 5,
+        working_set: 4,
+        available: None,
+        rss: 3,
+        page_faults: 2,
+        major_page_faults: 1,
+        limit: None,
+        swap,
+        pressure: None,
+    };
+    let swap = node::SwapStats {
+        usage: 6,
+        available: None,
+    };
+    let of = |resources| {
+        let figures = ContainerStats {
+            container: Arc::new(container_view(ContainerPhase::Created)),
+            resources: Some(resources),
+            writable_layer: None,
+        };
+        stats::container_stats(&figures, "/")
+    };
+    let mut resources = node::ResourceStats {
+        at: Timestamp(9),
+        cpu: None,
+        memory: Some(memory(Some(swap))),
+        pids: None,
+        io_pressure: pressure,
+    };
+    let told = of(resources);
+    let psi = told.io.unwrap().psi.unwrap();
+    let (some, full) = (psi.some.unwrap(), psi.full.unwrap());
+    assert_eq!((some.total, full.total, some.avg10), (20, 10, 1.5));
+    let swap = told.swap.unwrap();
+    assert_eq!(swap.swap_usage_bytes.unwrap().value, 6);
+    assert_eq!(swap.swap_available_bytes, None, "without a limit");
+    assert!(told.cpu.is_none() && told.memory.unwrap().psi.is_none());
+    resources.memory = Some(memory(None));
+    resources.io_pressure = None;
+    let told = of(resources);
+    assert!(told.swap.is_none() && told.io.is_none());
 }

@@ -13,21 +13,19 @@ use crisp_snapshotter::Usage;
 use crate::view::{ContainerView, PodView};
 
 /// CPU.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CpuStats {
-    /// When it was read.
-    pub at: Timestamp,
     /// CPU time used since the start, nanoseconds.
     pub usage_ns: u64,
     /// Recent use, billionths of a core; `None` until it was looked at twice.
     pub nanocores: Option<u64>,
+    /// Waits for CPU; `None` when the kernel does not tell, or told several cgroups.
+    pub pressure: Option<Pressure>,
 }
 
 /// Memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MemoryStats {
-    /// When it was read.
-    pub at: Timestamp,
     /// All that is charged, bytes.
     pub usage: u64,
     /// Memory that cannot be reclaimed at once, bytes.
@@ -40,21 +38,58 @@ pub struct MemoryStats {
     pub page_faults: u64,
     /// Page faults that read from disk.
     pub major_page_faults: u64,
-    /// Swap used, bytes.
-    pub swap_usage: u64,
     /// Memory limit, bytes; `None` when unlimited.
     pub limit: Option<u64>,
+    /// Swap; `None` when the kernel does not count it.
+    pub swap: Option<SwapStats>,
+    /// Waits for memory.
+    pub pressure: Option<Pressure>,
 }
 
-/// The resource use of a cgroup.
+/// Swap, bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SwapStats {
+    /// Used.
+    pub usage: u64,
+    /// Left below the limit; `None` without a limit.
+    pub available: Option<u64>,
+}
+
+/// How long tasks waited for a resource.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pressure {
+    /// Times in which some task waited.
+    pub some: Stall,
+    /// Times in which no task could run; old kernels do not tell it of CPU.
+    pub full: Option<Stall>,
+}
+
+/// The time that tasks waited.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Stall {
+    /// All of it, microseconds.
+    pub total_us: u64,
+    /// Its share of the last ten seconds, percent.
+    pub avg10: f64,
+    /// Its share of the last minute, percent.
+    pub avg60: f64,
+    /// Its share of the last five minutes, percent.
+    pub avg300: f64,
+}
+
+/// The resource use of a cgroup; a part is `None` when the kernel does not count it.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ResourceStats {
+    /// When it was read.
+    pub at: Timestamp,
     /// CPU.
-    pub cpu: CpuStats,
+    pub cpu: Option<CpuStats>,
     /// Memory.
-    pub memory: MemoryStats,
+    pub memory: Option<MemoryStats>,
     /// Tasks.
-    pub pids: u64,
+    pub pids: Option<u64>,
+    /// Waits for disks.
+    pub io_pressure: Option<Pressure>,
 }
 
 /// The size of a container's writable layer.

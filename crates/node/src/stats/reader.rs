@@ -6,7 +6,10 @@ use crisp_cni::InterfaceStats;
 use crisp_model::CgroupPath;
 use crisp_sys::stats::{self as kernel, CgroupStats};
 
-use super::{ContainerStats, CpuStats, LayerStats, MemoryStats, PodStats, ResourceStats};
+use super::{
+    ContainerStats, CpuStats, LayerStats, MemoryStats, PodStats, Pressure, ResourceStats, Stall,
+    SwapStats,
+};
 use crate::clock::{now, since_boot};
 use crate::shared::Shared;
 use crate::view::{ContainerView, PodView};
@@ -69,63 +72,91 @@ async fn cgroup_stats(shared: &Arc<Shared>, path: &CgroupPath) -> Option<Resourc
     let read = crisp_tasks::blocking(move || kernel::read(&cgroup));
     // A container that has ended meanwhile has no figures.
     let stats = read.await.ok()?.ok()?;
-    let nanocores = shared
-        .sampler
-        .nanocores(path, since_boot(), stats.cpu_usage_ns);
-    Some(resources(&stats, nanocores))
+    let rate = |usage| shared.sampler.nanocores(path, since_boot(), usage);
+    Some(resources(&stats, stats.cpu_usage_ns.and_then(rate)))
 }
 
 fn resources(stats: &CgroupStats, nanocores: Option<u64>) -> ResourceStats {
-    let at = now();
-    let available = |limit: u64| limit.saturating_sub(stats.working_set);
+    let of_cpu = stats.pressure.cpu.as_ref().map(pressure);
     ResourceStats {
-        cpu: CpuStats {
-            at,
-            usage_ns: stats.cpu_usage_ns,
+        at: now(),
+        cpu: stats.cpu_usage_ns.map(|usage_ns| CpuStats {
+            usage_ns,
             nanocores,
-        },
-        memory: MemoryStats {
-            at,
-            usage: stats.memory_usage,
-            working_set: stats.working_set,
-            available: stats.memory_limit.map(available),
-            rss: stats.rss,
-            page_faults: stats.page_faults,
-            major_page_faults: stats.major_page_faults,
-            swap_usage: stats.swap_usage,
-            limit: stats.memory_limit,
-        },
+            pressure: of_cpu,
+        }),
+        memory: stats.memory.map(|used| MemoryStats {
+            usage: used.usage,
+            working_set: used.working_set,
+            available: used.limit.map(|all| all.saturating_sub(used.working_set)),
+            rss: used.rss,
+            page_faults: used.page_faults,
+            major_page_faults: used.major_page_faults,
+            limit: used.limit,
+            swap: used.swap_usage.map(|usage| SwapStats {
+                usage,
+                available: used.swap_limit.map(|all| all.saturating_sub(usage)),
+            }),
+            pressure: stats.pressure.memory.as_ref().map(pressure),
+        }),
         pids: stats.pids,
+        io_pressure: stats.pressure.io.as_ref().map(pressure),
     }
 }
 
+fn pressure(pressure: &kernel::Pressure) -> Pressure {
+    let stall = |stall: &kernel::Stall| Stall {
+        total_us: stall.total_us,
+        avg10: stall.avg10,
+        avg60: stall.avg60,
+        avg300: stall.avg300,
+    };
+    Pressure {
+        some: stall(&pressure.some),
+        full: pressure.full.as_ref().map(stall),
+    }
+}
+
+/// The figures of several cgroups as if they were one.
 fn sum(containers: &[ContainerStats]) -> Option<ResourceStats> {
     let each = containers
         .iter()
         .filter_map(|container| container.resources);
-    each.reduce(|mut all, one| {
-        all.cpu.at = all.cpu.at.max(one.cpu.at);
-        all.cpu.usage_ns += one.cpu.usage_ns;
-        // Not yet known of one means not yet known of all.
-        all.cpu.nanocores = all
-            .cpu
-            .nanocores
-            .zip(one.cpu.nanocores)
-            .map(|(all, one)| all + one);
-        let (total, memory) = (&mut all.memory, one.memory);
-        total.at = total.at.max(memory.at);
-        total.usage += memory.usage;
-        total.working_set += memory.working_set;
-        total.rss += memory.rss;
-        total.page_faults += memory.page_faults;
-        total.major_page_faults += memory.major_page_faults;
-        total.swap_usage += memory.swap_usage;
-        // One without a limit leaves all without.
-        total.limit = total.limit.zip(memory.limit).map(|(a, b)| a + b);
-        total.available = total.available.zip(memory.available).map(|(a, b)| a + b);
-        all.pids += one.pids;
-        all
+    each.reduce(|all, one| ResourceStats {
+        at: all.at.max(one.at),
+        cpu: both(all.cpu, one.cpu, |all, one| CpuStats {
+            usage_ns: all.usage_ns + one.usage_ns,
+            nanocores: both(all.nanocores, one.nanocores, u64::saturating_add),
+            // Waits of several cgroups overlap.
+            pressure: None,
+        }),
+        memory: both(all.memory, one.memory, memory_of_both),
+        pids: both(all.pids, one.pids, u64::saturating_add),
+        io_pressure: None,
     })
+}
+
+fn memory_of_both(all: MemoryStats, one: MemoryStats) -> MemoryStats {
+    MemoryStats {
+        usage: all.usage + one.usage,
+        working_set: all.working_set + one.working_set,
+        available: both(all.available, one.available, u64::saturating_add),
+        rss: all.rss + one.rss,
+        page_faults: all.page_faults + one.page_faults,
+        major_page_faults: all.major_page_faults + one.major_page_faults,
+        limit: both(all.limit, one.limit, u64::saturating_add),
+        swap: both(all.swap, one.swap, |all, one| SwapStats {
+            usage: all.usage + one.usage,
+            available: both(all.available, one.available, u64::saturating_add),
+        }),
+        pressure: None,
+    }
+}
+
+/// A figure that is not known of one is not known of all, and one without a limit leaves all
+/// without.
+fn both<T>(all: Option<T>, one: Option<T>, of_both: impl FnOnce(T, T) -> T) -> Option<T> {
+    Some(of_both(all?, one?))
 }
 
 pub(crate) async fn layer_stats(shared: &Arc<Shared>, view: &ContainerView) -> Option<LayerStats> {

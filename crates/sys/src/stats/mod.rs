@@ -1,120 +1,139 @@
 //! The resources that a cgroup uses, read from its files. Nothing here writes.
+//!
+//! A figure is `None` where this kernel does not count: never 0, which would read as measured.
+//!
+//! ```text
+//! mod        the figures that statistics are made of: few files, read every few seconds
+//! files      reads them
+//! pressure   how long tasks wait
+//! ```
 
-use std::io;
+mod files;
+mod pressure;
+
+pub use pressure::{Pressure, Pressures, Stall};
 
 use crate::cgroup::Cgroup;
+use files::{Files, fields, number};
 
-/// Figures of one cgroup at one moment. Absent controllers leave zeros.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// Figures of one cgroup at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct CgroupStats {
     /// CPU time used, nanoseconds.
-    pub cpu_usage_ns: u64,
-    /// Memory charged, bytes, page cache included.
-    pub memory_usage: u64,
-    /// Memory that cannot be reclaimed at once: usage without inactive file pages.
+    pub cpu_usage_ns: Option<u64>,
+    /// Memory.
+    pub memory: Option<Memory>,
+    /// Tasks.
+    pub pids: Option<u64>,
+    /// How long tasks waited.
+    pub pressure: Pressures,
+}
+
+/// Memory of a cgroup, bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// All that is charged, page cache included.
+    pub usage: u64,
+    /// What cannot be reclaimed at once: usage without inactive file pages.
     pub working_set: u64,
-    /// Anonymous memory, bytes.
+    /// Anonymous memory.
     pub rss: u64,
     /// Page faults since the cgroup was made.
     pub page_faults: u64,
     /// The faults that read from disk.
     pub major_page_faults: u64,
-    /// Swap used, bytes.
-    pub swap_usage: u64,
-    /// Memory limit, bytes; `None` when unlimited.
-    pub memory_limit: Option<u64>,
-    /// Tasks.
-    pub pids: u64,
+    /// Swap used.
+    pub swap_usage: Option<u64>,
+    /// The most swap; `None` when unlimited, or without swap.
+    pub swap_limit: Option<u64>,
+    /// Limit; `None` when unlimited.
+    pub limit: Option<u64>,
 }
 
 /// Reads the figures of a cgroup, each from where its controller is.
 ///
 /// # Errors
 /// `NotFound` when it does not exist.
-pub fn read(cgroup: &Cgroup) -> io::Result<CgroupStats> {
+pub fn read(cgroup: &Cgroup) -> std::io::Result<CgroupStats> {
     let layout = cgroup.layout();
-    let mut stats = CgroupStats::default();
-    if layout.is_v2_for("memory") {
-        memory_v2(cgroup, &mut stats);
+    let files = &mut Files::new(cgroup);
+    let memory = if layout.is_v2_for("memory") {
+        memory_v2(files)
     } else {
-        memory_v1(cgroup, &mut stats)?;
-    }
-    stats.cpu_usage_ns = if layout.is_v2_for("cpuacct") || layout.is_v2_for("cpu") {
-        field(&cgroup.read("cpu", "cpu.stat")?, "usage_usec").saturating_mul(1000)
+        memory_v1(files)?
+    };
+    let cpu_usage_ns = if layout.is_v2_for("cpuacct") || layout.is_v2_for("cpu") {
+        let usage = files::field(files.read("cpu", "cpu.stat")?, "usage_usec");
+        usage.map(|microseconds| microseconds.saturating_mul(1000))
     } else {
-        let usage = optional(cgroup.read("cpuacct", "cpuacct.usage"))?;
-        number(&usage).unwrap_or(0)
+        known(files.read("cpuacct", "cpuacct.usage"))?.and_then(number)
     };
-    let pids = cgroup.read("pids", "pids.current");
-    let pids = match layout.is_v2_for("pids") {
-        true => pids.unwrap_or_default(),
-        false => optional(pids)?,
+    let pids = if layout.is_v2_for("pids") {
+        files.number("pids", "pids.current")
+    } else {
+        known(files.read("pids", "pids.current"))?.and_then(number)
     };
-    stats.pids = number(&pids).unwrap_or(0);
-    Ok(stats)
+    Ok(CgroupStats {
+        cpu_usage_ns,
+        memory,
+        pids,
+        pressure: pressure::read(files),
+    })
 }
 
-fn field(text: &str, key: &str) -> u64 {
-    let mut lines = text.lines().filter_map(|line| line.split_once(' '));
-    let value = lines
-        .find(|(name, _)| *name == key)
-        .map(|(_, value)| value.trim().parse());
-    value.and_then(Result::ok).unwrap_or(0)
-}
-
-fn number(text: &str) -> Option<u64> {
-    text.trim().parse().ok()
-}
-
-/// A missing controller is zeros, a missing cgroup is an error.
-fn optional(result: io::Result<String>) -> io::Result<String> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(String::new()),
-        other => other,
+/// A missing controller is no figure, a missing cgroup is an error. Version 2 may lack the file of
+/// a controller that is not enabled there.
+fn known(text: std::io::Result<&str>) -> std::io::Result<Option<&str>> {
+    match text {
+        Err(error) if error.kind() == std::io::ErrorKind::Unsupported => Ok(None),
+        other => other.map(Some),
     }
 }
 
-fn memory_v1(cgroup: &Cgroup, stats: &mut CgroupStats) -> io::Result<()> {
-    let read = |file| optional(cgroup.read("memory", file));
-    let stat = read("memory.stat")?;
-    let usage = number(&read("memory.usage_in_bytes")?).unwrap_or(0);
-    let limit = number(&read("memory.limit_in_bytes")?);
+fn memory_v1(files: &mut Files<'_>) -> std::io::Result<Option<Memory>> {
+    let Some(stat) = known(files.read("memory", "memory.stat"))? else {
+        return Ok(None);
+    };
+    let (mut memory, mut inactive) = (Memory::default(), 0);
+    for (name, value) in fields(stat) {
+        match name {
+            "total_inactive_file" => inactive = value,
+            "total_rss" => memory.rss = value,
+            "total_pgfault" => memory.page_faults = value,
+            "total_pgmajfault" => memory.major_page_faults = value,
+            _ => {}
+        }
+    }
     // Without a limit version 1 shows the largest page-aligned number there is.
-    let unlimited = |limit: &u64| *limit >= 1 << 62;
-    let memsw = cgroup
-        .read("memory", "memory.memsw.usage_in_bytes")
-        .unwrap_or_default();
-    stats.memory_usage = usage;
-    stats.working_set = usage.saturating_sub(field(&stat, "total_inactive_file"));
-    stats.rss = field(&stat, "total_rss");
-    stats.page_faults = field(&stat, "total_pgfault");
-    stats.major_page_faults = field(&stat, "total_pgmajfault");
-    stats.swap_usage = number(&memsw).map_or(0, |both| both.saturating_sub(usage));
-    stats.memory_limit = limit.filter(|limit| !unlimited(limit));
-    Ok(())
+    let limited = |limit: Option<u64>| limit.filter(|limit| *limit < 1 << 62);
+    memory.usage = number(files.read("memory", "memory.usage_in_bytes")?).unwrap_or(0);
+    memory.limit = limited(files.number("memory", "memory.limit_in_bytes"));
+    memory.working_set = memory.usage.saturating_sub(inactive);
+    // Version 1 counts memory and swap together.
+    let both = files.number("memory", "memory.memsw.usage_in_bytes");
+    memory.swap_usage = both.map(|both| both.saturating_sub(memory.usage));
+    let both = limited(files.number("memory", "memory.memsw.limit_in_bytes"));
+    let swap = both.zip(memory.limit);
+    memory.swap_limit = swap.map(|(both, limit)| both.saturating_sub(limit));
+    Ok(Some(memory))
 }
 
-fn memory_v2(cgroup: &Cgroup, stats: &mut CgroupStats) {
-    let read = |file| cgroup.read("memory", file).unwrap_or_default();
-    let stat = read("memory.stat");
-    let usage = number(&read("memory.current")).unwrap_or(0);
-    stats.memory_usage = usage;
-    stats.working_set = usage.saturating_sub(field(&stat, "inactive_file"));
-    stats.rss = field(&stat, "anon");
-    stats.page_faults = field(&stat, "pgfault");
-    stats.major_page_faults = field(&stat, "pgmajfault");
-    stats.swap_usage = number(&read("memory.swap.current")).unwrap_or(0);
-    stats.memory_limit = number(&read("memory.max"));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fields_are_found_by_whole_name() {
-        let text = "inactive_file_x 1\ninactive_file 42\n";
-        assert_eq!(field(text, "inactive_file"), 42);
-        assert_eq!(field(text, "absent"), 0);
+fn memory_v2(files: &mut Files<'_>) -> Option<Memory> {
+    let usage = files.number("memory", "memory.current")?;
+    let (mut memory, mut inactive) = (Memory::default(), 0);
+    for (name, value) in fields(files.read("memory", "memory.stat").ok()?) {
+        match name {
+            "inactive_file" => inactive = value,
+            "anon" => memory.rss = value,
+            "pgfault" => memory.page_faults = value,
+            "pgmajfault" => memory.major_page_faults = value,
+            _ => {}
+        }
     }
+    memory.usage = usage;
+    memory.working_set = usage.saturating_sub(inactive);
+    memory.limit = files.number("memory", "memory.max");
+    memory.swap_usage = files.number("memory", "memory.swap.current");
+    memory.swap_limit = files.number("memory", "memory.swap.max");
+    Some(memory)
 }
