@@ -179,6 +179,12 @@ impl Images {
         }
     }
 
+    /// Where images and writable layers are.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.0.root
+    }
+
     /// Containers that have a snapshot or a lease, for recovery: release those that are not known.
     #[must_use]
     pub fn snapshots(&self) -> Vec<ContainerId> {

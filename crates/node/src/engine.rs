@@ -24,6 +24,7 @@ use crate::recovery;
 use crate::reply::Reply;
 use crate::retirement;
 use crate::shared::Shared;
+use crate::stats::metrics::{self, PodMetrics};
 use crate::stats::{ContainerStats, LayerStats, PodStats, reader};
 use crate::view::{ContainerView, PodView};
 
@@ -320,16 +321,6 @@ impl Engine {
         Ok(reader::container_stats(&self.shared, &view).await)
     }
 
-    /// The figures of every running container.
-    pub async fn list_container_stats(&self) -> Vec<ContainerStats> {
-        let running = self.containers().into_iter().filter(|c| c.pid().is_some());
-        let running: Vec<_> = running.collect();
-        let each = running
-            .iter()
-            .map(|view| reader::container_stats(&self.shared, view));
-        futures::future::join_all(each).await
-    }
-
     /// The size of each container's writable layer, running or not. A layer that is not measured
     /// within a moment is left out.
     pub async fn writable_layers(&self) -> Vec<LayerStats> {
@@ -350,13 +341,13 @@ impl Engine {
         Ok(reader::pod_stats(&self.shared, &view).await)
     }
 
-    /// The figures of every pod.
-    pub async fn list_pod_stats(&self) -> Vec<PodStats> {
-        let pods = self.pods();
-        let each = pods
-            .iter()
-            .map(|view| reader::pod_stats(&self.shared, view));
-        futures::future::join_all(each).await
+    /// A pod's figures for metrics.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn pod_metrics(&self, id: &str) -> Result<PodMetrics> {
+        let view = self.pod(id)?;
+        Ok(metrics::pod_metrics(&self.shared, &view).await)
     }
 
     /// Listens to events of this owner's pods from now on.

@@ -4,7 +4,6 @@
 use cri::runtime_service_server::RuntimeService;
 use crisp_api::runtime::v1 as cri;
 use crisp_door::Subject;
-use tokio_stream::Empty;
 use tonic::{Request, Response, Status};
 
 use super::events::EventStream;
@@ -12,9 +11,7 @@ use super::stream_lists::Messages;
 use super::unimplemented::not_yet;
 use super::{Service, status};
 use crate::call::call;
-
-/// A stream that is never opened.
-type Nothing<T> = Empty<Result<T, Status>>;
+use crate::to_cri;
 
 fn pod_name(request: &cri::RunPodSandboxRequest) -> Subject {
     let config = request.config.as_ref();
@@ -335,7 +332,8 @@ impl RuntimeService for Service {
         _: Request<cri::ListMetricDescriptorsRequest>,
     ) -> Result<Response<cri::ListMetricDescriptorsResponse>, Status> {
         call("ListMetricDescriptors", "", async {
-            Err(not_yet("ListMetricDescriptors"))
+            let descriptors = to_cri::metrics::descriptors();
+            Ok(cri::ListMetricDescriptorsResponse { descriptors })
         })
         .await
     }
@@ -345,7 +343,7 @@ impl RuntimeService for Service {
         _: Request<cri::ListPodSandboxMetricsRequest>,
     ) -> Result<Response<cri::ListPodSandboxMetricsResponse>, Status> {
         call("ListPodSandboxMetrics", "", async {
-            Err(not_yet("ListPodSandboxMetrics"))
+            Ok(self.list_pod_metrics().await)
         })
         .await
     }
@@ -421,14 +419,14 @@ impl RuntimeService for Service {
         .await
     }
 
-    type StreamPodSandboxMetricsStream = Nothing<cri::StreamPodSandboxMetricsResponse>;
+    type StreamPodSandboxMetricsStream = Messages<cri::StreamPodSandboxMetricsResponse>;
 
     async fn stream_pod_sandbox_metrics(
         &self,
         _: Request<cri::StreamPodSandboxMetricsRequest>,
     ) -> Result<Response<Self::StreamPodSandboxMetricsStream>, Status> {
         call("StreamPodSandboxMetrics", "", async {
-            Err(not_yet("StreamPodSandboxMetrics"))
+            Ok(self.stream_pod_metrics())
         })
         .await
     }

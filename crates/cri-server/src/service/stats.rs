@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crisp_api::runtime::v1 as cri;
+use crisp_model::PodPhase;
 use crisp_node::{ContainerView, PodView};
 use futures::future::join_all;
 use tonic::Status;
@@ -10,6 +11,7 @@ use tonic::Status;
 use super::Service;
 use crate::answer;
 use crate::from_cri::filter::{ContainerFilter, PodFilter};
+use crate::to_cri::metrics::pod_metrics;
 use crate::to_cri::stats::{container_stats, pod_stats};
 
 impl Service {
@@ -82,5 +84,27 @@ impl Service {
     pub(super) async fn stats_of_pod(&self, view: &PodView) -> Option<cri::PodSandboxStats> {
         let stats = self.engine.pod_stats(view.id.as_str()).await.ok()?;
         Some(pod_stats(&stats, &self.about.mountpoint))
+    }
+
+    /// Metrics of pods that are ready.
+    pub(super) async fn list_pod_metrics(&self) -> cri::ListPodSandboxMetricsResponse {
+        let views = self.select_ready();
+        let each = views.iter().map(|view| self.metrics_of_pod(view));
+        let metrics = join_all(each).await.into_iter().flatten();
+        cri::ListPodSandboxMetricsResponse {
+            pod_metrics: metrics.collect(),
+        }
+    }
+
+    pub(super) fn select_ready(&self) -> Vec<Arc<PodView>> {
+        let mut views = self.engine.pods();
+        views.retain(|view| view.phase == PodPhase::Ready);
+        views
+    }
+
+    /// `None` when it is gone.
+    pub(super) async fn metrics_of_pod(&self, view: &PodView) -> Option<cri::PodSandboxMetrics> {
+        let metrics = self.engine.pod_metrics(view.id.as_str()).await.ok()?;
+        Some(pod_metrics(&metrics))
     }
 }

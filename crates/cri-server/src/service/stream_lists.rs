@@ -130,6 +130,22 @@ impl Service {
             cri::StreamPodSandboxStatsResponse { pod_sandbox_stats }
         })
     }
+
+    /// A pod that is removed meanwhile is left out.
+    pub(super) fn stream_pod_metrics(&self) -> Messages<cri::StreamPodSandboxMetricsResponse> {
+        let service = self.clone();
+        let read = move |view: Arc<PodView>| {
+            let service = service.clone();
+            async move { service.metrics_of_pod(&view).await }
+        };
+        let each = stream::iter(self.select_ready()).map(read);
+        let items = each.buffered(AT_ONCE).filter_map(future::ready);
+        messages(items, |pod_sandbox_metrics| {
+            cri::StreamPodSandboxMetricsResponse {
+                pod_sandbox_metrics,
+            }
+        })
+    }
 }
 
 #[cfg(test)]

@@ -6,9 +6,6 @@ use tonic::Status;
 pub(super) fn not_yet(rpc: &'static str) -> Status {
     let instead = match rpc {
         "Attach" => "the container's log holds its output (crictl logs --follow)",
-        "ListMetricDescriptors" | "ListPodSandboxMetrics" | "StreamPodSandboxMetrics" => {
-            "ListPodSandboxStats and ListContainerStats have the figures"
-        }
         _ => "nothing stands in for it",
     };
     Status::unimplemented(format!(

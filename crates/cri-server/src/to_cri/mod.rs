@@ -5,6 +5,7 @@ pub mod event;
 pub(crate) mod field;
 pub mod image;
 pub mod info;
+pub mod metrics;
 pub mod pod;
 pub mod state;
 pub mod stats;

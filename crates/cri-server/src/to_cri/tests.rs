@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crisp_api::runtime::v1 as cri;
+use crisp_cni::InterfaceStats;
 use crisp_image::FsInfo;
 use crisp_model::ContainerUser;
 use crisp_model::phase::{Exit, ExitCause};
@@ -13,6 +14,7 @@ use crisp_model::{
     PodPhase, Propagation, Resources, SecurityContext, Timestamp,
 };
 use crisp_node::stats as node;
+use crisp_node::stats::metrics::{CgroupMetrics, ContainerMetrics, PodMetrics};
 use crisp_node::{ContainerStats, ContainerView, LayerStats, PodStats, PodView};
 
 use super::*;
@@ -301,6 +303,96 @@ fn verbose_info_has_the_keys_that_users_know() {
         "/run/netns/crisp-2"
     );
     assert_eq!(value["config"]["metadata"]["namespace"], "default");
+}
+
+fn pod_metrics() -> PodMetrics {
+    let running = ContainerPhase::Running {
+        started_at: Timestamp(6_900_000_000),
+        pid: 42,
+    };
+    let cgroup = CgroupMetrics {
+        at: Timestamp(8_000_000_000),
+        used: Default::default(),
+        more: Default::default(),
+        processes: None,
+    };
+    let container = ContainerMetrics {
+        container: Arc::new(container_view(running)),
+        cgroup,
+        open: None,
+        open_files_limit: None,
+        writable_layer: None,
+    };
+    PodMetrics {
+        pod: Arc::new(pod_view(PodPhase::Ready, Vec::new())),
+        at: Timestamp(9),
+        cgroup: None,
+        network: Vec::new(),
+        disk: None,
+        containers: vec![container],
+    }
+}
+
+fn told(metrics: &[cri::Metric]) -> Vec<(&str, u64)> {
+    let value = |m: &cri::Metric| m.value.as_ref().unwrap().value;
+    let each = metrics.iter().map(|m| (m.name.as_str(), value(m)));
+    each.collect()
+}
+
+#[test]
+fn metrics_have_no_zeros_for_what_is_not_counted() {
+    let metrics = metrics::pod_metrics(&pod_metrics());
+    assert_eq!(metrics.metrics, []);
+    let wanted = [
+        ("container_spec_cpu_shares", 2),
+        ("container_start_time_seconds", 6),
+        ("container_last_seen", 8),
+    ];
+    assert_eq!(told(&metrics.container_metrics[0].metrics), wanted);
+    assert!(metrics::descriptors().len() > 50, "all are described");
+}
+
+#[test]
+fn metrics_have_the_labels_of_their_descriptors() {
+    let mut pod = pod_metrics();
+    let container = &mut pod.containers[0];
+    container.cgroup.used.cpu_usage_ns = Some(2_500_000_000);
+    pod.network = vec![InterfaceStats {
+        name: "eth0".into(),
+        rx_bytes: 7,
+        ..InterfaceStats::default()
+    }];
+    let metrics = metrics::pod_metrics(&pod);
+    let find = |all: &[cri::Metric], name: &str| {
+        let found = all.iter().find(|m| m.name == name).unwrap();
+        let labels = metrics::descriptors().into_iter();
+        let keys = labels.filter(|d| d.name == name).flat_map(|d| d.label_keys);
+        let pairs = keys.zip(found.label_values.clone());
+        let text: Vec<_> = pairs.map(|(key, value)| format!("{key}={value}")).collect();
+        assert_eq!(text.len(), found.label_values.len(), "{name}");
+        (text.join(" "), found.value.as_ref().unwrap().value)
+    };
+    let of_container = &metrics.container_metrics[0].metrics;
+    let (labels, seconds) = find(of_container, "container_cpu_usage_seconds_total");
+    let image = "sha256:".to_owned() + &"0a".repeat(32);
+    let id = "01".repeat(32);
+    let base = "namespace=default pod=web";
+    let wanted =
+        format!("container=app id=/crisp/crisp-x image={image} name={id} {base} cpu=total");
+    assert_eq!((labels, seconds), (wanted, 2));
+    let (labels, bytes) = find(&metrics.metrics, "container_network_receive_bytes_total");
+    let id = "02".repeat(32);
+    let wanted = format!("container=POD id=/crisp image= name={id} {base} interface=eth0");
+    assert_eq!((labels, bytes), (wanted, 7));
+}
+
+#[test]
+fn names_of_metrics_are_unique() {
+    let names = metrics::descriptors().into_iter().map(|d| d.name);
+    let names: Vec<_> = names.collect();
+    let unique: std::collections::BTreeSet<_> = names.iter().collect();
+    assert_eq!(unique.len(), names.len());
+    assert!(names.iter().all(|name| name.starts_with("container_")));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The resource use of pods and containers, in our nouns, read from cgroup files and netlink.
 
 mod layers;
+pub mod metrics;
 pub(crate) mod reader;
 pub(crate) mod sampler;
 

@@ -53,7 +53,7 @@ pub(crate) async fn pod_stats(shared: &Arc<Shared>, view: &Arc<PodView>) -> PodS
     }
 }
 
-async fn network_stats(view: &PodView) -> Vec<InterfaceStats> {
+pub(super) async fn network_stats(view: &PodView) -> Vec<InterfaceStats> {
     let Some(netns) = &view.netns else {
         return Vec::new();
     };

@@ -6,12 +6,21 @@
 //! mod        the figures that statistics are made of: few files, read every few seconds
 //! files      reads them
 //! pressure   how long tasks wait
+//! more       the figures that only metrics tell
+//! io         transfers by disk, and the size of a disk
+//! processes  their number, and the files that they hold open
 //! ```
 
 mod files;
+mod io;
+mod more;
 mod pressure;
+mod processes;
 
+pub use io::{DeviceIo, Disk, disk};
+pub use more::{Bound, Cpu, HugePages, More, MoreMemory, Throttling, read_more};
 pub use pressure::{Pressure, Pressures, Stall};
+pub use processes::{Processes, count, open_files_limit, processes};
 
 use crate::cgroup::Cgroup;
 use files::{Files, fields, number};
@@ -34,7 +43,7 @@ pub struct CgroupStats {
 pub struct Memory {
     /// All that is charged, page cache included.
     pub usage: u64,
-    /// What cannot be reclaimed at once: usage without inactive file pages.
+    /// Memory that cannot be reclaimed at once: usage without inactive file pages.
     pub working_set: u64,
     /// Anonymous memory.
     pub rss: u64,
