@@ -195,7 +195,8 @@ impl Cgroup {
     }
 
     /// Enables a controller of the version 2 tree of a machine with both versions, where the
-    /// creation of the cgroup left it out; says whether it tried.
+    /// creation of the cgroup left it out; says whether it tried. It stays enabled, as other runtimes
+    /// leave it: to disable it in a parent would take limits away that others have set below.
     fn enable_late(&self, controller: &str) -> bool {
         if self.layout.is_v2() || !self.layout.is_v2_for(controller) {
             return false;
