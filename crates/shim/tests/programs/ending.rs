@@ -8,7 +8,7 @@ use crisp_shim_api::{Event, FailureKind, Reply, Request};
 use oci_spec::runtime::LinuxResources;
 use serde_json::json;
 
-use crisp_sys::process::command;
+use crisp_sys::process::{ProcessId, command};
 use crisp_sys::signals;
 
 use crate::lab::{Lab, in_rootfs, until};
@@ -152,9 +152,11 @@ fn privileged_a_process_that_comes_while_output_is_awaited_is_killed() {
     assert!(matches!(lab.ask(Request::State), Reply::State(_)));
     let mut late = command("sleep").arg("1000").spawn().unwrap();
     let late_pid = i32::try_from(late.id()).unwrap();
+    let identity = ProcessId::of(late_pid).unwrap();
     lab.cgroup.child("c").attach(late_pid).unwrap();
     drop(held.unwrap());
     lab.exited();
+    until("the end of it", || !identity.is_alive());
     assert_eq!(late.wait().unwrap().signal(), Some(9));
     lab.shut_down();
 }
