@@ -6,6 +6,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crisp_model::{ContainerId, ExitStatus};
@@ -124,6 +126,10 @@ fn try_send(conn: &Conn, bytes: &[u8], fds: &[OwnedFd]) -> io::Result<()> {
 pub(crate) struct ShimClient {
     calls: mpsc::UnboundedSender<Call>,
     container: ContainerId,
+    /// Whether the container's end was told: its shim leaves then, and what is asked of it late
+    /// finds it gone. Asked a moment earlier it would say that the container does not run, and so
+    /// the caller hears the same.
+    is_over: Arc<AtomicBool>,
     /// The shim's own process, when it is known.
     pub(crate) process: Option<ProcessId>,
 }
@@ -154,9 +160,11 @@ impl ShimClient {
         events: mpsc::UnboundedSender<(ContainerId, ShimEvent)>,
     ) -> Self {
         let (calls, inbox) = mpsc::unbounded_channel();
+        let is_over = Arc::new(AtomicBool::new(false));
         let talk = Talk {
             connection,
             container: container.clone(),
+            is_over: Arc::clone(&is_over),
             next: 1,
             waiting: HashMap::new(),
             execs: HashMap::new(),
@@ -169,6 +177,7 @@ impl ShimClient {
         Self {
             calls,
             container,
+            is_over,
             process,
         }
     }
@@ -188,22 +197,29 @@ impl ShimClient {
         within: Duration,
     ) -> Result<Answer> {
         let (answer, answered) = oneshot::channel();
-        let gone =
-            || Error::Unavailable(format!("the shim of container {} has gone", self.container));
         let call = Call {
             request,
             fds,
             answer,
             end,
         };
-        self.calls.send(call).map_err(|_| gone())?;
+        self.calls.send(call).map_err(|_| self.gone())?;
         match tokio::time::timeout(within, answered).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(_)) => Err(gone()),
+            Ok(Err(_)) => Err(self.gone()),
             Err(_) => Err(Error::Unavailable(format!(
                 "the shim of container {} gave no answer within {within:?}",
                 self.container
             ))),
+        }
+    }
+
+    /// Why a call found no shim to answer it.
+    fn gone(&self) -> Error {
+        let id = &self.container;
+        match self.is_over.load(Ordering::Acquire) {
+            true => Error::FailedPrecondition(format!("container {id} has ended")),
+            false => Error::Unavailable(format!("the shim of container {id} has gone")),
         }
     }
 
@@ -227,6 +243,7 @@ impl ShimClient {
     /// Tells the shim of a container that is over to leave, and waits until it has. A shim that
     /// does not leave is killed: nothing depends on it any more.
     pub(crate) async fn dismiss(&self) {
+        self.is_over.store(true, Ordering::Release);
         let told = self.order(Request::Shutdown, LEAVE_WITHIN).await;
         if let Err(error) = told
             && !self.calls.is_closed()
@@ -295,6 +312,7 @@ pub(crate) fn failure(kind: FailureKind, (message, errno): (String, Option<i32>)
 struct Talk {
     connection: Connection,
     container: ContainerId,
+    is_over: Arc<AtomicBool>,
     next: u64,
     waiting: HashMap<u64, oneshot::Sender<Answer>>,
     execs: HashMap<String, oneshot::Sender<ExitStatus>>,
@@ -390,7 +408,10 @@ impl Talk {
                     drop(waiter.send(Answer { reply, fds }));
                 }
             }
-            FromShim::Event(Event::Exited(record)) => self.tell(ShimEvent::Exited(record)),
+            FromShim::Event(Event::Exited(record)) => {
+                self.is_over.store(true, Ordering::Release);
+                self.tell(ShimEvent::Exited(record));
+            }
             FromShim::Event(Event::ExecExited { exec_id, status }) => {
                 if let Some(end) = self.execs.remove(&exec_id) {
                     // An exec whose deadline has passed is forgotten.
@@ -414,78 +435,5 @@ impl Talk {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn id() -> ContainerId {
-        ContainerId::from_entropy([3; 32])
-    }
-
-    #[tokio::test]
-    async fn answers_find_their_questions_and_events_are_told() {
-        let (ours, theirs) = Conn::pair().unwrap();
-        let (events, mut told) = mpsc::unbounded_channel();
-        let connection = Connection::new(ours).unwrap();
-        let client = ShimClient::start(connection, id(), None, events);
-        let shim = Connection::new(theirs).unwrap();
-        let answering = tokio::spawn(async move {
-            let mut seqs = Vec::new();
-            for _ in 0..2 {
-                let (bytes, _) = shim.receive().await.unwrap().unwrap();
-                seqs.push(ToShim::decode(&bytes).unwrap().seq);
-            }
-            // The other way round.
-            for seq in seqs.into_iter().rev() {
-                let reply = Reply::Exec {
-                    pid: i32::try_from(seq).unwrap(),
-                };
-                let frame = FromShim::Reply { seq, reply };
-                shim.send(&frame.encode().unwrap(), &[]).await.unwrap();
-            }
-        });
-        let within = Duration::from_secs(5);
-        let (one, two) = tokio::join!(
-            client.call(Request::State, within),
-            client.call(Request::State, within)
-        );
-        assert_eq!(one.unwrap(), Reply::Exec { pid: 1 });
-        assert_eq!(two.unwrap(), Reply::Exec { pid: 2 });
-        answering.await.unwrap();
-        let told = told.recv().await;
-        assert!(matches!(told, Some((_, ShimEvent::Gone(None)))), "{told:?}");
-        let error = client.call(Request::State, within).await.unwrap_err();
-        assert!(matches!(error, Error::Unavailable(_)), "{error}");
-    }
-
-    #[tokio::test]
-    async fn descriptors_of_an_answer_reach_its_asker() {
-        let (ours, theirs) = Conn::pair().unwrap();
-        let (events, _told) = mpsc::unbounded_channel();
-        let client = ShimClient::start(Connection::new(ours).unwrap(), id(), None, events);
-        let shim = Connection::new(theirs).unwrap();
-        let answering = tokio::spawn(async move {
-            let (bytes, _) = shim.receive().await.unwrap().unwrap();
-            let seq = ToShim::decode(&bytes).unwrap().seq;
-            let reply = Reply::Exec { pid: 7 };
-            let frame = FromShim::Reply { seq, reply }.encode().unwrap();
-            let master = std::fs::File::open("/dev/null").unwrap();
-            shim.send(&frame, &[master.into()]).await.unwrap();
-        });
-        let within = Duration::from_secs(5);
-        let asked = client.call_with(Request::State, Vec::new(), None, within);
-        let Answer { reply, fds } = asked.await.unwrap();
-        assert_eq!((reply, fds.len()), (Reply::Exec { pid: 7 }, 1));
-        answering.await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_silent_shim_is_told_of() {
-        let (ours, _theirs) = Conn::pair().unwrap();
-        let connection = Connection::new(ours).unwrap();
-        let (events, _) = mpsc::unbounded_channel();
-        let client = ShimClient::start(connection, id(), None, events);
-        let within = Duration::from_millis(20);
-        let error = client.call(Request::KillAll, within).await.unwrap_err();
-        assert!(matches!(error, Error::Unavailable(_)), "{error}");
-    }
-}
+#[path = "client_tests.rs"]
+mod tests;

@@ -1,0 +1,103 @@
+//! Tests of the talk with a shim, against its other end of the connection.
+
+use super::*;
+
+fn id() -> ContainerId {
+    ContainerId::from_entropy([3; 32])
+}
+
+#[tokio::test]
+async fn answers_find_their_questions_and_events_are_told() {
+    let (ours, theirs) = Conn::pair().unwrap();
+    let (events, mut told) = mpsc::unbounded_channel();
+    let connection = Connection::new(ours).unwrap();
+    let client = ShimClient::start(connection, id(), None, events);
+    let shim = Connection::new(theirs).unwrap();
+    let answering = tokio::spawn(async move {
+        let mut seqs = Vec::new();
+        for _ in 0..2 {
+            let (bytes, _) = shim.receive().await.unwrap().unwrap();
+            seqs.push(ToShim::decode(&bytes).unwrap().seq);
+        }
+        // The other way round.
+        for seq in seqs.into_iter().rev() {
+            let reply = Reply::Exec {
+                pid: i32::try_from(seq).unwrap(),
+            };
+            let frame = FromShim::Reply { seq, reply };
+            shim.send(&frame.encode().unwrap(), &[]).await.unwrap();
+        }
+    });
+    let within = Duration::from_secs(5);
+    let (one, two) = tokio::join!(
+        client.call(Request::State, within),
+        client.call(Request::State, within)
+    );
+    assert_eq!(one.unwrap(), Reply::Exec { pid: 1 });
+    assert_eq!(two.unwrap(), Reply::Exec { pid: 2 });
+    answering.await.unwrap();
+    let told = told.recv().await;
+    assert!(matches!(told, Some((_, ShimEvent::Gone(None)))), "{told:?}");
+    let error = client.call(Request::State, within).await.unwrap_err();
+    assert!(matches!(error, Error::Unavailable(_)), "{error}");
+}
+
+#[tokio::test]
+async fn what_comes_after_the_containers_end_finds_no_running_container() {
+    let (ours, theirs) = Conn::pair().unwrap();
+    let (events, mut told) = mpsc::unbounded_channel();
+    let client = ShimClient::start(Connection::new(ours).unwrap(), id(), None, events);
+    let shim = Connection::new(theirs).unwrap();
+    let within = Duration::from_secs(60);
+    let ask = client.call(Request::State, within);
+    // The shim is about to leave when it is asked: it tells the end, and answers nobody.
+    let leave = async {
+        shim.receive().await.unwrap().unwrap();
+        let ended = FromShim::Event(Event::Exited(ExitRecord {
+            status: ExitStatus::Code(0),
+            finished_at: crisp_model::Timestamp(1),
+            oom: false,
+        }));
+        let frame = ended.encode().unwrap();
+        shim.send(&frame, &[]).await.unwrap();
+        drop(shim);
+    };
+    let (unanswered, ()) = tokio::join!(ask, leave);
+    let error = unanswered.unwrap_err();
+    assert!(matches!(error, Error::FailedPrecondition(_)), "{error}");
+    while !matches!(told.recv().await, Some((_, ShimEvent::Gone(_)))) {}
+    let error = client.call(Request::State, within).await.unwrap_err();
+    assert!(matches!(error, Error::FailedPrecondition(_)), "{error}");
+}
+
+#[tokio::test]
+async fn descriptors_of_an_answer_reach_its_asker() {
+    let (ours, theirs) = Conn::pair().unwrap();
+    let (events, _told) = mpsc::unbounded_channel();
+    let client = ShimClient::start(Connection::new(ours).unwrap(), id(), None, events);
+    let shim = Connection::new(theirs).unwrap();
+    let answering = tokio::spawn(async move {
+        let (bytes, _) = shim.receive().await.unwrap().unwrap();
+        let seq = ToShim::decode(&bytes).unwrap().seq;
+        let reply = Reply::Exec { pid: 7 };
+        let frame = FromShim::Reply { seq, reply }.encode().unwrap();
+        let master = std::fs::File::open("/dev/null").unwrap();
+        shim.send(&frame, &[master.into()]).await.unwrap();
+    });
+    let within = Duration::from_secs(5);
+    let asked = client.call_with(Request::State, Vec::new(), None, within);
+    let Answer { reply, fds } = asked.await.unwrap();
+    assert_eq!((reply, fds.len()), (Reply::Exec { pid: 7 }, 1));
+    answering.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_silent_shim_is_told_of() {
+    let (ours, _theirs) = Conn::pair().unwrap();
+    let connection = Connection::new(ours).unwrap();
+    let (events, _) = mpsc::unbounded_channel();
+    let client = ShimClient::start(connection, id(), None, events);
+    let within = Duration::from_millis(20);
+    let error = client.call(Request::KillAll, within).await.unwrap_err();
+    assert!(matches!(error, Error::Unavailable(_)), "{error}");
+}
