@@ -12,29 +12,47 @@ use crisp_sys::mount_point::{self, Missing};
 use oci_spec::runtime::{LinuxSeccomp, Mount, Spec};
 
 use crate::confine::Filter;
+use crate::mapped_root::joined_users;
 use crate::options::Options;
 use crate::rootfs::{Rootfs, make_place, root_place};
 
 /// The steps that were done ahead.
 #[derive(Debug, Default)]
 pub struct Ahead {
-    root: Option<(Rootfs, OwnedFd)>,
+    root: Option<Mounted>,
     filter: Option<(LinuxSeccomp, Filter)>,
 }
 
+#[derive(Debug)]
+struct Mounted {
+    rootfs: Rootfs,
+    /// The user namespace whose owners its files have.
+    users: Option<PathBuf>,
+    tree: OwnedFd,
+}
+
+impl Mounted {
+    fn is(&self, rootfs: &Rootfs, users: Option<&Path>) -> bool {
+        self.rootfs == *rootfs && self.users.as_deref() == users
+    }
+}
+
 impl Ahead {
-    /// Mounts a root file system, unless it is mounted.
-    pub fn mount(&mut self, rootfs: Rootfs) {
-        if self
-            .root
-            .as_ref()
-            .is_some_and(|(mounted, _)| *mounted == rootfs)
-        {
+    /// Mounts a root file system, unless it is mounted. The owners of its files follow from the spec
+    /// of a container that joins a user namespace; for one that does not, no spec is needed.
+    pub fn mount(&mut self, rootfs: Rootfs, spec: Option<&Spec>) {
+        let users = spec.and_then(joined_users).map(Path::to_owned);
+        let is_it = |mounted: &Mounted| mounted.is(&rootfs, users.as_deref());
+        if self.root.as_ref().is_some_and(is_it) {
             return;
         }
         self.root = None;
-        let tree = rootfs.mount_apart();
-        self.root = tree.map(|tree| (rootfs, tree));
+        let tree = rootfs.mount_apart(users.as_deref());
+        self.root = tree.map(|tree| Mounted {
+            rootfs,
+            users,
+            tree,
+        });
     }
 
     /// Does what follows from the spec of a bundle: compiles its filter, makes the place of its
@@ -48,17 +66,19 @@ impl Ahead {
             self.filter = Some((profile.clone(), filter));
         }
         let mounts = spec.mounts().as_deref().unwrap_or_default();
-        if let Some((_, root)) = &self.root {
+        // In a user namespace its root makes them, who owns them then.
+        let root = self.root.as_ref().filter(|root| root.users.is_none());
+        if let Some(root) = root {
             for (target, missing) in places(mounts) {
-                drop(mount_point::make(root.as_fd(), target, missing));
+                drop(mount_point::make(root.tree.as_fd(), target, missing));
             }
         }
     }
 
     /// The mounted root file system, if it is the one that is wanted.
-    pub(crate) fn take_root(&mut self, wanted: &Rootfs) -> Option<OwnedFd> {
-        let (mounted, tree) = self.root.take()?;
-        (mounted == *wanted).then_some(tree)
+    pub(crate) fn take_root(&mut self, wanted: &Rootfs, users: Option<&Path>) -> Option<OwnedFd> {
+        let mounted = self.root.take()?;
+        mounted.is(wanted, users).then_some(mounted.tree)
     }
 
     /// The filter of a spec, which is compiled unless it was.

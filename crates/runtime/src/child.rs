@@ -25,7 +25,7 @@ use crate::mounts::{self, Prepared};
 use crate::namespaces::Namespaces;
 use crate::path_lookup::{Program, said};
 use crate::peers::Host;
-use crate::rootfs::Rootfs;
+use crate::rootfs::{Rootfs, enter_place};
 use crate::schedule::{Scheduling, leave_cpus_of_caller};
 use crate::streams::{self, LineEnds, Streams};
 use crate::sync::{Word, hear, let_go_of, say};
@@ -89,6 +89,7 @@ pub(crate) fn run(plan: Plan<'_>, entrance: Entrance, ours: &Conn, conn: Conn) -
 /// In the first child of two: makes the second, which is the container's init, and ends.
 fn give_way(plan: Plan<'_>, conn: Conn) -> i32 {
     let prepare = || {
+        enter_place(&plan.place)?;
         plan.namespaces.leave()?;
         // The parent gives the namespace its ids.
         say(&conn, &Word::Proceed).context(|| "ask for the ids")?;

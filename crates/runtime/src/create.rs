@@ -21,6 +21,7 @@ use crate::end::{end, explain};
 use crate::error::{Context, Error, Result};
 use crate::freezer::{Freeze, freeze_state};
 use crate::keyring::Keyring;
+use crate::mapped_root::joined_users;
 use crate::mounts::Prepared;
 use crate::namespaces::{Maps, Namespaces};
 use crate::path_lookup::Program;
@@ -28,7 +29,9 @@ use crate::rootfs::{Rootfs, make_place, root_place};
 use crate::schedule::Scheduling;
 use crate::streams::{self, Stdio};
 use crate::sync::{Word, hear_from_child, say};
-use crate::{bounds, cgroups, delegation, devices, hooks, mounts, peers, schedule, sysctl, unmet};
+use crate::{
+    bounds, cgroups, delegation, devices, hooks, id_map, mounts, peers, schedule, sysctl, unmet,
+};
 
 /// How long a child may be silent while it sets itself up: what it does is local, but for mounts of
 /// network file systems. Hooks take the time that they are given.
@@ -198,7 +201,7 @@ fn make(mut request: CreateRequest<'_>, process: &Process) -> Result<Created> {
     let clocks = Clocks::of(spec, &namespaces)?;
     sysctl::check(spec, &namespaces)?;
     let mut warnings = limit(request.cgroup, spec)?;
-    warnings.extend(lacking(process, maps.is_some())?);
+    warnings.extend(lacking(process, namespaces.has_users())?);
     let (place, mounted) = ready_root(&mut request)?;
     let from = mounts::Origin {
         bundle: request.bundle,
@@ -223,7 +226,7 @@ fn make(mut request: CreateRequest<'_>, process: &Process) -> Result<Created> {
         program,
         scheduling,
         line_ends: request.stdio.line_ends(),
-        streams: streams::prepare(request.stdio)?,
+        streams: streams::prepare(request.stdio, owner(spec, process))?,
         gate: request.gate.listener(),
         closed_from: 3 + request.preserved_fds,
         keyring: request.keyring,
@@ -272,15 +275,23 @@ fn hear_of_init(conn: &Conn, first: i32, maps: Option<&Maps>) -> Result<(i32, Pi
     }
 }
 
+/// The host's id of the process' user, where it is another.
+fn owner(spec: &Spec, process: &Process) -> Option<u32> {
+    id_map::user_on_host(spec, process.user().uid())
+}
+
 /// The place of the root, and the root where it was mounted ahead.
 fn ready_root(request: &mut CreateRequest<'_>) -> Result<(PathBuf, Option<OwnedFd>)> {
     let place = root_place(request.spec, request.bundle);
     make_place(&place)?;
-    let mounted = request.ahead.take_root(&request.rootfs);
-    if mounted.is_none() {
-        request.rootfs.make_ready()?;
+    let users = joined_users(request.spec);
+    let mounted = request.ahead.take_root(&request.rootfs, users);
+    if mounted.is_some() {
+        return Ok((place, mounted));
     }
-    Ok((place, mounted))
+    request.rootfs.make_ready()?;
+    let mapped = users.map(|users| request.rootfs.mount_mapped(users));
+    Ok((place, mapped.transpose()?.flatten()))
 }
 
 /// Limits the container's cgroup, and gives it to the container's user where that is due.

@@ -7,9 +7,10 @@ use std::os::unix::fs::chown;
 use std::path::Path;
 
 use crisp_sys::cgroup::Cgroup;
-use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Mount, Spec};
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Mount, Spec};
 
 use crate::error::{Context, Result};
+use crate::id_map::user_on_host;
 
 /// The kernel's list, one name a line.
 const LIST: &str = "/sys/kernel/cgroup/delegate";
@@ -44,18 +45,18 @@ fn give(dir: &Path, list: &str, owner: u32) -> io::Result<()> {
 /// The host's id of the container's user, where the cgroup is to be that user's.
 fn owner(spec: &Spec) -> Option<u32> {
     let linux = spec.linux().as_ref()?;
-    let is_new = |kind| {
+    let named = |kind| {
         let mut namespaces = linux.namespaces().iter().flatten();
-        namespaces.any(|namespace| namespace.typ() == kind && namespace.path().is_none())
+        namespaces.find(move |namespace| namespace.typ() == kind)
     };
-    let is_its_own = is_new(LinuxNamespaceType::User) && is_new(LinuxNamespaceType::Cgroup);
+    let is_new = |namespace: &LinuxNamespace| namespace.path().is_none();
+    let has_users = named(LinuxNamespaceType::User).is_some();
+    let is_its_own = has_users && named(LinuxNamespaceType::Cgroup).is_some_and(is_new);
     let mut mounts = spec.mounts().iter().flatten();
     if !is_its_own || !mounts.any(shows_writable) {
         return None;
     }
-    let user = spec.process().as_ref()?.user().uid();
-    let maps = linux.uid_mappings().as_deref().unwrap_or_default();
-    maps.iter().find_map(|map| on_host(map, user))
+    user_on_host(spec, spec.process().as_ref()?.user().uid())
 }
 
 fn shows_writable(mount: &Mount) -> bool {
@@ -65,12 +66,6 @@ fn shows_writable(mount: &Mount) -> bool {
     matches!(kind, Some("cgroup" | "cgroup2"))
         && mount.destination() == Path::new("/sys/fs/cgroup")
         && last.is_none_or(|option| option == "rw")
-}
-
-fn on_host(map: &LinuxIdMapping, user: u32) -> Option<u32> {
-    let offset = user.checked_sub(map.container_id())?;
-    let is_mapped = offset < map.size();
-    map.host_id().checked_add(offset).filter(|_| is_mapped)
 }
 
 #[cfg(test)]

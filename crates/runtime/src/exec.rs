@@ -23,6 +23,7 @@ use crate::console;
 use crate::create::entrance;
 use crate::end::end;
 use crate::error::{Context, Error, Result};
+use crate::id_map::user_of_process;
 use crate::keyring::Keyring;
 use crate::namespaces::become_root;
 use crate::path_lookup::Program;
@@ -167,7 +168,11 @@ fn start(request: ExecRequest<'_>, unified: Option<&Path>) -> Result<Execed> {
         return Err(Error::NotRunning);
     }
     let line_ends = request.stdio.line_ends();
-    let streams = streams::prepare(request.stdio)?;
+    let user = process.user().uid();
+    let owner = joined
+        .has_users
+        .then(|| user_of_process(request.container_pid, user));
+    let streams = streams::prepare(request.stdio, owner.flatten())?;
     let (ours, theirs) = Conn::pair().context(|| "make a socket pair")?;
     let dir = unified
         .map(open_root)

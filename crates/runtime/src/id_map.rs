@@ -54,6 +54,34 @@ impl IdMap {
     }
 }
 
+/// The host's id of a user of the container that a spec describes, where they differ.
+pub(crate) fn user_on_host(spec: &Spec, user: u32) -> Option<u32> {
+    let linux = spec.linux().as_ref()?;
+    let maps = linux.uid_mappings().as_deref().unwrap_or_default();
+    let on_host = |map: &LinuxIdMapping| {
+        let offset = user.checked_sub(map.container_id())?;
+        let is_mapped = offset < map.size();
+        map.host_id().checked_add(offset).filter(|_| is_mapped)
+    };
+    maps.iter().find_map(on_host)
+}
+
+/// The id of a user, as this process has it, of the user namespace that another process is in.
+pub(crate) fn user_of_process(pid: i32, user: u32) -> Option<u32> {
+    let table = std::fs::read_to_string(format!("/proc/{pid}/uid_map")).ok()?;
+    table.lines().find_map(|line| mapped(line, user))
+}
+
+/// By a line of `uid_map`.
+fn mapped(line: &str, user: u32) -> Option<u32> {
+    let mut numbers = line.split_whitespace().map(str::parse::<u32>);
+    let mut next = || numbers.next()?.ok();
+    let (inside, outside, size) = (next()?, next()?, next()?);
+    let offset = user.checked_sub(inside)?;
+    let is_mapped = offset < size;
+    outside.checked_add(offset).filter(|_| is_mapped)
+}
+
 /// A user namespace with these ids. The process that it is made with ends at once, or with this one.
 fn namespace(maps: &Maps) -> Result<OwnedFd> {
     let (stays, held) = pipe().context(|| "make a pipe")?;
@@ -72,4 +100,25 @@ fn namespace(maps: &Maps) -> Result<OwnedFd> {
     drop(held);
     end(pid, &pidfd);
     opened
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_mapped_by_range() {
+        for (line, user, expected) in [
+            ("         0     100000      65536", 0, Some(100_000)),
+            ("0 100000 65536", 65_535, Some(165_535)),
+            ("0 100000 65536", 65_536, None),
+            ("10 7 1", 9, None),
+            ("10 7 1", 10, Some(7)),
+            ("0 0 4294967295", 5, Some(5)),
+            ("0 4294967290 65536", 9, None),
+            ("", 0, None),
+        ] {
+            assert_eq!(mapped(line, user), expected, "{line:?} {user}");
+        }
+    }
 }

@@ -15,6 +15,7 @@ use crate::error::{Context, Error, Result};
 use crate::fresh_mount::FreshMount;
 use crate::guard::Guard;
 use crate::id_map::IdMap;
+use crate::mapped_root::file_system_of;
 use crate::options::{self, Options};
 use crate::peers::Host;
 use crate::same::is_same;
@@ -164,7 +165,11 @@ fn prepare_one(
     };
     if let (Source::Tree { tree, .. }, Some(id_map)) = (&source, &id_map) {
         let mapped = id_map.apply(tree.as_fd());
-        mapped.context(|| format!("map the ids of the mount at {}", target.display()))?;
+        mapped.context(|| {
+            let source = from.bundle.join(mount.source().clone().unwrap_or_default());
+            let (target, kind) = (target.display(), file_system_of(&source));
+            format!("map the ids of the mount at {target}, whose source is on {kind}")
+        })?;
     }
     Ok(Prepared {
         target,

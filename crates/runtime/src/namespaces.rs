@@ -60,11 +60,9 @@ impl Namespaces {
     }
 
     fn check(&mut self, spec: &Spec) -> Result<()> {
-        let joins = |kind| self.joined.iter().any(|(joined, _)| *joined == kind);
-        for kind in [Kind::Mount, Kind::User] {
-            if joins(kind) {
-                return Err(Error::Unsupported(format!("to join a {kind:?} namespace")));
-            }
+        if self.joins(Kind::Mount) {
+            let what = "to join a Mount namespace".to_owned();
+            return Err(Error::Unsupported(what));
         }
         if self.is_new(Kind::User) {
             self.maps = Some(Maps::of(spec)?);
@@ -78,7 +76,16 @@ impl Namespaces {
     }
 
     fn has(&self, kind: Kind) -> bool {
-        self.new.contains(&kind) || self.joined.iter().any(|(joined, _)| *joined == kind)
+        self.new.contains(&kind) || self.joins(kind)
+    }
+
+    fn joins(&self, kind: Kind) -> bool {
+        self.joined.iter().any(|(joined, _)| *joined == kind)
+    }
+
+    /// Whether the container is in another user namespace than the caller.
+    pub(crate) fn has_users(&self) -> bool {
+        self.has(Kind::User)
     }
 
     /// Whether the container gets a new namespace of this kind.
@@ -101,10 +108,11 @@ impl Namespaces {
     }
 
     /// Whether a first child has to join namespaces before a second one, the container's init, is
-    /// born in new ones: the root of a new user namespace has no say over those of others.
+    /// born in new ones: the root of a new user namespace has no say over those of others, and new
+    /// ones are to belong to a user namespace that is joined.
     pub(crate) fn takes_two(&self) -> bool {
         let joins = self.joined.iter().any(|(kind, _)| *kind != Kind::Pid);
-        joins && self.is_new(Kind::User)
+        joins && self.has_users()
     }
 
     fn new_flags(&self) -> CloneFlags {
@@ -139,10 +147,13 @@ impl Namespaces {
         forked
     }
 
-    /// In the first child of two: joins what is others', and leaves for a new user namespace.
+    /// In the first child of two: joins what is others', and leaves for a user namespace.
     pub(crate) fn leave(&self) -> Result<()> {
         self.join()?;
-        fork::unshare(Kind::User.flag()).context(|| "make a user namespace")
+        match self.is_new(Kind::User) {
+            true => fork::unshare(Kind::User.flag()).context(|| "make a user namespace"),
+            false => Ok(()),
+        }
     }
 
     /// In the first child of two, once its user namespace has its ids: makes the rest, of which the
@@ -170,9 +181,12 @@ impl Namespaces {
         Ok(())
     }
 
+    /// The user namespace comes last: the caller's root has the say over all, whosever they are.
     fn join(&self) -> Result<()> {
+        let of_users = |(kind, _): &&(Kind, OwnedFd)| *kind == Kind::User;
         let later = self.joined.iter().filter(|(kind, _)| *kind != Kind::Pid);
-        for (kind, namespace) in later {
+        let (users, others): (Vec<_>, Vec<_>) = later.partition(of_users);
+        for (kind, namespace) in others.into_iter().chain(users) {
             ns::enter(namespace.as_fd(), *kind)
                 .context(|| format!("join the {kind:?} namespace"))?;
         }

@@ -4,14 +4,15 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use crisp_sys::mount::{self, Depth, FsContext, MountAttributes, Propagation};
-use crisp_sys::rootfs::open_root;
+use crisp_sys::mount::{self, Depth, MountAttributes, Propagation};
 use crisp_sys::{file, process};
 use oci_spec::runtime::Spec;
 use rustix::fs::{StatVfsMountFlags, fstatvfs};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Result};
+use crate::mapped_root;
+use crate::overlay::{Flush, Overlay, attach};
 
 /// Where the root file system comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,15 +55,31 @@ impl Rootfs {
     }
 
     /// Mounts an overlay without a place, where the kernel can: nobody sees it but who has the
-    /// descriptor, with which it goes.
-    pub(crate) fn mount_apart(&self) -> Option<OwnedFd> {
+    /// descriptor, with which it goes. Its files have the owners of a user namespace, if one is
+    /// joined.
+    pub(crate) fn mount_apart(&self, users: Option<&Path>) -> Option<OwnedFd> {
         let Self::Overlay { lower, upper, work } = self else {
             return None;
         };
         self.make_ready().ok()?;
-        let tree = Overlay { lower, upper, work }.tree(Flush::Never).ok()?;
+        let overlay = Overlay { lower, upper, work };
+        let tree = match users {
+            Some(users) => mapped_root::mount(&overlay, users).ok()?,
+            None => overlay.tree(Flush::Never).ok()?,
+        };
         // The start tells why.
         is_writable(&tree).is_ok_and(|yes| yes).then_some(tree)
+    }
+
+    /// In the parent: an overlay for a container that joins a user namespace, whose root may not
+    /// mount it. A directory has the owners that it has.
+    pub(crate) fn mount_mapped(&self, users: &Path) -> Result<Option<OwnedFd>> {
+        let Self::Overlay { lower, upper, work } = self else {
+            return Ok(None);
+        };
+        let tree = mapped_root::mount(&Overlay { lower, upper, work }, users)?;
+        refuse_read_only(&tree, work).context(|| unwritable(work))?;
+        Ok(Some(tree))
     }
 
     /// Mounts the root at a directory, private to this mount namespace but for mounts of the host
@@ -83,10 +100,7 @@ impl Rootfs {
             (Self::Overlay { lower, upper, work }, None) => {
                 let mounted = Overlay { lower, upper, work }.mount_at(place);
                 let root = mounted.context(|| "mount the overlay of the root file system")?;
-                refuse_read_only(&root, work).context(|| {
-                    let work = work.display();
-                    format!("make what the overlay of the root file system needs in {work}")
-                })?;
+                refuse_read_only(&root, work).context(|| unwritable(work))?;
                 root
             }
         };
@@ -118,9 +132,15 @@ pub(crate) fn make_place(place: &Path) -> Result<()> {
     }
 }
 
-fn attach(tree: OwnedFd, place: &Path) -> io::Result<OwnedFd> {
-    mount::attach(tree.as_fd(), open_root(place)?.as_fd())?;
-    Ok(tree)
+/// In the child, before it is in a user namespace: goes to where the root will be. A new mount
+/// namespace takes the working directory along.
+pub(crate) fn enter_place(place: &Path) -> Result<()> {
+    process::change_dir(place).context(|| format!("enter the directory {}", place.display()))
+}
+
+fn unwritable(work: &Path) -> String {
+    let work = work.display();
+    format!("make what the overlay of the root file system needs in {work}")
 }
 
 fn is_writable(root: &OwnedFd) -> io::Result<bool> {
@@ -140,102 +160,4 @@ fn refuse_read_only(root: &OwnedFd, work: &Path) -> io::Result<()> {
     Err(io::Error::other(
         "the kernel mounted it read-only; its log says why",
     ))
-}
-
-struct Overlay<'a> {
-    lower: &'a [PathBuf],
-    upper: &'a Path,
-    work: &'a Path,
-}
-
-impl Overlay<'_> {
-    fn mount_at(&self, place: &Path) -> io::Result<OwnedFd> {
-        let tree = self
-            .tree(Flush::Never)
-            .or_else(|_| self.tree(Flush::AtUnmount));
-        match tree {
-            Ok(tree) => attach(tree, place),
-            // Before Linux 6.8 layers cannot be added one by one; what the newer way said tells
-            // more when both fail.
-            Err(error) => self.mount_classic_at(place).map_err(|_| error),
-        }
-    }
-
-    fn tree(&self, flush: Flush) -> io::Result<OwnedFd> {
-        let mut context = FsContext::open("overlay")?.set("source", "overlay")?;
-        for layer in self.lower {
-            context = context.set_path("lowerdir+", layer)?;
-        }
-        context = context
-            .set_path("upperdir", self.upper)?
-            .set_path("workdir", self.work)?
-            .set("index", "off")?
-            .set("metacopy", "off")?;
-        if flush == Flush::Never {
-            context = context.flag("volatile")?;
-        }
-        context.mount(MountAttributes::default())
-    }
-
-    /// The options of mount(2) have to fit in a page, so paths are told relative to the directory
-    /// that all share. The caller changes its working directory later anyway.
-    fn mount_classic_at(&self, place: &Path) -> io::Result<OwnedFd> {
-        let base = self.common_base();
-        process::change_dir(&base)?;
-        let relative = |path: &Path| escape(path.strip_prefix(&base).unwrap_or(path));
-        let lower: Vec<String> = self.lower.iter().map(|layer| relative(layer)).collect();
-        let data = format!(
-            "lowerdir={},upperdir={},workdir={},index=off,metacopy=off",
-            lower.join(":"),
-            relative(self.upper),
-            relative(self.work),
-        );
-        mount::mount_classic("overlay", place, "overlay", &format!("{data},volatile"))
-            .or_else(|_| mount::mount_classic("overlay", place, "overlay", &data))?;
-        open_root(place)
-    }
-
-    fn common_base(&self) -> PathBuf {
-        let mut base = self.upper.to_owned();
-        for path in self.lower.iter().map(PathBuf::as_path).chain([self.work]) {
-            while !path.starts_with(&base) && base.pop() {}
-        }
-        base
-    }
-}
-
-/// Whether an unmount flushes dirty pages to disk. A container is never mounted a second time, so
-/// the state that a power cut leaves in its writable layer is never read again.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Flush {
-    Never,
-    AtUnmount,
-}
-
-/// Separators of the option string are escaped with a backslash.
-fn escape(path: &Path) -> String {
-    let mut escaped = String::new();
-    for letter in path.to_string_lossy().chars() {
-        if matches!(letter, ':' | ',' | '\\') {
-            escaped.push('\\');
-        }
-        escaped.push(letter);
-    }
-    escaped
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_are_told_from_what_they_share() {
-        let overlay = Overlay {
-            lower: &["/v/s/a:b/fs".into(), "/v/s/c/fs".into()],
-            upper: Path::new("/v/s/u/fs"),
-            work: Path::new("/v/s/u/work"),
-        };
-        assert_eq!(overlay.common_base(), Path::new("/v/s"));
-        assert_eq!(escape(Path::new("a:b,c\\d")), "a\\:b\\,c\\\\d");
-    }
 }

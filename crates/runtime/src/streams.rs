@@ -70,8 +70,21 @@ impl Stdio {
 /// Standard streams to be placed; one that is missing stays as it is inherited.
 pub(crate) type Streams = [Option<OwnedFd>; 3];
 
-/// In the parent: what the process gets as its streams.
-pub(crate) fn prepare(stdio: Stdio) -> Result<Streams> {
+/// In the parent: what the process gets as its streams. Streams that were made for a process in
+/// another user namespace are given to its user, by the host's id, here: the root of that namespace
+/// has no say over them.
+pub(crate) fn prepare(stdio: Stdio, user: Option<u32>) -> Result<Streams> {
+    let made = !matches!(stdio, Stdio::Inherit);
+    let streams = take(stdio)?;
+    for stream in streams.iter().flatten().filter(|_| made) {
+        if let Some(user) = user {
+            give_to(stream.as_fd(), user);
+        }
+    }
+    Ok(streams)
+}
+
+fn take(stdio: Stdio) -> Result<Streams> {
     match stdio {
         Stdio::Terminal | Stdio::RelayedTerminal => Ok([None, None, None]),
         Stdio::Inherit => Ok([
@@ -127,16 +140,19 @@ pub(crate) fn give(process: &Process) {
         rustix::stdio::stdout(),
         rustix::stdio::stderr(),
     ] {
-        let Ok(stat) = rustix::fs::fstat(stream) else {
-            continue;
-        };
-        let null = lent_node::is_null(stream).unwrap_or(false);
-        if null || stat.st_uid == user.uid() {
-            continue;
-        }
-        let owner = Some(Uid::from_raw(user.uid()));
-        let _as_it_was = rustix::fs::fchown(stream, owner, None);
+        give_to(stream, user.uid());
     }
+}
+
+fn give_to(stream: BorrowedFd<'_>, user: u32) {
+    let Ok(stat) = rustix::fs::fstat(stream) else {
+        return;
+    };
+    let null = lent_node::is_null(stream).unwrap_or(false);
+    if null || stat.st_uid == user {
+        return;
+    }
+    let _as_it_was = rustix::fs::fchown(stream, Some(Uid::from_raw(user)), None);
 }
 
 /// Rows and columns that the spec asks for.

@@ -20,11 +20,14 @@ impl Foresight {
     /// Does what can be done already. A step that fails is taken again by the start, which tells
     /// why.
     pub(crate) fn learn(&mut self, ahead: &Ahead) {
-        self.steps.mount(rootfs(&ahead.rootfs));
-        if let Some(bundle) = ahead.bundle.as_deref()
-            && let Ok(bytes) = read_spec(bundle)
-            && let Ok(spec) = parse(bundle, &bytes)
-        {
+        let read = ahead.bundle.as_deref().and_then(|bundle| {
+            let bytes = read_spec(bundle).ok()?;
+            let spec = parse(bundle, &bytes).ok()?;
+            Some((bundle, bytes, spec))
+        });
+        let spec = read.as_ref().map(|(_, _, spec)| spec);
+        self.steps.mount(rootfs(&ahead.rootfs), spec);
+        if let Some((bundle, bytes, spec)) = read {
             self.steps.read(&spec, bundle);
             self.spec = Some((bytes, spec));
             // The daemon opens it for the start.

@@ -70,7 +70,7 @@ fn done_ahead() {
     bench.mount("/data/inner", "bind", &data, &["bind"]);
     let prepared = || {
         let mut ahead = Ahead::default();
-        ahead.mount(bench.rootfs());
+        ahead.mount(bench.rootfs(), None);
         ahead.read(&bench.parsed(), &bench.dir.path().join("bundle"));
         ahead
     };
@@ -100,7 +100,7 @@ fn done_ahead() {
     // That of another container is no use to this one, and one that was never used leaves nothing.
     drop(prepared());
     let mut other = Ahead::default();
-    other.mount(Bench::new("true").rootfs());
+    other.mount(Bench::new("true").rootfs(), None);
     std::fs::remove_file(bench.upper().join("written")).unwrap();
     run(other).unwrap();
     assert!(bench.upper().join("written").exists());

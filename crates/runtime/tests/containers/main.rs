@@ -16,6 +16,7 @@ mod confinement;
 mod device_nodes;
 mod failures;
 mod hooks;
+mod joined_users;
 mod life;
 mod limits;
 mod mounts;
@@ -32,9 +33,10 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // With one thread of tests the harness runs them on the main thread, and makes no other.
     arguments.test_threads = Some(1);
-    let cases: [&[Case]; 10] = [
+    let cases: [&[Case]; 11] = [
         life::CASES,
         hooks::CASES,
+        joined_users::CASES,
         cgroups::CASES,
         limits::CASES,
         mounts::CASES,
