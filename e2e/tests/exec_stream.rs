@@ -263,8 +263,11 @@ fn privileged_sessions_end_with_the_daemon() {
                 "{:?}",
                 begun.elapsed()
             );
-            // It ends: for clients of SPDY a connection that is lost is no failure.
-            client.wait_with_output().unwrap();
+            let ended = client.wait_with_output().unwrap();
+            // A killed daemon says nothing, which is no failure for clients of SPDY.
+            let said = text(&ended.stderr);
+            assert!(kill || said.contains("daemon stops"), "{said}");
+            assert!(kill || !ended.status.success(), "{ended:?}");
             node.restart();
             let mut cri = node.cri();
             eventually("the command is gone", || {

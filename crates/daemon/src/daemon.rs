@@ -357,11 +357,12 @@ async fn serve(
     notify(&[NotifyState::Stopping]);
     drop((socket, stay));
     drop(quit);
-    // Sessions end before the engine does, which ends what they ran. A client that asks again
-    // meets the next daemon.
+    // Sessions end before the engine does, which ends what they ran. A stream of events never ends
+    // by itself, so the wait has a limit.
+    let calls = tokio::time::timeout_at(told + GRACE, server);
+    let ((), ended) = tokio::join!(streaming.stop(GRACE), calls);
     drop(streaming);
-    // A stream of events never ends by itself, so the wait has a limit.
-    if let Ok(ended) = tokio::time::timeout_at(told + GRACE, server).await {
+    if let Ok(ended) = ended {
         ended.context(Exit::System, || "serve")?;
     }
     Ok(told)

@@ -12,6 +12,7 @@
 //! forward     port-forward: connections into a pod joined to streams of a client
 //! session     the seam to the engine
 //! status      the last word of a session
+//! stop        sessions hear that the server stops
 //! stream      one stream of a connection, whatever the protocol
 //! wire        the sending side of a connection
 //! chunk       data on its way to a client
@@ -52,6 +53,7 @@ mod server;
 mod session;
 mod spdy;
 mod status;
+mod stop;
 mod stream;
 mod tls;
 mod tokens;

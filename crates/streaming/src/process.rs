@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use crate::chunk::Chunk;
 use crate::session::{End, Reading, Resize, Session, Size, Start, Writing};
 use crate::status::{self, Manner, Purpose};
+use crate::stop::Stop;
 use crate::stream::{Incoming, Outgoing, Unsent};
 
 /// Once the process is over, output ends when none has come for so long: a child that it left
@@ -18,6 +19,19 @@ use crate::stream::{Incoming, Outgoing, Unsent};
 const QUIET: Duration = Duration::from_millis(500);
 /// Longest text of a size that is kept.
 const MAX_SIZE: usize = 1 << 10;
+
+/// The reason that the clients of a server hear when it stops.
+const STOPS: &str = "the container runtime's daemon stops, and its sessions end with it";
+
+/// The state of a process, as its outputs see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Runs,
+    /// Its last output is still to be passed on.
+    Over,
+    /// The server stops: nothing more is passed on.
+    Cut,
+}
 
 /// A client's streams, as many as it has.
 pub(crate) struct Client {
@@ -36,6 +50,7 @@ pub(crate) async fn run(
     start: Start,
     client: Client,
     (manner, purpose): (Manner, Purpose),
+    stop: Stop,
 ) -> io::Result<()> {
     let word = match start().await {
         Ok(session) => {
@@ -43,6 +58,7 @@ pub(crate) async fn run(
                 session,
                 (&client.stdout, &client.stderr),
                 (client.stdin, client.resize),
+                stop,
             );
             status::of_end(manner, purpose, &end.await?)
         }
@@ -72,11 +88,15 @@ async fn join(
     session: Session,
     (stdout, stderr): Outputs<'_>,
     (stdin, resize): (Option<Incoming>, Option<Incoming>),
+    stop: Stop,
 ) -> io::Result<End> {
-    let (over, is_over) = watch::channel(false);
+    let (phase, is_over) = watch::channel(Phase::Runs);
     let ending = async {
-        let end = session.end.await;
-        over.send_replace(true);
+        let (end, next) = tokio::select! {
+            end = session.end => (end, Phase::Over),
+            () = stop.told() => (End::Lost(STOPS.to_owned()), Phase::Cut),
+        };
+        phase.send_replace(next);
         Ok(end)
     };
     let outputs = async {
@@ -101,7 +121,7 @@ async fn join(
 async fn output(
     from: Option<Reading>,
     to: &Option<Outgoing>,
-    mut over: watch::Receiver<bool>,
+    mut phase: watch::Receiver<Phase>,
 ) -> io::Result<()> {
     let Some(mut from) = from else {
         return Ok(());
@@ -109,16 +129,17 @@ async fn output(
     let mut to = to.as_ref();
     let mut chunk = Chunk::default();
     loop {
-        let read = if *over.borrow() {
-            match timeout(QUIET, chunk.fill(&mut from)).await {
+        let now = *phase.borrow();
+        let read = match now {
+            Phase::Runs => tokio::select! {
+                read = chunk.fill(&mut from) => read,
+                _ = phase.changed() => continue,
+            },
+            Phase::Over => match timeout(QUIET, chunk.fill(&mut from)).await {
                 Ok(read) => read,
                 Err(_) => break,
-            }
-        } else {
-            tokio::select! {
-                read = chunk.fill(&mut from) => read,
-                _ = over.changed() => continue,
-            }
+            },
+            Phase::Cut => break,
         };
         // An error is an end: a terminal whose last process has gone gives EIO.
         if read.unwrap_or_default() == 0 {

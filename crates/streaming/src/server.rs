@@ -13,7 +13,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tracing::Span;
@@ -23,6 +23,7 @@ use crate::error::{Context, Error, Result};
 use crate::http::{Admitted, answer};
 use crate::session::{Dial, Reading, Start, Streams, Writing};
 use crate::status::Purpose;
+use crate::stop::Stop;
 use crate::tls::{Certificate, TlsFiles};
 use crate::tokens::Tokens;
 use crate::work::{Link, Patience, Work};
@@ -68,11 +69,12 @@ impl Default for Config {
     }
 }
 
-/// The server. Dropping it ends all sessions.
+/// The server. Dropping it ends all sessions without a word.
 pub struct Server {
     tokens: Arc<Tokens<Admitted>>,
     address: SocketAddr,
     base: String,
+    stop: watch::Sender<bool>,
     _accepting: Worker<()>,
 }
 
@@ -112,6 +114,7 @@ impl Server {
         };
         let base = config.base.unwrap_or(format!("{scheme}://{address}"));
         let tokens = Arc::new(Tokens::default());
+        let (teller, stop) = Stop::new();
         let door = Door {
             tokens: Arc::clone(&tokens),
             certificate,
@@ -119,13 +122,23 @@ impl Server {
                 create: config.create,
                 idle: config.idle,
             },
+            stop,
         };
         Ok(Self {
             tokens,
             address,
             base: base.trim_end_matches('/').to_owned(),
+            stop: teller,
             _accepting: Worker::start(door.accept(listener)),
         })
+    }
+
+    /// Ends all sessions, each with a last word to its client, as far as there is time for it. No
+    /// client is let in any more.
+    pub async fn stop(&self, within: Duration) {
+        self.stop.send_replace(true);
+        // Each session has a part of this channel until its end.
+        timeout(within, self.stop.closed()).await.ok();
     }
 
     /// The address that the server listens on.
@@ -180,6 +193,7 @@ struct Door {
     tokens: Arc<Tokens<Admitted>>,
     certificate: Option<Arc<Certificate>>,
     patience: Patience,
+    stop: Stop,
 }
 
 impl Door {
@@ -205,8 +219,13 @@ impl Door {
                     (Err(_), _) => return,
                 },
                 (from, ended) = workers.next() => told(from, ended),
+                () = self.stop.clone().told() => break,
                 _ = sweep.tick() => self.tokens.forget_old(Instant::now()),
             }
+        }
+        while !workers.is_empty() {
+            let (from, ended) = workers.next().await;
+            told(from, ended);
         }
     }
 
@@ -272,7 +291,7 @@ impl Door {
             writing,
             hangup,
         };
-        work.run(link, self.patience).await
+        work.run(link, self.patience, self.stop).await
     }
 }
 

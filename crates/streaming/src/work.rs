@@ -21,6 +21,7 @@ use crate::spdy::frame;
 use crate::spdy::headers::Headers;
 use crate::spdy::input::Input;
 use crate::status::Purpose;
+use crate::stop::Stop;
 use crate::stream::{Incoming, Outgoing, Unsent};
 use crate::websocket::channels::Channels;
 use crate::websocket::messages::{self, Messages};
@@ -72,7 +73,7 @@ impl Work {
     ///
     /// # Errors
     /// When the connection breaks, or the client breaks the protocol.
-    pub(crate) async fn run(self, link: Link, patience: Patience) -> io::Result<()> {
+    pub(crate) async fn run(self, link: Link, patience: Patience, stop: Stop) -> io::Result<()> {
         let Link {
             reading,
             writing,
@@ -99,14 +100,14 @@ impl Work {
             Speech::Channels(codec) => {
                 let messages = messages(reading);
                 let mut channels = Channels::new(messages, Arc::clone(&wire), hangup, codec);
-                let work = self.on_channels(&mut channels)?;
+                let work = self.on_channels(&mut channels, stop)?;
                 return line.drive(channels.run(), work).await;
             }
             Speech::Spdy => Input::socket(reading),
             Speech::Tunnel => Input::tunnel(messages(reading)),
         };
         let (connection, opened) = Connection::new(input, wire, (activity, hangup), self.judge());
-        let work = self.on_streams(opened, patience.create);
+        let work = self.on_streams(opened, patience.create, stop);
         line.drive(connection.run(), work).await
     }
 
@@ -118,7 +119,7 @@ impl Work {
     }
 
     /// The work over streams that a client opens.
-    fn on_streams(self, opened: mpsc::Receiver<Opened>, create: Duration) -> Done {
+    fn on_streams(self, opened: mpsc::Receiver<Opened>, create: Duration, stop: Stop) -> Done {
         match self {
             Self::Process {
                 purpose,
@@ -127,17 +128,17 @@ impl Work {
                 remote,
             } => Box::pin(async move {
                 let client = gather(opened, (streams, remote), create).await?;
-                process::run(start, client, (remote.manner, purpose)).await
+                process::run(start, client, (remote.manner, purpose), stop).await
             }),
-            Self::Ports { dial, .. } => Box::pin(async move {
+            Self::Ports { dial, .. } => Box::pin(unless_stopped(stop, async move {
                 forward::pairs(dial, opened, create).await;
                 Ok(())
-            }),
+            })),
         }
     }
 
     /// The work over channels, which it makes.
-    fn on_channels(self, channels: &mut Channels) -> io::Result<Done> {
+    fn on_channels(self, channels: &mut Channels, stop: Stop) -> io::Result<Done> {
         let mut next = || channels.next().ok_or(io::ErrorKind::QuotaExceeded);
         match self {
             Self::Process {
@@ -163,7 +164,7 @@ impl Work {
                     if let Err(Unsent::Broken(error)) = lowest.send(&mut Chunk::of(b"")).await {
                         return Err(error);
                     }
-                    process::run(start, client, (remote.manner, purpose)).await
+                    process::run(start, client, (remote.manner, purpose), stop).await
                 }))
             }
             Self::Ports { ports, dial, .. } => {
@@ -172,9 +173,22 @@ impl Work {
                     let ((from_client, to_client), (_, error)) = (next()?, next()?);
                     pairs.push((port, from_client, to_client, error));
                 }
-                Ok(Box::pin(forward::channels(dial, pairs)))
+                let forward = forward::channels(dial, pairs);
+                Ok(Box::pin(unless_stopped(stop, forward)))
             }
         }
+    }
+}
+
+/// Forwards until the server stops. That is an error and no end, since it can come in the middle of a
+/// frame, after which nothing more can be said.
+async fn unless_stopped(
+    stop: Stop,
+    forward: impl Future<Output = io::Result<()>>,
+) -> io::Result<()> {
+    tokio::select! {
+        done = forward => done,
+        () = stop.told() => Err(io::Error::other("the server stops")),
     }
 }
 

@@ -204,3 +204,39 @@ async fn output_arrives_unharmed() {
     }
     assert_eq!((got, hash.finalize()), (SIZE, writing.await.unwrap()));
 }
+
+#[tokio::test]
+async fn a_stop_is_told_to_all_who_are_there() {
+    let server = server().await;
+    let mut clients = Vec::new();
+    for version in ["v4.channel.k8s.io", "channel.k8s.io"] {
+        let (start, process) = played();
+        let url = server.exec(all(), start).unwrap();
+        let mut client = Client::connect(&url, version).await;
+        let ids = client.open_all(&KINDS).await;
+        // Its streams and its end are held open by the played process.
+        clients.push((client, ids, process));
+    }
+    let late = server.exec(all(), played().0).unwrap();
+    let within = std::time::Duration::from_secs(10);
+    let begun = std::time::Instant::now();
+    let rest = async {
+        for (mut client, ids, process) in clients {
+            let said = client.rest().await;
+            let word = String::from_utf8_lossy(&said[&ids[0]]).into_owned();
+            assert!(word.contains("daemon stops"), "{word}");
+            drop(client);
+            assert!(process.dropped.await.is_err());
+        }
+    };
+    tokio::join!(server.stop(within), rest);
+    assert!(
+        begun.elapsed() < within,
+        "it waits for no more than they take"
+    );
+    let address = server.address();
+    assert!(
+        tokio::net::TcpStream::connect(address).await.is_err(),
+        "{late}"
+    );
+}
