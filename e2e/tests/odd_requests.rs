@@ -46,7 +46,7 @@ fn privileged_empty_requests_get_their_answer() {
             remove_image InvalidArgument,
             update_runtime_config InvalidArgument,
             exec InvalidArgument,
-            attach Unimplemented,
+            attach InvalidArgument,
             port_forward NotFound,
             checkpoint_container Unimplemented,
         };

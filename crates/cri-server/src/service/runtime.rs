@@ -210,7 +210,7 @@ impl RuntimeService for Service {
         let request = request.into_inner();
         let id = &request.container_id;
         call("Attach", self.container_subject(id), async {
-            Err(not_yet("Attach"))
+            Service::attach(self, &request)
         })
         .await
     }

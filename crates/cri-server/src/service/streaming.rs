@@ -49,6 +49,36 @@ impl Service {
         })
     }
 
+    /// The terminal is the container's own, whatever the call says: that decides alone whether its
+    /// client tells sizes.
+    pub(super) fn attach(
+        &self,
+        request: &cri::AttachRequest,
+    ) -> Result<cri::AttachResponse, Status> {
+        let asked = Wanted {
+            stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr,
+            terminal: request.tty,
+        };
+        let streams = streams(asked)?;
+        let container = self.engine.running_container(&request.container_id);
+        let id = container.map_err(answer::engine)?.id.clone();
+        let wanted = self.engine.attachable(id.as_str(), asked);
+        let wanted = wanted.map_err(answer::engine)?;
+        let engine = self.engine.clone();
+        let start: Start = Box::new(move || {
+            Box::pin(async move {
+                let begun = engine.attach(id.as_str(), wanted).await;
+                begun.map(lend).map_err(refusal)
+            })
+        });
+        let url = self.streams()?.attach(streams, start);
+        Ok(cri::AttachResponse {
+            url: url.map_err(answer::streams)?,
+        })
+    }
+
     pub(super) fn port_forward(
         &self,
         request: &cri::PortForwardRequest,
