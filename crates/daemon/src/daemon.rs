@@ -1,5 +1,6 @@
 //! The daemon's life: start, serve, stop. It ends within a second of SIGTERM, and no pod with it.
 
+use std::cell::Cell;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use crisp_model::Owner;
 use crisp_node::host::{Host, Presence};
 use crisp_node::{Engine, Timeouts};
 use crisp_streaming::Server as Streaming;
-use crisp_sys::limits;
+use crisp_sys::{limits, schedule};
 use sd_notify::NotifyState;
 use tokio::net::UnixListener;
 use tokio::runtime::{Builder, Runtime};
@@ -88,9 +89,20 @@ fn runtime(config: &Config) -> Result<Runtime, Fatal> {
         .max_blocking_threads(config.blocking_threads)
         .thread_keep_alive(IDLE_THREAD)
         .thread_name("crispd")
+        .on_thread_park(ask_for_short_slices)
         .enable_all()
         .build()
         .context(Exit::System, || "start threads")
+}
+
+/// Asks for an async worker's thread, at the first time that it rests: threads of blocking steps do
+/// not park, and have slices of the usual length, since they work instead of answering.
+fn ask_for_short_slices() {
+    thread_local!(static ASKED: Cell<bool> = const { Cell::new(false) });
+    if !ASKED.replace(true) {
+        // A kernel that refuses lets callers wait a little longer.
+        drop(schedule::take_short_slices());
+    }
 }
 
 async fn live(config: Config, files: &[PathBuf]) -> Result<(), Fatal> {

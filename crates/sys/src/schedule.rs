@@ -1,4 +1,5 @@
-//! How the kernel schedules a process that has one thread: policy, I/O priority, CPUs, personality.
+//! How the kernel schedules a process that has one thread, or a thread: policy, slices, I/O priority,
+//! CPUs, personality.
 
 use std::io;
 
@@ -42,6 +43,55 @@ pub fn set_schedule(schedule: &Schedule) -> io::Result<()> {
     let pointer: *const libc::sched_attr = &raw const attributes;
     // SAFETY: the structure has the size that it tells and outlives the call.
     check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, pointer, 0) }).map(drop)
+}
+
+/// The shortest slice of time that the kernel gives, in nanoseconds.
+const SHORT_SLICE: u64 = 100_000;
+
+/// Asks for short slices of time, which come sooner: from Linux 6.12 on, a thread that is woken to
+/// answer somebody does not wait until a program that has just begun has had its whole slice. Its
+/// share of time stays the same, and its children have slices of the usual length. A policy or
+/// priority that was chosen for this process is left alone, since children would lose it.
+///
+/// # Errors
+/// The errors of `sched_getattr(2)` and `sched_setattr(2)`.
+pub fn take_short_slices() -> io::Result<()> {
+    let present = schedule()?;
+    let is_usual = present.policy == libc::SCHED_OTHER.unsigned_abs() && present.nice >= 0;
+    if !is_usual || present.flags != 0 {
+        return Ok(());
+    }
+    set_schedule(&Schedule {
+        flags: libc::SCHED_FLAG_RESET_ON_FORK.unsigned_abs().into(),
+        runtime: SHORT_SLICE,
+        ..present
+    })
+}
+
+fn schedule() -> io::Result<Schedule> {
+    let mut found = libc::sched_attr {
+        size: 0,
+        sched_policy: 0,
+        sched_flags: 0,
+        sched_nice: 0,
+        sched_priority: 0,
+        sched_runtime: 0,
+        sched_deadline: 0,
+        sched_period: 0,
+    };
+    let size = size_of::<libc::sched_attr>();
+    let pointer: *mut libc::sched_attr = &raw mut found;
+    // SAFETY: the structure has the size that is told and outlives the call.
+    check(unsafe { libc::syscall(libc::SYS_sched_getattr, 0, pointer, size, 0) })?;
+    Ok(Schedule {
+        policy: found.sched_policy,
+        flags: found.sched_flags,
+        nice: found.sched_nice,
+        priority: found.sched_priority,
+        runtime: found.sched_runtime,
+        deadline: found.sched_deadline,
+        period: found.sched_period,
+    })
 }
 
 /// Sets the I/O priority of this thread: a class (1 real time, 2 best effort, 3 idle) and a level in
@@ -110,4 +160,32 @@ pub enum Personality {
     Linux,
     /// Its 32-bit sibling.
     Linux32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// On a thread of its own, since the flag stays.
+    #[test]
+    fn short_slices_are_a_threads_own() {
+        let usual = schedule().unwrap();
+        let inner = || std::thread::spawn(|| schedule().unwrap()).join().unwrap();
+        let outer = std::thread::spawn(move || {
+            take_short_slices().unwrap();
+            take_short_slices().unwrap();
+            (schedule().unwrap(), inner())
+        });
+        let (short, inherited) = outer.join().unwrap();
+        assert_eq!((short.policy, short.nice), (usual.policy, usual.nice));
+        assert_ne!(short.flags, usual.flags);
+        assert_eq!(
+            (inherited.flags, inherited.runtime),
+            (usual.flags, usual.runtime)
+        );
+        // Older kernels tell of no slices.
+        if usual.runtime != 0 {
+            assert_eq!(short.runtime, SHORT_SLICE);
+        }
+    }
 }
