@@ -41,6 +41,9 @@ pub(super) async fn boot(shared: &Arc<Shared>, record: &PodRecord) -> Result<Boo
     let (kernel, owned) = (Arc::clone(shared), record.clone());
     blocking(move || make_namespaces(&kernel, &owned)).await?;
     shared.cgroups.make_parent(&record.cgroup_path).await?;
+    // Most pods have a container right after their boot. From here on the boot waits for others, as
+    // for its network; before, two processors are busy with it.
+    shared.spares.load();
     let holder = match record.config.namespaces.pid {
         NamespaceMode::Pod => Some(start_holder(shared, record).await?),
         _ => None,

@@ -246,8 +246,6 @@ impl Hands {
             if let Some(gone) = room {
                 boot::make_room(gone).await;
             }
-            // Most pods have a container right after their boot, which waits for others often.
-            shared.spares.load();
             Outcome::Input(Input::Booted(boot::boot(&shared, &record).await))
         })
     }
