@@ -101,6 +101,14 @@ impl Record {
         let removed = blocking(remove).await?;
         removed.context(|| format!("remove the record of pod {}", self.id))
     }
+
+    /// Lets go of its files. The last close of one that was removed frees its space, and waits for
+    /// the disk.
+    pub(super) async fn close(self) {
+        let both = self.both;
+        // Dropping them cannot panic.
+        crisp_tasks::blocking(move || drop(both)).await.ok();
+    }
 }
 
 impl Both {

@@ -211,6 +211,7 @@ impl Task {
             }
         }
         turn_away(&task.hands.names, task.hands.owner, inbox);
+        crisp_tasks::apart(task.hands.record.close());
     }
 
     fn shim_told(&self, id: &ContainerId, event: ShimEvent) -> Input {
