@@ -103,8 +103,10 @@ impl Shim {
 
     /// Removes the empty cgroups of execs: of the one that has ended, and of earlier ones whose
     /// background processes have ended since. Cgroups of execs that are being started are empty
-    /// too, but wanted.
-    fn sweep_execs(&self) {
+    /// too, but wanted. One that was killed may still hold processes that are dying: the rest are
+    /// tried again when all is quiet.
+    pub(crate) fn sweep_execs(&mut self) {
+        self.unswept = 0;
         let Some(dir) = self.container.cgroup.unified_dir() else {
             return;
         };
@@ -118,7 +120,7 @@ impl Shim {
                 .and_then(|name| name.strip_prefix(EXEC_PREFIX));
             if exec_id.is_some_and(|exec_id| !self.is_starting(exec_id)) {
                 // The kernel refuses to remove a cgroup that holds processes.
-                drop(std::fs::remove_dir(entry.path()));
+                self.unswept += usize::from(std::fs::remove_dir(entry.path()).is_err());
             }
         }
     }

@@ -49,6 +49,8 @@ pub struct Shim {
     /// Running processes that were exec'd, by pid.
     pub(crate) execs: BTreeMap<i32, Exec>,
     pub(crate) errands: Vec<Errand>,
+    /// Cgroups of execs that have ended which could not be removed yet.
+    pub(crate) unswept: usize,
     /// OOM kills in the cgroup that are told already, and whether any was the container's.
     pub(crate) oom_kills: u64,
     pub(crate) oom: bool,
@@ -217,6 +219,7 @@ impl Shim {
             phase: Phase::Starting,
             execs: BTreeMap::new(),
             errands: Vec::new(),
+            unswept: 0,
             waiting: Vec::new(),
             stays: Stays::UntilTold,
             warnings: entered.err().into_iter().collect(),
@@ -299,6 +302,9 @@ impl Shim {
         let ready = ready.context(|| "poll the shim's descriptors")?;
         if ready.is_empty() && self.busy {
             self.output.rest();
+            if self.unswept > 0 {
+                self.sweep_execs();
+            }
             memory::give_back();
         }
         self.busy = !ready.is_empty();
