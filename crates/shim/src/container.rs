@@ -90,9 +90,13 @@ impl Container {
         }
     }
 
-    /// Creates and starts it, but for what was done already.
-    pub(crate) fn launch(&self, foresight: Foresight) -> Reported {
-        report(FailureKind::Start, self.try_launch(foresight))
+    /// Creates it, but for what was done already, and starts it once it may.
+    pub(crate) fn launch(
+        &self,
+        foresight: Foresight,
+        wait: impl FnOnce() -> Result<()>,
+    ) -> Reported {
+        report(FailureKind::Start, self.try_launch(foresight, wait))
     }
 
     /// Runs a process in it.
@@ -118,7 +122,11 @@ impl Container {
         crisp_runtime::exec_cgroup(&self.cgroup, exec_id)
     }
 
-    fn try_launch(&self, mut foresight: Foresight) -> Result<Running> {
+    fn try_launch(
+        &self,
+        mut foresight: Foresight,
+        wait: impl FnOnce() -> Result<()>,
+    ) -> Result<Running> {
         self.step_out_of_ours()?;
         let bytes = bundle::read_spec(&self.bundle)?;
         let spec = match foresight.spec(&bytes) {
@@ -146,11 +154,15 @@ impl Container {
             keyring: Keyring::New,
             preserved_fds: 0,
         })?;
-        self.note_begin(created.pid);
         let filter = created.filter.take();
         let write_down = |own| Again::write_down(own, filter.as_ref());
-        let started = created.start_while(|| spec.process().as_ref().and_then(write_down));
-        let again = started.inspect_err(|_| {
+        let start = || {
+            wait()?;
+            self.note_begin(created.pid);
+            let started = created.start_while(|| spec.process().as_ref().and_then(write_down));
+            started.map_err(Error::from)
+        };
+        let again = start().inspect_err(|_| {
             // The failure of the start is the one to report. A cgroup that cannot be removed now
             // is found again by its name.
             drop(self.destroy());

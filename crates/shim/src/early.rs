@@ -6,19 +6,25 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crisp_model::CgroupPath;
 use crisp_shim_api::{Ahead, Launch, MAX_FRAME, Opening};
+use crisp_sys::cgroup::{Cgroup, Layout};
 use crisp_sys::signals::SignalFd;
 use crisp_sys::socket::Conn;
 use crisp_sys::{own_argument, process};
 
 use crate::container::Container;
+use crate::error::{Context, Error, Result};
 use crate::foresight::Foresight;
 use crate::ready::{Ready, restore_open_files};
 use crate::shelter::Shelter;
 use crate::worker::{Reported, Worker};
+
+/// The word for a worker that has begun its launch: the program may run.
+const GO: &[u8] = b"go";
 
 /// How long a worker that is not needed may take to end: the kernel may hold it at a mount.
 const ENDS_WITHIN: Duration = Duration::from_secs(2);
@@ -51,11 +57,19 @@ impl Early {
         }
     }
 
-    /// Begins the launch. `None` when no worker has it: then it was not begun.
-    pub(crate) fn begin(mut self, launch: &Launch) -> Option<Worker> {
+    /// Begins the launch, while the shim still sets itself up: the program waits for that. `None`
+    /// when no worker has it: then it was not begun. Signals have to be blocked: the worker's end
+    /// has to be seen whenever it comes.
+    pub(crate) fn begin(mut self, launch: &Launch, layout: &Arc<Layout>) -> Option<Begun> {
         let frame = launch.encode().ok()?;
         // The worker's standard error was opened before the daemon had one for this container.
-        self.tell(&frame).then(|| self.worker.take())?
+        if !self.tell(&frame) {
+            return None;
+        }
+        Some(Begun {
+            worker: Some(self.worker.take()?),
+            cgroup: Cgroup::new(Arc::clone(layout), launch.cgroup_path.as_str()),
+        })
     }
 
     /// The shelter of a launch, if this process is in it.
@@ -84,6 +98,45 @@ impl Drop for Early {
     }
 }
 
+/// A worker that has begun the launch. Dropped, it takes all back: no program has run.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    worker: Option<Worker>,
+    /// The container's.
+    cgroup: Cgroup,
+}
+
+impl Begun {
+    /// Lets the program run.
+    pub(crate) fn go(mut self) -> Option<Worker> {
+        let worker = self.worker.take()?;
+        // A worker that has ended reports nothing, which its end tells.
+        drop(worker.tell(GO, &[]));
+        Some(worker)
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        let Some(worker) = self.worker.take() else {
+            return;
+        };
+        if !worker.leaves_within(ENDS_WITHIN) {
+            // Stopped where it was, it has taken nothing back. What stays is found by its name.
+            drop(crisp_runtime::destroy(&self.cgroup));
+        }
+    }
+}
+
+/// In the worker: waits until the shim is set up.
+fn await_go(orders: &Conn) -> Result<()> {
+    match orders.recv(GO.len()) {
+        Ok(Some((word, _))) if word == GO => Ok(()),
+        Ok(_) => Err(Error::NoLaunch("the shim was not set up".to_owned())),
+        Err(error) => Err(error).context(|| "wait for the shim"),
+    }
+}
+
 /// In the worker: takes the steps that it is told, until the launch. `None` when there is none.
 fn wait(orders: &Conn, ready: &Ready, daemon: &Conn) -> Option<Reported> {
     // The daemon takes a shim for dead once nobody has this socket, and this is no shim.
@@ -101,7 +154,7 @@ fn wait(orders: &Conn, ready: &Ready, daemon: &Conn) -> Option<Reported> {
                 // The shim has the name already.
                 drop(own_argument::replace_last(launch.container_id.as_str()));
                 let container = Container::new(*launch, ready.clone());
-                return Some(container.launch(foresight));
+                return Some(container.launch(foresight, || await_go(orders)));
             }
             Opening::Adoption(_) => return None,
         }

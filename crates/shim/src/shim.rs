@@ -14,7 +14,7 @@ use rustix::event::{PollFlags, Timespec};
 
 use crate::clients::{Asker, Clients};
 use crate::container::{Container, Init, Parent};
-use crate::early::Early;
+use crate::early::Begun;
 use crate::error::{Context, Error, Result};
 use crate::foresight::Foresight;
 use crate::launch::{self, Begin};
@@ -150,24 +150,35 @@ impl Shim {
     pub fn begin(conn: Conn) -> Result<Self> {
         let ready = Ready::new();
         let mut begin = launch::receive(&conn, ready.as_ref().ok())?;
-        let shelter = match &mut begin {
-            Begin::Launch(launch, early) => early.shelter(launch),
-            Begin::Adoption(..) => None,
+        // The end of a worker that has begun the launch is told by SIGCHLD.
+        let signals = SignalFd::block_all().context(|| "block the signals");
+        let (shelter, begun) = match (&mut begin, &ready) {
+            (Begin::Launch(launch, early), Ok(ready)) => {
+                let mut early = std::mem::take(early);
+                let shelter = early.shelter(launch);
+                let is_ours = launch.version == VERSION && signals.is_ok();
+                let begun = is_ours.then(|| early.begin(launch, &ready.layout));
+                (shelter, begun.flatten())
+            }
+            _ => (None, None),
         };
         let (launch, open): (_, OpenLog) = match &begin {
             Begin::Launch(launch, _) => (launch.as_ref().clone(), Log::open),
             Begin::Adoption(adoption, _) => (adoption.launch.clone(), Log::resume),
         };
-        match ready.and_then(|ready| Self::set_up(launch, ready, open, shelter)) {
+        let set_up = |ready| Self::set_up(launch, (ready, signals?), open, shelter);
+        match ready.and_then(set_up) {
             Ok(mut shim) => {
                 shim.clients.add(conn);
                 match begin {
-                    Begin::Launch(launch, early) => shim.launch(&launch, early),
+                    Begin::Launch(..) => shim.launch(begun.and_then(Begun::go)),
                     Begin::Adoption(adoption, fds) => shim.adopt(&adoption, fds)?,
                 }
                 Ok(shim)
             }
             Err(error) => {
+                // Nothing of the launch is left when the daemon hears of it.
+                drop(begun);
                 let mut clients = Clients::default();
                 clients.add(conn);
                 clients.reply(LAUNCHER, failure(&error), Vec::new());
@@ -183,7 +194,7 @@ impl Shim {
 
     fn set_up(
         launch: Launch,
-        ready: Ready,
+        (ready, signals): (Ready, SignalFd),
         open: OpenLog,
         shelter: Option<Shelter>,
     ) -> Result<Self> {
@@ -205,7 +216,6 @@ impl Shim {
             .as_deref()
             .map(|path| open(path).context(|| format!("open the log {}", path.display())))
             .transpose()?;
-        let signals = SignalFd::block_all().context(|| "block the signals")?;
         let listener = Listener::bind(&launch.socket)
             .context(|| format!("listen at {}", launch.socket.display()))?;
         let socket = launch.socket.clone();
@@ -378,11 +388,12 @@ impl Shim {
         }
     }
 
-    /// By the worker that was told of it ahead, else by a new one: a launch that one has begun is
-    /// never begun again.
-    fn launch(&mut self, launch: &Launch, early: Early) {
-        let launches = || Worker::spawn(|| self.container.launch(Foresight::default()));
-        match early.begin(launch).map_or_else(launches, Ok) {
+    /// By the worker that has begun it, else by a new one: a launch that one has begun is never
+    /// begun again.
+    fn launch(&mut self, begun: Option<Worker>) {
+        let now = || Ok(());
+        let launches = || Worker::spawn(|| self.container.launch(Foresight::default(), now));
+        match begun.map_or_else(launches, Ok) {
             Ok(worker) => self.errands.push(Errand {
                 worker,
                 purpose: Purpose::Launch,

@@ -11,7 +11,7 @@ use crisp_model::Signal;
 use crisp_shim_api::{FailureKind, StreamEnd};
 use crisp_sys::fork::{CloneFlags, fork_with};
 use crisp_sys::pidfd::PidFd;
-use crisp_sys::process::set_parent_death_signal;
+use crisp_sys::process::{place_over, set_parent_death_signal};
 use crisp_sys::socket::Conn;
 use serde::{Deserialize, Serialize};
 
@@ -101,7 +101,9 @@ impl Worker {
         ours.set_nonblocking()?;
         let shim = std::process::id();
         let (pid, pidfd) = fork_with(CloneFlags::NONE, None, || {
-            if die_with(shim).is_err() {
+            // With a copy of the shim's end, it would never see that its work is not wanted.
+            let let_go = || place_over(theirs.as_fd(), ours.as_fd());
+            if die_with(shim).and_then(|()| let_go()).is_err() {
                 return 1;
             }
             crisp_sys::memory::keep_much();
@@ -150,6 +152,20 @@ impl Worker {
     /// Waits for its end; whether it came in time.
     pub(crate) fn ends_within(&self, time: Duration) -> bool {
         self.pidfd.ends_within(time).unwrap_or(false)
+    }
+
+    /// Lets it know that its work is not wanted, and makes it stop where it is if it does not end by
+    /// itself; whether it did.
+    pub(crate) fn leaves_within(self, time: Duration) -> bool {
+        let Self { pidfd, conn, .. } = self;
+        drop(conn);
+        if pidfd.ends_within(time).unwrap_or(false) {
+            return true;
+        }
+        // It may have ended by itself.
+        drop(pidfd.signal(Signal::KILL.number()));
+        pidfd.ends_within(time).ok();
+        false
     }
 }
 

@@ -113,6 +113,27 @@ fn privileged_a_worker_that_waits_ends_with_its_shim_and_with_the_daemon() {
     }
 }
 
+/// The program runs only once the shim has its log and its socket.
+#[test]
+fn privileged_a_shim_that_cannot_be_set_up_runs_no_program() {
+    let mut lab = lab("");
+    let ran = lab.dir.path().join("ran");
+    fs::create_dir(&ran).unwrap();
+    lab.spec["mounts"].as_array_mut().unwrap().push(json!(
+        { "destination": "/ran", "type": "bind", "source": ran, "options": ["bind"] }
+    ));
+    lab.spec["process"] = process(&["touch", "/ran/it"]);
+    lab.launch.log = Some(lab.dir.path().join("no-such-dir/0.log"));
+    let early = ProcessId::of(lab.foretell()).unwrap();
+    match lab.send_launch().0 {
+        Reply::Failed { message, .. } => assert!(message.contains("open the log"), "{message}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(!ran.join("it").exists() && !lab.cgroup.child("c").exists());
+    lab.is_gone();
+    until("the worker's end", || !early.is_alive());
+}
+
 #[test]
 fn privileged_a_launch_that_fails_is_not_begun_again() {
     let mut lab = lab("");
