@@ -12,7 +12,7 @@
 //! forward     port-forward: connections into a pod joined to streams of a client
 //! session     the seam to the engine
 //! status      the last word of a session
-//! stop        sessions hear that the server stops
+//! stop        the ends that the server makes of a session
 //! stream      one stream of a connection, whatever the protocol
 //! wire        the sending side of a connection
 //! chunk       data on its way to a client

@@ -6,31 +6,41 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep};
 
 use crate::chunk::Chunk;
-use crate::session::{End, Reading, Resize, Session, Size, Start, Writing};
+use crate::session::{End, Reading, Refusal, Resize, Session, Size, Start, Writing};
 use crate::status::{self, Manner, Purpose};
-use crate::stop::Stop;
+use crate::stop::Cut;
 use crate::stream::{Incoming, Outgoing, Unsent};
 
-/// Once the process is over, output ends when none has come for so long: a child that it left
-/// behind may hold the pipe for ever.
-const QUIET: Duration = Duration::from_millis(500);
+/// Once the process is over, its output is waited for as long as this in all: a child that it left
+/// behind may hold the pipe for ever. The client's own time does not count.
+const DRAIN: Duration = Duration::from_secs(2);
+/// And no more than this is passed on of each output, for a child that writes without an end: more
+/// than pipes and an engine hold of what the process itself wrote.
+const REST: usize = 8 << 20;
 /// Longest text of a size that is kept.
 const MAX_SIZE: usize = 1 << 10;
 
-/// The reason that the clients of a server hear when it stops.
-const STOPS: &str = "the container runtime's daemon stops, and its sessions end with it";
-
-/// The state of a process, as its outputs see it.
+/// The state of a process, as its streams see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Runs,
     /// Its last output is still to be passed on.
     Over,
-    /// The server stops: nothing more is passed on.
-    Cut,
+    /// The session ends for this reason: nothing more is passed on.
+    Cut(&'static str),
+}
+
+/// Returns once the session is cut off, with the reason.
+async fn is_cut(mut phase: watch::Receiver<Phase>) -> &'static str {
+    let is_cut = |phase: &Phase| matches!(phase, Phase::Cut(_));
+    let now = phase.wait_for(is_cut).await.map(|phase| *phase);
+    match now {
+        Ok(Phase::Cut(why)) => why,
+        _ => std::future::pending().await,
+    }
 }
 
 /// A client's streams, as many as it has.
@@ -50,19 +60,31 @@ pub(crate) async fn run(
     start: Start,
     client: Client,
     (manner, purpose): (Manner, Purpose),
-    stop: Stop,
+    cut: Cut,
 ) -> io::Result<()> {
-    let word = match start().await {
-        Ok(session) => {
-            let end = join(
-                session,
-                (&client.stdout, &client.stderr),
-                (client.stdin, client.resize),
-                stop,
-            );
-            status::of_end(manner, purpose, &end.await?)
+    let (phase, seen) = watch::channel(Phase::Runs);
+    let living = async {
+        let started = tokio::select! {
+            started = start() => started,
+            why = is_cut(seen) => Err(Refusal(why.to_owned())),
+        };
+        match started {
+            Ok(session) => {
+                let outputs = (&client.stdout, &client.stderr);
+                let end = join(session, outputs, (client.stdin, client.resize), &phase).await?;
+                Ok::<_, io::Error>(status::of_end(manner, purpose, &end))
+            }
+            Err(refusal) => Ok(status::of_refusal(manner, purpose, &refusal)),
         }
-        Err(refusal) => status::of_refusal(manner, purpose, &refusal),
+    };
+    let cutting = async {
+        let why = cut.reason().await;
+        phase.send_replace(Phase::Cut(why));
+        std::future::pending::<io::Result<Vec<u8>>>().await
+    };
+    let word = tokio::select! {
+        word = living => word?,
+        word = cutting => word?,
     };
     // The word comes first: clients of version 1 leave at the end of the output.
     heard(client.error.send_last(&word).await)?;
@@ -88,22 +110,28 @@ async fn join(
     session: Session,
     (stdout, stderr): Outputs<'_>,
     (stdin, resize): (Option<Incoming>, Option<Incoming>),
-    stop: Stop,
+    phase: &watch::Sender<Phase>,
 ) -> io::Result<End> {
-    let (phase, is_over) = watch::channel(Phase::Runs);
     let ending = async {
-        let (end, next) = tokio::select! {
-            end = session.end => (end, Phase::Over),
-            () = stop.told() => (End::Lost(STOPS.to_owned()), Phase::Cut),
+        let end = tokio::select! {
+            biased;
+            end = session.end => end,
+            why = is_cut(phase.subscribe()) => End::Lost(why.to_owned()),
         };
-        phase.send_replace(next);
+        phase.send_if_modified(|phase| {
+            let runs = *phase == Phase::Runs;
+            if runs {
+                *phase = Phase::Over;
+            }
+            runs
+        });
         Ok(end)
     };
     let outputs = async {
         tokio::try_join!(
             ending,
-            output(session.stdout, stdout, is_over.clone()),
-            output(session.stderr, stderr, is_over.clone())
+            output(session.stdout, stdout, phase.subscribe()),
+            output(session.stderr, stderr, phase.subscribe())
         )
     };
     let inputs = async {
@@ -116,7 +144,7 @@ async fn join(
     }
 }
 
-/// Passes output on until it ends, or nothing comes after the process is over. When the client
+/// Passes output on until it ends, or some time after the process is over. When the client
 /// wants it no more it is thrown away, so that the process is never held up.
 async fn output(
     from: Option<Reading>,
@@ -128,22 +156,27 @@ async fn output(
     };
     let mut to = to.as_ref();
     let mut chunk = Chunk::default();
+    let (mut left, mut rest) = (DRAIN, REST);
     loop {
-        let now = *phase.borrow();
-        let read = match now {
-            Phase::Runs => tokio::select! {
-                read = chunk.fill(&mut from) => read,
-                _ = phase.changed() => continue,
-            },
-            Phase::Over => match timeout(QUIET, chunk.fill(&mut from)).await {
-                Ok(read) => read,
-                Err(_) => break,
-            },
-            Phase::Cut => break,
+        let now = *phase.borrow_and_update();
+        if let Phase::Cut(_) = now {
+            break;
+        }
+        let begun = Instant::now();
+        let read = tokio::select! {
+            biased;
+            read = chunk.fill(&mut from) => read,
+            _ = phase.changed() => continue,
+            () = sleep(left), if now == Phase::Over => break,
         };
         // An error is an end: a terminal whose last process has gone gives EIO.
-        if read.unwrap_or_default() == 0 {
+        let read = read.unwrap_or_default();
+        if read == 0 || rest == 0 {
             break;
+        }
+        if now == Phase::Over {
+            left = left.saturating_sub(begun.elapsed());
+            rest = rest.saturating_sub(read);
         }
         if let Some(stream) = to {
             match stream.send(&mut chunk).await {

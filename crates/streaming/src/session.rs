@@ -87,7 +87,7 @@ pub struct Session {
     /// Called with each size that the client tells.
     pub resize: Option<Resize>,
     /// Ready when the process is over. Output that comes afterwards is still passed on, until the
-    /// streams end or nothing comes for a while.
+    /// streams end, or have been waited for two seconds in all.
     pub end: BoxFuture<'static, End>,
 }
 

@@ -15,13 +15,13 @@ use crate::chunk::Chunk;
 use crate::forward;
 use crate::negotiate::{Remote, Speech};
 use crate::process::{self, Client};
-use crate::session::{Dial, Reading, Start, Streams, Writing};
+use crate::session::{Dial, Reading, Refusal, Start, Streams, Writing};
 use crate::spdy::connection::{Connection, Judge, Opened};
 use crate::spdy::frame;
 use crate::spdy::headers::Headers;
 use crate::spdy::input::Input;
-use crate::status::Purpose;
-use crate::stop::Stop;
+use crate::status::{self, Purpose};
+use crate::stop::{Cut, Stop};
 use crate::stream::{Incoming, Outgoing, Unsent};
 use crate::websocket::channels::Channels;
 use crate::websocket::messages::{self, Messages};
@@ -93,6 +93,11 @@ impl Work {
             wire: Arc::clone(&wire),
             activity: Arc::clone(&activity),
             speech,
+            longest: patience.idle + LINGER,
+        };
+        let cut = Cut {
+            stop,
+            activity: Arc::clone(&activity),
             idle: patience.idle,
         };
         let messages = |reading| Messages::new(reading, Arc::clone(&wire), Arc::clone(&activity));
@@ -100,14 +105,14 @@ impl Work {
             Speech::Channels(codec) => {
                 let messages = messages(reading);
                 let mut channels = Channels::new(messages, Arc::clone(&wire), hangup, codec);
-                let work = self.on_channels(&mut channels, stop)?;
+                let work = self.on_channels(&mut channels, cut)?;
                 return line.drive(channels.run(), work).await;
             }
             Speech::Spdy => Input::socket(reading),
             Speech::Tunnel => Input::tunnel(messages(reading)),
         };
         let (connection, opened) = Connection::new(input, wire, (activity, hangup), self.judge());
-        let work = self.on_streams(opened, patience.create, stop);
+        let work = self.on_streams(opened, patience.create, cut);
         line.drive(connection.run(), work).await
     }
 
@@ -119,7 +124,7 @@ impl Work {
     }
 
     /// The work over streams that a client opens.
-    fn on_streams(self, opened: mpsc::Receiver<Opened>, create: Duration, stop: Stop) -> Done {
+    fn on_streams(self, opened: mpsc::Receiver<Opened>, create: Duration, cut: Cut) -> Done {
         match self {
             Self::Process {
                 purpose,
@@ -127,10 +132,14 @@ impl Work {
                 start,
                 remote,
             } => Box::pin(async move {
-                let client = gather(opened, (streams, remote), create).await?;
-                process::run(start, client, (remote.manner, purpose), stop).await
+                let mut gathering = Gathering::of(streams, remote);
+                if let Err(why) = gathering.gather(opened, create, cut.clone()).await {
+                    return gathering.refuse(purpose, remote, why).await;
+                }
+                let client = gathering.client().ok_or(io::ErrorKind::NotFound)?;
+                process::run(start, client, (remote.manner, purpose), cut).await
             }),
-            Self::Ports { dial, .. } => Box::pin(unless_stopped(stop, async move {
+            Self::Ports { dial, .. } => Box::pin(unless_cut(cut, async move {
                 forward::pairs(dial, opened, create).await;
                 Ok(())
             })),
@@ -138,7 +147,7 @@ impl Work {
     }
 
     /// The work over channels, which it makes.
-    fn on_channels(self, channels: &mut Channels, stop: Stop) -> io::Result<Done> {
+    fn on_channels(self, channels: &mut Channels, cut: Cut) -> io::Result<Done> {
         let mut next = || channels.next().ok_or(io::ErrorKind::QuotaExceeded);
         match self {
             Self::Process {
@@ -164,7 +173,7 @@ impl Work {
                     if let Err(Unsent::Broken(error)) = lowest.send(&mut Chunk::of(b"")).await {
                         return Err(error);
                     }
-                    process::run(start, client, (remote.manner, purpose), stop).await
+                    process::run(start, client, (remote.manner, purpose), cut).await
                 }))
             }
             Self::Ports { ports, dial, .. } => {
@@ -174,21 +183,18 @@ impl Work {
                     pairs.push((port, from_client, to_client, error));
                 }
                 let forward = forward::channels(dial, pairs);
-                Ok(Box::pin(unless_stopped(stop, forward)))
+                Ok(Box::pin(unless_cut(cut, forward)))
             }
         }
     }
 }
 
-/// Forwards until the server stops. That is an error and no end, since it can come in the middle of a
-/// frame, after which nothing more can be said.
-async fn unless_stopped(
-    stop: Stop,
-    forward: impl Future<Output = io::Result<()>>,
-) -> io::Result<()> {
+/// Forwards until the session is cut off. That is an error and no end, since it can come in the
+/// middle of a frame, after which nothing more can be said.
+async fn unless_cut(cut: Cut, forward: impl Future<Output = io::Result<()>>) -> io::Result<()> {
     tokio::select! {
         done = forward => done,
-        () = stop.told() => Err(io::Error::other("the server stops")),
+        why = cut.reason() => Err(io::Error::other(why)),
     }
 }
 
@@ -213,50 +219,88 @@ fn kind(headers: &Headers) -> Option<Kind> {
     })
 }
 
-/// Waits until a client has opened all of the streams that the request was for.
-async fn gather(
-    mut opened: mpsc::Receiver<Opened>,
-    (streams, remote): (Streams, Remote),
-    within: Duration,
-) -> io::Result<Client> {
-    let mut missing = vec![Kind::Error];
-    let wanted = [
-        (Kind::Stdin, streams.has(Streams::STDIN)),
-        (Kind::Stdout, streams.has(Streams::STDOUT)),
-        (Kind::Stderr, streams.has(Streams::STDERR)),
-        (
-            Kind::Resize,
-            streams.has(Streams::TERMINAL) && remote.resizes,
-        ),
-    ];
-    missing.extend(wanted.iter().filter(|(_, is)| *is).map(|(kind, _)| *kind));
-    let mut found: Vec<(Kind, Incoming, Outgoing)> = Vec::new();
-    let until = Instant::now() + within;
-    while !missing.is_empty() {
-        let stream = timeout_at(until, opened.recv()).await;
-        let late = io::Error::new(io::ErrorKind::TimedOut, "the client opened too few streams");
-        let stream = stream.map_err(|_| late)?.ok_or(io::ErrorKind::BrokenPipe)?;
-        // A stream that nobody asked for is accepted, and nothing comes of it.
-        if let Some(kind) = kind(&stream.headers)
-            && let Some(at) = missing.iter().position(|missing| *missing == kind)
-        {
-            missing.swap_remove(at);
-            found.push((kind, stream.incoming, stream.outgoing));
+/// The streams of a process that a client opens one by one.
+struct Gathering {
+    missing: Vec<Kind>,
+    found: Vec<(Kind, Incoming, Outgoing)>,
+}
+
+impl Gathering {
+    fn of(streams: Streams, remote: Remote) -> Self {
+        let has_size = streams.has(Streams::TERMINAL) && remote.resizes;
+        let wanted = [
+            (Kind::Error, true),
+            (Kind::Stdin, streams.has(Streams::STDIN)),
+            (Kind::Stdout, streams.has(Streams::STDOUT)),
+            (Kind::Stderr, streams.has(Streams::STDERR)),
+            (Kind::Resize, has_size),
+        ];
+        let missing = wanted.iter().filter(|(_, is)| *is).map(|(kind, _)| *kind);
+        Self {
+            missing: missing.collect(),
+            found: Vec::new(),
         }
     }
-    let mut take = |kind| {
-        let at = found.iter().position(|(found, _, _)| *found == kind)?;
-        let (_, incoming, outgoing) = found.swap_remove(at);
+
+    /// Waits until a client has opened all of the streams that the request was for.
+    ///
+    /// # Errors
+    /// The reason why it waits no longer.
+    async fn gather(
+        &mut self,
+        mut opened: mpsc::Receiver<Opened>,
+        within: Duration,
+        cut: Cut,
+    ) -> Result<(), &'static str> {
+        let mut cut = pin!(cut.reason());
+        let until = Instant::now() + within;
+        while !self.missing.is_empty() {
+            let stream = tokio::select! {
+                stream = timeout_at(until, opened.recv()) => stream,
+                why = &mut cut => return Err(why),
+            };
+            let stream = stream.map_err(|_| "the client opened too few streams")?;
+            let stream = stream.ok_or("the client has left")?;
+            // A stream that nobody asked for is accepted, and nothing comes of it.
+            if let Some(kind) = kind(&stream.headers)
+                && let Some(at) = self.missing.iter().position(|missing| *missing == kind)
+            {
+                self.missing.swap_remove(at);
+                self.found.push((kind, stream.incoming, stream.outgoing));
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, kind: Kind) -> Option<(Incoming, Outgoing)> {
+        let at = self.found.iter().position(|(found, _, _)| *found == kind)?;
+        let (_, incoming, outgoing) = self.found.swap_remove(at);
         Some((incoming, outgoing))
-    };
-    let (_, error) = take(Kind::Error).ok_or(io::ErrorKind::NotFound)?;
-    Ok(Client {
-        stdin: take(Kind::Stdin).map(|(incoming, _)| incoming),
-        stdout: take(Kind::Stdout).map(|(_, outgoing)| outgoing),
-        stderr: take(Kind::Stderr).map(|(_, outgoing)| outgoing),
-        error,
-        resize: take(Kind::Resize).map(|(incoming, _)| incoming),
-    })
+    }
+
+    fn client(mut self) -> Option<Client> {
+        let (_, error) = self.take(Kind::Error)?;
+        Some(Client {
+            stdin: self.take(Kind::Stdin).map(|(incoming, _)| incoming),
+            stdout: self.take(Kind::Stdout).map(|(_, outgoing)| outgoing),
+            stderr: self.take(Kind::Stderr).map(|(_, outgoing)| outgoing),
+            error,
+            resize: self.take(Kind::Resize).map(|(incoming, _)| incoming),
+        })
+    }
+
+    /// Tells why nothing was started, where there is a stream for it.
+    async fn refuse(mut self, purpose: Purpose, remote: Remote, why: &str) -> io::Result<()> {
+        let Some((_, error)) = self.take(Kind::Error) else {
+            return Err(io::Error::other(why.to_owned()));
+        };
+        let refusal = Refusal(why.to_owned());
+        let word = status::of_refusal(remote.manner, purpose, &refusal);
+        match error.send_last(&word).await {
+            Err(Unsent::Broken(error)) => Err(error),
+            Ok(()) | Err(Unsent::Reset) => Ok(()),
+        }
+    }
 }
 
 /// The parts of a connection that outlive its work.
@@ -264,11 +308,12 @@ struct Line {
     wire: Arc<Wire>,
     activity: Arc<Activity>,
     speech: Speech,
-    idle: Duration,
+    /// A client that has not taken the last word after this time is left.
+    longest: Duration,
 }
 
 impl Line {
-    /// Reads and works, until the work is done, the client has left, or nothing has moved for long.
+    /// Reads and works, until the work is done or the client has left.
     async fn drive(
         &self,
         reading: impl Future<Output = io::Result<()>>,
@@ -278,7 +323,7 @@ impl Line {
         tokio::select! {
             left = &mut reading => return left,
             done = work => done?,
-            () = self.activity.idle(self.idle) => {}
+            () = self.activity.idle(self.longest) => return Err(io::ErrorKind::TimedOut.into()),
         }
         let leave = async { tokio::try_join!(self.say_goodbye(), reading) };
         // A client that does not leave in time is left.

@@ -240,3 +240,71 @@ async fn a_stop_is_told_to_all_who_are_there() {
         "{late}"
     );
 }
+
+#[tokio::test]
+async fn a_child_that_is_left_behind_holds_nobody_for_long() {
+    let server = server().await;
+    for pause in [Some(std::time::Duration::from_millis(100)), None] {
+        let (start, process) = played();
+        let url = server.exec(all(), start).unwrap();
+        let mut client = Client::connect(&url, "v4.channel.k8s.io").await;
+        let ids = client.open_all(&KINDS).await;
+        process.end.send(End::Exited(3)).unwrap();
+        // It goes on writing to the output that it has of the process, slowly or without a pause.
+        let mut output = process.stdout;
+        let chatter = tokio::spawn(async move {
+            while output.write_all(&[b'x'; 4096]).await.is_ok() {
+                if let Some(pause) = pause {
+                    tokio::time::sleep(pause).await;
+                }
+            }
+        });
+        let said = client.rest().await;
+        let word = String::from_utf8_lossy(&said[&ids[0]]).into_owned();
+        assert!(word.contains(r#""message":"3""#), "{word}");
+        drop(client);
+        chatter.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_tail_of_a_process_is_waited_for() {
+    let server = server().await;
+    let (start, mut process) = played();
+    let url = server.exec(all(), start).unwrap();
+    let mut client = Client::connect(&url, "v4.channel.k8s.io").await;
+    let ids = client.open_all(&KINDS).await;
+    process.end.send(End::Exited(0)).unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+    process.stdout.write_all(b"late").await.unwrap();
+    drop((process.stdout, process.stderr));
+    let said = client.rest().await;
+    assert_eq!(said[&ids[2]], b"late");
+}
+
+#[tokio::test]
+async fn a_stop_meets_processes_that_begin_and_that_are_over() {
+    let server = server().await;
+    let begins: crate::Start = Box::new(|| Box::pin(std::future::pending()));
+    let url = server.exec(all(), begins).unwrap();
+    let mut beginner = Client::connect(&url, "v4.channel.k8s.io").await;
+    let first = beginner.open_all(&KINDS).await[0];
+    let (start, process) = played();
+    let url = server.exec(all(), start).unwrap();
+    let mut over = Client::connect(&url, "v4.channel.k8s.io").await;
+    let second = over.open_all(&KINDS).await[0];
+    process.end.send(End::Exited(7)).unwrap();
+    // Its end is known, and its output is still held by others.
+    assert!(process.dropped.await.is_err());
+    let within = std::time::Duration::from_secs(10);
+    let words = async {
+        let word = |said: Vec<u8>| String::from_utf8(said).unwrap();
+        let begun = word(beginner.rest().await.remove(&first).unwrap());
+        assert!(begun.contains("daemon stops"), "{begun}");
+        let known = word(over.rest().await.remove(&second).unwrap());
+        assert!(known.contains(r#""message":"7""#), "{known}");
+        drop((beginner, over));
+    };
+    tokio::join!(server.stop(within), words);
+    drop((process.stdout, process.stderr));
+}
