@@ -13,7 +13,7 @@ async fn answers_find_their_questions_and_events_are_told() {
     let connection = Connection::new(ours).unwrap();
     let client = ShimClient::start(connection, id(), None, events);
     let shim = Connection::new(theirs).unwrap();
-    let answering = tokio::spawn(async move {
+    let answering = crisp_tasks::Worker::start(async move {
         let mut seqs = Vec::new();
         for _ in 0..2 {
             let (bytes, _) = shim.receive().await.unwrap().unwrap();
@@ -35,7 +35,7 @@ async fn answers_find_their_questions_and_events_are_told() {
     );
     assert_eq!(one.unwrap(), Reply::Exec { pid: 1 });
     assert_eq!(two.unwrap(), Reply::Exec { pid: 2 });
-    answering.await.unwrap();
+    answering.outcome().await.unwrap();
     let told = told.recv().await;
     assert!(matches!(told, Some((_, ShimEvent::Gone(None)))), "{told:?}");
     let error = client.call(Request::State, within).await.unwrap_err();
@@ -76,19 +76,19 @@ async fn descriptors_of_an_answer_reach_its_asker() {
     let (events, _told) = mpsc::unbounded_channel();
     let client = ShimClient::start(Connection::new(ours).unwrap(), id(), None, events);
     let shim = Connection::new(theirs).unwrap();
-    let answering = tokio::spawn(async move {
+    let answering = crisp_tasks::Worker::start(async move {
         let (bytes, _) = shim.receive().await.unwrap().unwrap();
         let seq = ToShim::decode(&bytes).unwrap().seq;
         let reply = Reply::Exec { pid: 7 };
         let frame = FromShim::Reply { seq, reply }.encode().unwrap();
-        let master = std::fs::File::open("/dev/null").unwrap();
-        shim.send(&frame, &[master.into()]).await.unwrap();
+        let (master, _) = crisp_sys::pipe::pipe().unwrap();
+        shim.send(&frame, &[master]).await.unwrap();
     });
     let within = Duration::from_secs(5);
     let asked = client.call_with(Request::State, Vec::new(), None, within);
     let Answer { reply, fds } = asked.await.unwrap();
     assert_eq!((reply, fds.len()), (Reply::Exec { pid: 7 }, 1));
-    answering.await.unwrap();
+    answering.outcome().await.unwrap();
 }
 
 #[tokio::test]
