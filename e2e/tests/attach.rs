@@ -6,7 +6,7 @@
     reason = "a test: what goes wrong is a panic that says where"
 )]
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, ChildStdin, Stdio};
 
 use crisp_api::runtime::v1 as cri;
@@ -118,6 +118,9 @@ fn privileged_what_is_said_reaches_the_container_and_all_who_listen() {
     });
 }
 
+/// Says so all the time.
+const STAYS: &str = "while :; do echo stays; sleep 0.1; done";
+
 #[test]
 fn privileged_the_first_input_that_ends_is_the_last_where_it_is_to_be_once() {
     in_pod(|node, cri, pod, config| {
@@ -134,6 +137,23 @@ fn privileged_the_first_input_that_ends_is_the_last_where_it_is_to_be_once() {
             assert_eq!(attached.line(), "over\n");
             assert!(attached.ended());
             assert_eq!(cri.wait_exit(&id).exit_code, 0);
+            // The next one finds an input that has ended, and hears the output all the same.
+            let once = cri::ContainerConfig {
+                stdin_once: true,
+                ..talker(&format!("spent{number}"), &format!("cat; {STAYS}"))
+            };
+            let id = cri.run(pod, config, &once);
+            let mut first = Attached::start(node, transport, &id);
+            first.says("word\n");
+            assert_eq!(first.line(), "word\n");
+            first.stdin = None;
+            assert_eq!(first.line(), "stays\n");
+            drop(first);
+            let mut second = Attached::start(node, transport, &id);
+            second.says("unheard\n");
+            assert_eq!(second.line(), "stays\n");
+            cri.stop(&id, 0);
+            assert!(second.ended());
             // Otherwise it goes on, and the next one is heard as well.
             let id = cri.run(pod, config, &talker(&format!("on{number}"), ECHO));
             for _ in 0..2 {
@@ -181,7 +201,7 @@ fn privileged_a_terminal_is_the_containers_own() {
 }
 
 #[test]
-fn privileged_who_does_not_read_holds_up_nobody() {
+fn privileged_who_does_not_read_holds_the_container_up_until_it_leaves() {
     in_pod(|node, cri, pod, config| {
         let line = "read -r go; dd if=/dev/zero bs=1M count=64 2>/dev/null | tr '\\0' 'x'";
         let id = cri.run(pod, config, &talker("main", line));
@@ -196,13 +216,17 @@ fn privileged_who_does_not_read_holds_up_nobody() {
         let mut attached = Attached::start(node, "spdy", &id);
         attached.says("go\n");
         attached.stdin = None;
-        std::io::copy(&mut attached.stdout, &mut std::io::sink()).unwrap();
+        let mut begin = [0; 64 << 10];
+        attached.stdout.read_exact(&mut begin).unwrap();
+        assert_eq!(cri.look(&id).state(), cri::ContainerState::ContainerRunning);
+        drop(silent);
+        let rest = std::io::copy(&mut attached.stdout, &mut std::io::sink()).unwrap();
+        assert_eq!(rest, (64 << 20) - begin.len() as u64);
         assert_eq!(cri.wait_exit(&id).exit_code, 0);
         let log = std::fs::metadata(node.path("logs/attach/main.log")).unwrap();
         assert!(log.len() > 64 << 20, "the log has {} bytes", log.len());
         let kib = node.peak_memory();
         assert!(kib < 100 * 1024, "the daemon's peak memory: {kib} KiB");
-        drop(silent);
     });
 }
 

@@ -43,6 +43,13 @@ pub enum Request {
     /// Pass the container's output on from now on. [`Event::Detached`] tells the end of it, to the
     /// connection that asked.
     Attach(Box<AttachRequest>),
+    /// The answer to an Attach has come in time: its client is attached. Before, nothing that
+    /// becomes of the attachment touches the container's input. A shim of an earlier version does
+    /// not know this request, and does not wait for it.
+    ConfirmAttach {
+        /// Which.
+        attach_id: String,
+    },
     /// Close the container's standard input, which then brings what was written and an end. A
     /// terminal has no input that could be closed.
     CloseInput,
@@ -258,7 +265,7 @@ pub enum Event {
         /// Which.
         attach_id: String,
         /// The container's end, when all its output was passed on; `None` when the attachment was
-        /// cut off because it took too little.
+        /// cut off because it took nothing for too long, or had not taken all in time after the end.
         exit: Option<ExitRecord>,
     },
     /// The OOM killer struck in the container's cgroup; it may go on.
@@ -332,7 +339,11 @@ mod tests {
                 attach_id: "a".to_owned(),
                 sinks: vec![StreamEnd::Output, StreamEnd::Errors],
                 input: AttachedInput::IsClosed,
+                patience_ms: 7,
             })),
+            Request::ConfirmAttach {
+                attach_id: "a".to_owned(),
+            },
             Request::CloseInput,
             Request::Update { resources },
             Request::State,

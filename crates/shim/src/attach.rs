@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use crisp_shim_api::{AttachRequest, AttachedInput, Event, FailureKind, Reply, StreamEnd};
+use crisp_sys::pipe;
 
 use crate::clients::Asker;
 use crate::log::Channel;
@@ -24,6 +25,11 @@ impl Shim {
         let Some(lease) = fds.next() else {
             return refused("no lease".to_owned());
         };
+        match pipe::has_reader(&lease) {
+            Ok(true) => {}
+            Ok(false) => return refused("the client has left already".to_owned()),
+            Err(error) => return refused(format!("look at the lease: {error}")),
+        }
         let mut sinks = Vec::new();
         for (end, fd) in request.sinks.into_iter().zip(fds) {
             let channel = match end {
@@ -41,11 +47,18 @@ impl Shim {
             lease,
             sinks,
             input: request.input,
+            patience: i64::from(request.patience_ms).saturating_mul(1_000_000),
         };
         match self.output.attach(client) {
             Ok(()) => Reply::Done,
             Err(error) => refused(error.to_string()),
         }
+    }
+
+    /// The daemon has told the client that it is attached.
+    pub(crate) fn confirm_attach(&mut self, by: Asker, id: &str) -> Reply {
+        self.output.sinks.confirm(by.client, id);
+        Reply::Done
     }
 
     /// Closes the container's standard input. A copy that was lent is closed by the daemon.

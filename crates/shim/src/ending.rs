@@ -144,7 +144,7 @@ impl Shim {
         drop(file::fill_slot(&self.container.exit_file, &exit.to_slot()));
         self.kill_starting();
         drop(kill(&self.container.cgroup));
-        self.output.let_terminal_end();
+        self.output.let_end();
         let until = clock::monotonic().saturating_add(DRAIN);
         self.phase = Phase::Draining { init, exit, until };
     }

@@ -1,7 +1,8 @@
 //! The container's output streams: read as they come, each chunk given to whoever takes output.
 //!
 //! The log cuts chunks into lines itself; clients that are attached get the same raw chunks, after
-//! the log. [`Output::pump`] is the only place that reads.
+//! the log. [`Output::pump`] is the only place that reads. While the container runs, it reads no
+//! faster than those clients take: the container's own pipe fills up, and its program waits.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -28,6 +29,16 @@ pub(crate) struct Output {
     pub(crate) sinks: Sinks,
     streams: Vec<Stream>,
     buffer: Vec<u8>,
+    pace: Pace,
+}
+
+/// The speed at which streams are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    /// That of the slowest client.
+    Clients,
+    /// As fast as they bring something: no more than the rest of it will come.
+    Rest,
 }
 
 #[derive(Debug)]
@@ -48,6 +59,7 @@ impl Output {
             sinks: Sinks::default(),
             streams: Vec::new(),
             buffer: Vec::new(),
+            pace: Pace::Clients,
         }
     }
 
@@ -100,20 +112,28 @@ impl Output {
         self.sinks.add(client)
     }
 
-    /// The container writes no more: its terminal may end.
-    pub(crate) fn let_terminal_end(&mut self) {
+    /// The container writes no more: its terminal may end, and no client holds up the rest.
+    pub(crate) fn let_end(&mut self) {
+        self.pace = Pace::Rest;
         for stream in &mut self.streams {
             stream.far_end = None;
         }
     }
 
-    /// The streams that may still bring something.
-    pub(crate) fn sources(&self) -> impl Iterator<Item = (Channel, BorrowedFd<'_>)> {
-        let sources = self.streams.iter();
-        sources.map(|stream| (stream.channel, stream.source.as_fd()))
+    /// Whether a stream waits until clients have taken what it brought.
+    fn is_held(&self, channel: Channel) -> bool {
+        self.pace == Pace::Clients && self.sinks.holds(channel)
     }
 
-    /// The same, by the stream of the container that each is the far end of.
+    /// The streams that may bring something that is wanted now.
+    pub(crate) fn sources(&self) -> impl Iterator<Item = (Channel, BorrowedFd<'_>)> {
+        let sources = self.streams.iter();
+        let wanted = sources.filter(|stream| !self.is_held(stream.channel));
+        wanted.map(|stream| (stream.channel, stream.source.as_fd()))
+    }
+
+    /// All streams that may still bring something, by the stream of the container that each is the
+    /// far end of.
     pub(crate) fn ends(&self) -> impl Iterator<Item = (StreamEnd, BorrowedFd<'_>)> {
         let sources = self.streams.iter();
         sources.map(|stream| (stream.end, stream.source.as_fd()))
@@ -130,10 +150,15 @@ impl Output {
             return;
         };
         self.buffer.reserve(BUFFER);
-        let stream = &self.streams[index];
         for _ in 0..TURN {
+            if self.is_held(channel) {
+                return;
+            }
             self.buffer.clear();
-            match read(&stream.source, spare_capacity(&mut self.buffer)) {
+            match read(
+                &self.streams[index].source,
+                spare_capacity(&mut self.buffer),
+            ) {
                 Ok(0) => return self.close(index),
                 Ok(_) => {
                     if let Some(log) = &mut self.log {
@@ -159,6 +184,7 @@ impl Output {
 
     /// Ends all streams, whoever still has them open: what they hold by now is taken.
     pub(crate) fn finish(&mut self) {
+        self.let_end();
         for channel in [Channel::Stdout, Channel::Stderr] {
             self.pump(channel);
         }
@@ -186,5 +212,67 @@ impl Output {
         if let Some(log) = &mut self.log {
             log.rest();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::io::{Read, Write};
+
+    use crisp_shim_api::AttachedInput;
+    use crisp_sys::pipe::{pipe, set_capacity};
+
+    #[test]
+    fn a_stream_is_read_as_fast_as_its_clients_take() {
+        const MUCH: usize = 512 << 10;
+        let (source, far) = pipe().unwrap();
+        set_capacity(&far, MUCH).unwrap();
+        let mut output = Output::new(None);
+        output.add(Channel::Stdout, source).unwrap();
+        let (reader, sink) = pipe().unwrap();
+        let (_leased, lease) = pipe().unwrap();
+        let client = NewClient {
+            id: "a".to_owned(),
+            asker: 1,
+            lease,
+            sinks: vec![(Channel::Stdout, sink)],
+            input: AttachedInput::StaysOpen,
+            patience: i64::MAX,
+        };
+        output.attach(client).unwrap();
+        let mut far = File::from(far);
+        far.write_all(&vec![b'x'; MUCH]).unwrap();
+        output.pump(Channel::Stdout);
+        let left = rustix::io::ioctl_fionread(&output.streams[0].source).unwrap();
+        assert!(
+            left >= MUCH as u64 / 2,
+            "all but {left} bytes were read for nobody"
+        );
+        assert_eq!(output.sources().count(), 0);
+        assert_eq!(output.ends().count(), 1);
+        let mut reader = File::from(reader);
+        let mut taken = vec![0; BUFFER];
+        reader.read_exact(&mut taken).unwrap();
+        output.sinks.flush(0);
+        assert_eq!(output.sources().count(), 1);
+        output.pump(Channel::Stdout);
+        assert_eq!(output.sources().count(), 0);
+        // Once the container has ended nobody is waited for, and nothing is lost.
+        output.let_end();
+        assert_eq!(output.sources().count(), 1);
+        drop(far);
+        output.finish();
+        let reading = std::thread::spawn(move || {
+            let mut rest = Vec::new();
+            reader.read_to_end(&mut rest).unwrap();
+            rest.len()
+        });
+        while output.sinks.until().is_some() {
+            output.sinks.flush(0);
+            std::thread::yield_now();
+        }
+        assert_eq!(reading.join().unwrap(), MUCH - BUFFER);
     }
 }

@@ -44,6 +44,7 @@ impl Shim {
             Request::Exec(exec) => self.exec(by, &exec, fds),
             Request::KillExec { exec_id } => Some(self.kill_exec(&exec_id)),
             Request::Attach(attach) => Some(self.attach(by, *attach, fds)),
+            Request::ConfirmAttach { attach_id } => Some(self.confirm_attach(by, &attach_id)),
             Request::CloseInput => Some(self.close_input()),
             Request::Update { resources } => self.update(by, &resources),
             Request::ReopenLog => Some(self.reopen_log()),
@@ -299,7 +300,12 @@ impl Shim {
             }
             // The callers of commands that were killed with the container are told first.
             Phase::Over { .. } if self.owes_nothing() => {}
-            Phase::Draining { .. } | Phase::Over { .. } => {
+            Phase::Over { .. } => {
+                self.output.sinks.hurry();
+                self.waiting.push((by, Waits::Shutdown));
+                return Next::Stay;
+            }
+            Phase::Draining { .. } => {
                 self.waiting.push((by, Waits::Shutdown));
                 return Next::Stay;
             }

@@ -325,15 +325,15 @@ impl Shim {
     }
 
     fn timeout(&self) -> Option<Timespec> {
-        let nanoseconds = match self.phase {
-            Phase::Draining { until, .. } => (until - clock::monotonic()).max(0),
-            Phase::Over { .. } if let Some(until) = self.output.sinks.until() => {
-                (until - clock::monotonic()).max(0)
-            }
-            _ if self.shelter.as_ref().is_some_and(Shelter::is_waiting) => SETTLES,
-            _ if self.busy || self.is_deaf() => QUIET,
-            _ => return None,
+        let left = |until: i64| (until - clock::monotonic()).max(0);
+        let own = match self.phase {
+            Phase::Draining { until, .. } => Some(left(until)),
+            _ if self.shelter.as_ref().is_some_and(Shelter::is_waiting) => Some(SETTLES),
+            _ if self.busy || self.is_deaf() => Some(QUIET),
+            _ => None,
         };
+        let clients = self.output.sinks.until().map(left);
+        let nanoseconds = own.into_iter().chain(clients).min()?;
         Some(Timespec {
             tv_sec: nanoseconds / 1_000_000_000,
             tv_nsec: nanoseconds % 1_000_000_000,

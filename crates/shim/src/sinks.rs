@@ -1,8 +1,10 @@
 //! Clients that are attached to a container: each gets its output from the moment it came, beside
 //! the log.
 //!
-//! No client is waited for. Output that its pipe does not take is kept up to a bound, and a client
-//! that takes less than the container writes for so long is cut off.
+//! The container writes as fast as its slowest client takes: a stream is not read while a sink of it
+//! keeps output ([`Sinks::holds`]). A client that takes nothing at all is waited for only so long,
+//! then it is cut off. Once the container has ended it writes no more, so what is left of its output
+//! is read at once, and kept up to a bound.
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,22 +20,26 @@ use crate::log::Channel;
 /// Attachments at a time: each has up to three descriptors here.
 const MAX_ATTACHED: usize = 256;
 
-/// Output that is kept for one sink, bytes.
+/// Output that is kept for one sink, bytes: more than a pipe can hold at the container's end.
 const MAX_KEPT: usize = 2 << 20;
 
 /// Output that is kept for all of them.
 const ALL_KEPT: usize = 16 << 20;
 
-/// After the container's end, output that is kept is offered for so long, nanoseconds.
+/// After the container's end, a client that takes nothing is waited for so long, nanoseconds.
 const OFFERED: i64 = 2_000_000_000;
+
+/// A client that takes a little is waited for so long, once the shim is to leave: less than a daemon
+/// waits for that.
+const LEFT: i64 = 4_000_000_000;
 
 /// All attachments.
 #[derive(Debug, Default)]
 pub(crate) struct Sinks {
     next: u64,
     all: Vec<Attachment>,
-    /// When the last output was given out, and what is kept of it is given up.
-    until: Option<i64>,
+    /// When the last of them is given up: the shim is to leave.
+    last: Option<i64>,
 }
 
 /// A client to be.
@@ -46,6 +52,8 @@ pub(crate) struct NewClient {
     pub lease: OwnedFd,
     pub sinks: Vec<(Channel, OwnedFd)>,
     pub input: AttachedInput,
+    /// How long it may take nothing, nanoseconds.
+    pub patience: i64,
 }
 
 #[derive(Debug)]
@@ -55,7 +63,11 @@ struct Attachment {
     asker: u64,
     lease: OwnedFd,
     sinks: Vec<Sink>,
+    /// The fate of the container's input, now and once the attachment is confirmed: an asker that
+    /// gave up before it knew of the attachment has told its client that there is none.
     input: AttachedInput,
+    confirmed: AttachedInput,
+    patience: i64,
     is_cut: bool,
 }
 
@@ -64,6 +76,9 @@ struct Sink {
     channel: Channel,
     pipe: OwnedFd,
     kept: VecDeque<u8>,
+    /// When the client last took some of what is kept, or that began to be kept: on the monotonic
+    /// clock.
+    moved: i64,
     /// Nothing follows what is kept.
     is_last: bool,
 }
@@ -112,6 +127,7 @@ impl Sinks {
                 channel,
                 pipe,
                 kept: VecDeque::new(),
+                moved: 0,
                 is_last: false,
             });
         }
@@ -121,11 +137,27 @@ impl Sinks {
             asker: client.asker,
             lease: client.lease,
             sinks,
-            input: client.input,
+            input: AttachedInput::StaysOpen,
+            confirmed: client.input,
+            patience: client.patience,
             is_cut: false,
         });
         self.next += 1;
         Ok(())
+    }
+
+    /// The asker knows that this client is attached: from now on the client decides about the
+    /// container's input.
+    pub(crate) fn confirm(&mut self, asker: u64, id: &str) {
+        let mut all = self.all.iter_mut();
+        let attachment = all.find(|a| a.asker == asker && a.id == id);
+        attachment.into_iter().for_each(|a| a.input = a.confirmed);
+    }
+
+    /// Whether a client has yet to take what this stream brought.
+    pub(crate) fn holds(&self, channel: Channel) -> bool {
+        let mut sinks = self.all.iter().flat_map(|a| &a.sinks);
+        sinks.any(|sink| sink.channel == channel && !sink.kept.is_empty())
     }
 
     /// Whether there is none.
@@ -174,12 +206,26 @@ impl Sinks {
         for channel in [Channel::Stdout, Channel::Stderr] {
             self.end(channel);
         }
-        self.until = Some(clock::monotonic().saturating_add(OFFERED));
+        let now = clock::monotonic();
+        for attachment in &mut self.all {
+            attachment.patience = attachment.patience.min(OFFERED);
+            attachment
+                .sinks
+                .iter_mut()
+                .for_each(|sink| sink.moved = now);
+        }
     }
 
-    /// When the last output that is kept is given up, if any is.
+    /// The shim is to leave: clients that take little are given up as well some time from now.
+    pub(crate) fn hurry(&mut self) {
+        self.last
+            .get_or_insert_with(|| clock::monotonic().saturating_add(LEFT));
+    }
+
+    /// When the next client is given up that takes nothing until then.
     pub(crate) fn until(&self) -> Option<i64> {
-        self.until.filter(|_| !self.is_empty())
+        let next = self.all.iter().filter_map(Attachment::until).min()?;
+        Some(self.last.map_or(next, |last| last.min(next)))
     }
 
     /// There is room for what is kept.
@@ -195,11 +241,17 @@ impl Sinks {
         removed.map(|removed| removed.input).unwrap_or_default()
     }
 
-    /// Takes the attachments that are over: cut off, or, once the container is, told all.
+    /// Takes the attachments that are over: cut off, given up, or, once the container is, told all.
     pub(crate) fn take_over(&mut self, exit: Option<ExitRecord>) -> Vec<Detached> {
-        let given_up = self.until.is_some_and(|until| clock::monotonic() >= until);
-        let is_over =
-            |a: &mut Attachment| a.is_cut || exit.is_some() && (given_up || a.sinks.is_empty());
+        if self.all.is_empty() {
+            return Vec::new();
+        }
+        let now = clock::monotonic();
+        let is_late = self.last.is_some_and(|last| now >= last);
+        let is_over = |a: &mut Attachment| {
+            let is_given_up = a.until().is_some_and(|until| is_late || now >= until);
+            a.is_cut || is_given_up || exit.is_some() && a.sinks.is_empty()
+        };
         let over = self.all.extract_if(.., is_over);
         let told = over.map(|attachment| Detached {
             exit: exit.filter(|_| !attachment.is_cut && attachment.sinks.is_empty()),
@@ -212,6 +264,13 @@ impl Sinks {
 }
 
 impl Attachment {
+    /// When it is given up, if it takes nothing until then.
+    fn until(&self) -> Option<i64> {
+        let kept = self.sinks.iter().filter(|sink| !sink.kept.is_empty());
+        let until = kept.map(|sink| sink.moved.saturating_add(self.patience));
+        until.min()
+    }
+
     fn kept(&self) -> usize {
         self.sinks.iter().map(|sink| sink.kept.len()).sum()
     }
@@ -245,6 +304,9 @@ impl Sink {
         if rest.len() > room || self.kept.len() + rest.len() > MAX_KEPT {
             return Fate::IsCut;
         }
+        if self.kept.is_empty() {
+            self.moved = clock::monotonic();
+        }
         self.kept.extend(rest);
         Fate::Stays
     }
@@ -254,7 +316,10 @@ impl Sink {
         while !self.kept.is_empty() {
             match self.offer(self.kept.as_slices().0) {
                 Ok(0) => return Fate::Stays,
-                Ok(written) => drop(self.kept.drain(..written)),
+                Ok(written) => {
+                    self.kept.drain(..written);
+                    self.moved = clock::monotonic();
+                }
                 Err(fate) => return fate,
             }
         }
@@ -280,125 +345,5 @@ impl Sink {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs::File;
-    use std::io::Read;
-
-    use crisp_model::{ExitStatus, Timestamp};
-    use crisp_sys::pipe::pipe;
-
-    const EXIT: ExitRecord = ExitRecord {
-        status: ExitStatus::Code(3),
-        finished_at: Timestamp(7),
-        oom: false,
-    };
-
-    /// A client of one stream: its end of the stream, and of the lease.
-    fn attach(sinks: &mut Sinks, id: &str) -> (File, OwnedFd) {
-        let ((out, sink), (leased, lease)) = (pipe().unwrap(), pipe().unwrap());
-        let client = NewClient {
-            id: id.to_owned(),
-            asker: 5,
-            lease,
-            sinks: vec![(Channel::Stdout, sink)],
-            input: AttachedInput::IsClosed,
-        };
-        sinks.add(client).unwrap();
-        (File::from(out), leased)
-    }
-
-    fn ids(over: &[Detached]) -> Vec<(&str, bool)> {
-        let each = over.iter();
-        each.map(|over| (over.id.as_str(), over.exit.is_some()))
-            .collect()
-    }
-
-    #[test]
-    fn a_client_that_takes_nothing_is_cut_and_no_other() {
-        let mut sinks = Sinks::default();
-        let (mut slow, _slow) = attach(&mut sinks, "slow");
-        let (mut fast, _fast) = attach(&mut sinks, "fast");
-        let chunk = vec![b'x'; 64 << 10];
-        let mut taken = vec![0; chunk.len()];
-        let mut writes = 0;
-        while sinks.all.iter().all(|attachment| !attachment.is_cut) {
-            sinks.write(Channel::Stdout, &chunk);
-            sinks.write(Channel::Stderr, b"not wanted");
-            fast.read_exact(&mut taken).unwrap();
-            assert_eq!(taken, chunk);
-            writes += 1;
-        }
-        assert!(writes * chunk.len() > MAX_KEPT, "{writes}");
-        let over = sinks.take_over(None);
-        assert_eq!(ids(&over), [("slow", false)]);
-        assert_eq!(over[0].input, AttachedInput::IsClosed);
-        // It finds an end after what was in the pipe.
-        slow.read_to_end(&mut taken).unwrap();
-        sinks.write(Channel::Stdout, b"more");
-        sinks.finish();
-        assert_eq!(ids(&sinks.take_over(Some(EXIT))), [("fast", true)]);
-        let mut text = String::new();
-        fast.read_to_string(&mut text).unwrap();
-        assert_eq!(text, "more");
-        assert!(sinks.is_empty());
-    }
-
-    #[test]
-    fn the_last_output_is_offered_for_a_while() {
-        let mut sinks = Sinks::default();
-        let (mut late, _late) = attach(&mut sinks, "late");
-        let (_never, _lease) = attach(&mut sinks, "never");
-        let text = vec![b'y'; 1 << 20];
-        sinks.write(Channel::Stdout, &text);
-        sinks.finish();
-        assert!(sinks.take_over(Some(EXIT)).is_empty());
-        let reading = std::thread::spawn(move || {
-            let mut taken = Vec::new();
-            late.read_to_end(&mut taken).unwrap();
-            taken
-        });
-        while ids(&sinks.take_over(Some(EXIT))) != [("late", true)] {
-            sinks.flush(0);
-            std::thread::yield_now();
-            assert!(sinks.until.unwrap() > clock::monotonic());
-        }
-        assert_eq!(reading.join().unwrap(), text);
-        assert!(sinks.until().is_some());
-        sinks.until = Some(0);
-        assert_eq!(ids(&sinks.take_over(Some(EXIT))), [("never", false)]);
-    }
-
-    #[test]
-    fn clients_together_keep_no_more_than_their_bound() {
-        let mut sinks = Sinks::default();
-        let clients: Vec<_> = (0..20).map(|_| attach(&mut sinks, "c")).collect();
-        for _ in 0..30 {
-            sinks.write(Channel::Stdout, &vec![b'z'; 64 << 10]);
-        }
-        let kept: usize = sinks.all.iter().map(Attachment::kept).sum();
-        assert!(kept <= ALL_KEPT, "{kept}");
-        assert!(!sinks.take_over(None).is_empty() && !sinks.is_empty());
-        drop(clients);
-    }
-
-    #[test]
-    fn there_is_a_bound_of_clients_and_one_that_left_makes_room() {
-        let mut sinks = Sinks::default();
-        let clients: Vec<_> = (0..MAX_ATTACHED).map(|_| attach(&mut sinks, "c")).collect();
-        let lease = pipe().unwrap().1;
-        let one_more = || NewClient {
-            id: "d".to_owned(),
-            asker: 5,
-            lease: lease.try_clone().unwrap(),
-            sinks: Vec::new(),
-            input: AttachedInput::StaysOpen,
-        };
-        let error = sinks.add(one_more()).unwrap_err().to_string();
-        assert!(error.contains("attached already"), "{error}");
-        assert_eq!(sinks.remove(3), AttachedInput::IsClosed);
-        assert_eq!(sinks.remove(3), AttachedInput::StaysOpen);
-        sinks.add(one_more()).unwrap();
-        drop(clients);
-    }
-}
+#[path = "sinks_tests.rs"]
+mod tests;

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
@@ -33,6 +34,16 @@ pub fn set_capacity(fd: impl AsFd, bytes: usize) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether anybody has the read end of this write end open.
+///
+/// # Errors
+/// The errors of `poll(2)`.
+pub fn has_reader(write_end: impl AsFd) -> io::Result<bool> {
+    let mut asked = [PollFd::new(&write_end, PollFlags::empty())];
+    poll(&mut asked, Some(&Timespec::default()))?;
+    Ok(!asked[0].revents().contains(PollFlags::ERR))
+}
+
 /// Makes a descriptor blocking.
 ///
 /// # Errors
@@ -40,4 +51,19 @@ pub fn set_capacity(fd: impl AsFd, bytes: usize) -> io::Result<()> {
 pub fn set_blocking(fd: impl AsFd) -> io::Result<()> {
     let flags = fcntl_getfl(&fd)?;
     Ok(fcntl_setfl(&fd, flags - OFlags::NONBLOCK)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_end_knows_whether_it_has_a_reader() {
+        let (read, write) = pipe().unwrap();
+        let copy = read.try_clone().unwrap();
+        drop(read);
+        assert!(has_reader(&write).unwrap());
+        drop(copy);
+        assert!(!has_reader(&write).unwrap());
+    }
 }

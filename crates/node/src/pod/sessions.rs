@@ -54,7 +54,7 @@ impl Hands {
             }
             Ask::Attach { wanted, fate } => {
                 let held = self.held.get_mut(&container)?;
-                let near = match Near::of(&held.loan, wanted, &container) {
+                let near = match Near::of(&held.loan, (wanted, fate), &container) {
                     Ok(near) => near,
                     Err(error) => return Some(async { Err(error) }.boxed()),
                 };

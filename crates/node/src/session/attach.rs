@@ -1,8 +1,9 @@
 //! A session with a container itself.
 //!
 //! The container's output comes through its shim, which goes on writing the log: the daemon gives
-//! it pipes, and it gives nobody time who does not read. The input goes straight to the container,
-//! by a copy of what the shim has lent.
+//! it pipes, and the container writes no faster than they are read. A client that does not read at
+//! all is cut off after a while. The input goes straight to the container, by a copy of what the
+//! shim has lent.
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -23,6 +24,10 @@ use super::{Ended, Session, Wanted};
 use crate::error::{Context, Error, Result};
 use crate::shim::client::{End, ShimClient, failure};
 use crate::shim::loan::Loan;
+
+/// How long a client that takes nothing may hold the container up: a network that stalls recovers
+/// within this time, and a container's probes outlive it.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A container to attach to.
 #[derive(Debug)]
@@ -46,8 +51,13 @@ pub(crate) struct Near {
 }
 
 impl Near {
-    /// Takes copies of what the container's shim has lent.
-    pub(crate) fn of(loan: &Loan, wanted: Wanted, id: &ContainerId) -> Result<Self> {
+    /// Takes copies of what the container's shim has lent. An input that one client had alone
+    /// (`stdinOnce`) and that is closed by now is one that has ended: output is wanted all the same.
+    pub(crate) fn of(
+        loan: &Loan,
+        (wanted, fate): (Wanted, AttachedInput),
+        id: &ContainerId,
+    ) -> Result<Self> {
         let step = || format!("copy the standard input of container {id}");
         let copy = |end| loan.copy(end).transpose().context(step);
         if wanted.terminal {
@@ -60,13 +70,16 @@ impl Near {
         }
         let mut near = Self::default();
         if wanted.stdin {
-            let closed = || {
-                let text = format!("the standard input of container {id} is closed (stdinOnce)");
-                Error::FailedPrecondition(text)
+            near.input = match copy(StreamEnd::Input)? {
+                Some(pipe) => Some(Input::new(Sender::from_owned_fd(pipe).context(step)?)),
+                None if fate == AttachedInput::IsClosed => None,
+                None => {
+                    let text = format!(
+                        "the standard input of container {id} is lost; attach without stdin"
+                    );
+                    return Err(Error::Unavailable(text));
+                }
             };
-            let pipe = copy(StreamEnd::Input)?.ok_or_else(closed)?;
-            let sender = Sender::from_owned_fd(pipe).context(step)?;
-            near.input = Some(Input::new(sender));
         }
         Ok(near)
     }
@@ -95,9 +108,10 @@ pub(crate) async fn start(attach: Attach, on_end: OnEnd) -> Result<Session> {
     let stdout = output(attach.wanted.stdout, StreamEnd::Output)?;
     let stderr = output(attach.wanted.stderr, StreamEnd::Errors)?;
     let request = Request::Attach(Box::new(AttachRequest {
-        attach_id: attach.attach_id,
+        attach_id: attach.attach_id.clone(),
         sinks,
         input: attach.fate,
+        patience_ms: u32::try_from(PATIENCE.as_millis()).unwrap_or(u32::MAX),
     }));
     let (end, ended) = oneshot::channel();
     let end = Some(End::Attach(end));
@@ -112,6 +126,10 @@ pub(crate) async fn start(attach: Attach, on_end: OnEnd) -> Result<Session> {
             FailureKind::Unsupported => older(&attach.container),
             _ => failure(kind, (message, errno)),
         });
+    }
+    if attach.fate == AttachedInput::IsClosed {
+        let attach_id = attach.attach_id;
+        attach.shim.tell(Request::ConfirmAttach { attach_id });
     }
     let Near { input, terminal } = attach.near;
     let stdin = input.map(|mut input| {
@@ -153,7 +171,8 @@ async fn watch(
         }
         Ok(Some(record)) => Ended::Exited(record.status.code()),
         Ok(None) => Ended::Lost(format!(
-            "cut off: container {container} writes more than was read; its log has all of it"
+            "cut off: the output of container {container} was not taken in time; its log has all \
+             of it"
         )),
         Err(_) => Ended::Lost(format!(
             "the shim of container {container} ended during an attach"

@@ -19,6 +19,9 @@ const EVERYTHING: Wanted = Wanted {
     terminal: false,
 };
 
+/// The fate of an input that one client has alone.
+const ONCE: AttachedInput = AttachedInput::IsClosed;
+
 /// A loan of one stream, after a descriptor that stands for init's.
 fn lent(end: StreamEnd, fd: OwnedFd) -> Loan {
     let own = i32::try_from(std::process::id()).unwrap();
@@ -38,8 +41,8 @@ async fn attach(
         attach_id: "1".to_owned(),
         shim: client,
         wanted,
-        near: Near::of(loan, wanted, &container()).unwrap(),
-        fate: AttachedInput::IsClosed,
+        near: Near::of(loan, (wanted, ONCE), &container()).unwrap(),
+        fate: ONCE,
         shim_within: Duration::from_secs(20),
     };
     let told = Arc::new(AtomicBool::new(false));
@@ -103,7 +106,7 @@ async fn an_end_that_is_no_exit_is_told_as_such() {
     let (_far, near) = pipe().unwrap();
     let loan = lent(StreamEnd::Input, near);
     for (status, wanted) in [
-        (None, "writes more than was read"),
+        (None, "not taken in time"),
         (Some(ExitStatus::Lost), "exit code"),
     ] {
         let (session, shim, _fds, _) = attach(&loan, EVERYTHING, Reply::Done).await;
@@ -150,17 +153,43 @@ async fn a_refusal_closes_no_input() {
 }
 
 #[tokio::test]
-async fn an_input_that_is_closed_is_refused_by_name() {
+async fn an_input_that_one_client_has_used_up_has_ended_for_the_next() {
     let (far, _) = pipe().unwrap();
     let loan = lent(StreamEnd::Output, far);
-    let error = Near::of(&loan, EVERYTHING, &container()).unwrap_err();
-    assert!(error.to_string().contains("stdinOnce"), "{error}");
+    let (session, shim, fds, told) = attach(&loan, EVERYTHING, Reply::Done).await;
+    let session = session.unwrap();
+    assert_eq!(fds.len(), 3);
+    assert!(session.stdin.is_none() && session.stdout.is_some());
+    drop(session);
+    assert!(!told.load(Ordering::Relaxed));
+    drop(shim);
+    // Where others may use it too, it is lost instead.
+    let stays = AttachedInput::StaysOpen;
+    let error = Near::of(&loan, (EVERYTHING, stays), &container()).unwrap_err();
+    assert!(error.to_string().contains("input of container"), "{error}");
     let wanted = Wanted {
         stdin: false,
         ..EVERYTHING
     };
-    let near = Near::of(&loan, wanted, &container()).unwrap();
+    let near = Near::of(&loan, (wanted, stays), &container()).unwrap();
     assert!(near.closer().is_none());
+}
+
+#[tokio::test]
+async fn a_shim_hears_that_its_answer_came_in_time() {
+    let (_far, near) = pipe().unwrap();
+    let loan = lent(StreamEnd::Input, near);
+    let refused = Reply::failed(FailureKind::Io, "no");
+    for (reply, wanted) in [(Reply::Done, true), (refused, false)] {
+        let (session, shim, _fds, _) = attach(&loan, EVERYTHING, reply).await;
+        let attach_id = "1".to_owned();
+        let confirmed = Request::ConfirmAttach { attach_id };
+        if wanted {
+            assert_eq!(shim.heard().await.unwrap().request, confirmed);
+        }
+        drop(session);
+        assert!(shim.heard().await.is_none());
+    }
 }
 
 #[tokio::test]

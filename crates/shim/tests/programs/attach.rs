@@ -21,19 +21,23 @@ struct Client {
     streams: Vec<OwnedFd>,
 }
 
-fn attach(lab: &mut Lab, id: &str, sinks: &[StreamEnd], input: AttachedInput) -> (Reply, Client) {
+fn wants(id: &str, sinks: &[StreamEnd], input: AttachedInput) -> AttachRequest {
+    AttachRequest {
+        attach_id: id.to_owned(),
+        sinks: sinks.to_vec(),
+        input,
+        ..AttachRequest::default()
+    }
+}
+
+fn ask(lab: &mut Lab, request: AttachRequest) -> (Reply, Client) {
     let (lease, leased) = pipe().unwrap();
     let (mut streams, mut fds) = (Vec::new(), vec![leased]);
-    for _ in sinks {
+    for _ in &request.sinks {
         let (read, write) = pipe().unwrap();
         streams.push(read);
         fds.push(write);
     }
-    let request = AttachRequest {
-        attach_id: id.to_owned(),
-        sinks: sinks.to_vec(),
-        input,
-    };
     let reply = lab
         .ask_with(Request::Attach(Box::new(request)), &borrow(&fds))
         .0;
@@ -41,7 +45,7 @@ fn attach(lab: &mut Lab, id: &str, sinks: &[StreamEnd], input: AttachedInput) ->
 }
 
 fn attached(lab: &mut Lab, id: &str, sinks: &[StreamEnd], input: AttachedInput) -> Client {
-    let (reply, client) = attach(lab, id, sinks, input);
+    let (reply, client) = ask(lab, wants(id, sinks, input));
     assert_eq!(reply, Reply::Done);
     client
 }
@@ -96,7 +100,12 @@ fn privileged_each_client_gets_what_comes_from_its_moment_on() {
 fn privileged_a_client_that_does_not_read_is_cut_and_the_log_is_whole() {
     const LINES: usize = 500_000;
     let (mut lab, input) = reader(&format!("cat; seq 1 {LINES}"));
-    let slow = attached(&mut lab, "slow", &BOTH, AttachedInput::StaysOpen);
+    let request = AttachRequest {
+        patience_ms: 100,
+        ..wants("slow", &BOTH, AttachedInput::StaysOpen)
+    };
+    let (reply, slow) = ask(&mut lab, request);
+    assert_eq!(reply, Reply::Done);
     drop(input);
     assert_eq!(lab.ask(Request::CloseInput), Reply::Done);
     assert_eq!(detached(&mut lab, "slow"), None);
@@ -112,15 +121,45 @@ fn privileged_a_client_that_does_not_read_is_cut_and_the_log_is_whole() {
 }
 
 #[test]
+fn privileged_the_container_writes_as_fast_as_its_client_reads() {
+    const LINES: usize = 500_000;
+    let (mut lab, input) = reader(&format!("cat; seq 1 {LINES}; exit 7"));
+    let mut slow = attached(&mut lab, "slow", &BOTH[..1], AttachedInput::StaysOpen);
+    let held = attached(&mut lab, "held", &BOTH[..1], AttachedInput::StaysOpen);
+    drop(input);
+    assert_eq!(lab.ask(Request::CloseInput), Reply::Done);
+    // Neither the log nor another client goes on while one client reads nothing.
+    let mut stream = File::from(slow.streams.remove(0));
+    let mut text = vec![0; 4096];
+    stream.read_exact(&mut text).unwrap();
+    assert!(lab.log().len() < LINES);
+    assert!(lab.exit_slot().is_none());
+    // A client that leaves holds nothing any more.
+    drop(held);
+    let mut piece = [0; 1000];
+    while let Ok(read @ 1..) = stream.read(&mut piece) {
+        text.extend_from_slice(&piece[..read]);
+    }
+    let lines = (1..=LINES).map(|n| format!("{n}\n"));
+    assert_eq!(String::from_utf8(text).unwrap(), lines.collect::<String>());
+    let record = lab.exited();
+    assert_eq!(record.status, ExitStatus::Code(7));
+    assert_eq!(detached(&mut lab, "slow"), Some(record));
+    assert_eq!(lab.log().len(), LINES);
+    lab.shut_down();
+}
+
+#[test]
 fn privileged_the_shim_leaves_once_the_last_output_is_taken() {
-    let (mut lab, input) = reader("cat; seq 1 100000");
+    // More than a pipe holds: a part of it is left when the container ends.
+    let (mut lab, input) = reader("cat; seq 1 25000");
     let client = attached(&mut lab, "late", &BOTH[..1], AttachedInput::StaysOpen);
     drop(input);
     assert_eq!(lab.ask(Request::CloseInput), Reply::Done);
     let record = lab.exited();
     let asked = lab.send(Request::Shutdown, &[]);
     let text: String = client.streams.into_iter().map(read_all).collect();
-    assert!(text.ends_with("\n100000\n") && text.lines().count() == 100_000);
+    assert!(text.ends_with("\n25000\n") && text.lines().count() == 25_000);
     assert_eq!(detached(&mut lab, "late"), Some(record));
     assert_eq!(lab.reply_to(asked).0, Reply::Done);
     lab.is_gone();
@@ -129,7 +168,13 @@ fn privileged_the_shim_leaves_once_the_last_output_is_taken() {
 #[test]
 fn privileged_an_input_that_is_one_clients_ends_with_it() {
     let (mut lab, mut input) = reader("cat; exit 6");
-    let client = attached(&mut lab, "once", &BOTH, AttachedInput::IsClosed);
+    let once = AttachedInput::IsClosed;
+    // A client of whom no confirmation came was told that it is not attached.
+    drop(attached(&mut lab, "unheard", &BOTH, once));
+    let client = attached(&mut lab, "once", &BOTH, once);
+    let attach_id = "once".to_owned();
+    let confirmed = lab.ask(Request::ConfirmAttach { attach_id });
+    assert_eq!(confirmed, Reply::Done);
     input.write_all(b"said\n").unwrap();
     drop(input);
     until("output", || lab.log() == ["stdout F said"]);
@@ -166,7 +211,7 @@ fn privileged_an_attachment_that_makes_no_sense_is_refused() {
         }
         other => panic!("{other:?}"),
     };
-    let (reply, _) = attach(&mut lab, "a", &[StreamEnd::Input], stays);
+    let (reply, _) = ask(&mut lab, wants("a", &[StreamEnd::Input], stays));
     refusal(reply, FailureKind::Io, "Input is no output");
     let request = AttachRequest {
         attach_id: "a".to_owned(),
@@ -174,9 +219,14 @@ fn privileged_an_attachment_that_makes_no_sense_is_refused() {
     };
     let reply = lab.ask(Request::Attach(Box::new(request)));
     refusal(reply, FailureKind::Io, "0 descriptors, not 1");
+    let (lease, leased) = pipe().unwrap();
+    drop(lease);
+    let request = wants("a", &[], stays);
+    let reply = lab.ask_with(Request::Attach(Box::new(request)), &borrow(&[leased]));
+    refusal(reply.0, FailureKind::Io, "has left already");
     lab.ask(Request::KillAll);
     lab.exited();
-    let (reply, _) = attach(&mut lab, "a", &BOTH, stays);
+    let (reply, _) = ask(&mut lab, wants("a", &BOTH, stays));
     refusal(reply, FailureKind::NotRunning, "not running");
     lab.shut_down();
 }
