@@ -1,4 +1,5 @@
-//! The daemon's life: start, serve, stop. It ends within a second of SIGTERM, and no pod with it.
+//! The daemon's life: start, serve, stop. It ends within a second of SIGTERM, or two where clients of
+//! sessions are slow to take their last words, and no pod with it.
 
 use std::cell::Cell;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -33,9 +34,13 @@ use crate::streaming;
 
 /// Calls that run when the daemon is to stop have this long to end.
 const GRACE: Duration = Duration::from_millis(400);
-/// The engine has what is left of this time to flush its records; recovery reads those that it
-/// misses.
+/// Sessions of the streaming server have this long to tell their clients: a client that hears nothing
+/// takes a command that was killed for a success.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// The engine has what is left of this time to flush its records, and some time in any case; recovery
+/// reads those that it misses.
 const RETIREMENT: Duration = Duration::from_millis(700);
+const FLUSH: Duration = Duration::from_millis(300);
 /// Then spans that wait for a collector have this long to reach it.
 const LAST_SPANS: Duration = Duration::from_millis(100);
 /// Then threads that are stuck in the kernel are left behind.
@@ -113,7 +118,8 @@ async fn live(config: Config, files: &[PathBuf]) -> Result<(), Fatal> {
             let Started { socket, streaming, engine, service } = started?;
             let doors = ((socket, Stay::at(dirs)), streaming);
             let told = serve(doors, service, (&engine, stop)).await?;
-            if tokio::time::timeout_at(told + RETIREMENT, engine.shutdown()).await.is_err() {
+            let until = (told + RETIREMENT).max(Instant::now() + FLUSH);
+            if tokio::time::timeout_at(until, engine.shutdown()).await.is_err() {
                 tracing::warn!("the stop took too long: records may not be on disk, and the next start checks them");
             }
             Ok(())
@@ -372,7 +378,7 @@ async fn serve(
     // Sessions end before the engine does, which ends what they ran. A stream of events never ends
     // by itself, so the wait has a limit.
     let calls = tokio::time::timeout_at(told + GRACE, server);
-    let ((), ended) = tokio::join!(streaming.stop(GRACE), calls);
+    let ((), ended) = tokio::join!(streaming.stop(LAST_WORDS), calls);
     drop(streaming);
     if let Ok(ended) = ended {
         ended.context(Exit::System, || "serve")?;

@@ -116,6 +116,26 @@ impl Engine {
         let why = format!("cannot connect to port {port} in pod {name}: {reasons}");
         Err(Error::Unavailable(why))
     }
+
+    /// Returns once a pod is not ready any more. A connection into it is to be closed then: its
+    /// socket would keep the pod's network namespace.
+    pub async fn until_not_ready(&self, pod: &PodId) {
+        let mut events = self.events();
+        loop {
+            // Looked at after events are listened to, so that none is missed in between.
+            let view = self.pod(pod.as_str());
+            if view.map_or(true, |view| view.phase != PodPhase::Ready) {
+                return;
+            }
+            loop {
+                match events.next().await {
+                    Ok(Some(event)) if event.pod_id() != pod => {}
+                    Ok(None) => return,
+                    Ok(Some(_)) | Err(_) => break,
+                }
+            }
+        }
+    }
 }
 
 /// The reason in the words that users of port-forward know.

@@ -36,8 +36,8 @@ struct Forward {
 }
 
 impl Forward {
-    /// Connects and passes data on, until it is over or the client resets it. A reset is looked at
-    /// between frames: one that is on its way has to go out whole.
+    /// Connects and passes data on, until it is over, the pod is, or the client resets it. These are
+    /// looked at between frames: one that is on its way has to go out whole.
     async fn run(self, dial: Dial) {
         let Self {
             port,
@@ -47,23 +47,36 @@ impl Forward {
             ends,
         } = self;
         let resets = from_client.resets();
-        let Some(dialled) = unless_reset(&resets, dial(port)).await else {
+        let Some(dialled) = unless_told(&resets, dial(port)).await else {
             return;
         };
         let said = match dialled {
-            Ok(Connection { reading, writing }) => {
-                let down = down(reading, &to_client, &resets);
-                let up = unless_reset(&resets, up(from_client, writing));
-                match ends {
-                    Ends::Both => drop(tokio::join!(down, up)),
-                    Ends::Pod => {
-                        let up = async {
-                            up.await;
-                            std::future::pending::<()>().await;
-                        };
-                        tokio::select! { () = down => {}, () = up => {} }
+            Ok(Connection {
+                reading,
+                writing,
+                over,
+            }) => {
+                let (teller, ended) = watch::channel(false);
+                let ending = async {
+                    unless_told(&resets, over).await;
+                    teller.send_replace(true);
+                    std::future::pending::<()>().await;
+                };
+                let passing = async {
+                    let down = down(reading, &to_client, &ended);
+                    let up = unless_told(&ended, up(from_client, writing));
+                    match ends {
+                        Ends::Both => drop(tokio::join!(down, up)),
+                        Ends::Pod => {
+                            let up = async {
+                                up.await;
+                                std::future::pending::<()>().await;
+                            };
+                            tokio::select! { () = down => {}, () = up => {} }
+                        }
                     }
-                }
+                };
+                tokio::select! { () = passing => {}, () = ending => {} }
                 String::new()
             }
             Err(refusal) => {
@@ -76,29 +89,29 @@ impl Forward {
     }
 }
 
-/// Waits for something, unless the client resets the stream.
-async fn unless_reset<T>(
-    resets: &watch::Receiver<bool>,
+/// Waits for something, unless the end is told: the client resets the stream, or the pod is over.
+async fn unless_told<T>(
+    ends: &watch::Receiver<bool>,
     something: impl Future<Output = T>,
 ) -> Option<T> {
-    let mut resets = resets.clone();
-    let reset = async {
-        if resets.wait_for(|reset| *reset).await.is_err() {
-            // The client can reset it no more.
+    let mut ends = ends.clone();
+    let end = async {
+        if ends.wait_for(|end| *end).await.is_err() {
+            // It can be told no more.
             std::future::pending::<()>().await;
         }
     };
     tokio::select! {
         something = something => Some(something),
-        () = reset => None,
+        () = end => None,
     }
 }
 
 /// Passes on data of the pod, and its end. A connection that breaks ends like one that is closed: an
 /// error makes clients give up all of their connections.
-async fn down(mut from: Reading, to: &Outgoing, resets: &watch::Receiver<bool>) {
+async fn down(mut from: Reading, to: &Outgoing, ends: &watch::Receiver<bool>) {
     let mut chunk = Chunk::modest();
-    while let Some(Ok(1..)) = unless_reset(resets, chunk.fill(&mut from)).await {
+    while let Some(Ok(1..)) = unless_told(ends, chunk.fill(&mut from)).await {
         if to.send(&mut chunk).await.is_err() {
             return;
         }

@@ -12,6 +12,7 @@ use crate::spdy::connection::Connection;
 use crate::spdy::frame::{self, Control, Head, MAX_CONTROL};
 use crate::spdy::headers::HeaderBlocks;
 use crate::spdy::input::Input;
+use crate::stream::Waits;
 use crate::websocket::channels::{Codec, Demux, Step};
 use crate::websocket::messages::Messages;
 use crate::wire::{Wire, Wrapping};
@@ -30,7 +31,7 @@ fn wire(activity: &Arc<Activity>) -> Arc<Wire> {
 pub fn spdy(data: &[u8]) {
     frames(data);
     let activity = Arc::new(Activity::default());
-    let watches = (Arc::clone(&activity), Hangup::of(None));
+    let watches = (Arc::clone(&activity), Waits::new(Hangup::of(None)));
     let input = Input::socket(reading(data));
     let (connection, mut opened) = Connection::new(input, wire(&activity), watches, |_| true);
     let seen = async { while opened.recv().await.is_some() {} };

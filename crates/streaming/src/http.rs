@@ -9,6 +9,7 @@ use crate::negotiate::{self, Answer, Refused, Speech};
 use crate::session::{Dial, Start, Streams};
 use crate::status::Purpose;
 use crate::tokens::Tokens;
+use crate::websocket::channels::Codec;
 use crate::work::Work;
 
 /// A request that a door has let in.
@@ -85,7 +86,7 @@ fn admit<B>(request: &Request<B>, tokens: &Tokens<Admitted>) -> Result<(Answer, 
         Admitted::Ports { ports, dial } => {
             let (speech, answer) = negotiate::for_ports(request.headers())?;
             let ports = match speech {
-                Speech::Channels(_) => ports_for_channels(ports, request.uri().query())?,
+                Speech::Channels(codec) => ports_for_channels(ports, request.uri().query(), codec)?,
                 Speech::Spdy | Speech::Tunnel => ports,
             };
             let work = Work::Ports {
@@ -99,23 +100,31 @@ fn admit<B>(request: &Request<B>, tokens: &Tokens<Admitted>) -> Result<(Answer, 
 }
 
 /// The ports of a client with channels: those of its CRI request, else those that its URL names.
-fn ports_for_channels(ports: Vec<u16>, query: Option<&str>) -> Result<Vec<u16>, Refused> {
-    if !ports.is_empty() {
+/// Each takes two channels, whose number is a byte, or a digit where messages are text.
+fn ports_for_channels(
+    ports: Vec<u16>,
+    query: Option<&str>,
+    codec: Codec,
+) -> Result<Vec<u16>, Refused> {
+    let named = || {
+        let pairs = query.unwrap_or_default().split('&');
+        let values = pairs.filter_map(|pair| pair.strip_prefix("port="));
+        let named = values.flat_map(|value| value.split(','));
+        let parsed = named.map(|port| port.parse().ok().filter(|port| *port > 0));
+        parsed.collect::<Option<Vec<u16>>>()
+    };
+    let ports = match ports.is_empty() {
+        true => named().unwrap_or_default(),
+        false => ports,
+    };
+    let most = match codec {
+        Codec::Binary | Codec::Closing => 127,
+        Codec::Base64 => 5,
+    };
+    if (1..=most).contains(&ports.len()) {
         return Ok(ports);
     }
-    let pairs = query.unwrap_or_default().split('&');
-    let values = pairs.filter_map(|pair| pair.strip_prefix("port="));
-    let named = values.flat_map(|value| value.split(','));
-    let parsed = named.map(|port| port.parse().ok().filter(|port| *port > 0));
-    match parsed.collect::<Option<Vec<u16>>>() {
-        Some(ports) if (1..=MOST_PORTS).contains(&ports.len()) => Ok(ports),
-        _ => {
-            let why = "over channels the ports are named before: in the CRI request, or as \
-                       `?port=8080,9090`, 127 at most";
-            Err(Refused::new(StatusCode::BAD_REQUEST, why))
-        }
-    }
+    let why = "over channels the ports are named before: in the CRI request, or as \
+               `?port=8080,9090`, 127 at most, and 5 in base64";
+    Err(Refused::new(StatusCode::BAD_REQUEST, why))
 }
-
-/// Most ports of a client with channels: each takes two of them.
-const MOST_PORTS: usize = 127;

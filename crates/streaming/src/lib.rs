@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! server      the address, the URLs, the connections that come
+//! strangers   connections that have shown no token yet
 //! tokens      single-use tokens, good for a minute
 //! tls         the certificate, read anew when it changes
 //! http        a request's path and headers
@@ -54,6 +55,7 @@ mod session;
 mod spdy;
 mod status;
 mod stop;
+mod strangers;
 mod stream;
 mod tls;
 mod tokens;

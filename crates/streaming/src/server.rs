@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io::{self, Cursor};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tracing::Span;
@@ -24,14 +25,13 @@ use crate::http::{Admitted, answer};
 use crate::session::{Dial, Reading, Start, Streams, Writing};
 use crate::status::Purpose;
 use crate::stop::Stop;
+use crate::strangers::{Seat, Strangers};
 use crate::tls::{Certificate, TlsFiles};
 use crate::tokens::Tokens;
 use crate::work::{Link, Patience, Work};
 
-/// Connections at a time that have shown no token: each holds some kilobytes, for some seconds.
-const STRANGERS: usize = 256;
 /// How long a stranger may take for TLS, and for the head of its request.
-const INTRODUCTION: Duration = Duration::from_secs(10);
+const INTRODUCTION: Duration = Duration::from_secs(3);
 /// Largest head of a request.
 const MAX_HEAD: usize = 16 << 10;
 /// How long to wait when the system has no descriptor for a connection.
@@ -55,6 +55,9 @@ pub struct Config {
     pub create: Duration,
     /// How long a session may go without anything that moves.
     pub idle: Duration,
+    /// How long a forwarded connection whose program reads nothing may hold up the others of its
+    /// client, before it is reset.
+    pub stuck: Duration,
 }
 
 impl Default for Config {
@@ -65,6 +68,7 @@ impl Default for Config {
             tls: None,
             create: Duration::from_secs(30),
             idle: Duration::from_secs(4 * 60 * 60),
+            stuck: Duration::from_secs(30),
         }
     }
 }
@@ -121,6 +125,7 @@ impl Server {
             patience: Patience {
                 create: config.create,
                 idle: config.idle,
+                stuck: config.stuck,
             },
             stop,
         };
@@ -198,25 +203,20 @@ struct Door {
 
 impl Door {
     async fn accept(self, listener: TcpListener) {
-        let strangers = Arc::new(Semaphore::new(STRANGERS));
+        let strangers = Strangers::default();
         let mut workers = Workers::default();
         let mut sweep = interval(SWEEP);
         loop {
-            let accepted = async {
-                let seat = Arc::clone(&strangers).acquire_owned().await;
-                (seat, listener.accept().await)
-            };
             tokio::select! {
-                (seat, accepted) = accepted => match (seat, accepted) {
-                    (Ok(seat), Ok((socket, from))) => {
-                        let met = self.clone().meet(socket, seat);
+                accepted = listener.accept() => match accepted {
+                    Ok((socket, from)) => {
+                        let met = self.clone().meet(socket, strangers.seat());
                         workers.start(from, Span::none(), met);
                     }
-                    (_, Err(error)) => {
+                    Err(error) => {
                         tracing::warn!(%error, "the streaming server cannot accept a connection");
                         sleep(RETRY).await;
                     }
-                    (Err(_), _) => return,
                 },
                 (from, ended) = workers.next() => told(from, ended),
                 () = self.stop.clone().told() => break,
@@ -230,7 +230,32 @@ impl Door {
     }
 
     /// Serves a connection to its end.
-    async fn meet(self, socket: TcpStream, seat: OwnedSemaphorePermit) -> io::Result<()> {
+    async fn meet(self, socket: TcpStream, mut seat: Seat) -> io::Result<()> {
+        let found = Found::default();
+        let mut introduction = pin!(self.introduce(socket, &found));
+        let away = async {
+            tokio::select! {
+                () = seat.is_taken_away() => {}
+                () = self.stop.clone().told() => {}
+            }
+        };
+        let link = tokio::select! {
+            link = &mut introduction => link?,
+            // A client that was let in a moment ago is no stranger: it is told as a session.
+            () = away => match found.is_there() {
+                true => introduction.await?,
+                false => return Ok(()),
+            },
+        };
+        drop(seat);
+        match found.take() {
+            Some(work) => work.run(link, self.patience, self.stop.clone()).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Reads the request, and answers it.
+    async fn introduce(&self, socket: TcpStream, found: &Found) -> io::Result<Link> {
         socket.set_nodelay(true)?;
         let (idle, between, probes) = KEEPALIVE;
         sockopt::set_socket_keepalive(&socket, true)?;
@@ -240,33 +265,32 @@ impl Door {
         let watched = std::os::fd::AsFd::as_fd(&socket).try_clone_to_owned()?;
         let hangup = Hangup::of(Some(watched));
         let Some(certificate) = self.certificate.clone() else {
-            return self.hear(socket, TcpStream::into_split, hangup, seat).await;
+            return self
+                .hear(socket, TcpStream::into_split, (hangup, found))
+                .await;
         };
         let config = crisp_tasks::blocking(move || certificate.config()).await;
         let config = config.map_err(io::Error::other)?;
         let secured = TlsAcceptor::from(config).accept(socket);
         let secured = timeout(INTRODUCTION, secured).await??;
-        self.hear(secured, tokio::io::split, hangup, seat).await
+        self.hear(secured, tokio::io::split, (hangup, found)).await
     }
 
-    /// Reads the request, and does the work that it stands for.
     async fn hear<S, R, W>(
-        self,
+        &self,
         socket: S,
         split: fn(S) -> (R, W),
-        hangup: Hangup,
-        seat: OwnedSemaphorePermit,
-    ) -> io::Result<()>
+        (hangup, found): (Hangup, &Found),
+    ) -> io::Result<Link>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         R: AsyncRead + Unpin + Send + 'static,
         W: AsyncWrite + Unpin + Send + 'static,
     {
-        let work = Arc::new(Mutex::new(None::<Work>));
-        let kept = Arc::clone(&work);
+        let (kept, tokens) = (found.clone(), Arc::clone(&self.tokens));
         let service = service_fn(move |request| {
-            let (answer, found) = answer(&request, &self.tokens);
-            *kept.lock().unwrap_or_else(PoisonError::into_inner) = found;
+            let (answer, work) = answer(&request, &tokens);
+            kept.put(work);
             std::future::ready(Ok::<_, Infallible>(answer))
         });
         let serving = http1::Builder::new()
@@ -275,10 +299,6 @@ impl Door {
             .max_buf_size(MAX_HEAD)
             .serve_connection(TokioIo::new(socket), service);
         let parts = serving.without_shutdown().await.map_err(io::Error::other)?;
-        let Some(work) = work.lock().unwrap_or_else(PoisonError::into_inner).take() else {
-            return Ok(());
-        };
-        drop(seat);
         let (reading, writing) = split(parts.io.into_inner());
         let reading: Reading = if parts.read_buf.is_empty() {
             Box::new(reading)
@@ -286,12 +306,30 @@ impl Door {
             Box::new(Cursor::new(parts.read_buf).chain(reading))
         };
         let writing: Writing = Box::new(writing);
-        let link = Link {
+        Ok(Link {
             reading,
             writing,
             hangup,
-        };
-        work.run(link, self.patience, self.stop).await
+        })
+    }
+}
+
+/// The work that a connection's request stands for, once it was found.
+#[derive(Clone, Default)]
+struct Found(Arc<Mutex<Option<Work>>>);
+
+impl Found {
+    fn put(&self, work: Option<Work>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = work;
+    }
+
+    fn is_there(&self) -> bool {
+        let work = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        work.is_some()
+    }
+
+    fn take(&self) -> Option<Work> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 

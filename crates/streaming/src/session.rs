@@ -108,6 +108,8 @@ pub struct Connection {
     pub reading: Reading,
     /// To the pod. Shut down when the client sends no more.
     pub writing: Writing,
+    /// Ready when the pod is over, and the connection with it.
+    pub over: BoxFuture<'static, ()>,
 }
 
 impl fmt::Debug for Connection {

@@ -4,11 +4,13 @@
 use std::any::Any;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::{Instant, interval_at, sleep};
 
 use crate::activity::Hangup;
 use crate::chunk::Chunk;
@@ -22,6 +24,10 @@ const WAITING: usize = 4;
 pub(crate) const PIECE: usize = 64 << 10;
 /// Pieces that wait on all streams of a connection: 8 MiB, which only port-forward can reach.
 const ALL_WAITING: usize = 128;
+
+/// How often a client hears that the server is there, while its own pings are not read: clients of
+/// WebSocket give up a connection on which they hear nothing for a minute.
+const BEAT: Duration = Duration::from_secs(10);
 
 /// A piece of data, and its share of what its connection may hold.
 type Held = (Bytes, Option<OwnedSemaphorePermit>);
@@ -86,26 +92,86 @@ impl Feed {
     }
 }
 
-/// Hands a piece on, or throws it away when nobody reads the stream any more. While it waits for
-/// room, a client that leaves is noticed.
-pub(crate) async fn deliver(
-    pieces: &Pieces,
-    piece: Bytes,
-    (room, hangup): (&Room, &Hangup),
-) -> Result<(), Gone> {
-    if pieces.is_closed() {
-        return Ok(());
+/// The fate of a piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Delivered {
+    /// It was handed on, or nobody reads the stream any more.
+    Done,
+    /// The stream had no room for too long, and the piece is thrown away.
+    Stuck,
+}
+
+/// A connection as it waits for room on one of its streams: it is not read meanwhile.
+pub(crate) struct Waits {
+    room: Room,
+    hangup: Hangup,
+    /// Where the client hears that the server is there, and how often.
+    beats: Option<(Arc<Wire>, Duration)>,
+    /// How long one stream may hold up the others.
+    patience: Option<Duration>,
+}
+
+impl Waits {
+    pub(crate) fn new(hangup: Hangup) -> Self {
+        Self {
+            room: Room::default(),
+            hangup,
+            beats: None,
+            patience: None,
+        }
     }
-    let delivery = async {
-        // No one closes the room.
-        let share = Arc::clone(&room.0).acquire_owned().await.ok();
-        // An error means that nobody reads.
-        pieces.send((piece, share)).await.ok();
-    };
-    tokio::select! {
-        biased;
-        () = delivery => Ok(()),
-        () = hangup.gone() => Err(Gone),
+
+    /// The client takes a connection for dead on which it hears nothing.
+    pub(crate) fn with_beats(mut self, wire: &Arc<Wire>) -> Self {
+        self.beats = Some((Arc::clone(wire), BEAT));
+        self
+    }
+
+    /// Streams have nothing to do with each other, so that none may hold up the others for longer.
+    pub(crate) fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = Some(patience);
+        self
+    }
+
+    /// Hands a piece on, or throws it away when nobody reads the stream any more. While it waits for
+    /// room, a client that leaves is noticed.
+    pub(crate) async fn deliver(&self, pieces: &Pieces, piece: Bytes) -> Result<Delivered, Gone> {
+        if pieces.is_closed() {
+            return Ok(Delivered::Done);
+        }
+        let delivery = async {
+            // No one closes the room.
+            let share = Arc::clone(&self.room.0).acquire_owned().await.ok();
+            // An error means that nobody reads.
+            pieces.send((piece, share)).await.ok();
+        };
+        let stuck = async {
+            match self.patience {
+                Some(patience) => sleep(patience).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = delivery => Ok(Delivered::Done),
+            () = self.hangup.gone() => Err(Gone),
+            () = self.beat() => Err(Gone),
+            () = stuck => Ok(Delivered::Stuck),
+        }
+    }
+
+    /// Returns once the client cannot be told any more.
+    async fn beat(&self) {
+        let Some((wire, every)) = &self.beats else {
+            return std::future::pending().await;
+        };
+        let mut beats = interval_at(Instant::now() + *every, *every);
+        loop {
+            beats.tick().await;
+            if wire.put(&websocket::PONG).await.is_err() {
+                return;
+            }
+        }
     }
 }
 
@@ -238,5 +304,56 @@ impl Outgoing {
         };
         let mut frame = Chunk::of(&spdy::reset(id, spdy::CANCEL));
         self.wire.send(&mut frame).await.map_err(Unsent::Broken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+    use crate::activity::Activity;
+    use crate::wire::Wrapping;
+
+    /// A stream without room, and its reader.
+    async fn full(waits: &Waits) -> (Feed, Incoming) {
+        let (feed, incoming) = Feed::new();
+        let pieces = feed.pieces().unwrap();
+        for _ in 0..WAITING {
+            let taken = waits.deliver(&pieces, Bytes::from_static(b"x")).await;
+            assert_eq!(taken, Ok(Delivered::Done));
+        }
+        (feed, incoming)
+    }
+
+    #[tokio::test]
+    async fn a_client_whose_data_waits_hears_that_the_server_is_there() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let activity = Arc::new(Activity::default());
+        let wire = Wire::new(Box::new(near), Wrapping::Tunnel, activity);
+        let mut waits = Waits::new(Hangup::of(None)).with_beats(&Arc::new(wire));
+        waits.beats.as_mut().unwrap().1 = Duration::from_millis(1);
+        let (feed, mut incoming) = full(&waits).await;
+        let pieces = feed.pieces().unwrap();
+        let hears = async {
+            let mut heard = [0; 6];
+            far.read_exact(&mut heard).await.unwrap();
+            assert_eq!(heard, [0x8a, 0, 0x8a, 0, 0x8a, 0]);
+            incoming.next().await.unwrap();
+        };
+        let delivery = waits.deliver(&pieces, Bytes::from_static(b"y"));
+        assert_eq!(tokio::join!(delivery, hears).0, Ok(Delivered::Done));
+    }
+
+    #[tokio::test]
+    async fn a_stream_without_room_is_given_up_where_others_wait() {
+        let waits = Waits::new(Hangup::of(None)).with_patience(Duration::from_millis(1));
+        let (feed, incoming) = full(&waits).await;
+        let pieces = feed.pieces().unwrap();
+        let stuck = waits.deliver(&pieces, Bytes::from_static(b"y")).await;
+        assert_eq!(stuck, Ok(Delivered::Stuck));
+        drop(incoming);
+        let unread = waits.deliver(&pieces, Bytes::from_static(b"y")).await;
+        assert_eq!(unread, Ok(Delivered::Done));
     }
 }

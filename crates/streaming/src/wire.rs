@@ -59,15 +59,30 @@ impl Wire {
     /// Sends a frame of the connection's own. A sender that is dropped half-way ends the connection
     /// for all others.
     pub(crate) async fn send_bare(&self, frame: &[u8]) -> io::Result<()> {
-        let mut socket = self.socket.lock().await;
-        if std::mem::replace(&mut socket.torn, true) {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
-        socket.writing.write_all(frame).await?;
-        socket.writing.flush().await?;
-        socket.torn = false;
+        self.put(frame).await?;
         self.activity.touch();
         Ok(())
+    }
+
+    /// Sends a small frame that only says that this side is there, which is no sign of life of a
+    /// session.
+    pub(crate) async fn put(&self, frame: &[u8]) -> io::Result<()> {
+        let mut socket = self.socket.lock().await;
+        let Socket { writing, torn } = &mut *socket;
+        if *torn {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let mut left = frame;
+        while !left.is_empty() {
+            // Until it has taken something, a sender may still be dropped.
+            let written = writing.write(left).await?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            left = &left[written..];
+            *torn = !left.is_empty();
+        }
+        writing.flush().await
     }
 
     /// Nothing will be sent any more; what was sent still arrives.

@@ -22,7 +22,7 @@ use crate::spdy::headers::Headers;
 use crate::spdy::input::Input;
 use crate::status::{self, Purpose};
 use crate::stop::{Cut, Stop};
-use crate::stream::{Incoming, Outgoing, Unsent};
+use crate::stream::{Incoming, Outgoing, Unsent, Waits};
 use crate::websocket::channels::Channels;
 use crate::websocket::messages::{self, Messages};
 use crate::wire::{Wire, Wrapping};
@@ -40,6 +40,8 @@ pub(crate) struct Patience {
     pub(crate) create: Duration,
     /// For anything to move.
     pub(crate) idle: Duration,
+    /// For a forwarded connection that holds up the others.
+    pub(crate) stuck: Duration,
 }
 
 /// An upgraded connection.
@@ -79,10 +81,7 @@ impl Work {
             writing,
             hangup,
         } = link;
-        let speech = match &self {
-            Self::Process { remote, .. } => remote.speech,
-            Self::Ports { speech, .. } => *speech,
-        };
+        let speech = self.speech();
         let wrapping = match speech {
             Speech::Tunnel => Wrapping::Tunnel,
             Speech::Spdy | Speech::Channels(_) => Wrapping::Bare,
@@ -100,18 +99,19 @@ impl Work {
             activity: Arc::clone(&activity),
             idle: patience.idle,
         };
+        let waits = self.waits((hangup, patience), &wire);
         let messages = |reading| Messages::new(reading, Arc::clone(&wire), Arc::clone(&activity));
         let input = match speech {
             Speech::Channels(codec) => {
                 let messages = messages(reading);
-                let mut channels = Channels::new(messages, Arc::clone(&wire), hangup, codec);
+                let mut channels = Channels::new(messages, Arc::clone(&wire), waits, codec);
                 let work = self.on_channels(&mut channels, cut)?;
                 return line.drive(channels.run(), work).await;
             }
             Speech::Spdy => Input::socket(reading),
             Speech::Tunnel => Input::tunnel(messages(reading)),
         };
-        let (connection, opened) = Connection::new(input, wire, (activity, hangup), self.judge());
+        let (connection, opened) = Connection::new(input, wire, (activity, waits), self.judge());
         let work = self.on_streams(opened, patience.create, cut);
         line.drive(connection.run(), work).await
     }
@@ -120,6 +120,26 @@ impl Work {
         match self {
             Self::Process { .. } => |headers| kind(headers).is_some(),
             Self::Ports { .. } => forward::is_served,
+        }
+    }
+
+    fn speech(&self) -> Speech {
+        match self {
+            Self::Process { remote, .. } => remote.speech,
+            Self::Ports { speech, .. } => *speech,
+        }
+    }
+
+    /// The connection as it waits for one of its streams. Streams of a process belong together.
+    fn waits(&self, (hangup, patience): (Hangup, Patience), wire: &Arc<Wire>) -> Waits {
+        let waits = Waits::new(hangup);
+        let waits = match self.speech() {
+            Speech::Spdy => waits,
+            Speech::Tunnel | Speech::Channels(_) => waits.with_beats(wire),
+        };
+        match self {
+            Self::Process { .. } => waits,
+            Self::Ports { .. } => waits.with_patience(patience.stuck),
         }
     }
 

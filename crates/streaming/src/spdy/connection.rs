@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use crate::activity::{Activity, Hangup};
+use crate::activity::Activity;
 use crate::chunk::Chunk;
 use crate::malformed::Malformed;
 use crate::spdy::frame::{self, Control, Head};
 use crate::spdy::headers::{HeaderBlocks, Headers};
 use crate::spdy::input::Input;
 use crate::spdy::streams::Streams;
-use crate::stream::{self, Gone, Incoming, Outgoing, Room};
+use crate::stream::{self, Delivered, Gone, Incoming, Outgoing, Waits};
 use crate::wire::Wire;
 
 /// Streams that wait for their session to look at them.
@@ -35,10 +35,9 @@ pub(crate) struct Connection {
     input: Input,
     wire: Arc<Wire>,
     activity: Arc<Activity>,
-    hangup: Hangup,
+    waits: Waits,
     judge: Judge,
     streams: Streams,
-    room: Room,
     blocks: HeaderBlocks,
     opened: mpsc::Sender<Opened>,
     last: u32,
@@ -51,7 +50,7 @@ impl Connection {
     pub(crate) fn new(
         input: Input,
         wire: Arc<Wire>,
-        (activity, hangup): (Arc<Activity>, Hangup),
+        (activity, waits): (Arc<Activity>, Waits),
         judge: Judge,
     ) -> (Self, mpsc::Receiver<Opened>) {
         let (opened, streams) = mpsc::channel(UNSEEN);
@@ -59,10 +58,9 @@ impl Connection {
             input,
             wire,
             activity,
-            hangup,
+            waits,
             judge,
             streams: Streams::default(),
-            room: Room::default(),
             blocks: HeaderBlocks::default(),
             opened,
             last: 0,
@@ -122,7 +120,7 @@ impl Connection {
 
     /// Hands the data of a frame on, in pieces.
     async fn data(&mut self, id: u32, mut left: usize) -> io::Result<Result<(), Gone>> {
-        let pieces = self.streams.pieces(id);
+        let mut pieces = self.streams.pieces(id);
         while left > 0 {
             let piece = self.input.some(left.min(stream::PIECE)).await?;
             if piece.is_empty() {
@@ -130,12 +128,18 @@ impl Connection {
             }
             left -= piece.len();
             self.activity.touch();
-            if let Some(pieces) = &pieces
-                && stream::deliver(pieces, piece, (&self.room, &self.hangup))
-                    .await
-                    .is_err()
-            {
-                return Ok(Err(Gone));
+            let Some(wanted) = &pieces else {
+                continue;
+            };
+            match self.waits.deliver(wanted, piece).await {
+                Ok(Delivered::Done) => {}
+                Ok(Delivered::Stuck) => {
+                    tracing::debug!(stream = id, "a stream that took nothing for long is reset");
+                    pieces = None;
+                    self.streams.reset(id);
+                    self.send(&frame::reset(id, frame::CANCEL)).await?;
+                }
+                Err(Gone) => return Ok(Err(Gone)),
             }
         }
         Ok(Ok(()))

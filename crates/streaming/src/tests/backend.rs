@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::io::{DuplexStream, duplex};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{Connection, Dial, End, Refusal, Session, Size, Start};
 
@@ -66,9 +66,14 @@ pub(super) fn refused(why: &str) -> Start {
     Box::new(move || Box::pin(async move { Err(refusal) }))
 }
 
-/// A pod whose port 80 echoes, up to the end, and whose port 90 sends without one; every other port
-/// refuses.
+/// A pod whose port 80 echoes, up to the end, whose port 90 sends without one and whose port 91 reads
+/// nothing; every other port refuses.
 pub(super) async fn pod() -> Dial {
+    pod_until(watch::channel(false).1).await
+}
+
+/// The same, until it is told that it is over.
+pub(super) async fn pod_until(ends: watch::Receiver<bool>) -> Dial {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -81,11 +86,29 @@ pub(super) async fn pod() -> Dial {
         }
     });
     Arc::new(move |port| {
+        let mut ends = ends.clone();
+        let over = Box::pin(async move {
+            if ends.wait_for(|end| *end).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        });
         Box::pin(async move {
             if port == 90 {
                 return Ok(Connection {
                     reading: Box::new(tokio::io::repeat(7)),
                     writing: Box::new(tokio::io::sink()),
+                    over,
+                });
+            }
+            if port == 91 {
+                let ((near, unread), (far, silent)) = (duplex(1), duplex(1));
+                return Ok(Connection {
+                    reading: Box::new(far),
+                    writing: Box::new(near),
+                    over: Box::pin(async move {
+                        over.await;
+                        drop((unread, silent));
+                    }),
                 });
             }
             if port != 80 {
@@ -96,6 +119,7 @@ pub(super) async fn pod() -> Dial {
             Ok(Connection {
                 reading: Box::new(reading),
                 writing: Box::new(writing),
+                over,
             })
         })
     })

@@ -8,7 +8,7 @@ use futures::{Sink as _, SinkExt as _, Stream as _, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 
-use super::backend::pod;
+use super::backend::{pod, pod_until};
 use super::server;
 use super::spdy_client::{Client, Frame};
 use super::websocket::{Socket, connect};
@@ -130,6 +130,45 @@ async fn a_reset_amid_a_frame_harms_no_other_connection() {
     }
     assert!(sent > 0);
     echoes(&mut client).await;
+}
+
+#[tokio::test]
+async fn a_program_that_reads_nothing_holds_up_no_other_connection() {
+    let config = Config {
+        stuck: std::time::Duration::from_millis(50),
+        ..Config::default()
+    };
+    let server = Server::start(config).await.unwrap();
+    let url = server.port_forward(Vec::new(), pod().await).unwrap();
+    let mut client = Client::connect(&url, "portforward.k8s.io").await;
+    let (error, data) = pair(&mut client, "91", "9").await;
+    let mut begun = Vec::new();
+    client.send(data, &vec![7; 1 << 20], false).await;
+    while begun.len() < 2 {
+        begun.push(client.next().await);
+    }
+    assert!(begun.contains(&Frame::Reset(data, 5)), "{begun:?}");
+    assert!(
+        begun.contains(&Frame::Data(error, Vec::new(), true)),
+        "{begun:?}"
+    );
+    echoes(&mut client).await;
+}
+
+#[tokio::test]
+async fn connections_end_with_their_pod() {
+    let server = server().await;
+    let (teller, ends) = tokio::sync::watch::channel(false);
+    let dial = pod_until(ends).await;
+    let url = server.port_forward(Vec::new(), dial).unwrap();
+    let mut client = Client::connect(&url, "portforward.k8s.io").await;
+    let (error, data) = pair(&mut client, "80", "9").await;
+    client.send(data, b"hello", false).await;
+    let hello = b"hello".to_vec();
+    assert_eq!(client.next().await, Frame::Data(data, hello, false));
+    teller.send_replace(true);
+    assert_eq!(client.next().await, Frame::Data(data, Vec::new(), true));
+    assert_eq!(client.next().await, Frame::Data(error, Vec::new(), true));
 }
 
 #[tokio::test]

@@ -56,6 +56,24 @@ async fn a_server_that_is_dropped_ends_all_sessions() {
 }
 
 #[tokio::test]
+async fn connections_that_say_nothing_keep_nobody_out() {
+    let server = server().await;
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        silent.push(
+            tokio::net::TcpStream::connect(server.address())
+                .await
+                .unwrap(),
+        );
+    }
+    let (mut client, ids, mut process) = running(&server).await;
+    process.stdout.write_all(b"here").await.unwrap();
+    let here = Frame::Data(ids[2], b"here".to_vec(), false);
+    assert_eq!(client.next().await, here);
+    drop(silent);
+}
+
+#[tokio::test]
 async fn a_client_that_does_not_read_holds_up_its_own_process_alone() {
     let server = server().await;
     let (slow, _, mut held_up) = running(&server).await;

@@ -88,6 +88,31 @@ async fn websockets_are_asked_for_properly() {
 }
 
 #[tokio::test]
+async fn a_channel_has_a_number_for_each_port() {
+    let server = server().await;
+    let base64 = "Sec-WebSocket-Protocol: v4.base64.channel.k8s.io\r\n";
+    for (count, protocol, wanted) in [
+        (127, "", "101"),
+        (128, "", "400"),
+        (5, base64, "101"),
+        (6, base64, "400"),
+    ] {
+        let key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+        let head = format!("Connection: Upgrade\r\nUpgrade: websocket\r\n{key}{protocol}");
+        let ports = vec![80; count];
+        let query: String = ports.iter().map(|port| format!("&port={port}")).collect();
+        for (ports, query) in [(ports, String::new()), (Vec::new(), query)] {
+            let url = server.port_forward(ports, pod().await).unwrap();
+            let (_, answer) = ask(&format!("{url}?{query}"), &head).await;
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {wanted}")),
+                "{count}: {answer}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_there_is_not_found() {
     let server = server().await;
     let base = format!("http://{}", server.address());

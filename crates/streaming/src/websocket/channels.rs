@@ -8,9 +8,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Buf as _, Bytes};
 
-use crate::activity::Hangup;
 use crate::malformed::Malformed;
-use crate::stream::{self, Feed, Framing, Incoming, Outgoing, PIECE, Room};
+use crate::stream::{Delivered, Feed, Framing, Incoming, Outgoing, PIECE, Waits};
 use crate::websocket::messages::{Messages, Piece};
 use crate::wire::Wire;
 
@@ -108,17 +107,17 @@ impl Demux {
 pub(crate) struct Channels {
     messages: Messages,
     wire: Arc<Wire>,
-    hangup: Hangup,
+    waits: Waits,
     codec: Codec,
     feeds: Vec<Feed>,
 }
 
 impl Channels {
-    pub(crate) fn new(messages: Messages, wire: Arc<Wire>, hangup: Hangup, codec: Codec) -> Self {
+    pub(crate) fn new(messages: Messages, wire: Arc<Wire>, waits: Waits, codec: Codec) -> Self {
         Self {
             messages,
             wire,
-            hangup,
+            waits,
             codec,
             feeds: Vec::new(),
         }
@@ -143,18 +142,18 @@ impl Channels {
     /// When the connection breaks, or the client breaks the protocol.
     pub(crate) async fn run(mut self) -> io::Result<()> {
         let mut demux = Demux::new(self.codec);
-        let room = Room::default();
         while let Some(piece) = self.messages.piece(PIECE).await? {
             match demux.read(piece)? {
                 Some(Step::Data { channel, data }) => {
-                    let feed = self.feeds.get(usize::from(channel));
-                    let pieces = feed.and_then(Feed::pieces);
-                    if let Some(pieces) = pieces
-                        && stream::deliver(&pieces, data, (&room, &self.hangup))
-                            .await
-                            .is_err()
-                    {
-                        return Ok(());
+                    let feed = self.feeds.get_mut(usize::from(channel));
+                    let Some((pieces, feed)) = feed.and_then(|feed| Some((feed.pieces()?, feed)))
+                    else {
+                        continue;
+                    };
+                    match self.waits.deliver(&pieces, data).await {
+                        Ok(Delivered::Done) => {}
+                        Ok(Delivered::Stuck) => feed.reset(),
+                        Err(_) => return Ok(()),
                     }
                 }
                 Some(Step::Close { channel }) => {

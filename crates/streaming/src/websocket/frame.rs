@@ -7,6 +7,9 @@ pub(crate) const MAX_CONTROL: u64 = 125;
 /// Longest head that a server writes.
 pub(crate) const MAX_HEAD: usize = 10;
 
+/// A pong that answers no ping.
+pub(crate) const PONG: [u8; 2] = [0x8a, 0];
+
 /// The kind of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Opcode {
