@@ -65,10 +65,6 @@ fn privileged_apparmor_confines_whoever_names_no_profile() {
             assert_eq!(profile_of(cri, &container), expected, "{name}");
             cri.stop(&container, 0);
         }
-        let missing = with("missing", Some((ProfileType::Localhost, "no-such-profile")));
-        let container = cri.create(id, pod, &missing).unwrap();
-        let error = cri.start(&container).unwrap_err();
-        assert!(error.message().contains("no-such-profile"), "{error}");
     });
 }
 
@@ -131,5 +127,25 @@ fn privileged_apparmor_refuses_what_the_default_profile_does_not_allow() {
         for line in [FORBIDDEN[0], FORBIDDEN[4]] {
             assert_eq!(tried(&free, line).exit_code, 0, "{line}");
         }
+    });
+}
+
+#[test]
+fn privileged_apparmor_refuses_a_profile_that_is_not_loaded() {
+    if !is_here() {
+        return;
+    }
+    in_pod("unloaded", |_, cri, id, pod| {
+        let mut named = with("main", Some((ProfileType::Localhost, "nobody-loaded-it")));
+        let refused = cri.create(id, pod, &named).unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
+        for words in ["nobody-loaded-it", "apparmor_parser"] {
+            assert!(refused.message().contains(words), "{refused}");
+        }
+        // As critest names them.
+        let prefixed = "localhost/crisp-default".to_owned();
+        named = with("main", Some((ProfileType::Localhost, &prefixed)));
+        let container = cri.run(id, pod, &named);
+        assert_eq!(profile_of(cri, &container), DEFAULT);
     });
 }

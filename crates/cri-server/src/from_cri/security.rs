@@ -11,6 +11,8 @@ use super::{Result, invalid};
 
 /// Highest id that the Kubernetes API takes; some programs read ids above it as negative.
 const LAST_ID: i64 = 2_147_483_647;
+/// Before the name of a profile of the node, in the deprecated text.
+const LOCALHOST: &str = "localhost/";
 
 /// The sandbox's security context, its namespaces aside.
 #[expect(deprecated, reason = "older clients still send the deprecated form")]
@@ -27,7 +29,7 @@ pub(crate) fn of_pod(at: &str, wire: cri::LinuxSandboxSecurityContext) -> Result
         privileged: wire.privileged,
         readonly_rootfs: wire.readonly_rootfs,
         seccomp: either(at, "seccomp", wire.seccomp, &wire.seccomp_profile_path)?,
-        apparmor: either(at, "apparmor", wire.apparmor, "")?,
+        apparmor: apparmor(at, wire.apparmor, "")?,
         selinux: selinux(at, wire.selinux_options)?,
     })
 }
@@ -64,7 +66,7 @@ pub(crate) fn of_container(
         no_new_privs: wire.no_new_privs,
         capabilities: capabilities(&format!("{at}.capabilities"), wire.capabilities)?,
         seccomp: either(at, "seccomp", wire.seccomp, &wire.seccomp_profile_path)?,
-        apparmor: either(at, "apparmor", wire.apparmor, &wire.apparmor_profile)?,
+        apparmor: apparmor(at, wire.apparmor, &wire.apparmor_profile)?,
         selinux: selinux(at, wire.selinux_options)?,
         masked_paths: Some(paths("masked_paths", wire.masked_paths)?),
         readonly_paths: Some(paths("readonly_paths", wire.readonly_paths)?),
@@ -115,6 +117,18 @@ impl User {
     }
 }
 
+/// The `AppArmor` profile. The new field's reference may have the prefix of the deprecated text:
+/// critest writes it so, and other servers take it off.
+fn apparmor(at: &str, new: Option<cri::SecurityProfile>, deprecated: &str) -> Result<Profile> {
+    match either(at, "apparmor", new, deprecated)? {
+        Profile::Localhost(name) => {
+            let name = name.strip_prefix(LOCALHOST).unwrap_or(&name);
+            localhost(&format!("{at}.apparmor.localhost_ref"), name)
+        }
+        other => Ok(other),
+    }
+}
+
 /// The profile of the new field; the deprecated text counts only when the field is not set.
 fn either(
     at: &str,
@@ -142,7 +156,7 @@ fn written(at: &str, text: &str) -> Result<Profile> {
         "" => Ok(Profile::Unspecified),
         "runtime/default" | "docker/default" => Ok(Profile::RuntimeDefault),
         "unconfined" => Ok(Profile::Unconfined),
-        other => match other.strip_prefix("localhost/") {
+        other => match other.strip_prefix(LOCALHOST) {
             Some(reference) => localhost(at, reference),
             None => invalid(
                 at,
@@ -182,4 +196,32 @@ fn selinux(at: &str, wire: Option<cri::SeLinuxOption>) -> Result<SelinuxOptions>
         kind: part("type", wire.r#type)?,
         level: part("level", wire.level)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_apparmor_profile_is_named_with_and_without_the_prefix() {
+        let new = |reference: &str| {
+            Some(cri::SecurityProfile {
+                profile_type: ProfileType::Localhost.into(),
+                localhost_ref: reference.to_owned(),
+            })
+        };
+        for (field, text, wanted) in [
+            (new("mine"), "", Some("mine")),
+            (new("localhost/mine"), "localhost/other", Some("mine")),
+            (None, "localhost/mine", Some("mine")),
+            (None, "localhost/localhost/mine", Some("mine")),
+            (new("localhost/"), "", None),
+            (new(""), "localhost/mine", None),
+            (None, "mine", None),
+        ] {
+            let parsed = apparmor("at", field.clone(), text).ok();
+            let wanted = wanted.map(|name| Profile::Localhost(name.to_owned()));
+            assert_eq!(parsed, wanted, "{field:?} {text:?}");
+        }
+    }
 }

@@ -5,18 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crisp_image::ImageInfo;
-use crisp_model::{
-    Cause, ContainerId, ContainerUser, Field, MountSource, NamespaceMode, Profile, Signal,
-};
+use crisp_model::{Cause, ContainerId, ContainerUser, Field, MountSource, NamespaceMode, Signal};
 use crisp_records::{MadeRecord, PodRecord};
 use crisp_shim_api::{Ahead, RootfsSpec};
 use crisp_spec::{Input, NamespacePaths, PidNamespace, PodFiles, ResolvedUser};
-use crisp_sys::file;
 use crisp_sys::ns::{self, Kind};
 use tokio::sync::Notify;
 
 use super::bundle::Bundle;
-use super::{devices, look, mounts};
+use super::{devices, look, mounts, profiles};
 use crate::blocking::blocking;
 use crate::error::{Context, Error, Result};
 use crate::machine::effect::CreatePlan;
@@ -24,8 +21,6 @@ use crate::shared::Shared;
 
 /// No sane user database of an image is larger (an image must not fill our memory).
 const MAX_DATABASE: u64 = 4 << 20;
-/// No sane seccomp profile is larger.
-const MAX_PROFILE: u64 = 4 << 20;
 /// How long paths of the host may take; callers wait for two minutes.
 const HOST_WITHIN: Duration = Duration::from_secs(60);
 
@@ -139,10 +134,11 @@ async fn look_at_host(shared: &Arc<Shared>, plan: &CreatePlan, cancel: &Notify) 
     let things = look::things(shared, plan).await;
     let look = shared.host_lane.look(things, move || {
         let config = &owned.record.config;
+        profiles::check_apparmor(&config.security.apparmor)?;
         let host = Host {
             mounts: mounts::resolve(&config.mounts)?,
             devices: devices::resolve(config)?,
-            seccomp: seccomp_profile(&kernel, &config.security.seccomp)?,
+            seccomp: profiles::seccomp(&kernel.config.seccomp_dir, &config.security.seccomp)?,
         };
         make_log_dir(&owned)?;
         Ok(host)
@@ -256,20 +252,6 @@ fn log_path(plan: &CreatePlan) -> Result<Option<PathBuf>> {
         return Err(Error::invalid(Field::LogPath, why));
     }
     Ok(Some(dir.join(path)))
-}
-
-fn seccomp_profile(shared: &Shared, profile: &Profile) -> Result<Option<Vec<u8>>> {
-    let Profile::Localhost(name) = profile else {
-        return Ok(None);
-    };
-    // An absolute path replaces the directory.
-    let path = shared.config.seccomp_dir.join(name);
-    let read = file::read_bounded(&path, MAX_PROFILE);
-    let refuse = |error| {
-        let why = format!("cannot read {}: {error}", path.display());
-        Error::invalid(Field::Seccomp, why)
-    };
-    read.map(Some).map_err(refuse)
 }
 
 /// Callers usually make it; where they did not, the log is still wanted.

@@ -7,5 +7,6 @@ pub(crate) mod create;
 mod devices;
 mod look;
 mod mounts;
+mod profiles;
 pub(crate) mod stop;
 pub(crate) mod update;
