@@ -1,6 +1,7 @@
 //! Finds the programs that tests need. A missing one fails the test and names the remedy.
 
 use std::env;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -42,13 +43,35 @@ pub fn cache() -> PathBuf {
 /// A program of the system or of `hack/tools`.
 #[must_use]
 pub fn tool(name: &str) -> PathBuf {
+    find(name).unwrap_or_else(|| panic!("{name} is missing: run hack/tools"))
+}
+
+fn find(name: &str) -> Option<PathBuf> {
     let mut dirs = vec![cache().join("bin")];
     dirs.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
     dirs.extend(["/usr/sbin", "/sbin"].map(PathBuf::from));
     dirs.iter()
         .map(|dir| dir.join(name))
         .find(|path| path.is_file())
-        .unwrap_or_else(|| panic!("{name} is missing: run hack/tools"))
+}
+
+/// Whether a program is there that only some runs of `hack/tools` build. Where it is not, the
+/// calling test is told to be left out.
+#[must_use]
+pub fn has(name: &str, test: &str) -> bool {
+    let there = find(name).is_some();
+    if !there {
+        say(&format!(
+            "SKIPPED: {test}: no {name}: hack/tools {name} builds it"
+        ));
+    }
+    there
+}
+
+/// Says a line past the test runner, which keeps what a passing test prints.
+pub fn say(line: &str) {
+    let mut stderr = std::io::stderr();
+    stderr.write_all(format!("{line}\n").as_bytes()).unwrap();
 }
 
 /// Runs a tool to its end and returns its standard output; anything but success is a panic.

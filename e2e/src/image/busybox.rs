@@ -61,7 +61,8 @@ pub fn layer() -> Layer {
 }
 
 /// Shared libraries and the loader, as the loader finds them.
-fn libraries(program: &str) -> Vec<String> {
+#[must_use]
+pub fn libraries(program: &str) -> Vec<String> {
     let output = Command::new("ldd").arg(program).output().unwrap();
     let text = tools::succeeded("ldd", &output);
     let words = text.lines().filter_map(|line| {

@@ -1,0 +1,154 @@
+//! The CRI's own suite, critest, against the daemon, once for each way that it streams.
+//!
+//! `hack/tools` builds it. A failed spec fails the test, and so does a skipped one that is not
+//! listed here with its reason. Each run is in a random order, and nothing is tried twice.
+//! `CRITEST_RUNS` sets how many runs there are.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test: what goes wrong is a panic that says where"
+)]
+
+mod images;
+
+use std::env;
+use std::ffi::OsString;
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use crisp_e2e::node::Node;
+use crisp_e2e::tools;
+use crisp_e2e::trial::trial;
+use serde_json::{Value, json};
+
+/// How long a run may take, in the words of Ginkgo.
+const WITHIN: &str = "15m";
+/// Pulls by a digest that is compiled in and that no image made here can have. The test `images`
+/// pulls by digest and removes likewise.
+const UNMAKEABLE: &str = "public image with digest should be pulled and removed";
+/// Words in the titles of specs that may be skipped, each with the reason.
+const SKIPPED: [&str; 3] = [
+    // Skipped unless benchmarks are asked for: hack/bench measures.
+    "benchmark about",
+    UNMAKEABLE,
+    // The daemon tells that it makes no user namespaces yet.
+    " UserNamespaces ",
+];
+/// Likewise, where the kernel has no AppArmor.
+const WITHOUT_APPARMOR: &str = "] AppArmor ";
+
+#[test]
+fn privileged_every_spec_passes_over_spdy() {
+    passes(&[]);
+}
+
+#[test]
+fn privileged_every_spec_passes_over_websocket() {
+    passes(&["exec", "attach", "portforward"].map(|way| format!("--websocket-{way}")));
+}
+
+fn passes(flags: &[String]) {
+    trial(|node| all_pass(node, flags));
+}
+
+fn all_pass(node: &Node, flags: &[String]) {
+    images::serve(&node.net, &node.certs(), &node.path("bin"));
+    let runs = env::var("CRITEST_RUNS").map_or(1, |runs| runs.parse().unwrap());
+    for _ in 0..runs {
+        let began = Instant::now();
+        let specs = run(node, flags);
+        let titles = |state: &str| -> Vec<String> {
+            let has = |spec: &&Value| spec["State"] == state;
+            specs.iter().filter(has).map(title).collect()
+        };
+        let (passed, skipped) = (titles("passed"), titles("skipped"));
+        tools::say(&format!(
+            "critest {flags:?}: {} passed, {} skipped, {} failed in {:.0?}",
+            passed.len(),
+            skipped.len(),
+            specs.len() - passed.len() - skipped.len(),
+            began.elapsed()
+        ));
+        for spec in &specs {
+            let state = spec["State"].as_str().unwrap();
+            assert!(
+                ["passed", "skipped"].contains(&state),
+                "{} {state}: {}\n{}",
+                title(spec),
+                spec["Failure"]["Message"],
+                spec["CapturedGinkgoWriterOutput"].as_str().unwrap_or("")
+            );
+        }
+        let apparmor = kernel_has_apparmor();
+        let may_be = |title: &String| {
+            SKIPPED.iter().any(|words| title.contains(words))
+                || title.contains(WITHOUT_APPARMOR) && !apparmor
+        };
+        let (expected, gaps): (Vec<_>, Vec<_>) = skipped.into_iter().partition(may_be);
+        assert_eq!(gaps, Vec::<String>::new(), "skipped without a reason");
+        // A suite that finds nothing to run would pass.
+        assert!(passed.len() + expected.len() > 100, "{passed:?}");
+    }
+}
+
+/// Runs the suite, and returns its specs as its report has them.
+fn run(node: &Node, flags: &[String]) -> Vec<Value> {
+    let (report, images) = (node.path("report.json"), node.path("images.yaml"));
+    let told = json!({
+        "defaultTestContainerImage": "registry.k8s.io/e2e-test-images/busybox:1.29-2",
+        "webServerTestImage": "registry.k8s.io/e2e-test-images/nginx:1.14-2",
+    });
+    // JSON is YAML too.
+    fs::write(&images, told.to_string()).unwrap();
+    let log = File::create(node.path("critest.log")).unwrap();
+    let mut command = Command::new(tools::tool("critest"));
+    let socket = node.socket();
+    command
+        .arg(format!("--runtime-endpoint=unix://{}", socket.display()))
+        .arg(format!("--test-images-file={}", images.display()))
+        .arg(format!("--ginkgo.json-report={}", report.display()))
+        .arg(format!("--ginkgo.timeout={WITHIN}"))
+        .arg(format!("--ginkgo.skip={UNMAKEABLE}"))
+        .args(["--ginkgo.no-color", "--ginkgo.randomize-all"])
+        .args(flags)
+        .env("PATH", path_with_sudo(node))
+        .env("CRI_CONFIG_FILE", "/dev/null")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log);
+    let status = node.net.run(|| command.status().unwrap());
+    let Ok(report) = fs::read(&report) else {
+        let log = fs::read_to_string(node.path("critest.log")).unwrap();
+        panic!("critest ended without a report, with {status}:\n{log}");
+    };
+    let mut suites: Value = serde_json::from_slice(&report).unwrap();
+    let mut specs: Vec<Value> = serde_json::from_value(suites[0]["SpecReports"].take()).unwrap();
+    specs.retain(|spec| spec["LeafNodeType"] == "It");
+    specs
+}
+
+/// A search path on which there is a `sudo`: critest loads AppArmor profiles by it, though it is root.
+fn path_with_sudo(node: &Node) -> OsString {
+    let bin = node.path("bin");
+    let (sudo, mode) = (bin.join("sudo"), Permissions::from_mode(0o755));
+    fs::write(&sudo, "#!/bin/sh\nexec \"$@\"\n").unwrap();
+    fs::set_permissions(&sudo, mode).unwrap();
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::join_paths([bin].into_iter().chain(env::split_paths(&path))).unwrap()
+}
+
+/// The spec's words as critest prints them.
+fn title(spec: &Value) -> String {
+    let texts = spec["ContainerHierarchyTexts"].as_array().unwrap();
+    let words = texts.iter().chain([&spec["LeafNodeText"]]);
+    let words: Vec<&str> = words.filter_map(Value::as_str).collect();
+    words.join(" ")
+}
+
+fn kernel_has_apparmor() -> bool {
+    let enabled = fs::read_to_string("/sys/module/apparmor/parameters/enabled");
+    enabled.is_ok_and(|enabled| enabled.trim() == "Y")
+}
