@@ -122,7 +122,7 @@ impl Drop for Begun {
             return;
         };
         if !worker.leaves_within(ENDS_WITHIN) {
-            // Stopped where it was, it has taken nothing back. What stays is found by its name.
+            // A worker that was stopped half-way has taken nothing back: its cgroup goes by its name.
             drop(crisp_runtime::destroy(&self.cgroup));
         }
     }

@@ -103,7 +103,7 @@ impl Shim {
 
     /// Removes the empty cgroups of execs: of the one that has ended, and of earlier ones whose
     /// background processes have ended since. Cgroups of execs that are being started are empty
-    /// too, but wanted. One that was killed may still hold processes that are dying: the rest are
+    /// too, but wanted. A cgroup that was killed may still hold processes that are dying: such are
     /// tried again when all is quiet.
     pub(crate) fn sweep_execs(&mut self) {
         self.unswept = 0;

@@ -143,7 +143,7 @@ fn shared_layer() {
             ahead.mount(bench.rootfs(), Some(&bench.parsed()));
             ahead.read(&bench.parsed(), &bundle);
         } else {
-            // What was mounted for the host's ids is of no use.
+            // Mounts for the ids of the host are of no use.
             ahead.mount(bench.rootfs(), None);
         }
         let (read, stdio) = piped();
