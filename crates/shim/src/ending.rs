@@ -170,8 +170,11 @@ impl Shim {
         self.output.finish();
         self.input = None;
         // Once more: a worker may have found init alive, and started its process since. Where the
-        // container shares its PID namespace, that one did not end with init.
-        drop(kill(&self.container.cgroup));
+        // container shares its PID namespace, that one did not end with init. It was born in the
+        // version 2 tree, where there is one.
+        if self.container.cgroup.is_populated_in_v2() != Some(false) {
+            drop(kill(&self.container.cgroup));
+        }
         self.phase = Phase::Over { init, exit };
         self.clients.broadcast(&Event::Exited(exit));
         // A cgroup that cannot be removed yet is tried again at the shutdown.

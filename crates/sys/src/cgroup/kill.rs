@@ -14,6 +14,9 @@ use super::{Cgroup, tree};
 use crate::pidfd::PidFd;
 
 const WITHIN: Duration = Duration::from_secs(1);
+/// How long processes that the kernel was told to kill may take: most are gone in less, and each look
+/// at a cgroup of version 1 reads a file of ten hierarchies.
+const DIES_WITHIN: Duration = Duration::from_millis(2);
 const FIRST_PAUSE: Duration = Duration::from_micros(200);
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 /// How long the freezer may take; processes in uninterruptible sleep never freeze.
@@ -38,27 +41,29 @@ impl Cgroup {
             match write_file(&dir.join("cgroup.kill"), "1") {
                 // Version 1 hierarchies may hold strangers that never were in the unified tree.
                 Ok(()) if self.layout.is_v2() => return Ok(()),
-                Ok(()) => {}
+                Ok(()) => return each(self, DIES_WITHIN),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }
-        each(self)
+        each(self, Duration::ZERO)
     }
 }
 
-/// Kills until no process is left.
-fn each(cgroup: &Cgroup) -> io::Result<()> {
+/// Kills until no process is left. The processes that are found first may be dying already, and have
+/// some time for it.
+fn each(cgroup: &Cgroup, mut patience: Duration) -> io::Result<()> {
     let deadline = Instant::now() + WITHIN;
     let mut pause = FIRST_PAUSE;
     let mut seen = BTreeSet::new();
     let mut somebody_forks = false;
     loop {
         let held = somebody_forks.then(|| Still::hold(cgroup));
-        let alive = one_turn(cgroup);
+        let turn = one_turn(cgroup, patience);
         drop(held);
-        let alive = alive?;
-        if alive.is_empty() {
+        patience = Duration::ZERO;
+        let Turn { alive, ended } = turn?;
+        if alive.is_empty() && ended.is_empty() {
             return Ok(());
         }
         if seen.is_empty() {
@@ -70,22 +75,36 @@ fn each(cgroup: &Cgroup) -> io::Result<()> {
         if Instant::now() > deadline {
             return Err(survivors(cgroup, &alive));
         }
+        let has_rest = !alive.is_empty();
         seen.extend(alive);
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        seen.extend(ended);
+        if has_rest {
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
     }
 }
 
-/// Sends SIGKILL to every process of the cgroup, and returns their pids.
-fn one_turn(cgroup: &Cgroup) -> io::Result<Vec<i32>> {
-    let mut alive = Vec::new();
+/// The processes that one turn met.
+#[derive(Default)]
+struct Turn {
+    /// They were sent SIGKILL.
+    alive: Vec<i32>,
+    /// They were dying and have ended meanwhile. Their children may be there still.
+    ended: Vec<i32>,
+}
+
+/// Sends SIGKILL to every process of the cgroup that does not end by itself in time.
+fn one_turn(cgroup: &Cgroup, patience: Duration) -> io::Result<Turn> {
+    let mut turn = Turn::default();
+    let until = Instant::now() + patience;
     for pids in cgroup.procs()?.chunks(AT_ONCE) {
-        alive.append(&mut signal(cgroup, pids)?);
+        signal(cgroup, pids, until, &mut turn)?;
     }
-    Ok(alive)
+    Ok(turn)
 }
 
-fn signal(cgroup: &Cgroup, pids: &[i32]) -> io::Result<Vec<i32>> {
+fn signal(cgroup: &Cgroup, pids: &[i32], until: Instant, turn: &mut Turn) -> io::Result<()> {
     let mut opened = Vec::with_capacity(pids.len());
     for &pid in pids {
         match PidFd::open(pid) {
@@ -98,15 +117,22 @@ fn signal(cgroup: &Cgroup, pids: &[i32]) -> io::Result<Vec<i32>> {
             Err(error) => return Err(error),
         }
     }
+    opened.retain(|(pid, process)| {
+        let left = until.saturating_duration_since(Instant::now());
+        let has_ended = process.ends_within(left).unwrap_or(false);
+        turn.ended.extend(has_ended.then_some(*pid));
+        !has_ended
+    });
     if opened.is_empty() {
-        return Ok(Vec::new());
+        return Ok(());
     }
     let members: BTreeSet<i32> = cgroup.procs()?.into_iter().collect();
     let is_gone = |error: io::Error| error.raw_os_error() == Some(libc::ESRCH);
     let signalled = opened.iter().filter(|(pid, process)| {
         members.contains(pid) && !process.signal(SIGKILL).is_err_and(is_gone)
     });
-    Ok(signalled.map(|(pid, _)| *pid).collect())
+    turn.alive.extend(signalled.map(|(pid, _)| *pid));
+    Ok(())
 }
 
 /// Holds a cgroup frozen: none of its processes runs, and so none forks, as long as this lives.
@@ -219,7 +245,7 @@ mod tests {
             .collect();
         std::thread::sleep(Duration::from_millis(30));
         // More than one look's worth; what is born meanwhile is found by the next.
-        each(&bench.0).unwrap();
+        each(&bench.0, Duration::ZERO).unwrap();
         for shell in &mut shells {
             shell.wait().unwrap();
         }
@@ -240,8 +266,8 @@ mod tests {
         frozen[0].freeze().unwrap();
         bench.0.freeze().unwrap();
         // Their parent, this test, has not reaped them when this returns.
-        each(&bench.0).unwrap();
-        each(&bench.0).unwrap();
+        each(&bench.0, Duration::ZERO).unwrap();
+        each(&bench.0, Duration::ZERO).unwrap();
         for child in &mut children {
             child.wait().unwrap();
         }
@@ -261,22 +287,40 @@ mod tests {
         // As in uninterruptible sleep: what the cgroup above has frozen cannot be thawed here.
         bench.0.freeze().unwrap();
         let begun = Instant::now();
-        let error = each(&inner).unwrap_err();
+        let error = each(&inner, DIES_WITHIN).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(error.to_string().contains(&pid.to_string()), "{error}");
         assert!(begun.elapsed() < 3 * WITHIN);
         bench.0.thaw().unwrap();
         child.wait().unwrap();
-        each(&bench.0).unwrap();
+        each(&bench.0, Duration::ZERO).unwrap();
     }
 
     #[test]
     fn privileged_many_end_in_a_few_handfuls() {
         let bench = Bench::new("many");
         let mut shells: Vec<Child> = (0..2 * AT_ONCE).map(|_| bench.run("sleep 1000")).collect();
-        each(&bench.0).unwrap();
+        each(&bench.0, Duration::ZERO).unwrap();
         for shell in &mut shells {
             shell.wait().unwrap();
         }
+    }
+
+    /// A process that the kernel was not told to kill is killed all the same, once the time is over.
+    #[test]
+    fn privileged_dying_ones_are_waited_for_and_strangers_signalled() {
+        let bench = Bench::new("dying");
+        let mut dying = bench.run("exec sleep 1000");
+        dying.kill().unwrap();
+        let turn = one_turn(&bench.0, Duration::from_secs(60)).unwrap();
+        assert!(turn.alive.is_empty());
+        dying.wait().unwrap();
+        let mut stranger = bench.run("exec sleep 1000");
+        let turn = one_turn(&bench.0, Duration::from_millis(1)).unwrap();
+        assert_eq!(turn.alive, [i32::try_from(stranger.id()).unwrap()]);
+        assert!(turn.ended.is_empty());
+        stranger.wait().unwrap();
+        let turn = one_turn(&bench.0, Duration::ZERO).unwrap();
+        assert!(turn.alive.is_empty() && turn.ended.is_empty());
     }
 }

@@ -269,6 +269,17 @@ impl Cgroup {
         Ok(!self.procs()?.is_empty())
     }
 
+    /// Whether the version 2 tree holds a live process in it or below it; `None` without that tree.
+    /// One file tells, where [`Self::is_populated`] reads one of each hierarchy.
+    #[must_use]
+    pub fn is_populated_in_v2(&self) -> Option<bool> {
+        match fs::read_to_string(self.unified_dir()?.join("cgroup.events")) {
+            Ok(events) => Some(events.lines().any(|line| line == "populated 1")),
+            Err(error) if has_no_procs(&error) => Some(false),
+            Err(_) => None,
+        }
+    }
+
     /// Stops every process in it.
     ///
     /// # Errors
