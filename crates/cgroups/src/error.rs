@@ -41,6 +41,10 @@ pub enum Part {
     Parent,
     /// The limits of a container.
     Limits,
+    /// The name of a container's scope.
+    Unit,
+    /// A property of a container's scope.
+    Property,
 }
 
 impl fmt::Display for Part {
@@ -48,6 +52,8 @@ impl fmt::Display for Part {
         f.write_str(match self {
             Self::Parent => "cgroup parent",
             Self::Limits => "limits",
+            Self::Unit => "cgroups path",
+            Self::Property => "systemd property",
         })
     }
 }

@@ -13,11 +13,15 @@ mod config;
 mod error;
 mod keeper;
 mod parents;
+mod property;
 mod scope;
 mod slice;
 mod systemd;
+mod unit;
 
 pub use cgroups::Cgroups;
 pub use config::{CgroupConfig, CgroupDriver};
 pub use error::{Error, Part, Result};
 pub use parents::Owed;
+pub use property::Property;
+pub use unit::Unit;

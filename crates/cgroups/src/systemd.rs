@@ -15,6 +15,7 @@ use tokio::sync::{Mutex, broadcast};
 use zbus::{OwnedObjectPath, Variant, connection, proxy};
 
 use crate::error::{Error, Part, Result};
+use crate::property::Property;
 use crate::scope::{Scope, Weights};
 
 /// How long a call and its job may take, with all tries.
@@ -54,14 +55,14 @@ trait Manager {
         &self,
         name: &str,
         mode: &str,
-        properties: &[(&str, Variant<'_>)],
-        aux: &[(&str, &[(&str, Variant<'_>)])],
+        properties: &[(&str, &Variant<'_>)],
+        aux: &[(&str, &[(&str, &Variant<'_>)])],
     ) -> zbus::Result<OwnedObjectPath>;
     fn set_unit_properties(
         &self,
         name: &str,
         runtime: bool,
-        properties: &[(&str, Variant<'_>)],
+        properties: &[(&str, &Variant<'_>)],
     ) -> zbus::Result<()>;
     #[zbus(signal)]
     fn job_removed(&self, id: u32, job: OwnedObjectPath, unit: &str, result: &str);
@@ -76,7 +77,14 @@ pub(crate) struct Systemd {
 /// The end of a job: which, and how.
 type End = (OwnedObjectPath, String);
 
-type Properties = Vec<(&'static str, Variant<'static>)>;
+type Properties = Vec<Property>;
+
+/// As the bus takes them.
+fn pairs(properties: &Properties) -> Vec<(&str, &Variant<'static>)> {
+    let each = properties.iter();
+    each.map(|property| (property.name.as_str(), &property.value))
+        .collect()
+}
 
 /// A connection; closed when nobody uses it any more.
 #[derive(Debug)]
@@ -116,17 +124,43 @@ impl Systemd {
         weights: &Weights,
     ) -> Result<()> {
         let description = format!("Container {}", scope.id());
-        let mut properties = delegated(keeper, &description, STOPS_WITHIN);
-        properties.push(("Slice", scope.slice().to_owned().into()));
+        let mut properties = delegated(keeper, &description);
+        properties.push(Property::of("TimeoutStopUSec", STOPS_WITHIN));
+        properties.push(Property::of("Slice", scope.slice().to_owned()));
         properties.extend(numbers(weights));
         self.ask(scope.unit(), Wish::Make(properties)).await
     }
 
     /// Makes the scope of the shims around a keeper.
     pub(crate) async fn start_shims(&self, unit: &str, keeper: i32) -> Result<()> {
-        let mut properties = delegated(keeper, "Shims of Crisp", SHIMS_STOP_WITHIN);
-        properties.push(("Slice", "system.slice".into()));
+        let mut properties = delegated(keeper, "Shims of Crisp");
+        properties.push(Property::of("TimeoutStopUSec", SHIMS_STOP_WITHIN));
+        properties.push(Property::of("Slice", "system.slice"));
         self.ask(unit, Wish::Make(properties)).await
+    }
+
+    /// Makes the scope of a container without a daemon around a process; what the caller says of a
+    /// property counts.
+    pub(crate) async fn start_unit_around(
+        &self,
+        unit: &str,
+        slice: &str,
+        (process, given): (i32, Properties),
+    ) -> Result<()> {
+        let mut properties = delegated(process, &format!("Container {unit}"));
+        properties.push(Property::of("Slice", slice.to_owned()));
+        for accounting in ["CPU", "IO", "Memory", "Tasks"] {
+            let name = format!("{accounting}Accounting");
+            properties.push(Property::of(&name, true));
+        }
+        properties.retain(|usual| given.iter().all(|given| given.name != usual.name));
+        properties.extend(given);
+        self.ask(unit, Wish::Make(properties)).await
+    }
+
+    /// Sets any properties of a unit until it is gone; one that is gone is fine.
+    pub(crate) async fn set_properties(&self, unit: &str, properties: Properties) -> Result<()> {
+        self.ask(unit, Wish::Set(properties)).await
     }
 
     /// Starts a unit; one that runs is fine.
@@ -226,13 +260,15 @@ impl Client {
             Wish::Start => self.manager.start_unit(unit, "replace").await,
             Wish::Stop => self.manager.stop_unit(unit, "replace").await,
             Wish::Make(properties) => {
+                let properties = pairs(properties);
                 let made = self
                     .manager
-                    .start_transient_unit(unit, "fail", properties, &[]);
+                    .start_transient_unit(unit, "fail", &properties, &[]);
                 made.await
             }
             Wish::Set(properties) => {
-                let set = self.manager.set_unit_properties(unit, true, properties);
+                let properties = pairs(properties);
+                let set = self.manager.set_unit_properties(unit, true, &properties);
                 return set.await.or_else(|error| wish.unless_gone(error));
             }
         };
@@ -249,7 +285,7 @@ impl Wish {
             Self::Start => "start",
             Self::Stop => "stop",
             Self::Make(_) => "make",
-            Self::Set(_) => "set the weights of",
+            Self::Set(_) => "set properties of",
         }
     }
 
@@ -323,23 +359,22 @@ async fn finished(
 }
 
 /// Properties of every scope of ours.
-fn delegated(pid: i32, description: &str, stops_within: u64) -> Properties {
+fn delegated(pid: i32, description: &str) -> Properties {
     vec![
-        ("Description", description.to_owned().into()),
-        ("PIDs", Variant::from(vec![pid.unsigned_abs()])),
+        Property::of("Description", description.to_owned()),
+        Property::of("PIDs", vec![pid.unsigned_abs()]),
         // Also keeps systemd from ending the scope when the OOM killer strikes in it.
-        ("Delegate", Variant::from(true)),
+        Property::of("Delegate", true),
         // Slices are stopped at a shutdown, and scopes with them: that order is enough.
-        ("DefaultDependencies", Variant::from(false)),
-        ("CollectMode", "inactive-or-failed".into()),
-        ("TimeoutStopUSec", Variant::from(stops_within)),
+        Property::of("DefaultDependencies", false),
+        Property::of("CollectMode", "inactive-or-failed"),
         // Lift systemd's default for scopes: the container's own limit counts.
-        ("TasksMax", Variant::from(INFINITY)),
+        Property::of("TasksMax", INFINITY),
     ]
 }
 
 fn numbers(weights: &Weights) -> Properties {
     let each = weights.iter();
-    each.map(|(name, value)| (*name, Variant::from(*value)))
+    each.map(|(name, value)| Property::number(name, *value))
         .collect()
 }
