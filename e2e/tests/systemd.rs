@@ -10,6 +10,7 @@
     reason = "tests start programs and read the tree directly"
 )]
 
+mod oci_scope;
 mod vm;
 
 use std::collections::HashMap;

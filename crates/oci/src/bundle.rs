@@ -4,6 +4,7 @@
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use crisp_cgroups::Unit;
 use crisp_sys::file;
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources, Spec};
 use serde::de::DeserializeOwned;
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 use crate::document;
 use crate::failure::{Context, Failure, Result};
 use crate::record::Id;
+use crate::scope;
 
 /// The largest `config.json` that is read.
 const MAX_SPEC: u64 = 16 * 1024 * 1024;
@@ -24,25 +26,45 @@ pub(crate) struct Bundle {
     pub rootfs: PathBuf,
     /// Below the root of every cgroup hierarchy.
     pub cgroup: String,
+    /// The scope whose cgroup that is, where systemd makes it.
+    pub unit: Option<Unit>,
     pub spec: Spec,
     /// Parts of it that were left out.
     pub warnings: Vec<String>,
 }
 
+/// The maker of a container's cgroup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MadeBy {
+    /// This runtime.
+    Ourselves,
+    /// systemd, at its caller's wish.
+    Systemd,
+}
+
 impl Bundle {
-    pub(crate) fn open(dir: &Path, id: &Id) -> Result<Self> {
+    /// Opens the bundle of a container, whose cgroup systemd may make.
+    pub(crate) fn open(dir: &Path, id: &Id, made_by: MadeBy) -> Result<Self> {
         let dir = dir
             .canonicalize()
             .context(|| format!("open the bundle {}", dir.display()))?;
         let (mut spec, warnings) = read_spec(&dir)?;
         check_version(spec.version())?;
         let rootfs = rootfs(&dir, &spec)?;
-        let cgroup = cgroup_path(&spec, id)?;
+        let unit = match made_by {
+            MadeBy::Ourselves => None,
+            MadeBy::Systemd => Some(scope::of(&spec, id)?),
+        };
+        let cgroup = match &unit {
+            Some(unit) => unit.cgroup(),
+            None => cgroup_path(&spec, id)?,
+        };
         restrict_devices(&mut spec)?;
         Ok(Self {
             dir,
             rootfs,
             cgroup,
+            unit,
             spec,
             warnings,
         })

@@ -37,7 +37,7 @@ fn delete_found(invocation: &Invocation, arguments: &DeleteArgs) -> Result<()> {
         let why = format!("cannot delete container {id} that is not stopped: {status}");
         return Err(Failure::Refused(why));
     }
-    tear_down(container.record.init.as_ref(), &container.cgroup)?;
+    tear_down(&container.record, &container.cgroup)?;
     let container = Container::find(&invocation.store, &arguments.id)?;
     let state = crate::output::json(&container.state())?;
     invocation.store.remove(&container.id)?;
@@ -52,9 +52,18 @@ pub(crate) fn poststop(invocation: &Invocation, record: &Record, state: &str) {
     }
 }
 
-/// Kills every process of a container and removes its cgroup. Processes or a cgroup that are gone
-/// already are no error.
-pub(crate) fn tear_down(init: Option<&ProcessId>, cgroup: &Cgroup) -> Result<()> {
+/// Kills every process of a container and removes all that the kernel and systemd have of it.
+/// Parts that are gone already are no error.
+pub(crate) fn tear_down(record: &Record, cgroup: &Cgroup) -> Result<()> {
+    end_processes(record.init.as_ref(), cgroup)?;
+    crisp_runtime::intel_rdt::release(&record.spec, &record.id)?;
+    match &record.unit {
+        Some(unit) => Ok(unit.stop()?),
+        None => Ok(()),
+    }
+}
+
+fn end_processes(init: Option<&ProcessId>, cgroup: &Cgroup) -> Result<()> {
     // An init that left its cgroup is found by its pid.
     let init = init.map(PidFd::open_exact).transpose();
     let init = init.context(|| "open the container's init")?.flatten();

@@ -9,6 +9,14 @@ pub(crate) fn fit_spec(spec: &mut Value) -> Vec<String> {
     if let Some(resources) = spec.pointer_mut("/linux/resources") {
         fit_resources(resources);
     }
+    // Our types spell both in their own way.
+    if let Some(Value::Object(rdt)) = spec.pointer_mut("/linux/intelRdt") {
+        for (name, ours) in [("enableCMT", "enableCmt"), ("enableMBM", "enableMbm")] {
+            if let Some(value) = rdt.remove(name) {
+                rdt.insert(ours.to_owned(), value);
+            }
+        }
+    }
     spec.get_mut("process")
         .filter(|process| process.is_object())
         .map(fit_process)

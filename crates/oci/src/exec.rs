@@ -73,7 +73,7 @@ impl Running {
             container: &container.live_init()?,
             filter: Filter::of(&container.record.spec)?,
             process,
-            personality: linux.and_then(|linux| linux.personality().as_ref()),
+            linux,
             cgroup: &container.cgroup,
             exec_id: None,
             stdio: streams.stdio(),

@@ -18,6 +18,9 @@ pub(crate) enum Failure {
     /// The runtime failed.
     #[error("{0}")]
     Runtime(crisp_runtime::Error),
+    /// The scope of a container could not be made or changed.
+    #[error("{0}")]
+    Cgroups(crisp_cgroups::Error),
     /// A document is not what it should be.
     #[error("{}: {source}", path.display())]
     Document {
@@ -49,7 +52,9 @@ impl Failure {
         match self {
             Self::Runtime(error) => !error.is_refusal(),
             Self::Program(_) | Self::Io { .. } => true,
-            Self::NotFound(_) | Self::Refused(_) | Self::Document { .. } => false,
+            Self::NotFound(_) | Self::Refused(_) | Self::Cgroups(_) | Self::Document { .. } => {
+                false
+            }
         }
     }
 }
@@ -60,6 +65,12 @@ impl From<crisp_runtime::Error> for Failure {
             crisp_runtime::Error::Program(text) => Self::Program(text),
             other => Self::Runtime(other),
         }
+    }
+}
+
+impl From<crisp_cgroups::Error> for Failure {
+    fn from(error: crisp_cgroups::Error) -> Self {
+        Self::Cgroups(error)
     }
 }
 

@@ -3,6 +3,7 @@
 //! It is read from the options that stand before the command's name, once; nothing changes it.
 
 use crate::arguments::Global;
+use crate::bundle::MadeBy;
 use crate::failure::Result;
 use crate::journal::Journal;
 use crate::record::Store;
@@ -12,8 +13,8 @@ use crate::record::Store;
 pub(crate) struct Invocation {
     pub(crate) store: Store,
     pub(crate) journal: Journal,
-    /// Whether the caller wants systemd to manage the cgroups.
-    pub(crate) systemd: bool,
+    /// The maker of the cgroups of containers.
+    pub(crate) made_by: MadeBy,
 }
 
 impl Invocation {
@@ -22,7 +23,10 @@ impl Invocation {
         Ok(Self {
             store: Store::new(global.root.as_deref())?,
             journal: Journal::open(global)?,
-            systemd: global.accepted.systemd_cgroup,
+            made_by: match global.accepted.systemd_cgroup {
+                true => MadeBy::Systemd,
+                false => MadeBy::Ourselves,
+            },
         })
     }
 }

@@ -28,6 +28,7 @@ mod ps;
 mod readiness;
 mod record;
 mod run;
+mod scope;
 mod spec;
 mod status;
 mod terminal;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crisp_runtime::{CreateRequest, Created, Gate, Keyring, Rootfs};
+use crisp_runtime::{CreateRequest, Created, Gate, Keyring, RootBy, Rootfs};
 use crisp_sys::cgroup::Cgroup;
 use crisp_sys::process::ProcessId;
 use crisp_sys::socket::Listener;
@@ -16,6 +16,7 @@ use crate::output;
 use crate::plumbing::{Attendance, Streams, own_identity};
 use crate::readiness;
 use crate::record::{Id, Record};
+use crate::scope::{self, Tenant};
 use crate::status::{State, Status, layout};
 
 /// How the container will be told to start.
@@ -44,16 +45,8 @@ pub(crate) fn make(
     start: Start,
     attendance: Attendance,
 ) -> Result<Made> {
-    if invocation.systemd {
-        return Err(Failure::refused(
-            "--systemd-cgroup is not supported: let the caller use cgroupfs",
-        ));
-    }
-    if making.no_pivot {
-        return Err(Failure::refused("--no-pivot is not supported"));
-    }
     let id = Id::parse(&making.id)?;
-    let mut bundle = Bundle::open(&making.bundle, &id)?;
+    let mut bundle = Bundle::open(&making.bundle, &id, invocation.made_by)?;
     for warning in &bundle.warnings {
         invocation.journal.warning(warning);
     }
@@ -68,6 +61,10 @@ pub(crate) fn make(
             Keyring::Callers
         } else {
             Keyring::Named(format!("_ses.{}", id.as_str()))
+        },
+        root_by: match making.no_pivot {
+            true => RootBy::Move,
+            false => RootBy::Pivot,
         },
         id: &id,
         cgroup: &cgroup,
@@ -89,6 +86,7 @@ pub(crate) fn make(
 struct Maker<'a> {
     invocation: &'a Invocation,
     keyring: Keyring,
+    root_by: RootBy,
     id: &'a Id,
     cgroup: &'a Cgroup,
 }
@@ -114,6 +112,7 @@ impl Maker<'_> {
         record.bundle = bundle.dir;
         record.rootfs = bundle.rootfs;
         record.cgroup = bundle.cgroup;
+        record.unit = bundle.unit;
         record.keyring = self.keyring.clone();
         // Before anything else is made, so that a delete finds it.
         store.save(self.id, &record)?;
@@ -159,13 +158,40 @@ impl Maker<'_> {
         match settled {
             Ok(()) => Ok(created),
             Err(error) => {
-                drop(tear_down(record.init.as_ref(), self.cgroup));
+                drop(tear_down(record, self.cgroup));
                 Err(error)
             }
         }
     }
 
+    /// Creates it, where systemd makes its cgroup in a scope that is there already.
     fn create(&self, record: &Record, start: Start, streams: &Streams<'_>) -> Result<Created> {
+        let Some(unit) = &record.unit else {
+            return self.create_in(record, start, (streams, None));
+        };
+        let tenant = Tenant::in_scope(unit, scope::properties(&record.spec)?)?;
+        let created = self.create_in(record, start, (streams, Some(tenant.pid())));
+        let left = tenant.leave();
+        if created.is_err() {
+            // The first error is the one to tell.
+            drop(unit.stop());
+        }
+        let created = created?;
+        match left {
+            Ok(()) => Ok(created),
+            Err(error) => {
+                drop(tear_down(record, self.cgroup));
+                Err(error)
+            }
+        }
+    }
+
+    fn create_in(
+        &self,
+        record: &Record,
+        start: Start,
+        (streams, tenant): (&Streams<'_>, Option<i32>),
+    ) -> Result<Created> {
         let gate: PathBuf = self.invocation.store.gate(self.id);
         let gate = match start {
             Start::Now => Gate::Socket,
@@ -174,6 +200,8 @@ impl Maker<'_> {
             }
         };
         let created = crisp_runtime::create(CreateRequest {
+            root_by: self.root_by,
+            tenant,
             ahead: crisp_runtime::Ahead::default(),
             raw_environment: Vec::new(),
             id: self.id.as_str(),

@@ -16,6 +16,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crisp_cgroups::Unit;
 use crisp_runtime::Keyring;
 use crisp_sys::file;
 use crisp_sys::process::ProcessId;
@@ -64,6 +65,9 @@ pub(crate) struct Record {
     pub rootfs: PathBuf,
     /// Its cgroup, below the root of every hierarchy.
     pub cgroup: String,
+    /// The scope whose cgroup that is, where systemd made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<Unit>,
     /// RFC 3339.
     pub created: String,
     /// The process that makes it; of interest while there is no init.
@@ -83,6 +87,7 @@ impl Record {
             bundle: PathBuf::new(),
             rootfs: PathBuf::new(),
             cgroup: String::new(),
+            unit: None,
             created: String::from_utf8_lossy(&stamp).into_owned(),
             creator,
             init: None,

@@ -54,7 +54,7 @@ pub(crate) fn start(invocation: &Invocation, id: &str) -> Result<()> {
     crisp_runtime::open_gate(&invocation.store.gate(&container.id))?;
     greet(&container.record, &state(invocation, id)?).inspect_err(|_| {
         // It may not go on without what its hooks were to do for it.
-        drop(tear_down(container.record.init.as_ref(), &container.cgroup));
+        drop(tear_down(&container.record, &container.cgroup));
     })?;
     if let Some(readiness) = readiness {
         // Others may stop it meanwhile.
@@ -140,7 +140,7 @@ fn wait(
 }
 
 fn finish(invocation: &Invocation, made: &Made) -> Result<()> {
-    tear_down(made.record.init.as_ref(), &made.cgroup)?;
+    tear_down(&made.record, &made.cgroup)?;
     let state = match state(invocation, made.id.as_str()) {
         // Another process deleted it.
         Err(Failure::NotFound(_)) => return Ok(()),

@@ -11,6 +11,7 @@ use crate::arguments::{LimitArgs, UpdateArgs};
 use crate::document::fit_resources;
 use crate::failure::{Context, Failure, Result};
 use crate::invocation::Invocation;
+use crate::scope;
 use crate::status::{Container, Status};
 
 const MAX_RESOURCES: u64 = 1024 * 1024;
@@ -29,6 +30,7 @@ pub(crate) fn update(invocation: &Invocation, arguments: &UpdateArgs) -> Result<
     if matches!(container.status, Status::Creating | Status::Stopped) {
         return Err(Failure::refused("container not running"));
     }
+    share(invocation, &container, &arguments.limits)?;
     let before = present(&container)?;
     let merged = merge(&before, &wanted);
     let only = |all: &Sections| -> Sections {
@@ -37,14 +39,38 @@ pub(crate) fn update(invocation: &Invocation, arguments: &UpdateArgs) -> Result<
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect()
     };
-    for warning in crisp_runtime::update(&container.cgroup, &resources(only(&merged))?)? {
+    let changed = resources(only(&merged))?;
+    for warning in crisp_runtime::update(&container.cgroup, &changed)? {
         invocation.journal.warning(&warning);
+    }
+    if let Some(unit) = &container.record.unit {
+        unit.set(scope::of_limits(&changed)?)?;
     }
     let merged = resources(merged)?;
     if let Some(linux) = container.record.spec.linux_mut() {
         linux.set_resources(Some(merged));
     }
     invocation.store.save(&container.id, &container.record)
+}
+
+/// Limits beside those of cgroups.
+fn share(invocation: &Invocation, container: &Container, flags: &LimitArgs) -> Result<()> {
+    let former = [
+        ("--kernel-memory", &flags.kernel_memory),
+        ("--kernel-memory-tcp", &flags.kernel_memory_tcp),
+    ];
+    for (name, _) in former.iter().filter(|(_, value)| value.is_some()) {
+        let text = format!("{name} is ignored: Linux has no such limit any more");
+        invocation.journal.warning(&text);
+    }
+    let schemata = [&flags.l3_cache_schema, &flags.mem_bw_schema];
+    let schemata: Vec<String> = schemata.into_iter().flatten().cloned().collect();
+    if schemata.is_empty() {
+        return Ok(());
+    }
+    let id = container.id.as_str();
+    let shared = crisp_runtime::intel_rdt::share(&container.record.spec, id, &schemata);
+    Ok(shared?)
 }
 
 fn resources(sections: Sections) -> Result<LinuxResources> {

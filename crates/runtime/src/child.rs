@@ -25,6 +25,7 @@ use crate::mounts::{self, Prepared};
 use crate::namespaces::Namespaces;
 use crate::path_lookup::{Program, said};
 use crate::peers::Host;
+use crate::root_by::RootBy;
 use crate::rootfs::{Rootfs, enter_place};
 use crate::schedule::{Scheduling, leave_cpus_of_caller};
 use crate::streams::{self, LineEnds, Streams};
@@ -38,6 +39,7 @@ pub(crate) struct Plan<'a> {
     pub id: &'a str,
     pub bundle: &'a Path,
     pub rootfs: Rootfs,
+    pub root_by: RootBy,
     /// The root file system, where it was mounted ahead.
     pub mounted: Option<OwnedFd>,
     /// Where the root is assembled.
@@ -203,7 +205,9 @@ fn set_up(mut plan: Plan<'_>, conn: &Conn) -> Result<AtGate> {
     };
     let (creating, created) = (state(Stage::Creating), state(Stage::Created));
     let root = build_root(&mut plan, conn, &creating)?;
-    mount::pivot_into(root.as_fd()).context(|| "pivot into the root file system")?;
+    if let Some(warning) = plan.root_by.enter(root.as_fd(), &plan.place)? {
+        say(conn, &Word::Warning(warning)).context(|| "warn")?;
+    }
     plan.program.find_home(root.as_fd());
     finish_root(&mut plan, &root)?;
     if let Some(master) = take_streams(&mut plan, &root)? {

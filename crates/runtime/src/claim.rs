@@ -21,8 +21,8 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    /// Makes the cgroup, or takes one that nobody lives in.
-    pub(crate) fn of(cgroup: &Cgroup) -> Result<Self> {
+    /// Makes the cgroup, or takes one in which no process is but the caller's `tenant`.
+    pub(crate) fn of(cgroup: &Cgroup, tenant: Option<i32>) -> Result<Self> {
         let roots = cgroup.layout().roots();
         let new = cgroup
             .create_missing()
@@ -34,7 +34,7 @@ impl Claim {
         };
         let first = roots.first().map(|root| root.join(cgroup.path()));
         claim.turn = first.map(|dir| lock(&dir)).transpose()?;
-        if !claim.whole && cgroup.is_populated().unwrap_or(true) {
+        if !claim.whole && is_taken(cgroup, tenant) {
             let text = format!("{} holds processes already", cgroup.path());
             return Err(Error::setup("make the cgroup", text));
         }
@@ -60,6 +60,13 @@ impl Drop for Claim {
         if let Some(dir) = &self.turn {
             flock(dir, FlockOperation::Unlock).ok();
         }
+    }
+}
+
+fn is_taken(cgroup: &Cgroup, tenant: Option<i32>) -> bool {
+    match tenant {
+        None => cgroup.is_populated().unwrap_or(true),
+        Some(tenant) => cgroup.procs().map_or(true, |found| found != [tenant]),
     }
 }
 

@@ -20,18 +20,18 @@ use crate::confine::{Filter, check_limits, check_user, lacking};
 use crate::end::{end, explain};
 use crate::error::{Context, Error, Result};
 use crate::freezer::{Freeze, freeze_state};
+use crate::from_host::FromHost;
 use crate::keyring::Keyring;
 use crate::mapped_root::joined_users;
 use crate::mounts::Prepared;
 use crate::namespaces::{Maps, Namespaces};
 use crate::path_lookup::Program;
+use crate::root_by::RootBy;
 use crate::rootfs::{Rootfs, make_place, root_place};
 use crate::schedule::Scheduling;
 use crate::streams::{self, Stdio};
 use crate::sync::{Word, hear_from_child, say};
-use crate::{
-    bounds, cgroups, delegation, devices, hooks, id_map, mounts, peers, schedule, sysctl, unmet,
-};
+use crate::{bounds, cgroups, delegation, devices, hooks, id_map, mounts, peers, sysctl, unmet};
 
 /// How long a child may be silent while it sets itself up: what it does is local, but for mounts of
 /// network file systems. Hooks take the time that they are given.
@@ -74,8 +74,12 @@ pub struct CreateRequest<'a> {
     pub rootfs: Rootfs,
     /// The steps that were done ahead of this; by default none.
     pub ahead: Ahead,
+    /// How it becomes the container's root.
+    pub root_by: RootBy,
     /// Its cgroup; made here.
     pub cgroup: &'a Cgroup,
+    /// A process of the caller's that lives there already, and leaves once the container is made.
+    pub tenant: Option<i32>,
     /// Its standard streams.
     pub stdio: Stdio,
     /// How it will be started.
@@ -164,7 +168,7 @@ pub fn create(request: CreateRequest<'_>) -> Result<Created> {
     let process = spec.process().as_ref();
     let process = process.ok_or_else(|| Error::invalid("process", "is missing"))?;
     let told = check(spec, process)?;
-    let claim = Claim::of(cgroup)?;
+    let claim = Claim::of(cgroup, request.tenant)?;
     let mut created = make(request, process);
     if let Ok(created) = &mut created {
         created.warnings.extend(told);
@@ -195,25 +199,23 @@ fn make(mut request: CreateRequest<'_>, process: &Process) -> Result<Created> {
     let spec = request.spec;
     let filter = request.ahead.filter(spec)?;
     let program = Program::of(process, std::mem::take(&mut request.raw_environment))?;
-    let scheduling = Scheduling::of(schedule::asked_of(spec), process)?;
+    let scheduling = Scheduling::of(spec.linux().as_ref(), process)?;
     let mut namespaces = Namespaces::of(spec)?;
     let mut maps = namespaces.take_maps();
     let clocks = Clocks::of(spec, &namespaces)?;
+    let from_host = FromHost::of(spec, &namespaces, request.id)?;
     sysctl::check(spec, &namespaces)?;
     let mut warnings = limit(request.cgroup, spec)?;
     warnings.extend(lacking(process, namespaces.has_users())?);
     let (place, mounted) = ready_root(&mut request)?;
-    let from = mounts::Origin {
-        bundle: request.bundle,
-        place: &place,
-    };
-    let mounts = mounts::prepare(spec, request.cgroup, from)?;
+    let mounts = open_mounts(&request, &place)?;
     let plan = Plan {
         spec,
         process,
         id: request.id,
         bundle: request.bundle,
         rootfs: request.rootfs,
+        root_by: request.root_by,
         mounted,
         place,
         read_only_late: Vec::new(),
@@ -240,6 +242,7 @@ fn make(mut request: CreateRequest<'_>, process: &Process) -> Result<Created> {
         bundle: request.bundle,
         pid,
         maps,
+        from_host: &from_host,
     };
     let guided = setting.guide(&conn, &mut warnings);
     let console = guided.map_err(|error| explain(error, end(pid, &pidfd), request.cgroup))?;
@@ -251,6 +254,14 @@ fn make(mut request: CreateRequest<'_>, process: &Process) -> Result<Created> {
         filter,
         gate: held.then_some(conn),
     })
+}
+
+fn open_mounts(request: &CreateRequest<'_>, place: &Path) -> Result<Vec<Prepared>> {
+    let from = mounts::Origin {
+        bundle: request.bundle,
+        place,
+    };
+    mounts::prepare(request.spec, request.cgroup, from)
 }
 
 /// From the first child of two, which waits for the ids of its user namespace: the container's
@@ -370,11 +381,19 @@ struct Setting<'a> {
     bundle: &'a Path,
     pid: i32,
     maps: Option<Maps>,
+    from_host: &'a FromHost,
 }
 
 impl Setting<'_> {
-    /// Answers the child, which enters its cgroup first of all, until it is ready.
+    /// Gives the child what it cannot take by itself, and answers it until it is ready.
     fn guide(&self, conn: &Conn, warnings: &mut Vec<String>) -> Result<Option<OwnedFd>> {
+        let taken = self.from_host.give(self.pid)?;
+        let console = self.accompany(conn, warnings);
+        console.inspect_err(|_| taken.give_back())
+    }
+
+    /// Answers the child, which enters its cgroup first of all, until it is ready.
+    fn accompany(&self, conn: &Conn, warnings: &mut Vec<String>) -> Result<Option<OwnedFd>> {
         if let Some(maps) = &self.maps {
             maps.write(self.pid)?;
         }

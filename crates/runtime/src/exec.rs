@@ -14,7 +14,7 @@ use crisp_sys::process::{self, Dumpable};
 use crisp_sys::rootfs::open_root;
 use crisp_sys::signals;
 use crisp_sys::socket::Conn;
-use oci_spec::runtime::{LinuxPersonality, Process};
+use oci_spec::runtime::{Linux, Process};
 use rustix::io::Errno;
 
 use crate::child::in_working_dir;
@@ -44,8 +44,9 @@ pub struct ExecRequest<'a> {
     pub filter: Option<Filter>,
     /// The process.
     pub process: &'a Process,
-    /// The personality of the container.
-    pub personality: Option<&'a LinuxPersonality>,
+    /// The section of the container's spec that says which personality and which memory its
+    /// processes get.
+    pub linux: Option<&'a Linux>,
     /// Variables of its environment that JSON cannot hold: `NAME=value`, each instead of the
     /// process's of that name.
     pub raw_environment: Vec<Vec<u8>>,
@@ -160,7 +161,7 @@ fn start(request: ExecRequest<'_>, unified: Option<&Path>) -> Result<Execed> {
     }
     confine::check_user(process)?;
     let program = Program::of(process, request.raw_environment)?;
-    let scheduling = Scheduling::of(request.personality, process)?;
+    let scheduling = Scheduling::of(request.linux, process)?;
     let cpus = Cpus::of(process)?;
     let joined = Joined::of(request.container, request.container_pid)?;
     // Only now: as long as init has not ended, its pid was nobody else's.

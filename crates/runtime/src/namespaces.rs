@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crisp_sys::credentials;
 use crisp_sys::fork::{self, CloneFlags};
@@ -96,6 +96,12 @@ impl Namespaces {
     /// Whether the container shares the caller's namespace of this kind.
     pub(crate) fn is_callers(&self, kind: Kind) -> bool {
         !self.has(kind)
+    }
+
+    /// The namespace of this kind that the container joins, if it joins one.
+    pub(crate) fn joined(&self, kind: Kind) -> Option<BorrowedFd<'_>> {
+        let mut joined = self.joined.iter();
+        joined.find_map(|(joined, fd)| (*joined == kind).then(|| fd.as_fd()))
     }
 
     /// Flags for the fork. Always a new mount namespace; the cgroup namespace comes later, when

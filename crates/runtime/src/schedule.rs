@@ -1,13 +1,15 @@
-//! How a process is scheduled: policy, I/O priority, CPUs, personality. Checked whole in the parent;
+//! How a process is scheduled: policy, I/O priority, CPUs, memory, personality. Checked whole in the parent;
 //! told to the kernel in the child, before the privileges that it takes are gone.
 
 use crisp_sys::schedule::{self, Personality, Schedule};
 use oci_spec::runtime::{
-    ExecCPUAffinity, IOPriorityClass, LinuxIOPriority, LinuxPersonality, LinuxPersonalityDomain,
-    LinuxSchedulerFlag, LinuxSchedulerPolicy, Process, Scheduler, Spec,
+    ExecCPUAffinity, IOPriorityClass, Linux, LinuxIOPriority, LinuxPersonality,
+    LinuxPersonalityDomain, LinuxSchedulerFlag, LinuxSchedulerPolicy, Process, Scheduler,
 };
 
 use crate::error::{Context, Error, Result};
+use crate::memory_policy::MemoryPolicy;
+use crate::number_list::list;
 
 /// How a process asks to be scheduled. An absent field stays as it is inherited.
 #[derive(Debug)]
@@ -15,19 +17,22 @@ pub(crate) struct Scheduling {
     personality: Option<Personality>,
     policy: Option<Schedule>,
     io: Option<(u8, u8)>,
+    memory: Option<MemoryPolicy>,
 }
 
 impl Scheduling {
-    /// The personality is the container's, the rest the process' own.
-    pub(crate) fn of(container: Option<&LinuxPersonality>, process: &Process) -> Result<Self> {
+    /// Personality and memory are the container's, the rest the process' own.
+    pub(crate) fn of(container: Option<&Linux>, process: &Process) -> Result<Self> {
+        let asked = container.and_then(|linux| linux.personality().as_ref());
         Ok(Self {
-            personality: container.map(personality).transpose()?,
+            personality: asked.map(personality).transpose()?,
             policy: process.scheduler().as_ref().map(policy).transpose()?,
             io: process
                 .io_priority()
                 .as_ref()
                 .map(io_priority)
                 .transpose()?,
+            memory: MemoryPolicy::of(container)?,
         })
     }
 
@@ -42,14 +47,8 @@ impl Scheduling {
         if let Some(personality) = self.personality {
             schedule::set_personality(personality).context(|| "set the personality")?;
         }
-        Ok(())
+        self.memory.as_ref().map_or(Ok(()), MemoryPolicy::enter)
     }
-}
-
-/// The personality that a spec asks for.
-pub(crate) fn asked_of(spec: &Spec) -> Option<&LinuxPersonality> {
-    let linux = spec.linux().as_ref();
-    linux.and_then(|linux| linux.personality().as_ref())
 }
 
 fn personality(asked: &LinuxPersonality) -> Result<Personality> {
@@ -160,14 +159,8 @@ impl Cpus {
         };
         let asked: &ExecCPUAffinity = asked;
         Ok(Self {
-            initial: list(
-                "process.execCPUAffinity.initial",
-                asked.initial().as_deref(),
-            )?,
-            last: list(
-                "process.execCPUAffinity.final",
-                asked.cpu_affinity_final().as_deref(),
-            )?,
+            initial: cpus("initial", asked.initial().as_deref())?,
+            last: cpus("final", asked.cpu_affinity_final().as_deref())?,
         })
     }
 
@@ -201,28 +194,11 @@ pub(crate) fn leave_cpus_of_caller() -> Option<String> {
     ))
 }
 
-/// `0-3,7`: numbers and ranges, as the kernel's own lists.
-fn list(field: &str, text: Option<&str>) -> Result<Option<Vec<u32>>> {
-    let Some(text) = text.filter(|text| !text.is_empty()) else {
-        return Ok(None);
-    };
-    let refuse = || Error::invalid(field, format!("{text:?} is no list of CPUs"));
-    let mut cpus = Vec::new();
-    for part in text.split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let number = |text: &str| {
-            text.trim()
-                .parse()
-                .ok()
-                .filter(|cpu: &u32| *cpu < schedule::CPUS)
-        };
-        let (first, last) = number(first).zip(number(last)).ok_or_else(refuse)?;
-        if first > last {
-            return Err(refuse());
-        }
-        cpus.extend(first..=last);
-    }
-    Ok(Some(cpus))
+fn cpus(name: &str, text: Option<&str>) -> Result<Option<Vec<u32>>> {
+    let field = format!("process.execCPUAffinity.{name}");
+    let text = text.filter(|text| !text.is_empty());
+    text.map(|text| list(&field, "CPUs", text, schedule::CPUS))
+        .transpose()
 }
 
 #[cfg(test)]
@@ -243,10 +219,10 @@ mod tests {
             ("x", None),
             ("-1", None),
         ] {
-            let read = list("field", Some(text)).ok().flatten();
+            let read = cpus("final", Some(text)).ok().flatten();
             assert_eq!(read, expected, "{text}");
         }
-        assert_eq!(list("field", Some("")).unwrap(), None);
+        assert_eq!(cpus("final", Some("")).unwrap(), None);
     }
 
     #[test]

@@ -142,6 +142,8 @@ impl Container {
             Plumbing::pipes(self.stdin, self.empty())?
         };
         let mut created = crisp_runtime::create(CreateRequest {
+            root_by: crisp_runtime::RootBy::Pivot,
+            tenant: None,
             id: &self.id,
             bundle: &self.bundle,
             spec: &spec,
@@ -217,7 +219,7 @@ impl Container {
             filter: again.filter,
             process: &process,
             // The daemon's specs name none.
-            personality: None,
+            linux: None,
             raw_environment: bundle::raw_environment(&self.bundle)?,
             cgroup: &self.cgroup,
             exec_id: Some(&request.exec_id),

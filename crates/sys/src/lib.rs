@@ -22,6 +22,7 @@ pub mod holder;
 pub mod keyring;
 pub mod lent_node;
 pub mod limits;
+pub mod links;
 pub mod memory;
 pub mod mount;
 pub mod mount_at;

@@ -441,6 +441,19 @@ pub fn pivot_into(root: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::process::chdir("/")?)
 }
 
+/// Moves the mount that `root` is on over the root of this mount namespace, which stays below it, and
+/// enters it: for a machine whose root the kernel does not pivot, as that of an initramfs. The working
+/// directory is the new root afterwards.
+///
+/// # Errors
+/// The errors of fchdir(2), mount(2) and chroot(2); EINVAL where the mount around `root` is shared.
+pub fn move_into(root: BorrowedFd<'_>) -> io::Result<()> {
+    rustix::process::fchdir(root)?;
+    rustix::mount::mount_move(".", "/")?;
+    rustix::process::chroot(".")?;
+    Ok(rustix::process::chdir("/")?)
+}
+
 /// The magic number of the file system that a descriptor is on (statfs(2)).
 ///
 /// # Errors

@@ -1,5 +1,5 @@
 //! How the kernel schedules a process that has one thread, or a thread: policy, slices, I/O priority,
-//! CPUs, personality.
+//! CPUs, memory, personality.
 
 use std::io;
 
@@ -138,6 +138,30 @@ fn set_mask(mask: &[u64]) -> io::Result<()> {
     let size = std::mem::size_of_val(mask);
     // SAFETY: the mask has the size that is told and outlives the call.
     check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size, mask.as_ptr()) }).map(drop)
+}
+
+/// The greatest number of memory nodes that a policy can name, plus one: that of Linux.
+pub const NODES: u32 = 1024;
+
+/// Sets from which nodes this thread and its children get memory: a mode of mempolicy.h with its
+/// flags, and the nodes.
+///
+/// # Errors
+/// EINVAL for nodes that are not there or that the cgroup does not allow, ENOSYS where the kernel
+/// knows one node alone.
+pub fn set_memory_policy(mode: u32, nodes: &[u32]) -> io::Result<()> {
+    let mut mask = [0_u64; (NODES / 64) as usize];
+    for node in nodes {
+        let word = mask.get_mut((node / 64) as usize).ok_or_else(|| {
+            let text = format!("node {node}: the greatest number is {}", NODES - 1);
+            io::Error::new(io::ErrorKind::InvalidInput, text)
+        })?;
+        *word |= 1 << (node % 64);
+    }
+    // The kernel takes one bit less than it is told.
+    let bits = NODES + 1;
+    // SAFETY: the mask has as many bits as the kernel reads, and outlives the call.
+    check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask.as_ptr(), bits) }).map(drop)
 }
 
 /// Makes this process appear to run on a 32-bit machine (`uname -m`), or as it is.

@@ -33,7 +33,10 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
         "crisp-runtime",
         &["crisp-model", "crisp-seccomp", "crisp-sys"],
     ),
-    ("crisp-oci", &["crisp-model", "crisp-runtime", "crisp-sys"]),
+    (
+        "crisp-oci",
+        &["crisp-cgroups", "crisp-model", "crisp-runtime", "crisp-sys"],
+    ),
     ("crisp-shim-api", &["crisp-model"]),
     (
         "crisp-shim",

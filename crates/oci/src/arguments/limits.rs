@@ -57,6 +57,18 @@ pub(crate) struct LimitArgs {
     /// Limit of memory and swap together, -1 for none
     #[arg(long, allow_hyphen_values = true)]
     pub memory_swap: Option<String>,
+    /// Share of the third-level cache, as resctrl writes it; for a container with linux.intelRdt
+    #[arg(long, value_name = "SCHEMA")]
+    pub l3_cache_schema: Option<String>,
+    /// Share of the memory bandwidth, as resctrl writes it; for a container with linux.intelRdt
+    #[arg(long, value_name = "SCHEMA")]
+    pub mem_bw_schema: Option<String>,
+    /// Former limit of the kernel's memory: Linux has none any more (ignored)
+    #[arg(long, hide = true, allow_hyphen_values = true)]
+    pub kernel_memory: Option<String>,
+    /// As --kernel-memory
+    #[arg(long, hide = true, allow_hyphen_values = true)]
+    pub kernel_memory_tcp: Option<String>,
     /// Number of tasks, -1 for no limit
     #[arg(long, allow_negative_numbers = true)]
     pub pids_limit: Option<i64>,

@@ -45,10 +45,10 @@ pub(crate) struct Global {
     pub accepted: Accepted,
 }
 
-/// Flags of runc that change nothing here, or cannot be done.
+/// How cgroups are made, and flags of runc that change nothing here.
 #[derive(Debug, Args)]
 pub(crate) struct Accepted {
-    /// Let systemd manage the cgroups (not supported: create and run refuse)
+    /// Let systemd make the cgroups, as linux.cgroupsPath names them: SLICE:PREFIX:NAME
     #[arg(long)]
     pub systemd_cgroup: bool,
     /// Accepted for compatibility

@@ -11,7 +11,7 @@ pub(crate) struct Making {
     /// Directory with config.json
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     pub bundle: PathBuf,
-    /// Do not change the root by pivot_root (not supported)
+    /// Move the root over the host's instead of pivot_root, for a host that runs from an initramfs
     #[arg(long)]
     pub no_pivot: bool,
     #[command(flatten)]

@@ -20,6 +20,8 @@ pub struct Case {
     /// A shell script that runs in the bundle before.
     pub prepare: String,
     pub story: Story,
+    /// Flags of each command, before its name.
+    pub flags: String,
 }
 
 /// The acts on the bundle: shell lines, in which `$R` is the runtime and `$ID` the container.
@@ -40,6 +42,7 @@ struct Written {
     /// Instead of the base and all changes.
     text: Option<String>,
     prepare: String,
+    flags: String,
     run: Option<String>,
     live: Option<Vec<String>>,
 }
@@ -65,6 +68,7 @@ impl Written {
             names: vec![name],
             spec: self.text.unwrap_or_else(|| spec.to_string()),
             prepare: self.prepare,
+            flags: self.flags,
             story: match (self.live, self.run) {
                 (Some(lines), _) => Story::Live(lines),
                 (None, line) => Story::Run(line.unwrap_or_else(|| RUN.to_owned())),
@@ -81,6 +85,7 @@ impl Case {
     /// Whether it is a plain bundle, fit to be a part of a mix.
     pub fn is_plain(&self) -> bool {
         self.story == Story::Run(RUN.to_owned())
+            && self.flags.is_empty()
             && serde_json::from_str::<Value>(&self.spec).is_ok()
     }
 
@@ -94,6 +99,7 @@ impl Case {
             spec: spec.to_string(),
             prepare: format!("{}\n{}", self.prepare, other.prepare),
             story: self.story.clone(),
+            flags: self.flags.clone(),
         }
     }
 }

@@ -34,14 +34,16 @@ const VOLATILE: &[&str] = &[
     "force_empty",
 ];
 
-/// The cgroups whose last name is the container's, in every hierarchy.
+/// The cgroups whose last name is the container's or its scope's, in every hierarchy.
 pub fn of(id: &str) -> Vec<PathBuf> {
+    let scope = format!("cmp-{id}.scope");
     let mut found = Vec::new();
     let mut waiting = vec![PathBuf::from("/sys/fs/cgroup")];
     while let Some(dir) = waiting.pop() {
         let entries = fs::read_dir(&dir).into_iter().flatten().flatten();
         for entry in entries.filter(|entry| entry.file_type().unwrap().is_dir()) {
-            if entry.file_name().to_str() == Some(id) {
+            let name = entry.file_name();
+            if name == *id || name == *scope {
                 found.push(entry.path());
             } else {
                 waiting.push(entry.path());

@@ -75,6 +75,20 @@ fn privileged_lives_are_equal() {
     compare_all("privileged_lives_are_equal", "lives");
 }
 
+/// On a node that systemd runs, which `hack/test differential` boots.
+#[test]
+fn privileged_scopes_are_equal() {
+    let test = "privileged_scopes_are_equal";
+    let is_v2 = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    if is_v2 && std::path::Path::new("/run/systemd/system").is_dir() {
+        compare_all(test, "systemd");
+    } else {
+        peer::say(&format!(
+            "SKIPPED: {test}: systemd does not run this machine"
+        ));
+    }
+}
+
 #[test]
 fn privileged_mixes_are_equal() {
     let test = "privileged_mixes_are_equal";

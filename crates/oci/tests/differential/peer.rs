@@ -50,6 +50,7 @@ struct Turn<'a> {
     bench: &'a Bench,
     program: &'a Path,
     id: String,
+    flags: String,
     /// Complaints of the commands, for the reader of a failure.
     complaints: String,
     sight: Sight,
@@ -93,6 +94,7 @@ impl Bench {
             bench: self,
             program,
             id: id.to_owned(),
+            flags: case.flags.clone(),
             complaints: String::new(),
             sight: Sight::default(),
         };
@@ -147,8 +149,9 @@ impl Turn<'_> {
         let program = self.program.display();
         // Nothing here takes that long: a runtime that hangs is told by its code, 124.
         let runtime = format!(
-            "timeout --foreground -k 1 15 {program} --root {}",
-            root.display()
+            "timeout --foreground -k 1 15 {program} --root {} {}",
+            root.display(),
+            self.flags
         );
         let mut command = Command::new("sh");
         command

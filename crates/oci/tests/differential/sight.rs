@@ -43,6 +43,8 @@ fn plain(section: &str, line: &str) -> Option<String> {
         "mounts" => mount(line),
         "namespaces" => Some(namespace(line)),
         "descriptors" => Some(without_numbers(line, &["pipe:[", "socket:[", "pts/"])),
+        // The far end of a wire is numbered.
+        "network" => Some(without_numbers(line, &["@if"])),
         _ => Some(line.to_owned()),
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::bench::Bench;
+use crate::bench::{Bench, eventually};
 
 fn set(spec: &mut Value, pointer: &str, value: Value) {
     let (parent, key) = pointer.rsplit_once('/').unwrap();
@@ -66,18 +66,18 @@ fn of_linux_and_process() -> Vec<Case> {
     vec![
         (
             "/linux/netDevices",
-            json!({ "eth0": {} }),
-            "linux.netDevices",
+            json!({ "eth0": { "name": "a/b" } }),
+            "linux.netDevices: \"a/b\"",
         ),
         (
-            "/linux/intelRdt",
-            json!({ "closID": "a" }),
-            "linux.intelRdt",
+            "/linux/netDevices",
+            json!({ "crisp-none0": {} }),
+            "find the network device crisp-none0",
         ),
         (
             "/linux/memoryPolicy",
-            json!({ "mode": "MPOL_BIND", "nodes": "0" }),
-            "linux.memoryPolicy",
+            json!({ "mode": "MPOL_BIND" }),
+            "linux.memoryPolicy.nodes: MPOL_BIND needs a node",
         ),
         (
             "/linux/timeOffsets",
@@ -207,6 +207,51 @@ fn privileged_a_process_is_scheduled_as_asked() {
         "{}",
         refused.stderr
     );
+}
+
+#[test]
+fn privileged_resctrl_is_refused_where_it_is_not_mounted() {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mut bench = Bench::new("true");
+    set(
+        &mut bench.spec,
+        "/linux/intelRdt",
+        json!({ "closID": "crisp-none" }),
+    );
+    bench.write();
+    let outcome = bench.crisp("run ID");
+    assert_eq!(outcome.code, 1);
+    let text = match mounts.contains(" - resctrl ") {
+        true => "find the resctrl group",
+        false => "linux.intelRdt: resctrl is not mounted here",
+    };
+    assert!(outcome.stderr.contains(text), "{}", outcome.stderr);
+    bench.assert_nothing_left();
+}
+
+#[test]
+fn privileged_memory_comes_from_the_nodes_that_were_asked_for() {
+    let shown = "head -n 1 /proc/self/numa_maps";
+    let mut bench = Bench::new(&format!("{shown} > /up; sleep 1000"));
+    let policy = json!({ "mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"] });
+    set(&mut bench.spec, "/linux/memoryPolicy", policy);
+    if !std::path::Path::new("/proc/self/numa_maps").exists() {
+        bench.write();
+        let refused = bench.crisp("run ID").stderr;
+        assert!(
+            refused.contains("set the memory policy MPOL_BIND"),
+            "{refused}"
+        );
+        return;
+    }
+    bench.run_detached();
+    let init = || fs::read_to_string(bench.rootfs().join("up")).unwrap();
+    eventually("the container has shown its policy", || {
+        init().contains('\n')
+    });
+    assert!(init().contains(" bind=static:0 "), "{}", init());
+    let exec = bench.exec(shown);
+    assert!(exec.stdout.contains(" bind=static:0 "), "{exec:?}");
 }
 
 #[test]

@@ -104,7 +104,7 @@ fn privileged_features_are_told() {
     assert_eq!(features["ociVersionMin"], "1.0.0");
     let namespaces = features["linux"]["namespaces"].as_array().unwrap();
     assert!(namespaces.contains(&Value::from("user")));
-    assert_eq!(features["linux"]["cgroup"]["systemd"], false);
+    assert_eq!(features["linux"]["cgroup"]["systemd"], true);
     let version = bench.ok("--version");
     assert!(version.starts_with("crisp-oci version ") && version.contains("\nspec: 1."));
     let usage = bench.crisp("--nonsense");

@@ -16,4 +16,6 @@ mod fields;
 mod lifecycle;
 mod limits;
 mod listings;
+mod networks;
+mod roots;
 mod terminals;

@@ -19,8 +19,8 @@ pub(crate) fn check(spec: &Spec) -> Result<Vec<String>> {
     }
     labels(spec)?;
     if let Some(linux) = spec.linux() {
-        platform(linux)?;
         told.extend(paths(linux)?);
+        told.extend(monitoring(linux));
     }
     let others = [
         ("solaris", spec.solaris().is_some()),
@@ -110,21 +110,16 @@ fn bind_options(mount: &Mount) -> Result<Vec<String>> {
     Ok(told)
 }
 
-fn platform(linux: &Linux) -> Result<()> {
-    let given = [
-        (
-            "linux.netDevices",
-            linux.net_devices().as_ref().is_some_and(|d| !d.is_empty()),
-        ),
-        ("linux.intelRdt", linux.intel_rdt().is_some()),
-        ("linux.memoryPolicy", linux.memory_policy().is_some()),
+/// Former names of `enableMonitoring` alone have no meaning any more.
+fn monitoring(linux: &Linux) -> Vec<String> {
+    let Some(rdt) = linux.intel_rdt() else {
+        return Vec::new();
+    };
+    let former = [
+        ("linux.intelRdt.enableCMT", *rdt.enable_cmt() == Some(true)),
+        ("linux.intelRdt.enableMBM", *rdt.enable_mbm() == Some(true)),
     ];
-    for (field, given) in given {
-        if given {
-            return Err(Error::Unsupported(field.to_owned()));
-        }
-    }
-    Ok(())
+    ignored(&former, "enableMonitoring is its name now")
 }
 
 /// A label that no module of this kernel reads would separate nothing. Asked before anything is made,

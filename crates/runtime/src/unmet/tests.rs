@@ -28,11 +28,11 @@ const DECIDED: &[(&str, &str)] = &[
     ("ExecCPUAffinity", "initial final"),
     ("Hooks", "prestart createRuntime createContainer startContainer poststart poststop"),
     ("Hook", "path args env timeout"),
-    ("Linux", "!netDevices uidMappings gidMappings sysctl resources cgroupsPath namespaces devices
-               seccomp rootfsPropagation maskedPaths readonlyPaths mountLabel !intelRdt !memoryPolicy
+    ("Linux", "netDevices uidMappings gidMappings sysctl resources cgroupsPath namespaces devices
+               seccomp rootfsPropagation maskedPaths readonlyPaths mountLabel intelRdt memoryPolicy
                personality timeOffsets"),
     ("LinuxIdMapping", "hostID containerID size"),
-    ("LinuxNetDevice", "!name"),
+    ("LinuxNetDevice", "name"),
     ("LinuxDeviceCgroup", "allow type major minor access"),
     ("LinuxMemory", "limit reservation swap kernel kernelTCP swappiness disableOOMKiller useHierarchy
                      checkBeforeUpdate"),
@@ -54,10 +54,9 @@ const DECIDED: &[(&str, &str)] = &[
                       syscalls"),
     ("LinuxSyscall", "names action errnoRet args"),
     ("LinuxSeccompArg", "index value valueTwo op"),
-    ("LinuxIntelRdt", "!closID !schemata !l3CacheSchema !memBwSchema !enableCmt !enableMbm
-                       !enableMonitoring"),
+    ("LinuxIntelRdt", "closID schemata l3CacheSchema memBwSchema ?enableCmt ?enableMbm enableMonitoring"),
     ("LinuxPersonality", "domain flags"),
-    ("LinuxMemoryPolicy", "!mode !nodes !flags"),
+    ("LinuxMemoryPolicy", "mode nodes flags"),
     ("LinuxTimeOffset", "secs nanosecs"),
 ];
 
@@ -103,17 +102,6 @@ fn what_is_not_done_is_refused_by_name() {
         ("/uidMappings", map(), "uidMappings"),
         ("/gidMappings", map(), "gidMappings"),
         ("/mounts/0/options", json!(["size=1"]), "mounts.options"),
-        (
-            "/linux/netDevices",
-            json!({ "eth0": { "name": "a" } }),
-            "linux.netDevices",
-        ),
-        ("/linux/intelRdt", json!({}), "linux.intelRdt"),
-        (
-            "/linux/memoryPolicy",
-            json!({ "mode": "MPOL_LOCAL" }),
-            "linux.memoryPolicy",
-        ),
         ("/linux/uidMappings", map(), "linux.uidMappings"),
         ("/linux/gidMappings", map(), "linux.gidMappings"),
         ("/hostname", json!("a"), "hostname"),
@@ -140,6 +128,11 @@ fn what_is_passed_over_is_told() {
         ),
         ("/mounts/0/options", json!(["bind", "sync"]), "sync of /a"),
         (
+            "/linux/intelRdt",
+            json!({ "enableCmt": true }),
+            "enableCMT is ignored",
+        ),
+        (
             "/linux/namespaces",
             json!([]),
             "a mount namespace of its own",
@@ -153,7 +146,6 @@ fn what_is_passed_over_is_told() {
         ("/hostname", json!("")),
         ("/mounts/0/options", json!(["rbind", "ro", "rslave"])),
         ("/mounts/0/uidMappings", json!([])),
-        ("/linux/netDevices", json!({})),
     ];
     for (pointer, value) in nothing {
         assert!(

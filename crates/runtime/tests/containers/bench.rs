@@ -144,6 +144,8 @@ impl Bench {
     /// As [`Self::create`], of which some was done ahead.
     pub fn create_after(&self, ahead: Ahead, stdio: Stdio, gate: Gate) -> Result<Created, Error> {
         crisp_runtime::create(CreateRequest {
+            root_by: crisp_runtime::RootBy::Pivot,
+            tenant: None,
             ahead,
             raw_environment: Vec::new(),
             id: "test",
@@ -201,7 +203,7 @@ impl Bench {
             container: &container.pidfd,
             filter: crisp_runtime::Filter::of(&self.parsed()).unwrap(),
             process: &process,
-            personality: None,
+            linux: None,
             cgroup: &self.cgroup,
             exec_id: Some("one"),
             stdio,

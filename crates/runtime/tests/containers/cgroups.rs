@@ -57,7 +57,7 @@ fn exec(bench: &Bench, created: &crisp_runtime::Created) -> Execed {
         container: &created.pidfd,
         filter: crisp_runtime::Filter::of(&bench.parsed()).unwrap(),
         process: &serde_json::from_value(process("sleep 1000")).unwrap(),
-        personality: None,
+        linux: None,
         cgroup: &bench.cgroup,
         exec_id: Some("one"),
         stdio,

@@ -146,6 +146,8 @@ fn full_disk() {
         };
         let (_read, stdio) = piped();
         let created = crisp_runtime::create(CreateRequest {
+            root_by: crisp_runtime::RootBy::Pivot,
+            tenant: None,
             ahead: crisp_runtime::Ahead::default(),
             raw_environment: Vec::new(),
             id: "test",

@@ -215,7 +215,7 @@ fn exec_is_killed_alone() {
         container: &created.pidfd,
         filter: crisp_runtime::Filter::of(&spec).unwrap(),
         process: &process,
-        personality: None,
+        linux: None,
         cgroup: &bench.cgroup,
         exec_id: Some("probe"),
         stdio,
@@ -325,6 +325,8 @@ fn user_namespace() {
     let base = tempfile_readable(bench.dir.path());
     let (read, stdio) = piped();
     let mut created = crisp_runtime::create(crisp_runtime::CreateRequest {
+        root_by: crisp_runtime::RootBy::Pivot,
+        tenant: None,
         ahead: crisp_runtime::Ahead::default(),
         raw_environment: Vec::new(),
         id: "test",

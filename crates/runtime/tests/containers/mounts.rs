@@ -325,6 +325,8 @@ fn start_in(bench: &Bench, root: PathBuf, mut spec: Value) -> (Created, fs::File
     }
     let (read, stdio) = piped();
     let mut created = crisp_runtime::create(crisp_runtime::CreateRequest {
+        root_by: crisp_runtime::RootBy::Pivot,
+        tenant: None,
         ahead: crisp_runtime::Ahead::default(),
         raw_environment: Vec::new(),
         id: "test",
