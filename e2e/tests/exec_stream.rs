@@ -129,15 +129,16 @@ fn privileged_a_terminal_has_the_size_of_its_users() {
                 user.types("stty size\n");
                 user.shown().contains("40 120")
             });
-            user.types("cat\n");
-            // Typed ahead, the key would be the shell's: it is for cat once that answers.
-            eventually("cat answers", || {
+            user.types("tr m M\n");
+            // Typed ahead, the key would be the shell's: it is for tr once that answers, which the
+            // terminal's echo cannot be taken for.
+            eventually("tr answers", || {
                 user.types("meow\n");
-                user.shown().contains("meow\r\nmeow\r\n")
+                user.shown().contains("Meow\r\n")
             });
             user.types("\x03");
             // The shell forgets what was typed before its prompt is there.
-            eventually("the shell tells how cat ended", || {
+            eventually("the shell tells how tr ended", || {
                 user.types("echo $((7*11))-$?\n");
                 user.shown().contains("77-")
             });
@@ -194,6 +195,14 @@ fn privileged_a_url_is_good_once() {
     });
 }
 
+/// Whether a process has these arguments. The container is asked, since the arguments of a client
+/// name the command too, as those of a shell do.
+fn runs(cri: &mut Cri, container: &str, words: &str) -> bool {
+    let all = cri.shell(container, "ps");
+    let is_it = |line: &str| line.ends_with(words) && !line.contains("sh -c");
+    all.lines().any(is_it)
+}
+
 #[test]
 fn privileged_a_client_that_vanishes_leaves_no_process() {
     with_container(|node, cri, id| {
@@ -202,8 +211,9 @@ fn privileged_a_client_that_vanishes_leaves_no_process() {
             let mut command = exec(node, transport, &["-i", id, "sh", "-c", line]);
             command.stdin(std::process::Stdio::piped());
             let mut client = node.net.run(|| command.spawn().unwrap());
-            let runs = || owners::runs("sleep 98232") && owners::runs("sleep 98231");
-            eventually("the command runs", runs);
+            eventually("the command runs", || {
+                runs(cri, id, "sleep 98232") && runs(cri, id, "sleep 98231")
+            });
             client.kill().unwrap();
             client.wait().unwrap();
             eventually("the command is gone", || {
@@ -224,7 +234,11 @@ fn privileged_a_stop_of_the_container_ends_its_sessions() {
             let container = cri.run(&id, &pod, &configs::idle(&format!("main{number}")));
             let mut command = exec(node, transport, &[&container, "sleep", "98233"]);
             let client = node.net.run(|| command.spawn().unwrap());
-            eventually("the command runs", || owners::runs("sleep 98233"));
+            // The container's own sleep comes after its trap, without which it would not stop.
+            eventually("both run", || {
+                let both = ["sleep 1000", "sleep 98233"];
+                both.iter().all(|words| runs(&mut cri, &container, words))
+            });
             let begun = Instant::now();
             cri.stop(&container, 5);
             assert!(

@@ -303,8 +303,18 @@ fn privileged_a_pod_that_is_removed_takes_its_connections_along() {
         let mut echo = [0; 5];
         client.read_exact(&mut echo).unwrap();
         assert_eq!(&echo, b"hello");
+        // A program that is none of the pod's keeps its end open, and with it the pod's network.
+        let (listener, port) = listen(&id, "127.0.0.1");
+        let to_stranger = Forwarding::start(node, "spdy", &id, port);
+        let mut other = to_stranger.connect(node);
+        other
+            .set_read_timeout(Some(Duration::from_secs(60)))
+            .unwrap();
+        let (stranger, _) = listener.accept().unwrap();
         cri.remove_pod(&id);
         assert!(client.read(&mut echo).is_ok_and(|read| read == 0));
+        assert!(other.read(&mut echo).is_ok_and(|read| read == 0));
+        drop((listener, stranger));
     });
 }
 
