@@ -220,8 +220,8 @@ impl From<crisp_cgroups::Error> for Error {
         match error {
             Cgroups::Invalid { part, why } => Self::invalid(
                 match part {
-                    Part::Parent => Field::CgroupParent,
-                    Part::Limits => Field::Limits,
+                    Part::Parent | Part::Unit => Field::CgroupParent,
+                    Part::Limits | Part::Property => Field::Limits,
                 },
                 why,
             ),
