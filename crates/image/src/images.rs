@@ -106,19 +106,33 @@ impl Images {
     /// # Errors
     /// When a layer is gone because the image was removed, or the disk fails.
     pub async fn prepare(&self, container: &ContainerId, image: &ImageInfo) -> Result<Snapshot> {
+        let prepared = self.prepare_with_views(container, image, &[]).await?;
+        Ok(prepared.0)
+    }
+
+    /// As [`Images::prepare`], with the views of further images that the container shows, whose
+    /// layers stay as long: for each image the lower directories of a read-only overlay, topmost
+    /// first.
+    ///
+    /// # Errors
+    /// When a layer is gone because an image was removed, or the disk fails.
+    pub async fn prepare_with_views(
+        &self,
+        container: &ContainerId,
+        image: &ImageInfo,
+        shown: &[ImageInfo],
+    ) -> Result<(Snapshot, Vec<Vec<PathBuf>>)> {
         let store = Arc::clone(&self.0);
         let container = container.clone();
-        let (id, layers) = (image.id.clone(), image.layers.clone());
+        let stacks: Vec<Stack> = std::iter::once(image).chain(shown).map(Stack::of).collect();
         blocking("prepare a snapshot", move || {
             let is_new = store.catalog().lease_of(&container).is_none();
-            let layers = store.lease(&container, &layers)?;
-            let layers = layers.ok_or_else(|| Error::NotFound(id.to_string()))?;
-            let prepared = store.snapshotter.prepare(&container, &layers);
+            let prepared = prepare(&store, &container, &stacks);
             if prepared.is_err() && is_new {
                 // The cause is told; what the lease keeps longer than needed goes with a release.
                 discard(&store, &container);
             }
-            Ok(prepared?)
+            prepared
         })
         .await
     }
@@ -149,6 +163,19 @@ impl Images {
                 Lookup::Absent | Lookup::Dir | Lookup::Other => None,
             })
         };
+        blocking("look into an image", look).await
+    }
+
+    /// Whether the image has a directory or a regular file at a path, symlinks followed inside the
+    /// image's root.
+    ///
+    /// # Errors
+    /// When a layer is gone, or the disk fails.
+    pub async fn has_content_at(&self, image: &ImageInfo, path: &str) -> Result<bool> {
+        let store = Arc::clone(&self.0);
+        let layers = self.layers(image)?;
+        let path = PathBuf::from(path);
+        let look = move || Ok(store.snapshotter.has_content_at(&layers, &path)?);
         blocking("look into an image", look).await
     }
 
@@ -222,6 +249,45 @@ impl Images {
         };
         blocking("copy a volume's content", copy).await
     }
+}
+
+/// The layers of an image, bottom first.
+struct Stack {
+    image: Digest,
+    layers: Vec<Digest>,
+}
+
+impl Stack {
+    fn of(image: &ImageInfo) -> Self {
+        Self {
+            image: image.id.clone(),
+            layers: image.layers.clone(),
+        }
+    }
+}
+
+/// Leases the layers of all stacks, and prepares a snapshot on the first and views of the others.
+fn prepare(
+    store: &Store,
+    container: &ContainerId,
+    stacks: &[Stack],
+) -> Result<(Snapshot, Vec<Vec<PathBuf>>)> {
+    let all: Vec<Digest> = stacks.iter().flat_map(|s| s.layers.clone()).collect();
+    let Some(leased) = store.lease(container, &all)? else {
+        let is_gone = |stack: &&Stack| store.catalog().generations(&stack.layers).is_none();
+        let gone = stacks.iter().find(is_gone).unwrap_or(&stacks[0]);
+        return Err(Error::NotFound(gone.image.to_string()));
+    };
+    let mut rest = leased.as_slice();
+    let mut each = stacks.iter().map(|stack| {
+        let (layers, behind) = rest.split_at(stack.layers.len());
+        rest = behind;
+        layers
+    });
+    let root = each.next().unwrap_or_default();
+    let snapshot = store.snapshotter.prepare(container, root)?;
+    let views = each.map(|layers| store.snapshotter.view(layers));
+    Ok((snapshot, views.collect::<std::result::Result<_, _>>()?))
 }
 
 fn release(store: &Store, container: &ContainerId) -> Result<()> {

@@ -35,7 +35,15 @@ impl Leases {
         let names: Vec<String> = layers.iter().map(ToString::to_string).collect();
         let written = serde_json::to_vec(&names)
             .map_err(std::io::Error::from)
-            .and_then(|bytes| file::write_atomic(&path, &seal(&bytes), 0o600));
+            .and_then(|bytes| {
+                let sealed = seal(&bytes);
+                // It could not be read again.
+                if sealed.len() as u64 > MAX_LEASE {
+                    let why = "the container needs too many layers: show fewer images in it";
+                    return Err(std::io::Error::other(why));
+                }
+                file::write_atomic(&path, &sealed, 0o600)
+            });
         written.context(|| ("write", &path))
     }
 

@@ -50,6 +50,9 @@ pub enum Propagation {
     Bidirectional,
 }
 
+/// The type of a mount in an OCI spec that shows an image; Crisp's own runtime alone has it.
+pub const IMAGE_VIEW: &str = "crisp.image";
+
 /// The source of a mount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MountSource {

@@ -25,6 +25,8 @@ pub enum Field {
     MountDestination,
     /// How far a mount spreads.
     MountPropagation,
+    /// The path in an image that a mount shows.
+    ImageSubPath,
     /// Where a device comes from.
     DeviceSource,
     /// Where a device goes.
@@ -104,6 +106,7 @@ impl fmt::Display for Field {
             Self::MountSource => "source of a mount",
             Self::MountDestination => "destination of a mount",
             Self::MountPropagation => "propagation of a mount",
+            Self::ImageSubPath => "path in the image of a mount",
             Self::DeviceSource => "source of a device",
             Self::DeviceDestination => "destination of a device",
             Self::DevicePermissions => "permissions of a device",

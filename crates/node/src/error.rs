@@ -86,6 +86,17 @@ impl<T, E: Into<Box<dyn std::error::Error + Send + Sync>>> Context<T>
     }
 }
 
+/// An image's error in our terms; for `map_err`.
+pub(crate) fn image_error(step: &'static str) -> impl FnOnce(crisp_image::Error) -> Error {
+    move |error| match error {
+        crisp_image::Error::NotFound(id) => Error::NotFound { what: "image", id },
+        other => Error::Internal {
+            step: step.to_owned(),
+            cause: Cause::of(other),
+        },
+    }
+}
+
 /// Kinds of errors, one to one with gRPC's codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Code {

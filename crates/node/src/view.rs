@@ -62,6 +62,9 @@ pub struct ContainerView {
     pub resources: Resources,
     /// Its mounts as asked for, then the image's volumes.
     pub mounts: Vec<Mount>,
+    /// The images that its mounts show, in the order of those mounts, each as a reference by digest
+    /// when it has one, else its id.
+    pub shown_images: Vec<String>,
     /// The signal that asks it to stop.
     pub stop_signal: i32,
     /// Its bundle: `config.json` is the OCI runtime spec.

@@ -110,6 +110,9 @@ pub struct MadeRecord {
     pub user: ContainerUser,
     /// Volumes that its image asks for.
     pub volumes: Vec<Volume>,
+    /// The images that its mounts show, in the order of those mounts, each as a reference by digest
+    /// when it has one, else its id.
+    pub shown_images: Vec<String>,
     /// The signal that asks it to stop.
     pub stop_signal: i32,
     /// Its log file, if it has one.

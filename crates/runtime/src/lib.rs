@@ -35,6 +35,7 @@ mod guard;
 pub mod hooks;
 mod hugepages;
 mod id_map;
+mod image_view;
 pub mod intel_rdt;
 mod keyring;
 mod limits;

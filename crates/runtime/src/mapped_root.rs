@@ -43,9 +43,9 @@ pub(crate) fn mount(overlay: &Overlay<'_>, users: &Path) -> Result<OwnedFd> {
         })
     };
     let layers = overlay.lower.iter().map(map).collect::<Result<Vec<_>>>()?;
-    if let Some(top) = layers.first() {
-        take_owner_of(top, overlay.upper).context(|| {
-            let upper = overlay.upper.display();
+    if let (Some(top), Some((upper, _))) = (layers.first(), overlay.writable) {
+        take_owner_of(top, upper).context(|| {
+            let upper = upper.display();
             format!("give the writable layer {upper} to the root of the user namespace")
         })?;
     }
@@ -102,8 +102,7 @@ fn in_child(overlay: &Overlay<'_>, layers: &[OwnedFd]) -> Result<OwnedFd> {
     let names = attach(layers).context(|| "attach the mapped layers")?;
     let mapped = Overlay {
         lower: &names,
-        upper: overlay.upper,
-        work: overlay.work,
+        writable: overlay.writable,
     };
     mapped
         .apart()

@@ -4,6 +4,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use crisp_model::IMAGE_VIEW;
 use crisp_sys::cgroup::Cgroup;
 use crisp_sys::mount::{self, Depth, FsContext, MountAttributes, Propagation};
 use crisp_sys::mount_point::{self, Missing, Place};
@@ -15,6 +16,7 @@ use crate::error::{Context, Error, Result};
 use crate::fresh_mount::FreshMount;
 use crate::guard::Guard;
 use crate::id_map::IdMap;
+use crate::image_view::ImageView;
 use crate::mapped_root::file_system_of;
 use crate::options::{self, Options};
 use crate::peers::Host;
@@ -30,11 +32,19 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
-    /// In the child: clones a source that is below the container's root, within which its links
-    /// stay.
+    /// In the child: makes the view of an image, or clones a source that is below the container's
+    /// root. Within either its links stay.
     fn with_source_in(self, root: BorrowedFd<'_>) -> Result<Self> {
-        let Source::Inside { path, depth } = &self.source else {
-            return Ok(self);
+        let (path, depth) = match &self.source {
+            Source::Inside { path, depth } => (path, depth),
+            Source::Image(view) => {
+                let step = || format!("show an image at {}", self.target.display());
+                let tree = bind_attributes(view.tree()?, &self.options).context(step)?;
+                let is_dir = file_type(tree.as_fd())? == FileType::Directory;
+                let source = Source::Tree { tree, is_dir };
+                return Ok(Self { source, ..self });
+            }
+            _ => return Ok(self),
         };
         let step = || format!("open the source {} in the root", path.display());
         let found = locate(root, &Path::new("/").join(path)).context(step)?;
@@ -54,7 +64,10 @@ impl Prepared {
             Source::Tree { is_dir, .. }
             | Source::Followed { is_dir, .. }
             | Source::Shared { is_dir, .. } => is_dir,
-            Source::Inside { .. } | Source::Fresh { .. } | Source::CgroupV1(_) => true,
+            Source::Inside { .. }
+            | Source::Image(_)
+            | Source::Fresh { .. }
+            | Source::CgroupV1(_) => true,
         }
     }
 
@@ -83,6 +96,8 @@ enum Source {
     },
     /// A place below the container's root, which earlier mounts may have to provide.
     Inside { path: PathBuf, depth: Depth },
+    /// An image's layers, to be mounted inside the container's mount namespace.
+    Image(ImageView),
     /// A file system to be made inside the container's namespaces.
     Fresh { kind: String, name: String },
     /// Version 1 cgroup directories, each with the name that it gets.
@@ -161,6 +176,14 @@ fn prepare_one(
         (None, "cgroup" | "cgroup2") => {
             cgroup_source(cgroup, new.has(LinuxNamespaceType::Cgroup), &options)?
         }
+        (None, IMAGE_VIEW) if new.has(LinuxNamespaceType::User) => {
+            let why = format!(
+                "{}: an image is not shown in a container with a user namespace",
+                target.display()
+            );
+            return Err(Error::invalid("mounts.type", why));
+        }
+        (None, IMAGE_VIEW) => Source::Image(ImageView::of(&target, &options)?),
         (None, kind) => fresh(kind, mount),
     };
     if let (Source::Tree { tree, .. }, Some(id_map)) = (&source, &id_map) {
@@ -324,9 +347,8 @@ pub(crate) fn attach(
             };
             return fresh.attach(&place, covered, guard);
         }
-        Source::Inside { path, .. } => {
-            let why = format!("its source {} was not opened", path.display());
-            return Err(Error::setup(step(), why));
+        Source::Inside { .. } | Source::Image(_) => {
+            return Err(Error::setup(step(), "its source was not opened"));
         }
         Source::CgroupV1(trees) => {
             attach_cgroup_v1(trees, &place.fd, &options, guard).context(step)?;

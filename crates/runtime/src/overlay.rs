@@ -13,8 +13,8 @@ use rustix::fs::CWD;
 pub(crate) struct Overlay<'a> {
     /// Read-only layers, topmost first.
     pub(crate) lower: &'a [PathBuf],
-    pub(crate) upper: &'a Path,
-    pub(crate) work: &'a Path,
+    /// Writable layer and work directory; without them nobody can make the overlay writable.
+    pub(crate) writable: Option<(&'a Path, &'a Path)>,
 }
 
 impl Overlay<'_> {
@@ -49,13 +49,14 @@ impl Overlay<'_> {
         for layer in self.lower {
             context = context.set_path("lowerdir+", layer)?;
         }
-        context = context
-            .set_path("upperdir", self.upper)?
-            .set_path("workdir", self.work)?
-            .set("index", "off")?
-            .set("metacopy", "off")?;
-        if flush == Flush::Never {
-            context = context.flag("volatile")?;
+        context = context.set("index", "off")?.set("metacopy", "off")?;
+        if let Some((upper, work)) = self.writable {
+            context = context
+                .set_path("upperdir", upper)?
+                .set_path("workdir", work)?;
+            if flush == Flush::Never {
+                context = context.flag("volatile")?;
+            }
         }
         context.mount(MountAttributes::default())
     }
@@ -74,19 +75,24 @@ impl Overlay<'_> {
         let below = |path: &Path| Some(escape(path.strip_prefix(base?).ok()?));
         let relative = |path: &Path| below(path).unwrap_or_else(|| escape(path));
         let lower: Vec<String> = self.lower.iter().map(|layer| relative(layer)).collect();
-        let data = format!(
-            "lowerdir={},upperdir={},workdir={},index=off,metacopy=off",
-            lower.join(":"),
-            relative(self.upper),
-            relative(self.work),
-        );
-        mount::mount_classic("overlay", place, "overlay", &format!("{data},volatile"))
+        let lower = lower.join(":");
+        let mut data = format!("lowerdir={lower},index=off,metacopy=off");
+        if let Some((upper, work)) = self.writable {
+            let (upper, work) = (relative(upper), relative(work));
+            data = format!("{data},upperdir={upper},workdir={work}");
+        }
+        let volatile = format!("{data},volatile");
+        let first = self.writable.map_or(&data, |_| &volatile);
+        mount::mount_classic("overlay", place, "overlay", first)
             .or_else(|_| mount::mount_classic("overlay", place, "overlay", &data))
     }
 
     fn common_base(&self) -> PathBuf {
-        let mut base = self.upper.to_owned();
-        for path in self.lower.iter().map(PathBuf::as_path).chain([self.work]) {
+        let writable = self.writable.into_iter();
+        let writable = writable.flat_map(|(upper, work)| [upper, work]);
+        let mut paths = writable.chain(self.lower.iter().map(PathBuf::as_path));
+        let mut base = paths.next().unwrap_or(Path::new("/")).to_owned();
+        for path in paths {
             while !path.starts_with(&base) && base.pop() {}
         }
         base
@@ -132,10 +138,14 @@ mod tests {
     fn paths_are_told_from_what_they_share() {
         let overlay = Overlay {
             lower: &["/v/s/a:b/fs".into(), "/v/s/c/fs".into()],
-            upper: Path::new("/v/s/u/fs"),
-            work: Path::new("/v/s/u/work"),
+            writable: Some((Path::new("/v/s/u/fs"), Path::new("/v/s/u/work"))),
         };
         assert_eq!(overlay.common_base(), Path::new("/v/s"));
+        let read_only = Overlay {
+            writable: None,
+            ..overlay
+        };
+        assert_eq!(read_only.common_base(), Path::new("/v/s"));
         assert_eq!(escape(Path::new("a:b,c\\d")), "a\\:b\\,c\\\\d");
     }
 }

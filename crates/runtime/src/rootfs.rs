@@ -62,7 +62,8 @@ impl Rootfs {
             return None;
         };
         self.make_ready().ok()?;
-        let overlay = Overlay { lower, upper, work };
+        let writable = Some((upper.as_path(), work.as_path()));
+        let overlay = Overlay { lower, writable };
         let tree = match users {
             Some(users) => mapped_root::mount(&overlay, users).ok()?,
             None => overlay.tree(Flush::Never).ok()?,
@@ -77,7 +78,8 @@ impl Rootfs {
         let Self::Overlay { lower, upper, work } = self else {
             return Ok(None);
         };
-        let tree = mapped_root::mount(&Overlay { lower, upper, work }, users)?;
+        let writable = Some((upper.as_path(), work.as_path()));
+        let tree = mapped_root::mount(&Overlay { lower, writable }, users)?;
         refuse_read_only(&tree, work).context(|| unwritable(work))?;
         Ok(Some(tree))
     }
@@ -98,7 +100,8 @@ impl Rootfs {
                 .and_then(|tree| attach(tree, place))
                 .context(|| format!("mount the root file system {}", path.display()))?,
             (Self::Overlay { lower, upper, work }, None) => {
-                let mounted = Overlay { lower, upper, work }.mount_at(place);
+                let writable = Some((upper.as_path(), work.as_path()));
+                let mounted = Overlay { lower, writable }.mount_at(place);
                 let root = mounted.context(|| "mount the overlay of the root file system")?;
                 refuse_read_only(&root, work).context(|| unwritable(work))?;
                 root

@@ -177,6 +177,16 @@ impl Merged {
             .context(|| ("read in the image", path))
     }
 
+    /// The type of the file behind a path; `None` when there is none.
+    pub(crate) fn file_type(&self, path: &Path) -> Result<Option<FileType>> {
+        let found = self.resolve(path);
+        Ok(match found.context(|| ("look up in the image", path))? {
+            Found::Absent | Found::Link(_) => None,
+            Found::Dir(_) => Some(FileType::Directory),
+            Found::Leaf(leaf) => Some(leaf.kind()),
+        })
+    }
+
     /// Follows a path to its end, symlinks included. A link is found only when it cannot be
     /// followed any further.
     pub(crate) fn resolve(&self, path: &Path) -> rustix::io::Result<Found> {

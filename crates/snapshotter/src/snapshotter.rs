@@ -225,6 +225,33 @@ impl Snapshotter {
         Merged::open(&self.lower(layers)?)?.lookup(path, max)
     }
 
+    /// Whether layers, given bottom first, have a directory or a regular file behind a path.
+    /// Symlinks are followed inside the image's root.
+    ///
+    /// # Errors
+    /// [`Error::NoLayer`], or when the disk fails.
+    pub fn has_content_at(&self, layers: &[LayerId], path: &Path) -> Result<bool> {
+        let found = Merged::open(&self.lower(layers)?)?.file_type(path)?;
+        Ok(found.is_some_and(|kind| kind.is_dir() || kind.is_file()))
+    }
+
+    /// The directories that show layers, given bottom first, as one tree that nobody can write to:
+    /// the lower ones of an overlay without an upper one, topmost first. overlayfs wants two at
+    /// least. There is none for an image without layers.
+    ///
+    /// # Errors
+    /// [`Error::NoLayer`], or when the disk fails.
+    pub fn view(&self, layers: &[LayerId]) -> Result<Vec<PathBuf>> {
+        if layers.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut lower = self.lower(layers)?;
+        if lower.len() == 1 {
+            lower.push(self.root.join("empty"));
+        }
+        Ok(lower)
+    }
+
     /// Copies what the image has below the directory `path` into the existing directory `target`
     /// of the host, which gets the directory's own attributes; an image without that directory
     /// copies nothing, and `target` is for everybody to enter and read, as one that an image's

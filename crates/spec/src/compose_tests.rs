@@ -48,6 +48,7 @@ struct Case {
     user: ResolvedUser,
     host: HostFacts,
     mounts: Vec<ResolvedMount>,
+    views: Vec<crate::ImageView>,
     devices: Vec<ResolvedDevice>,
     namespaces: NamespacePaths,
     files: PodFiles,
@@ -70,6 +71,7 @@ impl Case {
             user: &self.user,
             host: &self.host,
             mounts: &self.mounts,
+            views: &self.views,
             devices: &self.devices,
             namespaces: &self.namespaces,
             files: &self.files,
@@ -105,6 +107,7 @@ fn case() -> Case {
         user: ResolvedUser::default(),
         host: host(),
         mounts: Vec::new(),
+        views: Vec::new(),
         devices: Vec::new(),
         namespaces: NamespacePaths {
             net: Some("/ns/net".into()),

@@ -29,6 +29,8 @@ pub struct Input<'a> {
     pub host: &'a HostFacts,
     /// Mounts from the host, in the order of the request.
     pub mounts: &'a [ResolvedMount],
+    /// Images that the container shows, in the order of the request.
+    pub views: &'a [ImageView],
     /// Devices of the host.
     pub devices: &'a [ResolvedDevice],
     /// Namespaces to join.
@@ -75,6 +77,19 @@ pub struct ResolvedMount {
     pub propagation: Propagation,
     /// Write access.
     pub access: Access,
+    /// Further options (`noexec`, `nosuid`, `nodev`).
+    pub options: Vec<String>,
+}
+
+/// An image that the container shows, read-only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageView {
+    /// Absolute path in the container.
+    pub destination: PathBuf,
+    /// The image's layers on the host, topmost first, two at least; none for an image without any.
+    pub lower: Vec<PathBuf>,
+    /// The path in the image that is shown; empty for all of it.
+    pub sub_path: String,
     /// Further options (`noexec`, `nosuid`, `nodev`).
     pub options: Vec<String>,
 }

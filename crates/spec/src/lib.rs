@@ -24,8 +24,8 @@ mod user;
 pub use compose::build;
 pub use confinement::unmet;
 pub use input::{
-    DeviceKind, HostFacts, Input, NamespacePaths, PidNamespace, PodFiles, ResolvedDevice,
-    ResolvedMount,
+    DeviceKind, HostFacts, ImageView, Input, NamespacePaths, PidNamespace, PodFiles,
+    ResolvedDevice, ResolvedMount,
 };
 pub use process::raw_environment;
 pub use resources::linux_resources;

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use crisp_model::container::Access;
 use crisp_model::resources::DEV_SHM_BYTES;
-use crisp_model::{Field, Propagation};
+use crisp_model::{Field, IMAGE_VIEW, Propagation};
 use oci_spec::runtime::Mount;
 
-use crate::{Error, Input, ResolvedMount, Result};
+use crate::{Error, ImageView, Input, ResolvedMount, Result};
 
 /// The option of mounts that propagate both ways.
 const SHARED: &str = "rshared";
@@ -33,7 +33,12 @@ const REPLACEABLE: [&str; 9] = [
 /// hide a part of what was asked for, such as the node's cgroups in its `/sys`, and where the mount
 /// is shared with the host it would appear there.
 pub(crate) fn all(input: &Input<'_>) -> Result<Vec<Mount>> {
-    let asked = input.mounts.iter().map(bind).collect::<Result<Vec<_>>>()?;
+    let mut asked = input.mounts.iter().map(bind).collect::<Result<Vec<_>>>()?;
+    for view in input.views.iter().map(show) {
+        let view = view?;
+        refuse_on_the_host(view.destination(), "image", &asked)?;
+        asked.push(view);
+    }
     let mut mounts = file_systems(input);
     mounts.retain(|mount| {
         let path = mount.destination();
@@ -48,18 +53,19 @@ pub(crate) fn all(input: &Input<'_>) -> Result<Vec<Mount>> {
     });
     others
         .iter()
-        .try_for_each(|file| refuse_on_the_host(file.destination(), &asked))?;
+        .try_for_each(|file| refuse_on_the_host(file.destination(), "file", &asked))?;
     others.extend(asked);
     others.sort_by_key(|mount| mount.destination().components().count());
     mounts.extend(others);
     Ok(mounts)
 }
 
-/// A file of the pod that is mounted into a directory of the host both ways would appear there.
-fn refuse_on_the_host(file: &Path, asked: &[Mount]) -> Result<()> {
+/// A file of the pod, or an image, that is mounted into a directory of the host both ways would
+/// appear there.
+fn refuse_on_the_host(place: &Path, what: &str, asked: &[Mount]) -> Result<()> {
     let below = asked
         .iter()
-        .filter(|mount| file.starts_with(mount.destination()))
+        .filter(|mount| place.starts_with(mount.destination()))
         .max_by_key(|mount| mount.destination().components().count());
     let Some(below) = below.filter(|mount| is_shared(mount)) else {
         return Ok(());
@@ -68,12 +74,12 @@ fn refuse_on_the_host(file: &Path, asked: &[Mount]) -> Result<()> {
     Err(Error::invalid(
         Field::MountPropagation,
         format!(
-            "{} of the host is mounted at {} in both ways, so the pod's {} in it would appear on \
-             the host; mount it with another propagation, or a file of your own at {}",
+            "{} of the host is mounted at {} in both ways, so the pod's {what} {} in it would \
+             appear on the host; mount it with another propagation, or a path of your own at {}",
             source.display(),
             below.destination().display(),
-            file.display(),
-            file.display(),
+            place.display(),
+            place.display(),
         ),
     ))
 }
@@ -168,8 +174,32 @@ fn mount(destination: PathBuf, kind: &str, source: PathBuf, options: &[&str]) ->
     mount
 }
 
-fn bind(asked: &ResolvedMount) -> Result<Mount> {
-    let path = &asked.destination;
+/// An image as the runtime is to show it. One without layers is an empty directory.
+fn show(view: &ImageView) -> Result<Mount> {
+    let path = destination(&view.destination, false)?;
+    let mut options = vec!["ro".to_owned()];
+    options.extend(view.options.iter().cloned());
+    if view.lower.is_empty() {
+        options.push("mode=755".to_owned());
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        return Ok(mount(path, "tmpfs", "tmpfs".into(), &options));
+    }
+    for layer in &view.lower {
+        let Some(layer) = layer.to_str() else {
+            let why = format!("the path {} is not UTF-8, as a spec is", layer.display());
+            return Err(Error::invalid(Field::MountSource, why));
+        };
+        options.push(format!("lower={layer}"));
+    }
+    if !view.sub_path.is_empty() {
+        options.push(format!("sub_path={}", view.sub_path));
+    }
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    Ok(mount(path, IMAGE_VIEW, "image".into(), &options))
+}
+
+/// A destination that may be mounted at, written the same way everywhere, so that it is found again.
+fn destination(path: &Path, root_of_procfs: bool) -> Result<PathBuf> {
     let refuse = |why: String| Err(Error::invalid(Field::MountDestination, why));
     if !path.is_absolute() || path.components().any(|part| part.as_os_str() == "..") {
         return refuse(format!(
@@ -177,14 +207,13 @@ fn bind(asked: &ResolvedMount) -> Result<Mount> {
             path.display()
         ));
     }
-    // Written the same way everywhere, so that it is found again.
     let path: PathBuf = path.components().collect();
     if path == Path::new("/") {
         return refuse("/ is the container's root file system".to_owned());
     }
     let replaceable = REPLACEABLE.iter().any(|known| path == Path::new(known));
     // A node agent may want the host's own procfs in the place of the container's.
-    let procfs = asked.root_of_procfs && path == Path::new("/proc");
+    let procfs = root_of_procfs && path == Path::new("/proc");
     if path.starts_with("/proc") && !replaceable && !procfs {
         return refuse(format!(
             "{} would hide the kernel's own files: of /proc only a procfs as a whole, and the \
@@ -192,6 +221,11 @@ fn bind(asked: &ResolvedMount) -> Result<Mount> {
             path.display()
         ));
     }
+    Ok(path)
+}
+
+fn bind(asked: &ResolvedMount) -> Result<Mount> {
+    let path = destination(&asked.destination, asked.root_of_procfs)?;
     let mut options = vec!["rbind"];
     options.push(match asked.propagation {
         Propagation::Private => "rprivate",

@@ -96,3 +96,48 @@ fn mounts_replace_the_defaults_they_cover() {
     let spec = case.build().unwrap();
     assert!(options_at(&spec, "/dev/pts").is_none());
 }
+
+fn shown(destination: &str, lower: &[&str]) -> crate::ImageView {
+    crate::ImageView {
+        destination: destination.into(),
+        lower: lower.iter().map(Into::into).collect(),
+        sub_path: String::new(),
+        options: vec!["noexec".to_owned()],
+    }
+}
+
+#[test]
+fn images_are_shown_read_only_whatever_is_asked_for() {
+    let mut case = case();
+    let part = crate::ImageView {
+        sub_path: "a/b".to_owned(),
+        ..shown("/part", &["/2", "/1"])
+    };
+    case.views = vec![shown("/whole", &["/2", "/1"]), part, shown("/empty", &[])];
+    let spec = case.build().unwrap();
+    let options = |path: &str| options_at(&spec, path).unwrap();
+    assert_eq!(options("/whole"), ["ro", "noexec", "lower=/2", "lower=/1"]);
+    assert_eq!(
+        options("/part")[2..],
+        ["lower=/2", "lower=/1", "sub_path=a/b"]
+    );
+    assert_eq!(options("/empty"), ["ro", "noexec", "mode=755"]);
+}
+
+#[test]
+fn images_hide_no_files_of_the_kernel_and_do_not_reach_the_host() {
+    for (view, host, field) in [
+        ("/", None, Field::MountDestination),
+        ("/proc/sys", None, Field::MountDestination),
+        ("/proc", None, Field::MountDestination),
+        ("/host/x", Some("/host"), Field::MountPropagation),
+    ] {
+        let mut case = case();
+        case.mounts = Vec::from_iter(host.map(|path| ResolvedMount {
+            propagation: Propagation::Bidirectional,
+            ..bound(path)
+        }));
+        case.views = vec![shown(view, &["/2", "/1"])];
+        assert_eq!(case.refused(), field, "{view}");
+    }
+}

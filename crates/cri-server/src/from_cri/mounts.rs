@@ -6,8 +6,8 @@ use crisp_api::runtime::v1 as cri;
 use crisp_model::container::Access;
 use crisp_model::{Device, Mount, MountSource, Propagation};
 
-use super::check::{cleaned, container_path, enumeration};
-use super::{Refusal, Result, invalid};
+use super::check::{cleaned, container_path, enumeration, relative};
+use super::{Refusal, Result, image, invalid};
 
 /// Mount options that callers may set: each of them only restricts the mount.
 const OPTIONS: &[&str] = &["noexec", "nosuid", "nodev"];
@@ -27,17 +27,6 @@ fn mount(at: &str, wire: cri::Mount) -> Result<Mount> {
             field("container_path"),
             "would hide the container's own root",
         );
-    }
-    if wire
-        .image
-        .as_ref()
-        .is_some_and(|image| !image.image.is_empty())
-    {
-        let what = "image volumes are not part of this version: use host_path";
-        return Err(Refusal::Unimplemented(format!(
-            "{}: {what}",
-            field("image")
-        )));
     }
     if !wire.uid_mappings.is_empty() || !wire.gid_mappings.is_empty() {
         let what = "idmapped mounts are not part of this version: leave the mappings out";
@@ -61,17 +50,54 @@ fn mount(at: &str, wire: cri::Mount) -> Result<Mount> {
     }
     Ok(Mount {
         container_path,
-        source: MountSource::Host(cleaned(&field("host_path"), &wire.host_path)?),
-        propagation,
         access: access(at, &wire, propagation)?,
+        source: source(at, &wire, propagation)?,
+        propagation,
         selinux_relabel: wire.selinux_relabel,
         options: wire.mount_options,
     })
 }
 
+/// A path of the host, or an image that is named: an empty `image` stands for none, as other readers
+/// of the same request take it.
+fn source(at: &str, wire: &cri::Mount, propagation: Propagation) -> Result<MountSource> {
+    let field = |name: &str| format!("{at}.{name}");
+    let sub_path = &wire.image_sub_path;
+    if !shows_image(wire) {
+        if !sub_path.is_empty() {
+            return invalid(field("image_sub_path"), "needs image");
+        }
+        return Ok(MountSource::Host(cleaned(
+            &field("host_path"),
+            &wire.host_path,
+        )?));
+    }
+    if !wire.host_path.is_empty() {
+        return invalid(field("host_path"), "has to be empty where image is set");
+    }
+    // It has no peer on the host that mounts could reach.
+    if propagation == Propagation::Bidirectional {
+        let why = "an image cannot be propagated to the host: use PROPAGATION_PRIVATE";
+        return invalid(field("propagation"), why);
+    }
+    if !sub_path.is_empty() {
+        relative(&field("image_sub_path"), sub_path)?;
+    }
+    Ok(MountSource::Image {
+        image: image::spec(&field("image"), wire.image.clone())?,
+        sub_path: sub_path.clone(),
+    })
+}
+
+fn shows_image(wire: &cri::Mount) -> bool {
+    let image = wire.image.as_ref();
+    image.is_some_and(|image| !image.image.is_empty())
+}
+
 fn access(at: &str, wire: &cri::Mount, propagation: Propagation) -> Result<Access> {
     let at = format!("{at}.recursive_read_only");
     match (wire.readonly, wire.recursive_read_only) {
+        (false, false) if shows_image(wire) => Ok(Access::ReadOnly),
         (false, false) => Ok(Access::ReadWrite),
         (true, false) => Ok(Access::ReadOnly),
         (false, true) => invalid(at, "needs readonly"),

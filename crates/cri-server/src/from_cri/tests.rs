@@ -317,6 +317,25 @@ const BAD_CONTAINERS: &[Spoilt<cri::ContainerConfig>] = &[
     ("config.mounts[0].mount_options", |c| {
         c.mounts[0].mount_options = vec!["suid".into()]
     }),
+    ("config.mounts[0].image_sub_path", |c| {
+        c.mounts[0].image_sub_path = "models".into()
+    }),
+    ("config.mounts[0].host_path", |c| {
+        c.mounts[0] = image_volume();
+        c.mounts[0].host_path = "/srv".into();
+    }),
+    ("config.mounts[0].propagation", |c| {
+        c.mounts[0] = image_volume();
+        c.mounts[0].propagation = cri::MountPropagation::PropagationBidirectional.into();
+    }),
+    ("config.mounts[0].image_sub_path", |c| {
+        c.mounts[0] = image_volume();
+        c.mounts[0].image_sub_path = "/models".into();
+    }),
+    ("config.mounts[0].image_sub_path", |c| {
+        c.mounts[0] = image_volume();
+        c.mounts[0].image_sub_path = "../models".into();
+    }),
     ("config.devices[0].permissions", |c| {
         c.devices[0].permissions = "rx".into()
     }),
@@ -364,6 +383,37 @@ const BAD_CONTAINERS: &[Spoilt<cri::ContainerConfig>] = &[
         },
     ),
 ];
+
+fn image_volume() -> cri::Mount {
+    cri::Mount {
+        container_path: "/data".into(),
+        image: Some(cri::ImageSpec {
+            image: "models".into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+#[test]
+fn an_image_is_mounted_read_only_whatever_is_asked_for() {
+    let mut request = container();
+    request.mounts[0] = image_volume();
+    request.mounts[0].image_sub_path = "a/b".into();
+    let mount = parse(request).unwrap().mounts.remove(0);
+    assert_eq!(mount.access, crisp_model::container::Access::ReadOnly);
+    match mount.source {
+        MountSource::Image { image, sub_path } => {
+            assert_eq!((image.image.as_str(), sub_path.as_str()), ("models", "a/b"));
+        }
+        MountSource::Host(path) => panic!("{}", path.display()),
+    }
+    // Nothing is named by an empty name.
+    let mut request = container();
+    request.mounts[0].image = Some(cri::ImageSpec::default());
+    let mount = parse(request).unwrap().mounts.remove(0);
+    assert_eq!(mount.source, MountSource::Host("/srv".into()));
+}
 
 #[test]
 fn every_bad_field_of_a_container_is_named() {

@@ -55,7 +55,7 @@ pub fn status(container: &ContainerView) -> cri::ContainerStatus {
         message: life.message,
         labels: container.config.labels.clone(),
         annotations: container.config.annotations.clone(),
-        mounts: container.mounts.iter().map(mount).collect(),
+        mounts: mounts(container),
         log_path: container.log_path.as_deref().map(text).unwrap_or_default(),
         resources: Some(cri::ContainerResources {
             linux: Some(resources(&container.resources)),
@@ -121,13 +121,29 @@ fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-fn mount(mount: &Mount) -> cri::Mount {
+fn mounts(container: &ContainerView) -> Vec<cri::Mount> {
+    let mut references = container.shown_images.iter();
+    let each = container.mounts.iter();
+    each.map(|one| mount(one, &mut references)).collect()
+}
+
+/// The image of a mount, named as in the request: the kubelet looks in here for the ids of images
+/// that it must not remove.
+fn shown(spec: &ImageSpec, reference: Option<&String>) -> cri::ImageSpec {
+    cri::ImageSpec {
+        image: spec.image.clone(),
+        image_ref: reference.cloned().unwrap_or_default(),
+        ..image(spec)
+    }
+}
+
+fn mount<'a>(mount: &Mount, references: &mut impl Iterator<Item = &'a String>) -> cri::Mount {
     let (host_path, image, image_sub_path) = match &mount.source {
         MountSource::Host(path) => (text(path), None, String::new()),
-        MountSource::Image {
-            image: spec,
-            sub_path,
-        } => (String::new(), Some(image(spec)), sub_path.clone()),
+        MountSource::Image { image, sub_path } => {
+            let image = shown(image, references.next());
+            (String::new(), Some(image), sub_path.clone())
+        }
     };
     let propagation = match mount.propagation {
         Propagation::Private => cri::MountPropagation::PropagationPrivate,

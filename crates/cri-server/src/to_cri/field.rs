@@ -17,6 +17,7 @@ pub(crate) fn path(field: &Field) -> Cow<'static, str> {
         Field::MountSource => "mounts.host_path",
         Field::MountDestination => "mounts.container_path",
         Field::MountPropagation => "mounts.propagation",
+        Field::ImageSubPath => "mounts.image_sub_path",
         Field::DeviceSource => "devices.host_path",
         Field::DeviceDestination => "devices.container_path",
         Field::DevicePermissions => "devices.permissions",

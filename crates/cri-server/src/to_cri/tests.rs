@@ -77,6 +77,7 @@ fn container_view(phase: ContainerPhase) -> ContainerView {
             selinux_relabel: false,
             options: Vec::new(),
         }],
+        shown_images: Vec::new(),
         stop_signal: 15,
         bundle: "/run/crisp/bundles/x".into(),
         cgroup_path: CgroupPath::parse("crisp/crisp-x").unwrap(),
@@ -449,4 +450,40 @@ fn pressure_and_swap_are_told_where_they_are_counted() {
     resources.io_pressure = None;
     let told = of(resources);
     assert!(told.swap.is_none() && told.io.is_none());
+}
+
+#[test]
+fn mounts_of_images_tell_the_image_as_it_was_asked_for_and_its_digest() {
+    let image = |name: &str| MountSource::Image {
+        image: ImageSpec {
+            image: name.into(),
+            user_specified_image: "r.io/models:1".into(),
+            ..ImageSpec::default()
+        },
+        sub_path: "a".into(),
+    };
+    let mut view = container_view(ContainerPhase::Created);
+    let host = view.mounts[0].clone();
+    let id = "sha256:".to_owned() + &"0b".repeat(32);
+    let of = |name: &str| Mount {
+        source: image(name),
+        access: crisp_model::container::Access::ReadOnly,
+        ..host.clone()
+    };
+    view.mounts = vec![of(&id), host.clone(), of("other")];
+    view.shown_images = vec!["r.io/models@sha256:1".into(), "r.io/other@sha256:2".into()];
+    let mounts = container::status(&view).mounts;
+    let told = |at: usize| {
+        let image = mounts[at].image.clone().unwrap();
+        (image.image, image.user_specified_image, image.image_ref)
+    };
+    let user = "r.io/models:1".to_owned();
+    assert_eq!(told(0), (id, user.clone(), "r.io/models@sha256:1".into()));
+    assert_eq!(
+        told(2),
+        ("other".into(), user, "r.io/other@sha256:2".into())
+    );
+    assert_eq!((mounts[1].image.clone(), mounts[1].readonly), (None, false));
+    assert_eq!(mounts[0].image_sub_path, "a");
+    assert!(mounts[0].readonly && mounts[0].host_path.is_empty());
 }

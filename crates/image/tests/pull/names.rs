@@ -116,6 +116,44 @@ async fn privileged_layers_stay_below_containers() {
 }
 
 #[tokio::test]
+async fn privileged_layers_stay_for_containers_that_show_them() {
+    let registry = Registry::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let images = open(dir.path());
+    let mut found = Vec::new();
+    for (text, name) in [("x", "a/b:t"), ("y", "a/c:t")] {
+        let name = registry.push(&simple(text), name);
+        images.pull(&name, None).await.unwrap();
+        found.push(images.find(&name).unwrap().unwrap());
+    }
+    let shown = &found[1..];
+    let has = async |path| images.has_content_at(&shown[0], path).await.unwrap();
+    assert!(has("etc").await && has("/etc/motd").await && !has("etc/none").await);
+    let of = container(1);
+    let prepared = images.prepare_with_views(&of, &found[0], shown);
+    let (snapshot, views) = prepared.await.unwrap();
+    let read = |dir: &std::path::Path| std::fs::read(dir.join("etc/motd")).unwrap();
+    assert_eq!(
+        (read(&snapshot.lower[0]), read(&views[0][0])),
+        ("x".into(), "y".into())
+    );
+    assert!(views[0].len() > 1, "overlayfs takes no fewer: {views:?}");
+
+    images.remove(shown[0].id.as_str()).await.unwrap();
+    assert!(views[0][0].exists());
+    drop(images);
+    let images = open(dir.path());
+    assert!(views[0][0].exists(), "a lease is read back");
+    images.release(&container(1)).await.unwrap();
+    assert!(snapshot.lower[0].exists() && !views[0][0].exists());
+    let of = container(2);
+    let gone = images.prepare_with_views(&of, &found[0], shown).await;
+    let gone = gone.unwrap_err().to_string();
+    assert!(gone.contains(shown[0].id.as_str()), "{gone}");
+    assert_eq!(images.snapshots(), []);
+}
+
+#[tokio::test]
 async fn privileged_a_volume_gets_the_images_content() {
     let registry = Registry::start().await;
     let dir = tempfile::tempdir().unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crisp_image::ImageInfo;
-use crisp_model::{Cause, ContainerId, ContainerUser, Field, MountSource, NamespaceMode, Signal};
+use crisp_model::{ContainerId, ContainerUser, Field, NamespaceMode, Signal};
 use crisp_records::{MadeRecord, PodRecord};
 use crisp_shim_api::{Ahead, RootfsSpec};
 use crisp_spec::{Input, NamespacePaths, PidNamespace, PodFiles, ResolvedUser};
@@ -13,9 +13,9 @@ use crisp_sys::ns::{self, Kind};
 use tokio::sync::Notify;
 
 use super::bundle::Bundle;
-use super::{devices, look, mounts, profiles};
+use super::{devices, look, mounts, profiles, shown};
 use crate::blocking::blocking;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, image_error};
 use crate::machine::effect::CreatePlan;
 use crate::shared::Shared;
 
@@ -28,6 +28,8 @@ const HOST_WITHIN: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 struct Parts {
     image: ImageInfo,
+    /// The images that mounts show, in their order.
+    shown: Vec<ImageInfo>,
     user: ResolvedUser,
     mounts: Vec<crisp_spec::ResolvedMount>,
     devices: Vec<crisp_spec::ResolvedDevice>,
@@ -42,6 +44,7 @@ pub(crate) async fn create(
 ) -> Result<Box<MadeRecord>> {
     check(&plan)?;
     let image = find_image(shared, &plan)?;
+    let shown = shown::find(shared, &plan.record.config).await?;
     let user = resolve_user(shared, &plan, &image).await?;
     let Host {
         mut mounts,
@@ -53,27 +56,19 @@ pub(crate) async fn create(
     let (stop_signal, log_path) = (stop_signal(&plan, &image)?, log_path(&plan)?);
     let parts = Arc::new(Parts {
         image,
+        shown,
         user,
         mounts,
         devices,
         seccomp,
     });
-    // The two write to different directories, and neither needs the other.
-    let (prepared, written) = tokio::join!(
-        prepare_root(shared, &plan.record.id, &parts.image),
-        write_bundle(shared, &plan, &parts)
-    );
-    let mut ahead = prepared?;
-    ahead.bundle = Some(written?);
+    let ahead = make_files(shared, &plan, &parts).await?;
     shared.spares.tell(&ahead);
     let (image, user) = (&parts.image, &parts.user);
     Ok(Box::new(MadeRecord {
         image_id: image.id.clone(),
-        image_ref: image
-            .repo_digests
-            .first()
-            .cloned()
-            .unwrap_or_else(|| image.id.to_string()),
+        image_ref: reference(image),
+        shown_images: parts.shown.iter().map(reference).collect(),
         user: ContainerUser {
             uid: user.uid,
             gid: user.gid,
@@ -86,10 +81,39 @@ pub(crate) async fn create(
     }))
 }
 
-/// Makes the writable layer, and has the root mounted ahead of the start.
-async fn prepare_root(shared: &Shared, id: &ContainerId, image: &ImageInfo) -> Result<Ahead> {
-    let snapshot = shared.config.images.prepare(id, image).await;
-    let snapshot = snapshot.map_err(image_error("prepare a snapshot"))?;
+/// An image by digest where it has one, else its id.
+fn reference(image: &ImageInfo) -> String {
+    let digest = image.repo_digests.first().cloned();
+    digest.unwrap_or_else(|| image.id.to_string())
+}
+
+/// Makes the writable layer and the bundle.
+async fn make_files(shared: &Arc<Shared>, plan: &CreatePlan, parts: &Arc<Parts>) -> Result<Ahead> {
+    let root = prepare_root(shared, &plan.record.id, parts);
+    let (mut ahead, bundle) = if parts.shown.is_empty() {
+        // The two write to different directories, and neither needs the other.
+        let bundle = write_bundle(shared, plan, (parts, Vec::new()));
+        let (root, bundle) = tokio::join!(root, bundle);
+        (root?.0, bundle?)
+    } else {
+        let (ahead, views) = root.await?;
+        let bundle = write_bundle(shared, plan, (parts, views)).await?;
+        (ahead, bundle)
+    };
+    ahead.bundle = Some(bundle);
+    Ok(ahead)
+}
+
+/// Makes the writable layer, and has the root mounted ahead of the start. Returns the layers of the
+/// images that mounts show as well.
+async fn prepare_root(
+    shared: &Shared,
+    id: &ContainerId,
+    parts: &Parts,
+) -> Result<(Ahead, Vec<Vec<PathBuf>>)> {
+    let images = &shared.config.images;
+    let prepared = images.prepare_with_views(id, &parts.image, &parts.shown);
+    let (snapshot, views) = prepared.await.map_err(image_error("prepare a snapshot"))?;
     let ahead = Ahead {
         ahead_of: id.clone(),
         rootfs: RootfsSpec::Overlay {
@@ -101,19 +125,20 @@ async fn prepare_root(shared: &Shared, id: &ContainerId, image: &ImageInfo) -> R
         shims_cgroup: shared.cgroups.shims(),
     };
     shared.spares.tell(&ahead);
-    Ok(ahead)
+    Ok((ahead, views))
 }
 
 /// Returns the bundle's directory.
 async fn write_bundle(
     shared: &Arc<Shared>,
     plan: &CreatePlan,
-    parts: &Arc<Parts>,
+    (parts, views): (&Arc<Parts>, Vec<Vec<PathBuf>>),
 ) -> Result<PathBuf> {
     let (kernel, plan, parts) = (Arc::clone(shared), plan.clone(), Arc::clone(parts));
     blocking(move || {
         let bundle = kernel.paths.bundle(&plan.record.id);
-        compose(&kernel, &plan, &parts)?.write(&bundle)?;
+        let views = shown::views(&plan.record.config, views);
+        compose(&kernel, &plan, (&parts, &views))?.write(&bundle)?;
         Ok(bundle)
     })
     .await
@@ -165,11 +190,6 @@ fn check(plan: &CreatePlan) -> Result<()> {
         let text = "CDI devices are not supported yet";
         return Err(Error::Unimplemented(text.to_owned()));
     }
-    let is_image = |source: &MountSource| matches!(source, MountSource::Image { .. });
-    if config.mounts.iter().any(|mount| is_image(&mount.source)) {
-        let text = "image volumes are not supported yet";
-        return Err(Error::Unimplemented(text.to_owned()));
-    }
     let shares_pids = plan.pod.config.namespaces.pid == NamespaceMode::Pod;
     if config.namespaces.pid == NamespaceMode::Pod && !shares_pids {
         let why = "the pod sandbox was made without a PID namespace of its own";
@@ -185,17 +205,6 @@ fn find_image(shared: &Shared, plan: &CreatePlan) -> Result<ImageInfo> {
         what: "image",
         id: wanted.clone(),
     })
-}
-
-/// An image's error in our terms; for `map_err`.
-fn image_error(step: &'static str) -> impl FnOnce(crisp_image::Error) -> Error {
-    move |error| match error {
-        crisp_image::Error::NotFound(id) => Error::NotFound { what: "image", id },
-        other => Error::Internal {
-            step: step.to_owned(),
-            cause: Cause::of(other),
-        },
-    }
 }
 
 async fn resolve_user(
@@ -266,7 +275,11 @@ fn make_log_dir(plan: &CreatePlan) -> Result<()> {
 
 /// The bundle as it is to be. Nothing is written yet, so that what changes specs (hooks of the
 /// node, devices by name) can be asked between this and [`Bundle::write`].
-fn compose(shared: &Shared, plan: &CreatePlan, parts: &Parts) -> Result<Bundle> {
+fn compose(
+    shared: &Shared,
+    plan: &CreatePlan,
+    (parts, views): (&Parts, &[crisp_spec::ImageView]),
+) -> Result<Bundle> {
     let record = &plan.record;
     let namespaces = namespaces(shared, plan)?;
     let files = pod_files(shared, &plan.pod);
@@ -280,6 +293,7 @@ fn compose(shared: &Shared, plan: &CreatePlan, parts: &Parts) -> Result<Bundle> 
         user: &parts.user,
         host: &shared.host,
         mounts: &parts.mounts,
+        views,
         devices: &parts.devices,
         namespaces: &namespaces,
         files: &files,

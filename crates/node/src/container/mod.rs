@@ -8,5 +8,6 @@ mod devices;
 mod look;
 mod mounts;
 mod profiles;
+mod shown;
 pub(crate) mod stop;
 pub(crate) mod update;

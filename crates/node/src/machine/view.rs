@@ -74,6 +74,7 @@ fn container_view(
         mounts: mounts
             .chain(made.volumes.into_iter().map(Into::into))
             .collect(),
+        shown_images: made.shown_images,
         stop_signal: made.stop_signal,
         bundle: paths.bundle(&record.id),
         cgroup_path: record.cgroup_path.clone(),

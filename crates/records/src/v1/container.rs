@@ -35,6 +35,8 @@ struct Made {
     user: User,
     #[serde(default, skip_serializing_if = "is_default")]
     volumes: Vec<Volume>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    shown_images: Vec<String>,
     /// The signal's number.
     stop_signal: i32,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -185,6 +187,7 @@ impl From<&MadeRecord> for Made {
             image_ref,
             user,
             volumes,
+            shown_images,
             stop_signal,
             log_path,
             rootfs,
@@ -194,6 +197,7 @@ impl From<&MadeRecord> for Made {
             image_ref: image_ref.clone(),
             user: user.into(),
             volumes: each(volumes),
+            shown_images: shown_images.clone(),
             stop_signal: *stop_signal,
             log_path: log_path.clone(),
             rootfs: rootfs.into(),
@@ -210,6 +214,7 @@ impl TryFrom<Made> for MadeRecord {
             image_ref,
             user,
             volumes,
+            shown_images,
             stop_signal,
             log_path,
             rootfs,
@@ -219,6 +224,7 @@ impl TryFrom<Made> for MadeRecord {
             image_ref,
             user: user.into(),
             volumes: volumes.into_iter().map(Into::into).collect(),
+            shown_images,
             stop_signal,
             log_path,
             rootfs: rootfs.into(),

@@ -178,6 +178,15 @@ fn values_that_are_no_text() {
 }
 
 #[test]
+fn images_that_mounts_show() {
+    let mut shows = full_container(1);
+    if let Some(made) = &mut shows.made {
+        made.shown_images = vec!["docker.io/library/models@sha256:08".into()];
+    }
+    check("shown", &[pod(small_pod()), container(shows)]);
+}
+
+#[test]
 fn bytes_of_no_variable_are_refused() {
     let text = lines("bytes");
     let wrong = text.replace("[[1,", "[[3,");

@@ -302,6 +302,7 @@ fn full_made() -> MadeRecord {
             container_path: "/data".into(),
             source: "/var/lib/crisp/pods/1/volumes/2/0".into(),
         }],
+        shown_images: Vec::new(),
         stop_signal: 3,
         log_path: Some("/var/log/pods/default_web/main/2.log".into()),
         rootfs: RootfsSpec::Overlay {

@@ -73,6 +73,7 @@ pub(super) fn made() -> MadeRecord {
         image_ref: "image".into(),
         user: ContainerUser::default(),
         volumes: Vec::new(),
+        shown_images: Vec::new(),
         stop_signal: 15,
         log_path: None,
         rootfs: RootfsSpec::Overlay {
