@@ -228,6 +228,7 @@ async fn engine(config: &Config, host: Host) -> Result<Engine, Fatal> {
         shim_path,
         holder_path,
         seccomp_dir: config.seccomp_dir.clone(),
+        cdi_dirs: config.cdi_dirs.clone(),
         cgroups: config.cgroups.clone(),
         handlers: config.handlers.clone(),
         timeouts: Timeouts::default(),

@@ -33,6 +33,8 @@ pub enum Field {
     DeviceDestination,
     /// How a device may be used.
     DevicePermissions,
+    /// Devices that are asked for by name (CDI).
+    CdiDevices,
     /// Whether a container is privileged.
     Privileged,
     /// The PID namespace of a container.
@@ -110,6 +112,7 @@ impl fmt::Display for Field {
             Self::DeviceSource => "source of a device",
             Self::DeviceDestination => "destination of a device",
             Self::DevicePermissions => "permissions of a device",
+            Self::CdiDevices => "CDI devices",
             Self::Privileged => "privileged",
             Self::PidNamespace => "PID namespace",
             Self::PidTarget => "container whose PID namespace is joined",

@@ -27,6 +27,8 @@ pub struct Config {
     pub holder_path: PathBuf,
     /// Directory of `Localhost` seccomp profiles that are named by a relative path.
     pub seccomp_dir: PathBuf,
+    /// Directories of specs of devices that are asked for by name (CDI); the later ones win.
+    pub cdi_dirs: Vec<PathBuf>,
     /// cgroups.
     pub cgroups: CgroupConfig,
     /// The runtime handlers; among them one with an empty name, for pods that name none.

@@ -47,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) cgroups: Cgroups,
     /// Looks at paths that callers name.
     pub(crate) host_lane: HostLane,
+    /// Devices that are asked for by name.
+    pub(crate) cdi: crisp_cdi::Library,
     /// Remains of failed creations and boots.
     pub(crate) debts: Debts,
     /// Whether the shared threads answer.
@@ -95,6 +97,7 @@ impl Shared {
                 config.state.join("owed-cgroups"),
             ),
             host_lane: HostLane::default(),
+            cdi: crisp_cdi::Library::new(config.cdi_dirs.clone()),
             debts: Debts::default(),
             pool: Arc::default(),
             spares: Spares::new(&config.shim_path, found.shim),

@@ -19,6 +19,9 @@ const USABLE: [(i64, Option<i64>); 10] = [
     (136, None),     // pts/*
 ];
 
+/// The permissions of a device that gets a node and no rule.
+const NO_RULE: &str = "none";
+
 /// Nodes to make in `/dev`.
 pub(crate) fn nodes(input: &Input<'_>) -> Result<Vec<LinuxDevice>> {
     input.devices.iter().map(node).collect()
@@ -61,7 +64,8 @@ pub(crate) fn rules(input: &Input<'_>) -> Result<Vec<LinuxDeviceCgroup>> {
     ];
     let usable = USABLE.iter().map(|(major, minor)| (Some(*major), *minor));
     rules.extend(usable.map(|numbers| rule(true, LinuxDeviceType::C, numbers, "rwm")));
-    for device in input.devices {
+    let reached = input.devices.iter();
+    for device in reached.filter(|device| device.permissions != NO_RULE) {
         let access = access(&device.permissions)?;
         let numbers = (Some(device.major), Some(device.minor));
         rules.push(rule(true, kind(device), numbers, access));

@@ -120,7 +120,7 @@ pub struct ResolvedDevice {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// cgroup permissions: some of `r`, `w`, `m`.
+    /// cgroup permissions: some of `r`, `w`, `m`; empty for all of them, `none` for no rule.
     pub permissions: String,
 }
 

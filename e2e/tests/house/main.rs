@@ -49,6 +49,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ),
     ("crisp-cni", &["crisp-model", "crisp-sys", "crisp-tasks"]),
     ("crisp-registry", &["crisp-model", "crisp-tasks"]),
+    ("crisp-cdi", &["crisp-sys"]),
     ("crisp-content", &["crisp-model", "crisp-sys"]),
     ("crisp-snapshotter", &["crisp-model", "crisp-sys"]),
     (
@@ -73,6 +74,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     (
         "crisp-node",
         &[
+            "crisp-cdi",
             "crisp-cgroups",
             "crisp-cni",
             "crisp-image",

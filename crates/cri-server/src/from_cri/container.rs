@@ -9,8 +9,10 @@ use crisp_api::runtime::v1 as cri;
 use crisp_model::path::clean_from_root;
 use crisp_model::{ContainerConfig, ContainerId, ContainerName, PodConfig};
 
-use super::check::{cleaned, each, enumeration, labels, name, no_nul, relative, required};
-use super::{Refusal, Result, image, invalid, mounts, namespaces, resources, security};
+use super::check::{
+    cleaned, each, enumeration, labels, name, no_nul, relative, required, some_text,
+};
+use super::{Result, image, invalid, mounts, namespaces, resources, security};
 use crate::signal;
 
 /// The configuration of a container of `pod`. `find` looks up the container that the caller names
@@ -50,7 +52,7 @@ pub fn container_config(
         env: environment(wire.envs)?,
         mounts: mounts::mounts(wire.mounts)?,
         devices: mounts::devices(wire.devices)?,
-        cdi_devices: Vec::new(),
+        cdi_devices: cdi_devices(wire.cdi_devices)?,
         labels: labels("config.labels", wire.labels)?,
         annotations,
         log_path: log_path(wire.log_path)?,
@@ -82,13 +84,14 @@ fn refuse_what_is_to_come(wire: &cri::ContainerConfig) -> Result<()> {
     if wire.windows.is_some() {
         return invalid("config.windows", "this node runs Linux");
     }
-    if !wire.cdi_devices.is_empty() {
-        let what = "CDI devices are not part of this version: name device nodes in config.devices";
-        return Err(Refusal::Unimplemented(format!(
-            "config.CDI_devices: {what}"
-        )));
-    }
     Ok(())
+}
+
+fn cdi_devices(wire: Vec<cri::CdiDevice>) -> Result<Vec<String>> {
+    let numbered = wire.into_iter().enumerate();
+    numbered
+        .map(|(i, device)| some_text(&format!("config.CDI_devices[{i}].name"), device.name))
+        .collect()
 }
 
 fn container_name(wire: cri::ContainerMetadata) -> Result<ContainerName> {

@@ -340,7 +340,7 @@ const BAD_CONTAINERS: &[Spoilt<cri::ContainerConfig>] = &[
         c.devices[0].permissions = "rx".into()
     }),
     ("config.stop_signal", |c| c.stop_signal = 999),
-    ("config.CDI_devices", |c| {
+    ("config.CDI_devices[0].name", |c| {
         c.cdi_devices = vec![cri::CdiDevice::default()]
     }),
     ("config.linux.resources.cpu_period", |c| {

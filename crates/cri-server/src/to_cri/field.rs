@@ -21,6 +21,7 @@ pub(crate) fn path(field: &Field) -> Cow<'static, str> {
         Field::DeviceSource => "devices.host_path",
         Field::DeviceDestination => "devices.container_path",
         Field::DevicePermissions => "devices.permissions",
+        Field::CdiDevices => "CDI_devices",
         Field::Privileged => "linux.security_context.privileged",
         Field::PidNamespace => "linux.security_context.namespace_options.pid",
         Field::PidTarget => "linux.security_context.namespace_options.target_id",

@@ -50,6 +50,8 @@ pub struct Config {
     pub images: Images,
     /// Where Localhost seccomp profiles are that are named by a relative path.
     pub seccomp_dir: PathBuf,
+    /// Directories of specs of devices by name.
+    pub cdi_dirs: Vec<PathBuf>,
     /// The handlers, all of them native. The one without a name is for pods that name none.
     pub handlers: Vec<Handler>,
     /// The written configuration, for the verbose status.
@@ -134,9 +136,15 @@ pub fn resolve(written: Written) -> Result<Config, Error> {
             pinned: written.images.pinned.clone(),
         },
         seccomp_dir: written.security.seccomp_dir.as_path().to_owned(),
+        cdi_dirs: cdi_dirs(&written),
         handlers: handlers(&written)?,
         written,
     })
+}
+
+fn cdi_dirs(written: &Written) -> Vec<PathBuf> {
+    let dirs = written.cdi.spec_dirs.iter();
+    dirs.map(|dir| dir.as_path().to_owned()).collect()
 }
 
 /// The handlers; the native one is there whether it is written or not.

@@ -4,7 +4,7 @@
 use toml::Value;
 
 use super::written::{
-    Builtin, Cgroup, Daemon, ImagesTable, Log, NetworkTable, Runtime, Security, Streaming,
+    Builtin, Cdi, Cgroup, Daemon, ImagesTable, Log, NetworkTable, Runtime, Security, Streaming,
     Telemetry, Words, Written,
 };
 
@@ -20,6 +20,7 @@ const TABLES: &[(&str, &Words)] = &[
     ("streaming", &Streaming::WORDS),
     ("images", &ImagesTable::WORDS),
     ("security", &Security::WORDS),
+    ("cdi", &Cdi::WORDS),
     ("runtimes.native", &Runtime::WORDS),
 ];
 

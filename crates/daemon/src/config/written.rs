@@ -76,6 +76,7 @@ table! {
         streaming: Streaming = Streaming::default();
         images: ImagesTable = ImagesTable::default();
         security: Security = Security::default();
+        cdi: Cdi = Cdi::default();
         runtimes: BTreeMap<String, Runtime> =
             BTreeMap::from([("native".to_owned(), Runtime::default())]);
     }
@@ -236,6 +237,15 @@ table! {
     Security {
         /// Localhost seccomp profiles that are named by a relative path.
         seccomp_dir: AbsolutePath = constant("/var/lib/kubelet/seccomp");
+    }
+}
+
+table! {
+    /// Devices by name (Container Device Interface).
+    Cdi {
+        /// Directories of device specs, read whenever a container names a device. Of two that
+        /// describe the same device the later one wins.
+        spec_dirs: Vec<AbsolutePath> = vec![constant("/etc/cdi"), constant("/var/run/cdi")];
     }
 }
 

@@ -13,7 +13,7 @@ use crisp_sys::ns::{self, Kind};
 use tokio::sync::Notify;
 
 use super::bundle::Bundle;
-use super::{devices, look, mounts, profiles, shown};
+use super::{cdi, devices, look, mounts, profiles, shown};
 use crate::blocking::blocking;
 use crate::error::{Context, Error, Result, image_error};
 use crate::machine::effect::CreatePlan;
@@ -33,6 +33,8 @@ struct Parts {
     user: ResolvedUser,
     mounts: Vec<crisp_spec::ResolvedMount>,
     devices: Vec<crisp_spec::ResolvedDevice>,
+    /// The changes that devices by name make.
+    edits: crisp_cdi::Edits,
     seccomp: Option<Vec<u8>>,
 }
 
@@ -45,12 +47,15 @@ pub(crate) async fn create(
     check(&plan)?;
     let image = find_image(shared, &plan)?;
     let shown = shown::find(shared, &plan.record.config).await?;
-    let user = resolve_user(shared, &plan, &image).await?;
+    let mut user = resolve_user(shared, &plan, &image).await?;
+    let owner = (user.uid, user.gid);
     let Host {
         mut mounts,
         devices,
+        edits,
         seccomp,
-    } = look_at_host(shared, &plan, cancel).await?;
+    } = look_at_host(shared, &plan, (owner, cancel)).await?;
+    cdi::add_groups(&edits, &mut user);
     let volumes = mounts::make_volumes(shared, &plan, (&image, cancel)).await?;
     mounts.extend(volumes.iter().map(mounts::of_volume));
     let (stop_signal, log_path) = (stop_signal(&plan, &image)?, log_path(&plan)?);
@@ -60,6 +65,7 @@ pub(crate) async fn create(
         user,
         mounts,
         devices,
+        edits,
         seccomp,
     });
     let ahead = make_files(shared, &plan, &parts).await?;
@@ -148,21 +154,30 @@ async fn write_bundle(
 struct Host {
     mounts: Vec<crisp_spec::ResolvedMount>,
     devices: Vec<crisp_spec::ResolvedDevice>,
+    edits: crisp_cdi::Edits,
     seccomp: Option<Vec<u8>>,
 }
 
 /// A path of the host may lie on a file system whose server is gone: that look has a deadline, and
 /// ends when nobody wants the container any more. Its thread, which is no shared one, stays until
 /// the kernel lets it go, and until then no other look is begun for this pod or at that mount.
-async fn look_at_host(shared: &Arc<Shared>, plan: &CreatePlan, cancel: &Notify) -> Result<Host> {
+async fn look_at_host(
+    shared: &Arc<Shared>,
+    plan: &CreatePlan,
+    (owner, cancel): ((u32, u32), &Notify),
+) -> Result<Host> {
     let (kernel, owned) = (Arc::clone(shared), plan.clone());
     let things = look::things(shared, plan).await;
     let look = shared.host_lane.look(things, move || {
         let config = &owned.record.config;
         profiles::check_apparmor(&config.security.apparmor)?;
+        let edits = cdi::edits(&kernel.cdi, config)?;
+        let mut devices = devices::resolve(config)?;
+        cdi::add_nodes(&edits, owner, &mut devices)?;
         let host = Host {
             mounts: mounts::resolve(&config.mounts)?,
-            devices: devices::resolve(config)?,
+            devices,
+            edits,
             seccomp: profiles::seccomp(&kernel.config.seccomp_dir, &config.security.seccomp)?,
         };
         make_log_dir(&owned)?;
@@ -185,10 +200,6 @@ fn check(plan: &CreatePlan) -> Result<()> {
     if config.security.privileged && !plan.pod.config.security.privileged {
         let why = "the pod sandbox was not made for privileged containers";
         return Err(Error::invalid(Field::Privileged, why));
-    }
-    if !config.cdi_devices.is_empty() {
-        let text = "CDI devices are not supported yet";
-        return Err(Error::Unimplemented(text.to_owned()));
     }
     let shares_pids = plan.pod.config.namespaces.pid == NamespaceMode::Pod;
     if config.namespaces.pid == NamespaceMode::Pod && !shares_pids {
@@ -305,11 +316,12 @@ fn compose(
     for unmet in crisp_spec::unmet(&input) {
         tracing::warn!(target: "crisp::container", container_id = %record.id, unmet, "the container is confined less than this node could confine it");
     }
-    let raw_environment = crisp_spec::raw_environment(&input);
-    Ok(Bundle {
+    let mut bundle = Bundle {
         spec,
-        raw_environment,
-    })
+        raw_environment: crisp_spec::raw_environment(&input),
+    };
+    cdi::change(&parts.edits, &mut bundle)?;
+    Ok(bundle)
 }
 
 fn pod_files(shared: &Shared, pod: &PodRecord) -> PodFiles {

@@ -106,7 +106,11 @@ fn walk(
 }
 
 /// `None` for what is not a device node.
-fn node(metadata: &Metadata, path: PathBuf, permissions: &str) -> Option<ResolvedDevice> {
+pub(super) fn node(
+    metadata: &Metadata,
+    path: PathBuf,
+    permissions: &str,
+) -> Option<ResolvedDevice> {
     let kind = if metadata.file_type().is_char_device() {
         DeviceKind::Char
     } else if metadata.file_type().is_block_device() {

@@ -78,7 +78,11 @@ fn paths(shared: &Shared, plan: &CreatePlan) -> Vec<PathBuf> {
         Profile::Localhost(name) => Some(shared.config.seccomp_dir.join(name)),
         _ => None,
     };
+    let is_named = super::cdi::asked(config).is_ok_and(|names| !names.is_empty());
+    let specs = is_named.then(|| shared.cdi.dirs().to_vec());
+    let specs = specs.into_iter().flatten();
     let logs = plan.pod.config.log_directory.clone();
+    let devices = devices.chain(specs);
     volumes.chain(devices).chain(profile).chain(logs).collect()
 }
 

@@ -2,6 +2,7 @@
 //! limits. The machine knows a container's state, and decides when which step is due.
 
 mod bundle;
+mod cdi;
 pub(crate) mod clear;
 pub(crate) mod create;
 mod devices;

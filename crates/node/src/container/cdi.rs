@@ -1,0 +1,186 @@
+//! Devices that a container asks for by name (CDI): which they are, and what they change.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use crisp_cdi::{DeviceNode, Edits, Library, Name};
+use crisp_model::{Cause, ContainerConfig, Field};
+use crisp_spec::{DeviceKind, ResolvedDevice, ResolvedUser};
+
+use super::bundle::Bundle;
+use super::devices;
+use crate::error::{Error, Result};
+
+/// The names that a container asks for.
+pub(super) fn asked(config: &ContainerConfig) -> Result<Vec<Name>> {
+    let names = crisp_cdi::asked(&config.cdi_devices, &config.annotations);
+    names.map_err(refused)
+}
+
+/// The changes that the devices of a container make. Blocks.
+pub(super) fn edits(library: &Library, config: &ContainerConfig) -> Result<Edits> {
+    let names = asked(config)?;
+    let found = library.resolve(&names);
+    found.map_err(refused)
+}
+
+fn refused(error: crisp_cdi::Error) -> Error {
+    match error {
+        crisp_cdi::Error::Dir { .. } => Error::Internal {
+            step: "look for devices by name (CDI)".to_owned(),
+            cause: Cause::of(error),
+        },
+        other => Error::invalid(Field::CdiDevices, other.to_string()),
+    }
+}
+
+/// Adds the device nodes of edits, in the place of nodes at the same paths. A node without an owner
+/// is the container's user's. Blocks.
+pub(super) fn add_nodes(
+    edits: &Edits,
+    owner: (u32, u32),
+    devices: &mut Vec<ResolvedDevice>,
+) -> Result<()> {
+    for asked in &edits.device_nodes {
+        let node = node(asked, owner).map_err(|why| {
+            let why = format!("device node {}: {why}", asked.path.display());
+            Error::invalid(Field::CdiDevices, why)
+        })?;
+        devices.retain(|known| known.path != node.path);
+        devices.push(node);
+    }
+    Ok(())
+}
+
+/// A fact that a spec does not tell of a node is that of the host's node.
+fn node(asked: &DeviceNode, (uid, gid): (u32, u32)) -> std::result::Result<ResolvedDevice, String> {
+    let kind = match asked.r#type.as_deref().unwrap_or_default() {
+        "" => None,
+        "b" => Some(DeviceKind::Block),
+        "p" => return Err("Crisp makes no pipes (type p)".to_owned()),
+        _ => Some(DeviceKind::Char),
+    };
+    let own = asked.host_path.as_deref();
+    let host_path = own
+        .filter(|path| *path != Path::new(""))
+        .unwrap_or(&asked.path);
+    let found = on_host(host_path);
+    let numbers = (asked.major.unwrap_or(0), asked.minor.unwrap_or(0));
+    let (kind, numbers) = match (kind, numbers) {
+        (Some(kind), (major, _)) if major != 0 => (kind, numbers),
+        (kind, _) => {
+            let host = found.as_ref().map_err(Clone::clone)?;
+            if kind.is_some_and(|kind| kind != host.kind) {
+                let why = "is of another type than the spec says";
+                return Err(format!("{} {why}", host_path.display()));
+            }
+            let own = (numbers.0 != 0).then_some(numbers);
+            (host.kind, own.unwrap_or((host.major, host.minor)))
+        }
+    };
+    let mode = found.map_or(0o666, |host| host.mode);
+    Ok(ResolvedDevice {
+        path: asked.path.clone(),
+        kind,
+        major: numbers.0,
+        minor: numbers.1,
+        mode: asked.file_mode.unwrap_or(mode) & 0o7777,
+        uid: asked.uid.unwrap_or(uid),
+        gid: asked.gid.unwrap_or(gid),
+        permissions: asked.permissions.clone().unwrap_or_default(),
+    })
+}
+
+fn on_host(path: &Path) -> std::result::Result<ResolvedDevice, String> {
+    let found = fs::metadata(path);
+    let found = found.map_err(|error| format!("cannot look at {}: {error}", path.display()))?;
+    let node = devices::node(&found, path.to_owned(), "");
+    node.ok_or_else(|| format!("{} is no device (mode {:o})", path.display(), found.mode()))
+}
+
+/// Adds the groups of edits, which callers are told of as well.
+pub(super) fn add_groups(edits: &Edits, user: &mut ResolvedUser) {
+    for group in edits.additional_gids.iter().filter(|group| **group != 0) {
+        if !user.additional_gids.contains(group) {
+            user.additional_gids.push(*group);
+        }
+    }
+}
+
+/// Makes all other changes in a bundle that is not written yet.
+pub(super) fn change(edits: &Edits, bundle: &mut Bundle) -> Result<()> {
+    crisp_cdi::apply(edits, &mut bundle.spec).map_err(refused)?;
+    let names: Vec<&[u8]> = edits
+        .env
+        .iter()
+        .map(|text| name_of(text.as_bytes()))
+        .collect();
+    // They would take the place of the devices' own.
+    let raw = &mut bundle.raw_environment;
+    raw.retain(|variable| !names.contains(&name_of(variable)));
+    Ok(())
+}
+
+fn name_of(variable: &[u8]) -> &[u8] {
+    variable
+        .split(|byte| *byte == b'=')
+        .next()
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked_node(path: &str) -> DeviceNode {
+        DeviceNode {
+            path: path.into(),
+            ..DeviceNode::default()
+        }
+    }
+
+    #[test]
+    fn what_a_spec_does_not_say_of_a_node_the_hosts_says() {
+        let zero = DeviceNode {
+            host_path: Some("/dev/zero".into()),
+            ..asked_node("/dev/vendor0")
+        };
+        let found = node(&zero, (7, 8)).unwrap();
+        let numbers = (found.kind, found.major, found.minor);
+        assert_eq!(numbers, (DeviceKind::Char, 1, 5));
+        assert_eq!((found.mode, found.uid, found.gid), (0o666, 7, 8));
+        let told = DeviceNode {
+            r#type: Some("b".into()),
+            major: Some(7),
+            minor: Some(3),
+            file_mode: Some(0o640),
+            uid: Some(0),
+            permissions: Some("none".into()),
+            ..asked_node("/dev/absent")
+        };
+        let found = node(&told, (7, 8)).unwrap();
+        let numbers = (found.kind, found.major, found.minor);
+        assert_eq!(numbers, (DeviceKind::Block, 7, 3));
+        assert_eq!((found.mode, found.uid, found.gid), (0o640, 0, 8));
+        assert_eq!(found.permissions, "none");
+    }
+
+    #[test]
+    fn nodes_that_cannot_be_made_are_refused() {
+        let of = |kind: &str, host: &str| DeviceNode {
+            r#type: Some(kind.to_owned()),
+            host_path: Some(host.into()),
+            ..asked_node("/dev/x")
+        };
+        for (asked, told) in [
+            (of("", "/dev/absent"), "/dev/absent"),
+            (of("b", "/dev/zero"), "another type"),
+            (of("p", "/dev/zero"), "type p"),
+            (of("c", "/etc/hosts"), "no device"),
+        ] {
+            let why = node(&asked, (0, 0)).unwrap_err();
+            assert!(why.contains(told), "{why}");
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Devices by name (CDI): what a container gets for them, and what is refused.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test: what goes wrong is a panic that says where"
+)]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use crisp_api::runtime::v1 as cri;
+use crisp_e2e::{Cri, Node, Options, configs, trial_with};
+use tempfile::TempDir;
+use tonic::Code;
+
+/// Runs a test in a pod of a node that reads device specs in `0` and `1` of a directory.
+fn with_specs(test: impl FnOnce(&Path, &mut Node, &mut Cri, &str, &cri::PodSandboxConfig)) {
+    let dir = TempDir::new().unwrap();
+    let dirs = ["0", "1"].map(|name| dir.path().join(name));
+    let config = format!("[cdi]\nspec_dirs = [{:?}, {:?}]\n", dirs[0], dirs[1]);
+    let options = Options {
+        config,
+        ..Options::default()
+    };
+    trial_with(&options, |node| {
+        let mut cri = node.cri();
+        let pod = node.pod("devices");
+        let id = cri.run_pod(&pod);
+        test(dir.path(), node, &mut cri, &id, &pod);
+        cri.remove_pod(&id);
+    });
+}
+
+fn named(config: &mut cri::ContainerConfig, names: &[&str]) {
+    config.cdi_devices = names
+        .iter()
+        .map(|name| cri::CdiDevice {
+            name: (*name).to_owned(),
+        })
+        .collect();
+}
+
+/// A spec with an edit of each kind, for one device or for all.
+fn vendor(dir: &Path) -> String {
+    format!(
+        "cdiVersion: 0.7.0
+kind: vendor.com/gpu
+containerEdits:
+  env: [DRIVER=4, MODE=all]
+  mounts:
+  - hostPath: {0}/lib
+    containerPath: /usr/lib/vendor
+    options: [ro, nosuid, nodev, rbind, rprivate]
+  hooks:
+  - hookName: createContainer
+    path: {0}/hook
+    args: [hook, created]
+    env: [MODE=hook]
+devices:
+- name: \"0\"
+  containerEdits:
+    env: [MODE=one]
+    deviceNodes:
+    - path: /dev/vendor0
+      hostPath: /dev/zero
+      fileMode: 0640
+      permissions: r
+    additionalGids: [4711]
+- name: other
+  containerEdits:
+    env: [OTHER=yes]
+",
+        dir.display()
+    )
+}
+
+#[test]
+fn privileged_a_device_brings_all_that_its_spec_says() {
+    with_specs(|dir, _, cri, id, pod| {
+        let hook = dir.join("hook");
+        let line = format!("#!/bin/sh\necho \"$1 $MODE\" >> {}/told\n", dir.display());
+        fs::write(&hook, line).unwrap();
+        fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::create_dir(dir.join("lib")).unwrap();
+        fs::write(dir.join("lib/driver"), "from the vendor").unwrap();
+        // The daemon runs already: drivers write a spec for each claim.
+        fs::create_dir(dir.join("1")).unwrap();
+        fs::write(dir.join("1/vendor.yaml"), vendor(dir)).unwrap();
+        let mut config = configs::idle("main");
+        named(&mut config, &["vendor.com/gpu=0"]);
+        let annotation = (
+            "cdi.k8s.io/plugin".to_owned(),
+            "vendor.com/gpu=other".to_owned(),
+        );
+        config.annotations.extend([annotation]);
+        let container = cri.run(id, pod, &config);
+        let mut see = |line: &str| cri.shell(&container, line);
+        assert_eq!(see("echo $DRIVER $MODE $OTHER"), "4 one yes\n");
+        assert_eq!(see("cat /usr/lib/vendor/driver"), "from the vendor");
+        assert_eq!(
+            see("touch /usr/lib/vendor/x 2>/dev/null || echo no"),
+            "no\n"
+        );
+        assert_eq!(see("stat -c '%a %t:%T' /dev/vendor0"), "640 1:5\n");
+        assert_eq!(see("head -c 3 /dev/vendor0 | od -An -tx1"), " 00 00 00\n");
+        assert!(see("id -G").contains("4711"));
+        let told = fs::read_to_string(dir.join("told")).unwrap();
+        assert_eq!(told, "created hook\n");
+        let user = cri.look(&container).user.unwrap().linux.unwrap();
+        assert!(user.supplemental_groups.contains(&4711), "{user:?}");
+    });
+}
+
+#[test]
+fn privileged_a_device_that_cannot_be_had_is_named() {
+    with_specs(|dir, node, cri, id, pod| {
+        fs::create_dir(dir.join("0")).unwrap();
+        let device = |name: &str, edits: &str| {
+            format!(r#"{{"name": "{name}", "containerEdits": {{{edits}}}}}"#)
+        };
+        let devices = [
+            device(
+                "net",
+                r#""netDevices": [{"hostInterfaceName": "a", "name": "b"}]"#,
+            ),
+            device("rdt", r#""intelRdt": {"closID": "a"}"#),
+            device(
+                "gone",
+                r#""deviceNodes": [{"path": "/dev/no-such-device"}]"#,
+            ),
+        ];
+        let spec = |devices: &str| {
+            format!(r#"{{"cdiVersion": "1.1.0", "kind": "v.com/c", "devices": [{devices}]}}"#)
+        };
+        fs::write(dir.join("0/v.json"), spec(&devices.join(", "))).unwrap();
+        fs::write(dir.join("0/broken.json"), "{").unwrap();
+        for name in ["x", "y"] {
+            let twice = spec(&device("twice", r#""env": ["A=b"]"#));
+            fs::write(dir.join(format!("0/{name}.json")), twice).unwrap();
+        }
+        let before = node.picture();
+        let shown = dir.to_str().unwrap();
+        for (name, told) in [
+            (
+                "v.com/c=unknown",
+                &["v.com/c=unknown", shown, "broken.json"][..],
+            ),
+            ("v.com/c=twice", &["v.com/c=twice", "x.json", "y.json"]),
+            ("v.com/c=net", &["netDevices"]),
+            ("v.com/c=rdt", &["intelRdt"]),
+            ("v.com/c=gone", &["/dev/no-such-device"]),
+            ("no-name", &["no-name"]),
+        ] {
+            let mut config = configs::idle("main");
+            named(&mut config, &[name]);
+            let error = cri.create(id, pod, &config).unwrap_err();
+            assert_eq!(error.code(), Code::InvalidArgument, "{}", error.message());
+            for word in told {
+                assert!(
+                    error.message().contains(word),
+                    "{word}: {}",
+                    error.message()
+                );
+            }
+        }
+        let left = crisp_e2e::checker::remains(&before, &node.picture());
+        assert!(left.is_empty(), "{left:?}");
+        let warned = node.log().matches("passing over a device spec").count();
+        assert_eq!(warned, 1, "{}", node.log());
+    });
+}
