@@ -180,9 +180,11 @@ fn privileged_a_killed_command_does_not_run_when_its_directory_answers() {
 fn privileged_the_end_of_a_command_that_is_held_up_is_told_before_the_shim_leaves() {
     in_own_mounts(|| {
         // In a PID namespace of its own, init would end after the command.
-        let lab = Lab::new("trap 'exit 3' TERM; while :; do sleep 0.05; done");
+        let lab = Lab::new("trap 'exit 3' TERM; : > /tmp/ready; while :; do sleep 0.05; done");
         let (mut lab, slow) = lab_with_slow(lab.in_host_pid_namespace());
         lab.start();
+        let ready = lab.dir.path().join("rootfs/tmp/ready");
+        until("init takes signals", || ready.exists());
         *slow.holds.lock().unwrap() = true;
         let reply = run(&mut lab, "held", &["sh", "-c", "cd /slow"]).0;
         assert!(matches!(reply, Reply::Exec { .. }), "{reply:?}");
