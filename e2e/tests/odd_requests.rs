@@ -59,21 +59,6 @@ fn privileged_empty_requests_get_their_answer() {
     });
 }
 
-#[test]
-fn privileged_what_is_asked_of_later_rounds_says_so() {
-    trial(|node| {
-        let mut cri = node.cri();
-        let mut pod = node.pod("userns");
-        configs::namespaces(&mut pod).userns_options = Some(cri::UserNamespace {
-            mode: cri::NamespaceMode::Pod.into(),
-            ..Default::default()
-        });
-        let error = cri.try_run_pod(&pod).unwrap_err();
-        assert_eq!(error.code(), Code::Unimplemented);
-        assert!(error.message().contains("userns_options"), "{error:?}");
-    });
-}
-
 type Change = fn(&mut cri::PodSandboxConfig);
 
 /// Changes that make a pod impossible, each with the field that the answer has to name.

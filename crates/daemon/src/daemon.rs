@@ -220,6 +220,11 @@ async fn engine(config: &Config, host: Host) -> Result<Engine, Fatal> {
         .await
         .context(Exit::Software, || "open images and network")?;
     let (images, network) = opened?;
+    // Below the store of layers: what its file system can do is asked.
+    let user_namespaces = helper::can_map(&holder_path, &config.root).await;
+    if let Err(why) = &user_namespaces {
+        tracing::info!(%why, "pods cannot have user namespaces");
+    }
     let config = crisp_node::Config {
         host,
         root: config.root.clone(),
@@ -227,6 +232,7 @@ async fn engine(config: &Config, host: Host) -> Result<Engine, Fatal> {
         netns_dir: NETNS_DIR.into(),
         shim_path,
         holder_path,
+        user_namespaces,
         seccomp_dir: config.seccomp_dir.clone(),
         cdi_dirs: config.cdi_dirs.clone(),
         cgroups: config.cgroups.clone(),

@@ -88,6 +88,32 @@ async fn version(path: &Path) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&said).into_owned())
 }
 
+/// Whether pods can have user namespaces whose layers lie on the disk of this directory.
+///
+/// # Errors
+/// Why not.
+pub async fn can_map(holder: &Path, dir: &Path) -> Result<(), String> {
+    let mut tries = command(holder);
+    tries
+        .arg("can-map")
+        .arg(dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    let tried = Command::from(tries).kill_on_drop(true).output();
+    let tried = tokio::time::timeout(SAYS_WITHIN, tried).await;
+    let told = tried.map_err(|_| format!("it was not found out within {SAYS_WITHIN:?}"))?;
+    let told = told.map_err(|error| format!("{} cannot be run: {error}", holder.display()))?;
+    if told.status.success() {
+        return Ok(());
+    }
+    let why = String::from_utf8_lossy(&told.stderr);
+    let why = why.trim().trim_start_matches("crisp-holder: ");
+    Err(match why {
+        "" => format!("{} ended with {}", holder.display(), told.status),
+        why => why.to_owned(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{PodNamespaces, Resources, SecurityContext};
+use crate::{IdMap, PodNamespaces, Resources, SecurityContext};
 
 /// The identity that the kubelet gives a container; unique in its pod.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -82,6 +82,8 @@ pub struct Mount {
     pub selinux_relabel: bool,
     /// Further mount options (`noexec`, `nosuid`, `nodev`).
     pub options: Vec<String>,
+    /// Other owners than the files have: which host's ids the files' own stand for.
+    pub id_map: Option<IdMap>,
 }
 
 /// Write access of a mount.
@@ -115,6 +117,7 @@ impl From<Volume> for Mount {
             access: Access::ReadWrite,
             selinux_relabel: true,
             options: Vec::new(),
+            id_map: None,
         }
     }
 }

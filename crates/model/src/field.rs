@@ -39,6 +39,8 @@ pub enum Field {
     Privileged,
     /// The PID namespace of a container.
     PidNamespace,
+    /// The user namespace of a pod.
+    UserNamespace,
     /// The container whose PID namespace is joined.
     PidTarget,
     /// A user's number.
@@ -115,6 +117,7 @@ impl fmt::Display for Field {
             Self::CdiDevices => "CDI devices",
             Self::Privileged => "privileged",
             Self::PidNamespace => "PID namespace",
+            Self::UserNamespace => "user namespace",
             Self::PidTarget => "container whose PID namespace is joined",
             Self::UserId => "user id",
             Self::UserName => "user name",

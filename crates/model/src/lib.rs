@@ -14,6 +14,7 @@ pub mod field;
 pub mod fuzzing;
 pub mod go_json;
 pub mod id;
+pub mod id_map;
 pub mod image;
 pub mod owner;
 pub mod path;
@@ -35,6 +36,7 @@ pub use container::{
 pub use digest::Digest;
 pub use field::{Field, Limit};
 pub use id::{ContainerId, PodId};
+pub use id_map::{IdMap, IdRange};
 pub use image::ImageConfig;
 pub use owner::Owner;
 pub use phase::{ContainerPhase, ExitStatus, PodPhase};

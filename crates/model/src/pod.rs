@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ContainerId, Profile, Resources, SelinuxOptions, UserSpec};
+use crate::{ContainerId, IdMap, Profile, Resources, SelinuxOptions, UserSpec};
 
 /// The identity that the kubelet gives a sandbox; unique on a node.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -52,6 +52,8 @@ pub struct PodNamespaces {
     pub pid: NamespaceMode,
     /// `Pod` or `Node`.
     pub ipc: NamespaceMode,
+    /// The ids of the pod's own user namespace; without one it is in the node's.
+    pub users: Option<IdMap>,
 }
 
 /// DNS settings for `/etc/resolv.conf`; all empty means "the node's own file".
@@ -162,6 +164,17 @@ pub struct PodConfig {
 }
 
 impl PodConfig {
+    /// The host's ids of the root of the pod's containers: user and group.
+    #[must_use]
+    pub fn root_on_host(&self) -> (u32, u32) {
+        let users = self.namespaces.users.as_ref();
+        let map = |id: Option<u32>| id.unwrap_or(0);
+        (
+            map(users.and_then(|map| map.user(0))),
+            map(users.and_then(|map| map.group(0))),
+        )
+    }
+
     /// Whether the pod has a network namespace of its own.
     #[must_use]
     pub fn has_own_network(&self) -> bool {

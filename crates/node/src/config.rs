@@ -25,6 +25,8 @@ pub struct Config {
     pub shim_path: PathBuf,
     /// The program `crisp-holder`.
     pub holder_path: PathBuf,
+    /// Whether pods can have user namespaces here, or why not.
+    pub user_namespaces: Result<(), String>,
     /// Directory of `Localhost` seccomp profiles that are named by a relative path.
     pub seccomp_dir: PathBuf,
     /// Directories of specs of devices that are asked for by name (CDI); the later ones win.

@@ -98,6 +98,7 @@ impl Engine {
     /// When a part of the pod cannot be made; nothing is left of it then.
     pub async fn run_pod(&self, config: PodConfig) -> Result<PodId> {
         self.shared.handler(&config.runtime_handler)?;
+        self.shared.check_users(&config)?;
         let (reply, receiver) = oneshot::channel();
         let wanted = Wanted {
             owner: self.owner,
@@ -407,7 +408,7 @@ impl Engine {
             .map(|name| Features {
                 handler: name.clone(),
                 recursive_read_only: if recursive { Support::Yes } else { Support::No },
-                user_namespaces: Support::No,
+                user_namespaces: self.shared.has_users(),
             })
             .collect()
     }

@@ -6,6 +6,7 @@
 //! pod         a pod's record
 //! container   a container's record, what it was asked to be, its root file system
 //! environment variables of a container, whose values may be no text
+//! ids         which ids of a user namespace stand for which of the host
 //! mount       images, mounts and devices of a container
 //! security    a container's security context
 //! parts       objects that pods and containers have: limits, users, profiles, namespaces
@@ -15,6 +16,7 @@
 mod container;
 mod entry;
 mod environment;
+mod ids;
 mod mount;
 mod parts;
 mod pod;

@@ -83,7 +83,7 @@ fn mapped(line: &str, user: u32) -> Option<u32> {
 }
 
 /// A user namespace with these ids. The process that it is made with ends at once, or with this one.
-fn namespace(maps: &Maps) -> Result<OwnedFd> {
+pub(crate) fn namespace(maps: &Maps) -> Result<OwnedFd> {
     let (stays, held) = pipe().context(|| "make a pipe")?;
     let wait = || {
         drop(process::close_all_but(3, &[stays.as_fd()]));

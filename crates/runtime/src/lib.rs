@@ -9,6 +9,7 @@
 mod ahead;
 mod block_io;
 mod bounds;
+mod can_map;
 mod cgroups;
 mod change;
 mod child;
@@ -62,6 +63,7 @@ mod sysctl;
 mod unmet;
 
 pub use ahead::Ahead;
+pub use can_map::can_map;
 pub use confine::Filter;
 pub use create::{CreateRequest, Created, Gate, create, open_gate};
 pub use error::{Error, Result};

@@ -6,9 +6,8 @@
 //! without a place, and hands it out. The overlay keeps what it needs of the layers' mounts, and all
 //! else ends with the child.
 
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
@@ -34,10 +33,9 @@ pub(crate) fn joined_users(spec: &Spec) -> Option<&Path> {
 }
 
 /// In the parent: mounts an overlay without a place, with the owners of a user namespace.
-pub(crate) fn mount(overlay: &Overlay<'_>, users: &Path) -> Result<OwnedFd> {
-    let users = File::open(users).context(|| format!("open {}", users.display()))?;
+pub(crate) fn mount(overlay: &Overlay<'_>, users: BorrowedFd<'_>) -> Result<OwnedFd> {
     let map = |path: &PathBuf| {
-        map_layer(path, &users).context(|| {
+        map_layer(path, users).context(|| {
             let (path, kind) = (path.display(), file_system_of(path));
             format!("map the owners of the layer {path}, which is on {kind}")
         })
@@ -80,11 +78,11 @@ pub(crate) fn file_system_of(path: &Path) -> String {
     )
 }
 
-fn map_layer(path: &Path, users: &File) -> io::Result<OwnedFd> {
+fn map_layer(path: &Path, users: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let tree = mount::open_tree(path, Depth::Single)?;
     let apart = MountAttributes::default().propagating(Propagation::Private);
     mount::set_attributes(tree.as_fd(), apart, Depth::Single)?;
-    mount::map_ids(tree.as_fd(), users.as_fd(), Depth::Single)?;
+    mount::map_ids(tree.as_fd(), users, Depth::Single)?;
     Ok(tree)
 }
 

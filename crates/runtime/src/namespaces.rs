@@ -221,6 +221,15 @@ impl Maps {
         Ok(())
     }
 
+    /// The root alone, who is this id of the host.
+    pub(crate) fn of_root(host: u32) -> Self {
+        let table = format!("0 {host} 1\n");
+        Self {
+            users: table.clone(),
+            groups: table,
+        }
+    }
+
     fn of(spec: &Spec) -> Result<Self> {
         let linux = spec.linux().as_ref();
         Self::read(

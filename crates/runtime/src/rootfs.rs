@@ -1,5 +1,6 @@
 //! The container's root: a directory, or an overlay that exists only in its mount namespace.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -65,7 +66,7 @@ impl Rootfs {
         let writable = Some((upper.as_path(), work.as_path()));
         let overlay = Overlay { lower, writable };
         let tree = match users {
-            Some(users) => mapped_root::mount(&overlay, users).ok()?,
+            Some(users) => mapped_root::mount(&overlay, File::open(users).ok()?.as_fd()).ok()?,
             None => overlay.tree(Flush::Never).ok()?,
         };
         // The start tells why.
@@ -78,8 +79,9 @@ impl Rootfs {
         let Self::Overlay { lower, upper, work } = self else {
             return Ok(None);
         };
+        let users = File::open(users).context(|| format!("open {}", users.display()))?;
         let writable = Some((upper.as_path(), work.as_path()));
-        let tree = mapped_root::mount(&Overlay { lower, writable }, users)?;
+        let tree = mapped_root::mount(&Overlay { lower, writable }, users.as_fd())?;
         refuse_read_only(&tree, work).context(|| unwritable(work))?;
         Ok(Some(tree))
     }

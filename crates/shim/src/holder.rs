@@ -13,7 +13,7 @@ use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +34,7 @@ use rustix::process::Uid;
 use rustix::thread::set_thread_res_uid;
 
 use crate::error::{Context, Result};
+use crate::pod_users;
 use crate::shelter::Shelter;
 
 /// The argument of the half that stays.
@@ -41,6 +42,9 @@ const HOLD: &str = "hold";
 
 /// The argument before the cgroup that the init is to live in.
 const INTO: &str = "into";
+
+/// The user namespace of the pod.
+const WITHIN: &str = "within";
 
 /// The half that stays says this when it is set up.
 const READY: &[u8] = b"ready";
@@ -58,29 +62,43 @@ const OOM_SCORE_ADJ: i32 = -998;
 /// How often a holder that was told to end looks whether it is alone by now.
 const LOOKS_EVERY: Duration = Duration::from_millis(100);
 
-/// With a pod's id, before which `into CGROUP` may stand: makes the namespace and its init, writes
-/// the init's host pid (4 bytes) and start time (8 bytes, both little-endian) to standard output,
-/// and returns. With `hold`, which the first half adds before the id: is the init, and returns once
-/// that is to end.
+/// The words before a pod's id: what its holder is to live in.
+#[derive(Default)]
+struct Places {
+    shelter: Option<Shelter>,
+    /// The pod's user namespace.
+    users: Option<PathBuf>,
+}
+
+/// With a pod's id, before which `into CGROUP` and `within USERS`, the file of a user namespace, may
+/// stand: makes the namespace and its init, writes the init's host pid (4 bytes) and start time (8
+/// bytes, both little-endian) to standard output, and returns. With `hold`, which the first half
+/// adds before the id: is the init, and returns once that is to end.
 ///
 /// # Errors
 /// When the kernel refuses a step; nothing is left then.
 pub fn run() -> Result<()> {
     let mut arguments = std::env::args_os().skip(1);
-    match arguments.next().as_deref() {
-        Some(argument) if argument == OsStr::new(HOLD) => hold(),
-        Some(argument) if argument == OsStr::new(INTO) => {
-            let (path, pod) = (arguments.next(), arguments.next());
-            let path = path.unwrap_or_default().to_string_lossy().into_owned();
-            let layout = Layout::detect().context(|| "find the cgroup hierarchies")?;
-            let shelter = Shelter::new(&Arc::new(layout), &path);
-            make(&pod.unwrap_or_default(), Some(&shelter))
+    let mut places = Places::default();
+    loop {
+        let word = arguments.next().unwrap_or_default();
+        if word == OsStr::new(HOLD) {
+            return hold();
         }
-        pod => make(pod.unwrap_or_default(), None),
+        if word == OsStr::new(INTO) {
+            let path = arguments.next().unwrap_or_default();
+            let layout = Layout::detect().context(|| "find the cgroup hierarchies")?;
+            let shelter = Shelter::new(&Arc::new(layout), &path.to_string_lossy());
+            places.shelter = Some(shelter);
+        } else if word == OsStr::new(WITHIN) {
+            places.users = arguments.next().map(PathBuf::from);
+        } else {
+            return make(&word, &places);
+        }
     }
 }
 
-fn make(pod: &OsStr, shelter: Option<&Shelter>) -> Result<()> {
+fn make(pod: &OsStr, places: &Places) -> Result<()> {
     let program = own_program().context(|| "make a copy of the program")?;
     let (said, says) = pipe::pipe().context(|| "make a pipe")?;
     // Containers that share the pod's PID namespace find the holder's descriptors in /proc/1/fd.
@@ -91,8 +109,7 @@ fn make(pod: &OsStr, shelter: Option<&Shelter>) -> Result<()> {
         | CloneFlags::NEWNET
         | CloneFlags::NEWIPC
         | CloneFlags::NEWUTS;
-    let opened = shelter.map(Shelter::open).transpose()?;
-    let (tree, entrance) = opened.unwrap_or_default();
+    let (tree, entrance) = places.enter()?;
     let (pid, pidfd) = fork_with(flags, tree.as_ref().map(AsFd::as_fd), move || {
         // A cgroup namespace begins where its maker is, so it is made in the right place.
         let entered = entrance.map_or(Ok(()), Entrance::enter);
@@ -114,24 +131,46 @@ fn make(pod: &OsStr, shelter: Option<&Shelter>) -> Result<()> {
     .context(|| "fork the init")?;
     // Lowering takes a capability that not every daemon has; then it stays as it is.
     drop(process::set_oom_score_adj(pid, OOM_SCORE_ADJ));
-    let tell = || -> Result<()> {
-        hear(said)?;
-        let id = ProcessId::of(pid).context(|| "identify the init")?;
-        let mut told = [0; 12];
-        told[..4].copy_from_slice(&id.pid.to_le_bytes());
-        told[4..].copy_from_slice(&id.start_time.to_le_bytes());
-        io::stdout()
-            .write_all(&told)
-            .context(|| "write the init's pid to the daemon")?;
-        io::stdout()
-            .flush()
-            .context(|| "write the init's pid to the daemon")
-    };
-    tell().inspect_err(|_| {
+    tell_of(pid, said).inspect_err(|_| {
         // It may have ended by itself.
         drop(pidfd.signal(Signal::KILL.number()));
         drop(process::wait(pid));
     })
+}
+
+impl Places {
+    /// The way into the cgroup for the init. From within a user namespace no cgroup can be entered:
+    /// for one, this process goes there first, and the init is born there.
+    fn enter(&self) -> Result<(Option<OwnedFd>, Option<Entrance>)> {
+        let Some(users) = &self.users else {
+            return Ok(self
+                .shelter
+                .as_ref()
+                .map(Shelter::open)
+                .transpose()?
+                .unwrap_or_default());
+        };
+        if let Some(shelter) = &self.shelter {
+            shelter.enter_all()?;
+        }
+        let own = std::process::id();
+        let own = i32::try_from(own).map_err(io::Error::other);
+        // The init inherits it; from within the namespace nobody could set it.
+        drop(own.and_then(|own| process::set_oom_score_adj(own, OOM_SCORE_ADJ)));
+        pod_users::join(users, (NOBODY_ELSE, NOBODY_AT_ALL))?;
+        Ok((None, None))
+    }
+}
+
+fn tell_of(pid: i32, said: OwnedFd) -> Result<()> {
+    hear(said)?;
+    let id = ProcessId::of(pid).context(|| "identify the init")?;
+    let mut told = [0; 12];
+    told[..4].copy_from_slice(&id.pid.to_le_bytes());
+    told[4..].copy_from_slice(&id.start_time.to_le_bytes());
+    let mut output = io::stdout();
+    let written = output.write_all(&told).and_then(|()| output.flush());
+    written.context(|| "write the init's pid to the daemon")
 }
 
 /// Waits until the other half has closed everything, its standard output last.
@@ -225,10 +264,7 @@ fn give_everything_up() -> Result<()> {
     let pending = Resource::Sigpending;
     limits::set(pending, u64::MAX, u64::MAX).context(|| "set RLIMIT_SIGPENDING")?;
     caps::limit_bounding(CapSet::default()).context(|| "limit the capability bounding set")?;
-    credentials::set_groups(&[]).context(|| "drop the groups")?;
-    credentials::set_gid(NOBODY_ELSE).context(|| "set the group")?;
-    let [user, saved] = [NOBODY_ELSE, NOBODY_AT_ALL].map(Uid::from_raw);
-    set_thread_res_uid(user, user, saved).context(|| "set the user")?;
+    become_nobody()?;
     let none = CapSet::default();
     caps::set(none, none, none).context(|| "drop the capabilities")?;
     process::set_no_new_privs().context(|| "set no_new_privs")?;
@@ -237,11 +273,24 @@ fn give_everything_up() -> Result<()> {
     Ok(())
 }
 
+/// In a pod's user namespace this was done before: there is no such user in it.
+fn become_nobody() -> Result<()> {
+    if !rustix::process::getuid().is_root() {
+        return Ok(());
+    }
+    credentials::set_groups(&[]).context(|| "drop the groups")?;
+    credentials::set_gid(NOBODY_ELSE).context(|| "set the group")?;
+    let [user, saved] = [NOBODY_ELSE, NOBODY_AT_ALL].map(Uid::from_raw);
+    set_thread_res_uid(user, user, saved).context(|| "set the user")
+}
+
 fn empty_root() -> Result<()> {
     mount::set_propagation(Path::new("/"), Propagation::Private, Depth::Recursive)
         .context(|| "make the host's mounts private in the mount namespace")?;
     let empty = FsContext::open("tmpfs")
         .and_then(|context| context.set("mode", "0555"))
+        .and_then(|context| context.set("uid", "0"))
+        .and_then(|context| context.set("gid", "0"))
         .and_then(|context| context.set("nr_inodes", "2"))
         .and_then(|context| context.set("size", "4096"))
         .and_then(|context| context.flag("ro"))

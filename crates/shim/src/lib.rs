@@ -5,7 +5,8 @@
 //! launch, an exec, a change of limits) is done by a forked [`worker`] that reports and leaves: the
 //! loop goes on pumping the log meanwhile, and what the worker allocated is gone with it. Its
 //! children become the shim's, which is a subreaper. [`holder`] is the init of a PID namespace that
-//! a pod's containers share, [`keeper`] what holds a container's scope open.
+//! a pod's containers share, [`keeper`] what holds a container's scope open, [`pod_users`] the
+//! maker of a pod's user namespace.
 
 #![forbid(unsafe_code)]
 
@@ -25,6 +26,7 @@ mod launch;
 mod lines;
 mod log;
 mod output;
+pub mod pod_users;
 mod ready;
 mod requests;
 mod shelter;

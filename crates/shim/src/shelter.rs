@@ -78,6 +78,17 @@ impl Shelter {
         opened.context(|| format!("open the cgroup {}", self.cgroup.path()))
     }
 
+    /// Moves this process into it in all hierarchies at once.
+    ///
+    /// # Errors
+    /// When the cgroup cannot be made, or the kernel refuses.
+    pub(crate) fn enter_all(&self) -> Result<()> {
+        let entered = self
+            .or_made(Cgroup::enter_unified)
+            .and_then(|_| self.or_made(Cgroup::entrance).and_then(Entrance::enter));
+        entered.context(|| format!("enter the cgroup {}", self.cgroup.path()))
+    }
+
     /// Uses the cgroup, and makes it first where it is missing: a daemon that ends takes the cgroup
     /// away when nobody lives there.
     fn or_made<T>(&self, act: impl Fn(&Cgroup) -> io::Result<T>) -> io::Result<T> {

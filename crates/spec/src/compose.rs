@@ -3,15 +3,16 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use crisp_model::CgroupNamespaces;
+use crisp_model::{CgroupNamespaces, Field};
 use oci_spec::runtime::{
     Linux, LinuxNamespace, LinuxNamespaceType as Kind, LinuxResources, Root, Spec,
 };
 
 use crate::confinement::Labels;
+use crate::id_map::mappings;
 use crate::{
-    Input, PidNamespace, Result, capabilities, confinement, devices, linux_resources, mounts,
-    process,
+    Error, Input, PidNamespace, Result, capabilities, confinement, devices, linux_resources,
+    mounts, process,
 };
 
 /// Composes the spec of one container (OCI runtime specification, `config.json`).
@@ -22,6 +23,7 @@ use crate::{
 /// # Errors
 /// [`crate::Error::Invalid`] names the field that cannot be met.
 pub fn build(input: &Input<'_>) -> Result<Spec> {
+    check_user(input)?;
     let granted = capabilities::grant(&input.container.security, input.host)?;
     let labels = confinement::selinux(input);
     let mut root = Root::default();
@@ -42,6 +44,29 @@ pub fn build(input: &Input<'_>) -> Result<Spec> {
     Ok(spec)
 }
 
+/// The kernel lets nobody become a user whom the pod's user namespace does not have.
+fn check_user(input: &Input<'_>) -> Result<()> {
+    let Some(map) = &input.pod.namespaces.users else {
+        return Ok(());
+    };
+    let refuse = |field, what: &str, id| {
+        let why = format!("{what} {id} is not among the ids of the pod's user namespace");
+        Err(Error::invalid(field, why))
+    };
+    let user = input.user;
+    if map.user(user.uid).is_none() {
+        return refuse(Field::UserId, "user", user.uid);
+    }
+    if map.group(user.gid).is_none() {
+        return refuse(Field::GroupId, "group", user.gid);
+    }
+    let mut further = user.additional_gids.iter();
+    match further.find(|id| map.group(**id).is_none()) {
+        Some(id) => refuse(Field::Groups, "group", *id),
+        None => Ok(()),
+    }
+}
+
 fn linux(input: &Input<'_>, labels: Labels) -> Result<Linux> {
     let security = &input.container.security;
     let mut linux = Linux::default();
@@ -52,6 +77,10 @@ fn linux(input: &Input<'_>, labels: Labels) -> Result<Linux> {
     linux.set_masked_paths(Some(confinement::masked(security)));
     linux.set_readonly_paths(Some(confinement::read_only(security)));
     linux.set_mount_label(labels.mount);
+    if let Some(map) = &input.pod.namespaces.users {
+        linux.set_uid_mappings(Some(mappings(map.users())?));
+        linux.set_gid_mappings(Some(mappings(map.groups())?));
+    }
     Ok(linux)
 }
 
@@ -70,6 +99,7 @@ fn namespaces(input: &Input<'_>) -> Vec<LinuxNamespace> {
     };
     let given = input.namespaces;
     let joined = [
+        (Kind::User, &given.user),
         (Kind::Network, &given.net),
         (Kind::Ipc, &given.ipc),
         (Kind::Uts, &given.uts),

@@ -114,6 +114,7 @@ fn case() -> Case {
             ipc: Some("/ns/ipc".into()),
             uts: Some("/ns/uts".into()),
             pid: PidNamespace::New,
+            user: None,
         },
         files: PodFiles {
             hosts: Some("/pod/hosts".into()),
@@ -186,6 +187,7 @@ fn bound(destination: &str) -> ResolvedMount {
         propagation: Propagation::Private,
         access: Access::ReadWrite,
         options: Vec::new(),
+        id_map: None,
     }
 }
 
@@ -347,6 +349,7 @@ fn access_and_propagation_become_options() {
         access: Access::RecursiveReadOnly,
         propagation: Propagation::HostToContainer,
         options: vec!["noexec".to_owned()],
+        id_map: None,
         ..bound("/a")
     }];
     let spec = case.build().unwrap();

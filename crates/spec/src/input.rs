@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use crisp_model::container::Access;
 use crisp_model::{
-    CgroupNamespaces, ContainerConfig, ContainerId, ImageConfig, PodConfig, PodId, Propagation,
+    CgroupNamespaces, ContainerConfig, ContainerId, IdMap, ImageConfig, PodConfig, PodId,
+    Propagation,
 };
 
 use crate::ResolvedUser;
@@ -79,6 +80,8 @@ pub struct ResolvedMount {
     pub access: Access,
     /// Further options (`noexec`, `nosuid`, `nodev`).
     pub options: Vec<String>,
+    /// Other owners than the files have.
+    pub id_map: Option<IdMap>,
 }
 
 /// An image that the container shows, read-only.
@@ -146,6 +149,8 @@ pub struct NamespacePaths {
     pub uts: Option<PathBuf>,
     /// PID.
     pub pid: PidNamespace,
+    /// Users; its ids are those of the pod's configuration.
+    pub user: Option<PathBuf>,
 }
 
 /// Files that the pod's containers find at well-known paths, unless they mount their own there.

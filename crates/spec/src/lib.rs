@@ -15,6 +15,7 @@ mod devices;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod group_file;
+mod id_map;
 mod input;
 mod mounts;
 mod process;

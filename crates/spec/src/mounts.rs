@@ -7,10 +7,14 @@ use crisp_model::resources::DEV_SHM_BYTES;
 use crisp_model::{Field, IMAGE_VIEW, Propagation};
 use oci_spec::runtime::Mount;
 
+use crate::id_map::mappings;
 use crate::{Error, ImageView, Input, ResolvedMount, Result};
 
 /// The option of mounts that propagate both ways.
 const SHARED: &str = "rshared";
+/// The group of terminals.
+const TTY: u32 = 5;
+const TTY_OPTION: &str = "gid=5";
 const INERT: [&str; 3] = ["nosuid", "noexec", "nodev"];
 
 /// Files of the kernel that may be shown otherwise than it does, as lxcfs does.
@@ -34,7 +38,7 @@ const REPLACEABLE: [&str; 9] = [
 /// is shared with the host it would appear there.
 pub(crate) fn all(input: &Input<'_>) -> Result<Vec<Mount>> {
     let mut asked = input.mounts.iter().map(bind).collect::<Result<Vec<_>>>()?;
-    for view in input.views.iter().map(show) {
+    for view in input.views.iter().map(|view| show(view, input)) {
         let view = view?;
         refuse_on_the_host(view.destination(), "image", &asked)?;
         asked.push(view);
@@ -101,20 +105,24 @@ fn file_systems(input: &Input<'_>) -> Vec<Mount> {
         [options, &[ro]].concat()
     };
     let dev = ["nosuid", "strictatime", "mode=755", "size=65536k"];
-    let pts = [
+    let mut pts = vec![
         "nosuid",
         "noexec",
         "newinstance",
         "ptmxmode=0666",
         "mode=0620",
-        "gid=5",
     ];
+    let users = input.pod.namespaces.users.as_ref();
+    // The kernel takes no group that the user namespace does not have.
+    if users.is_none_or(|map| map.group(TTY).is_some()) {
+        pts.push(TTY_OPTION);
+    }
     let mut mounts = vec![
         fresh("/proc", "proc", &INERT),
         fresh("/dev", "tmpfs", &dev),
         fresh("/dev/pts", "devpts", &pts),
         fresh("/dev/mqueue", "mqueue", &INERT),
-        fresh("/sys", "sysfs", &guarded(&INERT)),
+        sys(input, &guarded(&INERT)),
         fresh(
             "/sys/fs/cgroup",
             "cgroup",
@@ -130,6 +138,17 @@ fn file_systems(input: &Input<'_>) -> Vec<Mount> {
         ),
     });
     mounts
+}
+
+/// A sysfs shows a network, and only who has the say over that may mount one: on the node's network
+/// a user namespace is shown the node's own, without the file systems that are mounted in it.
+fn sys(input: &Input<'_>, options: &[&str]) -> Mount {
+    let namespaces = &input.pod.namespaces;
+    if namespaces.users.is_none() || input.pod.has_own_network() {
+        return fresh("/sys", "sysfs", options);
+    }
+    let options = [&["bind", "rprivate"], options].concat();
+    mount("/sys".into(), "bind", "/sys".into(), &options)
 }
 
 fn files(input: &Input<'_>) -> Vec<Mount> {
@@ -175,7 +194,7 @@ fn mount(destination: PathBuf, kind: &str, source: PathBuf, options: &[&str]) ->
 }
 
 /// An image as the runtime is to show it. One without layers is an empty directory.
-fn show(view: &ImageView) -> Result<Mount> {
+fn show(view: &ImageView, input: &Input<'_>) -> Result<Mount> {
     let path = destination(&view.destination, false)?;
     let mut options = vec!["ro".to_owned()];
     options.extend(view.options.iter().cloned());
@@ -183,6 +202,14 @@ fn show(view: &ImageView) -> Result<Mount> {
         options.push("mode=755".to_owned());
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
         return Ok(mount(path, "tmpfs", "tmpfs".into(), &options));
+    }
+    if input.pod.namespaces.users.is_some() {
+        let why = format!(
+            "an image cannot be shown at {} in a pod with a user namespace: leave hostUsers out, or \
+             copy the files into a volume in an init container",
+            path.display()
+        );
+        return Err(Error::invalid(Field::MountSource, why));
     }
     for layer in &view.lower {
         let Some(layer) = layer.to_str() else {
@@ -238,5 +265,10 @@ fn bind(asked: &ResolvedMount) -> Result<Mount> {
         Access::RecursiveReadOnly => &["ro", "rro"],
     });
     options.extend(asked.options.iter().map(String::as_str));
-    Ok(mount(path, "bind", asked.source.clone(), &options))
+    let mut mount = mount(path, "bind", asked.source.clone(), &options);
+    if let Some(map) = &asked.id_map {
+        mount.set_uid_mappings(Some(mappings(map.users())?));
+        mount.set_gid_mappings(Some(mappings(map.groups())?));
+    }
+    Ok(mount)
 }

@@ -141,3 +141,53 @@ fn images_hide_no_files_of_the_kernel_and_do_not_reach_the_host() {
         assert_eq!(case.refused(), field, "{view}");
     }
 }
+
+#[test]
+fn a_user_namespace_gets_what_its_root_may_mount() {
+    let range = |container, length| crisp_model::IdRange {
+        container,
+        host: 100_000,
+        length,
+    };
+    let ids = |length| crisp_model::IdMap::new(vec![range(0, 10)], vec![range(0, length)]).ok();
+    let mut case = case();
+    case.namespaces.user = Some("/ns/user".into());
+    case.pod.namespaces.users = ids(10);
+    let mut volume = bound("/data");
+    volume.id_map = ids(1);
+    case.mounts = vec![volume];
+    let spec = case.build().unwrap();
+    assert!(has(options_at(&spec, "/dev/pts"), "gid=5"));
+    assert!(!has(options_at(&spec, "/sys"), "bind"));
+    let linux = spec.linux().as_ref().unwrap();
+    let groups = linux.gid_mappings().as_ref().unwrap();
+    assert_eq!((groups[0].host_id(), groups[0].size()), (100_000, 10));
+    let mut mounts = spec.mounts().iter().flatten();
+    let mount = mounts.find(|m| m.destination() == Path::new("/data"));
+    let mount = mount.unwrap();
+    let groups = mount.gid_mappings().as_ref().unwrap();
+    assert_eq!((groups[0].host_id(), groups[0].size()), (100_000, 1));
+    let mut namespaces = linux.namespaces().iter().flatten();
+    let users = namespaces.find(|n| n.typ() == Kind::User).unwrap();
+    assert_eq!(users.path().as_deref(), Some(Path::new("/ns/user")));
+    // Its owners would be nobody's.
+    case.views = vec![shown("/image", &["/2", "/1"])];
+    assert_eq!(case.refused(), Field::MountSource);
+    case.views = vec![shown("/image", &[])];
+    // Without the group of terminals, and on the node's network.
+    case.pod.namespaces.users = ids(5);
+    case.pod.namespaces.network = crisp_model::NamespaceMode::Node;
+    let spec = case.build().unwrap();
+    assert!(!has(options_at(&spec, "/dev/pts"), "gid=5"));
+    let sys = options_at(&spec, "/sys");
+    assert!(has(sys.clone(), "bind") && has(sys, "ro"));
+    // The kernel lets no process become a user who is not mapped.
+    case.user.uid = 10;
+    assert_eq!(case.refused(), Field::UserId);
+    case.user.uid = 9;
+    case.user.gid = 5;
+    assert_eq!(case.refused(), Field::GroupId);
+    case.user.gid = 4;
+    case.user.additional_gids = vec![0, 7];
+    assert_eq!(case.refused(), Field::Groups);
+}

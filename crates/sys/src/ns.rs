@@ -187,6 +187,20 @@ fn pin_own(kind: Kind, path: &Path) -> io::Result<()> {
     mount::bind(Path::new(&source), path)
 }
 
+/// Gives the user namespace of a process its ids: the texts of `uid_map` and of `gid_map`, each of
+/// which the kernel takes once, in one write.
+///
+/// # Errors
+/// EPERM when it has ids already, EINVAL for ranges that overlap.
+pub fn give_ids(pid: i32, tables: &[String; 2]) -> io::Result<()> {
+    for (file, table) in ["uid_map", "gid_map"].into_iter().zip(tables) {
+        let path = format!("/proc/{pid}/{file}");
+        let mut file = OpenOptions::new().write(true).open(path)?;
+        io::Write::write_all(&mut file, table.as_bytes())?;
+    }
+    Ok(())
+}
+
 /// Pins a namespace of another process to a file, which is created.
 ///
 /// # Errors

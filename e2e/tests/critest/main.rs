@@ -30,12 +30,10 @@ const WITHIN: &str = "15m";
 /// pulls by digest and removes likewise.
 const UNMAKEABLE: &str = "public image with digest should be pulled and removed";
 /// Words in the titles of specs that may be skipped, each with the reason.
-const SKIPPED: [&str; 3] = [
+const SKIPPED: [&str; 2] = [
     // Skipped unless benchmarks are asked for: hack/bench measures.
     "benchmark about",
     UNMAKEABLE,
-    // The daemon tells that it makes no user namespaces yet.
-    " UserNamespaces ",
 ];
 /// Likewise, where the kernel has no AppArmor.
 const WITHOUT_APPARMOR: &str = "] AppArmor ";

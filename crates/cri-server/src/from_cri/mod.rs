@@ -4,6 +4,7 @@
 pub mod check;
 pub mod container;
 pub mod filter;
+mod id_map;
 pub mod image;
 pub mod mounts;
 pub mod namespaces;

@@ -4,10 +4,11 @@ use std::path::Path;
 
 use crisp_api::runtime::v1 as cri;
 use crisp_model::container::Access;
-use crisp_model::{Device, Mount, MountSource, Propagation};
+use crisp_model::{Device, IdMap, Mount, MountSource, Propagation};
 
 use super::check::{cleaned, container_path, enumeration, relative};
-use super::{Refusal, Result, image, invalid};
+use super::id_map::id_map;
+use super::{Result, image, invalid};
 
 /// Mount options that callers may set: each of them only restricts the mount.
 const OPTIONS: &[&str] = &["noexec", "nosuid", "nodev"];
@@ -28,13 +29,6 @@ fn mount(at: &str, wire: cri::Mount) -> Result<Mount> {
             "would hide the container's own root",
         );
     }
-    if !wire.uid_mappings.is_empty() || !wire.gid_mappings.is_empty() {
-        let what = "idmapped mounts are not part of this version: leave the mappings out";
-        return Err(Refusal::Unimplemented(format!(
-            "{}: {what}",
-            field("uidMappings")
-        )));
-    }
     let propagation = match enumeration(&field("propagation"), wire.propagation)? {
         cri::MountPropagation::PropagationPrivate => Propagation::Private,
         cri::MountPropagation::PropagationHostToContainer => Propagation::HostToContainer,
@@ -54,6 +48,7 @@ fn mount(at: &str, wire: cri::Mount) -> Result<Mount> {
         source: source(at, &wire, propagation)?,
         propagation,
         selinux_relabel: wire.selinux_relabel,
+        id_map: owners(at, (&wire.uid_mappings, &wire.gid_mappings))?,
         options: wire.mount_options,
     })
 }
@@ -92,6 +87,19 @@ fn source(at: &str, wire: &cri::Mount, propagation: Propagation) -> Result<Mount
 fn shows_image(wire: &cri::Mount) -> bool {
     let image = wire.image.as_ref();
     image.is_some_and(|image| !image.image.is_empty())
+}
+
+fn owners(at: &str, (uids, gids): (&[cri::IdMapping], &[cri::IdMapping])) -> Result<Option<IdMap>> {
+    if uids.is_empty() && gids.is_empty() {
+        return Ok(None);
+    }
+    id_map((uids, gids)).map(Some).or_else(|wrong| {
+        let field = match wrong.kind {
+            "uids" => "uidMappings",
+            _ => "gidMappings",
+        };
+        invalid(format!("{at}.{field}"), wrong.why)
+    })
 }
 
 fn access(at: &str, wire: &cri::Mount, propagation: Propagation) -> Result<Access> {

@@ -38,17 +38,15 @@ fn condition(kind: &str, reason: &str, against: Option<&str>) -> cri::RuntimeCon
 
 impl Service {
     pub(super) fn status(&self, is_verbose: bool) -> cri::StatusResponse {
-        let handlers = self
-            .engine
-            .handlers()
-            .into_iter()
-            .map(|features| cri::RuntimeHandler {
-                name: features.handler,
-                features: Some(cri::RuntimeHandlerFeatures {
-                    recursive_read_only_mounts: features.recursive_read_only == Support::Yes,
-                    user_namespaces: features.user_namespaces == Support::Yes,
-                }),
-            });
+        let handlers = self.engine.handlers();
+        let has_users = handlers.iter().any(|h| h.user_namespaces == Support::Yes);
+        let handlers = handlers.into_iter().map(|features| cri::RuntimeHandler {
+            name: features.handler,
+            features: Some(cri::RuntimeHandlerFeatures {
+                recursive_read_only_mounts: features.recursive_read_only == Support::Yes,
+                user_namespaces: features.user_namespaces == Support::Yes,
+            }),
+        });
         cri::StatusResponse {
             status: Some(cri::RuntimeStatus {
                 conditions: self.conditions(),
@@ -61,7 +59,7 @@ impl Service {
             runtime_handlers: handlers.collect(),
             features: Some(cri::RuntimeFeatures {
                 supplemental_groups_policy: true,
-                user_namespaces_host_network: false,
+                user_namespaces_host_network: has_users,
                 mount_options: true,
             }),
         }

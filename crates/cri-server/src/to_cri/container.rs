@@ -6,10 +6,12 @@ use crisp_api::runtime::v1 as cri;
 use crisp_model::ContainerUser;
 use crisp_model::container::Access;
 use crisp_model::{
-    ContainerName, ContainerPhase, Digest, ImageSpec, Mount, MountSource, Propagation, Resources,
+    ContainerName, ContainerPhase, Digest, IdMap, ImageSpec, Mount, MountSource, Propagation,
+    Resources,
 };
 use crisp_node::ContainerView;
 
+use super::id_map::mappings;
 use super::state::container_state;
 use crate::signal;
 
@@ -156,8 +158,8 @@ fn mount<'a>(mount: &Mount, references: &mut impl Iterator<Item = &'a String>) -
         readonly: mount.access != Access::ReadWrite,
         selinux_relabel: mount.selinux_relabel,
         propagation: propagation.into(),
-        uid_mappings: Vec::new(),
-        gid_mappings: Vec::new(),
+        uid_mappings: mappings(mount.id_map.as_ref().map_or(&[], IdMap::users)),
+        gid_mappings: mappings(mount.id_map.as_ref().map_or(&[], IdMap::groups)),
         recursive_read_only: mount.access == Access::RecursiveReadOnly,
         image,
         image_sub_path,

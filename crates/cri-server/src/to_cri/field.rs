@@ -24,6 +24,7 @@ pub(crate) fn path(field: &Field) -> Cow<'static, str> {
         Field::CdiDevices => "CDI_devices",
         Field::Privileged => "linux.security_context.privileged",
         Field::PidNamespace => "linux.security_context.namespace_options.pid",
+        Field::UserNamespace => "linux.security_context.namespace_options.userns_options",
         Field::PidTarget => "linux.security_context.namespace_options.target_id",
         Field::UserId => "linux.security_context.run_as_user",
         Field::UserName => "linux.security_context.run_as_username",

@@ -3,6 +3,7 @@
 pub mod container;
 pub mod event;
 pub(crate) mod field;
+mod id_map;
 pub mod image;
 pub mod info;
 pub mod metrics;

@@ -1,10 +1,11 @@
 //! From our pods to CRI's sandboxes.
 
 use crisp_api::runtime::v1 as cri;
-use crisp_model::{NamespaceMode, PodName, PodNamespaces};
+use crisp_model::{IdMap, NamespaceMode, PodName, PodNamespaces};
 use crisp_node::PodView;
 
 use super::container;
+use super::id_map::mappings;
 use super::state::pod_state;
 
 pub(crate) fn metadata(name: &PodName) -> cri::PodSandboxMetadata {
@@ -79,6 +80,14 @@ fn network(pod: &PodView) -> cri::PodSandboxNetworkStatus {
     }
 }
 
+fn users(map: &IdMap) -> cri::UserNamespace {
+    cri::UserNamespace {
+        mode: cri::NamespaceMode::Pod.into(),
+        uids: mappings(map.users()),
+        gids: mappings(map.groups()),
+    }
+}
+
 fn options(namespaces: &PodNamespaces) -> cri::NamespaceOption {
     let mut target_id = String::new();
     let mut wire = |mode: &NamespaceMode| match mode {
@@ -94,7 +103,7 @@ fn options(namespaces: &PodNamespaces) -> cri::NamespaceOption {
         network: wire(&namespaces.network),
         pid: wire(&namespaces.pid),
         ipc: wire(&namespaces.ipc),
-        userns_options: None,
+        userns_options: namespaces.users.as_ref().map(users),
         target_id,
     }
 }

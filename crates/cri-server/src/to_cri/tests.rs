@@ -76,6 +76,7 @@ fn container_view(phase: ContainerPhase) -> ContainerView {
             access: crisp_model::container::Access::ReadWrite,
             selinux_relabel: false,
             options: Vec::new(),
+            id_map: None,
         }],
         shown_images: Vec::new(),
         stop_signal: 15,

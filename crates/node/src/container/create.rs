@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crisp_image::ImageInfo;
-use crisp_model::{ContainerId, ContainerUser, Field, NamespaceMode, Signal};
+use crisp_model::{ContainerUser, Field, NamespaceMode, Signal};
 use crisp_records::{MadeRecord, PodRecord};
 use crisp_shim_api::{Ahead, RootfsSpec};
 use crisp_spec::{Input, NamespacePaths, PidNamespace, PodFiles, ResolvedUser};
@@ -57,7 +57,12 @@ pub(crate) async fn create(
     } = look_at_host(shared, &plan, (owner, cancel)).await?;
     cdi::add_groups(&edits, &mut user);
     let volumes = mounts::make_volumes(shared, &plan, (&image, cancel)).await?;
-    mounts.extend(volumes.iter().map(mounts::of_volume));
+    let users = plan.pod.config.namespaces.users.as_ref();
+    mounts.extend(
+        volumes
+            .iter()
+            .map(|volume| mounts::of_volume(volume, users)),
+    );
     let (stop_signal, log_path) = (stop_signal(&plan, &image)?, log_path(&plan)?);
     let parts = Arc::new(Parts {
         image,
@@ -95,7 +100,7 @@ fn reference(image: &ImageInfo) -> String {
 
 /// Makes the writable layer and the bundle.
 async fn make_files(shared: &Arc<Shared>, plan: &CreatePlan, parts: &Arc<Parts>) -> Result<Ahead> {
-    let root = prepare_root(shared, &plan.record.id, parts);
+    let root = prepare_root(shared, plan, parts);
     let (mut ahead, bundle) = if parts.shown.is_empty() {
         // The two write to different directories, and neither needs the other.
         let bundle = write_bundle(shared, plan, (parts, Vec::new()));
@@ -114,9 +119,10 @@ async fn make_files(shared: &Arc<Shared>, plan: &CreatePlan, parts: &Arc<Parts>)
 /// images that mounts show as well.
 async fn prepare_root(
     shared: &Shared,
-    id: &ContainerId,
+    plan: &CreatePlan,
     parts: &Parts,
 ) -> Result<(Ahead, Vec<Vec<PathBuf>>)> {
+    let id = &plan.record.id;
     let images = &shared.config.images;
     let prepared = images.prepare_with_views(id, &parts.image, &parts.shown);
     let (snapshot, views) = prepared.await.map_err(image_error("prepare a snapshot"))?;
@@ -130,7 +136,10 @@ async fn prepare_root(
         bundle: None,
         shims_cgroup: shared.cgroups.shims(),
     };
-    shared.spares.tell(&ahead);
+    // Whose files they are in a user namespace stands in the bundle.
+    if plan.pod.config.namespaces.users.is_none() {
+        shared.spares.tell(&ahead);
+    }
     Ok((ahead, views))
 }
 
@@ -350,6 +359,12 @@ fn namespaces(shared: &Shared, plan: &CreatePlan) -> Result<NamespacePaths> {
         net: own_network.then(|| paths.netns(&pod.id)),
         uts: own_network.then(|| pin(Kind::Uts)),
         ipc: own_ipc.then(|| pin(Kind::Ipc)),
+        user: pod
+            .config
+            .namespaces
+            .users
+            .as_ref()
+            .map(|_| pin(Kind::User)),
         pid: match plan.record.config.namespaces.pid {
             NamespaceMode::Container => PidNamespace::New,
             NamespaceMode::Node => PidNamespace::Host,

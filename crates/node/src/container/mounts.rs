@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crisp_image::ImageInfo;
 use crisp_model::container::Access;
 use crisp_model::path::clean_from_root;
-use crisp_model::{Field, Mount, MountSource, Propagation, Volume};
+use crisp_model::{Field, IdMap, Mount, MountSource, Propagation, Volume};
 use crisp_spec::ResolvedMount;
 use crisp_sys::file;
 use crisp_sys::mountinfo::{self, MountInfo};
@@ -53,6 +53,7 @@ fn resolve_one(mount: &Mount, table: &[MountInfo]) -> Result<Option<ResolvedMoun
         propagation: mount.propagation,
         access: mount.access,
         options: mount.options.clone(),
+        id_map: mount.id_map.clone(),
     }))
 }
 
@@ -199,7 +200,7 @@ fn wanted_volumes(plan: &CreatePlan, image: &ImageInfo) -> Vec<PathBuf> {
 }
 
 /// A volume as the spec wants it.
-pub(crate) fn of_volume(volume: &Volume) -> ResolvedMount {
+pub(crate) fn of_volume(volume: &Volume, users: Option<&IdMap>) -> ResolvedMount {
     ResolvedMount {
         destination: volume.container_path.clone(),
         source: volume.source.clone(),
@@ -207,6 +208,8 @@ pub(crate) fn of_volume(volume: &Volume) -> ResolvedMount {
         propagation: Propagation::Private,
         access: Access::ReadWrite,
         options: Vec::new(),
+        // The image's files have the image's owners.
+        id_map: users.cloned(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -9,8 +10,9 @@ use std::time::Duration;
 
 use crisp_cni::PodNetwork;
 use crisp_model::resources::DEV_SHM_BYTES;
-use crisp_model::{Cause, Field, NamespaceMode, PodConfig};
+use crisp_model::{Cause, Field, IdMap, NamespaceMode, PodConfig};
 use crisp_records::PodRecord;
+use crisp_sys::credentials;
 use crisp_sys::file;
 use crisp_sys::mount::{self, FsContext, MountAttributes};
 use crisp_sys::ns::{self, Kind};
@@ -20,6 +22,7 @@ use tokio::io::AsyncReadExt;
 use super::etc_files;
 use super::naming::Gone;
 use super::sysctl::{self, Sysctl};
+use super::users;
 use crate::blocking::blocking;
 use crate::error::{Context, Error, Result};
 use crate::machine::facts::Booted;
@@ -38,8 +41,7 @@ pub(super) async fn make_room(gone: Gone) {
 
 /// Makes all that a pod has. The remains of a failed boot are for the teardown.
 pub(super) async fn boot(shared: &Arc<Shared>, record: &PodRecord) -> Result<Booted> {
-    let (kernel, owned) = (Arc::clone(shared), record.clone());
-    blocking(move || make_namespaces(&kernel, &owned)).await?;
+    make_namespaces(shared, record).await?;
     shared.cgroups.make_parent(&record.cgroup_path).await?;
     // Most pods have a container right after their boot. From here on the boot waits for others, as
     // for its network; before, two processors are busy with it.
@@ -87,20 +89,70 @@ pub(super) fn new_namespaces(shared: &Shared, record: &PodRecord) -> Vec<(Kind, 
     kinds
 }
 
-fn make_namespaces(shared: &Shared, record: &PodRecord) -> Result<()> {
+async fn make_namespaces(shared: &Arc<Shared>, record: &PodRecord) -> Result<()> {
+    let Some(map) = &record.config.namespaces.users else {
+        let (kernel, owned) = (Arc::clone(shared), record.clone());
+        return blocking(move || make_in_the_nodes(&kernel, &owned)).await;
+    };
+    let (kernel, owned) = (Arc::clone(shared), record.clone());
+    blocking(move || make_dir_of_pins(&kernel, &owned)).await?;
+    let wanted = users::Wanted {
+        map,
+        pin: users_pin(shared, record),
+        others: new_namespaces(shared, record),
+    };
+    users::make(shared, record, wanted).await?;
+    let (kernel, owned) = (Arc::clone(shared), record.clone());
+    blocking(move || furnish(&kernel, &owned)).await
+}
+
+/// The file that pins the pod's user namespace.
+fn users_pin(shared: &Shared, record: &PodRecord) -> PathBuf {
+    shared.paths.pin(&record.id, Kind::User.file())
+}
+
+/// Always there, empty or not: it tells later daemons which namespaces are this one's.
+fn make_dir_of_pins(shared: &Shared, record: &PodRecord) -> Result<()> {
+    let made = file::make_private_dirs(&shared.paths.pod_pins(&record.id));
+    made.context(|| format!("make the directory of pins of pod {}", record.config.name))
+}
+
+/// The namespaces of a pod that has the node's user namespace.
+fn make_in_the_nodes(shared: &Shared, record: &PodRecord) -> Result<()> {
     let step = |what: &str| format!("{what} of pod {}", record.config.name);
-    // Always there, empty or not: it tells later daemons which namespaces are this one's.
-    file::make_private_dirs(&shared.paths.pod_pins(&record.id))
-        .context(|| step("make the directory of pins"))?;
+    make_dir_of_pins(shared, record)?;
     let kinds = new_namespaces(shared, record);
     if !kinds.is_empty() {
         let inside = || inside_namespaces(&record.config);
         ns::pin_with(&kinds, inside).context(|| step("make the namespaces"))?;
     }
-    if record.config.namespaces.ipc != NamespaceMode::Node {
-        mount_shm(&shared.paths.pin(&record.id, "shm")).context(|| step("mount /dev/shm"))?;
+    make_shm(shared, record)
+}
+
+/// The steps inside of namespaces that another process made.
+fn furnish(shared: &Shared, record: &PodRecord) -> Result<()> {
+    let step = || format!("set up the namespaces of pod {}", record.config.name);
+    if record.config.has_own_network() {
+        let open = |path: PathBuf| std::fs::File::open(path).context(step);
+        let net = open(shared.paths.netns(&record.id))?;
+        let uts = open(shared.paths.pin(&record.id, Kind::Uts.file()))?;
+        // The thread that is in both has the node's ids, and the say over what the pod's root owns.
+        let inside = || {
+            let inside = || inside_namespaces(&record.config);
+            ns::inside(uts.as_fd(), Kind::Uts, inside)
+        };
+        let done = ns::inside(net.as_fd(), Kind::Net, inside);
+        done.and_then(|done| done?).context(step)?;
     }
-    Ok(())
+    make_shm(shared, record)
+}
+
+fn make_shm(shared: &Shared, record: &PodRecord) -> Result<()> {
+    if record.config.namespaces.ipc == NamespaceMode::Node {
+        return Ok(());
+    }
+    let mounted = mount_shm(&shared.paths.pin(&record.id, "shm"), &record.config);
+    mounted.context(|| format!("mount /dev/shm of pod {}", record.config.name))
 }
 
 fn inside_namespaces(config: &PodConfig) -> io::Result<()> {
@@ -112,7 +164,7 @@ fn inside_namespaces(config: &PodConfig) -> io::Result<()> {
     }
     for (name, value) in [
         ("ip_unprivileged_port_start", "0"),
-        ("ping_group_range", "0 2147483647"),
+        ("ping_group_range", &pinging_groups(config)),
     ] {
         // As containers are used to: unprivileged servers and ping. The kernel's own values do
         // where these files are missing.
@@ -123,19 +175,29 @@ fn inside_namespaces(config: &PodConfig) -> io::Result<()> {
     Ok(())
 }
 
+/// All groups that the pod has: others would be shown in it as nobody's.
+fn pinging_groups(config: &PodConfig) -> String {
+    let map = config.namespaces.users.as_ref();
+    let mut ranges = map.map(IdMap::groups).unwrap_or_default().iter();
+    match ranges.find(|range| range.container == 0) {
+        Some(range) => format!("{} {}", range.host, range.host + (range.length - 1)),
+        None => "0 2147483647".to_owned(),
+    }
+}
+
 /// A file system of its own, so that nobody fills the one of `/run`.
-fn mount_shm(target: &Path) -> io::Result<()> {
+fn mount_shm(target: &Path, config: &PodConfig) -> io::Result<()> {
     std::fs::create_dir(target)?;
     let attributes = MountAttributes::default().inert();
+    let (user, group) = config.root_on_host();
     let tree = FsContext::open("tmpfs")?
         .set("size", &DEV_SHM_BYTES.to_string())?
         .set("mode", "1777")?
+        .set("uid", &user.to_string())?
+        .set("gid", &group.to_string())?
         .mount(attributes)?;
     let place = crisp_sys::rootfs::open_root(target)?;
-    mount::attach(
-        std::os::fd::AsFd::as_fd(&tree),
-        std::os::fd::AsFd::as_fd(&place),
-    )
+    mount::attach(tree.as_fd(), place.as_fd())
 }
 
 /// The steps that need the pod's network.
@@ -160,8 +222,14 @@ fn set_sysctls(shared: &Shared, record: &PodRecord, sysctls: &[Sysctl]) -> io::R
             continue;
         }
         let namespace = std::fs::File::open(path)?;
-        let fd = std::os::fd::AsFd::as_fd(&namespace);
-        ns::inside(fd, kind, || mine.iter().try_for_each(|sysctl| sysctl.set()))??;
+        let (root, _) = record.config.root_on_host();
+        ns::inside(namespace.as_fd(), kind, || {
+            if kind == Kind::Ipc && root != 0 {
+                // Of these the kernel asks who one is, not what one may. The thread ends with it.
+                credentials::set_uid(root)?;
+            }
+            mine.iter().try_for_each(|sysctl| sysctl.set())
+        })??;
     }
     Ok(())
 }
@@ -173,6 +241,9 @@ async fn start_holder(shared: &Arc<Shared>, record: &PodRecord) -> Result<Proces
     let mut holder = command(&shared.config.holder_path);
     if let Some(shims) = shared.cgroups.shims() {
         holder.args(["into", shims.as_str()]);
+    }
+    if record.config.namespaces.users.is_some() {
+        holder.arg("within").arg(users_pin(shared, record));
     }
     // The id is how a later daemon recognises a holder that it was not told of.
     holder

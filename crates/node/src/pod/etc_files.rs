@@ -53,6 +53,8 @@ fn write_some(
             file::remove_if_there(&path)?;
             // Readable by every user of the containers; the directories above keep others out.
             file::write_atomic(&path, &content(config, ips)?, 0o644)?;
+            let (user, group) = config.root_on_host();
+            std::os::unix::fs::chown(&path, Some(user), Some(group))?;
         }
     }
     Ok(())

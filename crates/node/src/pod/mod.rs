@@ -8,6 +8,7 @@
 //! record     the pod's journal and its twin, written beside the task's thread
 //! resume     what is looked up before a pod of an earlier daemon is taken up
 //! boot       makes what a pod has: namespaces, holder, network, files
+//! users      the namespaces of a pod that has a user namespace
 //! teardown   removes all of it; the only undo that there is
 //! callers    who waits for an answer
 //! death      crash points, for tests
@@ -32,3 +33,4 @@ mod sessions;
 pub(crate) mod sysctl;
 pub(crate) mod task;
 pub(crate) mod teardown;
+mod users;

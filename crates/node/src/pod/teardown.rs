@@ -20,10 +20,10 @@ use crate::shared::Shared;
 /// How long a killed holder may take to end.
 const HOLDER_WITHIN: Duration = Duration::from_secs(5);
 
-/// Whether it may have a holder.
-fn shares_pids(remains: &PodRemains) -> bool {
-    let pid = remains.record.as_ref().map(|r| &r.config.namespaces.pid);
-    pid.is_none_or(|pid| *pid == NamespaceMode::Pod)
+/// Whether it may have a holder, or a process that makes its namespaces.
+fn has_helpers(remains: &PodRemains) -> bool {
+    let namespaces = remains.record.as_ref().map(|r| &r.config.namespaces);
+    namespaces.is_none_or(|of| of.pid == NamespaceMode::Pod || of.users.is_some())
 }
 
 /// Removes all that a pod has but its record. Its containers are over.
@@ -95,7 +95,7 @@ fn pins(dir: &Path) -> Vec<std::path::PathBuf> {
 fn holders(remains: &PodRemains) -> Vec<ProcessId> {
     match remains.holder {
         Some(holder) => vec![holder],
-        None if shares_pids(remains) => find_holders(&remains.id),
+        None if has_helpers(remains) => find_holders(&remains.id),
         None => Vec::new(),
     }
 }

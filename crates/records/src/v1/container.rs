@@ -405,7 +405,10 @@ impl TryFrom<Config> for live::ContainerConfig {
             args,
             working_dir,
             env: environment::read(env, env_bytes)?,
-            mounts: mounts.into_iter().map(Into::into).collect(),
+            mounts: mounts
+                .into_iter()
+                .map(TryInto::try_into)
+                .collect::<Result<_, _>>()?,
             devices: devices.into_iter().map(Into::into).collect(),
             cdi_devices,
             labels,

@@ -7,7 +7,8 @@ use crisp_model as live;
 use crisp_model::container::Access as LiveAccess;
 use serde::{Deserialize, Serialize};
 
-use super::text::is_default;
+use super::ids::Ids;
+use super::text::{Wrong, is_default};
 
 #[derive(Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -34,6 +35,8 @@ pub(super) struct Mount {
     selinux_relabel: bool,
     #[serde(default, skip_serializing_if = "is_default")]
     options: Vec<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    id_map: Option<Ids>,
 }
 
 #[derive(PartialEq, Serialize, Deserialize)]
@@ -115,6 +118,7 @@ impl From<&live::Mount> for Mount {
             access,
             selinux_relabel,
             options,
+            id_map,
         } = mount;
         Self {
             container_path: container_path.clone(),
@@ -137,12 +141,15 @@ impl From<&live::Mount> for Mount {
             },
             selinux_relabel: *selinux_relabel,
             options: options.clone(),
+            id_map: id_map.as_ref().map(Into::into),
         }
     }
 }
 
-impl From<Mount> for live::Mount {
-    fn from(mount: Mount) -> Self {
+impl TryFrom<Mount> for live::Mount {
+    type Error = Wrong;
+
+    fn try_from(mount: Mount) -> Result<Self, Wrong> {
         let Mount {
             container_path,
             source,
@@ -150,8 +157,9 @@ impl From<Mount> for live::Mount {
             access,
             selinux_relabel,
             options,
+            id_map,
         } = mount;
-        Self {
+        Ok(Self {
             container_path,
             source: match source {
                 Source::Host(path) => live::MountSource::Host(path),
@@ -172,7 +180,8 @@ impl From<Mount> for live::Mount {
             },
             selinux_relabel,
             options,
-        }
+            id_map: id_map.map(TryInto::try_into).transpose()?,
+        })
     }
 }
 

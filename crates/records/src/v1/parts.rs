@@ -6,6 +6,7 @@ use crisp_model as live;
 use crisp_model::ContainerId;
 use serde::{Deserialize, Serialize};
 
+use super::ids::Ids;
 use super::text::{Wrong, is_default, parse};
 
 /// Limits in the units of CRI. A limit that is not set is left out.
@@ -90,6 +91,8 @@ pub(super) struct Namespaces {
     pid: Mode,
     #[serde(skip_serializing_if = "is_default")]
     ipc: Mode,
+    #[serde(skip_serializing_if = "is_default")]
+    users: Option<Ids>,
 }
 
 /// Where a namespace comes from; `target` names a container of the pod.
@@ -263,11 +266,17 @@ impl From<Selinux> for live::SelinuxOptions {
 
 impl From<&live::PodNamespaces> for Namespaces {
     fn from(namespaces: &live::PodNamespaces) -> Self {
-        let live::PodNamespaces { network, pid, ipc } = namespaces;
+        let live::PodNamespaces {
+            network,
+            pid,
+            ipc,
+            users,
+        } = namespaces;
         Self {
             network: network.into(),
             pid: pid.into(),
             ipc: ipc.into(),
+            users: users.as_ref().map(Into::into),
         }
     }
 }
@@ -276,11 +285,17 @@ impl TryFrom<Namespaces> for live::PodNamespaces {
     type Error = Wrong;
 
     fn try_from(namespaces: Namespaces) -> Result<Self, Wrong> {
-        let Namespaces { network, pid, ipc } = namespaces;
+        let Namespaces {
+            network,
+            pid,
+            ipc,
+            users,
+        } = namespaces;
         Ok(Self {
             network: network.try_into()?,
             pid: pid.try_into()?,
             ipc: ipc.try_into()?,
+            users: users.map(TryInto::try_into).transpose()?,
         })
     }
 }

@@ -8,9 +8,9 @@ use crisp_model::container::Access;
 use crisp_model::pod::PodSecurity;
 use crisp_model::{
     Capabilities, CgroupPath, ContainerConfig, ContainerName, Device, DnsConfig, GroupsPolicy,
-    ImageSpec, Mount, MountSource, NamespaceMode, Owner, PodConfig, PodName, PodNamespaces,
-    PortMapping, Profile, Propagation, Protocol, Resources, SecurityContext, SelinuxOptions,
-    Timestamp, UserSpec,
+    IdMap, IdRange, ImageSpec, Mount, MountSource, NamespaceMode, Owner, PodConfig, PodName,
+    PodNamespaces, PortMapping, Profile, Propagation, Protocol, Resources, SecurityContext,
+    SelinuxOptions, Timestamp, UserSpec,
 };
 use crisp_records::{ContainerRecord, Entry, PodProgress, PodRecord, PodState};
 use proptest::collection::{btree_map, vec};
@@ -116,9 +116,28 @@ fn mode() -> BoxedStrategy<NamespaceMode> {
 }
 
 fn namespaces() -> BoxedStrategy<PodNamespaces> {
-    [(); 3]
-        .map(|()| mode())
-        .prop_map(|[network, pid, ipc]| PodNamespaces { network, pid, ipc })
+    let modes = [(); 3].map(|()| mode());
+    (modes, option::of(ids()))
+        .prop_map(|([network, pid, ipc], users)| PodNamespaces {
+            network,
+            pid,
+            ipc,
+            users,
+        })
+        .boxed()
+}
+
+fn ids() -> BoxedStrategy<IdMap> {
+    let range = || {
+        let numbers = (0..1000_u32, 0..1000_u32, 1..1000_u32);
+        numbers.prop_map(|(container, host, length)| IdRange {
+            container,
+            host,
+            length,
+        })
+    };
+    (range(), range())
+        .prop_map(|(users, groups)| IdMap::new(vec![users], vec![groups]).unwrap())
         .boxed()
 }
 
@@ -228,18 +247,20 @@ fn mount() -> BoxedStrategy<Mount> {
         Access::ReadOnly,
         Access::RecursiveReadOnly,
     ]);
-    let rest = (any::<bool>(), texts());
+    let rest = (any::<bool>(), texts(), option::of(ids()));
     (text(), source, propagation, access, rest)
-        .prop_map(
-            |(path, source, propagation, access, (selinux_relabel, options))| Mount {
+        .prop_map(|(path, source, propagation, access, rest)| {
+            let (selinux_relabel, options, id_map) = rest;
+            Mount {
                 container_path: path.into(),
                 source,
                 propagation,
                 access,
                 selinux_relabel,
                 options,
-            },
-        )
+                id_map,
+            }
+        })
         .boxed()
 }
 

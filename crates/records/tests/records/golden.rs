@@ -187,6 +187,27 @@ fn images_that_mounts_show() {
 }
 
 #[test]
+fn ids_of_user_namespaces() {
+    let mut mapped = small_pod();
+    mapped.config.namespaces.users = Some(id_map());
+    let mut inside = full_container(1);
+    inside.config.namespaces.users = Some(id_map());
+    inside.config.mounts[0].id_map = Some(id_map());
+    check("users", &[pod(mapped), container(inside)]);
+}
+
+/// As after a disk's fault: such a namespace cannot be made.
+#[test]
+fn ranges_that_overlap_are_refused() {
+    let text = lines("users");
+    let wrong = text.replace(r#""container":70000"#, r#""container":7"#);
+    assert_ne!(wrong, text);
+    let wrong: Vec<&str> = wrong.lines().collect();
+    let (_, damage) = read_bytes(&framed(&wrong));
+    assert!(matches!(damage, Some(Damage::Content { .. })), "{damage:?}");
+}
+
+#[test]
 fn bytes_of_no_variable_are_refused() {
     let text = lines("bytes");
     let wrong = text.replace("[[1,", "[[3,");

@@ -7,9 +7,9 @@ use crisp_model::phase::{Exit, ExitCause};
 use crisp_model::pod::PodSecurity;
 use crisp_model::{
     Capabilities, CgroupPath, ContainerConfig, ContainerId, ContainerName, ContainerUser, Device,
-    Digest, DnsConfig, ExitStatus, GroupsPolicy, ImageSpec, Mount, MountSource, NamespaceMode,
-    Owner, PodConfig, PodId, PodName, PodNamespaces, PortMapping, Profile, Propagation, Protocol,
-    Resources, SecurityContext, SelinuxOptions, Timestamp, UserSpec, Volume,
+    Digest, DnsConfig, ExitStatus, GroupsPolicy, IdMap, IdRange, ImageSpec, Mount, MountSource,
+    NamespaceMode, Owner, PodConfig, PodId, PodName, PodNamespaces, PortMapping, Profile,
+    Propagation, Protocol, Resources, SecurityContext, SelinuxOptions, Timestamp, UserSpec, Volume,
 };
 use crisp_records::{
     ContainerRecord, ContainerState, Entry, MadeRecord, PodProgress, PodRecord, PodState,
@@ -105,6 +105,7 @@ pub(crate) fn full_pod() -> PodRecord {
                 network: NamespaceMode::Node,
                 pid: NamespaceMode::Container,
                 ipc: NamespaceMode::Node,
+                users: None,
             },
             security: PodSecurity {
                 user: full_user(),
@@ -223,6 +224,7 @@ pub(crate) fn full_container(byte: u8) -> ContainerRecord {
                 network: NamespaceMode::Pod,
                 pid: NamespaceMode::Target(container_id(9)),
                 ipc: NamespaceMode::Pod,
+                users: None,
             },
             security: full_security(),
             volatile_mounts: Vec::new(),
@@ -251,6 +253,7 @@ fn full_mounts() -> Vec<Mount> {
         access,
         selinux_relabel: false,
         options: Vec::new(),
+        id_map: None,
     };
     vec![
         host("/a", Propagation::Private, Access::ReadWrite),
@@ -266,6 +269,7 @@ fn full_mounts() -> Vec<Mount> {
             access: Access::ReadOnly,
             selinux_relabel: true,
             options: words(&["noexec", "nodev"]),
+            id_map: None,
         },
     ]
 }
@@ -385,4 +389,15 @@ pub(crate) fn pod(record: PodRecord) -> Entry {
 
 pub(crate) fn container(record: ContainerRecord) -> Entry {
     Entry::Container(Box::new(record))
+}
+
+/// Two ranges of users and one of groups.
+pub(crate) fn id_map() -> IdMap {
+    let range = |container, host, length| IdRange {
+        container,
+        host,
+        length,
+    };
+    let users = vec![range(0, 65_536, 65_536), range(70_000, 9, 1)];
+    IdMap::new(users, vec![range(0, 131_072, 65_536)]).unwrap()
 }

@@ -1,5 +1,6 @@
 //! `crisp-holder`: the init of a PID namespace that the containers of a pod share; as
-//! `crisp-holder keep ID` the process around which systemd makes a container's scope.
+//! `crisp-holder keep ID` the process around which systemd makes a container's scope, and as
+//! `crisp-holder users` the maker of a pod's user namespace.
 
 #![forbid(unsafe_code)]
 
@@ -7,7 +8,7 @@ use std::ffi::OsStr;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use crisp_shim::{holder, keeper};
+use crisp_shim::{holder, keeper, pod_users};
 
 fn main() -> ExitCode {
     let first = std::env::args_os().nth(1);
@@ -20,9 +21,13 @@ fn main() -> ExitCode {
         );
         return said.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }
-    let outcome = match first.as_deref() == Some(OsStr::new(keeper::KEEP)) {
-        true => keeper::run(),
-        false => holder::run(),
+    let is = |word: &str| first.as_deref() == Some(OsStr::new(word));
+    let rest = std::env::args_os().skip(2);
+    let outcome = match () {
+        () if is(keeper::KEEP) => keeper::run(),
+        () if is(pod_users::USERS) => pod_users::run(rest),
+        () if is(pod_users::CAN_MAP) => pod_users::probe(rest),
+        () => holder::run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
