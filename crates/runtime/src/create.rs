@@ -1,5 +1,6 @@
 //! Making a container: what the parent does.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -264,6 +265,15 @@ fn open_mounts(request: &CreateRequest<'_>, place: &Path) -> Result<Vec<Prepared
     mounts::prepare(request.spec, request.cgroup, from)
 }
 
+/// Tells the child to go on. A child that has ended meanwhile tells why by what it sent before, or by
+/// its end: whoever listens next hears that.
+fn let_go_on(conn: &Conn) -> Result<()> {
+    match say(conn, &Word::Proceed) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        said => said.context(|| "let the container's init go on"),
+    }
+}
+
 /// From the first child of two, which waits for the ids of its user namespace: the container's
 /// init.
 fn hear_of_init(conn: &Conn, first: i32, maps: Option<&Maps>) -> Result<(i32, PidFd)> {
@@ -271,7 +281,7 @@ fn hear_of_init(conn: &Conn, first: i32, maps: Option<&Maps>) -> Result<(i32, Pi
         match hear_from_child(conn, Some(SPEAKS_WITHIN))? {
             Some(Word::Proceed) => {
                 maps.map_or(Ok(()), |maps| maps.write(first))?;
-                say(conn, &Word::Proceed).context(|| "let the container's init go on")?;
+                let_go_on(conn)?;
             }
             Some(Word::Init(pidfd)) => {
                 let init = PidFd::from(pidfd);
@@ -405,7 +415,7 @@ impl Setting<'_> {
                 warnings.push(format!("oom_score_adj is {set} instead of {value}: {why}"));
             }
         }
-        say(conn, &Word::Proceed).context(|| "let the container's init go on")?;
+        let_go_on(conn)?;
         let mut console = None;
         let hooks = hooks::create_container(self.spec);
         let within = hooks.is_empty().then_some(SPEAKS_WITHIN);
@@ -420,7 +430,7 @@ impl Setting<'_> {
                     let state =
                         hooks::state(self.id, pid, self.bundle, self.spec, hooks::Stage::Creating);
                     hooks::run(&hooks::create_runtime(self.spec), &state)?;
-                    say(conn, &Word::Proceed).context(|| "let the container's init go on")?;
+                    let_go_on(conn)?;
                 }
                 Some(Word::Failed(error)) => return Err(error),
                 Some(Word::Start | Word::Init(_) | Word::Lent(_)) | None => {
