@@ -93,7 +93,7 @@ impl Links {
     /// kernel made for itself or that end.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The kernel's answer.
     pub fn addresses(&self, link: Link) -> io::Result<Vec<Address>> {
         let mut request = Message::new(GET_ADDRESS, REQUEST | DUMP);
         request.bytes(&[0; ADDRESS_HEADER]);
@@ -121,7 +121,7 @@ impl Links {
     /// Lets a link carry packets, or not.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The kernel's answer.
     pub fn set_up(&self, link: Link, is_up: bool) -> io::Result<()> {
         let mut request = Message::new(NEW_LINK, REQUEST | ACK);
         request.link(link.index, if is_up { UP } else { 0 }, UP);
