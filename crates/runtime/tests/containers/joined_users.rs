@@ -36,28 +36,29 @@ struct Pod {
 impl Pod {
     fn new(first: u32) -> Self {
         let (told, tells) = pipe().unwrap();
+        let (all_there, is_ready) = pipe().unwrap();
         let others = CloneFlags::NEWNET | CloneFlags::NEWIPC | CloneFlags::NEWUTS;
         let (pid, pidfd) = fork_with(CloneFlags::NEWUSER, None, || {
             rustix::io::read(&told, &mut [0]).unwrap();
             // The queues of a new namespace belong to who makes it.
             crisp_sys::credentials::set_uid(0).unwrap();
+            processes::set_parent_death_signal(9).unwrap();
             unshare(others).unwrap();
             crisp_sys::ns::set_hostname("of-the-pod").unwrap();
-            rustix::process::setsid().unwrap();
+            rustix::io::write(&is_ready, b"x").unwrap();
             crisp_sys::signals::wait(None).map_or(1, |_| 0)
         })
         .unwrap();
+        let pod = Self { pid, pidfd, first };
+        drop(is_ready);
         for file in ["uid_map", "gid_map"] {
             let map = format!("0 {first} 65536\n");
             fs::write(format!("/proc/{pid}/{file}"), map).unwrap();
         }
         rustix::io::write(&tells, b"x").unwrap();
-        // It leads a session when all is there.
-        let ready = || rustix::process::getsid(rustix::process::Pid::from_raw(pid));
-        eventually("the namespaces", || {
-            ready().is_ok_and(|session| session.as_raw_nonzero().get() == pid)
-        });
-        Self { pid, pidfd, first }
+        let count = rustix::io::read(&all_there, &mut [0]).unwrap();
+        assert_eq!(count, 1, "the namespaces were not made");
+        pod
     }
 
     fn bench(&self, script: &str) -> Bench {
