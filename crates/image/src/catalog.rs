@@ -272,6 +272,20 @@ impl Catalog {
             .collect()
     }
 
+    /// How many images and layers there are.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        let layers = self.layers.len() + self.distrusted.len();
+        (self.images.len(), layers)
+    }
+
+    /// Bytes of one layer.
+    pub(crate) fn size_of(&self, layer: &LayerId) -> u64 {
+        let known = self.layers.get(&layer.chain);
+        let known = known.filter(|known| known.generation == layer.generation);
+        let distrusted = || self.distrusted.get(layer).map_or(0, |usage| usage.bytes);
+        known.map_or_else(distrusted, |known| known.bytes)
+    }
+
     /// Bytes and inodes of all layers.
     pub(crate) fn layer_usage(&self) -> (u64, u64) {
         let layers = self.layers.values().map(|l| (l.bytes, l.inodes));

@@ -103,6 +103,11 @@ where
         }
     }
 
+    /// How much work is under way.
+    pub(crate) fn count(&self) -> usize {
+        lock(&self.under_way).len()
+    }
+
     /// Waits for the work for `key`, which `work` begins unless it is under way.
     pub(crate) async fn join<F>(&self, key: K, work: impl FnOnce(Abandoned) -> F) -> Result<T>
     where

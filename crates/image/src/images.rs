@@ -10,6 +10,7 @@ use crisp_snapshotter::{LayerId, Lookup, Snapshot, Usage};
 
 use crate::config::Config;
 use crate::error::{Ambiguous, Error, Result};
+use crate::figures::Figures;
 use crate::flight::PullKey;
 use crate::image_config::MAX_CONFIG;
 use crate::info::{FsInfo, ImageInfo};
@@ -46,7 +47,15 @@ impl Images {
             credentials: creds.clone(),
         };
         let store = Arc::clone(&self.0);
-        let work = |abandoned| pull(store, image, creds, abandoned);
+        let work = |abandoned| async move {
+            let pulled = pull(Arc::clone(&store), image, creds, abandoned).await;
+            let tally = &store.tally;
+            match &pulled {
+                Ok(_) => tally.pulls_done.add(1),
+                Err(_) => tally.pulls_failed.add(1),
+            }
+            pulled
+        };
         self.0.pulls.join(key, work).await
     }
 
@@ -204,6 +213,12 @@ impl Images {
             used_bytes,
             inodes,
         }
+    }
+
+    /// Plain figures, for metrics.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        Figures::of(&self.0)
     }
 
     /// Where images and writable layers are.

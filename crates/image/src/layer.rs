@@ -172,6 +172,7 @@ impl LayerSource {
         let mut is_taken = true;
         while let Some(chunk) = blob.next().await.transpose()? {
             received += chunk.len() as u64;
+            self.store.tally.received_bytes.add(chunk.len() as u64);
             if received > expected.size {
                 return Ok(Fed::Wrong(self.wrong_size(plan, received)));
             }

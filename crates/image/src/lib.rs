@@ -22,6 +22,7 @@ mod config;
 mod database;
 mod downloads;
 mod error;
+mod figures;
 mod flight;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
@@ -38,9 +39,11 @@ mod record;
 mod sealed;
 mod steps;
 mod store;
+mod tally;
 mod unpack;
 
 pub use config::{Config, GRACE};
 pub use error::{Ambiguous, Error, Result};
+pub use figures::Figures;
 pub use images::Images;
 pub use info::{FsInfo, ImageInfo};

@@ -24,6 +24,7 @@ use crate::flight::{FetchKey, Flights, LayerLocks, PullKey};
 use crate::leases::Leases;
 use crate::record::{Edit, LayerRecord};
 use crate::steps::{Commit, Grant, drop_idle};
+use crate::tally::Tally;
 
 /// How long layers may lie unsynced, so that a burst of pulls is synced once.
 const SYNC_DELAY: Duration = Duration::from_millis(500);
@@ -42,6 +43,7 @@ pub(crate) struct Store {
     pub(crate) pulls: Flights<PullKey, Digest>,
     pub(crate) fetches: Flights<FetchKey, Digest>,
     pub(crate) layer_locks: LayerLocks,
+    pub(crate) tally: Tally,
     /// Tells of each layer that was unpacked.
     arrivals: watch::Sender<()>,
     leases: Leases,
@@ -88,6 +90,7 @@ impl Store {
             // A pull waits for its fetch as long as it goes on itself.
             fetches: Flights::new("fetch an image", Duration::ZERO),
             layer_locks: LayerLocks::default(),
+            tally: Tally::default(),
             arrivals: watch::Sender::new(()),
             leases: parts.leases,
             database: parts.database,
@@ -130,6 +133,7 @@ impl Store {
         let (bytes, inodes) = (unpacked.size, unpacked.inodes);
         let layer = unpacked.commit()?;
         self.layer_unpacked(layer, bytes, inodes);
+        self.tally.layers_unpacked.add(1);
         Ok(())
     }
 
@@ -230,14 +234,26 @@ impl Store {
 
     /// A sweep without taking turns: for the time when nobody else has the store.
     pub(crate) fn remove_idle(&self) -> Result<()> {
-        let mut idle = Vec::new();
-        self.commit(|catalog| drop_idle(catalog, &mut idle))?;
+        let (mut idle, mut bytes) = (Vec::new(), 0);
+        let blobs_before = self.blob_bytes();
+        self.commit(|catalog| {
+            let losses = drop_idle(catalog, &mut idle);
+            bytes = idle.iter().map(|layer| catalog.size_of(layer)).sum();
+            losses
+        })?;
         let mut failed = self.remove_layers(&idle).err();
+        if failed.is_none() {
+            self.tally.layers_removed.add(idle.len() as u64);
+            self.tally.freed_bytes.add(bytes);
+        }
         let needed = self.catalog().needed_blobs();
         if let Err(error) = self.content.collect(&needed) {
             failed.get_or_insert(Error::from(error));
         }
         self.measure();
+        let blobs = blobs_before.saturating_sub(self.blob_bytes());
+        self.tally.freed_bytes.add(blobs);
+        self.tally.collections.add(1);
         failed.map_or(Ok(()), Err)
     }
 
@@ -268,6 +284,10 @@ impl Store {
             Ok(usage) => *lock(&self.blob_usage) = usage,
             Err(error) => tracing::warn!(%error, "cannot measure blobs"),
         }
+    }
+
+    fn blob_bytes(&self) -> u64 {
+        lock(&self.blob_usage).0
     }
 
     /// Bytes and inodes of layers and blobs.

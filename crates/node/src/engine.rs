@@ -17,6 +17,7 @@ use crate::debts::OwedRemains;
 use crate::error::{Context, Error, Result};
 use crate::events::Listener;
 use crate::exec::ExecOutput;
+use crate::figures::Figures;
 use crate::machine::input::Totals;
 use crate::pod::message::{ContainerRequest, Mailbox, Message, Request};
 use crate::pod::naming::{NameMessage, NamesMailbox, Wanted};
@@ -459,6 +460,12 @@ impl Engine {
     #[must_use]
     pub fn images(&self) -> &Images {
         &self.shared.config.images
+    }
+
+    /// Plain figures, for metrics.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        Figures::of(&self.shared, &self.pods())
     }
 
     /// Ends the daemon's side: records are flushed, what no pod needs is unmounted. Pods go on.

@@ -82,6 +82,11 @@ impl Events {
         drop(self.0.send(Arc::new(event)));
     }
 
+    /// How many listen.
+    pub(crate) fn listeners(&self) -> usize {
+        self.0.receiver_count()
+    }
+
     pub(crate) fn subscribe(&self, owner: Owner) -> Listener {
         Listener {
             owner,

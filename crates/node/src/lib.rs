@@ -20,6 +20,7 @@
 //! recovery    after a start: records against what the kernel has
 //! retirement  before the end: records to disk, away with what no pod uses
 //! host        what this machine can do
+//! figures     plain numbers about all of this, with those of the tally
 //! ```
 //!
 //! Deliberately absent: CRI types, streaming, image pulls, any knowledge of how a process is
@@ -36,6 +37,7 @@ mod engine;
 pub mod error;
 pub mod events;
 pub mod exec;
+mod figures;
 pub mod host;
 mod machine;
 mod names;
@@ -50,6 +52,7 @@ pub mod session;
 mod shared;
 mod shim;
 pub mod stats;
+mod tally;
 mod twin;
 pub mod view;
 mod views;
@@ -61,6 +64,7 @@ pub use engine::Engine;
 pub use error::{Code, Error, Result};
 pub use events::{ContainerEvent, EventKind, Lagged, Listener, Subject};
 pub use exec::ExecOutput;
+pub use figures::Figures;
 pub use session::{Ended, Session, Wanted};
 pub use stats::{ContainerStats, LayerStats, PodStats};
 pub use view::{ContainerView, PodView};

@@ -70,6 +70,7 @@ pub(crate) async fn start(config: Config) -> Result<(Arc<Shared>, NamesMailbox)>
         settling: Some(settling),
     };
     let count = survey.pods.len();
+    shared.tally.pods_recovered.add(count as u64);
     adopt_cgroups(&shared, &survey.pods);
     blocking(move || {
         for (story, journal) in survey.pods {

@@ -28,6 +28,7 @@ use crate::pod::mailboxes::Mailboxes;
 use crate::pool::Pool;
 use crate::shim::spares::Spares;
 use crate::stats::sampler::Sampler;
+use crate::tally::Tally;
 use crate::views::Views;
 
 /// How often records that changed are flushed to disk.
@@ -43,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) views: Views,
     pub(crate) mailboxes: Mailboxes,
     pub(crate) events: Events,
+    /// Running counts, for figures.
+    pub(crate) tally: Tally,
     pub(crate) sampler: Sampler,
     pub(crate) cgroups: Cgroups,
     /// Looks at paths that callers name.
@@ -105,6 +108,7 @@ impl Shared {
             views: Views::default(),
             mailboxes: Mailboxes::default(),
             events: Events::new(),
+            tally: Tally::default(),
             sampler: Sampler::default(),
             host: found.host,
             boot_id: found.boot_id,

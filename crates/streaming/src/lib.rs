@@ -13,6 +13,7 @@
 //! forward     port-forward: connections into a pod joined to streams of a client
 //! session     the seam to the engine
 //! status      the last word of a session
+//! tally       how many sessions there are
 //! stop        the ends that the server makes of a session
 //! stream      one stream of a connection, whatever the protocol
 //! wire        the sending side of a connection
@@ -57,6 +58,7 @@ mod status;
 mod stop;
 mod strangers;
 mod stream;
+mod tally;
 mod tls;
 mod tokens;
 mod websocket;
@@ -71,4 +73,5 @@ pub use server::{Config, Server};
 pub use session::{
     Connection, Dial, End, Reading, Refusal, Resize, Session, Size, Start, Streams, Writing,
 };
+pub use tally::{ByKind, Sessions};
 pub use tls::TlsFiles;

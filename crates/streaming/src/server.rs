@@ -26,6 +26,7 @@ use crate::session::{Dial, Reading, Start, Streams, Writing};
 use crate::status::Purpose;
 use crate::stop::Stop;
 use crate::strangers::{Seat, Strangers};
+use crate::tally::{Sessions, Tally};
 use crate::tls::{Certificate, TlsFiles};
 use crate::tokens::Tokens;
 use crate::work::{Link, Patience, Work};
@@ -78,6 +79,7 @@ pub struct Server {
     tokens: Arc<Tokens<Admitted>>,
     address: SocketAddr,
     base: String,
+    tally: Tally,
     stop: watch::Sender<bool>,
     _accepting: Worker<()>,
 }
@@ -119,8 +121,10 @@ impl Server {
         let base = config.base.unwrap_or(format!("{scheme}://{address}"));
         let tokens = Arc::new(Tokens::default());
         let (teller, stop) = Stop::new();
+        let tally = Tally::default();
         let door = Door {
             tokens: Arc::clone(&tokens),
+            tally: tally.clone(),
             certificate,
             patience: Patience {
                 create: config.create,
@@ -132,6 +136,7 @@ impl Server {
         Ok(Self {
             tokens,
             address,
+            tally,
             base: base.trim_end_matches('/').to_owned(),
             stop: teller,
             _accepting: Worker::start(door.accept(listener)),
@@ -144,6 +149,12 @@ impl Server {
         self.stop.send_replace(true);
         // Each session has a part of this channel until its end.
         timeout(within, self.stop.closed()).await.ok();
+    }
+
+    /// How many sessions there are, and how many have begun.
+    #[must_use]
+    pub fn sessions(&self) -> Sessions {
+        self.tally.sessions()
     }
 
     /// The address that the server listens on.
@@ -196,6 +207,7 @@ impl Server {
 #[derive(Clone)]
 struct Door {
     tokens: Arc<Tokens<Admitted>>,
+    tally: Tally,
     certificate: Option<Arc<Certificate>>,
     patience: Patience,
     stop: Stop,
@@ -249,7 +261,10 @@ impl Door {
         };
         drop(seat);
         match found.take() {
-            Some(work) => work.run(link, self.patience, self.stop.clone()).await,
+            Some(work) => {
+                let _counted = self.tally.begin(work.kind());
+                work.run(link, self.patience, self.stop.clone()).await
+            }
             None => Ok(()),
         }
     }

@@ -23,6 +23,7 @@ use crate::spdy::input::Input;
 use crate::status::{self, Purpose};
 use crate::stop::{Cut, Stop};
 use crate::stream::{Incoming, Outgoing, Unsent, Waits};
+use crate::tally::Kind as SessionKind;
 use crate::websocket::channels::Channels;
 use crate::websocket::messages::{self, Messages};
 use crate::wire::{Wire, Wrapping};
@@ -114,6 +115,20 @@ impl Work {
         let (connection, opened) = Connection::new(input, wire, (activity, waits), self.judge());
         let work = self.on_streams(opened, patience.create, cut);
         line.drive(connection.run(), work).await
+    }
+
+    pub(crate) fn kind(&self) -> SessionKind {
+        match self {
+            Self::Process {
+                purpose: Purpose::Exec,
+                ..
+            } => SessionKind::Exec,
+            Self::Process {
+                purpose: Purpose::Attach,
+                ..
+            } => SessionKind::Attach,
+            Self::Ports { .. } => SessionKind::PortForward,
+        }
     }
 
     fn judge(&self) -> Judge {

@@ -299,9 +299,13 @@ impl Hands {
     pub(super) fn connect(
         &mut self,
         id: &ContainerId,
-        Link { connection, loan }: Link,
+        Link {
+            mut connection,
+            loan,
+        }: Link,
         process: Option<crisp_sys::process::ProcessId>,
     ) {
+        connection.count(self.shared.tally.shims.one_more());
         let client = ShimClient::start(connection, id.clone(), process, self.shims.clone());
         let held = self.held.entry(id.clone()).or_default();
         held.loan.renew(loan);

@@ -143,6 +143,7 @@ async fn guard(start: Start, inbox: mpsc::UnboundedReceiver<Message>) {
     if AssertUnwindSafe(life).catch_unwind().await.is_ok() {
         return;
     }
+    shared.tally.failed_tasks.add(1);
     let quiet = workers.end(STEPS_END_WITHIN).await;
     let told = span.enter();
     if !quiet || began.elapsed() < LIVES_AT_LEAST {

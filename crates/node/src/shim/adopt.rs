@@ -87,6 +87,7 @@ async fn try_find(shared: &Arc<Shared>, alone: &Alone) -> Result<(Verdict, Optio
     let there = shims_of(id.as_str()).await;
     if there.is_empty() {
         let launched = adopt(shared, alone).await?;
+        shared.tally.shims_replaced.add(1);
         let Launched { init, link, .. } = launched;
         return Ok((Verdict::Alive { init }, Some(link)));
     }

@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{Context, Error, Result, ShimFailure};
 use crate::paths;
+use crate::tally::Counted;
 
 /// How long a shim that was told to leave may take.
 const LEAVE_WITHIN: Duration = Duration::from_secs(5);
@@ -42,7 +43,11 @@ pub(crate) struct Answer {
 
 /// A connection that the event loop watches.
 #[derive(Debug)]
-pub(crate) struct Connection(AsyncFd<Conn>);
+pub(crate) struct Connection {
+    watched: AsyncFd<Conn>,
+    /// Counts this one, where connections are counted.
+    _counted: Option<Counted>,
+}
 
 impl Connection {
     /// Takes a connected socket.
@@ -53,7 +58,15 @@ impl Connection {
             reason = "sound for what owns one descriptor for life; the new one is unsafe"
         )]
         let watched = AsyncFd::new(conn)?;
-        Ok(Self(watched))
+        Ok(Self {
+            watched,
+            _counted: None,
+        })
+    }
+
+    /// Is counted from now on, until it is closed.
+    pub(crate) fn count(&mut self, counted: Counted) {
+        self._counted = Some(counted);
     }
 
     /// Connects to the socket of a shim that is there.
@@ -62,14 +75,14 @@ impl Connection {
     }
 
     pub(crate) fn peer(&self) -> Option<ProcessId> {
-        let pid = self.0.get_ref().peer().ok()?.pid;
+        let pid = self.watched.get_ref().peer().ok()?.pid;
         ProcessId::of(pid).ok()
     }
 
     /// Sends one frame.
     pub(crate) async fn send(&self, bytes: &[u8], fds: &[OwnedFd]) -> io::Result<()> {
         loop {
-            let mut ready = self.0.writable().await?;
+            let mut ready = self.watched.writable().await?;
             match ready.try_io(|conn| try_send(conn.get_ref(), bytes, fds)) {
                 Ok(sent) => return sent,
                 Err(_would_block) => {}
@@ -80,7 +93,7 @@ impl Connection {
     /// Receives one frame; `None` once the shim has closed.
     pub(crate) async fn receive(&self) -> io::Result<Option<Packet>> {
         loop {
-            let mut ready = self.0.readable().await?;
+            let mut ready = self.watched.readable().await?;
             match ready.try_io(|conn| conn.get_ref().recv(MAX_FRAME)) {
                 Ok(received) => return received,
                 Err(_would_block) => {}

@@ -76,6 +76,11 @@ impl Spares {
         })
     }
 
+    /// How many wait.
+    pub(crate) fn count(&self) -> usize {
+        self.with(|waiting| waiting.spares.len())
+    }
+
     /// Loads one more in the background, unless enough wait.
     pub(crate) fn load(self: &Arc<Self>) {
         self.load_if(|_| true);
