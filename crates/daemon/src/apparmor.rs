@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use crisp_node::host::Host;
 use crisp_sys::process::command;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
@@ -65,11 +66,23 @@ const RULES: &str = "
   deny /sys/devices/virtual/powercap/** rwklx,
 ";
 
+/// Loads the profile where the kernel has `AppArmor`, and notes on the host how that went.
+pub async fn set_up(host: &mut Host) {
+    if !host.has_apparmor() {
+        return;
+    }
+    let loaded = load().await;
+    if let Err(why) = &loaded {
+        tracing::warn!(%why, "the default AppArmor profile is not loaded: containers that name none are not confined by AppArmor");
+    }
+    host.set_apparmor_default(loaded);
+}
+
 /// Loads the profile.
 ///
 /// # Errors
 /// A text that tells why it is not loaded and what to do.
-pub async fn load() -> Result<&'static str, String> {
+async fn load() -> Result<&'static str, String> {
     let parser = PARSERS.into_iter().map(PathBuf::from).find(|p| p.is_file());
     let parser = parser.ok_or(
         "apparmor_parser is not installed; install it (the package apparmor) and restart crispd",

@@ -9,8 +9,8 @@ use crisp_cgroups::CgroupDriver;
 use crisp_telemetry::Filter;
 
 use crate::config::{
-    self, AbsolutePath, Config, Endpoint, LogFormat, MaybeCollector, NetworkMode, SocketAddress,
-    Written, help, long_help,
+    self, AbsolutePath, Config, Endpoint, LogFormat, MaybeCollector, MaybeSocketAddress,
+    NetworkMode, SocketAddress, Written, help, long_help,
 };
 use crate::exit::{self, Exit, Fatal};
 
@@ -50,6 +50,8 @@ struct Flags {
     log_format: Option<LogFormat>,
     #[arg(long, value_name = "http://HOST:PORT", global = true, help = help("telemetry.otlp_endpoint"), long_help = long_help("telemetry.otlp_endpoint"))]
     otlp_endpoint: Option<MaybeCollector>,
+    #[arg(long, value_name = "IP:PORT", global = true, help = help("metrics.listen"), long_help = long_help("metrics.listen"))]
+    metrics_listen: Option<MaybeSocketAddress>,
 }
 
 /// Takes the names of the drivers, and lists them when it is given another word.
@@ -161,6 +163,7 @@ impl Flags {
         set(&mut written.log.level, self.log_level);
         set(&mut written.log.format, self.log_format);
         set(&mut written.telemetry.otlp_endpoint, self.otlp_endpoint);
+        set(&mut written.metrics.listen, self.metrics_listen);
     }
 }
 
@@ -216,6 +219,8 @@ mod tests {
             "cgroupfs",
             "--streaming-listen",
             "[::1]:7",
+            "--metrics-listen",
+            "127.0.0.1:9",
             "--log-level",
             "info,crisp_node=debug",
             "--log-format",
@@ -230,6 +235,7 @@ mod tests {
         assert_eq!(config.images.hosts_dir, Path::new("/c"));
         assert_eq!(config.log_format, LogFormat::Json);
         assert_eq!(config.streaming.listen.to_string(), "[::1]:7");
+        assert_eq!(config.metrics, "127.0.0.1:9".parse().ok());
         assert!(matches!(
             config.network.source,
             config::Source::Builtin { .. }
@@ -244,6 +250,9 @@ mod tests {
             &["crispd", "--listen", "tcp://1.2.3.4:5"],
             &["crispd", "--log-level", "loud"],
             &["crispd", "--streaming-listen", "10010"],
+            &["crispd", "--metrics-listen", "9477"],
+            &["crispd", "--metrics-listen", "127.0.0.1:0"],
+            &["crispd", "--metrics-listen", "localhost:9477"],
             &["crispd", "start"],
             &["crispd", "config"],
         ] {

@@ -28,6 +28,7 @@ use crate::apparmor;
 use crate::config::{Config, Source};
 use crate::exit::{Context as _, Exit, Fatal};
 use crate::helper;
+use crate::metrics;
 use crate::second::{self, LOCK, Stay};
 use crate::socket::Socket;
 use crate::streaming;
@@ -115,7 +116,7 @@ async fn live(config: Config, files: &[PathBuf]) -> Result<(), Fatal> {
     let dirs = [config.root.clone(), config.state.clone()];
     tokio::select! {
         started = start(config, files) => {
-            let Started { socket, streaming, engine, service } = started?;
+            let Started { socket, streaming, engine, service, metrics: _metrics } = started?;
             let doors = ((socket, Stay::at(dirs)), streaming);
             let told = serve(doors, service, (&engine, stop)).await?;
             let until = (told + RETIREMENT).max(Instant::now() + FLUSH);
@@ -138,6 +139,7 @@ struct Started {
     streaming: Arc<Streaming>,
     engine: Engine,
     service: Service,
+    metrics: Option<crisp_telemetry::metrics::Server>,
 }
 
 /// The start, up to the point where calls can be served.
@@ -175,13 +177,8 @@ async fn start(config: Config, files: &[PathBuf]) -> Result<Started, Fatal> {
     // Clients that connect from now on wait until all records are read.
     let socket = Socket::take(&config.socket)?;
     let streaming = Arc::new(streaming::start(config.streaming.clone()).await?);
-    if host.has_apparmor() {
-        let loaded = apparmor::load().await;
-        if let Err(why) = &loaded {
-            tracing::warn!(%why, "the default AppArmor profile is not loaded: containers that name none are not confined by AppArmor");
-        }
-        host.set_apparmor_default(loaded);
-    }
+    let metrics = metrics::begin(config.metrics).await?;
+    apparmor::set_up(&mut host).await;
     let kernel = host.to_json();
     let engine = engine(&config, host).await?;
     let about = About {
@@ -194,8 +191,11 @@ async fn start(config: Config, files: &[PathBuf]) -> Result<Started, Fatal> {
             .to_string_lossy()
             .into_owned(),
     };
-    let service = Service::new(engine.clone(), Arc::downgrade(&streaming), about);
+    let streams = Arc::downgrade(&streaming);
+    let (operations, metrics) = metrics.serve(&engine, streams.clone());
+    let service = Service::new(engine.clone(), streams, about, operations);
     Ok(Started {
+        metrics,
         socket,
         streaming,
         engine,

@@ -20,6 +20,8 @@ mod config;
 mod daemon;
 mod exit;
 mod helper;
+mod metrics;
+mod process_figures;
 mod second;
 mod socket;
 mod streaming;

@@ -1,10 +1,11 @@
-//! A call is one request of a caller while it is worked on: it is timed, logged once when it ends,
-//! and a panic in its work is caught.
+//! A call is one request of a caller while it is worked on: it is timed, logged and counted once when
+//! it ends, and a panic in its work is caught.
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
+use crisp_telemetry::metrics::{Operation, Operations};
 use futures::FutureExt as _;
 use tracing::Span;
 
@@ -17,14 +18,18 @@ pub struct Call {
     rpc: &'static str,
     span: Span,
     since: Instant,
-    is_answered: bool,
+    /// `None` once the call was answered.
+    unanswered: Option<Operation>,
 }
+
+/// The code of a call that did not fail, in metrics.
+const OK: &str = "OK";
 
 /// A failed call in the words of its door.
 #[derive(Debug, Clone, Copy)]
 pub struct Failure<'a> {
     /// The protocol's name of the error, such as `NotFound`.
-    pub code: &'a str,
+    pub code: &'static str,
     /// The message that the caller gets.
     pub why: &'a str,
     /// Clients live with it: the object is not there yet, or the call is not built yet.
@@ -47,15 +52,16 @@ impl fmt::Display for Fault {
 impl std::error::Error for Fault {}
 
 impl Call {
-    /// A call that begins now; its subject is written into the root span, the current one.
-    pub fn begin(rpc: &'static str, subject: impl Into<Subject>) -> Self {
+    /// A call that begins now; its subject is written into the root span, the current one, and its
+    /// time into the record of operations when it ends.
+    pub fn begin(operations: &Operations, rpc: &'static str, subject: impl Into<Subject>) -> Self {
         let span = Span::current();
         subject.into().record(&span);
         Self {
             rpc,
             span,
             since: Instant::now(),
-            is_answered: false,
+            unanswered: Some(operations.begin(rpc)),
         }
     }
 
@@ -74,8 +80,10 @@ impl Call {
     /// The call is answered: with success, or with this failure. This is the one place that logs
     /// the failure of a call; nothing below logs an error that it returns.
     pub fn end(mut self, failure: Option<Failure<'_>>) {
-        self.is_answered = true;
         let took = self.took();
+        if let Some(operation) = self.unanswered.take() {
+            operation.answered(failure.map_or(OK, |failure| failure.code), took.0);
+        }
         let Some(Failure {
             code,
             why,
@@ -100,7 +108,7 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        if !self.is_answered {
+        if self.unanswered.is_some() {
             tracing::debug!(
                 parent: &self.span,
                 took = %self.took(),
@@ -125,7 +133,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_an_answer() {
-        let call = Call::begin("Test", "x");
+        let call = Call::begin(&Operations::default(), "Test", "x");
         let fault = call.run(async { panic!("oh") }).await;
         let fault: Fault = fault.map(|(): ()| ()).unwrap_err();
         call.end(None);

@@ -1,5 +1,5 @@
-//! Telemetry is what the daemon tells about itself while it runs: log lines on standard error, and
-//! traces to a collector when one is configured.
+//! Telemetry is what the daemon tells about itself while it runs: log lines on standard error, and,
+//! where they are configured, traces to a collector and metrics for whoever scrapes them.
 //!
 //! ```text
 //! start    the subscriber of the process; panics are logged like everything else
@@ -9,16 +9,18 @@
 //! lines    a line of text or JSON for each event
 //! options  the settings of the program
 //! otlp     spans to a collector (feature `otlp`)
+//! metrics/ the page of figures that Prometheus reads
 //! ```
 //!
 //! The program calls [`start`] once. All other crates write events and spans with `tracing`; only
-//! the doors know this one besides, to continue the trace of a caller.
+//! the doors know this one besides, to continue the trace of a caller and to time its calls.
 
 #![forbid(unsafe_code)]
 
 mod fields;
 mod filter;
 mod lines;
+pub mod metrics;
 mod options;
 #[cfg(feature = "otlp")]
 mod otlp;

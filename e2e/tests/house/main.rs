@@ -100,12 +100,14 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "crisp-registry",
             "crisp-streaming",
             "crisp-tasks",
+            // For the record of calls, which goes on to the door.
+            "crisp-telemetry",
         ],
     ),
     ("crisp-door", &["crisp-tasks", "crisp-telemetry"]),
     // The protocols alone: doors hand in closures, so it needs no engine and no CRI.
     ("crisp-streaming", &["crisp-tasks"]),
-    ("crisp-telemetry", &[]),
+    ("crisp-telemetry", &["crisp-tasks"]),
     (
         "crisp-daemon",
         &[
@@ -143,6 +145,7 @@ const MAY_USE_TOKIO: &[&str] = &[
     "crisp-registry",
     "crisp-streaming",
     "crisp-tasks",
+    "crisp-telemetry",
 ];
 
 /// Names that say nothing about what is inside.

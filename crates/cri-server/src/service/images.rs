@@ -9,7 +9,6 @@ use tonic::{Request, Response, Status};
 use super::Service;
 use super::stream_lists::Messages;
 use crate::answer;
-use crate::call::call;
 use crate::from_cri::image::{credentials, spec};
 use crate::to_cri;
 
@@ -110,7 +109,7 @@ impl ImageService for Service {
         &self,
         request: Request<cri::ListImagesRequest>,
     ) -> Result<Response<cri::ListImagesResponse>, Status> {
-        call("ListImages", "", async {
+        self.call("ListImages", "", async {
             Ok(Service::list_images(self, request.into_inner()))
         })
         .await
@@ -122,7 +121,7 @@ impl ImageService for Service {
         &self,
         request: Request<cri::StreamImagesRequest>,
     ) -> Result<Response<Self::StreamImagesStream>, Status> {
-        call("StreamImages", "", async {
+        self.call("StreamImages", "", async {
             Ok(Service::stream_images(self, request.into_inner()))
         })
         .await
@@ -134,7 +133,8 @@ impl ImageService for Service {
     ) -> Result<Response<cri::ImageStatusResponse>, Status> {
         let request = request.into_inner();
         let about = name(request.image.as_ref());
-        call("ImageStatus", &about, Service::image_status(self, request)).await
+        self.call("ImageStatus", &about, Service::image_status(self, request))
+            .await
     }
 
     async fn pull_image(
@@ -143,7 +143,7 @@ impl ImageService for Service {
     ) -> Result<Response<cri::PullImageResponse>, Status> {
         let request = request.into_inner();
         let about = name(request.image.as_ref());
-        call("PullImage", &about, self.pull(request)).await
+        self.call("PullImage", &about, self.pull(request)).await
     }
 
     async fn remove_image(
@@ -152,13 +152,15 @@ impl ImageService for Service {
     ) -> Result<Response<cri::RemoveImageResponse>, Status> {
         let request = request.into_inner();
         let about = name(request.image.as_ref());
-        call("RemoveImage", &about, Service::remove_image(self, request)).await
+        self.call("RemoveImage", &about, Service::remove_image(self, request))
+            .await
     }
 
     async fn image_fs_info(
         &self,
         _: Request<cri::ImageFsInfoRequest>,
     ) -> Result<Response<cri::ImageFsInfoResponse>, Status> {
-        call("ImageFsInfo", "", Service::image_fs_info(self)).await
+        self.call("ImageFsInfo", "", Service::image_fs_info(self))
+            .await
     }
 }

@@ -16,11 +16,14 @@ mod unimplemented;
 
 use std::sync::{Arc, Weak};
 
+use crisp_door::Subject;
 use crisp_node::Engine;
 use crisp_streaming::Server;
+use crisp_telemetry::metrics::Operations;
 use serde_json::Value;
+use tonic::{Response, Status};
 
-use crisp_door::Subject;
+use crate::call::call;
 
 /// Both services: the engine, and facts for the verbose status. Clones share everything.
 #[derive(Debug, Clone)]
@@ -29,6 +32,7 @@ pub struct Service {
     /// Where clients of exec, attach and port-forward come; gone when the daemon ends.
     streams: Weak<Server>,
     about: Arc<About>,
+    operations: Operations,
 }
 
 /// Facts that do not change while the daemon runs.
@@ -43,14 +47,30 @@ pub struct About {
 }
 
 impl Service {
-    /// The services over a started engine and a streaming server.
+    /// The services over a started engine and a streaming server, with the record of their calls.
     #[must_use]
-    pub fn new(engine: Engine, streams: Weak<Server>, about: About) -> Self {
+    pub fn new(
+        engine: Engine,
+        streams: Weak<Server>,
+        about: About,
+        operations: Operations,
+    ) -> Self {
         Self {
             engine,
             streams,
             about: Arc::new(about),
+            operations,
         }
+    }
+
+    /// Runs the work of one call.
+    async fn call<T>(
+        &self,
+        rpc: &'static str,
+        subject: impl Into<Subject>,
+        work: impl Future<Output = Result<T, Status>>,
+    ) -> Result<Response<T>, Status> {
+        call(&self.operations, rpc, subject, work).await
     }
 
     /// The subject of a call about a pod. A pod that is not there has only the id that was given.

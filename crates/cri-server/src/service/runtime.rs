@@ -10,7 +10,6 @@ use super::events::EventStream;
 use super::stream_lists::Messages;
 use super::unimplemented::not_yet;
 use super::{Service, status};
-use crate::call::call;
 use crate::to_cri;
 
 fn pod_name(request: &cri::RunPodSandboxRequest) -> Subject {
@@ -28,7 +27,8 @@ impl RuntimeService for Service {
         &self,
         _: Request<cri::VersionRequest>,
     ) -> Result<Response<cri::VersionResponse>, Status> {
-        call("Version", "", async { Ok(status::version()) }).await
+        self.call("Version", "", async { Ok(status::version()) })
+            .await
     }
 
     async fn run_pod_sandbox(
@@ -36,7 +36,8 @@ impl RuntimeService for Service {
         request: Request<cri::RunPodSandboxRequest>,
     ) -> Result<Response<cri::RunPodSandboxResponse>, Status> {
         let request = request.into_inner();
-        call("RunPodSandbox", pod_name(&request), self.run_pod(request)).await
+        self.call("RunPodSandbox", pod_name(&request), self.run_pod(request))
+            .await
     }
 
     async fn stop_pod_sandbox(
@@ -45,7 +46,8 @@ impl RuntimeService for Service {
     ) -> Result<Response<cri::StopPodSandboxResponse>, Status> {
         let request = request.into_inner();
         let id = &request.pod_sandbox_id;
-        call("StopPodSandbox", self.pod_subject(id), self.stop_pod(id)).await
+        self.call("StopPodSandbox", self.pod_subject(id), self.stop_pod(id))
+            .await
     }
 
     async fn remove_pod_sandbox(
@@ -54,7 +56,7 @@ impl RuntimeService for Service {
     ) -> Result<Response<cri::RemovePodSandboxResponse>, Status> {
         let request = request.into_inner();
         let id = &request.pod_sandbox_id;
-        call(
+        self.call(
             "RemovePodSandbox",
             self.pod_subject(id),
             self.remove_pod(id),
@@ -68,7 +70,7 @@ impl RuntimeService for Service {
     ) -> Result<Response<cri::PodSandboxStatusResponse>, Status> {
         let request = request.into_inner();
         let id = &request.pod_sandbox_id;
-        call("PodSandboxStatus", self.pod_subject(id), async {
+        self.call("PodSandboxStatus", self.pod_subject(id), async {
             self.pod_status(&request)
         })
         .await
@@ -79,7 +81,8 @@ impl RuntimeService for Service {
         request: Request<cri::ListPodSandboxRequest>,
     ) -> Result<Response<cri::ListPodSandboxResponse>, Status> {
         let request = request.into_inner();
-        call("ListPodSandbox", "", async { self.list_pods(request) }).await
+        self.call("ListPodSandbox", "", async { self.list_pods(request) })
+            .await
     }
 
     async fn create_container(
@@ -93,7 +96,8 @@ impl RuntimeService for Service {
             container: metadata.map(|metadata| metadata.name.clone()),
             ..self.pod_subject(&request.pod_sandbox_id)
         };
-        call("CreateContainer", subject, self.create(request)).await
+        self.call("CreateContainer", subject, self.create(request))
+            .await
     }
 
     async fn start_container(
@@ -102,7 +106,8 @@ impl RuntimeService for Service {
     ) -> Result<Response<cri::StartContainerResponse>, Status> {
         let request = request.into_inner();
         let id = &request.container_id;
-        call("StartContainer", self.container_subject(id), self.start(id)).await
+        self.call("StartContainer", self.container_subject(id), self.start(id))
+            .await
     }
 
     async fn stop_container(
@@ -111,7 +116,7 @@ impl RuntimeService for Service {
     ) -> Result<Response<cri::StopContainerResponse>, Status> {
         let request = request.into_inner();
         let id = &request.container_id;
-        call(
+        self.call(
             "StopContainer",
             self.container_subject(id),
             self.stop(&request),
@@ -125,7 +130,7 @@ impl RuntimeService for Service {
     ) -> Result<Response<cri::RemoveContainerResponse>, Status> {
         let request = request.into_inner();
         let id = &request.container_id;
-        call(
+        self.call(
             "RemoveContainer",
             self.container_subject(id),
             self.remove(id),
@@ -138,7 +143,7 @@ impl RuntimeService for Service {
         request: Request<cri::ListContainersRequest>,
     ) -> Result<Response<cri::ListContainersResponse>, Status> {
         let request = request.into_inner();
-        call("ListContainers", "", async {
+        self.call("ListContainers", "", async {
             Service::list_containers(self, request)
         })
         .await
@@ -150,7 +155,7 @@ impl RuntimeService for Service {
     ) -> Result<Response<cri::ContainerStatusResponse>, Status> {
         let request = request.into_inner();
         let id = &request.container_id;
-        call(
+        self.call(
             "ContainerStatus",
             self.container_subject(id),
             Service::container_status(self, &request),
@@ -163,7 +168,7 @@ impl RuntimeService for Service {
         request: Request<cri::UpdateContainerResourcesRequest>,
     ) -> Result<Response<cri::UpdateContainerResourcesResponse>, Status> {
         let request = request.into_inner();
-        call(
+        self.call(
             "UpdateContainerResources",
             self.container_subject(&request.container_id),
             self.update_container(request),
@@ -177,7 +182,7 @@ impl RuntimeService for Service {
     ) -> Result<Response<cri::ReopenContainerLogResponse>, Status> {
         let request = request.into_inner();
         let id = &request.container_id;
-        call(
+        self.call(
             "ReopenContainerLog",
             self.container_subject(id),
             self.reopen_log(id),
@@ -191,7 +196,8 @@ impl RuntimeService for Service {
     ) -> Result<Response<cri::ExecSyncResponse>, Status> {
         let request = request.into_inner();
         let subject = self.container_subject(&request.container_id);
-        call("ExecSync", subject, Service::exec_sync(self, request)).await
+        self.call("ExecSync", subject, Service::exec_sync(self, request))
+            .await
     }
 
     async fn exec(
@@ -200,7 +206,8 @@ impl RuntimeService for Service {
     ) -> Result<Response<cri::ExecResponse>, Status> {
         let request = request.into_inner();
         let subject = self.container_subject(&request.container_id);
-        call("Exec", subject, async { Service::exec(self, request) }).await
+        self.call("Exec", subject, async { Service::exec(self, request) })
+            .await
     }
 
     async fn attach(
@@ -209,7 +216,7 @@ impl RuntimeService for Service {
     ) -> Result<Response<cri::AttachResponse>, Status> {
         let request = request.into_inner();
         let id = &request.container_id;
-        call("Attach", self.container_subject(id), async {
+        self.call("Attach", self.container_subject(id), async {
             Service::attach(self, &request)
         })
         .await
@@ -221,7 +228,7 @@ impl RuntimeService for Service {
     ) -> Result<Response<cri::PortForwardResponse>, Status> {
         let request = request.into_inner();
         let id = &request.pod_sandbox_id;
-        call("PortForward", self.pod_subject(id), async {
+        self.call("PortForward", self.pod_subject(id), async {
             Service::port_forward(self, &request)
         })
         .await
@@ -233,7 +240,7 @@ impl RuntimeService for Service {
     ) -> Result<Response<cri::ContainerStatsResponse>, Status> {
         let request = request.into_inner();
         let id = &request.container_id;
-        call(
+        self.call(
             "ContainerStats",
             self.container_subject(id),
             Service::container_stats(self, id),
@@ -246,7 +253,7 @@ impl RuntimeService for Service {
         request: Request<cri::ListContainerStatsRequest>,
     ) -> Result<Response<cri::ListContainerStatsResponse>, Status> {
         let request = request.into_inner();
-        call("ListContainerStats", "", async {
+        self.call("ListContainerStats", "", async {
             Ok(Service::list_container_stats(self, request).await)
         })
         .await
@@ -258,7 +265,8 @@ impl RuntimeService for Service {
     ) -> Result<Response<cri::PodSandboxStatsResponse>, Status> {
         let request = request.into_inner();
         let id = &request.pod_sandbox_id;
-        call("PodSandboxStats", self.pod_subject(id), self.pod_stats(id)).await
+        self.call("PodSandboxStats", self.pod_subject(id), self.pod_stats(id))
+            .await
     }
 
     async fn list_pod_sandbox_stats(
@@ -266,7 +274,7 @@ impl RuntimeService for Service {
         request: Request<cri::ListPodSandboxStatsRequest>,
     ) -> Result<Response<cri::ListPodSandboxStatsResponse>, Status> {
         let request = request.into_inner();
-        call("ListPodSandboxStats", "", async {
+        self.call("ListPodSandboxStats", "", async {
             Ok(self.list_pod_stats(request).await)
         })
         .await
@@ -277,7 +285,7 @@ impl RuntimeService for Service {
         request: Request<cri::UpdateRuntimeConfigRequest>,
     ) -> Result<Response<cri::UpdateRuntimeConfigResponse>, Status> {
         let request = request.into_inner();
-        call(
+        self.call(
             "UpdateRuntimeConfig",
             "",
             self.update_runtime_config(request),
@@ -290,7 +298,7 @@ impl RuntimeService for Service {
         request: Request<cri::StatusRequest>,
     ) -> Result<Response<cri::StatusResponse>, Status> {
         let request = request.into_inner();
-        call("Status", "", async {
+        self.call("Status", "", async {
             Ok(Service::status(self, request.verbose))
         })
         .await
@@ -302,7 +310,7 @@ impl RuntimeService for Service {
     ) -> Result<Response<cri::CheckpointContainerResponse>, Status> {
         let request = request.into_inner();
         let id = &request.container_id;
-        call("CheckpointContainer", self.container_subject(id), async {
+        self.call("CheckpointContainer", self.container_subject(id), async {
             Err(not_yet("CheckpointContainer"))
         })
         .await
@@ -314,7 +322,7 @@ impl RuntimeService for Service {
     ) -> Result<Response<cri::CheckpointPodResponse>, Status> {
         let request = request.into_inner();
         let id = &request.pod_sandbox_id;
-        call("CheckpointPod", self.pod_subject(id), async {
+        self.call("CheckpointPod", self.pod_subject(id), async {
             Err(not_yet("CheckpointPod"))
         })
         .await
@@ -324,14 +332,15 @@ impl RuntimeService for Service {
         &self,
         _: Request<cri::RestorePodRequest>,
     ) -> Result<Response<cri::RestorePodResponse>, Status> {
-        call("RestorePod", "", async { Err(not_yet("RestorePod")) }).await
+        self.call("RestorePod", "", async { Err(not_yet("RestorePod")) })
+            .await
     }
 
     async fn list_metric_descriptors(
         &self,
         _: Request<cri::ListMetricDescriptorsRequest>,
     ) -> Result<Response<cri::ListMetricDescriptorsResponse>, Status> {
-        call("ListMetricDescriptors", "", async {
+        self.call("ListMetricDescriptors", "", async {
             let descriptors = to_cri::metrics::descriptors();
             Ok(cri::ListMetricDescriptorsResponse { descriptors })
         })
@@ -342,7 +351,7 @@ impl RuntimeService for Service {
         &self,
         _: Request<cri::ListPodSandboxMetricsRequest>,
     ) -> Result<Response<cri::ListPodSandboxMetricsResponse>, Status> {
-        call("ListPodSandboxMetrics", "", async {
+        self.call("ListPodSandboxMetrics", "", async {
             Ok(self.list_pod_metrics().await)
         })
         .await
@@ -352,7 +361,7 @@ impl RuntimeService for Service {
         &self,
         _: Request<cri::RuntimeConfigRequest>,
     ) -> Result<Response<cri::RuntimeConfigResponse>, Status> {
-        call("RuntimeConfig", "", async {
+        self.call("RuntimeConfig", "", async {
             Ok(Service::runtime_config(self))
         })
         .await
@@ -363,7 +372,7 @@ impl RuntimeService for Service {
         request: Request<cri::UpdatePodSandboxResourcesRequest>,
     ) -> Result<Response<cri::UpdatePodSandboxResourcesResponse>, Status> {
         let request = request.into_inner();
-        call(
+        self.call(
             "UpdatePodSandboxResources",
             self.pod_subject(&request.pod_sandbox_id),
             self.update_pod_resources(request),
@@ -377,7 +386,7 @@ impl RuntimeService for Service {
         &self,
         request: Request<cri::StreamPodSandboxesRequest>,
     ) -> Result<Response<Self::StreamPodSandboxesStream>, Status> {
-        call("StreamPodSandboxes", "", async {
+        self.call("StreamPodSandboxes", "", async {
             self.stream_pods(request.into_inner())
         })
         .await
@@ -389,7 +398,7 @@ impl RuntimeService for Service {
         &self,
         request: Request<cri::StreamContainersRequest>,
     ) -> Result<Response<Self::StreamContainersStream>, Status> {
-        call("StreamContainers", "", async {
+        self.call("StreamContainers", "", async {
             Service::stream_containers(self, request.into_inner())
         })
         .await
@@ -401,7 +410,7 @@ impl RuntimeService for Service {
         &self,
         request: Request<cri::StreamContainerStatsRequest>,
     ) -> Result<Response<Self::StreamContainerStatsStream>, Status> {
-        call("StreamContainerStats", "", async {
+        self.call("StreamContainerStats", "", async {
             Ok(Service::stream_container_stats(self, request.into_inner()))
         })
         .await
@@ -413,7 +422,7 @@ impl RuntimeService for Service {
         &self,
         request: Request<cri::StreamPodSandboxStatsRequest>,
     ) -> Result<Response<Self::StreamPodSandboxStatsStream>, Status> {
-        call("StreamPodSandboxStats", "", async {
+        self.call("StreamPodSandboxStats", "", async {
             Ok(self.stream_pod_stats(request.into_inner()))
         })
         .await
@@ -425,7 +434,7 @@ impl RuntimeService for Service {
         &self,
         _: Request<cri::StreamPodSandboxMetricsRequest>,
     ) -> Result<Response<Self::StreamPodSandboxMetricsStream>, Status> {
-        call("StreamPodSandboxMetrics", "", async {
+        self.call("StreamPodSandboxMetrics", "", async {
             Ok(self.stream_pod_metrics())
         })
         .await
@@ -437,6 +446,7 @@ impl RuntimeService for Service {
         &self,
         _: Request<cri::GetEventsRequest>,
     ) -> Result<Response<Self::GetContainerEventsStream>, Status> {
-        call("GetContainerEvents", "", async { Ok(self.events()) }).await
+        self.call("GetContainerEvents", "", async { Ok(self.events()) })
+            .await
     }
 }

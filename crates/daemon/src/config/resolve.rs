@@ -1,6 +1,7 @@
 //! Resolves the written configuration into the one that the daemon runs with: fills in defaults
 //! that follow from other values, and refuses combinations that cannot work, with the alternative.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// The collector of traces.
     pub otlp_endpoint: Option<String>,
+    /// Where metrics are served.
+    pub metrics: Option<SocketAddr>,
     /// Threads that serve calls.
     pub workers: usize,
     /// Threads at most for work that blocks.
@@ -121,6 +124,7 @@ pub fn resolve(written: Written) -> Result<Config, Error> {
         log_filter: written.log.level.clone(),
         log_format: written.log.format,
         otlp_endpoint: otlp_endpoint(&written)?,
+        metrics: written.metrics.listen.to_option(),
         workers: count(written.daemon.workers.get()),
         blocking_threads: count(written.daemon.blocking_threads.get()),
         shim: written.daemon.shim.to_path(),

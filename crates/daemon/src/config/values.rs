@@ -260,6 +260,42 @@ impl fmt::Display for SocketAddress {
 
 text_value!(SocketAddress);
 
+/// An address that others have to know, `IP:PORT`, or empty for none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct MaybeSocketAddress(Option<SocketAddr>);
+
+impl MaybeSocketAddress {
+    fn parse(text: &str) -> Result<Self, ValueError> {
+        if text.is_empty() {
+            return Ok(Self(None));
+        }
+        match text.parse::<SocketAddr>() {
+            Ok(address) if address.port() != 0 => Ok(Self(Some(address))),
+            Ok(_) => Err(ValueError(format!(
+                "{text:?} has no port that others could know: name one, like 127.0.0.1:9477"
+            ))),
+            Err(_) => Err(ValueError(format!(
+                "{text:?} is not IP:PORT, like 127.0.0.1:9477 or [::1]:9477"
+            ))),
+        }
+    }
+
+    /// The address, when one was written.
+    #[must_use]
+    pub fn to_option(self) -> Option<SocketAddr> {
+        self.0
+    }
+}
+
+impl fmt::Display for MaybeSocketAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |address| address.fmt(f))
+    }
+}
+
+text_value!(MaybeSocketAddress);
+
 /// The beginning of URLs, `http://HOST:PORT` or `https://HOST:PORT`, or empty for none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

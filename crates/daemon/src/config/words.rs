@@ -4,8 +4,8 @@
 use toml::Value;
 
 use super::written::{
-    Builtin, Cdi, Cgroup, Daemon, ImagesTable, Log, NetworkTable, Runtime, Security, Streaming,
-    Telemetry, Words, Written,
+    Builtin, Cdi, Cgroup, Daemon, ImagesTable, Log, Metrics, NetworkTable, Runtime, Security,
+    Streaming, Telemetry, Words, Written,
 };
 
 /// The tables of the file, by their paths.
@@ -13,6 +13,7 @@ const TABLES: &[(&str, &Words)] = &[
     ("", &Written::WORDS),
     ("log", &Log::WORDS),
     ("telemetry", &Telemetry::WORDS),
+    ("metrics", &Metrics::WORDS),
     ("daemon", &Daemon::WORDS),
     ("cgroup", &Cgroup::WORDS),
     ("network", &NetworkTable::WORDS),
@@ -36,6 +37,7 @@ pub const FLAGS: &[(&str, &str)] = &[
     ("log.level", "--log-level"),
     ("log.format", "--log-format"),
     ("telemetry.otlp_endpoint", "--otlp-endpoint"),
+    ("metrics.listen", "--metrics-listen"),
 ];
 
 fn table(path: &str) -> Option<&'static Words> {

@@ -10,8 +10,8 @@ use crisp_telemetry::Filter;
 use serde::{Deserialize, Serialize};
 
 use super::values::{
-    AbsolutePath, Endpoint, MaybeBaseUrl, MaybeCollector, MaybePath, RelativePath, SocketAddress,
-    Subnet, Within,
+    AbsolutePath, Endpoint, MaybeBaseUrl, MaybeCollector, MaybePath, MaybeSocketAddress,
+    RelativePath, SocketAddress, Subnet, Within,
 };
 
 /// The words of a table of the file.
@@ -70,6 +70,7 @@ table! {
         default_runtime: String = "native".to_owned();
         log: Log = Log::default();
         telemetry: Telemetry = Telemetry::default();
+        metrics: Metrics = Metrics::default();
         daemon: Daemon = Daemon::default();
         cgroup: Cgroup = Cgroup::default();
         network: NetworkTable = NetworkTable::default();
@@ -118,6 +119,16 @@ table! {
         /// environment's OTEL_EXPORTER_OTLP_ENDPOINT, and without that there are none. The kubelet's
         /// traces go on in them. While the collector is gone spans are dropped, and no call waits.
         otlp_endpoint: MaybeCollector = MaybeCollector::default();
+    }
+}
+
+table! {
+    /// The daemon's figures about itself, for Prometheus.
+    Metrics {
+        /// IP:PORT where http://IP:PORT/metrics shows figures of the daemon; empty means nowhere.
+        /// They are for everyone who reaches the address, without TLS and without a password: counts
+        /// and times, no names and no ids.
+        listen: MaybeSocketAddress = MaybeSocketAddress::default();
     }
 }
 
