@@ -105,8 +105,10 @@ impl Pod {
                     scene.out.run(Job::Judge(container.case(scene.pod, boot)));
                 }
                 State::Unmaking { .. } => scene.out.run(Job::Unmake(container.remains(scene.pod))),
-                // The daemon may have been killed before its shim had left.
+                // The daemon may have been killed before its scope had ended and its shim had left.
                 State::Exited { .. } if boot == Boot::This => {
+                    let cgroup_path = container.record.cgroup_path.clone();
+                    scene.out.run(Job::EndScope(cgroup_path));
                     scene.out.run(Job::DismissShim(container.record.id.clone()));
                 }
                 _ => {}

@@ -137,6 +137,11 @@ fn a_kill_after_any_effect_leaves_nothing_and_forgets_no_exit() {
             let written = world.slots.clone();
             world.restart();
             world.settle();
+            let idle = world.idle_scopes();
+            assert!(
+                idle.is_empty(),
+                "effect {at}: scopes of ended containers: {idle:?}"
+            );
             for number in 1..=4 {
                 let known = world.exit(number).as_ref().and_then(status);
                 let slot = written.get(&container_id(number)).map(|slot| slot.status);

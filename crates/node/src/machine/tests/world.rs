@@ -9,12 +9,12 @@ use crisp_records::{Entry, PodProgress, PodRecord, PodState, Replay};
 use crisp_shim_api::ExitRecord;
 use crisp_sys::process::ProcessId;
 
-use super::sample::{config, container_id, ended, made, pod_config};
+use super::sample::{container_id, ended, made, pod_config};
 use crate::error::{Error, Result};
 use crate::machine::container::State;
-use crate::machine::effect::{Alarm, Case, Done, Effect, Effects, Job, StopStep};
+use crate::machine::effect::{Alarm, Case, Done, Effect, Effects, Job, Remains, StopStep};
 use crate::machine::facts::{Booted, Caller, Moment};
-use crate::machine::input::{ContainerInput, Fresh, Input, Launched, Verdict};
+use crate::machine::input::{ContainerInput, Input, Launched, Verdict};
 use crate::machine::pod::{Pod, Rules};
 use crate::machine::revive::{Look, Story};
 
@@ -31,6 +31,8 @@ pub(super) struct World {
     pub(super) things: BTreeSet<String>,
     /// Containers whose init lives.
     pub(super) alive: BTreeSet<ContainerId>,
+    /// Scopes of containers, which systemd keeps until it is told that they are over.
+    pub(super) scopes: BTreeSet<CgroupPath>,
     /// Ends that shims wrote down before they told them.
     pub(super) slots: BTreeMap<ContainerId, ExitRecord>,
     pub(super) journal: Vec<Entry>,
@@ -84,6 +86,7 @@ impl World {
         let mut world = Self {
             things: BTreeSet::new(),
             alive: BTreeSet::new(),
+            scopes: BTreeSet::new(),
             slots: BTreeMap::new(),
             journal: vec![
                 Entry::Pod(Box::new(record.clone())),
@@ -229,6 +232,7 @@ impl World {
                 );
                 self.alive.insert(plan.id.clone());
                 self.make(&["shim", "cgroup"], plan.id.as_str());
+                self.scopes.insert(plan.cgroup_path.clone());
             }
             Job::DismissShim(id) => {
                 let pod = self.pod.as_ref();
@@ -293,9 +297,11 @@ impl World {
                 let verdict = self.judge(&case);
                 Some(Input::of(&case.id, ContainerInput::Judged(verdict)))
             }
-            Job::WatchHolder(_) | Job::EndScope(_) | Job::DismissShim(_) | Job::CloseInput(_) => {
+            Job::EndScope(path) => {
+                self.scopes.remove(&path);
                 None
             }
+            Job::WatchHolder(_) | Job::DismissShim(_) | Job::CloseInput(_) => None,
             Job::Stop(step, target) => {
                 if step != StopStep::Signal {
                     self.end(&target.id, 137);
@@ -303,8 +309,7 @@ impl World {
                 None
             }
             Job::Clear(remains) => {
-                assert!(!self.alive.contains(&remains.id), "cleared while it runs");
-                self.remove(remains.id.as_str());
+                self.clear(&remains);
                 Some(Input::of(&remains.id, ContainerInput::Cleared(Ok(()))))
             }
             Job::Update(change) => {
@@ -361,6 +366,21 @@ impl World {
             None if is_there => Verdict::NeverRan("gone".to_owned()),
             None => Verdict::Untouched,
         }
+    }
+
+    fn clear(&mut self, remains: &Remains) {
+        assert!(!self.alive.contains(&remains.id), "cleared while it runs");
+        self.remove(remains.id.as_str());
+        let is_other = |scope: &CgroupPath| Some(scope) != remains.cgroup_path.as_ref();
+        self.scopes.retain(is_other);
+    }
+
+    /// Scopes whose containers have exited.
+    pub(super) fn idle_scopes(&self) -> Vec<&CgroupPath> {
+        let containers = self.pod.iter().flat_map(|pod| pod.containers.values());
+        let exited = containers.filter(|one| matches!(one.state, State::Exited { .. }));
+        let paths = exited.map(|one| &one.record.cgroup_path);
+        paths.filter(|path| self.scopes.contains(path)).collect()
     }
 
     /// Lets everything that is under way come to its end.
@@ -434,46 +454,6 @@ impl World {
         let (pod, first) = Pod::revive(rules(), story, &look, self.now());
         self.pod = Some(pod);
         self.perform(first);
-    }
-
-    // The acts of callers.
-
-    pub(super) fn create(&mut self, number: u8) -> Caller {
-        let caller = self.caller();
-        let fresh = Fresh {
-            id: container_id(number),
-            created_at: Timestamp(2),
-            cgroup_path: CgroupPath::parse(&format!("crisp/{number}")).unwrap(),
-        };
-        let config = Box::new(config(number));
-        self.happen(Input::Create {
-            config,
-            fresh,
-            caller,
-        });
-        caller
-    }
-
-    pub(super) fn ask(
-        &mut self,
-        number: u8,
-        event: impl FnOnce(Caller) -> ContainerInput,
-    ) -> Caller {
-        let caller = self.caller();
-        self.happen(Input::of(&container_id(number), event(caller)));
-        caller
-    }
-
-    pub(super) fn stop_pod(&mut self) -> Caller {
-        let caller = self.caller();
-        self.happen(Input::Stop { caller });
-        caller
-    }
-
-    pub(super) fn remove_pod(&mut self) -> Caller {
-        let caller = self.caller();
-        self.happen(Input::Remove { caller });
-        caller
     }
 
     /// How a container ended, as callers see it.

@@ -1,0 +1,48 @@
+//! The calls that callers make of the pod in the world.
+
+use crisp_model::{CgroupPath, Timestamp};
+
+use super::sample::{config, container_id};
+use super::world::World;
+use crate::machine::facts::Caller;
+use crate::machine::input::{ContainerInput, Fresh, Input};
+
+impl World {
+    pub(super) fn create(&mut self, number: u8) -> Caller {
+        let caller = self.caller();
+        let fresh = Fresh {
+            id: container_id(number),
+            created_at: Timestamp(2),
+            cgroup_path: CgroupPath::parse(&format!("crisp/{number}")).unwrap(),
+        };
+        let config = Box::new(config(number));
+        self.happen(Input::Create {
+            config,
+            fresh,
+            caller,
+        });
+        caller
+    }
+
+    pub(super) fn ask(
+        &mut self,
+        number: u8,
+        event: impl FnOnce(Caller) -> ContainerInput,
+    ) -> Caller {
+        let caller = self.caller();
+        self.happen(Input::of(&container_id(number), event(caller)));
+        caller
+    }
+
+    pub(super) fn stop_pod(&mut self) -> Caller {
+        let caller = self.caller();
+        self.happen(Input::Stop { caller });
+        caller
+    }
+
+    pub(super) fn remove_pod(&mut self) -> Caller {
+        let caller = self.caller();
+        self.happen(Input::Remove { caller });
+        caller
+    }
+}
