@@ -98,6 +98,21 @@ pub fn shell(name: &str, line: &str) -> cri::ContainerConfig {
     container(name, &["sh", "-c", line])
 }
 
+/// A user namespace as a kubelet asks for it: 65,536 ids of the host from `first` on.
+#[must_use]
+pub fn users(first: u32) -> cri::UserNamespace {
+    let ids = vec![cri::IdMapping {
+        host_id: first,
+        container_id: 0,
+        length: 65_536,
+    }];
+    cri::UserNamespace {
+        mode: cri::NamespaceMode::Pod.into(),
+        uids: ids.clone(),
+        gids: ids,
+    }
+}
+
 /// A container that only is there, and ends at SIGTERM.
 #[must_use]
 pub fn idle(name: &str) -> cri::ContainerConfig {

@@ -139,6 +139,60 @@ fn privileged_who_may_mount_cannot_write_to_the_image_either() {
     });
 }
 
+/// The owners in the image are those that the pod sees, whatever ids it has on the host.
+#[test]
+fn privileged_in_a_user_namespace_an_image_has_its_own_owners() {
+    const FIRST: u32 = 0x0100_0000;
+    trial(|node| {
+        let mut cri = node.cri();
+        let id = pull(node, &mut cri);
+        let mut pod = node.pod("mapped");
+        configs::namespaces(&mut pod).userns_options = Some(configs::users(FIRST));
+        let pod_id = cri.run_pod(&pod);
+        let mut config = configs::idle("main");
+        let security = configs::security(&mut config);
+        let options = security.namespace_options.get_or_insert_default();
+        options.userns_options = Some(configs::users(FIRST));
+        config.mounts = vec![
+            volume(&id, "/all", ""),
+            volume(&id, "/part", "models"),
+            volume(&id, "/linked", "link"),
+            volume(&id, "/one", "models/both"),
+            cri::Mount {
+                mount_options: vec!["noexec".to_owned()],
+                ..volume(&id, "/inert", "")
+            },
+        ];
+        let container = cri.run(&pod_id, &pod, &config);
+        let see = |cri: &mut Cri, line: &str| cri.shell(&container, line);
+        let line = "stat -c %u:%g /all /all/models/both /part /linked/both /one";
+        assert_eq!(see(&mut cri, line), "0:0\n".repeat(5));
+        assert_eq!(see(&mut cri, "cat /all/models/both /one"), "aboveabove");
+        assert_eq!(
+            see(&mut cri, "ls /part /linked"),
+            "/linked:\nboth\n\n/part:\nboth\n"
+        );
+        assert_eq!(see(&mut cri, "/all/bin/hello"), "from the image\n");
+        for refused in [
+            "touch /all/new",
+            "rm /part/both",
+            "chown 5 /all/models",
+            "echo x > /one",
+            "/inert/bin/hello",
+            "mount -o remount,rw /all",
+        ] {
+            let reply = cri.execute(&container, &["sh", "-c", refused]).unwrap();
+            assert_ne!(reply.exit_code, 0, "{refused}");
+        }
+        config.metadata.as_mut().unwrap().name = "odd".to_owned();
+        config.mounts = vec![volume(&id, "/all", "none")];
+        let error = cri.create(&pod_id, &pod, &config).unwrap_err();
+        assert_eq!(error.code(), Code::InvalidArgument, "{error:?}");
+        cri.remove_pod(&pod_id);
+        remove_image(&mut cri, &id);
+    });
+}
+
 #[test]
 fn privileged_a_volume_that_cannot_be_shown_changes_nothing() {
     trial(|node| {

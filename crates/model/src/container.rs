@@ -53,6 +53,10 @@ pub enum Propagation {
 /// The type of a mount in an OCI spec that shows an image; Crisp's own runtime alone has it.
 pub const IMAGE_VIEW: &str = "crisp.image";
 
+/// The option of an idmapped bind in an OCI spec that has what is mounted in its source mapped too,
+/// or where a part of that cannot be mapped the source alone; Crisp's own runtime alone has it.
+pub const MAPPED_WHERE_POSSIBLE: &str = "crisp.ridmap";
+
 /// The source of a mount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MountSource {

@@ -30,8 +30,8 @@ pub mod time;
 pub use cause::Cause;
 pub use cgroup::{CgroupNamespaces, CgroupPath};
 pub use container::{
-    ContainerConfig, ContainerName, Device, IMAGE_VIEW, ImageSpec, Mount, MountSource, Propagation,
-    Volume,
+    ContainerConfig, ContainerName, Device, IMAGE_VIEW, ImageSpec, MAPPED_WHERE_POSSIBLE, Mount,
+    MountSource, Propagation, Volume,
 };
 pub use digest::Digest;
 pub use field::{Field, Limit};

@@ -209,7 +209,7 @@ fn make(mut request: CreateRequest<'_>, process: &Process) -> Result<Created> {
     let mut warnings = limit(request.cgroup, spec)?;
     warnings.extend(lacking(process, namespaces.has_users())?);
     let (place, mounted) = ready_root(&mut request)?;
-    let mounts = open_mounts(&request, &place)?;
+    let mounts = open_mounts(&request, &place, &mut warnings)?;
     let plan = Plan {
         spec,
         process,
@@ -257,12 +257,19 @@ fn make(mut request: CreateRequest<'_>, process: &Process) -> Result<Created> {
     })
 }
 
-fn open_mounts(request: &CreateRequest<'_>, place: &Path) -> Result<Vec<Prepared>> {
+fn open_mounts(
+    request: &CreateRequest<'_>,
+    place: &Path,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<Prepared>> {
     let from = mounts::Origin {
         bundle: request.bundle,
         place,
     };
-    mounts::prepare(request.spec, request.cgroup, from)
+    let mounts = mounts::prepare(request.spec, request.cgroup, from)?;
+    let told = mounts.iter().filter_map(Prepared::warning);
+    warnings.extend(told.map(str::to_owned));
+    Ok(mounts)
 }
 
 /// Tells the child to go on. A child that has ended meanwhile tells why by what it sent before, or by

@@ -2,9 +2,11 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use crisp_sys::fork::{CloneFlags, fork_with};
 use crisp_sys::mount::{self, Depth};
+use crisp_sys::mountinfo;
 use crisp_sys::ns::Kind;
 use crisp_sys::pipe::pipe;
 use crisp_sys::process;
@@ -12,14 +14,24 @@ use oci_spec::runtime::{LinuxIdMapping, Mount, Spec};
 
 use crate::end::end;
 use crate::error::{Context, Error, Result};
+use crate::mapped_root::file_system_of;
 use crate::namespaces::Maps;
-use crate::options::Options;
+use crate::options::{Options, Reach};
 
 /// The owners that a mount shows: those of a user namespace, in which no process is left.
 #[derive(Debug)]
 pub(crate) struct IdMap {
     users: OwnedFd,
-    depth: Depth,
+    reach: Reach,
+}
+
+/// The mounts of a tree that were mapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mapped {
+    /// All that were to be.
+    All,
+    /// The topmost alone, since one below it cannot be.
+    Top,
 }
 
 impl IdMap {
@@ -44,13 +56,72 @@ impl IdMap {
         let users = namespace(&maps).map_err(|error| {
             Error::setup(format!("map the ids of the mount at {target}"), error)
         })?;
-        let depth = options.id_map.unwrap_or(Depth::Single);
-        Ok(Some(Self { users, depth }))
+        let reach = options.id_map.unwrap_or(Reach::One);
+        Ok(Some(Self { users, reach }))
+    }
+
+    /// Maps a tree of the host that is not attached yet. The value is a warning: what is mounted in
+    /// the source keeps the host's owners, of whom the container may know none.
+    pub(crate) fn apply_to(
+        &self,
+        tree: BorrowedFd<'_>,
+        source: &Path,
+        target: &Path,
+    ) -> Result<Option<String>> {
+        let (at, from) = (target.display(), source.display());
+        let step = || format!("map the ids of the mount at {at}");
+        let mapped = self.apply(tree).context(|| {
+            let below = match self.reach {
+                Reach::Tree => self.unmappable_below(source),
+                Reach::One | Reach::TreeOrOne => None,
+            };
+            below.map_or_else(
+                || format!("{}, whose source is on {}", step(), file_system_of(source)),
+                |below| format!("{}: {below}, which is mounted in its source", step()),
+            )
+        })?;
+        let warning = || {
+            let why = match self.unmappable_below(source) {
+                Some(below) => format!("{below}, cannot be mapped"),
+                None => "one of them could not be mapped".to_owned(),
+            };
+            format!(
+                "what is mounted below {from} keeps the host's owners at {at}, where files of owners \
+                 that the user namespace does not have are the overflow id's (65534): {why}"
+            )
+        };
+        Ok((mapped == Mapped::Top).then(warning))
+    }
+
+    /// Of the mounts below a directory of the host, all of which were to be mapped, the first that
+    /// cannot be: its file system knows no idmapped mounts, or it is one already.
+    fn unmappable_below(&self, source: &Path) -> Option<String> {
+        let source = source.canonicalize().ok()?;
+        let table = mountinfo::mounts().ok()?;
+        let mut below = table.into_iter().map(|mount| mount.target);
+        let found = below.find(|target| {
+            let is_below = target.starts_with(&source) && *target != source;
+            let map =
+                |tree: OwnedFd| mount::map_ids(tree.as_fd(), self.users.as_fd(), Depth::Single);
+            is_below
+                && mount::open_tree(target, Depth::Single)
+                    .and_then(map)
+                    .is_err()
+        });
+        found.map(|path| format!("{}, on {}", path.display(), file_system_of(&path)))
     }
 
     /// Maps a tree that is not attached yet.
-    pub(crate) fn apply(&self, tree: BorrowedFd<'_>) -> std::io::Result<()> {
-        mount::map_ids(tree, self.users.as_fd(), self.depth)
+    pub(crate) fn apply(&self, tree: BorrowedFd<'_>) -> std::io::Result<Mapped> {
+        let map = |depth| mount::map_ids(tree, self.users.as_fd(), depth);
+        match self.reach {
+            Reach::One => map(Depth::Single).map(|()| Mapped::All),
+            Reach::Tree => map(Depth::Recursive).map(|()| Mapped::All),
+            // The kernel maps all of a tree or nothing.
+            Reach::TreeOrOne => map(Depth::Recursive)
+                .map(|()| Mapped::All)
+                .or_else(|_| map(Depth::Single).map(|()| Mapped::Top)),
+        }
     }
 }
 

@@ -1,17 +1,19 @@
 //! An image that is shown at a path of the container: its layers as an overlay that nobody can write
 //! to, or the directory or file at a path in it. It exists in the container's mount namespace alone.
+//! In a user namespace its files have the owners there that they have in the image.
 //!
 //! In a spec it is a mount of a type of Crisp's own (`crisp_model::IMAGE_VIEW`): overlayfs has no
 //! option for a path in it, and before Linux 6.8 none that many layers fit into.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use crisp_sys::mount::{self, Depth};
-use crisp_sys::rootfs::locate;
+use crisp_sys::rootfs::{locate, open_root};
 use rustix::fs::FileType;
 
 use crate::error::{Context, Error, Result};
+use crate::mapped_root::mount_part;
 use crate::options::Options;
 use crate::overlay::Overlay;
 
@@ -54,8 +56,6 @@ impl ImageView {
     /// In the child, whose mount namespace is cut off from the host's: a detached tree of a
     /// directory or a file. The overlay is attached for a moment, since before Linux 6.15 only what
     /// is attached can be cloned from, at the place of its topmost layer, which it shows anyway.
-    ///
-    /// Links lead nowhere out of the image: the kernel resolves the path with the overlay as `/`.
     pub(crate) fn tree(&self) -> Result<OwnedFd> {
         let target = self.target.display();
         let overlay = Overlay {
@@ -65,13 +65,41 @@ impl ImageView {
         let whole = overlay
             .mount_at(&self.lower[0])
             .context(|| format!("mount the image that is shown at {target}"))?;
+        let part = self.part(whole.as_fd());
+        let detached = mount::detach(whole.as_fd());
+        detached.context(|| format!("detach the image that is shown at {target}"))?;
+        part
+    }
+
+    /// In the parent: such a tree with the owners of a user namespace, whose root may map none. The
+    /// overlay ends with the mount namespace that it is attached in, and the tree stays.
+    pub(crate) fn mapped_tree(&self, users: BorrowedFd<'_>) -> Result<OwnedFd> {
+        let step = || format!("show an image at {}", self.target.display());
+        let overlay = Overlay {
+            lower: &self.lower,
+            writable: None,
+        };
+        mount_part(&overlay, users, |whole| {
+            let place = Path::new("image");
+            std::fs::create_dir(place).context(step)?;
+            let place = open_root(place).context(step)?;
+            mount::attach(whole.as_fd(), place.as_fd()).context(step)?;
+            self.part(whole.as_fd())
+        })
+        .map_err(|error| Error::setup(step(), error))
+    }
+
+    /// Clones what is at the path in the image, of which `whole` is the attached overlay. Links lead
+    /// nowhere out of the image: the kernel resolves the path with the overlay as `/`.
+    fn part(&self, whole: BorrowedFd<'_>) -> Result<OwnedFd> {
+        let target = self.target.display();
         let step = || {
             format!(
                 "open {:?} in the image that is shown at {target}",
                 self.sub_path
             )
         };
-        let found = locate(whole.as_fd(), &self.sub_path).context(step)?;
+        let found = locate(whole, &self.sub_path).context(step)?;
         let stat = rustix::fs::fstat(&found).map_err(|error| Error::setup(step(), error))?;
         let kind = FileType::from_raw_mode(stat.st_mode);
         if !matches!(kind, FileType::Directory | FileType::RegularFile) {
@@ -80,10 +108,7 @@ impl ImageView {
                 "it is no directory and no regular file",
             ));
         }
-        let tree = mount::open_tree_at(found.as_fd(), Path::new(""), Depth::Single);
-        let detached = mount::detach(whole.as_fd());
-        detached.context(|| format!("detach the image that is shown at {target}"))?;
-        tree.context(step)
+        mount::open_tree_at(found.as_fd(), Path::new(""), Depth::Single).context(step)
     }
 }
 

@@ -1,5 +1,5 @@
-//! The root file system of a container that joins a user namespace: an overlay whose layers, which
-//! other containers share, are shown with the owners that the namespace maps theirs to.
+//! Overlays for a container with a user namespace, its root file system and the images that it shows:
+//! their layers, which other containers share, have the owners that the namespace maps theirs to.
 //!
 //! overlayfs takes layers by path, and only from the mount namespace of its mounter (until Linux
 //! 6.13). So a child in a mount namespace of its own attaches the mapped layers, mounts the overlay
@@ -34,6 +34,16 @@ pub(crate) fn joined_users(spec: &Spec) -> Option<&Path> {
 
 /// In the parent: mounts an overlay without a place, with the owners of a user namespace.
 pub(crate) fn mount(overlay: &Overlay<'_>, users: BorrowedFd<'_>) -> Result<OwnedFd> {
+    mount_part(overlay, users, Ok)
+}
+
+/// As [`mount`], but keeps only what `part` takes of the overlay. `part` runs in the child, where
+/// the working directory is a place that nobody else sees.
+pub(crate) fn mount_part(
+    overlay: &Overlay<'_>,
+    users: BorrowedFd<'_>,
+    part: impl Fn(OwnedFd) -> Result<OwnedFd>,
+) -> Result<OwnedFd> {
     let map = |path: &PathBuf| {
         map_layer(path, users).context(|| {
             let (path, kind) = (path.display(), file_system_of(path));
@@ -50,19 +60,21 @@ pub(crate) fn mount(overlay: &Overlay<'_>, users: BorrowedFd<'_>) -> Result<Owne
     let (ours, theirs) = Conn::pair().context(|| "make a socket pair")?;
     let parent = &ours;
     let child = move || {
-        let made = let_go_of(parent, &theirs).and_then(|()| in_child(overlay, &layers));
+        let whole = let_go_of(parent, &theirs).and_then(|()| in_child(overlay, &layers));
+        let made = whole.and_then(&part);
         let word = made.map_or_else(Word::Failed, Word::Lent);
         i32::from(say(&theirs, &word).is_err())
     };
     let forked = fork_with(CloneFlags::NEWNS, None, child);
-    let (pid, pidfd) = forked.context(|| "fork a process that mounts the root file system")?;
+    let (pid, pidfd) =
+        forked.context(|| "fork a process that mounts an overlay with mapped layers")?;
     let heard = hear_from_child(&ours, None);
     end(pid, &pidfd);
     match heard? {
         Some(Word::Lent(tree)) => Ok(tree),
         Some(Word::Failed(error)) => Err(error),
         _ => Err(Error::Vanished(
-            "the process that mounts the root file system ended".to_owned(),
+            "the process that mounts an overlay with mapped layers ended".to_owned(),
         )),
     }
 }
@@ -104,7 +116,7 @@ fn in_child(overlay: &Overlay<'_>, layers: &[OwnedFd]) -> Result<OwnedFd> {
     };
     mapped
         .apart()
-        .context(|| "mount the overlay of the root file system with mapped layers")
+        .context(|| "mount an overlay with mapped layers")
 }
 
 /// Attaches the layers in the working directory, and tells their names there.

@@ -1,6 +1,7 @@
 //! The mounts of a spec: opened in the host's mount namespace where they come from the host, made
 //! in the container's namespaces where they belong there, attached by descriptor.
 
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -15,10 +16,11 @@ use rustix::fs::{FileType, Mode, OFlags};
 use crate::error::{Context, Error, Result};
 use crate::fresh_mount::FreshMount;
 use crate::guard::Guard;
-use crate::id_map::IdMap;
+use crate::id_map::{IdMap, namespace};
 use crate::image_view::ImageView;
-use crate::mapped_root::file_system_of;
-use crate::options::{self, Options};
+use crate::mapped_root::joined_users;
+use crate::namespaces::Maps;
+use crate::options::{self, Options, Reach};
 use crate::peers::Host;
 use crate::same::is_same;
 
@@ -29,6 +31,7 @@ pub(crate) struct Prepared {
     options: Options,
     id_map: Option<IdMap>,
     source: Source,
+    warning: Option<String>,
 }
 
 impl Prepared {
@@ -69,6 +72,11 @@ impl Prepared {
             | Source::Fresh { .. }
             | Source::CgroupV1(_) => true,
         }
+    }
+
+    /// The part of the mount that could not be met to the letter.
+    pub(crate) fn warning(&self) -> Option<&str> {
+        self.warning.as_deref()
     }
 
     /// Whether what is mounted in it appears on the host as well.
@@ -168,7 +176,7 @@ fn prepare_one(
             let why = format!("{}: only a bind mount can be idmapped", target.display());
             return Err(Error::invalid("mounts.uidMappings", why));
         }
-        options.id_map.get_or_insert(Depth::Single);
+        options.id_map.get_or_insert(Reach::One);
     }
     let source = match (options.bind, kind) {
         (Some(depth), _) => host_tree(mount, from, depth, (&options, new))?,
@@ -176,30 +184,41 @@ fn prepare_one(
         (None, "cgroup" | "cgroup2") => {
             cgroup_source(cgroup, new.has(LinuxNamespaceType::Cgroup), &options)?
         }
-        (None, IMAGE_VIEW) if new.has(LinuxNamespaceType::User) => {
-            let why = format!(
-                "{}: an image is not shown in a container with a user namespace",
-                target.display()
-            );
-            return Err(Error::invalid("mounts.type", why));
-        }
-        (None, IMAGE_VIEW) => Source::Image(ImageView::of(&target, &options)?),
+        (None, IMAGE_VIEW) => image_source(ImageView::of(&target, &options)?, &options, new)?,
         (None, kind) => fresh(kind, mount),
     };
-    if let (Source::Tree { tree, .. }, Some(id_map)) = (&source, &id_map) {
-        let mapped = id_map.apply(tree.as_fd());
-        mapped.context(|| {
+    let warning = match (&source, &id_map) {
+        (Source::Tree { tree, .. }, Some(id_map)) => {
             let source = from.bundle.join(mount.source().clone().unwrap_or_default());
-            let (target, kind) = (target.display(), file_system_of(&source));
-            format!("map the ids of the mount at {target}, whose source is on {kind}")
-        })?;
-    }
+            id_map.apply_to(tree.as_fd(), &source, &target)?
+        }
+        _ => None,
+    };
     Ok(Prepared {
         target,
         options,
         id_map,
         source,
+        warning,
     })
+}
+
+/// In a user namespace the parent makes the view: nobody there may map the owners of layers.
+fn image_source(view: ImageView, options: &Options, new: Named<'_>) -> Result<Source> {
+    if !new.has(LinuxNamespaceType::User) {
+        return Ok(Source::Image(view));
+    }
+    let users = match joined_users(new.spec) {
+        Some(path) => {
+            OwnedFd::from(File::open(path).context(|| format!("open {}", path.display()))?)
+        }
+        None => namespace(&Maps::of(new.spec)?)?,
+    };
+    let tree = view.mapped_tree(users.as_fd())?;
+    let tree =
+        bind_attributes(tree, options).context(|| "set the attributes of an image's mount")?;
+    let is_dir = file_type(tree.as_fd())? == FileType::Directory;
+    Ok(Source::Tree { tree, is_dir })
 }
 
 fn host_tree(

@@ -230,7 +230,7 @@ impl Maps {
         }
     }
 
-    fn of(spec: &Spec) -> Result<Self> {
+    pub(crate) fn of(spec: &Spec) -> Result<Self> {
         let linux = spec.linux().as_ref();
         Self::read(
             linux.and_then(|linux| linux.uid_mappings().as_deref()),

@@ -1,5 +1,6 @@
 //! Mount options of the spec, sorted by who understands them.
 
+use crisp_model::MAPPED_WHERE_POSSIBLE;
 use crisp_sys::mount::{Depth, MountAttributes, Propagation};
 use oci_spec::runtime::Spec;
 
@@ -19,10 +20,21 @@ pub(crate) struct Options {
     pub propagation: Option<(Propagation, Depth)>,
     /// Parameters of the file system: `key` or `key=value`.
     pub parameters: Vec<(String, Option<String>)>,
-    /// Whether its files have other owners, one mount's or the tree's.
-    pub id_map: Option<Depth>,
+    /// Whether its files have other owners, and which mounts' files.
+    pub id_map: Option<Reach>,
     /// Copy what the image has at the target into the tmpfs.
     pub copy_up: bool,
+}
+
+/// The mounts of a bind whose owners are mapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// The mount itself.
+    One,
+    /// All mounts of the tree.
+    Tree,
+    /// All mounts of the tree, or where one below cannot be mapped the mount itself.
+    TreeOrOne,
 }
 
 impl Options {
@@ -73,8 +85,9 @@ impl Options {
             "rbind" => self.bind = Some(Depth::Recursive),
             "defaults" | "async" | "nomand" | "silent" | "loud" | "noiversion" => {}
             "tmpcopyup" => self.copy_up = true,
-            "idmap" => self.id_map = Some(Depth::Single),
-            "ridmap" => self.id_map = Some(Depth::Recursive),
+            "idmap" => self.id_map = Some(Reach::One),
+            "ridmap" => self.id_map = Some(Reach::Tree),
+            MAPPED_WHERE_POSSIBLE => self.id_map = Some(Reach::TreeOrOne),
             _ => match propagation(option) {
                 Some(propagation) => self.propagation = Some(propagation),
                 None => self.parameters.push(match option.split_once('=') {
@@ -150,7 +163,8 @@ mod tests {
         let parameters = options.parameters.iter().map(|(key, _)| key.as_str());
         assert_eq!(parameters.collect::<Vec<_>>(), ["size", "newinstance"]);
         let id_map = |option: &str| Options::parse(&[option.to_owned()]).unwrap().id_map;
-        assert_eq!(id_map("idmap"), Some(Depth::Single));
-        assert_eq!(id_map("ridmap"), Some(Depth::Recursive));
+        assert_eq!(id_map("idmap"), Some(Reach::One));
+        assert_eq!(id_map("ridmap"), Some(Reach::Tree));
+        assert_eq!(id_map(MAPPED_WHERE_POSSIBLE), Some(Reach::TreeOrOne));
     }
 }

@@ -388,6 +388,7 @@ fn what_cannot_be_met_names_its_field() {
     }
     let device = |permissions: &str| ResolvedDevice {
         path: "/dev/x".into(),
+        source: "/dev/null".into(),
         kind: DeviceKind::Char,
         major: 1,
         minor: 3,

@@ -111,6 +111,8 @@ pub enum DeviceKind {
 pub struct ResolvedDevice {
     /// Absolute path in the container.
     pub path: PathBuf,
+    /// Absolute path of the host's node, free of symbolic links.
+    pub source: PathBuf,
     /// Kind.
     pub kind: DeviceKind,
     /// Major number.

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use crisp_model::container::Access;
 use crisp_model::resources::DEV_SHM_BYTES;
-use crisp_model::{Field, IMAGE_VIEW, Propagation};
+use crisp_model::{Field, IMAGE_VIEW, MAPPED_WHERE_POSSIBLE, Propagation};
 use oci_spec::runtime::Mount;
 
 use crate::id_map::mappings;
-use crate::{Error, ImageView, Input, ResolvedMount, Result};
+use crate::{Error, ImageView, Input, ResolvedDevice, ResolvedMount, Result};
 
 /// The option of mounts that propagate both ways.
 const SHARED: &str = "rshared";
@@ -38,7 +38,9 @@ const REPLACEABLE: [&str; 9] = [
 /// is shared with the host it would appear there.
 pub(crate) fn all(input: &Input<'_>) -> Result<Vec<Mount>> {
     let mut asked = input.mounts.iter().map(bind).collect::<Result<Vec<_>>>()?;
-    for view in input.views.iter().map(|view| show(view, input)) {
+    let lent = lent_devices(input, &asked)?;
+    asked.extend(lent);
+    for view in input.views.iter().map(show) {
         let view = view?;
         refuse_on_the_host(view.destination(), "image", &asked)?;
         asked.push(view);
@@ -62,6 +64,26 @@ pub(crate) fn all(input: &Input<'_>) -> Result<Vec<Mount>> {
     others.sort_by_key(|mount| mount.destination().components().count());
     mounts.extend(others);
     Ok(mounts)
+}
+
+/// Devices that a user namespace is to have at other paths than the host's. Its root may make no
+/// node, and is shown the host's instead: the runtime finds that at the same path only.
+fn lent_devices(input: &Input<'_>, asked: &[Mount]) -> Result<Vec<Mount>> {
+    let is_free = |path: &Path| asked.iter().all(|mount| mount.destination() != path);
+    // No nodes are made in a `/dev` that was asked for.
+    if input.pod.namespaces.users.is_none() || !is_free(Path::new("/dev")) {
+        return Ok(Vec::new());
+    }
+    let moved = |device: &&ResolvedDevice| device.path != device.source && is_free(&device.path);
+    let devices = input.devices.iter().filter(moved);
+    let lend = |device: &ResolvedDevice| {
+        // A device is written to all the same; its owner and mode are not.
+        let options = ["bind", "rprivate", "ro", "nosuid", "noexec"];
+        let path = destination(&device.path, false)?;
+        refuse_on_the_host(&path, "device", asked)?;
+        Ok(mount(path, "bind", device.source.clone(), &options))
+    };
+    devices.map(lend).collect()
 }
 
 /// A file of the pod, or an image, that is mounted into a directory of the host both ways would
@@ -194,7 +216,7 @@ fn mount(destination: PathBuf, kind: &str, source: PathBuf, options: &[&str]) ->
 }
 
 /// An image as the runtime is to show it. One without layers is an empty directory.
-fn show(view: &ImageView, input: &Input<'_>) -> Result<Mount> {
+fn show(view: &ImageView) -> Result<Mount> {
     let path = destination(&view.destination, false)?;
     let mut options = vec!["ro".to_owned()];
     options.extend(view.options.iter().cloned());
@@ -202,14 +224,6 @@ fn show(view: &ImageView, input: &Input<'_>) -> Result<Mount> {
         options.push("mode=755".to_owned());
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
         return Ok(mount(path, "tmpfs", "tmpfs".into(), &options));
-    }
-    if input.pod.namespaces.users.is_some() {
-        let why = format!(
-            "an image cannot be shown at {} in a pod with a user namespace: leave hostUsers out, or \
-             copy the files into a volume in an init container",
-            path.display()
-        );
-        return Err(Error::invalid(Field::MountSource, why));
     }
     for layer in &view.lower {
         let Some(layer) = layer.to_str() else {
@@ -265,6 +279,11 @@ fn bind(asked: &ResolvedMount) -> Result<Mount> {
         Access::RecursiveReadOnly => &["ro", "rro"],
     });
     options.extend(asked.options.iter().map(String::as_str));
+    if asked.id_map.is_some() {
+        // Mounts in the volume are a part of it. Other runtimes leave those as they are, so one that
+        // cannot be mapped is no reason to refuse a container that runs there.
+        options.push(MAPPED_WHERE_POSSIBLE);
+    }
     let mut mount = mount(path, "bind", asked.source.clone(), &options);
     if let Some(map) = &asked.id_map {
         mount.set_uid_mappings(Some(mappings(map.users())?));

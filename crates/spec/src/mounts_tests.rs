@@ -170,10 +170,11 @@ fn a_user_namespace_gets_what_its_root_may_mount() {
     let mut namespaces = linux.namespaces().iter().flatten();
     let users = namespaces.find(|n| n.typ() == Kind::User).unwrap();
     assert_eq!(users.path().as_deref(), Some(Path::new("/ns/user")));
-    // Its owners would be nobody's.
-    case.views = vec![shown("/image", &["/2", "/1"])];
-    assert_eq!(case.refused(), Field::MountSource);
-    case.views = vec![shown("/image", &[])];
+    // Mounts in a volume are mapped as the volume is.
+    assert!(has(
+        options_at(&spec, "/data"),
+        crisp_model::MAPPED_WHERE_POSSIBLE
+    ));
     // Without the group of terminals, and on the node's network.
     case.pod.namespaces.users = ids(5);
     case.pod.namespaces.network = crisp_model::NamespaceMode::Node;
@@ -190,4 +191,49 @@ fn a_user_namespace_gets_what_its_root_may_mount() {
     case.user.gid = 4;
     case.user.additional_gids = vec![0, 7];
     assert_eq!(case.refused(), Field::Groups);
+}
+
+#[test]
+fn a_user_namespace_is_lent_devices_and_shown_images() {
+    let device = |path: &str| ResolvedDevice {
+        path: path.into(),
+        source: "/dev/fuse".into(),
+        kind: DeviceKind::Char,
+        major: 10,
+        minor: 229,
+        mode: 0o666,
+        uid: 0,
+        gid: 0,
+        permissions: String::new(),
+    };
+    // The runtime finds a node that is the host's at the same path.
+    let moved = |case: &Case| -> Vec<PathBuf> {
+        let spec = case.build().unwrap();
+        let mounts = spec.mounts().iter().flatten();
+        let lent = mounts.filter(|m| m.source().as_deref() == Some(Path::new("/dev/fuse")));
+        lent.map(|m| m.destination().clone()).collect()
+    };
+    let mut case = case();
+    case.mounts = vec![bound("/data")];
+    case.devices = ["/dev/fuse", "/dev/moved", "/data"].map(device).into();
+    assert!(moved(&case).is_empty(), "its nodes are made");
+    let ids = crisp_model::IdRange {
+        container: 0,
+        host: 100_000,
+        length: 10,
+    };
+    case.pod.namespaces.users = crisp_model::IdMap::new(vec![ids], vec![ids]).ok();
+    case.namespaces.user = Some("/ns/user".into());
+    assert_eq!(moved(&case), [Path::new("/dev/moved")]);
+    assert!(has(options_at(&case.build().unwrap(), "/dev/moved"), "ro"));
+    case.views = vec![shown("/image", &["/2", "/1"])];
+    assert!(has(
+        options_at(&case.build().unwrap(), "/image"),
+        "lower=/1"
+    ));
+    case.mounts = vec![bound("/dev")];
+    assert!(moved(&case).is_empty(), "a /dev of the caller's own");
+    case.mounts.clear();
+    case.devices = vec![device("/proc/x")];
+    assert_eq!(case.refused(), Field::MountDestination);
 }

@@ -79,9 +79,13 @@ fn node(asked: &DeviceNode, (uid, gid): (u32, u32)) -> std::result::Result<Resol
             (host.kind, own.unwrap_or((host.major, host.minor)))
         }
     };
-    let mode = found.map_or(0o666, |host| host.mode);
+    let (source, mode) = found.map_or_else(
+        |_| (host_path.to_owned(), 0o666),
+        |host| (host.source, host.mode),
+    );
     Ok(ResolvedDevice {
         path: asked.path.clone(),
+        source,
         kind,
         major: numbers.0,
         minor: numbers.1,
@@ -95,7 +99,8 @@ fn node(asked: &DeviceNode, (uid, gid): (u32, u32)) -> std::result::Result<Resol
 fn on_host(path: &Path) -> std::result::Result<ResolvedDevice, String> {
     let found = fs::metadata(path);
     let found = found.map_err(|error| format!("cannot look at {}: {error}", path.display()))?;
-    let node = devices::node(&found, path.to_owned(), "");
+    let source = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let node = devices::node((&source, &found), path.to_owned(), "");
     node.ok_or_else(|| format!("{} is no device (mode {:o})", path.display(), found.mode()))
 }
 

@@ -70,11 +70,8 @@ fn resolve_one(device: &Device, found: &mut Vec<ResolvedDevice>) -> io::Result<(
             found,
         );
     }
-    found.extend(node(
-        &metadata,
-        device.container_path.clone(),
-        &device.permissions,
-    ));
+    let path = device.container_path.clone();
+    found.extend(node((&source, &metadata), path, &device.permissions));
     Ok(())
 }
 
@@ -99,7 +96,7 @@ fn walk(
         if metadata.is_dir() && !is_own(&entry.path()) {
             walk(&entry.path(), &shown, permissions, depth - 1, found)?;
         } else {
-            found.extend(node(&metadata, shown, permissions));
+            found.extend(node((&entry.path(), &metadata), shown, permissions));
         }
     }
     Ok(())
@@ -107,7 +104,7 @@ fn walk(
 
 /// `None` for what is not a device node.
 pub(super) fn node(
-    metadata: &Metadata,
+    (source, metadata): (&Path, &Metadata),
     path: PathBuf,
     permissions: &str,
 ) -> Option<ResolvedDevice> {
@@ -121,6 +118,7 @@ pub(super) fn node(
     let number = metadata.rdev();
     Some(ResolvedDevice {
         path,
+        source: source.to_owned(),
         kind,
         major: i64::from(major(number)),
         minor: i64::from(minor(number)),
@@ -150,6 +148,7 @@ mod tests {
             (1, 3, DeviceKind::Char)
         );
         assert_eq!(null.path, Path::new("/dev/nothing"));
+        assert_eq!(null.source, Path::new("/dev/null"));
         assert!(resolve_one(&device("/dev/absent", "/dev/x"), &mut found).is_err());
         found.clear();
         resolve_one(&device("/etc/hosts", "/dev/x"), &mut found).unwrap();
