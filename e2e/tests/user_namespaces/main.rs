@@ -7,6 +7,9 @@
     reason = "a test: what goes wrong is a panic that says where"
 )]
 
+mod given;
+mod mapped;
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
@@ -15,10 +18,11 @@ use cri::NamespaceMode as Mode;
 use crisp_api::runtime::v1 as cri;
 use crisp_e2e::configs::users;
 use crisp_e2e::forwarding::Forwarding;
-use crisp_e2e::mounts::in_own_mounts;
 use crisp_e2e::netns::Net;
-use crisp_e2e::{Cri, Node, configs, owners, tools, trial};
+use crisp_e2e::{Cri, Node, configs, owners, trial};
 use tonic::Code;
+
+use crate::mapped::{container, owner, pod, volume};
 
 fn mapping(container: u32, host: u32, length: u32) -> cri::IdMapping {
     cri::IdMapping {
@@ -26,34 +30,6 @@ fn mapping(container: u32, host: u32, length: u32) -> cri::IdMapping {
         container_id: container,
         length,
     }
-}
-
-fn pod(node: &Node, name: &str, first: u32) -> cri::PodSandboxConfig {
-    let mut pod = node.pod(name);
-    configs::namespaces(&mut pod).userns_options = Some(users(first));
-    pod
-}
-
-/// A kubelet tells each container what its pod was told.
-fn container(config: cri::ContainerConfig, first: u32) -> cri::ContainerConfig {
-    let mut config = config;
-    let security = configs::security(&mut config);
-    let options = security.namespace_options.get_or_insert_default();
-    options.userns_options = Some(users(first));
-    config
-}
-
-fn volume(host: &Path, first: u32) -> cri::Mount {
-    cri::Mount {
-        uid_mappings: users(first).uids,
-        gid_mappings: users(first).gids,
-        ..configs::mount(host.to_str().unwrap(), "/data")
-    }
-}
-
-fn owner(path: &Path) -> (u32, u32) {
-    let stat = path.symlink_metadata().unwrap();
-    (stat.uid(), stat.gid())
 }
 
 /// The writable layer of a container, on the host.
@@ -337,84 +313,6 @@ fn privileged_several_ranges_make_one_namespace() {
         );
         let own = layer(node, &main).join("tmp/own");
         assert_eq!(own.metadata().unwrap().uid(), 0x0700_0000);
-        cri.remove_pod(&id);
-    });
-}
-
-/// Mounts in a volume have the volume's owners. Where one of them cannot, the volume alone has them,
-/// as with other runtimes, and the log says so.
-#[test]
-fn privileged_mounts_in_a_volume_are_mapped_with_it() {
-    const FIRST: u32 = 0x0800_0000;
-    in_own_mounts(|| trial(mounts_in_a_volume));
-
-    fn mounts_in_a_volume(node: &mut Node) {
-        let mut cri = node.cri();
-        let data = node.path("data");
-        let (below, kernel) = (data.join("below"), data.join("kernel"));
-        fs::create_dir_all(&below).unwrap();
-        fs::create_dir(&kernel).unwrap();
-        let mount = |kind: &str, at: &Path| {
-            let at = at.to_str().unwrap();
-            drop(tools::run("mount", &["-t", kind, "crisp-test", at]));
-        };
-        mount("tmpfs", &below);
-        fs::write(below.join("seven"), "").unwrap();
-        chown(below.join("seven"), Some(7), Some(8)).unwrap();
-        let pod = pod(node, "nested", FIRST);
-        let id = cri.run_pod(&pod);
-        let mut config = container(configs::idle("main"), FIRST);
-        config.mounts = vec![volume(&data, FIRST)];
-        let main = cri.run(&id, &pod, &config);
-        let line = "stat -c %u:%g /data /data/below /data/below/seven; touch /data/below/ours";
-        assert_eq!(cri.shell(&main, line), "0:0\n0:0\n7:8\n");
-        assert_eq!(owner(&below.join("ours")), (0, 0));
-
-        mount("proc", &kernel);
-        let mut config = container(configs::idle("odd"), FIRST);
-        config.mounts = vec![volume(&data, FIRST)];
-        let odd = cri.run(&id, &pod, &config);
-        let line = "stat -c %u:%g /data /data/below /data/below/seven /data/kernel; \
-                    touch /data/ours /data/below/theirs";
-        let unknown = "65534:65534\n".repeat(3);
-        assert_eq!(cri.shell(&odd, line), format!("0:0\n{unknown}"));
-        assert_eq!(owner(&data.join("ours")), (0, 0));
-        assert_eq!(owner(&below.join("theirs")), (FIRST, FIRST));
-        let log = node.log();
-        let told = log.lines().find(|line| line.contains("overflow id"));
-        let told = told.expect("a line about owners that are not known");
-        for word in ["/data", kernel.to_str().unwrap(), "type proc", &odd] {
-            assert!(told.contains(word), "{word}: {told}");
-        }
-        cri.remove_pod(&id);
-        for path in [&below, &kernel] {
-            drop(tools::run("umount", &[path.to_str().unwrap()]));
-        }
-    }
-}
-
-#[test]
-fn privileged_a_device_may_be_at_another_path_than_the_hosts() {
-    const FIRST: u32 = 0x0900_0000;
-    trial(|node| {
-        let mut cri = node.cri();
-        let pod = pod(node, "devices", FIRST);
-        let id = cri.run_pod(&pod);
-        let mut config = container(configs::idle("main"), FIRST);
-        // A node of the same name that is another device is the host's own affair.
-        config.devices = ["/dev/moved", "/dev/below/zero"]
-            .map(|path| cri::Device {
-                container_path: path.to_owned(),
-                host_path: "/dev/full".to_owned(),
-                permissions: "rw".to_owned(),
-            })
-            .into();
-        let main = cri.run(&id, &pod, &config);
-        for path in ["/dev/moved", "/dev/below/zero"] {
-            let line = format!("stat -c %F:%t:%T {path}; echo >{path} || echo full");
-            let said = cri.shell(&main, &format!("{line} 2>/dev/null"));
-            assert_eq!(said, "character special file:1:7\nfull\n", "{path}");
-        }
         cri.remove_pod(&id);
     });
 }
