@@ -2,11 +2,14 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::disallowed_methods,
     reason = "a test: what goes wrong is a panic that says where"
 )]
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -14,7 +17,8 @@ use crisp_api::runtime::v1 as cri;
 use crisp_e2e::forwarding::Forwarding;
 use crisp_e2e::image::catalogue::PAGE;
 use crisp_e2e::netns::Net;
-use crisp_e2e::{Cri, Node, configs, eventually, in_pod, trial};
+use crisp_e2e::{Cri, Network, Node, Options, configs, eventually, in_pod, trial, trial_with};
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tonic::{Code, Status};
 
@@ -89,9 +93,10 @@ fn privileged_ports_of_a_pod_are_reached() {
 }
 
 #[test]
-fn privileged_a_program_may_listen_on_one_family_alone() {
-    in_pod("family", |node, _, id, _| {
-        for address in ["127.0.0.1", "::1"] {
+fn privileged_a_program_may_listen_at_one_address_alone() {
+    in_pod("family", |node, cri, id, _| {
+        let own = cri.address(id);
+        for address in ["127.0.0.1", "::1", &own] {
             let (listener, port) = listen(id, address);
             for transport in TRANSPORTS {
                 let forwarding = Forwarding::start(node, transport, id, port);
@@ -162,6 +167,71 @@ fn privileged_what_cannot_be_forwarded_has_no_url() {
         assert!(refused.message().contains("not ready"), "{refused}");
         cri.remove_pod(&stopped);
         assert!(url(cri, &pod.metadata.as_ref().unwrap().uid, &[]).is_err());
+    });
+}
+
+/// The pod's network is there while its plugin deletes it, and so are connections into it.
+#[test]
+fn privileged_connections_live_as_long_as_the_network() {
+    let options = Options {
+        network: Network::Cni,
+        ..Options::default()
+    };
+    trial_with(&options, |node| {
+        let slow = format!(
+            "#!/bin/sh\n[ $CNI_COMMAND != DEL ] || until [ -e {} ]; do sleep 0.05; done\n\
+             exec /usr/lib/cni/bridge\n",
+            node.path("calm").display()
+        );
+        let path = node.path("bin/slow");
+        fs::write(&path, slow).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        let network = json!([{
+            "type": "slow", "bridge": "br-test", "isGateway": true, "ipMasq": false,
+            "ipam": {
+                "type": "host-local",
+                "dataDir": node.path("addresses"),
+                "ranges": [[{"subnet": "10.99.0.0/24"}]],
+            },
+        }]);
+        node.write_plugins("10-test.conflist", &network);
+        eventually("the network is ready", || {
+            let status = node.cri().status(cri::StatusRequest::default()).unwrap();
+            let conditions = status.status.unwrap().conditions;
+            conditions.iter().all(|condition| condition.status)
+        });
+        let mut cri = node.cri();
+        let pod = node.pod("stopping");
+        let id = cri.run_pod(&pod);
+        let main = cri.run(&id, &pod, &configs::idle("main"));
+        // A program that is none of the pod's does not end with it.
+        let (listener, port) = listen(&id, "127.0.0.1");
+        let forwarding = Forwarding::start(node, "websocket", &id, port);
+        let mut client = forwarding.connect(node);
+        let (mut server, _) = listener.accept().unwrap();
+        std::thread::scope(|scope| {
+            let mut stopping = node.cri();
+            let stopped = scope.spawn(move || {
+                let pod_sandbox_id = id.clone();
+                let request = cri::StopPodSandboxRequest { pod_sandbox_id };
+                stopping.stop_pod_sandbox(request).unwrap();
+                stopping.remove_pod(&id);
+            });
+            assert_eq!(cri.wait_exit(&main).exit_code, 137);
+            // The event of that end has been told by then, here and in the daemon.
+            std::thread::sleep(Duration::from_millis(200));
+            let mut word = [0; 5];
+            server.write_all(b"still").unwrap();
+            client.read_exact(&mut word).unwrap();
+            client.write_all(b"there").unwrap();
+            server.read_exact(&mut word).unwrap();
+            assert_eq!(&word, b"there");
+            fs::write(node.path("calm"), "").unwrap();
+            assert_eq!(client.read(&mut word).unwrap(), 0);
+            stopped.join().unwrap();
+        });
+        drop((listener, server));
+        node.net.ip("link del br-test");
     });
 }
 

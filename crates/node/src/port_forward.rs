@@ -1,6 +1,7 @@
 //! Connections to ports of a pod, as port-forward makes them: to the pod's loopback, from inside its
 //! network namespace. A program that listens there alone is reached too, and no rule of the pod
-//! network stands in the way.
+//! network stands in the way. So is one that listens at an address of the pod alone, in the second
+//! place.
 //!
 //! A socket belongs to the network namespace of the thread that made it, for its whole life. So only
 //! its making needs a thread inside the pod; the wait for an answer needs none.
@@ -24,7 +25,7 @@ use crate::view::PodView;
 
 /// How long a pod may take to accept or refuse a connection.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
-/// The addresses that are tried, in this order: a program may listen on one of them alone.
+/// The addresses that are tried first, in this order: a program may listen on one of them alone.
 const LOOPBACK: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::LOCALHOST),
     IpAddr::V6(Ipv6Addr::LOCALHOST),
@@ -105,8 +106,8 @@ impl Engine {
         let view = self.pod(pod.as_str())?;
         let place = Place::of(&view)?;
         let mut reasons = Vec::new();
-        for address in LOOPBACK {
-            match place.connect((address, port).into()).await {
+        for address in LOOPBACK.iter().chain(&view.ips) {
+            match place.connect((*address, port).into()).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => reasons.push(format!("{address}: {}", reason(&error))),
             }
@@ -117,14 +118,15 @@ impl Engine {
         Err(Error::Unavailable(why))
     }
 
-    /// Returns once a pod is not ready any more. A connection into it is to be closed then: its
-    /// socket would keep the pod's network namespace.
-    pub async fn until_not_ready(&self, pod: &PodId) {
+    /// Returns once a pod is stopped: its containers have ended and its network is gone. A connection
+    /// into it is to be closed then, since its socket would keep the pod's network namespace; until
+    /// then it may have something to say.
+    pub async fn until_stopped(&self, pod: &PodId) {
         let mut events = self.events();
         loop {
             // Looked at after events are listened to, so that none is missed in between.
             let view = self.pod(pod.as_str());
-            if view.map_or(true, |view| view.phase != PodPhase::Ready) {
+            if view.map_or(true, |view| view.phase == PodPhase::NotReady) {
                 return;
             }
             loop {

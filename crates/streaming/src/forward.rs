@@ -17,6 +17,10 @@ use crate::spdy::connection::Opened;
 use crate::spdy::headers::Headers;
 use crate::stream::{Incoming, Outgoing, Unsent};
 
+/// Once the pod is over no more than this is passed on, for a program that is none of the pod's and
+/// writes without an end: more than the sockets of a connection hold.
+const REST: usize = 8 << 20;
+
 /// When a forwarded connection is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ends {
@@ -89,7 +93,8 @@ impl Forward {
     }
 }
 
-/// Waits for something, unless the end is told: the client resets the stream, or the pod is over.
+/// Waits for something, unless the end is told first: the client resets the stream, or the pod is
+/// over.
 async fn unless_told<T>(
     ends: &watch::Receiver<bool>,
     something: impl Future<Output = T>,
@@ -102,6 +107,7 @@ async fn unless_told<T>(
         }
     };
     tokio::select! {
+        biased;
         something = something => Some(something),
         () = end => None,
     }
@@ -109,9 +115,19 @@ async fn unless_told<T>(
 
 /// Passes on data of the pod, and its end. A connection that breaks ends like one that is closed: an
 /// error makes clients give up all of their connections.
+///
+/// The last words of programs that ended with their pod are there to be read when the pod is over,
+/// and are passed on too.
 async fn down(mut from: Reading, to: &Outgoing, ends: &watch::Receiver<bool>) {
     let mut chunk = Chunk::modest();
-    while let Some(Ok(1..)) = unless_told(ends, chunk.fill(&mut from)).await {
+    let mut rest = REST;
+    while let Some(Ok(read @ 1..)) = unless_told(ends, chunk.fill(&mut from)).await {
+        if *ends.borrow() {
+            match rest.checked_sub(read) {
+                Some(left) => rest = left,
+                None => break,
+            }
+        }
         if to.send(&mut chunk).await.is_err() {
             return;
         }

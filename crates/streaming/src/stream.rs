@@ -3,14 +3,14 @@
 
 use std::any::Any;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio::time::{Instant, interval_at, sleep};
+use tokio::time::{Instant, interval_at, sleep_until};
 
 use crate::activity::Hangup;
 use crate::chunk::Chunk;
@@ -22,17 +22,60 @@ use crate::wire::Wire;
 const WAITING: usize = 4;
 /// Largest piece.
 pub(crate) const PIECE: usize = 64 << 10;
-/// Pieces that wait on all streams of a connection: 8 MiB, which only port-forward can reach.
+/// Pieces that wait on all streams of a connection: 8 MiB, which only port-forward can reach. Each
+/// stream may have one beside: streams whose readers are stuck must not take it from the others.
 const ALL_WAITING: usize = 128;
 
 /// How often a client hears that the server is there, while its own pings are not read: clients of
 /// WebSocket give up a connection on which they hear nothing for a minute.
 const BEAT: Duration = Duration::from_secs(10);
 
-/// A piece of data, and its share of what its connection may hold.
+/// A piece of data, and its share of what its stream or its connection may hold.
 type Held = (Bytes, Option<OwnedSemaphorePermit>);
+
 /// Where a connection puts the pieces of a stream.
-pub(crate) type Pieces = mpsc::Sender<Held>;
+#[derive(Clone)]
+pub(crate) struct Pieces {
+    sender: mpsc::Sender<Held>,
+    /// The stream's own share, of one piece.
+    own: Arc<Semaphore>,
+    moved: Moved,
+}
+
+/// When the reader of a stream last took a piece.
+#[derive(Clone)]
+struct Moved(Arc<Mutex<Instant>>);
+
+impl Moved {
+    fn now(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Returns once it has taken none for so long.
+    async fn not_within(&self, patience: Duration) {
+        loop {
+            let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if last.elapsed() >= patience {
+                return;
+            }
+            sleep_until(last + patience).await;
+        }
+    }
+}
+
+impl Pieces {
+    /// Waits until the stream can have a piece more: in its own share, or in that of all.
+    async fn share(&self, room: &Room) -> Option<OwnedSemaphorePermit> {
+        let own = Arc::clone(&self.own).acquire_owned();
+        let common = Arc::clone(&room.0).acquire_owned();
+        // Neither is ever closed.
+        tokio::select! {
+            biased;
+            share = own => share.ok(),
+            share = common => share.ok(),
+        }
+    }
+}
 
 /// The share of memory of a connection's pieces. Its clones are the same share.
 #[derive(Clone)]
@@ -62,12 +105,18 @@ impl Feed {
     pub(crate) fn new() -> (Self, Incoming) {
         let (sender, pieces) = mpsc::channel(WAITING);
         let (reset, is_reset) = watch::channel(false);
+        let moved = Moved(Arc::new(Mutex::new(Instant::now())));
         let feed = Self {
-            pieces: Some(sender),
+            pieces: Some(Pieces {
+                sender,
+                own: Arc::new(Semaphore::new(1)),
+                moved: moved.clone(),
+            }),
             reset,
         };
         let incoming = Incoming {
             pieces,
+            moved,
             share: None,
             reset: is_reset,
             _entry: None,
@@ -127,7 +176,8 @@ impl Waits {
         self
     }
 
-    /// Streams have nothing to do with each other, so that none may hold up the others for longer.
+    /// Streams have nothing to do with each other, so that none may hold up the others once its
+    /// reader has taken nothing for longer.
     pub(crate) fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = Some(patience);
         self
@@ -136,18 +186,17 @@ impl Waits {
     /// Hands a piece on, or throws it away when nobody reads the stream any more. While it waits for
     /// room, a client that leaves is noticed.
     pub(crate) async fn deliver(&self, pieces: &Pieces, piece: Bytes) -> Result<Delivered, Gone> {
-        if pieces.is_closed() {
+        if pieces.sender.is_closed() {
             return Ok(Delivered::Done);
         }
         let delivery = async {
-            // No one closes the room.
-            let share = Arc::clone(&self.room.0).acquire_owned().await.ok();
+            let share = pieces.share(&self.room).await;
             // An error means that nobody reads.
-            pieces.send((piece, share)).await.ok();
+            pieces.sender.send((piece, share)).await.ok();
         };
         let stuck = async {
             match self.patience {
-                Some(patience) => sleep(patience).await,
+                Some(patience) => pieces.moved.not_within(patience).await,
                 None => std::future::pending().await,
             }
         };
@@ -178,6 +227,7 @@ impl Waits {
 /// The data that the client sends on a stream.
 pub(crate) struct Incoming {
     pieces: mpsc::Receiver<Held>,
+    moved: Moved,
     /// The share of the piece that was handed out last, which is being written.
     share: Option<OwnedSemaphorePermit>,
     reset: watch::Receiver<bool>,
@@ -189,6 +239,7 @@ impl Incoming {
     pub(crate) async fn next(&mut self) -> Option<Bytes> {
         self.share = None;
         let (piece, share) = self.pieces.recv().await?;
+        self.moved.now();
         self.share = share;
         Some(piece)
     }

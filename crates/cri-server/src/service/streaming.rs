@@ -163,7 +163,7 @@ fn dial(engine: Engine, pod: PodId) -> Dial {
             Ok(Connection {
                 reading: Box::new(reading),
                 writing: Box::new(writing),
-                over: Box::pin(async move { engine.until_not_ready(&pod).await }),
+                over: Box::pin(async move { engine.until_stopped(&pod).await }),
             })
         })
     })

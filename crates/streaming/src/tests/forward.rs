@@ -3,12 +3,15 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use futures::{Sink as _, SinkExt as _, Stream as _, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 
-use super::backend::{pod, pod_until};
+use super::backend::{LAST_WORDS, pod, pod_until};
 use super::server;
 use super::spdy_client::{Client, Frame};
 use super::websocket::{Socket, connect};
@@ -115,8 +118,8 @@ async fn a_reset_amid_a_frame_harms_no_other_connection() {
     let data = client.open(&headers("data")).await;
     // The sockets fill up, and the next frame waits half-way.
     let waiting = std::future::pending::<()>();
-    let full = std::time::Duration::from_millis(100);
-    assert!(tokio::time::timeout(full, waiting).await.is_err());
+    let full = Duration::from_millis(100);
+    assert!(timeout(full, waiting).await.is_err());
     client.reset(data).await;
     let mut sent = 0;
     loop {
@@ -135,7 +138,7 @@ async fn a_reset_amid_a_frame_harms_no_other_connection() {
 #[tokio::test]
 async fn a_program_that_reads_nothing_holds_up_no_other_connection() {
     let config = Config {
-        stuck: std::time::Duration::from_millis(50),
+        stuck: Duration::from_millis(50),
         ..Config::default()
     };
     let server = Server::start(config).await.unwrap();
@@ -158,7 +161,7 @@ async fn a_program_that_reads_nothing_holds_up_no_other_connection() {
 #[tokio::test]
 async fn connections_end_with_their_pod() {
     let server = server().await;
-    let (teller, ends) = tokio::sync::watch::channel(false);
+    let (teller, ends) = watch::channel(false);
     let dial = pod_until(ends).await;
     let url = server.port_forward(Vec::new(), dial).unwrap();
     let mut client = Client::connect(&url, "portforward.k8s.io").await;
@@ -172,9 +175,91 @@ async fn connections_end_with_their_pod() {
 }
 
 #[tokio::test]
+async fn the_last_words_of_a_pod_arrive() {
+    let server = server().await;
+    let (teller, ends) = watch::channel(false);
+    let dial = pod_until(ends).await;
+    teller.send_replace(true);
+    // The data and the end are there at once, so chance decides which of them is seen first. A
+    // program without an end fills the sockets before the end is looked at.
+    for (port, most) in [("92", LAST_WORDS), ("90", 32 << 20)].repeat(8) {
+        let url = server.port_forward(Vec::new(), dial.clone()).unwrap();
+        let mut client = Client::connect(&url, "portforward.k8s.io").await;
+        let (_, data) = pair(&mut client, port, "9").await;
+        let mut got = 0;
+        loop {
+            match client.next().await {
+                Frame::Data(id, some, false) if id == data => got += some.len(),
+                Frame::Data(id, _, true) if id == data => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(got >= LAST_WORDS && got <= most, "{port}: {got} bytes");
+    }
+}
+
+/// Opens a connection whose program reads nothing, and sends it all that it can hold: a piece is in
+/// the program's socket, one is being written and four wait.
+async fn stuck<S>(client: &mut Client<S>, request: &str) -> u32
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (_, data) = pair(client, "91", request).await;
+    for _ in 0..6 {
+        client.send(data, b"x", false).await;
+    }
+    data
+}
+
+#[tokio::test]
+async fn programs_that_read_nothing_leave_others_their_room() {
+    let server = server().await;
+    let url = server.port_forward(Vec::new(), pod().await).unwrap();
+    let mut client = Client::connect(&url, "portforward.k8s.io").await;
+    // Together they have all that the streams of a connection share.
+    for request in 100..132 {
+        stuck(&mut client, &request.to_string()).await;
+    }
+    let url = server.port_forward(Vec::new(), pod().await).unwrap();
+    let mut other = Client::connect(&url, "portforward.k8s.io").await;
+    let both = async {
+        echoes(&mut other).await;
+        echoes(&mut client).await;
+    };
+    timeout(Duration::from_secs(10), both).await.unwrap();
+}
+
+#[tokio::test]
+async fn programs_that_read_nothing_are_given_up_together() {
+    let patience = Duration::from_millis(500);
+    let config = Config {
+        stuck: patience,
+        ..Config::default()
+    };
+    let server = Server::start(config).await.unwrap();
+    let url = server.port_forward(Vec::new(), pod().await).unwrap();
+    let mut client = Client::connect(&url, "portforward.k8s.io").await;
+    let begun = Instant::now();
+    let mut given_up = Vec::new();
+    for request in 100..120 {
+        given_up.push(stuck(&mut client, &request.to_string()).await);
+    }
+    for data in &given_up {
+        client.send(*data, b"too much", false).await;
+    }
+    while !given_up.is_empty() {
+        if let Frame::Reset(id, 5) = client.next().await {
+            given_up.retain(|data| *data != id);
+        }
+    }
+    let took = begun.elapsed();
+    assert!(took >= patience && took < 8 * patience, "{took:?}");
+}
+
+#[tokio::test]
 async fn streams_that_fit_no_connection_are_reset() {
     let config = Config {
-        create: std::time::Duration::from_millis(50),
+        create: Duration::from_millis(50),
         ..Config::default()
     };
     let server = Server::start(config).await.unwrap();

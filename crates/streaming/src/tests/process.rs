@@ -140,6 +140,28 @@ async fn a_client_that_wants_no_output_any_more_holds_up_nothing() {
     );
 }
 
+/// An engine cuts off who takes nothing for too long.
+#[tokio::test]
+async fn a_client_that_was_cut_off_is_told_once_it_reads_again() {
+    let server = server().await;
+    let (start, mut process) = played();
+    let url = server.attach(all(), start).unwrap();
+    let mut client = Client::connect(&url, "v4.channel.k8s.io").await;
+    let ids = client.open_all(&KINDS).await;
+    let full = std::time::Duration::from_millis(200);
+    let block = vec![b'x'; 64 << 20];
+    let writing = tokio::time::timeout(full, process.stdout.write_all(&block));
+    assert!(writing.await.is_err(), "its sockets are full");
+    process.end.send(End::Lost("cut off".to_owned())).unwrap();
+    drop((process.stdout, process.stderr));
+    // Longer than the session waits for a process.
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    let said = client.rest().await;
+    assert!(said[&ids[2]].len() > 1 << 16);
+    let word = String::from_utf8_lossy(&said[&ids[0]]);
+    assert!(word.contains("cut off"), "{word}");
+}
+
 #[tokio::test]
 async fn the_last_word_reaches_a_client_that_still_sends() {
     let server = server().await;
