@@ -1,9 +1,10 @@
 //! Clients of streams: crictl with something to say, and bare connections that only hold their end.
 
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Command, Output, Stdio};
 
+use crate::netns::Net;
 use crate::node::Node;
 
 /// Both transports that clients choose from.
@@ -36,21 +37,30 @@ pub fn fed(node: &Node, mut command: Command, input: &[u8]) -> Output {
 /// Comes to a URL as a client of WebSocket that then says nothing, and tells the answer's first line.
 #[must_use]
 pub fn upgrade(node: &Node, url: &str) -> (TcpStream, String) {
+    try_upgrade(&node.net, url).unwrap()
+}
+
+/// As [`upgrade`], of a daemon that may die meanwhile.
+///
+/// # Errors
+/// When the connection breaks.
+pub fn try_upgrade(net: &Net, url: &str) -> io::Result<(TcpStream, String)> {
     let rest = url.strip_prefix("http://").unwrap();
     let (host, path) = rest.split_once('/').unwrap();
-    let mut stream = node.net.run(|| TcpStream::connect(host).unwrap());
+    let mut stream = net.run(|| TcpStream::connect(host))?;
     let request = format!(
         "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\
          Sec-WebSocket-Protocol: v4.channel.k8s.io\r\n\r\n"
     );
-    stream.write_all(request.as_bytes()).unwrap();
+    stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     while !answer.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
-        stream.read_exact(&mut byte).unwrap();
+        stream.read_exact(&mut byte)?;
         answer.extend(byte);
     }
     let answer = String::from_utf8(answer).unwrap();
-    (stream, answer.lines().next().unwrap_or_default().to_owned())
+    let first = answer.lines().next().unwrap_or_default().to_owned();
+    Ok((stream, first))
 }

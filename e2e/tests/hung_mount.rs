@@ -108,6 +108,62 @@ fn privileged_a_dead_volume_is_its_own_pods_alone() {
     });
 }
 
+/// A creation that hangs cannot be cancelled: the kernel keeps its look until the server answers.
+/// Its pod stops and goes all the same, and nothing of the creation is left once the look ends.
+#[test]
+fn privileged_a_pod_stops_and_goes_while_a_creation_in_it_hangs() {
+    in_own_mounts(|| {
+        trial(|node| {
+            let place = node.path("dead");
+            fs::create_dir(&place).unwrap();
+            let dead = Dead::mount(&place);
+            let mut cri = node.cri();
+            let pod = node.pod("stuck");
+            let id = cri.run_pod(&pod);
+            let neighbour = cri.run(&id, &pod, &configs::idle("neighbour"));
+            let (mut other, sandbox, config) = (
+                node.cri(),
+                id.clone(),
+                with_volume("main", &place.join("data")),
+            );
+            let of_pod = pod.clone();
+            let hung = std::thread::spawn(move || other.create(&sandbox, &of_pod, &config));
+            eventually("the look is stuck", || {
+                stuck_looks(&mut cri).contains("/dead")
+            });
+            let begun = Instant::now();
+            let pod_sandbox_id = id.clone();
+            let stop = cri::StopPodSandboxRequest { pod_sandbox_id };
+            cri.stop_pod_sandbox(stop).unwrap();
+            let took = begun.elapsed();
+            assert!(took < Duration::from_secs(5), "the stop waited: {took:?}");
+            let exited = cri::ContainerState::ContainerExited;
+            assert_eq!(cri.look(&neighbour).state(), exited);
+            // The caller is told at once too, and not only when the server is back.
+            let error = hung.join().unwrap().unwrap_err();
+            assert!(begun.elapsed() < Duration::from_secs(5), "{error}");
+            cri.remove_pod(&id);
+            let took = begun.elapsed();
+            assert!(
+                took < Duration::from_secs(10),
+                "the removal waited: {took:?}"
+            );
+            assert!(cri.pod_ids().is_empty() && cri.container_ids().is_empty());
+            // The name is free for another pod, whose containers need nothing of the dead volume.
+            let again = cri.run_pod(&pod);
+            let container = cri.run(&again, &pod, &configs::idle("main"));
+            assert_eq!(cri.shell(&container, "echo well"), "well\n");
+            cri.remove_pod(&again);
+            drop(dead);
+            eventually("the look has ended", || {
+                !stuck_looks(&mut cri).contains("/dead")
+            });
+            rustix::mount::unmount(&place, UnmountFlags::DETACH).unwrap();
+            fs::remove_dir(&place).unwrap();
+        });
+    });
+}
+
 #[test]
 fn privileged_the_watchdog_is_fed_by_real_rounds() {
     let dir = tempfile::tempdir().unwrap();

@@ -11,6 +11,7 @@
 )]
 
 mod oci_scope;
+mod scope_end;
 mod vm;
 
 use std::collections::HashMap;
@@ -79,7 +80,7 @@ fn eventually_none(what: &str, there: impl Fn() -> Vec<String>) {
 }
 
 #[track_caller]
-fn wait_for(what: &str, is_so: impl Fn() -> bool) {
+fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !is_so() {
         assert!(Instant::now() < deadline, "not so after 20 s: {what}");

@@ -2,11 +2,12 @@
 //! plugins, and asks again what was not answered. `truth` says what its answers must agree with.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use crisp_api::runtime::v1 as cri;
+use crisp_e2e::netns::Net;
 use crisp_e2e::{Cri, Node, eventually, owners};
 use tonic::{Code, Status};
 
@@ -43,6 +44,8 @@ pub(crate) struct Client {
     pub(crate) plugins: bool,
     /// For a call beside another.
     pub(crate) beside: Cri,
+    /// The network in which streams are served.
+    pub(crate) net: Net,
 }
 
 /// Whether an error says that the daemon has gone, and not that it answers.
@@ -76,6 +79,7 @@ impl Client {
             logs: node.path("logs"),
             plugins,
             beside: node.cri(),
+            net: Net::at(Path::new(&node.net.path())),
         }
     }
 
@@ -150,6 +154,7 @@ impl Client {
                 let answer = self.cri.reopen_container_log(request).map(drop);
                 self.if_it_runs((*pod, *one), answer)
             }
+            Wish::Session(pod, one) => self.session(*pod, *one),
             Wish::KillShim(pod, one) => {
                 self.kill_shim(*pod, *one);
                 Ok(())
@@ -311,7 +316,7 @@ impl Client {
     }
 
     /// The answer to a call that wants a container that runs, and its shim.
-    fn if_it_runs(&self, (pod, one): (usize, usize), answer: Answer) -> Answer {
+    pub(crate) fn if_it_runs(&self, (pod, one): (usize, usize), answer: Answer) -> Answer {
         let container = &self.pods[pod].containers[one];
         match answer.as_ref().map_err(Status::code) {
             Err(Code::FailedPrecondition) if self.may_have_ended(pod, one) => Ok(()),
@@ -323,7 +328,7 @@ impl Client {
         }
     }
 
-    fn may_have_ended(&self, pod: usize, one: usize) -> bool {
+    pub(crate) fn may_have_ended(&self, pod: usize, one: usize) -> bool {
         let of = &self.pods[pod];
         let container = &of.containers[one];
         matches!(container.kind, Kind::Ender { .. }) || of.makes_mute(container)

@@ -4,6 +4,8 @@
 //! twice; whatever is on the machine has an owner, and after all pods nothing is there.
 //!
 //! `CRASH_SEED` chooses the instants and what clients do, `CRASH_LIVES` how many pods live.
+//! `CRASH_POINT` (`end-scope`, or one side of it: `before end-scope`) has the daemon die at this
+//! effect alone and at no other instant; `points` has the names.
 
 #![allow(
     clippy::unwrap_used,
@@ -26,6 +28,7 @@ mod owned;
 mod plugins;
 mod points;
 mod random;
+mod sessions;
 mod traces;
 mod truth;
 mod wishes;
@@ -108,7 +111,12 @@ impl Play<'_> {
         self.compare();
         let time = self.random.below(ALIVE);
         self.favour(None);
-        self.work(Duration::from_millis(time));
+        if points::only().is_none() {
+            self.work(Duration::from_millis(time));
+        } else {
+            self.node.kill();
+            self.dead_since = SystemTime::now();
+        }
         self.pause();
         let point = points.next(&mut self.random);
         self.favour(Some(point.effect));

@@ -82,6 +82,8 @@ pub(crate) enum Wish {
     Exec(usize, usize),
     Update(usize, usize),
     ReopenLog(usize, usize),
+    /// A client of the container's input that comes and goes.
+    Session(usize, usize),
     KillShim(usize, usize),
     Stop(usize, usize),
     Remove(usize, usize),
@@ -199,6 +201,8 @@ impl Kind {
         let mut container = configs::shell(name, &line);
         let marks = PathBuf::from(&pod.log_directory).join("marks");
         container.mounts = vec![configs::mount(marks.to_str().unwrap(), "/m")];
+        // Its input ends with its first client.
+        (container.stdin, container.stdin_once) = (self == Self::Writer, self == Self::Writer);
         if shares_pid(pod) {
             let security = configs::security(&mut container);
             let options = security.namespace_options.get_or_insert_default();

@@ -7,7 +7,7 @@ use crisp_api::runtime::v1 as cri;
 use crisp_e2e::configs;
 
 use crate::client::{CGROUP, Client};
-use crate::model::{Fire, Kind, Stage, Wish};
+use crate::model::{Container, Fire, Kind, Stage, Wish};
 
 /// Pods that a client has at most, and containers in each.
 const PODS: usize = 2;
@@ -55,6 +55,7 @@ impl Client {
             (Stage::Started(_), 15) => Wish::KillShim(pod, one),
             (Stage::Started(_), 16) => Wish::Update(pod, one),
             (Stage::Started(_), 17) => Wish::ReopenLog(pod, one),
+            (Stage::Started(_), 18) => Wish::Session(pod, one),
             (Stage::Started(_), _) => Wish::Exec(pod, one),
         }
     }
@@ -128,6 +129,12 @@ impl Client {
             "cancel" if containers.len() < CONTAINERS => Some(self.twice(pod)),
             "update" => started.map(|one| Wish::Update(pod, one)),
             "exec" => started.map(|one| Wish::Exec(pod, one)),
+            "session" | "close-input" => {
+                let writes = |one: &&Container| one.kind == Kind::Writer && is_started(one.stage);
+                let writer = containers.iter().rfind(writes)?;
+                let one = containers.iter().position(|c| c.id == writer.id)?;
+                Some(Wish::Session(pod, one))
+            }
             "reopen-log" => started.map(|one| Wish::ReopenLog(pod, one)),
             "judge" | "watch-alone" => started.map(|one| Wish::KillShim(pod, one)),
             _ => None,
