@@ -18,6 +18,8 @@
 
 mod apply;
 mod document;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod library;
 mod name;
 

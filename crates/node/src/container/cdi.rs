@@ -1,5 +1,6 @@
 //! Devices that a container asks for by name (CDI): which they are, and what they change.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -42,14 +43,19 @@ pub(super) fn add_nodes(
     owner: (u32, u32),
     devices: &mut Vec<ResolvedDevice>,
 ) -> Result<()> {
-    for asked in &edits.device_nodes {
+    // By path, with the place in the list: a spec may have as many nodes as its size allows.
+    let mut added = BTreeMap::new();
+    for (place, asked) in edits.device_nodes.iter().enumerate() {
         let node = node(asked, owner).map_err(|why| {
             let why = format!("device node {}: {why}", asked.path.display());
             Error::invalid(Field::CdiDevices, why)
         })?;
-        devices.retain(|known| known.path != node.path);
-        devices.push(node);
+        added.insert(asked.path.as_path(), (place, node));
     }
+    devices.retain(|known| !added.contains_key(known.path.as_path()));
+    let mut added: Vec<_> = added.into_values().collect();
+    added.sort_by_key(|(place, _)| *place);
+    devices.extend(added.into_iter().map(|(_, node)| node));
     Ok(())
 }
 
@@ -106,17 +112,16 @@ fn on_host(path: &Path) -> std::result::Result<ResolvedDevice, String> {
 
 /// Adds the groups of edits, which callers are told of as well.
 pub(super) fn add_groups(edits: &Edits, user: &mut ResolvedUser) {
-    for group in edits.additional_gids.iter().filter(|group| **group != 0) {
-        if !user.additional_gids.contains(group) {
-            user.additional_gids.push(*group);
-        }
-    }
+    let mut known: BTreeSet<u32> = user.additional_gids.iter().copied().collect();
+    let more = edits.additional_gids.iter().copied();
+    let more = more.filter(|group| *group != 0 && known.insert(*group));
+    user.additional_gids.extend(more);
 }
 
 /// Makes all other changes in a bundle that is not written yet.
 pub(super) fn change(edits: &Edits, bundle: &mut Bundle) -> Result<()> {
     crisp_cdi::apply(edits, &mut bundle.spec).map_err(refused)?;
-    let names: Vec<&[u8]> = edits
+    let names: BTreeSet<&[u8]> = edits
         .env
         .iter()
         .map(|text| name_of(text.as_bytes()))
@@ -169,6 +174,44 @@ mod tests {
         assert_eq!(numbers, (DeviceKind::Block, 7, 3));
         assert_eq!((found.mode, found.uid, found.gid), (0o640, 0, 8));
         assert_eq!(found.permissions, "none");
+    }
+
+    /// A file of 1 MiB can have as many: compared each with each, they would take minutes.
+    #[test]
+    fn many_nodes_and_groups_take_no_longer_than_their_number() {
+        let many = 40_000;
+        let node = |n| DeviceNode {
+            r#type: Some("c".to_owned()),
+            major: Some(1),
+            ..asked_node(&format!("/dev/v{n}"))
+        };
+        let mut edits = Edits::default();
+        edits.device_nodes = (0..many).chain([5]).map(node).collect();
+        edits.additional_gids = (0..many).chain([5]).collect();
+        let own = |path: &str| {
+            let mut own = on_host(Path::new("/dev/zero")).unwrap();
+            own.path = path.into();
+            own
+        };
+        let mut devices = vec![own("/dev/own"), own("/dev/v7")];
+        let mut user = ResolvedUser {
+            additional_gids: vec![9],
+            ..ResolvedUser::default()
+        };
+        let begun = std::time::Instant::now();
+        add_nodes(&edits, (0, 0), &mut devices).unwrap();
+        add_groups(&edits, &mut user);
+        let took = begun.elapsed();
+        assert!(took.as_secs() < 5, "{took:?}");
+        // The last of those at one place counts, and stands there.
+        assert_eq!(devices.len(), 40_001);
+        let paths = [&devices[0].path, &devices[1].path, &devices[40_000].path];
+        assert_eq!(
+            paths.map(|path| path.to_str().unwrap()),
+            ["/dev/own", "/dev/v0", "/dev/v5"]
+        );
+        assert_eq!(user.additional_gids[..3], [9, 1, 2]);
+        assert_eq!(user.additional_gids.len(), 39_999);
     }
 
     #[test]
