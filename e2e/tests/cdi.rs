@@ -136,6 +136,13 @@ fn privileged_a_device_that_cannot_be_had_is_named() {
         };
         fs::write(dir.join("0/v.json"), spec(&devices.join(", "))).unwrap();
         fs::write(dir.join("0/broken.json"), "{").unwrap();
+        // A hook that runs after the container's end would be the first to meet it.
+        let cut = device(
+            "cut",
+            r#""hooks": [{"hookName": "poststop", "path": "/bin/true", "args": ["a\u0000"]}]"#,
+        );
+        let cut = spec(&cut).replace("v.com", "cut.com");
+        fs::write(dir.join("0/cut.json"), cut).unwrap();
         for name in ["x", "y"] {
             let twice = spec(&device("twice", r#""env": ["A=b"]"#));
             fs::write(dir.join(format!("0/{name}.json")), twice).unwrap();
@@ -150,6 +157,7 @@ fn privileged_a_device_that_cannot_be_had_is_named() {
             ("v.com/c=net", &["netDevices"]),
             ("v.com/c=rdt", &["intelRdt"]),
             ("v.com/c=gone", &["/dev/no-such-device"]),
+            ("cut.com/c=cut", &["cut.json", "argument of a hook", "NUL"]),
             ("no-name", &["no-name"]),
         ] {
             let mut config = configs::idle("main");
@@ -166,6 +174,6 @@ fn privileged_a_device_that_cannot_be_had_is_named() {
         }
         assert_eq!(cri.container_ids(), <[String; 0]>::default());
         let warned = node.log().matches("passing over a device spec").count();
-        assert_eq!(warned, 1, "{}", node.log());
+        assert_eq!(warned, 2, "each broken file once: {}", node.log());
     });
 }

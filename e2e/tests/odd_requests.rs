@@ -185,6 +185,110 @@ fn privileged_numbers_out_of_range_are_refused() {
     });
 }
 
+/// For the kernel, a text ends there.
+const CUT: &str = "/a\0b";
+
+type Spoil = fn(&mut cri::ContainerConfig);
+
+/// Changes to texts that the kernel does not take as they are, each with the field that the answer
+/// has to name.
+const TEXTS: [(&str, Spoil); 20] = [
+    ("config.command[1]", |c| {
+        c.command = vec!["sh".to_owned(), CUT.to_owned()]
+    }),
+    ("config.args[0]", |c| c.args = vec![CUT.to_owned()]),
+    ("config.envs[0].key", |c| c.envs = vec![variable(CUT, "b")]),
+    ("config.envs[0].value", |c| {
+        c.envs = vec![variable("A", CUT)]
+    }),
+    ("config.working_dir", |c| c.working_dir = CUT.to_owned()),
+    ("config.log_path", |c| c.log_path = CUT[1..].to_owned()),
+    ("config.mounts[0].host_path", |c| {
+        c.mounts = vec![configs::mount(CUT, "/m")];
+    }),
+    ("config.mounts[0].container_path", |c| {
+        c.mounts = vec![configs::mount("/tmp", CUT)];
+    }),
+    ("config.mounts[0].mount_options", |c| {
+        c.mounts = vec![configs::mount("/tmp", "/m")];
+        c.mounts[0].mount_options = vec!["nosuid\0".to_owned()];
+    }),
+    ("config.devices[0].host_path", |c| {
+        c.devices = vec![device(CUT, "/d")]
+    }),
+    ("config.devices[0].container_path", |c| {
+        c.devices = vec![device("/dev/null", CUT)];
+    }),
+    ("config.CDI_devices[0].name", |c| {
+        c.cdi_devices = vec![cri::CdiDevice {
+            name: "v/c=a\0".to_owned(),
+        }];
+    }),
+    ("security_context.masked_paths[0]", |c| {
+        configs::security(c).masked_paths = vec![CUT.to_owned()];
+    }),
+    ("security_context.run_as_username", |c| {
+        configs::security(c).run_as_username = CUT.to_owned();
+    }),
+    ("security_context.selinux_options.level", |c| {
+        let options = configs::security(c).selinux_options.get_or_insert_default();
+        options.level = CUT.to_owned();
+    }),
+    ("config.mounts[0].container_path", |c| {
+        c.mounts = vec![configs::mount("/tmp", &"x".repeat(256))];
+    }),
+    ("config.working_dir", |c| {
+        c.working_dir = format!("/{}", "x".repeat(256))
+    }),
+    ("config.log_path", |c| c.log_path = "x/".repeat(2048)),
+    ("resources.cpuset_cpus", |c| {
+        configs::resources(c).cpuset_cpus = "0\0".to_owned()
+    }),
+    ("resources.unified", |c| {
+        let unified = &mut configs::resources(c).unified;
+        unified.insert("memory.high".to_owned(), "max\0".to_owned());
+    }),
+];
+
+#[test]
+fn privileged_texts_that_the_kernel_does_not_take_are_refused() {
+    trial(|node| {
+        let mut cri = node.cri();
+        let pod = node.pod("cut");
+        let id = cri.run_pod(&pod);
+        for (field, change) in TEXTS {
+            let mut config = configs::idle("odd");
+            change(&mut config);
+            let error = cri.create(&id, &pod, &config).unwrap_err();
+            assert_eq!(error.code(), Code::InvalidArgument, "{field}: {error:?}");
+            assert!(error.message().contains(field), "{field}: {error:?}");
+        }
+        assert!(cri.container_ids().is_empty());
+        // Labels and annotations are handed to nobody but callers.
+        let mut config = configs::idle("labels");
+        config.labels.insert("a".to_owned(), CUT.to_owned());
+        config.annotations.insert("a".to_owned(), CUT.to_owned());
+        let container = cri.run(&id, &pod, &config);
+        assert_eq!(cri.look(&container).annotations["a"], CUT);
+        cri.remove_pod(&id);
+    });
+}
+
+fn variable(key: &str, value: &str) -> cri::KeyValue {
+    cri::KeyValue {
+        key: key.to_owned(),
+        value: value.into(),
+    }
+}
+
+fn device(host: &str, container: &str) -> cri::Device {
+    cri::Device {
+        host_path: host.to_owned(),
+        container_path: container.to_owned(),
+        permissions: String::new(),
+    }
+}
+
 fn user(config: &mut cri::ContainerConfig, id: i64) {
     configs::security(config).run_as_user = Some(cri::Int64Value { value: id });
 }

@@ -1,6 +1,7 @@
 //! A spec file: its fields as vendors write them in JSON or YAML, and what has to hold of them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Deserializer};
@@ -14,6 +15,11 @@ const VERSIONS: [&str; 11] = [
     "0.1.0", "0.2.0", "0.3.0", "0.4.0", "0.5.0", "0.6.0", "0.7.0", "0.8.0", "1.0.0", "1.1.0",
     "1.2.0",
 ];
+
+/// PATH_MAX, which counts the NUL byte at the end.
+const LONGEST_PATH: usize = 4095;
+/// NAME_MAX.
+const LONGEST_NAME: usize = 255;
 
 const HOOKS: [&str; 6] = [
     "prestart",
@@ -190,18 +196,14 @@ impl Edits {
     fn check(&self) -> Result<(), String> {
         check_env(&self.env)?;
         self.device_nodes.iter().try_for_each(DeviceNode::check)?;
-        for mount in &self.mounts {
-            if mount.host_path.as_os_str().is_empty() {
-                return Err(format!("mount {mount:?} has no hostPath"));
-            }
-            check_path("containerPath", &mount.container_path)?;
-        }
+        self.mounts.iter().try_for_each(Mount::check)?;
         for hook in &self.hooks {
             if !HOOKS.contains(&hook.hook_name.as_str()) {
                 return Err(format!("hook {:?} is none of OCI's", hook.hook_name));
             }
             check_path("the path of a hook", &hook.path)?;
             check_env(&hook.env)?;
+            no_nul("an argument of a hook", &hook.args)?;
             if hook.timeout.is_some_and(|seconds| seconds <= 0) {
                 return Err("the timeout of a hook is not greater than 0".to_owned());
             }
@@ -222,10 +224,32 @@ impl Edits {
     }
 }
 
+impl Mount {
+    fn check(&self) -> Result<(), String> {
+        check_path("containerPath", &self.container_path)?;
+        let at = self.container_path.display();
+        let source = self.host_path.to_string_lossy();
+        if source.is_empty() {
+            return Err(format!("the mount at {at} has no hostPath"));
+        }
+        no_nul(&format!("hostPath of the mount at {at}"), &[source])?;
+        no_nul(
+            &format!("type of the mount at {at}"),
+            self.r#type.as_slice(),
+        )?;
+        no_nul(&format!("an option of the mount at {at}"), &self.options)
+    }
+}
+
 impl DeviceNode {
     fn check(&self) -> Result<(), String> {
         check_path("the path of a device node", &self.path)?;
         let path = self.path.display();
+        // Without one, the path in the container is the host's too.
+        let on_host = self.host_path.as_deref();
+        if let Some(on_host) = on_host.filter(|path| *path != Path::new("")) {
+            check_path(&format!("hostPath of device node {path}"), on_host)?;
+        }
         let kind = self.r#type.as_deref().unwrap_or_default();
         if !["", "b", "c", "u", "p"].contains(&kind) {
             return Err(format!(
@@ -255,15 +279,29 @@ fn check_env(env: &[String]) -> Result<(), String> {
     }
 }
 
+fn no_nul<T: AsRef<str>>(what: &str, texts: &[T]) -> Result<(), String> {
+    let mut texts = texts.iter().map(AsRef::as_ref);
+    match texts.find(|text| text.contains('\0')) {
+        Some(wrong) => Err(format!("{what} holds a NUL byte: {wrong:?}")),
+        None => Ok(()),
+    }
+}
+
 fn check_path(what: &str, path: &Path) -> Result<(), String> {
     let leads_up = path.components().any(|part| part == Component::ParentDir);
     let has_nul = path.as_os_str().as_encoded_bytes().contains(&0);
-    match path.is_absolute() && path.file_name().is_some() && !leads_up && !has_nul {
-        true => Ok(()),
-        false => Err(format!(
+    if !path.is_absolute() || path.file_name().is_none() || leads_up || has_nul {
+        return Err(format!(
             "{what} is no absolute path without \"..\": {path:?}"
-        )),
+        ));
     }
+    let is_long = |part: &OsStr| part.len() > LONGEST_NAME;
+    if path.as_os_str().len() > LONGEST_PATH || path.iter().any(is_long) {
+        return Err(format!(
+            "{what} is longer than {LONGEST_PATH} bytes, or a part of it than {LONGEST_NAME}"
+        ));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -64,6 +64,15 @@ fn json_and_yaml_say_the_same() {
     assert_eq!(yaml.container_edits, Edits::default());
 }
 
+/// A file with something else in it is refused, and what is told says this.
+#[track_caller]
+fn check_fault((good, bad): (&str, &str), told: &str) {
+    let text = WHOLE.replacen(good, bad, 1);
+    assert_ne!(text, WHOLE, "{good}");
+    let why = Document::parse(text.as_bytes()).unwrap_err();
+    assert!(why.contains(told), "{bad}: {why}");
+}
+
 #[test]
 fn every_fault_is_told() {
     for (good, bad, told) in [
@@ -89,10 +98,7 @@ fn every_fault_is_told() {
             "twice",
         ),
     ] {
-        let text = WHOLE.replacen(good, bad, 1);
-        assert_ne!(text, WHOLE, "{good}");
-        let why = Document::parse(text.as_bytes()).unwrap_err();
-        assert!(why.contains(told), "{bad}: {why}");
+        check_fault((good, bad), told);
     }
     for text in [
         "",
@@ -107,6 +113,45 @@ fn every_fault_is_told() {
     }
     let empty = YAML.split("# The first one.").next().unwrap();
     assert!(Document::parse(empty.as_bytes()).is_err(), "no devices");
+}
+
+/// `0` stands for the byte.
+#[test]
+fn a_text_that_the_kernel_would_cut_is_told() {
+    for (good, bad, told) in [
+        ("/lib/gpu", "/l0", "hostPath of the mount at /usr/lib/gpu"),
+        (
+            "[\"ro\"",
+            "[\"r0o\"",
+            "an option of the mount at /usr/lib/gpu",
+        ),
+        (
+            "\"options\"",
+            "\"type\": \"0\", \"options\"",
+            "type of the mount",
+        ),
+        ("/dev/card0", "/dev/c0", "hostPath of device node /dev/gpu0"),
+        ("[\"hook\"]", "[\"hook\", \"0\"]", "an argument of a hook"),
+        ("A=b", "A=0", "environment"),
+    ] {
+        check_fault((good, &bad.replace('0', "\\u0000")), told);
+    }
+    let relative = ("/dev/card0", "card0");
+    check_fault(relative, "hostPath of device node /dev/gpu0");
+}
+
+#[test]
+fn a_path_that_no_kernel_takes_is_told() {
+    for (long, is_taken) in [
+        ("x".repeat(255), true),
+        ("x".repeat(256), false),
+        ("x/".repeat(2047), true),
+        ("x/".repeat(2048), false),
+    ] {
+        let text = WHOLE.replacen("/usr/lib/gpu", &format!("/{long}"), 1);
+        let read = Document::parse(text.as_bytes());
+        assert_eq!(read.is_ok(), is_taken, "{} bytes", long.len());
+    }
 }
 
 #[test]

@@ -67,6 +67,8 @@ pub enum Field {
     Limit(Limit),
     /// The `USER` of an image.
     ImageUser,
+    /// The `ENV` of an image.
+    ImageEnvironment,
     /// The `STOPSIGNAL` of an image.
     ImageStopSignal,
     /// The OCI runtime spec that follows from a request.
@@ -131,6 +133,7 @@ impl fmt::Display for Field {
             Self::Limits => "limits",
             Self::Limit(limit) => return limit.fmt(f),
             Self::ImageUser => "image USER",
+            Self::ImageEnvironment => "image ENV",
             Self::ImageStopSignal => "image STOPSIGNAL",
             Self::RuntimeSpec => "OCI runtime spec",
         })

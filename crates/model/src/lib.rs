@@ -16,6 +16,7 @@ pub mod go_json;
 pub mod id;
 pub mod id_map;
 pub mod image;
+pub mod nul;
 pub mod owner;
 pub mod path;
 pub mod phase;

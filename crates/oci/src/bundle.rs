@@ -87,6 +87,7 @@ fn read_spec(dir: &Path) -> Result<(Spec, Vec<String>)> {
                 source,
             };
             let mut document = serde_json::from_slice(&bytes).map_err(refuse)?;
+            document::refuse_nul(&path, &document)?;
             let warnings = document::fit_spec(&mut document);
             let spec = serde_json::from_value(document).map_err(refuse)?;
             Ok((spec, warnings))

@@ -1,8 +1,24 @@
 //! Documents as others write them, made fit for our types: these know fewer words than the kernel of
 //! tomorrow, and spell some differently than the specification.
 
+use std::path::Path;
+
+use crisp_model::nul::place_of_nul;
 use oci_spec::runtime::Capability;
 use serde_json::{Value, json};
+
+use crate::failure::{Failure, Result};
+
+/// Refuses a text that no path, argument or variable can have, before anything is made: a hook that
+/// runs after the container's end would else be the first to meet it.
+pub(crate) fn refuse_nul(path: &Path, document: &Value) -> Result<()> {
+    let Some(place) = place_of_nul(document) else {
+        return Ok(());
+    };
+    let path = path.display();
+    let why = format!("invalid spec: {place}: holds a NUL byte (in {path})");
+    Err(Failure::Refused(why))
+}
 
 /// Fits the process of a bundle; returns what was left out.
 pub(crate) fn fit_spec(spec: &mut Value) -> Vec<String> {

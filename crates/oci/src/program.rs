@@ -6,7 +6,7 @@ use crisp_sys::file;
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Process, Spec, User};
 
 use crate::arguments::{ExecArgs, Overrides};
-use crate::document::fit_process;
+use crate::document::{fit_process, refuse_nul};
 use crate::failure::{Context, Failure, Result};
 
 const MAX_PROCESS: u64 = 16 * 1024 * 1024;
@@ -80,6 +80,7 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<(Process, Vec<String>)> {
         source,
     };
     let mut document = serde_json::from_slice(bytes).map_err(refuse)?;
+    refuse_nul(path, &document)?;
     let warnings = fit_process(&mut document);
     let process = serde_json::from_value(document).map_err(refuse)?;
     Ok((process, warnings))

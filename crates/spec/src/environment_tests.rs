@@ -44,3 +44,27 @@ fn a_pod_without_a_name_has_the_hosts() {
         assert_eq!(found[1], expected);
     }
 }
+
+#[test]
+fn a_variable_of_an_image_that_no_program_can_have_is_refused() {
+    for wrong in ["KEY=a\0b", "KEY\0=a"] {
+        let mut case = case();
+        case.image.env = vec!["A=b".to_owned(), wrong.to_owned()];
+        let error = case.build().unwrap_err().to_string();
+        assert!(error.contains("image ENV: \"KEY\""), "{error}");
+    }
+}
+
+/// The document of an image can hold as many: compared each with each, they would take minutes.
+#[test]
+fn many_variables_take_no_longer_than_their_number() {
+    let mut case = case();
+    let many = 300_000;
+    case.image.env = (0..many).map(|n| format!("V{n}={n}")).collect();
+    let begun = std::time::Instant::now();
+    let spec = case.build().unwrap();
+    let took = begun.elapsed();
+    assert!(took.as_secs() < 10, "{took:?}");
+    let found = spec.process().as_ref().unwrap().env().clone().unwrap();
+    assert_eq!(found.len(), many + 3);
+}

@@ -1,5 +1,7 @@
 //! The process of a container: command, environment, user.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -20,7 +22,7 @@ pub(crate) fn process(input: &Input<'_>, granted: &Granted, labels: &Labels) -> 
     process.set_terminal(Some(container.tty));
     process.set_user(user(input));
     process.set_args(Some(arguments(input)?));
-    process.set_env(Some(environment(input)));
+    process.set_env(Some(environment(input)?));
     process.set_cwd(working_dir(input));
     process.set_capabilities(Some(granted.sets()));
     process.set_rlimits(None);
@@ -66,9 +68,14 @@ fn arguments(input: &Input<'_>) -> Result<Vec<String>> {
 
 /// The environment as JSON can say it: a value that is no text is as near as text comes to it.
 /// [`raw_environment`] has the values themselves.
-fn environment(input: &Input<'_>) -> Vec<String> {
+fn environment(input: &Input<'_>) -> Result<Vec<String>> {
+    if let Some(wrong) = input.image.env.iter().find(|text| text.contains('\0')) {
+        let name = wrong.split(['=', '\0']).next().unwrap_or_default();
+        let why = format!("{name:?} holds a NUL byte: no variable can have one");
+        return Err(Error::invalid(Field::ImageEnvironment, why));
+    }
     let text = |(name, value): (&str, &OsStr)| format!("{name}={}", value.to_string_lossy());
-    variables(input).into_iter().map(text).collect()
+    Ok(variables(input).into_iter().map(text).collect())
 }
 
 /// The variables of a container whose values are no text, as `NAME=value`. The spec, which is JSON,
@@ -81,12 +88,17 @@ pub fn raw_environment(input: &Input<'_>) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Each name once, in the order in which they were first seen; later values win.
+/// Each name once, in the order in which they were first seen; later values win. An image may have
+/// as many as its document is long, so each is looked up and not compared with all.
 fn variables<'a>(input: &'a Input<'_>) -> Vec<(&'a str, &'a OsStr)> {
     let mut variables: Vec<(&str, &OsStr)> = Vec::new();
-    let mut set = |name, value| match variables.iter_mut().find(|(known, _)| *known == name) {
-        Some(variable) => variable.1 = value,
-        None => variables.push((name, value)),
+    let mut places: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut set = |name: &'a str, value: &'a OsStr| match places.entry(name) {
+        Entry::Occupied(place) => variables[*place.get()].1 = value,
+        Entry::Vacant(place) => {
+            place.insert(variables.len());
+            variables.push((name, value));
+        }
     };
     set("PATH", OsStr::new(PATH));
     // A pod in the host's namespaces has no name of its own.
@@ -108,7 +120,6 @@ fn variables<'a>(input: &'a Input<'_>) -> Vec<(&'a str, &'a OsStr)> {
     for (name, value) in image.chain(request).filter(|(name, _)| !name.is_empty()) {
         set(name, value);
     }
-    variables.retain(|(name, value)| !name.contains('\0') && !value.as_bytes().contains(&0));
     variables
 }
 

@@ -11,8 +11,8 @@ use super::{Result, invalid};
 /// Names become parts of paths (NAME_MAX) and of log lines.
 const LONGEST_NAME: usize = 255;
 const ABSOLUTE: &str = "is not an absolute path";
-/// PATH_MAX.
-const LONGEST_PATH: usize = 4096;
+/// PATH_MAX, which counts the NUL byte at the end.
+const LONGEST_PATH: usize = 4095;
 
 /// A message that must be there.
 pub(crate) fn required<T>(at: &str, value: Option<T>) -> Result<T> {
@@ -130,6 +130,12 @@ fn one_path(at: &str, text: &str) -> Result<PathBuf> {
         return invalid(
             at,
             format!("is no path: NUL, or more than {LONGEST_PATH} bytes"),
+        );
+    }
+    if text.split('/').any(|part| part.len() > LONGEST_NAME) {
+        return invalid(
+            at,
+            format!("a part of it is longer than {LONGEST_NAME} bytes"),
         );
     }
     Ok(PathBuf::from(text))

@@ -40,6 +40,7 @@ pub(crate) fn path(field: &Field) -> Cow<'static, str> {
         Field::Limits => "linux.resources",
         Field::Limit(limit) => of_limit(*limit),
         Field::ImageUser => "image USER",
+        Field::ImageEnvironment => "image ENV",
         Field::ImageStopSignal => "image STOPSIGNAL",
         Field::RuntimeSpec => "OCI runtime spec",
     })

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crisp_model::Field;
+use crisp_model::nul::place_of_nul_in;
 use crisp_shim_api::MAX_SPEC;
 use crisp_sys::file;
 use oci_spec::runtime::Spec;
@@ -61,6 +62,10 @@ pub(crate) fn write_spec(bundle: &Path, spec: &Spec) -> Result<()> {
             ),
         ));
     }
+    if let Some(place) = place_of_nul_in(&bytes).context(step)? {
+        let why = format!("{place} holds a NUL byte: no path, argument or variable can have one");
+        return Err(Error::invalid(Field::RuntimeSpec, why));
+    }
     file::write_atomic(&path, &bytes, 0o600).context(step)
 }
 
@@ -79,5 +84,21 @@ mod tests {
         let error = write_spec(dir.path(), &spec).unwrap_err();
         assert!(matches!(error, Error::InvalidArgument { .. }), "{error}");
         assert_eq!(read_spec(dir.path()).unwrap(), Spec::default());
+    }
+
+    /// From an image or a device: what a request says was looked at before.
+    #[test]
+    fn a_text_that_the_kernel_would_cut_is_refused_by_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spec = Spec::default();
+        spec.set_annotations(Some([("a".to_owned(), "\0".to_owned())].into()));
+        write_spec(dir.path(), &spec).unwrap();
+        spec.set_hostname(Some("a\0b".to_owned()));
+        let error = write_spec(dir.path(), &spec).unwrap_err();
+        assert!(matches!(error, Error::InvalidArgument { .. }), "{error}");
+        assert!(
+            error.to_string().contains("hostname holds a NUL"),
+            "{error}"
+        );
     }
 }

@@ -65,6 +65,11 @@ fn of_mounts() -> Vec<Case> {
 fn of_linux_and_process() -> Vec<Case> {
     vec![
         (
+            "/hooks",
+            json!({ "poststop": [{ "path": "/bin/true", "args": ["true", "a\0b"] }] }),
+            "hooks.poststop[0].args[1]: holds a NUL byte",
+        ),
+        (
             "/linux/netDevices",
             json!({ "eth0": { "name": "a/b" } }),
             "linux.netDevices: \"a/b\"",
