@@ -102,7 +102,7 @@ impl IdMap {
 fn on_host(ranges: &[IdRange], id: u32) -> Option<u32> {
     ranges.iter().find_map(|range| {
         let offset = id.checked_sub(range.container)?;
-        (offset < range.length).then_some(range.host + offset)
+        (offset < range.length).then(|| range.host + offset)
     })
 }
 
@@ -147,6 +147,15 @@ mod tests {
             host,
             length,
         }
+    }
+
+    /// The host's id that would be so far behind a range is no number of 32 bits.
+    #[test]
+    fn an_id_behind_a_range_is_none() {
+        let last = vec![range(0, u32::MAX - 10, 10)];
+        let map = IdMap::new(last.clone(), last).unwrap();
+        assert_eq!(map.user(9), Some(u32::MAX - 1));
+        assert_eq!((map.user(10), map.group(u32::MAX)), (None, None));
     }
 
     #[test]
