@@ -3,7 +3,7 @@
 
 use std::any::Any;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -42,19 +42,55 @@ pub(crate) struct Pieces {
     moved: Moved,
 }
 
-/// When the reader of a stream last took a piece.
+/// When the reader of a stream last had nothing to do but to wait for the client, or took a piece.
 #[derive(Clone)]
-struct Moved(Arc<Mutex<Instant>>);
+struct Moved(Arc<Mutex<Motion>>);
+
+#[derive(Clone, Copy)]
+struct Motion {
+    last: Instant,
+    /// The reader waits for a piece, so that time that passes is the client's.
+    idle: bool,
+}
 
 impl Moved {
-    fn now(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    fn new() -> Self {
+        Self(Arc::new(Mutex::new(Motion {
+            last: Instant::now(),
+            idle: false,
+        })))
     }
 
-    /// Returns once it has taken none for so long.
+    fn motion(&self) -> MutexGuard<'_, Motion> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The reader asks for a piece.
+    fn asked(&self) {
+        self.motion().idle = true;
+    }
+
+    /// The reader has taken a piece.
+    fn taken(&self) {
+        *self.motion() = Motion {
+            last: Instant::now(),
+            idle: false,
+        };
+    }
+
+    /// A piece comes. A reader that waited for it has its whole time from now on.
+    fn given(&self) {
+        let mut motion = self.motion();
+        if motion.idle {
+            motion.last = Instant::now();
+            motion.idle = false;
+        }
+    }
+
+    /// Returns once the reader has taken none for so long.
     async fn not_within(&self, patience: Duration) {
         loop {
-            let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let last = self.motion().last;
             if last.elapsed() >= patience {
                 return;
             }
@@ -105,7 +141,7 @@ impl Feed {
     pub(crate) fn new() -> (Self, Incoming) {
         let (sender, pieces) = mpsc::channel(WAITING);
         let (reset, is_reset) = watch::channel(false);
-        let moved = Moved(Arc::new(Mutex::new(Instant::now())));
+        let moved = Moved::new();
         let feed = Self {
             pieces: Some(Pieces {
                 sender,
@@ -189,6 +225,7 @@ impl Waits {
         if pieces.sender.is_closed() {
             return Ok(Delivered::Done);
         }
+        pieces.moved.given();
         let delivery = async {
             let share = pieces.share(&self.room).await;
             // An error means that nobody reads.
@@ -238,8 +275,9 @@ impl Incoming {
     /// The next piece; `None` after the client's end of the stream or its reset.
     pub(crate) async fn next(&mut self) -> Option<Bytes> {
         self.share = None;
+        self.moved.asked();
         let (piece, share) = self.pieces.recv().await?;
-        self.moved.now();
+        self.moved.taken();
         self.share = share;
         Some(piece)
     }
@@ -394,6 +432,30 @@ mod tests {
         };
         let delivery = waits.deliver(&pieces, Bytes::from_static(b"y"));
         assert_eq!(tokio::join!(delivery, hears).0, Ok(Delivered::Done));
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_was_idle_has_its_whole_patience() {
+        let patience = Duration::from_secs(1);
+        let waits = Waits::new(Hangup::of(None)).with_patience(patience);
+        let (feed, mut incoming) = Feed::new();
+        let reader = tokio::spawn(async move {
+            let mut read = 0;
+            while incoming.next().await.is_some() {
+                read += 1;
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            read
+        });
+        // The client has nothing to send for long, and then more at once than there is room for.
+        tokio::time::sleep(patience * 3 / 2).await;
+        let pieces = feed.pieces().unwrap();
+        for number in 0..=2 * WAITING {
+            let given = waits.deliver(&pieces, Bytes::from_static(b"x")).await;
+            assert_eq!(given, Ok(Delivered::Done), "piece {number}");
+        }
+        drop((pieces, feed));
+        assert_eq!(reader.await.unwrap(), 2 * WAITING + 1);
     }
 
     #[tokio::test]
