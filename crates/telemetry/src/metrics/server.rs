@@ -66,7 +66,7 @@ impl Bound {
     ) -> Server {
         let desk = Arc::new(Desk {
             page: Arc::new(Page::new(operations, figures)),
-            turn: Mutex::new(()),
+            turn: Arc::default(),
         });
         Server {
             address: self.address,
@@ -94,7 +94,7 @@ impl Server {
 struct Desk {
     page: Arc<Page>,
     /// Held to write the page: however many ask, one thread is busy with it.
-    turn: Mutex<()>,
+    turn: Arc<Mutex<()>>,
 }
 
 async fn accept(listener: TcpListener, desk: Arc<Desk>) {
@@ -158,9 +158,14 @@ async fn answer<B>(request: &Request<B>, desk: &Desk) -> Response<String> {
         return refusal;
     }
     let format = Format::of(&accepted(request.headers()));
-    let _turn = desk.turn.lock().await;
+    let turn = Arc::clone(&desk.turn).lock_owned().await;
     let page = Arc::clone(&desk.page);
-    match crisp_tasks::blocking(move || page.write(format)).await {
+    let write = move || {
+        // The thread goes on when its client leaves, and so holds the turn itself.
+        let _turn = turn;
+        page.write(format)
+    };
+    match crisp_tasks::blocking(write).await {
         Ok(Ok(page)) => written(StatusCode::OK, format.content_type(), page),
         Ok(Err(error)) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         Err(error) => {
@@ -191,6 +196,7 @@ fn written(status: StatusCode, content_type: &'static str, body: String) -> Resp
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
     use std::time::Instant;
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -267,6 +273,31 @@ mod tests {
             assert!(closed.is_ok(), "a client that says nothing is kept");
         }
         assert!(begun.elapsed() < HEAD * 2);
+    }
+
+    #[tokio::test]
+    async fn clients_that_leave_keep_one_thread_busy_and_no_more() {
+        let bound = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        let (busy, most, begun) = (AtomicUsize::new(0), AtomicUsize::new(0), Arc::default());
+        let most = Arc::new(most);
+        let (told, pages) = (Arc::clone(&most), Arc::<AtomicUsize>::clone(&begun));
+        let server = bound.serve(&Operations::default(), move || {
+            pages.fetch_add(1, SeqCst);
+            told.fetch_max(busy.fetch_add(1, SeqCst) + 1, SeqCst);
+            std::thread::sleep(Duration::from_millis(50));
+            busy.fetch_sub(1, SeqCst);
+            Vec::new()
+        });
+        for number in 1..=4 {
+            let mut client = TcpStream::connect(server.address()).await.unwrap();
+            let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
+            client.write_all(request).await.unwrap();
+            // It leaves while its page is written.
+            while begun.load(SeqCst) < number {
+                sleep(Duration::from_millis(1)).await;
+            }
+        }
+        assert_eq!(most.load(SeqCst), 1);
     }
 
     #[tokio::test]
