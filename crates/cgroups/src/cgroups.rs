@@ -23,7 +23,7 @@ use crisp_sys::cgroup::{Cgroup, Layout};
 use crisp_sys::process::ProcessId;
 
 use crate::config::{CgroupConfig, CgroupDriver};
-use crate::error::{Context, Error, Part, Result, blocking};
+use crate::error::{Context, Error, Part, Result, blocking, brief};
 use crate::keeper::{self, Keeper};
 use crate::parents::{Made, Owed, Parents};
 use crate::scope::{self, Scope};
@@ -217,7 +217,7 @@ impl Cgroups {
             // The kubelet has made it: no call to systemd is due.
             Some(_) if cgroup.exists() => Ok(()),
             Some(unit) => self.systemd.start(unit).await,
-            None => blocking(move || cgroup.create().map(drop).context(|| step)).await,
+            None => brief(move || cgroup.create().map(drop).context(|| step)).await,
         }
     }
 
@@ -276,7 +276,7 @@ impl Cgroups {
             true => Ok(false),
             false => act(&cgroup).map(|()| true).context(|| step),
         };
-        blocking(unless_used).await
+        brief(unless_used).await
     }
 
     /// Makes what has to be there before a container's own cgroup is made by its shim.

@@ -82,3 +82,11 @@ pub(crate) async fn blocking<T: Send + 'static>(
     let outcome = crisp_tasks::blocking(work).await;
     outcome.context(|| "work on cgroups")?
 }
+
+/// Runs a step that is nearly always over at once on the caller's thread; a panic in it is an error.
+pub(crate) async fn brief<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let outcome = crisp_tasks::brief(work).await;
+    outcome.context(|| "work on cgroups")?
+}

@@ -16,7 +16,7 @@ use crate::image_config::MAX_CONFIG;
 use crate::info::{FsInfo, ImageInfo};
 use crate::open::open;
 use crate::pull::pull;
-use crate::store::{Store, blocking};
+use crate::store::{Store, blocking, brief};
 
 /// All images of one daemon. Clones share everything.
 #[derive(Debug, Clone)]
@@ -134,7 +134,7 @@ impl Images {
         let store = Arc::clone(&self.0);
         let container = container.clone();
         let stacks: Vec<Stack> = std::iter::once(image).chain(shown).map(Stack::of).collect();
-        blocking("prepare a snapshot", move || {
+        brief("prepare a snapshot", move || {
             let is_new = store.catalog().lease_of(&container).is_none();
             let prepared = prepare(&store, &container, &stacks);
             if prepared.is_err() && is_new {
@@ -172,7 +172,7 @@ impl Images {
                 Lookup::Absent | Lookup::Dir | Lookup::Other => None,
             })
         };
-        blocking("look into an image", look).await
+        brief("look into an image", look).await
     }
 
     /// Whether the image has a directory or a regular file at a path, symlinks followed inside the
@@ -185,7 +185,7 @@ impl Images {
         let layers = self.layers(image)?;
         let path = PathBuf::from(path);
         let look = move || Ok(store.snapshotter.has_content_at(&layers, &path)?);
-        blocking("look into an image", look).await
+        brief("look into an image", look).await
     }
 
     fn layers(&self, image: &ImageInfo) -> Result<Vec<LayerId>> {

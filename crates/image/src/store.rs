@@ -376,6 +376,15 @@ pub(crate) async fn blocking<T: Send + 'static>(
     joined.unwrap_or(Err(Error::Interrupted(what)))
 }
 
+/// Like [`blocking`], for work that is nearly always over at once, on the caller's thread.
+pub(crate) async fn brief<T: Send + 'static>(
+    what: &'static str,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let joined = crisp_tasks::brief(work).await;
+    joined.unwrap_or(Err(Error::Interrupted(what)))
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -13,6 +13,16 @@ pub(crate) async fn blocking<T: Send + 'static>(
     }
 }
 
+/// Like [`blocking`], for a step that is nearly always over at once, on the caller's thread.
+pub(crate) async fn brief<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    match crisp_tasks::brief(work).await {
+        Ok(outcome) => outcome,
+        Err(failed) => Err(Error::fault(&failed)),
+    }
+}
+
 /// Gives memory that the allocator holds free back to the kernel.
 pub async fn give_memory_back() {
     let given = blocking(|| {

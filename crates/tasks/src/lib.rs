@@ -16,6 +16,7 @@ mod workers;
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::{JoinError, JoinHandle};
 use tracing::{Instrument as _, Span};
 
@@ -65,6 +66,22 @@ pub async fn blocking<T: Send + 'static>(
         done
     };
     Ok(tokio::task::spawn_blocking(step).await?)
+}
+
+/// Runs work that blocks, but is nearly always over at once, on the caller's thread: two changes of
+/// threads cost more than most writes do. Should it take longer, another thread takes over the tasks
+/// that wait for this one. What the caller joined with this future waits too.
+///
+/// # Errors
+/// When the work panicked.
+pub async fn brief<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failed> {
+    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+        return blocking(work).await;
+    }
+    let done = tokio::task::block_in_place(|| std::panic::catch_unwind(AssertUnwindSafe(work)));
+    done.map_err(|panic| Failed::Panicked(panic_message(panic.as_ref()).to_owned()))
 }
 
 /// Runs work that waits for somebody else on a thread of its own, in the caller's span. The threads
@@ -140,6 +157,27 @@ mod tests {
         let worker = Worker::start(async { panic!("{}", 7) });
         let failed: Result<(), _> = worker.outcome().await;
         assert_eq!(failed, Err(Failed::Panicked("7".to_owned())));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn brief_work_that_takes_long_holds_up_no_other_task() {
+        assert_eq!(brief(|| 7).await, Ok(7));
+        let failed = brief(|| panic!("oh")).await.map(|(): ()| ());
+        assert_eq!(failed, Err(Failed::Panicked("oh".to_owned())));
+        // The only worker is held until another task has run.
+        let (go, stuck) = std::sync::mpsc::channel::<()>();
+        let held = Worker::start(brief(move || stuck.recv().is_ok()));
+        let other = Worker::start(async move { go.send(()) });
+        assert_eq!(held.outcome().await, Ok(Ok(true)));
+        assert!(other.outcome().await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn brief_work_leaves_the_only_thread_to_others() {
+        let (go, stuck) = std::sync::mpsc::channel::<()>();
+        let both =
+            async { tokio::join!(brief(move || stuck.recv().is_ok()), async { go.send(()) }) };
+        assert_eq!(both.await.0, Ok(true));
     }
 
     #[tokio::test]

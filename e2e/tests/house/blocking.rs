@@ -1,5 +1,6 @@
-//! Files are read and written on the shared threads. The daemon has few async workers: a disk that
-//! is busy must not hold one, or every call waits.
+//! Files are read and written on the shared threads, or in brief steps, whose worker another thread
+//! takes over. The daemon has few async workers: a disk that is busy must not hold one, or every call
+//! waits.
 
 use std::path::Path;
 
@@ -9,22 +10,19 @@ use crate::{check, modules};
 
 /// Rooms of a pod's task that touch files, each with the reason why that holds up no worker.
 const FILES: &[(&str, &str)] = &[
-    ("boot.rs", "its steps are called by `blocking`"),
-    (
-        "etc_files.rs",
-        "the last step of a boot, called by `blocking`",
-    ),
+    ("boot.rs", "its steps are called by `brief`"),
+    ("etc_files.rs", "the last step of a boot, called by `brief`"),
     ("record.rs", "it exists to write beside the workers"),
     (
         "resume.rs",
         "whoever takes pods up again does so in `blocking`",
     ),
-    ("sysctl.rs", "a step of a boot, called by `blocking`"),
+    ("sysctl.rs", "a step of a boot, called by `brief`"),
     (
         "task.rs",
         "a pod whose task failed is taken up again in `blocking`",
     ),
-    ("teardown.rs", "its steps are called by `blocking`"),
+    ("teardown.rs", "its steps are called by `brief`"),
 ];
 
 /// Names that stand before calls of files.

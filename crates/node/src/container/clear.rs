@@ -11,7 +11,7 @@ use crisp_shim_api::exit::SLOT_SIZE;
 use crisp_shim_api::{ExitRecord, Request};
 use crisp_sys::{file, ns};
 
-use crate::blocking::blocking;
+use crate::blocking::{blocking, brief};
 use crate::error::{Context, Error, Result};
 use crate::machine::effect::Remains;
 use crate::shared::Shared;
@@ -38,7 +38,7 @@ pub(crate) async fn clear(
     let step = || format!("release the snapshot of container {}", remains.id);
     errors.extend(released.context(step).err());
     let (kernel, owned) = (Arc::clone(shared), remains.clone());
-    let files = blocking(move || Ok(remove_files(&kernel, &owned))).await;
+    let files = brief(move || Ok(remove_files(&kernel, &owned))).await;
     match files {
         Ok(more) => errors.extend(more),
         Err(error) => errors.push(error),
@@ -58,7 +58,7 @@ pub(crate) async fn dismiss_recorded(
     shim: Option<&ShimClient>,
 ) {
     let slot = shared.paths.exit_slot(pod, id);
-    let is_recorded = blocking(move || {
+    let is_recorded = brief(move || {
         let slot = file::read_bounded(&slot, SLOT_SIZE as u64);
         Ok(slot.is_ok_and(|slot| ExitRecord::from_slot(&slot).is_some()))
     });

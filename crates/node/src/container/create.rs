@@ -103,8 +103,9 @@ async fn make_files(shared: &Arc<Shared>, plan: &CreatePlan, parts: &Arc<Parts>)
     let root = prepare_root(shared, plan, parts);
     let (mut ahead, bundle) = if parts.shown.is_empty() {
         // The two write to different directories, and neither needs the other.
+        // The one that gives its work to another thread comes first.
         let bundle = write_bundle(shared, plan, (parts, Vec::new()));
-        let (root, bundle) = tokio::join!(root, bundle);
+        let (bundle, root) = tokio::join!(bundle, root);
         (root?.0, bundle?)
     } else {
         let (ahead, views) = root.await?;

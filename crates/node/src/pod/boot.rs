@@ -23,7 +23,7 @@ use super::etc_files;
 use super::naming::Gone;
 use super::sysctl::{self, Sysctl};
 use super::users;
-use crate::blocking::blocking;
+use crate::blocking::brief;
 use crate::error::{Context, Error, Result};
 use crate::machine::facts::Booted;
 use crate::shared::Shared;
@@ -60,7 +60,7 @@ pub(super) async fn boot(shared: &Arc<Shared>, record: &PodRecord) -> Result<Boo
         Vec::new()
     };
     let (kernel, owned, addresses) = (Arc::clone(shared), record.clone(), ips.clone());
-    blocking(move || finish(&kernel, &owned, &addresses)).await?;
+    brief(move || finish(&kernel, &owned, &addresses)).await?;
     Ok(Booted { ips, holder })
 }
 
@@ -92,10 +92,10 @@ pub(super) fn new_namespaces(shared: &Shared, record: &PodRecord) -> Vec<(Kind, 
 async fn make_namespaces(shared: &Arc<Shared>, record: &PodRecord) -> Result<()> {
     let Some(map) = &record.config.namespaces.users else {
         let (kernel, owned) = (Arc::clone(shared), record.clone());
-        return blocking(move || make_in_the_nodes(&kernel, &owned)).await;
+        return brief(move || make_in_the_nodes(&kernel, &owned)).await;
     };
     let (kernel, owned) = (Arc::clone(shared), record.clone());
-    blocking(move || make_dir_of_pins(&kernel, &owned)).await?;
+    brief(move || make_dir_of_pins(&kernel, &owned)).await?;
     let wanted = users::Wanted {
         map,
         pin: users_pin(shared, record),
@@ -103,7 +103,7 @@ async fn make_namespaces(shared: &Arc<Shared>, record: &PodRecord) -> Result<()>
     };
     users::make(shared, record, wanted).await?;
     let (kernel, owned) = (Arc::clone(shared), record.clone());
-    blocking(move || furnish(&kernel, &owned)).await
+    brief(move || furnish(&kernel, &owned)).await
 }
 
 /// The file that pins the pod's user namespace.
@@ -269,7 +269,7 @@ async fn start_holder(shared: &Arc<Shared>, record: &PodRecord) -> Result<Proces
         cause: Cause::of(format!("it ended with {status}")),
     })?;
     let pin = shared.paths.pin(&record.id, Kind::Pid.file());
-    let pinned = crisp_tasks::blocking(move || ns::pin_of(id.pid, Kind::Pid, &pin)).await;
+    let pinned = crisp_tasks::brief(move || ns::pin_of(id.pid, Kind::Pid, &pin)).await;
     let pinned = pinned.map_err(|failed| Error::fault(&failed))?;
     pinned.context(|| step("pin the PID namespace"))?;
     shared.shelter(id);

@@ -1,5 +1,5 @@
-//! A pod's record on disk, and the twin of it. Nothing of it is written on the threads of tasks: a
-//! disk that is busy, or a record that is shortened and synced, holds up its own pod alone.
+//! A pod's record on disk, and the twin of it. Its steps are brief ones: a disk that is busy, or a
+//! record that is shortened and synced, holds up its own pod alone.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +8,7 @@ use crisp_model::PodId;
 use crisp_records::{Entry, Journal};
 use crisp_sys::file;
 
-use crate::blocking::blocking;
+use crate::blocking::brief;
 use crate::error::{Context, Result};
 use crate::shared::Shared;
 use crate::twin::Twin;
@@ -41,7 +41,7 @@ impl Record {
     /// Makes a new pod's record, or takes up one that was found; with a twin anew.
     pub(super) async fn open(shared: &Arc<Shared>, id: &PodId, source: Source) -> Result<Self> {
         let (kernel, owned) = (Arc::clone(shared), id.clone());
-        let both = blocking(move || {
+        let both = brief(move || {
             let paths = &kernel.paths;
             let twin = paths.twin(&owned);
             match source {
@@ -85,7 +85,7 @@ impl Record {
             let mut both = both.lock().unwrap_or_else(PoisonError::into_inner);
             Ok(entries.iter().try_for_each(|entry| both.append(entry)))
         };
-        let written = blocking(write).await?;
+        let written = brief(write).await?;
         self.shared.note_unflushed(self.path.clone());
         written.context(|| format!("record pod {} in {}", self.id, self.path.display()))
     }
@@ -98,7 +98,7 @@ impl Record {
             both.twin.remove();
             Ok(file::remove_tree_if_there(&dir))
         };
-        let removed = blocking(remove).await?;
+        let removed = brief(remove).await?;
         removed.context(|| format!("remove the record of pod {}", self.id))
     }
 

@@ -12,7 +12,7 @@ use crisp_sys::process::ProcessId;
 use crisp_sys::{file, mount, ns};
 
 use super::boot::pod_network;
-use crate::blocking::blocking;
+use crate::blocking::brief;
 use crate::error::{Context, Error};
 use crate::machine::effect::PodRemains;
 use crate::shared::Shared;
@@ -36,7 +36,7 @@ pub(crate) async fn teardown(shared: &Arc<Shared>, remains: &PodRemains) -> Vec<
         network.detach(&pod_network(shared, record)).await.ok();
     }
     let (kernel, owned) = (Arc::clone(shared), remains.clone());
-    let rest = blocking(move || Ok(teardown_kernel(&kernel, &owned))).await;
+    let rest = brief(move || Ok(teardown_kernel(&kernel, &owned))).await;
     match rest {
         Ok(more) => errors.extend(more),
         Err(error) => errors.push(error),

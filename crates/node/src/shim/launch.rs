@@ -18,7 +18,7 @@ use tokio::process::Child;
 use super::client::{Answer, Connection};
 use super::loan::{Link, Loan};
 use super::spares::reap;
-use crate::blocking::blocking;
+use crate::blocking::brief;
 use crate::container::clear;
 use crate::error::{Context, Error, Result};
 use crate::machine::effect::{LaunchPlan, Remains};
@@ -56,7 +56,7 @@ pub(crate) async fn launch(shared: &Arc<Shared>, plan: LaunchPlan) -> Result<Lau
 
 async fn try_launch(shared: &Arc<Shared>, plan: &LaunchPlan) -> Result<Launched> {
     let (kernel, owned) = (Arc::clone(shared), plan.clone());
-    let found = blocking(move || find(&kernel, &owned)).await?;
+    let found = brief(move || find(&kernel, &owned)).await?;
     let spare = found.spare;
     // While the shim's program is being loaded.
     let opened = shared.cgroups.open(&plan.cgroup_path, &plan.resources);
