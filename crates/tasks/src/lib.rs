@@ -70,7 +70,7 @@ pub async fn blocking<T: Send + 'static>(
 
 /// Runs work that blocks, but is nearly always over at once, on the caller's thread: two changes of
 /// threads cost more than most writes do. Should it take longer, another thread takes over the tasks
-/// that wait for this one. What the caller joined with this future waits too.
+/// that wait for this one. Futures that the caller has joined with this one wait too.
 ///
 /// # Errors
 /// When the work panicked.

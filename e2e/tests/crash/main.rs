@@ -47,7 +47,7 @@ use random::Random;
 
 const CLIENTS: u64 = 6;
 const SEED: u64 = 20_261_125;
-const LIVES: u64 = 300;
+const LIVES: u64 = 150;
 /// Of each of so many lives, one is in a network of plugins.
 const PLUGINS: u64 = 10;
 /// The daemon lives this long at most, and is dead this long at most, in milliseconds.
