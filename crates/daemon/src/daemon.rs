@@ -15,7 +15,7 @@ use crisp_model::Owner;
 use crisp_node::host::{Host, Presence};
 use crisp_node::{Engine, Timeouts};
 use crisp_streaming::Server as Streaming;
-use crisp_sys::{limits, schedule};
+use crisp_sys::{limits, memory, schedule};
 use sd_notify::NotifyState;
 use tokio::net::UnixListener;
 use tokio::runtime::{Builder, Runtime};
@@ -90,6 +90,8 @@ pub fn run(config: Config, files: &[PathBuf]) -> Result<(), Fatal> {
 }
 
 fn runtime(config: &Config) -> Result<Runtime, Fatal> {
+    // No more threads than workers are busy for long.
+    memory::share_arenas(config.workers);
     Builder::new_multi_thread()
         .worker_threads(config.workers)
         .max_blocking_threads(config.blocking_threads)
@@ -101,8 +103,8 @@ fn runtime(config: &Config) -> Result<Runtime, Fatal> {
         .context(Exit::System, || "start threads")
 }
 
-/// Asks for an async worker's thread, at the first time that it rests: threads of blocking steps do
-/// not park, and have slices of the usual length, since they work instead of answering.
+/// Asks for an async worker's thread, at the first time that it rests. Threads of blocking steps do
+/// not park, and have slices of the usual length, unless one has taken over for a worker.
 fn ask_for_short_slices() {
     thread_local!(static ASKED: Cell<bool> = const { Cell::new(false) });
     if !ASKED.replace(true) {

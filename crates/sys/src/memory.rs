@@ -12,6 +12,17 @@ pub fn keep_little() {
     }
 }
 
+/// Makes all threads share so many arenas of the allocator: each arena keeps free memory of its own,
+/// and without a bound there are eight for each processor.
+pub fn share_arenas(arenas: usize) {
+    let arenas = libc::c_int::try_from(arenas).unwrap_or(libc::c_int::MAX);
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt takes two ints; a value that it refuses changes nothing.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, arenas.max(1));
+    }
+}
+
 /// Makes the allocator take memory by large pieces and keep it: for a process that lives for a few
 /// milliseconds and whose parent keeps little.
 pub fn keep_much() {
