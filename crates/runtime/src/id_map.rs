@@ -18,6 +18,10 @@ use crate::mapped_root::file_system_of;
 use crate::namespaces::Maps;
 use crate::options::{Options, Reach};
 
+/// File systems that know no idmapped mounts, and whose mounts are not opened to learn it: that waits
+/// for a server, or for the program that mounts there, and neither may ever answer.
+const WAITING: [&str; 7] = ["9p", "afs", "autofs", "cifs", "nfs", "nfs4", "smb3"];
+
 /// The owners that a mount shows: those of a user namespace, in which no process is left.
 #[derive(Debug)]
 pub(crate) struct IdMap {
@@ -97,18 +101,22 @@ impl IdMap {
     /// cannot be: its file system knows no idmapped mounts, or it is one already.
     fn unmappable_below(&self, source: &Path) -> Option<String> {
         let source = source.canonicalize().ok()?;
-        let table = mountinfo::mounts().ok()?;
-        let mut below = table.into_iter().map(|mount| mount.target);
-        let found = below.find(|target| {
-            let is_below = target.starts_with(&source) && *target != source;
+        let mut table = mountinfo::mounts().ok()?.into_iter();
+        let found = table.find(|mount| {
+            let is_below = mount.target.starts_with(&source) && mount.target != source;
             let map =
                 |tree: OwnedFd| mount::map_ids(tree.as_fd(), self.users.as_fd(), Depth::Single);
-            is_below
-                && mount::open_tree(target, Depth::Single)
+            let is_mapped = || {
+                mount::open_tree(&mount.target, Depth::Single)
                     .and_then(map)
-                    .is_err()
+                    .is_ok()
+            };
+            is_below && (WAITING.contains(&mount.kind.as_str()) || !is_mapped())
         });
-        found.map(|path| format!("{}, on {}", path.display(), file_system_of(&path)))
+        found.map(|mount| {
+            let (path, kind) = (mount.target.display(), mount.kind);
+            format!("{path}, on a file system of type {kind}")
+        })
     }
 
     /// Maps a tree that is not attached yet.

@@ -1,9 +1,12 @@
 //! The parts of the node that a pod with a user namespace is given: mounts in its volumes, devices,
 //! terminals, its cgroup; and a node that cannot give it any.
 
+use std::ffi::CString;
 use std::fs;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::chown;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use crisp_api::runtime::v1 as cri;
 use crisp_e2e::streams::{self, TRANSPORTS};
@@ -11,7 +14,7 @@ use crisp_e2e::terminal::Terminal;
 use crisp_e2e::{
     Cri, Node, Options, cgroups, configs, eventually, in_own_mounts, tools, trial, trial_with,
 };
-use rustix::mount::{UnmountFlags, unmount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tonic::Code;
 
 use crate::mapped::{container, owner, pod, volume};
@@ -65,6 +68,52 @@ fn privileged_mounts_in_a_volume_are_mapped_with_it() {
         for path in [&below, &kernel] {
             drop(tools::run("umount", &[path.to_str().unwrap()]));
         }
+    }
+}
+
+/// A place below a volume where something is mounted when somebody looks, by a program that never
+/// does, as for a file server that is gone.
+#[test]
+fn privileged_a_mount_that_is_waited_for_holds_up_nobody() {
+    const FIRST: u32 = 0x0d00_0000;
+    in_own_mounts(|| trial(beside_one_that_waits));
+
+    fn beside_one_that_waits(node: &mut Node) {
+        let mut cri = node.cri();
+        let data = node.path("data");
+        let place = data.join("place");
+        fs::create_dir_all(&place).unwrap();
+        let (requests, asked) = std::io::pipe().unwrap();
+        let options = format!(
+            "fd={},pgrp=1,minproto=5,maxproto=5,direct",
+            asked.as_raw_fd()
+        );
+        let options = CString::new(options).unwrap();
+        mount(
+            "crisp-test",
+            &place,
+            "autofs",
+            MountFlags::empty(),
+            &*options,
+        )
+        .unwrap();
+        let pod = pod(node, "waits", FIRST);
+        let id = cri.run_pod(&pod);
+        let mut config = container(configs::idle("main"), FIRST);
+        config.mounts = vec![volume(&data, FIRST)];
+        let begun = Instant::now();
+        let main = cri.run(&id, &pod, &config);
+        assert!(begun.elapsed() < Duration::from_secs(10));
+        assert_eq!(cri.shell(&main, "stat -c %u:%g /data"), "0:0\n");
+        let log = node.log();
+        let told = log.lines().find(|line| line.contains("overflow id"));
+        assert!(
+            told.is_some_and(|line| line.contains("type autofs")),
+            "{told:?}"
+        );
+        cri.remove_pod(&id);
+        drop((requests, asked));
+        unmount(&place, UnmountFlags::DETACH).unwrap();
     }
 }
 
