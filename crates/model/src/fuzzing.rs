@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
-use crate::{CgroupPath, ContainerId, Digest, ImageRef, PodId, Signal, go_json};
+use crate::{CgroupPath, ContainerId, Digest, IdMap, IdRange, ImageRef, PodId, Signal, go_json};
 
 /// A name that is taken is one word, leads nowhere, and is taken again as it is shown.
 pub fn names(data: &[u8]) {
@@ -41,6 +41,56 @@ pub fn names(data: &[u8]) {
     drop(Signal::parse(&text));
 }
 
+/// Ranges of ids, of twelve bytes each. In a map that is taken no id stands for two, on neither side,
+/// and none for the last one, which means "none"; its table says the same.
+pub fn id_map(data: &[u8]) {
+    let number = |bytes: &[u8]| bytes.iter().fold(0, |n, byte| n << 8 | u32::from(*byte));
+    let ranges = data.chunks_exact(12).map(|range| IdRange {
+        container: number(&range[..4]),
+        host: number(&range[4..8]),
+        length: number(&range[8..]),
+    });
+    let ranges: Vec<IdRange> = ranges.collect();
+    let Ok(map) = IdMap::new(ranges.clone(), ranges.clone()) else {
+        return;
+    };
+    for side in [
+        |range: &IdRange| range.container,
+        |range: &IdRange| range.host,
+    ] {
+        let of = |range: &IdRange| (u64::from(side(range)), u64::from(range.length));
+        let mut spans: Vec<(u64, u64)> = ranges.iter().map(of).collect();
+        spans.sort_unstable();
+        assert!(
+            spans
+                .iter()
+                .all(|(first, length)| *length > 0 && first + length <= 0xffff_ffff)
+        );
+        assert!(spans.windows(2).all(|two| two[0].0 + two[0].1 <= two[1].0));
+    }
+    for range in &ranges {
+        let last = range.length - 1;
+        let ends = [0, last].map(|offset| map.user(range.container + offset));
+        assert_eq!(ends, [Some(range.host), Some(range.host + last)]);
+    }
+    let root = map.group(0).is_some();
+    let [table, groups] = map.tables();
+    assert_eq!(table, groups);
+    let lines = table.lines().map(|line| {
+        let mut numbers = line
+            .split(' ')
+            .map(|number| number.parse().expect("a number"));
+        [(); 3].map(|()| numbers.next().expect("three numbers"))
+    });
+    let again = lines.map(|[container, host, length]| IdRange {
+        container,
+        host,
+        length,
+    });
+    assert_eq!(again.collect::<Vec<_>>(), ranges);
+    assert_eq!(map.with_root().is_ok(), root);
+}
+
 /// The content that a document of a stranger may have.
 #[derive(Debug, Default, PartialEq, serde::Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -68,7 +118,7 @@ pub fn go_json(data: &[u8]) {
 
 /// Checks by the names of their targets.
 #[cfg(test)]
-const TARGETS: &[replay::Target] = &[("names", names), ("go_json", go_json)];
+const TARGETS: &[replay::Target] = &[("names", names), ("go_json", go_json), ("id_map", id_map)];
 
 #[cfg(test)]
 #[path = "../../../fuzz/replay.rs"]

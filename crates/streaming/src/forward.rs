@@ -31,7 +31,7 @@ enum Ends {
 }
 
 /// One connection to forward.
-struct Forward {
+pub(crate) struct Forward {
     port: u16,
     from_client: Incoming,
     to_client: Outgoing,
@@ -40,6 +40,11 @@ struct Forward {
 }
 
 impl Forward {
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Connects and passes data on, until it is over, the pod is, or the client resets it. These are
     /// looked at between frames: one that is on its way has to go out whole.
     async fn run(self, dial: Dial) {
@@ -213,7 +218,7 @@ fn request(opened: &Opened) -> String {
 }
 
 /// A connection of which one stream has come.
-struct Half {
+pub(crate) struct Half {
     until: Instant,
     stream: Opened,
 }
@@ -254,7 +259,7 @@ async fn due(until: Option<Instant>) {
 }
 
 /// Joins a stream to the other of its connection, or keeps it until that comes.
-async fn pair(
+pub(crate) async fn pair(
     halves: &mut BTreeMap<String, Half>,
     stream: Opened,
     within: Duration,

@@ -1,18 +1,22 @@
 //! Laws for any bytes that a client may send once its connection is upgraded: the fuzzer tries bytes
 //! of its own, the tests those of `fuzz/corpus`.
 
+use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::executor::block_on;
 
 use crate::activity::{Activity, Hangup};
+use crate::forward;
+use crate::process::latest_size;
 use crate::session::Reading;
-use crate::spdy::connection::Connection;
+use crate::spdy::connection::{Connection, Opened};
 use crate::spdy::frame::{self, Control, Head, MAX_CONTROL};
-use crate::spdy::headers::HeaderBlocks;
+use crate::spdy::headers::{HeaderBlocks, Headers};
 use crate::spdy::input::Input;
-use crate::stream::Waits;
+use crate::stream::{Feed, Framing, Outgoing, Waits};
 use crate::websocket::channels::{Codec, Demux, Step};
 use crate::websocket::messages::Messages;
 use crate::wire::{Wire, Wrapping};
@@ -103,9 +107,74 @@ fn said(data: &[u8], codec: Codec, most: usize) -> Vec<u16> {
     all
 }
 
+/// Streams of port-forward, each by its length and its headers: every two that belong together make
+/// one connection, to the port that the stream of its data names.
+pub fn forwards(mut data: &[u8]) {
+    let activity = Arc::new(Activity::default());
+    let wire = wire(&activity);
+    let mut halves = BTreeMap::new();
+    let (mut id, mut served, mut joined) = (1, 0, 0);
+    while let Some(([length], rest)) = data.split_first_chunk() {
+        let (block, rest) = rest.split_at(rest.len().min(usize::from(*length)));
+        data = rest;
+        let Ok(headers) = Headers::parse(block) else {
+            continue;
+        };
+        if !forward::is_served(&headers) {
+            continue;
+        }
+        served += 1;
+        let named = |kind: &str| headers.get(kind).unwrap_or_default().to_owned();
+        let (port, kind) = (named("port"), named("streamtype"));
+        let (_feed, incoming) = Feed::new();
+        let outgoing = Outgoing::new(Arc::clone(&wire), Framing::Spdy(id), &incoming);
+        let stream = Opened {
+            id,
+            headers,
+            incoming,
+            outgoing,
+        };
+        id += 2;
+        let Some(forward) = block_on(forward::pair(&mut halves, stream, Duration::ZERO)) else {
+            continue;
+        };
+        joined += 1;
+        let to = forward.port();
+        assert_ne!(to, 0);
+        assert!(
+            kind == "error" || port.parse() == Ok(to),
+            "{port:?} is {to}"
+        );
+    }
+    assert!(2 * joined + halves.len() <= served, "a stream twice");
+}
+
+/// Sizes of a terminal are the same in whatever pieces their text comes.
+pub fn sizes(data: &[u8]) {
+    let Some((used, whole)) = latest_size(data) else {
+        return;
+    };
+    assert!(used <= data.len());
+    for step in [1, 7] {
+        let (mut text, mut latest) = (Vec::new(), None);
+        for piece in data.chunks(step) {
+            text.extend_from_slice(piece);
+            let (used, size) = latest_size(&text).expect("a part of what is read whole");
+            text.drain(..used);
+            latest = size.or(latest);
+        }
+        assert_eq!(latest, whole, "pieces of {step}");
+    }
+}
+
 /// Checks by the names of their targets.
 #[cfg(test)]
-const TARGETS: &[replay::Target] = &[("spdy", spdy), ("websocket", websocket)];
+const TARGETS: &[replay::Target] = &[
+    ("spdy", spdy),
+    ("websocket", websocket),
+    ("forwards", forwards),
+    ("terminal_sizes", sizes),
+];
 
 #[cfg(test)]
 #[path = "../../../fuzz/replay.rs"]

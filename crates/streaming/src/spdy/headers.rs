@@ -32,7 +32,7 @@ impl Headers {
         sizes.sum()
     }
 
-    fn parse(mut block: &[u8]) -> Result<Self, Malformed> {
+    pub(crate) fn parse(mut block: &[u8]) -> Result<Self, Malformed> {
         let count = number(&mut block)?;
         if count > MAX_HEADERS {
             return Err(Malformed("more than 64 headers"));
