@@ -4,6 +4,8 @@
 use std::io;
 use std::time::Duration;
 
+use serde::Deserialize as _;
+use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -226,11 +228,12 @@ async fn sizes(from: Option<Incoming>, to: Option<Resize>) {
 /// The last of the whole sizes at the beginning of a text, and how much of it is read; `None` when
 /// there is something else.
 pub(crate) fn latest_size(text: &[u8]) -> Option<(usize, Option<Size>)> {
-    let mut sizes = serde_json::Deserializer::from_slice(text).into_iter::<Size>();
+    // Values first: what is skipped unread, cut within a number, is no end of the text to serde_json.
+    let mut sizes = serde_json::Deserializer::from_slice(text).into_iter::<Value>();
     let (mut used, mut latest) = (0, None);
     loop {
         match sizes.next() {
-            Some(Ok(size)) => latest = Some(size),
+            Some(Ok(size)) => latest = Some(Size::deserialize(size).ok()?),
             Some(Err(error)) if error.is_eof() => break,
             Some(Err(_)) => return None,
             None => {
@@ -261,6 +264,8 @@ mod tests {
             Some((34, size(0, 3))),
         );
         check("{\"Width\":8", Some((0, None)));
+        check("{\"x\":7.", Some((0, None)));
+        check("{\"x\":7.0,\"Width\":8}", Some((19, size(8, 0))));
         check("", Some((0, None)));
         check("{\"Width\":70000}", None);
         check("nonsense", None);
