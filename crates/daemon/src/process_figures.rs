@@ -70,8 +70,8 @@ fn number(status: &str, key: &str) -> Option<u64> {
 fn cpu_seconds() -> Option<f64> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
     let (_, rest) = stat.rsplit_once(')')?;
-    let ticks = |field: usize| rest.split_whitespace().nth(field)?.parse::<u32>().ok();
-    Some((f64::from(ticks(11)?) + f64::from(ticks(12)?)) / TICKS)
+    let ticks = |field: usize| rest.split_whitespace().nth(field)?.parse::<f64>().ok();
+    Some((ticks(11)? + ticks(12)?) / TICKS)
 }
 
 /// The kernel knows it since the machine's start, whose time the clocks tell, a little different each

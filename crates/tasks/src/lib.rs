@@ -15,6 +15,7 @@ mod workers;
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::{JoinError, JoinHandle};
@@ -59,29 +60,54 @@ pub fn panic_message(payload: &(dyn Any + Send)) -> &str {
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Failed> {
-    let (span, lease) = (Span::current(), lease::current());
-    let step = move || {
+    let (span, lease, step) = (Span::current(), lease::current(), Step::enter());
+    let work = move || {
         let done = span.in_scope(work);
-        drop(lease);
+        drop((lease, step));
         done
     };
-    Ok(tokio::task::spawn_blocking(step).await?)
+    Ok(tokio::task::spawn_blocking(work).await?)
 }
 
 /// Runs work that blocks, but is nearly always over at once, on the caller's thread: two changes of
 /// threads cost more than most writes do. Should it take longer, another thread takes over the tasks
-/// that wait for this one. Futures that the caller has joined with this one wait too.
+/// that wait for this one. Futures that the caller has joined with this one wait too. Where such
+/// threads may run out, as when the disk hangs, the work goes where that of [`blocking`] goes.
 ///
 /// # Errors
 /// When the work panicked.
 pub async fn brief<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Failed> {
-    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+    let step = Step::enter();
+    let has_others = Handle::current().runtime_flavor() != RuntimeFlavor::CurrentThread;
+    if !has_others || step.0 >= IN_PLACE {
+        drop(step);
         return blocking(work).await;
     }
     let done = tokio::task::block_in_place(|| std::panic::catch_unwind(AssertUnwindSafe(work)));
     done.map_err(|panic| Failed::Panicked(panic_message(panic.as_ref()).to_owned()))
+}
+
+/// Steps under way beside which one more may be done in place. No pool of threads is smaller, so
+/// that one of them is left for the tasks of the thread that the step holds.
+const IN_PLACE: usize = 4;
+/// Blocking steps under way or queued, in place and elsewhere.
+static STEPS: AtomicUsize = AtomicUsize::new(0);
+
+/// A blocking step under way, and how many there were before it.
+struct Step(usize);
+
+impl Step {
+    fn enter() -> Self {
+        Self(STEPS.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        STEPS.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Runs work that waits for somebody else on a thread of its own, in the caller's span. The threads
@@ -148,6 +174,8 @@ impl<T> Drop for Worker<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[tokio::test]
@@ -170,6 +198,36 @@ mod tests {
         let other = Worker::start(async move { go.send(()) });
         assert_eq!(held.outcome().await, Ok(Ok(true)));
         assert!(other.outcome().await.is_ok());
+    }
+
+    #[test]
+    fn brief_work_that_hangs_takes_no_worker_away() {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let builder = builder.worker_threads(1).max_blocking_threads(IN_PLACE);
+        let runtime = builder.build().unwrap();
+        let (go, gates): (Vec<_>, Vec<_>) =
+            (0..20).map(|_| std::sync::mpsc::channel::<()>()).unzip();
+        let (tell, began) = std::sync::mpsc::channel();
+        runtime.block_on(async {
+            let hang = |gate: std::sync::mpsc::Receiver<()>| {
+                let tell = tell.clone();
+                Worker::start(async move {
+                    tell.send(()).unwrap();
+                    brief(move || gate.recv().is_ok()).await
+                })
+            };
+            let hung: Vec<_> = gates.into_iter().map(hang).collect();
+            let within = Duration::from_secs(20);
+            (0..20).for_each(|_| began.recv_timeout(within).unwrap());
+            let (done, told) = std::sync::mpsc::channel();
+            let _other = Worker::start(async move { done.send(7) });
+            // Without a worker no timer of the runtime goes off either.
+            assert_eq!(told.recv_timeout(within), Ok(7));
+            go.iter().for_each(|gate| gate.send(()).unwrap());
+            for step in hung {
+                assert_eq!(step.outcome().await, Ok(Ok(true)));
+            }
+        });
     }
 
     #[tokio::test]
