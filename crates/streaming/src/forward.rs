@@ -8,7 +8,7 @@ use std::time::Duration;
 use crisp_tasks::Workers;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tracing::Span;
 
 use crate::chunk::Chunk;
@@ -20,6 +20,10 @@ use crate::stream::{Incoming, Outgoing, Unsent};
 /// Once the pod is over no more than this is passed on, for a program that is none of the pod's and
 /// writes without an end: more than the sockets of a connection hold.
 const REST: usize = 8 << 20;
+
+/// Once the pod is over its client has this long to take what is left. A connection keeps the
+/// network that it is in, however little moves on it.
+const REST_WITHIN: Duration = Duration::from_secs(5);
 
 /// When a forwarded connection is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +50,8 @@ impl Forward {
     }
 
     /// Connects and passes data on, until it is over, the pod is, or the client resets it. These are
-    /// looked at between frames: one that is on its way has to go out whole.
+    /// looked at between frames: one that is on its way has to go out whole, unless the pod is over
+    /// for long.
     async fn run(self, dial: Dial) {
         let Self {
             port,
@@ -67,9 +72,12 @@ impl Forward {
             }) => {
                 let (teller, ended) = watch::channel(false);
                 let ending = async {
-                    unless_told(&resets, over).await;
+                    let is_over = unless_told(&resets, over).await.is_some();
                     teller.send_replace(true);
-                    std::future::pending::<()>().await;
+                    if !is_over {
+                        std::future::pending::<()>().await;
+                    }
+                    sleep(REST_WITHIN).await;
                 };
                 let passing = async {
                     let down = down(reading, &to_client, &ended);
@@ -86,7 +94,11 @@ impl Forward {
                     }
                 };
                 tokio::select! { () = passing => {}, () = ending => {} }
-                String::new()
+                // Clients have no word on channels to reset one.
+                match ends == Ends::Pod && *resets.borrow() {
+                    true => format!("error forwarding port {port}: its program takes no data"),
+                    false => String::new(),
+                }
             }
             Err(refusal) => {
                 to_client.close().await.ok();

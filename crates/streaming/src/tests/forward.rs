@@ -2,11 +2,12 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use futures::{Sink as _, SinkExt as _, Stream as _, StreamExt as _};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf, duplex};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::{Bytes, Message};
@@ -15,7 +16,7 @@ use super::backend::{LAST_WORDS, pod, pod_until};
 use super::server;
 use super::spdy_client::{Client, Frame};
 use super::websocket::{Socket, connect};
-use crate::{Config, Server};
+use crate::{Config, Connection, Dial, Server};
 
 /// Opens the two streams of a connection.
 async fn pair<S>(client: &mut Client<S>, port: &str, request: &str) -> (u32, u32)
@@ -196,6 +197,43 @@ async fn the_last_words_of_a_pod_arrive() {
         }
         assert!(got >= LAST_WORDS && got <= most, "{port}: {got} bytes");
     }
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_keeps_no_pod() {
+    let server = server().await;
+    let (teller, ends) = watch::channel(false);
+    let (gone, mut is_gone) = watch::channel(false);
+    let dial: Dial = Arc::new(move |_| {
+        let (mut program, reading) = duplex(4096);
+        let gone = gone.clone();
+        tokio::spawn(async move {
+            while program.write_all(&[7; 4096]).await.is_ok() {}
+            gone.send_replace(true);
+        });
+        let mut ends = ends.clone();
+        let over = Box::pin(async move { drop(ends.wait_for(|end| *end).await) });
+        let writing = Box::new(tokio::io::sink());
+        let reading = Box::new(reading);
+        Box::pin(async move {
+            Ok(Connection {
+                reading,
+                writing,
+                over,
+            })
+        })
+    });
+    let url = server.port_forward(Vec::new(), dial).unwrap();
+    let mut client = Client::connect(&url, "portforward.k8s.io").await;
+    pair(&mut client, "80", "9").await;
+    // The sockets fill up, and the next frame waits half-way.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    teller.send_replace(true);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!*is_gone.borrow());
+    let within = Duration::from_secs(60);
+    let let_go = timeout(within, is_gone.wait_for(|gone| *gone)).await;
+    assert!(let_go.is_ok(), "the program is held");
 }
 
 /// Opens a connection whose program reads nothing, and sends it all that it can hold: a piece is in
@@ -396,5 +434,33 @@ async fn channels_begin_with_their_port() {
             said.contains("3error forwarding port 81: port 81 is closed"),
             "{said}"
         );
+    }
+}
+
+#[tokio::test]
+async fn a_channel_whose_program_reads_nothing_is_told_of() {
+    let config = Config {
+        stuck: Duration::from_millis(50),
+        ..Config::default()
+    };
+    let server = Server::start(config).await.unwrap();
+    let url = server.port_forward(vec![91, 80], pod().await).unwrap();
+    let mut socket = connect(&url, "v4.channel.k8s.io").await;
+    let mut data = vec![0];
+    data.extend([7; 60_000]);
+    let data = Bytes::from(data);
+    for _ in 0..12 {
+        socket.send(Message::Binary(data.clone())).await.unwrap();
+    }
+    let more = Message::Binary(Bytes::from_static(b"\x02hello"));
+    socket.send(more).await.unwrap();
+    let (mut said, mut echoed) = (String::new(), String::new());
+    while !said.ends_with("takes no data") || !echoed.ends_with("hello") {
+        let message = socket.next().await.unwrap().unwrap().into_data();
+        match &message[..] {
+            [1, text @ ..] => said += &String::from_utf8_lossy(text),
+            [2, text @ ..] => echoed += &String::from_utf8_lossy(text),
+            _ => {}
+        }
     }
 }
