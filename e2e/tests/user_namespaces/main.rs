@@ -268,7 +268,11 @@ fn privileged_what_cannot_be_mapped_is_refused_by_name() {
         let mut half = good.clone();
         half.mounts = vec![volume(Path::new("/tmp"), FIRST)];
         half.mounts[0].gid_mappings.clear();
+        let mut shown = good.clone();
+        shown.mounts = vec![volume(Path::new(""), FIRST + 1)];
+        shown.mounts[0].image = shown.image.clone();
         for (field, config) in [
+            ("the image at /data", shown),
             ("namespace_options.userns_options", other),
             ("run_as_user", stranger),
             ("mounts[0].gidMappings", half),

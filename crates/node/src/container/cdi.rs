@@ -40,13 +40,13 @@ fn refused(error: crisp_cdi::Error) -> Error {
 /// is the container's user's. Blocks.
 pub(super) fn add_nodes(
     edits: &Edits,
-    owner: (u32, u32),
+    (owner, lends): ((u32, u32), bool),
     devices: &mut Vec<ResolvedDevice>,
 ) -> Result<()> {
     // By path, with the place in the list: a spec may have as many nodes as its size allows.
     let mut added = BTreeMap::new();
     for (place, asked) in edits.device_nodes.iter().enumerate() {
-        let node = node(asked, owner).map_err(|why| {
+        let node = node(asked, (owner, lends)).map_err(|why| {
             let why = format!("device node {}: {why}", asked.path.display());
             Error::invalid(Field::CdiDevices, why)
         })?;
@@ -60,7 +60,10 @@ pub(super) fn add_nodes(
 }
 
 /// A fact that a spec does not tell of a node is that of the host's node.
-fn node(asked: &DeviceNode, (uid, gid): (u32, u32)) -> std::result::Result<ResolvedDevice, String> {
+fn node(
+    asked: &DeviceNode,
+    ((uid, gid), lends): ((u32, u32), bool),
+) -> std::result::Result<ResolvedDevice, String> {
     let kind = match asked.r#type.as_deref().unwrap_or_default() {
         "" => None,
         "b" => Some(DeviceKind::Block),
@@ -85,6 +88,13 @@ fn node(asked: &DeviceNode, (uid, gid): (u32, u32)) -> std::result::Result<Resol
             (host.kind, own.unwrap_or((host.major, host.minor)))
         }
     };
+    let is_asked = |host: &ResolvedDevice| {
+        host.source == asked.path || (host.kind, (host.major, host.minor)) == (kind, numbers)
+    };
+    if lends && !found.as_ref().map_or(host_path == asked.path, is_asked) {
+        let why = "is not that device, and a pod with a user namespace is lent the host's";
+        return Err(format!("{} {why}", host_path.display()));
+    }
     let (source, mode) = found.map_or_else(
         |_| (host_path.to_owned(), 0o666),
         |host| (host.source, host.mode),
@@ -156,7 +166,7 @@ mod tests {
             host_path: Some("/dev/zero".into()),
             ..asked_node("/dev/vendor0")
         };
-        let found = node(&zero, (7, 8)).unwrap();
+        let found = node(&zero, ((7, 8), false)).unwrap();
         let numbers = (found.kind, found.major, found.minor);
         assert_eq!(numbers, (DeviceKind::Char, 1, 5));
         assert_eq!((found.mode, found.uid, found.gid), (0o666, 7, 8));
@@ -169,11 +179,29 @@ mod tests {
             permissions: Some("none".into()),
             ..asked_node("/dev/absent")
         };
-        let found = node(&told, (7, 8)).unwrap();
+        let found = node(&told, ((7, 8), false)).unwrap();
         let numbers = (found.kind, found.major, found.minor);
         assert_eq!(numbers, (DeviceKind::Block, 7, 3));
         assert_eq!((found.mode, found.uid, found.gid), (0o640, 0, 8));
         assert_eq!(found.permissions, "none");
+    }
+
+    #[test]
+    fn a_lent_node_is_the_one_that_is_asked_for() {
+        let of = |host: &str, minor| DeviceNode {
+            r#type: Some("c".to_owned()),
+            major: Some(1),
+            minor: Some(minor),
+            host_path: Some(host.into()),
+            ..asked_node("/dev/vendor0")
+        };
+        assert!(node(&of("/dev/zero", 5), ((0, 0), true)).is_ok());
+        for (host, minor) in [("/dev/zero", 3), ("/etc", 5), ("/dev/absent", 5)] {
+            let asked = of(host, minor);
+            let why = node(&asked, ((0, 0), true)).unwrap_err();
+            assert!(why.contains("is lent the host's"), "{why}");
+            assert!(node(&asked, ((0, 0), false)).is_ok());
+        }
     }
 
     /// A file of 1 MiB can have as many: compared each with each, they would take minutes.
@@ -199,7 +227,7 @@ mod tests {
             ..ResolvedUser::default()
         };
         let begun = std::time::Instant::now();
-        add_nodes(&edits, (0, 0), &mut devices).unwrap();
+        add_nodes(&edits, ((0, 0), false), &mut devices).unwrap();
         add_groups(&edits, &mut user);
         let took = begun.elapsed();
         assert!(took.as_secs() < 5, "{took:?}");
@@ -227,7 +255,7 @@ mod tests {
             (of("p", "/dev/zero"), "type p"),
             (of("c", "/etc/hosts"), "no device"),
         ] {
-            let why = node(&asked, (0, 0)).unwrap_err();
+            let why = node(&asked, ((0, 0), false)).unwrap_err();
             assert!(why.contains(told), "{why}");
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crisp_image::ImageInfo;
-use crisp_model::{ContainerUser, Field, NamespaceMode, Signal};
+use crisp_model::{ContainerUser, Field, IdMap, Mount, MountSource, NamespaceMode, Signal};
 use crisp_records::{MadeRecord, PodRecord};
 use crisp_shim_api::{Ahead, RootfsSpec};
 use crisp_spec::{Input, NamespacePaths, PidNamespace, PodFiles, ResolvedUser};
@@ -183,7 +183,8 @@ async fn look_at_host(
         profiles::check_apparmor(&config.security.apparmor)?;
         let edits = cdi::edits(&kernel.cdi, config)?;
         let mut devices = devices::resolve(config)?;
-        cdi::add_nodes(&edits, owner, &mut devices)?;
+        let lends = owned.pod.config.namespaces.users.is_some();
+        cdi::add_nodes(&edits, (owner, lends), &mut devices)?;
         let host = Host {
             mounts: mounts::resolve(&config.mounts)?,
             devices,
@@ -215,6 +216,17 @@ fn check(plan: &CreatePlan) -> Result<()> {
     if config.namespaces.pid == NamespaceMode::Pod && !shares_pids {
         let why = "the pod sandbox was made without a PID namespace of its own";
         return Err(Error::invalid(Field::PidNamespace, why));
+    }
+    let users = plan.pod.config.namespaces.users.as_ref();
+    let is_image = |mount: &Mount| matches!(mount.source, MountSource::Image { .. });
+    let is_other = |map: &IdMap| Some(map) != users;
+    let mut images = config.mounts.iter().filter(|mount| is_image(mount));
+    if let Some(mount) = images.find(|mount| mount.id_map.as_ref().is_some_and(is_other)) {
+        let why = format!(
+            "the image at {} can have no id mappings but the pod's own",
+            mount.container_path.display()
+        );
+        return Err(Error::invalid(Field::MountSource, why));
     }
     Ok(())
 }
