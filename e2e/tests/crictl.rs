@@ -31,6 +31,9 @@ fn privileged_the_daemon_tells_who_it_is() {
                 .any(|h| h["name"].as_str().unwrap_or_default() == name)
         };
         assert!(has("") && has("native"), "{handlers:?}");
+        for (name, path) in [("rootDir", node.root()), ("stateDir", node.state())] {
+            assert_eq!(info["config"][name], *path.to_string_lossy(), "{name}");
+        }
         let driver = crictl.ok(&["runtime-config"]);
         let configured = node::cgroup_driver().to_uppercase();
         assert!(driver.contains(&configured), "{driver}");

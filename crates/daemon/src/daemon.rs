@@ -184,7 +184,7 @@ async fn start(config: Config, files: &[PathBuf]) -> Result<Started, Fatal> {
     let kernel = host.to_json();
     let engine = engine(&config, host).await?;
     let about = About {
-        config: serde_json::to_value(&config.written).unwrap_or_default(),
+        config: config.shown(),
         kernel,
         mountpoint: engine
             .images()

@@ -61,6 +61,19 @@ pub struct Config {
     pub written: Written,
 }
 
+impl Config {
+    /// The configuration for the verbose status. The directories are told once more under containerd's
+    /// names: clients of both, as critest, ask by them what the disk of root file systems can do.
+    #[must_use]
+    pub fn shown(&self) -> serde_json::Value {
+        let mut shown = serde_json::to_value(&self.written).unwrap_or_default();
+        for (name, path) in [("rootDir", &self.root), ("stateDir", &self.state)] {
+            shown[name] = path.to_string_lossy().into();
+        }
+        shown
+    }
+}
+
 /// The pod network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Network {
