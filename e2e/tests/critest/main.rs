@@ -1,5 +1,5 @@
-//! The CRI's own suite, critest, against the daemon: whole over SPDY; over WebSocket the specs that
-//! stream, or all where it runs more than once.
+//! The CRI's own suite, critest, against the daemon: whole over SPDY, one spec at a time and
+//! eight; over WebSocket the specs that stream, or all where it runs more than once.
 //!
 //! `hack/tools` builds it. A failed spec fails the test, and so does a skipped one that is not
 //! listed here with its reason. Each run is in a random order, and nothing is tried twice.
@@ -17,6 +17,7 @@ use std::env;
 use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -25,6 +26,8 @@ use crisp_e2e::tools;
 use crisp_e2e::trial::trial;
 use serde_json::{Value, json};
 
+/// The name of the report that a run writes.
+const REPORT: &str = "report.json";
 /// How long a run may take, in the words of Ginkgo.
 const WITHIN: &str = "15m";
 /// Pulls by a digest that is compiled in and that no image made here can have. The test `images`
@@ -47,12 +50,16 @@ struct Part {
 
 const ALL: Part = Part {
     words: "",
-    least: 101,
+    least: 122,
 };
 const STREAMING: Part = Part {
     words: "Streaming",
     least: 5,
 };
+
+/// How many specs run at a time where more than one does: more than a small node has processors, so
+/// that calls meet each other.
+const AT_ONCE: usize = 8;
 
 #[test]
 fn privileged_every_spec_passes_over_spdy() {
@@ -64,6 +71,13 @@ fn privileged_every_spec_passes_over_websocket() {
     let flags = ["exec", "attach", "portforward"].map(|way| format!("--websocket-{way}"));
     let part = if runs() > 1 { &ALL } else { &STREAMING };
     trial(|node| all_pass(node, &flags, part));
+}
+
+/// Each spec has its own pods; those on images run alone.
+#[test]
+fn privileged_every_spec_passes_beside_others() {
+    let flags = [format!("--parallel={AT_ONCE}")];
+    trial(|node| all_pass(node, &flags, &ALL));
 }
 
 fn runs() -> usize {
@@ -112,7 +126,8 @@ fn all_pass(node: &Node, flags: &[String], part: &Part) {
 
 /// Runs the suite, and returns its specs as its report has them.
 fn run(node: &Node, flags: &[String], part: &Part) -> Vec<Value> {
-    let (report, images) = (node.path("report.json"), node.path("images.yaml"));
+    let (scratch, images) = (node.path("critest"), node.path("images.yaml"));
+    fs::create_dir(&scratch).unwrap();
     let told = json!({
         "defaultTestContainerImage": "registry.k8s.io/e2e-test-images/busybox:1.29-2",
         "webServerTestImage": "registry.k8s.io/e2e-test-images/nginx:1.14-2",
@@ -125,36 +140,52 @@ fn run(node: &Node, flags: &[String], part: &Part) -> Vec<Value> {
     command
         .arg(format!("--runtime-endpoint=unix://{}", socket.display()))
         .arg(format!("--test-images-file={}", images.display()))
-        .arg(format!("--ginkgo.json-report={}", report.display()))
+        .arg(format!("--ginkgo.json-report={REPORT}"))
         .arg(format!("--ginkgo.timeout={WITHIN}"))
         .arg(format!("--ginkgo.skip={UNMAKEABLE}"))
         .args(["--ginkgo.no-color", "--ginkgo.randomize-all"])
         .arg(format!("--ginkgo.focus={}", part.words))
         .args(flags)
-        .env("PATH", path_with_sudo(node))
+        .current_dir(&scratch)
+        .env("TMPDIR", &scratch)
+        .env("PATH", search_path(node))
         .env("CRI_CONFIG_FILE", "/dev/null")
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
         .stderr(log);
     let status = node.net.run(|| command.status().unwrap());
-    let Ok(report) = fs::read(&report) else {
+    let Some(report) = report(&scratch) else {
         let log = fs::read_to_string(node.path("critest.log")).unwrap();
         panic!("critest ended without a report, with {status}:\n{log}");
     };
+    fs::remove_dir_all(&scratch).unwrap();
     let mut suites: Value = serde_json::from_slice(&report).unwrap();
     let mut specs: Vec<Value> = serde_json::from_value(suites[0]["SpecReports"].take()).unwrap();
     specs.retain(|spec| spec["LeafNodeType"] == "It");
     specs
 }
 
-/// A search path on which there is a `sudo`: critest loads AppArmor profiles by it, though it is root.
-fn path_with_sudo(node: &Node) -> OsString {
+/// The report of a run: where the suite ran, or, where Ginkgo's command ran it, in the directory that
+/// critest made for that.
+fn report(scratch: &Path) -> Option<Vec<u8>> {
+    let made = fs::read_dir(scratch).unwrap();
+    let mut places = vec![scratch.to_owned()];
+    places.extend(made.map(|entry| entry.unwrap().path()));
+    places
+        .iter()
+        .find_map(|place| fs::read(place.join(REPORT)).ok())
+}
+
+/// A search path on which there is a `sudo`, by which critest loads AppArmor profiles though it is
+/// root, and Ginkgo's command, by which it runs specs at the same time.
+fn search_path(node: &Node) -> OsString {
     let bin = node.path("bin");
     let (sudo, mode) = (bin.join("sudo"), Permissions::from_mode(0o755));
     fs::write(&sudo, "#!/bin/sh\nexec \"$@\"\n").unwrap();
     fs::set_permissions(&sudo, mode).unwrap();
     let path = env::var_os("PATH").unwrap_or_default();
-    env::join_paths([bin].into_iter().chain(env::split_paths(&path))).unwrap()
+    let ours = [bin, tools::cache().join("bin")];
+    env::join_paths(ours.into_iter().chain(env::split_paths(&path))).unwrap()
 }
 
 /// The spec's words as critest prints them.
