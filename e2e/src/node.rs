@@ -34,6 +34,13 @@ pub fn cgroup_driver() -> String {
     std::env::var("CRISP_CGROUP_DRIVER").unwrap_or_else(|_| "cgroupfs".to_owned())
 }
 
+/// The OCI runtime that starts the containers of every daemon, where any test is to run with
+/// another than Crisp's own.
+#[must_use]
+pub fn oci_runtime() -> Option<String> {
+    std::env::var("CRISP_OCI_RUNTIME").ok()
+}
+
 /// Where a node's pods get their network from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Network {
@@ -144,8 +151,15 @@ impl Node {
     }
 
     fn write_config(&self) {
+        let (default, handler) = match oci_runtime() {
+            Some(path) => (
+                "default_runtime = \"other\"\n",
+                format!("[runtimes.other]\nkind = \"oci\"\npath = \"{path}\"\n"),
+            ),
+            None => ("", String::new()),
+        };
         let text = format!(
-            "[network]\nconf_dir = \"{}\"\nbin_dirs = [\"/usr/lib/cni\", \"{}\"]\n{}",
+            "{default}{handler}[network]\nconf_dir = \"{}\"\nbin_dirs = [\"/usr/lib/cni\", \"{}\"]\n{}",
             self.cni_dir().display(),
             self.path("bin").display(),
             self.options.config

@@ -55,14 +55,14 @@ fn find(name: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// Whether a program is there that only some runs of `hack/tools` build. Where it is not, the
-/// calling test is told to be left out.
+/// Whether a program is there that only a run of `hack/tools` with this word builds. Where it is not,
+/// the calling test is told to be left out.
 #[must_use]
-pub fn has(name: &str, test: &str) -> bool {
+pub fn has(name: &str, word: &str, test: &str) -> bool {
     let there = find(name).is_some();
     if !there {
         say(&format!(
-            "SKIPPED: {test}: no {name}: hack/tools {name} builds it"
+            "SKIPPED: {test}: no {name}: hack/tools {word} builds it"
         ));
     }
     there

@@ -29,6 +29,7 @@ use crate::config::{Config, Source};
 use crate::exit::{Context as _, Exit, Fatal};
 use crate::helper;
 use crate::metrics;
+use crate::oci;
 use crate::second::{self, LOCK, Stay};
 use crate::socket::Socket;
 use crate::streaming;
@@ -210,6 +211,7 @@ async fn engine(config: &Config, host: Host) -> Result<Engine, Fatal> {
     let shim = helper::find("crisp-shim", config.shim.as_deref());
     let holder = helper::find("crisp-holder", config.holder.as_deref());
     let (shim_path, holder_path) = tokio::try_join!(shim, holder)?;
+    let handlers = oci::handlers(&config.handlers).await?;
     let images = image_config(config);
     let network = network_config(config);
     // Both read the disk, so they are opened off the serving threads.
@@ -238,7 +240,7 @@ async fn engine(config: &Config, host: Host) -> Result<Engine, Fatal> {
         seccomp_dir: config.seccomp_dir.clone(),
         cdi_dirs: config.cdi_dirs.clone(),
         cgroups: config.cgroups.clone(),
-        handlers: config.handlers.clone(),
+        handlers,
         timeouts: Timeouts::default(),
         images,
         network,

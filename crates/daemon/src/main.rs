@@ -5,6 +5,7 @@
 //! config   what was written, and what is true
 //! daemon   start, serve, stop
 //! helper   crisp-shim and crisp-holder: where they are, and that they are those
+//! oci      other OCI runtimes: that they are some, and what they can do
 //! socket   the CRI socket, private and never taken from a daemon that is alive
 //! streaming  the server of exec, attach and port-forward
 //! exit     exit codes
@@ -21,6 +22,7 @@ mod daemon;
 mod exit;
 mod helper;
 mod metrics;
+mod oci;
 mod process_figures;
 mod second;
 mod socket;

@@ -71,6 +71,19 @@ pub struct Handler {
     pub name: String,
     /// Which of its containers get a cgroup namespace.
     pub cgroup_namespaces: CgroupNamespaces,
+    /// The program that starts its containers; `None` for Crisp itself.
+    pub oci: Option<OciRuntime>,
+}
+
+/// The program of a handler: an OCI runtime, with what it says that it can do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OciRuntime {
+    /// The program.
+    pub program: PathBuf,
+    /// Its name among others: its state is kept under it.
+    pub name: String,
+    /// Mounts can be made read-only with all below them.
+    pub recursive_read_only: Support,
 }
 
 /// The features of a runtime handler on this machine.

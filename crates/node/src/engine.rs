@@ -12,7 +12,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::sync::oneshot;
 use tracing::Span;
 
-use crate::config::{Config, Features, Support};
+use crate::config::{Config, Features};
 use crate::debts::OwedRemains;
 use crate::error::{Context, Error, Result};
 use crate::events::Listener;
@@ -98,8 +98,8 @@ impl Engine {
     /// # Errors
     /// When a part of the pod cannot be made; nothing is left of it then.
     pub async fn run_pod(&self, config: PodConfig) -> Result<PodId> {
-        self.shared.handler(&config.runtime_handler)?;
-        self.shared.check_users(&config)?;
+        let handler = self.shared.handler(&config.runtime_handler)?;
+        self.shared.check_users(&config, handler)?;
         let (reply, receiver) = oneshot::channel();
         let wanted = Wanted {
             owner: self.owner,
@@ -395,23 +395,7 @@ impl Engine {
     /// The runtime handlers, the default one, whose name is empty, first.
     #[must_use]
     pub fn handlers(&self) -> Vec<Features> {
-        let recursive = self.shared.config.host.has_recursive_read_only();
-        let mut names: Vec<_> = self
-            .shared
-            .config
-            .handlers
-            .iter()
-            .map(|h| &h.name)
-            .collect();
-        names.sort_unstable();
-        names
-            .into_iter()
-            .map(|name| Features {
-                handler: name.clone(),
-                recursive_read_only: if recursive { Support::Yes } else { Support::No },
-                user_namespaces: self.shared.has_users(),
-            })
-            .collect()
+        self.shared.handlers()
     }
 
     /// Whether the daemon's threads answer: without them nothing can be started or stopped.

@@ -38,6 +38,7 @@ pub mod error;
 pub mod events;
 pub mod exec;
 mod figures;
+mod handlers;
 pub mod host;
 mod machine;
 mod names;
@@ -58,7 +59,7 @@ pub mod view;
 mod views;
 
 pub use blocking::give_memory_back;
-pub use config::{Config, Features, Handler, Support, Timeouts};
+pub use config::{Config, Features, Handler, OciRuntime, Support, Timeouts};
 pub use debts::OwedRemains;
 pub use engine::Engine;
 pub use error::{Code, Error, Result};

@@ -36,7 +36,7 @@ impl Paths {
     }
 
     /// Directories that are there from the start.
-    pub(crate) fn base_dirs(&self) -> [PathBuf; 9] {
+    pub(crate) fn base_dirs(&self) -> [PathBuf; 10] {
         [
             self.root.clone(),
             self.state.clone(),
@@ -47,6 +47,7 @@ impl Paths {
             self.bundles(),
             self.shims(),
             self.twins(),
+            self.runtimes(),
         ]
     }
 
@@ -134,6 +135,17 @@ impl Paths {
 
     pub(crate) fn bundle(&self, container: &ContainerId) -> PathBuf {
         self.bundles().join(container.as_str())
+    }
+
+    /// The state of other OCI runtimes: a directory for each, and in it one for each container.
+    pub(crate) fn runtimes(&self) -> PathBuf {
+        self.state.join("runtimes")
+    }
+
+    /// Where containers of other runtimes have their root, each in a mount namespace of its own; for
+    /// all others a directory that stays empty.
+    pub(crate) fn empty_root(&self) -> PathBuf {
+        self.pins().join("roots/root")
     }
 
     pub(crate) fn shims(&self) -> PathBuf {

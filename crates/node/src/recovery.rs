@@ -170,6 +170,7 @@ fn open(mut config: Config) -> Result<(Shared, Survey)> {
         .context(|| format!("make {}", paths.netns_dir().display()))?;
     let locks = lock(&paths)?;
     private_tmpfs(&paths.pins()).context(|| "mount a place for pins")?;
+    make_places_of_runtimes(&config, &paths)?;
     let layout = Layout::detect().context(|| "look at the cgroup hierarchies")?;
     let boot_id = crisp_sys::boot::boot_id().context(|| "read the boot id")?;
     let pods = read_records(&paths, &boot_id)?;
@@ -227,6 +228,17 @@ fn lock_in_time(path: &Path) -> std::io::Result<Option<File>> {
         }
         std::thread::sleep(LOCK_PAUSE);
     }
+}
+
+/// Directories that other OCI runtimes work in.
+fn make_places_of_runtimes(config: &Config, paths: &Paths) -> Result<()> {
+    let runtimes = config.handlers.iter().filter_map(|handler| {
+        let oci = handler.oci.as_ref()?;
+        Some([paths.runtimes().join(&oci.name), paths.empty_root()])
+    });
+    runtimes.flatten().try_for_each(|dir| {
+        file::make_private_dirs(&dir).context(|| format!("make {}", dir.display()))
+    })
 }
 
 /// A tmpfs whose mounts do not spread into other mount namespaces.
@@ -374,7 +386,9 @@ fn survey(config: &Config, paths: &Paths, records: Vec<(PodId, Record)>) -> Surv
         .collect();
     let container_id = |name: &str| ContainerId::parse(name.trim_end_matches(".sock")).ok();
     let dirs = [paths.bundles(), paths.shims()];
-    let on_disk = dirs.iter().flat_map(|dir| paths::ids(dir, container_id));
+    let runtimes = paths::ids(&paths.runtimes(), |name| Some(paths.runtimes().join(name)));
+    let dirs = dirs.into_iter().chain(runtimes);
+    let on_disk = dirs.flat_map(|dir| paths::ids(&dir, container_id));
     let stray_containers: BTreeSet<ContainerId> = on_disk
         .chain(config.images.snapshots())
         // Whose pod's record cannot be read may be anybody's.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crisp_cgroups::Cgroups;
-use crisp_model::{CgroupPath, Field, PodConfig, Timestamp};
+use crisp_model::{CgroupPath, Timestamp};
 use crisp_spec::HostFacts;
 use crisp_sys::cgroup::{Cgroup, Layout};
 use crisp_sys::limits::Reserve;
@@ -16,9 +16,8 @@ use crisp_sys::process::ProcessId;
 use crisp_tasks::HostLane;
 
 use crate::clock::CreationClock;
-use crate::config::{Config, Handler, Support};
+use crate::config::Config;
 use crate::debts::Debts;
-use crate::error::{Error, Result};
 use crate::events::Events;
 use crate::exec::{ExecIds, Room};
 use crate::machine::pod::Rules;
@@ -139,34 +138,6 @@ impl Shared {
     pub(crate) fn shelter(self: &Arc<Self>, process: ProcessId) {
         let shared = Arc::clone(self);
         crisp_tasks::detached(async move { shared.cgroups.shelter(process).await });
-    }
-
-    /// The handler that a pod asks for.
-    pub(crate) fn handler(&self, name: &str) -> Result<&Handler> {
-        let mut handlers = self.config.handlers.iter();
-        handlers.find(|known| known.name == name).ok_or_else(|| {
-            let why = format!("no runtime handler {name:?} is configured");
-            Error::invalid(Field::RuntimeHandler, why)
-        })
-    }
-
-    /// Whether pods can have user namespaces.
-    pub(crate) fn has_users(&self) -> Support {
-        match self.config.user_namespaces {
-            Ok(()) => Support::Yes,
-            Err(_) => Support::No,
-        }
-    }
-
-    /// A pod that asks for a user namespace must not run without one.
-    pub(crate) fn check_users(&self, config: &PodConfig) -> Result<()> {
-        match &self.config.user_namespaces {
-            Err(why) if config.namespaces.users.is_some() => {
-                let why = format!("pods cannot have user namespaces on this node: {why}");
-                Err(Error::FailedPrecondition(why))
-            }
-            _ => Ok(()),
-        }
     }
 
     /// Notes that a journal has entries to flush.

@@ -57,13 +57,18 @@ impl ImageView {
     /// directory or a file. The overlay is attached for a moment, since before Linux 6.15 only what
     /// is attached can be cloned from, at the place of its topmost layer, which it shows anyway.
     pub(crate) fn tree(&self) -> Result<OwnedFd> {
+        self.tree_by(&self.lower[0])
+    }
+
+    /// The same by another place, whose mount has to be private.
+    pub(crate) fn tree_by(&self, place: &Path) -> Result<OwnedFd> {
         let target = self.target.display();
         let overlay = Overlay {
             lower: &self.lower,
             writable: None,
         };
         let whole = overlay
-            .mount_at(&self.lower[0])
+            .mount_at(place)
             .context(|| format!("mount the image that is shown at {target}"))?;
         let part = self.part(whole.as_fd());
         let detached = mount::detach(whole.as_fd());

@@ -10,6 +10,7 @@
 pub mod adoption;
 pub mod attach;
 pub mod exit;
+pub mod foreign;
 pub mod frame;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
@@ -20,6 +21,7 @@ pub mod streams;
 pub use adoption::Adoption;
 pub use attach::{AttachRequest, AttachedInput};
 pub use exit::ExitRecord;
+pub use foreign::{FOREIGN, Foreign, MAX_FOREIGN};
 pub use frame::{
     Event, ExecRequest, ExecStreams, ExecWords, FailureKind, FromShim, MAX_WORDS, Orphan, Reply,
     Request, StateReport, ToShim,

@@ -1,8 +1,8 @@
 //! The container that a shim owns: launch, exec, update and end.
 //!
 //! Launch, exec and update run in a [`crate::worker`], a forked copy of the shim, and may block. The
-//! rest of the shim calls the runtime only through this file: a second kind of runtime would be
-//! chosen here.
+//! rest of the shim calls the runtime only through this file, which chooses between Crisp's own and
+//! another's program ([`crate::foreign`]).
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -20,11 +20,12 @@ use crisp_sys::cgroup::Cgroup;
 use crisp_sys::pidfd::PidFd;
 use crisp_sys::process::{self, ProcessId};
 use crisp_sys::{file, lent_node, pipe};
-use oci_spec::runtime::{LinuxResources, Process};
+use oci_spec::runtime::{LinuxResources, Process, Spec};
 
 use crate::again::Again;
 use crate::bundle;
 use crate::error::{Context, Error, Result};
+use crate::foreign::{Made, Program};
 use crate::foresight::Foresight;
 use crate::ready::Ready;
 use crate::worker::{Report, Reported, Streams};
@@ -113,8 +114,17 @@ impl Container {
     }
 
     /// Kills what is left of it, and removes its cgroup.
-    pub(crate) fn destroy(&self) -> crisp_runtime::Result<()> {
-        crisp_runtime::destroy(&self.cgroup)
+    pub(crate) fn destroy(&self) -> Result<()> {
+        crisp_runtime::destroy(&self.cgroup)?;
+        match self.program()? {
+            Some(program) => program.delete(),
+            None => Ok(()),
+        }
+    }
+
+    /// The program that starts it, if Crisp itself does not.
+    fn program(&self) -> Result<Option<Program<'_>>> {
+        Program::of(&self.bundle, &self.id)
     }
 
     /// The cgroup of one process that was exec'd.
@@ -128,6 +138,13 @@ impl Container {
         wait: impl FnOnce() -> Result<()>,
     ) -> Result<Running> {
         self.step_out_of_ours()?;
+        if let Some(program) = self.program()? {
+            let launched = self.launch_by(&program, wait);
+            return launched.inspect_err(|_| {
+                // As below.
+                drop(self.destroy());
+            });
+        }
         let bytes = bundle::read_spec(&self.bundle)?;
         let spec = match foresight.spec(&bytes) {
             Some(spec) => spec,
@@ -135,12 +152,7 @@ impl Container {
         };
         // It is not freed: the worker ends with its report, which should not wait for that.
         let spec = ManuallyDrop::new(spec);
-        let terminal = spec.process().as_ref().and_then(|p| p.terminal());
-        let plumbing = if terminal == Some(true) {
-            Plumbing::terminal()
-        } else {
-            Plumbing::pipes(self.stdin, self.empty())?
-        };
+        let plumbing = self.plumbing(&spec)?;
         let mut created = crisp_runtime::create(CreateRequest {
             root_by: crisp_runtime::RootBy::Pivot,
             tenant: None,
@@ -181,6 +193,38 @@ impl Container {
         })
     }
 
+    /// As [`Self::try_launch`], by another's program. Not each knows the version 2 tree beside version 1
+    /// hierarchies, so that init is put into its cgroup once more.
+    fn launch_by(
+        &self,
+        program: &Program<'_>,
+        wait: impl FnOnce() -> Result<()>,
+    ) -> Result<Running> {
+        let bytes = bundle::read_spec(&self.bundle)?;
+        let spec = bundle::parse(&self.bundle, &bytes)?;
+        let again = spec.process().as_ref();
+        let again = again.and_then(|own| Again::write_down(own, None));
+        let plumbing = self.plumbing(&spec)?;
+        let step = |what: &str| format!("{what} the cgroup {}", self.cgroup.path());
+        self.cgroup.create().context(|| step("make"))?;
+        let made = program.create(spec, &self.rootfs, plumbing.theirs)?;
+        self.cgroup.attach(made.pid).context(|| step("enter"))?;
+        wait()?;
+        self.note_begin(made.pid);
+        program.start()?;
+        let mut running = made.running(plumbing.streams, again);
+        running.fds.splice(1..1, plumbing.ours);
+        Ok(running)
+    }
+
+    fn plumbing(&self, spec: &Spec) -> Result<Plumbing> {
+        let terminal = spec.process().as_ref().and_then(Process::terminal);
+        match terminal {
+            Some(true) => Ok(Plumbing::terminal()),
+            _ => Plumbing::pipes(self.stdin, self.empty()),
+        }
+    }
+
     /// Before its program runs: when both this shim and the daemon are killed now, the next daemon
     /// must not take the container for one that was never started. Without a slot it may.
     fn note_begin(&self, init: i32) {
@@ -193,6 +237,7 @@ impl Container {
 
     fn try_exec(&self, init: &Init, request: &ExecRequest, fds: Vec<OwnedFd>) -> Result<Running> {
         self.step_out_of_ours()?;
+        let program = self.program()?;
         let again = match self.again.as_deref().and_then(Again::read) {
             Some(again) => again,
             None => {
@@ -213,6 +258,11 @@ impl Container {
             }
             _ => (Stdio::Terminal, Streams::Terminal),
         };
+        if let Some(program) = program {
+            let cgroup = self.exec_cgroup(&request.exec_id);
+            let made = program.exec(&process, stdio, (&self.cgroup, &cgroup))?;
+            return Ok(made.running(streams, None));
+        }
         let execed = crisp_runtime::exec(crisp_runtime::ExecRequest {
             container_pid: init.id.pid,
             container: &init.pidfd,
@@ -247,6 +297,20 @@ impl Container {
         let own = i32::try_from(std::process::id()).unwrap_or(0);
         process::set_oom_score_adj(own, self.oom_score_adj).context(|| "reset oom_score_adj")?;
         Ok(())
+    }
+}
+
+impl Made {
+    fn running(self, streams: Streams, again: Option<String>) -> Running {
+        let mut fds = vec![self.pidfd.into()];
+        fds.extend(self.console);
+        Running {
+            pid: self.pid,
+            warnings: Vec::new(),
+            streams,
+            fds,
+            again,
+        }
     }
 }
 

@@ -19,6 +19,7 @@ mod container;
 mod early;
 mod ending;
 mod error;
+mod foreign;
 mod foresight;
 pub mod holder;
 pub mod keeper;

@@ -4,6 +4,7 @@ use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -24,6 +25,21 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
         command.env("PATH", path);
     }
     command
+}
+
+/// Has a command's process killed when the thread that spawns it ends.
+pub fn end_with_parent(command: &mut Command) {
+    let parent = std::process::id();
+    let step = move || {
+        set_parent_death_signal(Signal::KILL.as_raw())?;
+        // The parent may have ended before the kernel was told (prctl(2)).
+        match std::os::unix::process::parent_id() == parent {
+            true => Ok(()),
+            false => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    };
+    // SAFETY: between fork and exec it makes two system calls, allocates nothing and takes no lock.
+    unsafe { command.pre_exec(step) };
 }
 
 /// A process that can be recognised later: a pid alone may be reused.

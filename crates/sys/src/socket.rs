@@ -4,6 +4,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags};
@@ -39,6 +40,51 @@ pub fn hand_over(path: &Path, text: &[u8], fd: BorrowedFd<'_>) -> io::Result<()>
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     with_address(path, |address| connect(&socket, address))?;
     Conn(socket).send(text, &[fd])
+}
+
+/// A stream socket that waits for one descriptor, as [`hand_over`] sends it.
+#[derive(Debug)]
+pub struct Receiver(OwnedFd);
+
+impl Receiver {
+    /// Listens at a path that must not exist; the socket file has mode 0600.
+    ///
+    /// # Errors
+    /// The errors of bind(2) and listen(2).
+    pub fn bind(path: &Path) -> io::Result<Self> {
+        let flags = SocketFlags::CLOEXEC;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        with_address(path, |address| bind(&socket, address))?;
+        rustix::fs::chmod(path, Mode::from_raw_mode(0o600))?;
+        listen(&socket, 1)?;
+        Ok(Self(socket))
+    }
+
+    /// The descriptor, once it has come.
+    ///
+    /// # Errors
+    /// `TimedOut` when none comes in time; the errors of accept(2) and recvmsg(2).
+    pub fn receive(&self, within: Duration) -> io::Result<OwnedFd> {
+        let until = Instant::now() + within;
+        wait_to_read(&self.0, until)?;
+        let conn = Conn(accept_with(&self.0, SocketFlags::CLOEXEC)?);
+        wait_to_read(&conn.0, until)?;
+        let message = conn.recv(MAX_TEXT)?;
+        let fd = message.and_then(|(_, fds)| fds.into_iter().next());
+        fd.ok_or_else(|| io::Error::other("no descriptor came"))
+    }
+}
+
+/// The longest text beside a descriptor that is read, bytes.
+const MAX_TEXT: usize = 4096;
+
+fn wait_to_read(fd: &OwnedFd, until: Instant) -> io::Result<()> {
+    let left = until.saturating_duration_since(Instant::now());
+    let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+    match poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&timeout))? {
+        0 => Err(io::ErrorKind::TimedOut.into()),
+        _ => Ok(()),
+    }
 }
 
 /// A connected seqpacket socket.

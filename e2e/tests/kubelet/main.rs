@@ -67,7 +67,7 @@ fn all_cases(gates: Value) {
 }
 
 fn with_kubelet(gates: Value, test: impl FnOnce(&mut Node, &mut Kubelet)) {
-    if tools::has("kubelet", "pods of a kubelet") {
+    if tools::has("kubelet", "kubelet", "pods of a kubelet") {
         trial(|node| {
             let mut kubelet = Kubelet::start(node, gates);
             test(node, &mut kubelet);

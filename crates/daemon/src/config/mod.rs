@@ -24,7 +24,7 @@ mod written;
 pub use document::document;
 pub use error::Error;
 pub use load::load;
-pub use resolve::{Config, Source, resolve};
+pub use resolve::{Config, Handler, Source, resolve};
 pub use values::{AbsolutePath, Endpoint, MaybeCollector, MaybeSocketAddress, SocketAddress};
 pub use words::{help, long_help};
 pub use written::{LogFormat, NetworkMode, Written};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crisp_cgroups::{CgroupConfig, CgroupDriver};
-use crisp_node::Handler;
+use crisp_model::CgroupNamespaces;
 use crisp_streaming::TlsFiles;
 use crisp_telemetry::Filter;
 
@@ -55,7 +55,7 @@ pub struct Config {
     pub seccomp_dir: PathBuf,
     /// Directories of specs of devices by name.
     pub cdi_dirs: Vec<PathBuf>,
-    /// The handlers, all of them native. The one without a name is for pods that name none.
+    /// The handlers. The one without a name is for pods that name none.
     pub handlers: Vec<Handler>,
     /// The written configuration, for the verbose status.
     pub written: Written,
@@ -72,6 +72,18 @@ impl Config {
         }
         shown
     }
+}
+
+/// A way to start containers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handler {
+    /// Its name; empty for the one of pods that name none.
+    pub name: String,
+    /// Which of its containers get a cgroup namespace.
+    pub cgroup_namespaces: CgroupNamespaces,
+    /// The program that starts them, and the name that it was written under; `None` for Crisp
+    /// itself.
+    pub program: Option<(String, PathBuf)>,
 }
 
 /// The pod network.
@@ -125,7 +137,7 @@ pub struct Images {
 /// # Errors
 /// When values do not work together, or need a feature that this version does not have.
 pub fn resolve(written: Written) -> Result<Config, Error> {
-    refuse_what_is_to_come(&written)?;
+    check_runtimes(&written)?;
     let state = written.state.as_path().to_owned();
     Ok(Config {
         root: written.root.as_path().to_owned(),
@@ -169,18 +181,26 @@ fn handlers(written: &Written) -> Result<Vec<Handler>, Error> {
     let mut runtimes = written.runtimes.clone();
     runtimes.entry(NATIVE.to_owned()).or_default();
     let default = &written.default_runtime;
-    let Some(unnamed) = runtimes.get(default).cloned() else {
+    if !runtimes.contains_key(default) {
         let known: Vec<_> = runtimes.into_keys().collect();
         let known = known.join(", ");
         let why = format!("{default:?} is none of the handlers: {known}");
         return Err(value("default_runtime", why));
-    };
-    runtimes.insert(String::new(), unnamed);
-    let handler = |(name, runtime): (String, Runtime)| Handler {
-        name,
+    }
+    let handler = |(name, runtime): (&String, &Runtime)| Handler {
+        name: name.clone(),
         cgroup_namespaces: runtime.cgroup_namespaces,
+        program: runtime.path.to_path().map(|path| (name.clone(), path)),
     };
-    Ok(runtimes.into_iter().map(handler).collect())
+    let mut handlers: Vec<_> = runtimes.iter().map(handler).collect();
+    let unnamed = handlers.iter().find(|handler| handler.name == *default);
+    let unnamed = unnamed.cloned().map(|handler| Handler {
+        name: String::new(),
+        ..handler
+    });
+    handlers.extend(unnamed);
+    handlers.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(handlers)
 }
 
 fn value(key: &str, why: impl Into<String>) -> Error {
@@ -194,16 +214,33 @@ fn count(number: u32) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-fn refuse_what_is_to_come(written: &Written) -> Result<(), Error> {
+fn check_runtimes(written: &Written) -> Result<(), Error> {
     for (name, runtime) in &written.runtimes {
-        if runtime.kind == HandlerKind::Oci {
-            let why = "handlers of kind \"oci\" are not part of this version: use \"native\"";
-            return Err(value(&format!("runtimes.{name}.kind"), why));
-        }
         let word = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        if name.is_empty() || !name.chars().all(word) {
-            let why = "a handler's name is made of letters, digits, \"-\", \"_\" and \".\"";
+        let is_word = !name.is_empty() && name.chars().all(word) && !name.starts_with('.');
+        if !is_word {
+            let why = "a handler's name is made of letters, digits, \"-\", \"_\" and \".\", and \
+                       begins with no \".\"";
             return Err(value(&format!("runtimes.{name:?}"), why));
+        }
+        let at = format!("runtimes.{name}.path");
+        match (runtime.kind, runtime.path.to_path()) {
+            (HandlerKind::Oci, None) => {
+                let why = "a handler of kind \"oci\" needs the path of its program, as \
+                           \"/usr/sbin/runc\"";
+                return Err(value(&at, why));
+            }
+            (HandlerKind::Native, Some(_)) => {
+                let why = "a handler of kind \"native\" has no program: leave it out, or set kind to \
+                           \"oci\"";
+                return Err(value(&at, why));
+            }
+            _ => {}
+        }
+        if name == NATIVE && runtime.kind == HandlerKind::Oci {
+            let why = "this handler is Crisp's own: give the other runtime a name of its own, and make \
+                       it the default_runtime if that is meant";
+            return Err(value(&format!("runtimes.{name}.kind"), why));
         }
     }
     Ok(())

@@ -151,17 +151,6 @@ fn values_that_do_not_work_are_refused_with_the_alternative() {
             "slice",
         ),
         (
-            "[runtimes.runc]\nkind = \"oci\"\n",
-            "runtimes.runc.kind: ",
-            "native",
-        ),
-        (
-            "default_runtime = \"kata\"\n",
-            "default_runtime: ",
-            "native",
-        ),
-        ("[runtimes.\"a/b\"]\n", "runtimes.\"a/b\": ", "letters"),
-        (
             "[network.builtin]\nbridge = \"much-too-long-a-name\"\n",
             "network.builtin.bridge: ",
             "15",
@@ -187,6 +176,39 @@ fn values_that_do_not_work_are_refused_with_the_alternative() {
             "no bridge",
         ),
     ];
+    all_refused(&cases);
+}
+
+#[test]
+fn handlers_that_can_start_nothing_are_refused_with_the_alternative() {
+    all_refused(&[
+        (
+            "[runtimes.runc]\nkind = \"oci\"\n",
+            "runtimes.runc.path: ",
+            "/usr/sbin/runc",
+        ),
+        (
+            "[runtimes.runc]\npath = \"/usr/sbin/runc\"\n",
+            "runtimes.runc.path: ",
+            "set kind",
+        ),
+        (
+            "[runtimes.native]\nkind = \"oci\"\npath = \"/usr/sbin/runc\"\n",
+            "runtimes.native.kind: ",
+            "default_runtime",
+        ),
+        ("[runtimes.\"..\"]\n", "runtimes.\"..\": ", "letters"),
+        (
+            "default_runtime = \"kata\"\n",
+            "default_runtime: ",
+            "native",
+        ),
+        ("[runtimes.\"a/b\"]\n", "runtimes.\"a/b\": ", "letters"),
+    ]);
+}
+
+/// Texts of configurations, how the error begins, and a word of what to do.
+fn all_refused(cases: &[(&str, &str, &str)]) {
     for (text, key, right) in cases {
         let place = Place::new(&[("config.toml", text)]);
         let error = resolve(place.load().unwrap().written)

@@ -263,8 +263,11 @@ table! {
 table! {
     /// Handlers, by the names that RuntimeClasses use.
     Runtime {
-        /// native: containers are started by Crisp itself.
+        /// native or oci: who starts the containers. native: Crisp itself. oci: another OCI runtime,
+        /// as runc or crun, whose program path names; it is asked for its features at the start.
         kind: HandlerKind = HandlerKind::Native;
+        /// The program of a handler of kind oci, as /usr/sbin/runc; empty for native.
+        path: MaybePath = MaybePath::default();
         /// unprivileged: containers that are not privileged get a cgroup namespace, on cgroup v2.
         /// private: all containers do, on cgroup v1 too. A systemd in a privileged container then
         /// leaves the node's own cgroup mounts alone.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crisp_model::Field;
 use crisp_model::nul::place_of_nul_in;
-use crisp_shim_api::MAX_SPEC;
+use crisp_shim_api::{FOREIGN, Foreign, MAX_FOREIGN, MAX_SPEC};
 use crisp_sys::file;
 use oci_spec::runtime::Spec;
 
@@ -24,6 +24,8 @@ pub(crate) struct Bundle {
     pub(crate) spec: Spec,
     /// Environment variables that the spec cannot hold, because their values are no text.
     pub(crate) raw_environment: Vec<Vec<u8>>,
+    /// The program that starts it, if Crisp itself does not.
+    pub(crate) foreign: Option<Foreign>,
 }
 
 impl Bundle {
@@ -32,6 +34,7 @@ impl Bundle {
         let made = file::make_private_dirs(dir);
         made.context(|| format!("make {}", dir.display()))?;
         write_raw_environment(dir, &self.raw_environment)?;
+        write_foreign(dir, self.foreign.as_ref())?;
         write_spec(dir, &self.spec)
     }
 }
@@ -46,6 +49,23 @@ fn write_raw_environment(bundle: &Path, variables: &[Vec<u8>]) -> Result<()> {
         .map(|variable| [variable, &[0][..]].concat());
     let bytes: Vec<u8> = ended.flatten().collect();
     file::write_atomic(&path, &bytes, 0o600).context(|| format!("write {}", path.display()))
+}
+
+fn write_foreign(bundle: &Path, foreign: Option<&Foreign>) -> Result<()> {
+    let path = bundle.join(FOREIGN);
+    let step = || format!("write {}", path.display());
+    let Some(foreign) = foreign else {
+        return Ok(());
+    };
+    let bytes = foreign.encode().context(step)?;
+    file::write_atomic(&path, &bytes, 0o600).context(step)
+}
+
+/// The program that starts the container of a bundle; `None` for Crisp itself, and where the file
+/// that says so cannot be read.
+pub(crate) fn read_foreign(bundle: &Path) -> Option<Foreign> {
+    let bytes = file::read_bounded(&bundle.join(FOREIGN), MAX_FOREIGN).ok()?;
+    Foreign::decode(&bytes).ok()
 }
 
 /// Writes the spec of a bundle, unless nobody would read all of it.

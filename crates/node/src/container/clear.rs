@@ -11,6 +11,7 @@ use crisp_shim_api::exit::SLOT_SIZE;
 use crisp_shim_api::{ExitRecord, Request};
 use crisp_sys::{file, ns};
 
+use super::foreign;
 use crate::blocking::{blocking, brief};
 use crate::error::{Context, Error, Result};
 use crate::machine::effect::Remains;
@@ -31,6 +32,7 @@ pub(crate) async fn clear(
     dismiss(shared, &remains.id, shim).await;
     let mut errors = Vec::new();
     errors.extend(remove_cgroup(shared, remains).await.err());
+    errors.extend(foreign::forget(shared, &remains.id).await.err());
     if let Some(pod) = &remains.pod {
         shared.cgroups.tidy(pod).await;
     }
@@ -77,6 +79,7 @@ async fn dismiss(shared: &Shared, id: &ContainerId, shim: Option<&ShimClient>) {
 /// Removes what a launch that failed may have left running.
 pub(crate) async fn after_failed_launch(shared: &Arc<Shared>, remains: &Remains) -> Result<()> {
     remove_cgroup(shared, remains).await?;
+    foreign::forget(shared, &remains.id).await?;
     let socket = shared.paths.shim_socket(&remains.id);
     blocking(move || {
         file::remove_if_there(&socket).context(|| format!("remove {}", socket.display()))

@@ -13,7 +13,7 @@ use crisp_sys::ns::{self, Kind};
 use tokio::sync::Notify;
 
 use super::bundle::Bundle;
-use super::{cdi, devices, look, mounts, profiles, shown};
+use super::{cdi, devices, foreign, look, mounts, profiles, shown};
 use crate::blocking::blocking;
 use crate::error::{Context, Error, Result, image_error};
 use crate::machine::effect::CreatePlan;
@@ -45,6 +45,7 @@ pub(crate) async fn create(
     cancel: &Notify,
 ) -> Result<Box<MadeRecord>> {
     check(&plan)?;
+    foreign::check(shared, &plan)?;
     let image = find_image(shared, &plan)?;
     let shown = shown::find(shared, &plan.record.config).await?;
     let mut user = resolve_user(shared, &plan, &image).await?;
@@ -74,7 +75,9 @@ pub(crate) async fn create(
         seccomp,
     });
     let ahead = make_files(shared, &plan, &parts).await?;
-    shared.spares.tell(&ahead);
+    if foreign::of(shared, &plan.pod.config)?.is_none() {
+        shared.spares.tell(&ahead);
+    }
     let (image, user) = (&parts.image, &parts.user);
     Ok(Box::new(MadeRecord {
         image_id: image.id.clone(),
@@ -138,7 +141,8 @@ async fn prepare_root(
         shims_cgroup: shared.cgroups.shims(),
     };
     // Whose files they are in a user namespace stands in the bundle.
-    if plan.pod.config.namespaces.users.is_none() {
+    let is_ours = foreign::of(shared, &plan.pod.config)?.is_none();
+    if is_ours && plan.pod.config.namespaces.users.is_none() {
         shared.spares.tell(&ahead);
     }
     Ok((ahead, views))
@@ -341,7 +345,9 @@ fn compose(
     let mut bundle = Bundle {
         spec,
         raw_environment: crisp_spec::raw_environment(&input),
+        foreign: foreign::of(shared, &plan.pod.config)?,
     };
+    foreign::check_bundle(&bundle)?;
     cdi::change(&parts.edits, &mut bundle)?;
     Ok(bundle)
 }

@@ -6,6 +6,7 @@ mod cdi;
 pub(crate) mod clear;
 pub(crate) mod create;
 mod devices;
+mod foreign;
 mod look;
 mod mounts;
 mod profiles;
