@@ -13,6 +13,7 @@ use oci_spec::runtime::{LinuxSeccomp, Mount, Spec};
 
 use crate::confine::Filter;
 use crate::mapped_root::joined_users;
+use crate::mount_label::MountLabel;
 use crate::options::Options;
 use crate::rootfs::{Rootfs, make_place, root_place};
 
@@ -28,29 +29,34 @@ struct Mounted {
     rootfs: Rootfs,
     /// The user namespace whose owners its files have.
     users: Option<PathBuf>,
+    label: Option<String>,
     tree: OwnedFd,
 }
 
 impl Mounted {
-    fn is(&self, rootfs: &Rootfs, users: Option<&Path>) -> bool {
-        self.rootfs == *rootfs && self.users.as_deref() == users
+    fn is(&self, rootfs: &Rootfs, (users, label): (Option<&Path>, MountLabel<'_>)) -> bool {
+        let same_owners = self.users.as_deref() == users;
+        self.rootfs == *rootfs && same_owners && MountLabel::from(self.label.as_deref()) == label
     }
 }
 
 impl Ahead {
     /// Mounts a root file system, unless it is mounted. The owners of its files follow from the spec
-    /// of a container that joins a user namespace; for one that does not, no spec is needed.
+    /// of a container that joins a user namespace, and their label from any spec that names one; for
+    /// other containers no spec is needed.
     pub fn mount(&mut self, rootfs: Rootfs, spec: Option<&Spec>) {
-        let users = spec.and_then(joined_users).map(Path::to_owned);
-        let is_it = |mounted: &Mounted| mounted.is(&rootfs, users.as_deref());
+        let users = spec.and_then(joined_users);
+        let label = spec.map(MountLabel::of).unwrap_or_default();
+        let is_it = |mounted: &Mounted| mounted.is(&rootfs, (users, label));
         if self.root.as_ref().is_some_and(is_it) {
             return;
         }
         self.root = None;
-        let tree = rootfs.mount_apart(users.as_deref());
+        let tree = rootfs.mount_apart(users, label);
         self.root = tree.map(|tree| Mounted {
             rootfs,
-            users,
+            users: users.map(Path::to_owned),
+            label: label.to_owned(),
             tree,
         });
     }
@@ -76,9 +82,13 @@ impl Ahead {
     }
 
     /// The mounted root file system, if it is the one that is wanted.
-    pub(crate) fn take_root(&mut self, wanted: &Rootfs, users: Option<&Path>) -> Option<OwnedFd> {
+    pub(crate) fn take_root(
+        &mut self,
+        wanted: &Rootfs,
+        as_asked: (Option<&Path>, MountLabel<'_>),
+    ) -> Option<OwnedFd> {
         let mounted = self.root.take()?;
-        mounted.is(wanted, users).then_some(mounted.tree)
+        mounted.is(wanted, as_asked).then_some(mounted.tree)
     }
 
     /// The filter of a spec, which is compiled unless it was.

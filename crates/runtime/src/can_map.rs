@@ -10,6 +10,7 @@ use crisp_sys::file;
 use crate::error::{Context, Error, Result};
 use crate::id_map::namespace;
 use crate::mapped_root;
+use crate::mount_label::MountLabel;
 use crate::namespaces::Maps;
 use crate::overlay::Overlay;
 
@@ -42,6 +43,7 @@ fn try_in(room: &Path) -> Result<()> {
     let overlay = Overlay {
         lower: &[lower],
         writable: Some((&upper, &work)),
+        label: MountLabel::default(),
     };
     let root = mapped_root::mount(&overlay, users.as_fd())?;
     let stat =

@@ -21,6 +21,7 @@ use crate::error::{Context, Error, Result};
 use crate::guard::Guard;
 use crate::hooks::Stage;
 use crate::keyring::Keyring;
+use crate::mount_label::MountLabel;
 use crate::mounts::{self, Prepared};
 use crate::namespaces::Namespaces;
 use crate::path_lookup::{Program, said};
@@ -197,6 +198,7 @@ fn set_up(mut plan: Plan<'_>, conn: &Conn) -> Result<AtGate> {
     }
     signals::reset().context(|| "reset the signals")?;
     process::set_sid().context(|| "start a session")?;
+    confine::label_keys(plan.process)?;
     plan.keyring.enter()?;
     enter_namespaces(&plan)?;
     let state = |stage| {
@@ -286,11 +288,9 @@ fn build_root(plan: &mut Plan<'_>, conn: &Conn, state: &str) -> Result<OwnedFd> 
         .context(|| "make the host's mounts slaves in the mount namespace")?;
     let follows = options::root_follows_host(plan.spec);
     let root = plan.mounted.take();
-    let root = plan.rootfs.mount_at(&plan.place, follows, root)?;
-    let linux = plan.spec.linux().as_ref();
-    let label = linux
-        .and_then(|linux| linux.mount_label().as_deref())
-        .filter(|l| !l.is_empty());
+    let label = MountLabel::of(plan.spec);
+    let at = (plan.place.as_path(), label);
+    let root = plan.rootfs.mount_at(at, follows, root)?;
     unmasked(|| {
         for prepared in std::mem::take(&mut plan.mounts) {
             let host = Host {
@@ -332,7 +332,8 @@ fn finish_root(plan: &mut Plan<'_>, root: &OwnedFd) -> Result<()> {
     mask::make_read_only(&read_only, root.as_fd(), plan.guard())?;
     let masked = paths(linux.and_then(|l| l.masked_paths().as_ref()));
     if let Some(null) = plan.null.take() {
-        mask::hide(&masked, root.as_fd(), null, plan.guard())?;
+        let label = MountLabel::of(plan.spec);
+        mask::hide(&masked, root.as_fd(), null, (plan.guard(), label))?;
     }
     if let Some(text) = linux
         .and_then(|l| l.rootfs_propagation().as_deref())

@@ -168,6 +168,21 @@ pub(crate) fn set_labels(process: &Process) -> Result<()> {
     Ok(())
 }
 
+/// Keys that are made from now on, as those of the session, have the label that the program will have:
+/// without it they had the runtime's. The exec ends this.
+pub(crate) fn label_keys(process: &Process) -> Result<()> {
+    let label = process.selinux_label().as_deref();
+    let Some(label) = label.filter(|label| !label.is_empty()) else {
+        return Ok(());
+    };
+    let procfs = Procfs::open().context(|| "mount a procfs")?;
+    match procfs.write("thread-self/attr/keycreate", label) {
+        // A kernel without keys has none to label.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        written => written.context(|| format!("set the SELinux label {label} of keys")),
+    }
+}
+
 /// Loads a filter, if there is one.
 pub(crate) fn load(filter: Option<&Filter>) -> Result<()> {
     filter.map_or(Ok(()), Filter::load)

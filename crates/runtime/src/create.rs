@@ -24,6 +24,7 @@ use crate::freezer::{Freeze, freeze_state};
 use crate::from_host::FromHost;
 use crate::keyring::Keyring;
 use crate::mapped_root::joined_users;
+use crate::mount_label::MountLabel;
 use crate::mounts::Prepared;
 use crate::namespaces::{Maps, Namespaces};
 use crate::path_lookup::Program;
@@ -313,12 +314,13 @@ fn ready_root(request: &mut CreateRequest<'_>) -> Result<(PathBuf, Option<OwnedF
     let place = root_place(request.spec, request.bundle);
     make_place(&place)?;
     let users = joined_users(request.spec);
-    let mounted = request.ahead.take_root(&request.rootfs, users);
+    let label = MountLabel::of(request.spec);
+    let mounted = request.ahead.take_root(&request.rootfs, (users, label));
     if mounted.is_some() {
         return Ok((place, mounted));
     }
     request.rootfs.make_ready()?;
-    let mapped = users.map(|users| request.rootfs.mount_mapped(users));
+    let mapped = users.map(|users| request.rootfs.mount_mapped(users, label));
     Ok((place, mapped.transpose()?.flatten()))
 }
 

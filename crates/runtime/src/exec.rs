@@ -323,6 +323,7 @@ impl Inside<'_> {
         }
         signals::reset().context(|| "reset the signals")?;
         process::set_sid().context(|| "start a session")?;
+        confine::label_keys(self.process)?;
         self.keyring.enter()?;
         self.joined.enter()?;
         let root = open_root(Path::new("/")).context(|| "open the root")?;

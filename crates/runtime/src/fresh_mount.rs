@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use crate::copy_up;
 use crate::error::{Context, Result};
 use crate::guard::Guard;
+use crate::mount_label::MountLabel;
 use crate::options::Options;
 
 /// A file system to be made and attached.
@@ -21,7 +22,7 @@ pub(crate) struct FreshMount<'a> {
     pub(crate) name: &'a str,
     pub(crate) options: Options,
     /// The SELinux label of its files.
-    pub(crate) label: Option<&'a str>,
+    pub(crate) label: MountLabel<'a>,
 }
 
 impl FreshMount<'_> {
@@ -73,10 +74,10 @@ impl FreshMount<'_> {
                 None => context.flag(key)?,
             };
         }
-        if let (Some(label), "tmpfs" | "devpts" | "mqueue") = (self.label, self.kind) {
-            context = context.set("context", label)?;
-        }
-        context.mount(self.options.attributes)
+        let context = self.label.tell(context, self.kind)?;
+        let tree = context.mount(self.options.attributes)?;
+        self.label.put(tree.as_fd(), self.kind)?;
+        Ok(tree)
     }
 }
 

@@ -14,6 +14,7 @@ use rustix::fs::FileType;
 
 use crate::error::{Context, Error, Result};
 use crate::mapped_root::mount_part;
+use crate::mount_label::MountLabel;
 use crate::options::Options;
 use crate::overlay::Overlay;
 
@@ -56,16 +57,17 @@ impl ImageView {
     /// In the child, whose mount namespace is cut off from the host's: a detached tree of a
     /// directory or a file. The overlay is attached for a moment, since before Linux 6.15 only what
     /// is attached can be cloned from, at the place of its topmost layer, which it shows anyway.
-    pub(crate) fn tree(&self) -> Result<OwnedFd> {
-        self.tree_by(&self.lower[0])
+    pub(crate) fn tree(&self, label: MountLabel<'_>) -> Result<OwnedFd> {
+        self.tree_by(&self.lower[0], label)
     }
 
     /// The same by another place, whose mount has to be private.
-    pub(crate) fn tree_by(&self, place: &Path) -> Result<OwnedFd> {
+    pub(crate) fn tree_by(&self, place: &Path, label: MountLabel<'_>) -> Result<OwnedFd> {
         let target = self.target.display();
         let overlay = Overlay {
             lower: &self.lower,
             writable: None,
+            label,
         };
         let whole = overlay
             .mount_at(place)
@@ -78,11 +80,16 @@ impl ImageView {
 
     /// In the parent: such a tree with the owners of a user namespace, whose root may map none. The
     /// overlay ends with the mount namespace that it is attached in, and the tree stays.
-    pub(crate) fn mapped_tree(&self, users: BorrowedFd<'_>) -> Result<OwnedFd> {
+    pub(crate) fn mapped_tree(
+        &self,
+        users: BorrowedFd<'_>,
+        label: MountLabel<'_>,
+    ) -> Result<OwnedFd> {
         let step = || format!("show an image at {}", self.target.display());
         let overlay = Overlay {
             lower: &self.lower,
             writable: None,
+            label,
         };
         mount_part(&overlay, users, |whole| {
             let place = Path::new("image");

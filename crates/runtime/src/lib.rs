@@ -43,6 +43,7 @@ mod limits;
 mod mapped_root;
 mod mask;
 mod memory_policy;
+mod mount_label;
 mod mounts;
 mod namespaces;
 mod net_devices;

@@ -113,6 +113,7 @@ fn in_child(overlay: &Overlay<'_>, layers: &[OwnedFd]) -> Result<OwnedFd> {
     let mapped = Overlay {
         lower: &names,
         writable: overlay.writable,
+        label: overlay.label,
     };
     mapped
         .apart()

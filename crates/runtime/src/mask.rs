@@ -11,6 +11,7 @@ use rustix::fs::FileType;
 
 use crate::error::{Context, Error, Result};
 use crate::guard::Guard;
+use crate::mount_label::MountLabel;
 use crate::mounts::file_type;
 use crate::same::is_same;
 
@@ -20,7 +21,7 @@ pub(crate) fn hide(
     paths: &[String],
     root: BorrowedFd<'_>,
     null: OwnedFd,
-    guard: Guard<'_>,
+    (guard, label): (Guard<'_>, MountLabel<'_>),
 ) -> Result<()> {
     let mut null = Cover::of(null, guard);
     let mut empty = None;
@@ -35,7 +36,7 @@ pub(crate) fn hide(
         if file_type(target.as_fd())? == FileType::Directory {
             let cover = match empty.take() {
                 Some(cover) => cover,
-                None => Cover::of(empty_dir().context(step)?, guard),
+                None => Cover::of(empty_dir(label).context(step)?, guard),
             };
             empty.insert(cover).put(&target).context(step)?;
         } else {
@@ -116,10 +117,8 @@ fn present(found: io::Result<OwnedFd>) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-fn empty_dir() -> io::Result<OwnedFd> {
+fn empty_dir(label: MountLabel<'_>) -> io::Result<OwnedFd> {
     let read_only = MountAttributes::default().inert().read_only();
-    FsContext::open("tmpfs")?
-        .set("size", "0k")?
-        .flag("ro")?
-        .mount(read_only)
+    let context = FsContext::open("tmpfs")?.set("size", "0k")?.flag("ro")?;
+    label.tell(context, "tmpfs")?.mount(read_only)
 }

@@ -19,6 +19,7 @@ use crate::guard::Guard;
 use crate::id_map::{IdMap, namespace};
 use crate::image_view::ImageView;
 use crate::mapped_root::joined_users;
+use crate::mount_label::MountLabel;
 use crate::namespaces::Maps;
 use crate::options::{self, Options, Reach};
 use crate::peers::Host;
@@ -37,12 +38,12 @@ pub(crate) struct Prepared {
 impl Prepared {
     /// In the child: makes the view of an image, or clones a source that is below the container's
     /// root. Within either its links stay.
-    fn with_source_in(self, root: BorrowedFd<'_>) -> Result<Self> {
+    fn with_source_in(self, root: BorrowedFd<'_>, label: MountLabel<'_>) -> Result<Self> {
         let (path, depth) = match &self.source {
             Source::Inside { path, depth } => (path, depth),
             Source::Image(view) => {
                 let step = || format!("show an image at {}", self.target.display());
-                let tree = bind_attributes(view.tree()?, &self.options).context(step)?;
+                let tree = bind_attributes(view.tree(label)?, &self.options).context(step)?;
                 let is_dir = file_type(tree.as_fd())? == FileType::Directory;
                 let source = Source::Tree { tree, is_dir };
                 return Ok(Self { source, ..self });
@@ -214,7 +215,7 @@ fn image_source(view: ImageView, options: &Options, new: Named<'_>) -> Result<So
         }
         None => namespace(&Maps::of(new.spec)?)?,
     };
-    let tree = view.mapped_tree(users.as_fd())?;
+    let tree = view.mapped_tree(users.as_fd(), MountLabel::of(new.spec))?;
     let tree =
         bind_attributes(tree, options).context(|| "set the attributes of an image's mount")?;
     let is_dir = file_type(tree.as_fd())? == FileType::Directory;
@@ -325,13 +326,13 @@ pub(crate) fn file_type(fd: BorrowedFd<'_>) -> Result<FileType> {
 pub(crate) fn attach(
     prepared: Prepared,
     root: BorrowedFd<'_>,
-    label: Option<&str>,
+    label: MountLabel<'_>,
     (guard, host): (Guard<'_>, &Host<'_>),
 ) -> Result<Option<OwnedFd>> {
     let target = prepared.target.clone();
     let step = || format!("mount at {}", target.display());
     refuse_false_kernel_files(&prepared, root)?;
-    let prepared = prepared.with_source_in(root)?;
+    let prepared = prepared.with_source_in(root, label)?;
     let missing = match prepared.is_dir() {
         true => Missing::Dir(0o755),
         false => Missing::File(0o644),

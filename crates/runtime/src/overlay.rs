@@ -9,12 +9,16 @@ use crisp_sys::process;
 use crisp_sys::rootfs::open_root;
 use rustix::fs::CWD;
 
+use crate::mount_label::MountLabel;
+
 /// The directories of an overlay.
 pub(crate) struct Overlay<'a> {
     /// Read-only layers, topmost first.
     pub(crate) lower: &'a [PathBuf],
     /// Writable layer and work directory; without them nobody can make the overlay writable.
     pub(crate) writable: Option<(&'a Path, &'a Path)>,
+    /// The label of its files, whatever labels the layers have.
+    pub(crate) label: MountLabel<'a>,
 }
 
 impl Overlay<'_> {
@@ -58,6 +62,7 @@ impl Overlay<'_> {
                 context = context.flag("volatile")?;
             }
         }
+        let context = self.label.tell(context, "overlay")?;
         context.mount(MountAttributes::default())
     }
 
@@ -81,6 +86,7 @@ impl Overlay<'_> {
             let (upper, work) = (relative(upper), relative(work));
             data = format!("{data},upperdir={upper},workdir={work}");
         }
+        data.push_str(&self.label.option());
         let volatile = format!("{data},volatile");
         let first = self.writable.map_or(&data, |_| &volatile);
         mount::mount_classic("overlay", place, "overlay", first)
@@ -139,6 +145,7 @@ mod tests {
         let overlay = Overlay {
             lower: &["/v/s/a:b/fs".into(), "/v/s/c/fs".into()],
             writable: Some((Path::new("/v/s/u/fs"), Path::new("/v/s/u/work"))),
+            label: MountLabel::default(),
         };
         assert_eq!(overlay.common_base(), Path::new("/v/s"));
         let read_only = Overlay {

@@ -13,6 +13,7 @@ use rustix::fs::FileType;
 
 use crate::error::{Context, Result};
 use crate::image_view::ImageView;
+use crate::mount_label::MountLabel;
 use crate::options::Options;
 use crate::rootfs::{Follows, Rootfs};
 
@@ -39,7 +40,9 @@ pub fn mount_plainly(spec: &mut Spec, rootfs: &Rootfs, at: &Path) -> Result<()> 
     mount::attach(tmpfs.as_fd(), covered.as_fd()).context(step)?;
     std::fs::create_dir(at).context(step)?;
     rootfs.make_ready()?;
-    rootfs.mount_at(at, Follows::Nobody, None)?;
+    let label = MountLabel::of(spec).to_owned();
+    let label = MountLabel::from(label.as_deref());
+    rootfs.mount_at((at, label), Follows::Nobody, None)?;
     let mut root = Root::default();
     root.set_path(at.to_owned());
     root.set_readonly(spec.root().as_ref().and_then(Root::readonly));
@@ -47,7 +50,7 @@ pub fn mount_plainly(spec: &mut Spec, rootfs: &Rootfs, at: &Path) -> Result<()> 
     let mut mounts = spec.mounts().clone().unwrap_or_default();
     for (number, image) in mounts.iter_mut().enumerate() {
         if image.typ().as_deref() == Some(IMAGE_VIEW) {
-            show(image, &place.join(format!("image-{number}")))?;
+            show(image, label, &place.join(format!("image-{number}")))?;
         }
     }
     spec.set_mounts(Some(mounts));
@@ -55,14 +58,14 @@ pub fn mount_plainly(spec: &mut Spec, rootfs: &Rootfs, at: &Path) -> Result<()> 
 }
 
 /// Makes the mount of an image a bind of what is mounted at `at`.
-fn show(image: &mut Mount, at: &Path) -> Result<()> {
+fn show(image: &mut Mount, label: MountLabel<'_>, at: &Path) -> Result<()> {
     let words = image.options().clone().unwrap_or_default();
     let options = Options::parse(&words)?;
     let view = ImageView::of(image.destination(), &options)?;
     let step = || format!("mount an image at {}", at.display());
     let whole = at.with_extension("whole");
     std::fs::create_dir(&whole).context(step)?;
-    let tree = view.tree_by(&whole)?;
+    let tree = view.tree_by(&whole, label)?;
     make_place_like(&tree, at).context(step)?;
     mount::attach(tree.as_fd(), open_root(at).context(step)?.as_fd()).context(step)?;
     let is_ours = |word: &String| {

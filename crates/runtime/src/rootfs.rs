@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Result};
 use crate::mapped_root;
+use crate::mount_label::MountLabel;
 use crate::overlay::{Flush, Overlay, attach};
 
 /// Where the root file system comes from.
@@ -58,13 +59,21 @@ impl Rootfs {
     /// Mounts an overlay without a place, where the kernel can: nobody sees it but who has the
     /// descriptor, with which it goes. Its files have the owners of a user namespace, if one is
     /// joined.
-    pub(crate) fn mount_apart(&self, users: Option<&Path>) -> Option<OwnedFd> {
+    pub(crate) fn mount_apart(
+        &self,
+        users: Option<&Path>,
+        label: MountLabel<'_>,
+    ) -> Option<OwnedFd> {
         let Self::Overlay { lower, upper, work } = self else {
             return None;
         };
         self.make_ready().ok()?;
         let writable = Some((upper.as_path(), work.as_path()));
-        let overlay = Overlay { lower, writable };
+        let overlay = Overlay {
+            lower,
+            writable,
+            label,
+        };
         let tree = match users {
             Some(users) => mapped_root::mount(&overlay, File::open(users).ok()?.as_fd()).ok()?,
             None => overlay.tree(Flush::Never).ok()?,
@@ -75,13 +84,22 @@ impl Rootfs {
 
     /// In the parent: an overlay for a container that joins a user namespace, whose root may not
     /// mount it. A directory has the owners that it has.
-    pub(crate) fn mount_mapped(&self, users: &Path) -> Result<Option<OwnedFd>> {
+    pub(crate) fn mount_mapped(
+        &self,
+        users: &Path,
+        label: MountLabel<'_>,
+    ) -> Result<Option<OwnedFd>> {
         let Self::Overlay { lower, upper, work } = self else {
             return Ok(None);
         };
         let users = File::open(users).context(|| format!("open {}", users.display()))?;
         let writable = Some((upper.as_path(), work.as_path()));
-        let tree = mapped_root::mount(&Overlay { lower, writable }, users.as_fd())?;
+        let overlay = Overlay {
+            lower,
+            writable,
+            label,
+        };
+        let tree = mapped_root::mount(&overlay, users.as_fd())?;
         refuse_read_only(&tree, work).context(|| unwritable(work))?;
         Ok(Some(tree))
     }
@@ -90,7 +108,7 @@ impl Rootfs {
     /// that it `follows`. It may have been mounted apart.
     pub(crate) fn mount_at(
         &self,
-        place: &Path,
+        (place, label): (&Path, MountLabel<'_>),
         follows: Follows,
         apart: Option<OwnedFd>,
     ) -> Result<OwnedFd> {
@@ -103,7 +121,12 @@ impl Rootfs {
                 .context(|| format!("mount the root file system {}", path.display()))?,
             (Self::Overlay { lower, upper, work }, None) => {
                 let writable = Some((upper.as_path(), work.as_path()));
-                let mounted = Overlay { lower, writable }.mount_at(place);
+                let overlay = Overlay {
+                    lower,
+                    writable,
+                    label,
+                };
+                let mounted = overlay.mount_at(place);
                 let root = mounted.context(|| "mount the overlay of the root file system")?;
                 refuse_read_only(&root, work).context(|| unwritable(work))?;
                 root

@@ -41,6 +41,7 @@ pub mod rfc3339;
 pub mod rootfs;
 pub mod schedule;
 pub mod seccomp;
+pub mod selinux;
 pub mod signals;
 pub mod socket;
 pub mod stats;

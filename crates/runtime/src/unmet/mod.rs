@@ -141,17 +141,11 @@ fn labels(spec: &Spec) -> Result<()> {
         .iter()
         .find(|(_, label)| label.is_some_and(|label| !label.is_empty()));
     match given {
-        Some((field, _)) if !has_selinux() => {
+        Some((field, _)) if !crisp_sys::selinux::is_on() => {
             Err(Error::invalid(*field, "this kernel runs without SELinux"))
         }
         _ => Ok(()),
     }
-}
-
-/// The kernel lists the file system of SELinux where it is in force, mounted or not.
-fn has_selinux() -> bool {
-    let systems = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    systems.lines().any(|line| line.ends_with("\tselinuxfs"))
 }
 
 /// Masked and read-only paths that name nothing are told; other words of a propagation are refused.
