@@ -19,6 +19,8 @@ use crate::{
 mod environment;
 #[path = "mounts_tests.rs"]
 mod mounts;
+#[path = "selinux_tests.rs"]
+mod selinux;
 
 /// Every capability of capabilities(7).
 const CAPABILITIES: &str = "AUDIT_CONTROL AUDIT_READ AUDIT_WRITE BLOCK_SUSPEND BPF CHECKPOINT_RESTORE CHOWN \
@@ -451,25 +453,5 @@ fn what_is_not_met_is_told() {
     assert_eq!(
         told(|case| case.container.security.selinux.kind = "spc_t".to_owned()),
         2
-    );
-}
-
-#[test]
-fn selinux_labels_are_made_where_the_kernel_has_it() {
-    let mut case = case();
-    case.container.security.selinux.level = "s0:c1,c2".to_owned();
-    let spec = case.build().unwrap();
-    assert_eq!(spec.process().as_ref().unwrap().selinux_label(), &None);
-    case.host.selinux = true;
-    let spec = case.build().unwrap();
-    let label = spec.process().as_ref().unwrap().selinux_label().clone();
-    assert_eq!(
-        label.as_deref(),
-        Some("system_u:system_r:container_t:s0:c1,c2")
-    );
-    let mount = spec.linux().as_ref().unwrap().mount_label().clone();
-    assert_eq!(
-        mount.as_deref(),
-        Some("system_u:object_r:container_file_t:s0:c1,c2")
     );
 }

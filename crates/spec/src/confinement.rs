@@ -5,7 +5,7 @@ use crisp_seccomp::Arch;
 use oci_spec::runtime::LinuxSeccomp;
 
 use crate::capabilities::Granted;
-use crate::{Error, Input, Result};
+use crate::{Error, Input, PidNamespace, Result};
 
 /// Files that tell of the host, or let it be harmed, and that no container needs.
 const MASKED: [&str; 12] = [
@@ -116,22 +116,38 @@ pub(crate) struct Labels {
     pub(crate) mount: Option<String>,
 }
 
-/// Parts that are not asked for are those that policies define for containers.
+/// Parts that are not asked for are those that policies define for containers. A container whose own
+/// options name no level has its pod's, since it shares files and memory with the others of the pod.
 pub(crate) fn selinux(input: &Input<'_>) -> Labels {
-    let asked = asked(input);
-    let silent = *asked == SelinuxOptions::default();
-    if !input.host.selinux || (silent && input.container.security.privileged) {
+    if !input.host.selinux {
         return Labels::default();
     }
-    fn or<'a>(text: &'a str, other: &'a str) -> &'a str {
-        if text.is_empty() { other } else { text }
-    }
-    let (user, level) = (or(&asked.user, "system_u"), or(&asked.level, "s0"));
-    let (role, kind) = (or(&asked.role, "system_r"), or(&asked.kind, "container_t"));
+    let (asked, pod) = (asked(input), &input.pod.security.selinux);
+    let first = |texts: &[&str]| -> String {
+        let mut texts = texts.iter().filter(|text| !text.is_empty());
+        texts.next().copied().unwrap_or_default().to_owned()
+    };
+    let kind = if is_apart(input) {
+        "container_t"
+    } else {
+        "spc_t"
+    };
+    let level = first(&[&asked.level, &pod.level, "s0"]);
+    let user = first(&[&asked.user, "system_u"]);
+    let role = first(&[&asked.role, "system_r"]);
+    let kind = first(&[&asked.kind, kind]);
     Labels {
         process: Some(format!("{user}:{role}:{kind}:{level}")),
         mount: Some(format!("system_u:object_r:container_file_t:{level}")),
     }
+}
+
+/// Whether the policy may keep a container apart from the host. It would keep a privileged one, or one
+/// that shares the host's processes or its memory, from what it was given.
+fn is_apart(input: &Input<'_>) -> bool {
+    let given = input.namespaces;
+    let is_privileged = input.container.security.privileged;
+    !is_privileged && given.pid != PidNamespace::Host && given.ipc.is_some()
 }
 
 /// Paths that a container cannot see.
