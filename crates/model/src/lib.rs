@@ -24,6 +24,7 @@ pub mod pod;
 pub mod reference;
 pub mod resources;
 pub mod security;
+pub mod selinux_level;
 pub mod signal;
 pub mod text;
 pub mod time;
@@ -47,5 +48,6 @@ pub use resources::{Resources, cpu_weight};
 pub use security::{
     Capabilities, ContainerUser, GroupsPolicy, Profile, SecurityContext, SelinuxOptions, UserSpec,
 };
+pub use selinux_level::SelinuxLevel;
 pub use signal::Signal;
 pub use time::Timestamp;

@@ -17,6 +17,8 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, StatVfsMountFlags};
 use rustix::mount::{FsOpenFlags, fsconfig_set_string, fsopen};
 use serde_json::{Value, json};
 
+use crate::levels;
+
 /// Capability numbers of capabilities(7).
 const CAP_NET_ADMIN: u32 = 12;
 const CAP_SYS_ADMIN: u32 = 21;
@@ -34,9 +36,9 @@ const WRITABLE_CGROUPS: &str = "writable cgroups";
 const SELINUX_ENFORCE: &str = "/sys/fs/selinux/enforce";
 
 /// Said wherever containers are refused because SELinux enforces.
-const SELINUX_UNFIT: &str = "SELinux enforces its policy on this machine, and crisp does not label \
-     the files of containers yet, so none could run: make SELinux permissive (setenforce 0) or \
-     use another runtime";
+const SELINUX_UNFIT: &str = "SELinux enforces its policy on this machine, and the labels that crisp \
+     gives have been tried on no such machine yet, so it starts no container: make it permissive \
+     (setenforce 0), or use another runtime";
 
 /// A feature that a kernel may have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -184,8 +186,7 @@ impl Host {
             capabilities: given.map(|(_, name)| format!("CAP_{name}")).collect(),
             apparmor: self.has(APPARMOR),
             apparmor_default: self.apparmor_default.clone().ok().map(str::to_owned),
-            // Processes could be labelled, the files that they would need could not.
-            selinux: false,
+            selinux: self.has(SELINUX),
             hostname: self.name.clone(),
         }
     }
@@ -318,11 +319,10 @@ fn features(release: &str, cgroups: Option<&Layout>, capabilities: CapSet) -> Ve
             reads(Path::new("/sys/module/apparmor/parameters/enabled"), "Y"),
             "containers that ask for a profile are refused",
         ),
-        // A feature of the kernel that Crisp does not use is no feature of containers.
         feature(
             SELINUX,
-            false,
-            "labels of pods are not applied, and no container starts while the kernel enforces",
+            levels::policy_knows_containers(),
+            "nothing is labelled: there is no SELinux, or its policy does not know containers",
         ),
         feature(
             MOUNT_SETATTR,
@@ -494,7 +494,7 @@ mod tests {
         assert!(host.to_json()["features"]["openat2"].is_boolean());
         let facts = host.facts();
         assert_eq!(facts.selinux, host.has(SELINUX));
-        assert!(!facts.selinux, "there are no labels on mounts yet");
+        assert!(crisp_sys::selinux::is_on() || !facts.selinux);
         assert_eq!(facts.cgroup_v2, host.cgroups().0 == "v2");
     }
 }

@@ -40,6 +40,7 @@ pub mod exec;
 mod figures;
 mod handlers;
 pub mod host;
+mod levels;
 mod machine;
 mod names;
 mod paths;

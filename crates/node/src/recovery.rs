@@ -72,6 +72,11 @@ pub(crate) async fn start(config: Config) -> Result<(Arc<Shared>, NamesMailbox)>
     let count = survey.pods.len();
     shared.tally.pods_recovered.add(count as u64);
     adopt_cgroups(&shared, &survey.pods);
+    for (story, _) in &survey.pods {
+        let record = &story.record;
+        let level = record.selinux_level.iter();
+        level.for_each(|level| shared.levels.adopt(&record.id, *level));
+    }
     blocking(move || {
         for (story, journal) in survey.pods {
             task::resume(context.clone(), story, journal);

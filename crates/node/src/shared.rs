@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crisp_cgroups::Cgroups;
 use crisp_model::{CgroupPath, Timestamp};
+use crisp_records::PodRecord;
 use crisp_spec::HostFacts;
 use crisp_sys::cgroup::{Cgroup, Layout};
 use crisp_sys::limits::Reserve;
@@ -20,6 +21,7 @@ use crate::config::Config;
 use crate::debts::Debts;
 use crate::events::Events;
 use crate::exec::{ExecIds, Room};
+use crate::levels::Levels;
 use crate::machine::pod::Rules;
 use crate::paths::Paths;
 use crate::pod::death::Death;
@@ -47,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) tally: Tally,
     pub(crate) sampler: Sampler,
     pub(crate) cgroups: Cgroups,
+    /// SELinux levels of pods.
+    pub(crate) levels: Levels,
     /// Looks at paths that callers name.
     pub(crate) host_lane: HostLane,
     /// Devices that are asked for by name.
@@ -89,6 +93,12 @@ pub(crate) struct Machine {
 }
 
 impl Shared {
+    /// The SELinux label of files that all containers of a pod use; none where nothing gets labels.
+    pub(crate) fn label_of(&self, pod: &PodRecord) -> Option<String> {
+        let label = || crisp_spec::pod_label(&pod.config, pod.selinux_level);
+        self.host.selinux.then(label)
+    }
+
     pub(crate) fn new(config: Config, found: Machine) -> Self {
         Self {
             paths: Paths::new(&config),
@@ -109,6 +119,7 @@ impl Shared {
             events: Events::new(),
             tally: Tally::default(),
             sampler: Sampler::default(),
+            levels: Levels::default(),
             host: found.host,
             boot_id: found.boot_id,
             open_files: found.open_files,

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use crisp_model::phase::Exit;
 use crisp_model::{
     CgroupPath, ContainerConfig, ContainerId, ContainerUser, Digest, Owner, PodConfig, PodId,
-    Resources, Timestamp, Volume,
+    Resources, SelinuxLevel, Timestamp, Volume,
 };
 use crisp_shim_api::RootfsSpec;
 use crisp_sys::process::ProcessId;
@@ -49,6 +49,8 @@ pub struct PodRecord {
     pub created_at: Timestamp,
     /// Parent cgroup of its containers, below the cgroup root.
     pub cgroup_path: CgroupPath,
+    /// The SELinux level that was picked for it; none where nothing gets labels.
+    pub selinux_level: Option<SelinuxLevel>,
 }
 
 /// Where a pod is in its life, and what exists of it beside what its id names.

@@ -45,6 +45,7 @@ pub(crate) fn host() -> HostFacts {
 /// The inputs that a case may change.
 struct Case {
     pod: PodConfig,
+    selinux_level: Option<crisp_model::SelinuxLevel>,
     container: ContainerConfig,
     image: ImageConfig,
     user: ResolvedUser,
@@ -67,6 +68,7 @@ impl Case {
         look(&Input {
             pod: &self.pod,
             pod_id: &PodId::from_entropy([1; 32]),
+            selinux_level: self.selinux_level,
             container: &self.container,
             container_id: &ContainerId::from_entropy([2; 32]),
             image: &self.image,
@@ -95,6 +97,7 @@ impl Case {
 fn case() -> Case {
     Case {
         pod: pod(),
+        selinux_level: None,
         container: container(),
         image: ImageConfig {
             entrypoint: vec!["/entry".to_owned()],

@@ -1,6 +1,8 @@
 //! System call filter, security module labels, masked and read-only paths.
 
-use crisp_model::{Field, Profile, SecurityContext, SelinuxOptions};
+use crisp_model::{
+    ContainerConfig, Field, PodConfig, Profile, SecurityContext, SelinuxLevel, SelinuxOptions,
+};
 use crisp_seccomp::Arch;
 use oci_spec::runtime::LinuxSeccomp;
 
@@ -122,7 +124,7 @@ pub(crate) fn selinux(input: &Input<'_>) -> Labels {
     if !input.host.selinux {
         return Labels::default();
     }
-    let (asked, pod) = (asked(input), &input.pod.security.selinux);
+    let (asked, pod) = (asked(input), input.pod);
     let first = |texts: &[&str]| -> String {
         let mut texts = texts.iter().filter(|text| !text.is_empty());
         texts.next().copied().unwrap_or_default().to_owned()
@@ -132,13 +134,48 @@ pub(crate) fn selinux(input: &Input<'_>) -> Labels {
     } else {
         "spc_t"
     };
-    let level = first(&[&asked.level, &pod.level, "s0"]);
+    let level = match asked.level.as_str() {
+        "" => pod_level(pod, input.selinux_level),
+        level => level.to_owned(),
+    };
     let user = first(&[&asked.user, "system_u"]);
     let role = first(&[&asked.role, "system_r"]);
     let kind = first(&[&asked.kind, kind]);
     Labels {
         process: Some(format!("{user}:{role}:{kind}:{level}")),
-        mount: Some(format!("system_u:object_r:container_file_t:{level}")),
+        mount: Some(of_files(&level)),
+    }
+}
+
+/// The label of files that all containers of a pod use.
+#[must_use]
+pub fn pod_label(pod: &PodConfig, picked: Option<SelinuxLevel>) -> String {
+    of_files(&pod_level(pod, picked))
+}
+
+/// The label of files that a container mounts.
+#[must_use]
+pub fn volume_label(
+    container: &ContainerConfig,
+    pod: &PodConfig,
+    picked: Option<SelinuxLevel>,
+) -> String {
+    match container.security.selinux.level.as_str() {
+        "" => pod_label(pod, picked),
+        level => of_files(level),
+    }
+}
+
+fn of_files(level: &str) -> String {
+    format!("system_u:object_r:container_file_t:{level}")
+}
+
+/// As the pod asks for it, else the one that was picked for it.
+fn pod_level(pod: &PodConfig, picked: Option<SelinuxLevel>) -> String {
+    match (pod.security.selinux.level.as_str(), picked) {
+        ("", Some(level)) => level.to_string(),
+        ("", None) => "s0".to_owned(),
+        (level, _) => level.to_owned(),
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crisp_model::container::Access;
 use crisp_model::{
     CgroupNamespaces, ContainerConfig, ContainerId, IdMap, ImageConfig, PodConfig, PodId,
-    Propagation,
+    Propagation, SelinuxLevel,
 };
 
 use crate::ResolvedUser;
@@ -18,6 +18,8 @@ pub struct Input<'a> {
     pub pod: &'a PodConfig,
     /// The pod's id.
     pub pod_id: &'a PodId,
+    /// The SELinux level that was picked for the pod.
+    pub selinux_level: Option<SelinuxLevel>,
     /// The container's configuration.
     pub container: &'a ContainerConfig,
     /// The container's id.

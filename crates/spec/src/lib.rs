@@ -23,7 +23,7 @@ mod resources;
 mod user;
 
 pub use compose::build;
-pub use confinement::unmet;
+pub use confinement::{pod_label, unmet, volume_label};
 pub use input::{
     DeviceKind, HostFacts, ImageView, Input, NamespacePaths, PidNamespace, PodFiles,
     ResolvedDevice, ResolvedMount,

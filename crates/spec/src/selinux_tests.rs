@@ -1,9 +1,9 @@
 //! SELinux labels of containers: whose options count, and what is kept apart.
 
-use crisp_model::SelinuxOptions;
+use crisp_model::{PodConfig, SelinuxLevel, SelinuxOptions};
 
 use super::{Case, case};
-use crate::PidNamespace;
+use crate::{PidNamespace, pod_label, volume_label};
 
 /// The labels of the process and of the mounts, where the kernel has SELinux.
 fn labels(change: impl Fn(&mut Case)) -> (Option<String>, Option<String>) {
@@ -63,6 +63,45 @@ fn selinux_options_of_a_container_come_before_its_pods() {
         });
         let files = format!("system_u:object_r:container_file_t:{level}");
         assert_eq!(made, (Some(format!("{process}:{level}")), Some(files)));
+    }
+}
+
+#[test]
+fn a_pod_has_the_level_that_was_picked_for_it_unless_it_asks_for_another() {
+    let picked: SelinuxLevel = "s0:c7,c8".parse().unwrap();
+    for (container, pod, level) in [
+        ("", "", "s0:c7,c8"),
+        ("", "s0:c3", "s0:c3"),
+        ("s0:c5", "s0:c3", "s0:c5"),
+        ("s0:c5", "", "s0:c5"),
+    ] {
+        let set = |case: &mut Case| {
+            case.selinux_level = Some(picked);
+            case.container.security.selinux.level = container.to_owned();
+            case.pod.security.selinux.level = pod.to_owned();
+        };
+        let files = |level: &str| format!("system_u:object_r:container_file_t:{level}");
+        let (process, mount) = labels(set);
+        assert!(process.unwrap().ends_with(&format!(":container_t:{level}")));
+        assert_eq!(mount, Some(files(level)));
+        // Volumes have the label of the mounts, what all of the pod use has the pod's.
+        let mut case = case();
+        set(&mut case);
+        let volume = volume_label(&case.container, &case.pod, Some(picked));
+        assert_eq!(volume, files(level));
+        let of_pod = pod_label(&case.pod, Some(picked));
+        let pods = if pod.is_empty() { "s0:c7,c8" } else { pod };
+        assert_eq!(of_pod, files(pods));
+        assert_eq!(
+            pod_label(
+                &PodConfig {
+                    security: Default::default(),
+                    ..case.pod
+                },
+                None
+            ),
+            files("s0")
+        );
     }
 }
 

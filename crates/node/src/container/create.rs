@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crisp_image::ImageInfo;
-use crisp_model::{ContainerUser, Field, IdMap, Mount, MountSource, NamespaceMode, Signal};
+use crisp_model::{ContainerUser, Field, IdMap, Mount, MountSource, NamespaceMode, Signal, Volume};
 use crisp_records::{MadeRecord, PodRecord};
 use crisp_shim_api::{Ahead, RootfsSpec};
 use crisp_spec::{Input, NamespacePaths, PidNamespace, PodFiles, ResolvedUser};
@@ -13,7 +13,7 @@ use crisp_sys::ns::{self, Kind};
 use tokio::sync::Notify;
 
 use super::bundle::Bundle;
-use super::{cdi, devices, foreign, look, mounts, profiles, shown};
+use super::{cdi, devices, foreign, look, mounts, profiles, relabel, shown};
 use crate::blocking::blocking;
 use crate::error::{Context, Error, Result, image_error};
 use crate::machine::effect::CreatePlan;
@@ -58,6 +58,7 @@ pub(crate) async fn create(
     } = look_at_host(shared, &plan, (owner, cancel)).await?;
     cdi::add_groups(&edits, &mut user);
     let volumes = mounts::make_volumes(shared, &plan, (&image, cancel)).await?;
+    label_volumes(shared, &plan, &volumes).await?;
     let users = plan.pod.config.namespaces.users.as_ref();
     mounts.extend(
         volumes
@@ -196,6 +197,10 @@ async fn look_at_host(
             seccomp: profiles::seccomp(&kernel.config.seccomp_dir, &config.security.seccomp)?,
         };
         make_log_dir(&owned)?;
+        // The last of all, when nothing else is refused: this changes the caller's files.
+        if let Some(label) = volume_label(&kernel, &owned) {
+            relabel::those_asked_for(&config.mounts, &host.mounts, &label)?;
+        }
         Ok(host)
     });
     let name = &plan.record.config.name;
@@ -324,6 +329,7 @@ fn compose(
     let input = Input {
         pod: &plan.pod.config,
         pod_id: &plan.pod.id,
+        selinux_level: plan.pod.selinux_level,
         container: &record.config,
         container_id: &record.id,
         image: &parts.image.config,
@@ -350,6 +356,22 @@ fn compose(
     foreign::check_bundle(&bundle)?;
     cdi::change(&parts.edits, &mut bundle)?;
     Ok(bundle)
+}
+
+/// Gives what was copied out of an image the label that a mount's files have.
+async fn label_volumes(shared: &Shared, plan: &CreatePlan, volumes: &[Volume]) -> Result<()> {
+    let Some(label) = volume_label(shared, plan) else {
+        return Ok(());
+    };
+    let places: Vec<PathBuf> = volumes.iter().map(|volume| volume.source.clone()).collect();
+    blocking(move || relabel::all(places.iter().map(PathBuf::as_path), &label)).await
+}
+
+/// The SELinux label of volumes that get one.
+fn volume_label(shared: &Shared, plan: &CreatePlan) -> Option<String> {
+    let (config, pod) = (&plan.record.config, &plan.pod);
+    let label = || crisp_spec::volume_label(config, &pod.config, pod.selinux_level);
+    shared.host.selinux.then(label)
 }
 
 fn pod_files(shared: &Shared, pod: &PodRecord) -> PodFiles {

@@ -10,6 +10,7 @@ mod foreign;
 mod look;
 mod mounts;
 mod profiles;
+mod relabel;
 mod shown;
 pub(crate) mod stop;
 pub(crate) mod update;

@@ -151,7 +151,11 @@ fn make_shm(shared: &Shared, record: &PodRecord) -> Result<()> {
     if record.config.namespaces.ipc == NamespaceMode::Node {
         return Ok(());
     }
-    let mounted = mount_shm(&shared.paths.pin(&record.id, "shm"), &record.config);
+    let mounted = mount_shm(
+        &shared.paths.pin(&record.id, "shm"),
+        &record.config,
+        shared.label_of(record),
+    );
     mounted.context(|| format!("mount /dev/shm of pod {}", record.config.name))
 }
 
@@ -186,16 +190,19 @@ fn pinging_groups(config: &PodConfig) -> String {
 }
 
 /// A file system of its own, so that nobody fills the one of `/run`.
-fn mount_shm(target: &Path, config: &PodConfig) -> io::Result<()> {
+fn mount_shm(target: &Path, config: &PodConfig, label: Option<String>) -> io::Result<()> {
     std::fs::create_dir(target)?;
     let attributes = MountAttributes::default().inert();
     let (user, group) = config.root_on_host();
-    let tree = FsContext::open("tmpfs")?
+    let mut context = FsContext::open("tmpfs")?
         .set("size", &DEV_SHM_BYTES.to_string())?
         .set("mode", "1777")?
         .set("uid", &user.to_string())?
-        .set("gid", &group.to_string())?
-        .mount(attributes)?;
+        .set("gid", &group.to_string())?;
+    if let Some(label) = label {
+        context = context.set("context", &label)?;
+    }
+    let tree = context.mount(attributes)?;
     let place = crisp_sys::rootfs::open_root(target)?;
     mount::attach(tree.as_fd(), place.as_fd())
 }
@@ -209,7 +216,9 @@ fn finish(shared: &Shared, record: &PodRecord, ips: &[IpAddr]) -> Result<()> {
             .map_err(|error| Error::invalid(Field::Sysctls, error.to_string()))?;
     }
     let dir = shared.paths.pod(&record.id);
-    etc_files::write(&dir, &record.config, ips).context(|| step("write the files"))
+    let label = shared.label_of(record);
+    etc_files::write(&dir, (&record.config, label.as_deref()), ips)
+        .context(|| step("write the files"))
 }
 
 fn set_sysctls(shared: &Shared, record: &PodRecord, sysctls: &[Sysctl]) -> io::Result<()> {

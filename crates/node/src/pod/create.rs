@@ -64,6 +64,7 @@ fn conceived(shared: &Shared, id: &PodId, wanted: &Wanted) -> Result<(PodRecord,
         config: config.clone(),
         created_at: shared.creation.next(),
         cgroup_path: shared.cgroups.parent_of(config)?,
+        selinux_level: shared.host.selinux.then(|| shared.levels.pick(id)),
     };
     let progress = PodProgress {
         phase: PodState::Booting,

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use crisp_model::{DnsConfig, NamespaceMode, PodConfig};
-use crisp_sys::file;
+use crisp_sys::{file, selinux};
 
 /// systemd-resolved's list of real servers: its stub at 127.0.0.53 is not there in a pod.
 const RESOLVED_LIST: &str = "/run/systemd/resolve/resolv.conf";
@@ -25,26 +25,29 @@ const FILES: [(&str, Content); 3] = [
     ("hostname", |config, _| Ok(hostname(config).into_bytes())),
 ];
 
+/// A pod, and the SELinux label of its files.
+type Labelled<'a> = (&'a PodConfig, Option<&'a str>);
+
 /// Writes the three files into a pod's directory.
-pub(crate) fn write(dir: &Path, config: &PodConfig, ips: &[IpAddr]) -> io::Result<()> {
+pub(crate) fn write(dir: &Path, pod: Labelled<'_>, ips: &[IpAddr]) -> io::Result<()> {
     file::make_private_dirs(dir)?;
-    write_some(dir, (config, ips), |_| true)
+    write_some(dir, (pod, ips), |_| true)
 }
 
 /// Writes the files that a disk has lost since: no container of the pod could be started without
 /// them. The others keep what containers wrote into them.
-pub(crate) fn complete(dir: &Path, config: &PodConfig, ips: &[IpAddr]) -> io::Result<()> {
+pub(crate) fn complete(dir: &Path, pod: Labelled<'_>, ips: &[IpAddr]) -> io::Result<()> {
     file::make_private_dirs(dir)?;
     let is_lost = |path: &Path| match path.symlink_metadata() {
         Ok(found) => !found.is_file(),
         Err(error) => error.kind() == io::ErrorKind::NotFound,
     };
-    write_some(dir, (config, ips), is_lost)
+    write_some(dir, (pod, ips), is_lost)
 }
 
 fn write_some(
     dir: &Path,
-    (config, ips): (&PodConfig, &[IpAddr]),
+    ((config, label), ips): (Labelled<'_>, &[IpAddr]),
     wanted: impl Fn(&Path) -> bool,
 ) -> io::Result<()> {
     for (name, content) in FILES {
@@ -55,6 +58,9 @@ fn write_some(
             file::write_atomic(&path, &content(config, ips)?, 0o644)?;
             let (user, group) = config.root_on_host();
             std::os::unix::fs::chown(&path, Some(user), Some(group))?;
+            if let Some(label) = label {
+                selinux::set_label(std::fs::File::open(&path)?, label)?;
+            }
         }
     }
     Ok(())
@@ -150,16 +156,38 @@ mod tests {
     fn lost_files_are_written_again_and_others_left() {
         let dir = tempfile::tempdir().unwrap();
         let config = crate::machine::tests::sample::pod_config();
-        write(dir.path(), &config, &[]).unwrap();
+        write(dir.path(), (&config, None), &[]).unwrap();
         let read = |name| std::fs::read(dir.path().join(name)).unwrap();
         let (hosts, hostname) = (read("hosts"), read("hostname"));
         file::write_atomic(&dir.path().join("resolv.conf"), b"changed", 0o644).unwrap();
         file::remove_if_there(&dir.path().join("hosts")).unwrap();
         file::remove_if_there(&dir.path().join("hostname")).unwrap();
         std::fs::create_dir(dir.path().join("hostname")).unwrap();
-        complete(dir.path(), &config, &[]).unwrap();
+        complete(dir.path(), (&config, None), &[]).unwrap();
         assert_eq!((read("hosts"), read("hostname")), (hosts, hostname));
         assert_eq!(read("resolv.conf"), b"changed");
+    }
+
+    /// A kernel without SELinux keeps the attribute, which is all that is looked at here.
+    #[test]
+    fn privileged_files_have_the_label_of_their_pod() {
+        if selinux::is_on() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let config = crate::machine::tests::sample::pod_config();
+        let label = |name: &str| {
+            let file = std::fs::File::open(dir.path().join(name)).unwrap();
+            selinux::label(file).unwrap()
+        };
+        write(dir.path(), (&config, None), &[]).unwrap();
+        assert_eq!(label("hosts"), None);
+        for wanted in ["system_u:object_r:container_file_t:s0:c1,c2", "other"] {
+            write(dir.path(), (&config, Some(wanted)), &[]).unwrap();
+            for name in ["hosts", "hostname", "resolv.conf"] {
+                assert_eq!(label(name).as_deref(), Some(wanted), "{name}");
+            }
+        }
     }
 
     #[test]

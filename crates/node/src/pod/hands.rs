@@ -281,6 +281,7 @@ impl Hands {
         self.shared.sampler.forget_pod(&pod.record.cgroup_path);
         self.shared.cgroups.forget(&id);
         self.shared.debts.forget(&id);
+        self.shared.levels.forget(&id, pod.record.selinux_level);
         self.shared.views.close(&id);
         self.shared.mailboxes.close(&id);
         let removed = NameMessage::Removed {

@@ -32,7 +32,9 @@ pub(super) fn look(shared: &Shared, story: &Story) -> Look {
 fn complete_files(shared: &Shared, story: &Story) {
     let record = &story.record;
     let dir = shared.paths.pod(&record.id);
-    if let Err(error) = etc_files::complete(&dir, &record.config, &story.progress.ips) {
+    let label = shared.label_of(record);
+    let shown = (&record.config, label.as_deref());
+    if let Err(error) = etc_files::complete(&dir, shown, &story.progress.ips) {
         tracing::warn!(pod_id = %record.id, %error, "a pod lacks files that its containers share");
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crisp_model as live;
 use crisp_model::pod::PodSecurity as LiveSecurity;
-use crisp_model::{CgroupPath, PodId, Timestamp};
+use crisp_model::{CgroupPath, PodId, SelinuxLevel, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::parts::{Namespaces, Profile, Resources, Selinux, User};
@@ -21,6 +21,8 @@ pub(super) struct Pod {
     created_at: i64,
     #[serde(default, skip_serializing_if = "is_default")]
     cgroup_path: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    selinux_level: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -130,6 +132,7 @@ impl From<&PodRecord> for Pod {
             config,
             created_at,
             cgroup_path,
+            selinux_level,
         } = record;
         Self {
             id: id.to_string(),
@@ -140,6 +143,7 @@ impl From<&PodRecord> for Pod {
             config: config.into(),
             created_at: created_at.0,
             cgroup_path: cgroup_path.to_string(),
+            selinux_level: selinux_level.map(|l| l.to_string()).unwrap_or_default(),
         }
     }
 }
@@ -154,7 +158,10 @@ impl TryFrom<Pod> for PodRecord {
             config,
             created_at,
             cgroup_path,
+            selinux_level,
         } = pod;
+        let level = (!selinux_level.is_empty()).then(|| selinux_level.parse());
+        let level: Option<SelinuxLevel> = parse("pod.selinux_level", level.transpose())?;
         Ok(Self {
             id: parse("pod.id", PodId::parse(&id))?,
             owner: match owner {
@@ -164,6 +171,7 @@ impl TryFrom<Pod> for PodRecord {
             config: config.try_into()?,
             created_at: Timestamp(created_at),
             cgroup_path: parse("pod.cgroup_path", CgroupPath::parse(&cgroup_path))?,
+            selinux_level: level,
         })
     }
 }

@@ -10,7 +10,7 @@ use crisp_model::{
     Capabilities, CgroupPath, ContainerConfig, ContainerName, Device, DnsConfig, GroupsPolicy,
     IdMap, IdRange, ImageSpec, Mount, MountSource, NamespaceMode, Owner, PodConfig, PodName,
     PodNamespaces, PortMapping, Profile, Propagation, Protocol, Resources, SecurityContext,
-    SelinuxOptions, Timestamp, UserSpec,
+    SelinuxLevel, SelinuxOptions, Timestamp, UserSpec,
 };
 use crisp_records::{ContainerRecord, Entry, PodProgress, PodRecord, PodState};
 use proptest::collection::{btree_map, vec};
@@ -345,13 +345,15 @@ fn container_config() -> BoxedStrategy<ContainerConfig> {
 
 fn pod_entry() -> BoxedStrategy<Entry> {
     let owner = select(vec![Owner::Cri, Owner::Docker]);
-    (owner, pod_config(), any::<i64>(), cgroup_path())
-        .prop_map(|(owner, config, created_at, cgroup_path)| {
+    let level = option::of((0..SelinuxLevel::COUNT).prop_map(SelinuxLevel::numbered));
+    (owner, pod_config(), any::<i64>(), cgroup_path(), level)
+        .prop_map(|(owner, config, created_at, cgroup_path, selinux_level)| {
             pod(PodRecord {
                 owner,
                 config,
                 created_at: Timestamp(created_at),
                 cgroup_path,
+                selinux_level,
                 ..small_pod()
             })
         })

@@ -187,6 +187,18 @@ fn images_that_mounts_show() {
 }
 
 #[test]
+fn selinux_levels_of_pods() {
+    let mut labelled = small_pod();
+    labelled.selinux_level = Some("s0:c7,c1023".parse().unwrap());
+    check("level", &[pod(labelled)]);
+    let text = lines("level");
+    let wrong = text.replace("s0:c7,c1023", "s0:c1023,c7");
+    let wrong: Vec<&str> = wrong.lines().collect();
+    let (_, damage) = read_bytes(&framed(&wrong));
+    assert!(matches!(damage, Some(Damage::Content { .. })), "{damage:?}");
+}
+
+#[test]
 fn ids_of_user_namespaces() {
     let mut mapped = small_pod();
     mapped.config.namespaces.users = Some(id_map());

@@ -60,6 +60,7 @@ pub(crate) fn small_pod() -> PodRecord {
         },
         created_at: Timestamp(1_700_000_000_000_000_001),
         cgroup_path: cgroup("crisp"),
+        selinux_level: None,
     }
 }
 

@@ -75,6 +75,7 @@ impl World {
             config: pod_config(),
             created_at: Timestamp(1),
             cgroup_path: CgroupPath::parse("crisp").unwrap(),
+            selinux_level: None,
         };
         let progress = PodProgress {
             phase: PodState::Booting,
