@@ -193,7 +193,13 @@ impl Hands {
                     self.shared.events.send(kind, subject, Arc::clone(view));
                 }
             }
-            Effect::Answer(caller, answer) => self.callers.answer(caller, answer),
+            Effect::Answer(caller, answer) => {
+                if pod.is_gone() {
+                    // A caller that hears this may list pods before this task goes on.
+                    self.shared.views.close(&self.id);
+                }
+                self.callers.answer(caller, answer);
+            }
             Effect::Owe(container, error) => {
                 let why = error.map(|error| error.to_string());
                 self.shared.debts.note((self.id.clone(), container), why);
@@ -281,9 +287,9 @@ impl Hands {
         self.shared.sampler.forget_pod(&pod.record.cgroup_path);
         self.shared.cgroups.forget(&id);
         self.shared.debts.forget(&id);
-        self.shared.levels.forget(&id, pod.record.selinux_level);
         self.shared.views.close(&id);
         self.shared.mailboxes.close(&id);
+        self.shared.levels.forget(&id, pod.record.selinux_level);
         let removed = NameMessage::Removed {
             owner: pod.record.owner,
             name: pod.config.name.clone(),
