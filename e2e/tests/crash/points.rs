@@ -7,7 +7,7 @@ use crate::random::Random;
 
 /// Effects of the pod machine, by the names that the daemon has for them. Left out is what these
 /// lives do not lead to.
-const EFFECTS: [&str; 34] = [
+const EFFECTS: [&str; 35] = [
     "cancel",
     "bounce",
     "owe",
@@ -42,13 +42,12 @@ const EFFECTS: [&str; 34] = [
     "dismiss-shim",
     "session",
     "close-input",
+    "end",
 ];
 /// `end-silent-shim`: a shim that hangs, in `hung`. `force`: an init that outlives its kill, which no
 /// program of a test can; the machine's unit tests have it.
 #[cfg(test)]
 const ELSEWHERE: [&str; 2] = ["end-silent-shim", "force"];
-/// Only before it: the task is over then.
-const LAST: &str = "end";
 /// A point that is not met so often in a row is none.
 const TRIES: usize = 20;
 
@@ -72,11 +71,10 @@ pub(crate) struct Points {
 fn choice(only: Option<&str>) -> Vec<Point> {
     let sides = |effect| ["before", "after"].map(|side| (side, effect));
     let each = EFFECTS.into_iter().flat_map(sides);
-    let all = each.chain([("before", LAST)]);
     let is_meant = |(side, effect): &(&str, &str)| {
         only.is_none_or(|only| only == *effect || only == format!("{side} {effect}"))
     };
-    let points = all.filter(is_meant).map(|(side, effect)| Point {
+    let points = each.filter(is_meant).map(|(side, effect)| Point {
         side,
         effect,
         number: 1,
@@ -153,7 +151,7 @@ fn every_effect_has_a_point() {
     let names = names.filter_map(|(_, rest)| rest.split('"').next());
     let mut names: Vec<&str> = names.collect();
     names.sort_unstable();
-    let mut points = [&EFFECTS[..], &ELSEWHERE, &[LAST]].concat();
+    let mut points = [&EFFECTS[..], &ELSEWHERE].concat();
     points.sort_unstable();
     assert_eq!(points, names, "points, and effects");
 }
@@ -168,5 +166,5 @@ fn one_point_is_chosen_by_its_effect_or_its_side_too() {
     };
     assert_eq!(texts("end-scope"), ["before end-scope", "after end-scope"]);
     assert_eq!(texts("after launch"), ["after launch"]);
-    assert_eq!(texts("end"), ["before end"]);
+    assert_eq!(texts("end"), ["before end", "after end"]);
 }

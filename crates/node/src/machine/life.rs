@@ -376,8 +376,9 @@ impl Pod {
                     out.push(Effect::Tell(EventKind::Deleted, Subject::Pod));
                     out.note(Note::PodRemoved);
                 }
-                out.answer_all(&mut self.removals, &Ok(Done::Nothing));
+                // Callers who hear of the removal look at lists: the view goes first.
                 out.push(Effect::End);
+                out.answer_all(&mut self.removals, &Ok(Done::Nothing));
             }
             Err(error) if seen => self.removal_failed(out, &error),
             Err(error) => {

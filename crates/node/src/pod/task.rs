@@ -237,6 +237,7 @@ impl Task {
         cause: &Span,
     ) -> Flow {
         let mut due: VecDeque<Effect> = effects.0.into();
+        let mut flow = Flow::On;
         while let Some(effect) = due.pop_front() {
             let name = death::name(&effect);
             self.hands.shared.death.pass(Side::Before, name);
@@ -263,7 +264,8 @@ impl Task {
                 }
                 Effect::End => {
                     self.hands.end(&self.pod);
-                    return Flow::End;
+                    flow = Flow::End;
+                    None
                 }
                 effect => {
                     self.hands.act(&self.pod, effect, cause);
@@ -279,7 +281,7 @@ impl Task {
                     .for_each(|effect| due.push_front(effect));
             }
         }
-        Flow::On
+        flow
     }
 }
 

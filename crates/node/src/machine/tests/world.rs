@@ -177,6 +177,11 @@ impl World {
             }
             Effect::Record(entry) => self.journal.push(entry),
             Effect::Answer(caller, answer) => {
+                let is_shown = |pod: &Pod| matches!(pod.phase, crate::machine::pod::Phase::Gone);
+                assert!(
+                    !self.pod.as_ref().is_some_and(is_shown),
+                    "{caller:?} hears that the pod is gone, and a list still has it"
+                );
                 let before = self.answers.insert(caller, answer);
                 assert!(before.is_none(), "{caller:?} is answered twice");
             }
