@@ -143,5 +143,6 @@ async fn adopt(shared: &Arc<Shared>, alone: &Alone) -> Result<Launched> {
         file::remove_if_there(&socket).context(|| format!("remove {}", socket.display()))?;
         launch::load(&kernel, &owned)
     });
-    launch::talk(shared, found.await?, Ok((bytes, copies))).await
+    let answer = launch::talk(shared, found.await?, Ok((bytes, copies))).await;
+    answer.map_err(Error::from)
 }

@@ -56,21 +56,52 @@ pub(crate) async fn launch(shared: &Arc<Shared>, plan: LaunchPlan) -> Result<Lau
 
 async fn try_launch(shared: &Arc<Shared>, plan: &LaunchPlan) -> Result<Launched> {
     let (kernel, owned) = (Arc::clone(shared), plan.clone());
-    let found = brief(move || find(&kernel, &owned)).await?;
-    let spare = found.spare;
+    let mut found = brief(move || find(&kernel, &owned)).await?;
     // While the shim's program is being loaded.
     let opened = shared.cgroups.open(&plan.cgroup_path, &plan.resources);
     let encode = |()| frame(shared, plan).encode().context(|| "encode the launch");
     let first = opened.await.map_err(Error::from).and_then(encode);
-    let launched = talk(shared, found, first.map(|bytes| (bytes, Vec::new()))).await;
-    match launched {
-        Ok(launched) => Ok(launched),
-        Err(error) => {
-            if spare && matches!(error, Error::Unavailable(_)) {
-                shared.spares.give_up();
-            }
-            Err(with_last_words(shared, plan, error).await)
+    loop {
+        let spare = found.spare;
+        let first = first.clone().map(|bytes| (bytes, Vec::new()));
+        let Failure { told, error } = match talk(shared, found, first).await {
+            Ok(launched) => return Ok(launched),
+            Err(failure) => failure,
+        };
+        let has_gone = spare && matches!(error, Error::Unavailable(_));
+        if has_gone {
+            shared.spares.give_up();
         }
+        if told || !has_gone {
+            return Err(with_last_words(shared, plan, error).await);
+        }
+        // The next of the few that were loaded ahead, or one of its own.
+        let (kernel, owned) = (Arc::clone(shared), plan.clone());
+        found = brief(move || load(&kernel, &owned)).await?;
+    }
+}
+
+/// Why a shim started nothing.
+#[derive(Debug)]
+pub(super) struct Failure {
+    error: Error,
+    /// Whether it may have begun; one that was told nothing has not.
+    told: bool,
+}
+
+impl Failure {
+    fn of_told(error: Error) -> Self {
+        Self { error, told: true }
+    }
+
+    fn of_untold(error: Error) -> Self {
+        Self { error, told: false }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        failure.error
     }
 }
 
@@ -79,7 +110,7 @@ pub(super) async fn talk(
     shared: &Arc<Shared>,
     found: Found,
     first: Result<(Vec<u8>, Vec<OwnedFd>)>,
-) -> Result<Launched> {
+) -> std::result::Result<Launched, Failure> {
     let (mut child, conn) = (found.child, found.conn);
     let shim = child.id().and_then(|pid| i32::try_from(pid).ok());
     let shim = shim.and_then(|pid| ProcessId::of(pid).ok());
@@ -89,7 +120,7 @@ pub(super) async fn talk(
             fds.insert(0, found.last_words.into());
             introduce_within(conn, (&bytes, &fds), within).await
         }
-        Err(error) => Err(error),
+        Err(error) => Err(Failure::of_told(error)),
     };
     match outcome {
         Ok(mut launched) => {
@@ -100,13 +131,13 @@ pub(super) async fn talk(
             crisp_tasks::apart(reap(child));
             Ok(launched)
         }
-        Err(error) => {
+        Err(failure) => {
             // A shim leaves by itself after a failure, unless it hangs. A shim that the kernel
             // holds is not waited for.
             drop(child.start_kill());
             drop(tokio::time::timeout(LEAVES_WITHIN, child.wait()).await);
             crisp_tasks::apart(reap(child));
-            Err(error)
+            Err(failure)
         }
     }
 }
@@ -192,22 +223,28 @@ async fn introduce_within(
     conn: Conn,
     first: (&[u8], &[OwnedFd]),
     within: Duration,
-) -> Result<Launched> {
+) -> std::result::Result<Launched, Failure> {
     let introduced = introduce(conn, first);
     tokio::time::timeout(within, introduced)
         .await
         .unwrap_or_else(|_| {
             let text = format!("its shim did not start it within {within:?}");
-            Err(Error::DeadlineExceeded(text))
+            Err(Failure::of_told(Error::DeadlineExceeded(text)))
         })
 }
 
-async fn introduce(conn: Conn, (bytes, fds): (&[u8], &[OwnedFd])) -> Result<Launched> {
-    let connection = Connection::new(conn).context(|| "use the shim's socket")?;
-    let sent = connection.send(bytes, fds).await;
-    sent.context(|| "tell the shim what to launch")?;
-    let answer = connection.answer(0).await?;
-    started(answer, connection)
+async fn introduce(
+    conn: Conn,
+    (bytes, fds): (&[u8], &[OwnedFd]),
+) -> std::result::Result<Launched, Failure> {
+    let connection = Connection::new(conn).context(|| "use the shim's socket");
+    let connection = connection.map_err(Failure::of_untold)?;
+    if let Err(error) = connection.send(bytes, fds).await {
+        let text = format!("tell the shim what to launch: {error}");
+        return Err(Failure::of_untold(Error::Unavailable(text)));
+    }
+    let answer = connection.answer(0).await.map_err(Failure::of_told)?;
+    started(answer, connection).map_err(Failure::of_told)
 }
 
 fn started(Answer { reply, fds }: Answer, connection: Connection) -> Result<Launched> {
@@ -261,7 +298,7 @@ mod tests {
         let (ours, silent) = Conn::pair().unwrap();
         let within = Duration::from_millis(50);
         let outcome = introduce_within(ours, (b"{}", &[]), within).await;
-        match outcome.unwrap_err() {
+        match Error::from(outcome.unwrap_err()) {
             Error::DeadlineExceeded(text) => {
                 assert_eq!(text, "its shim did not start it within 50ms");
             }
@@ -278,7 +315,17 @@ mod tests {
         let frame = FromShim::Reply { seq: 0, reply }.encode().unwrap();
         theirs.send(&frame, &[]).unwrap();
         let outcome = introduce_within(ours, (b"{}", &[]), Duration::from_secs(60)).await;
-        let text = outcome.unwrap_err().to_string();
-        assert!(text.contains("no such program"), "{text}");
+        let Failure { error, told } = outcome.unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("no such program") && told, "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_shim_that_has_gone_was_told_nothing() {
+        let (ours, theirs) = Conn::pair().unwrap();
+        drop(theirs);
+        let outcome = introduce_within(ours, (b"{}", &[]), Duration::from_secs(60)).await;
+        let Failure { error, told } = outcome.unwrap_err();
+        assert!(matches!(error, Error::Unavailable(_)) && !told, "{error}");
     }
 }
