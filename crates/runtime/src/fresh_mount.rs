@@ -68,10 +68,10 @@ impl FreshMount<'_> {
             _ => error,
         });
         let mut context = opened?.set("source", self.name)?;
-        for (key, value) in &self.options.parameters {
+        for (key, value) in self.options.one_by_one() {
             context = match value {
-                Some(value) => context.set(key, value)?,
-                None => context.flag(key)?,
+                Some(value) => context.set(&key, &value)?,
+                None => context.flag(&key)?,
             };
         }
         let context = self.label.tell(context, self.kind)?;

@@ -1,5 +1,7 @@
 //! Mount options of the spec, sorted by who understands them.
 
+use std::borrow::Cow;
+
 use crisp_model::MAPPED_WHERE_POSSIBLE;
 use crisp_sys::mount::{Depth, MountAttributes, Propagation};
 use oci_spec::runtime::Spec;
@@ -46,6 +48,15 @@ impl Options {
         Ok(parsed)
     }
 
+    /// Parameters as the kernel takes them, one by one.
+    pub(crate) fn one_by_one(&self) -> Vec<(String, Option<String>)> {
+        let options = self.parameters.iter().map(|(key, value)| match value {
+            Some(value) => Cow::Owned(format!("{key}={value}")),
+            None => Cow::Borrowed(key),
+        });
+        options.flat_map(|option| parameters(&option)).collect()
+    }
+
     /// Whether mounts of the host are to come in.
     pub(crate) fn follows_host(&self) -> bool {
         let spread = self.propagation.map(|(kind, _)| kind);
@@ -90,13 +101,37 @@ impl Options {
             MAPPED_WHERE_POSSIBLE => self.id_map = Some(Reach::TreeOrOne),
             _ => match propagation(option) {
                 Some(propagation) => self.propagation = Some(propagation),
-                None => self.parameters.push(match option.split_once('=') {
-                    Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
-                    None => (option.to_owned(), None),
-                }),
+                None => self.parameters.push(parameter(option)),
             },
         }
         Ok(())
+    }
+}
+
+/// Parameters in one option: several, where its writer joined them by commas as for mount(8). As in
+/// the kernel's own reading, a comma belongs to a value before a digit (the list of nodes of a tmpfs),
+/// behind a backslash (an overlay's directory) and between quotes (a label).
+fn parameters(option: &str) -> Vec<(String, Option<String>)> {
+    let (mut parts, mut is_quoted, mut last) = (vec![String::new()], false, ' ');
+    let mut letters = option.chars().peekable();
+    while let Some(letter) = letters.next() {
+        is_quoted ^= letter == '"';
+        let before_digit = letters.peek().is_some_and(char::is_ascii_digit);
+        if letter == ',' && !is_quoted && last != '\\' && !before_digit {
+            parts.push(String::new());
+        } else if let Some(part) = parts.last_mut() {
+            part.push(letter);
+        }
+        last = letter;
+    }
+    let parts = parts.iter().filter(|part| !part.is_empty());
+    parts.map(|part| parameter(part)).collect()
+}
+
+fn parameter(text: &str) -> (String, Option<String>) {
+    match text.split_once('=') {
+        Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
+        None => (text.to_owned(), None),
     }
 }
 
@@ -166,5 +201,36 @@ mod tests {
         assert_eq!(id_map("idmap"), Some(Reach::One));
         assert_eq!(id_map("ridmap"), Some(Reach::Tree));
         assert_eq!(id_map(MAPPED_WHERE_POSSIBLE), Some(Reach::TreeOrOne));
+    }
+
+    #[test]
+    fn one_option_may_hold_several_for_the_file_system() {
+        for (option, parts) in [
+            ("size=1m", &[("size", "1m")][..]),
+            ("size=1m,mode=1750", &[("size", "1m"), ("mode", "1750")]),
+            ("newinstance,ro", &[("newinstance", ""), ("ro", "")]),
+            (
+                "mpol=bind:0,2,size=1m",
+                &[("mpol", "bind:0,2"), ("size", "1m")],
+            ),
+            (
+                r"upperdir=/a\,b,index=on",
+                &[("upperdir", r"/a\,b"), ("index", "on")],
+            ),
+            (
+                r#"context="u:r:t:s0:c1,c2",ro"#,
+                &[("context", r#""u:r:t:s0:c1,c2""#), ("ro", "")],
+            ),
+            (r#"context="u:c1,a""#, &[("context", r#""u:c1,a""#)]),
+            (",,", &[]),
+            ("", &[]),
+        ] {
+            let found = parameters(option);
+            let found = found.iter().map(|(key, value)| {
+                let value = value.as_deref().unwrap_or_default();
+                (key.as_str(), value)
+            });
+            assert_eq!(found.collect::<Vec<_>>(), parts, "{option}");
+        }
     }
 }

@@ -4,9 +4,10 @@
 //! The tests hold a table of every field that `oci-spec` has types for, so that a field which comes
 //! new is decided about before it can be overlooked.
 
-use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Mount, Process, Spec};
+use oci_spec::runtime::{Hook, Linux, LinuxIdMapping, LinuxNamespaceType, Mount, Process, Spec};
 
 use crate::error::{Error, Result};
+use crate::hooks;
 use crate::options::{self, Options};
 
 /// Refuses what is not done; returns what is passed over.
@@ -36,7 +37,20 @@ pub(crate) fn check(spec: &Spec) -> Result<Vec<String>> {
         told.push(text.to_owned());
     }
     told.extend(spec.process().iter().flat_map(process));
+    told.extend(hooks::all(spec).iter().flat_map(variables));
     Ok(told)
+}
+
+/// Entries of a hook's environment that are no variables: a program could read nothing out of them.
+fn variables(hook: &Hook) -> Vec<String> {
+    let entries = hook.env().iter().flatten();
+    entries
+        .filter(|entry| !entry.contains('='))
+        .map(|entry| {
+            let path = hook.path().display();
+            format!("{entry:?} of the hook {path} is left out: it is not NAME=value")
+        })
+        .collect()
 }
 
 /// Fields of a process that are for another platform.

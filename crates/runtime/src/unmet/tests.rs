@@ -137,6 +137,11 @@ fn what_is_passed_over_is_told() {
             json!([]),
             "a mount namespace of its own",
         ),
+        (
+            "/hooks",
+            json!({ "poststop": [{ "path": "/h", "env": ["A=b", "FLAG"] }] }),
+            r#""FLAG" of the hook /h is left out"#,
+        ),
     ] {
         let told = check(&with(pointer, value)).unwrap();
         assert_eq!(told.len(), 1, "{pointer}: {told:?}");
