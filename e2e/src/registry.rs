@@ -20,7 +20,7 @@ pub const HOST: &str = "registry.test";
 
 /// A running registry; dropped, it stops.
 #[derive(Debug)]
-pub struct Registry(Served);
+pub struct Registry(Option<Served>);
 
 /// The images that a test knows by name.
 #[must_use]
@@ -33,7 +33,12 @@ impl Registry {
     /// Starts one inside `net` with its data below `dir`.
     #[must_use]
     pub fn start(net: &Net, dir: &Path) -> Self {
-        Self(net.run(|| serve(dir, ADDRESS, "}\n")))
+        Self(Some(net.run(|| serve(dir, ADDRESS, "}\n"))))
+    }
+
+    /// Stops it, whatever is connected to it.
+    pub fn stop(&mut self) {
+        self.0 = None;
     }
 
     /// Pushes an image of the catalogue.
@@ -48,7 +53,8 @@ impl Registry {
     /// Pushes an entry as `NAME:1`.
     #[track_caller]
     pub fn push_as(&self, net: &Net, name: &str, entry: &Entry) {
-        net.run(|| Pusher::at(&self.0.address).push(name, "1", entry))
+        let served = self.0.as_ref().expect("a registry that was not stopped");
+        net.run(|| Pusher::at(&served.address).push(name, "1", entry))
             .unwrap();
     }
 }

@@ -47,6 +47,8 @@ pub fn trial_with(options: &Options, test: impl FnOnce(&mut Node)) {
     test(&mut node);
     let left = node.crictl().ok(&["pods", "--quiet"]);
     assert_eq!(left, "", "the test left pods");
+    // Idle connections to it end now, not when they have been idle for long.
+    node.registry.stop();
     settle("on the node", &before, || node.picture());
     let status = node.terminate();
     assert!(status.success(), "crispd ended with {status}");
