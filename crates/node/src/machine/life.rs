@@ -180,11 +180,6 @@ impl Pod {
         out.answer(caller, written.map(|()| Done::Nothing));
     }
 
-    /// Whether its record is removed.
-    pub(crate) fn is_gone(&self) -> bool {
-        matches!(self.phase, Phase::Gone)
-    }
-
     /// Whether callers see it.
     fn is_seen(&self) -> bool {
         matches!(

@@ -193,13 +193,7 @@ impl Hands {
                     self.shared.events.send(kind, subject, Arc::clone(view));
                 }
             }
-            Effect::Answer(caller, answer) => {
-                if pod.is_gone() {
-                    // A caller that hears this may list pods before this task goes on.
-                    self.shared.views.close(&self.id);
-                }
-                self.callers.answer(caller, answer);
-            }
+            Effect::Answer(caller, answer) => self.callers.answer(caller, answer),
             Effect::Owe(container, error) => {
                 let why = error.map(|error| error.to_string());
                 self.shared.debts.note((self.id.clone(), container), why);
