@@ -293,7 +293,7 @@ fn privileged_a_pull_that_was_given_up_names_nothing() {
     trial(|node| {
         let entry = &known()["layers"];
         let mut site = Site::of("layers", entry);
-        site.change("/blobs/", |reply| reply.delay = Duration::from_millis(1500));
+        site.change("/blobs/", |reply| reply.delay = Duration::from_millis(500));
         let _registry = serve(node, site);
         let crictl = node.crictl();
         let complaint = crictl.fails(&["pull", "--pull-timeout", "300ms", "fake.test/layers:1"]);

@@ -82,7 +82,7 @@ impl Bench {
     pub fn next_id(&self) -> String {
         self.serial.set(self.serial.get() + 1);
         format!(
-            "crisp-compared-{}-{}",
+            "crisp-compared-test-{}-{}",
             std::process::id(),
             self.serial.get()
         )

@@ -206,7 +206,7 @@ mod tests {
     impl Bench {
         fn new(name: &str) -> Self {
             let layout = Arc::new(Layout::detect().unwrap());
-            let name = format!("crisp-sys-kill-{name}-{}", std::process::id());
+            let name = format!("crisp-sys-test-{name}-{}", std::process::id());
             let cgroup = Cgroup::new(layout, &name);
             cgroup.create().unwrap();
             Self(cgroup)

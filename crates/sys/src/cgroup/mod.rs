@@ -23,8 +23,8 @@ pub use entrance::Entrance;
 pub use layout::{Layout, Unified};
 
 use crate::rootfs::open_root;
-use files::explain;
 pub(crate) use files::write_file;
+use files::{explain, read_file};
 
 /// How long a process that was killed may take to leave its cgroup.
 const LEAVES_WITHIN: Duration = Duration::from_secs(1);
@@ -228,7 +228,7 @@ impl Cgroup {
     /// `Unsupported` when the machine lacks the controller, else those of reading.
     pub fn read(&self, controller: &str, file: &str) -> io::Result<String> {
         let dir = self.dir(controller).ok_or(io::ErrorKind::Unsupported)?;
-        fs::read_to_string(dir.join(file))
+        read_file(&dir.join(file))
     }
 
     /// Moves a process into it, in every hierarchy.
@@ -312,7 +312,7 @@ impl Cgroup {
     /// `NotFound` when it does not exist, `Unsupported` without a freezer.
     pub fn frozen(&self) -> io::Result<Frozen> {
         if let Some(dir) = self.dir("freezer").filter(|_| !self.layout.is_v2()) {
-            let state = fs::read_to_string(dir.join("freezer.state"))?;
+            let state = read_file(&dir.join("freezer.state"))?;
             return Ok(match state.trim() {
                 "FROZEN" => Frozen::Yes,
                 "FREEZING" => Frozen::Partly,
@@ -320,8 +320,8 @@ impl Cgroup {
             });
         }
         let dir = self.unified_dir().ok_or(io::ErrorKind::Unsupported)?;
-        let wanted = fs::read_to_string(dir.join("cgroup.freeze"))?;
-        let events = fs::read_to_string(dir.join("cgroup.events"))?;
+        let wanted = read_file(&dir.join("cgroup.freeze"))?;
+        let events = read_file(&dir.join("cgroup.events"))?;
         let reached = events.lines().any(|line| line == "frozen 1");
         Ok(match (wanted.trim() == "1", reached) {
             (true, true) => Frozen::Yes,
@@ -359,7 +359,7 @@ impl Cgroup {
         } else {
             ("memory.oom_control", "oom_kill ")
         };
-        let text = fs::read_to_string(dir.join(file))?;
+        let text = read_file(&dir.join(file))?;
         let line = text.lines().find_map(|line| line.strip_prefix(key));
         Ok(line
             .and_then(|count| count.trim().parse().ok())
@@ -391,7 +391,7 @@ mod tests {
     /// A new cgroup, and a process in it.
     fn inhabited(name: &str) -> (Cgroup, Child) {
         let layout = Arc::new(Layout::detect().unwrap());
-        let name = format!("crisp-sys-{name}-{}", std::process::id());
+        let name = format!("crisp-sys-test-{name}-{}", std::process::id());
         let cgroup = Cgroup::new(layout, &name);
         cgroup.create().unwrap();
         let child = sleeper();
