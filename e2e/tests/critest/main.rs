@@ -1,5 +1,6 @@
-//! The CRI's own suite, critest, against the daemon: whole over SPDY, one spec at a time and
-//! eight; over WebSocket the specs that stream, or all where it runs more than once.
+//! The CRI's own suite, critest, against the daemon: eight specs at a time, all of them; one at a time
+//! over SPDY, over WebSocket and with another runtime the specs that stream, or all where
+//! `CRITEST_RUNS` is set.
 //!
 //! `hack/tools` builds it. A failed spec fails the test, and so does a skipped one that is not
 //! listed here with its reason. Each run is in a random order, and nothing is tried twice.
@@ -21,11 +22,13 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use crisp_e2e::node::Node;
+use crisp_e2e::node::{Node, Options};
 use crisp_e2e::tools;
-use crisp_e2e::trial::trial;
+use crisp_e2e::trial::{trial, trial_with};
 use serde_json::{Value, json};
 
+/// How many runs there are.
+const RUNS: &str = "CRITEST_RUNS";
 /// The name of the report that a run writes.
 const REPORT: &str = "report.json";
 /// How long a run may take, in the words of Ginkgo.
@@ -63,14 +66,13 @@ const AT_ONCE: usize = 8;
 
 #[test]
 fn privileged_every_spec_passes_over_spdy() {
-    trial(|node| all_pass(node, &[], &ALL));
+    trial(|node| all_pass(node, &[], alone()));
 }
 
 #[test]
 fn privileged_every_spec_passes_over_websocket() {
     let flags = ["exec", "attach", "portforward"].map(|way| format!("--websocket-{way}"));
-    let part = if runs() > 1 { &ALL } else { &STREAMING };
-    trial(|node| all_pass(node, &flags, part));
+    trial(|node| all_pass(node, &flags, alone()));
 }
 
 /// Each spec has its own pods; those on images run alone.
@@ -80,8 +82,34 @@ fn privileged_every_spec_passes_beside_others() {
     trial(|node| all_pass(node, &flags, &ALL));
 }
 
+/// Containers of runc do all that those of Crisp itself do. Once in a while all specs say so.
+#[test]
+fn privileged_every_spec_passes_with_another_runtime() {
+    if !tools::has("runc", "differential", "critest with runc") {
+        return;
+    }
+    let config = format!(
+        "[runtimes.runc]\nkind = \"oci\"\npath = \"{}\"\n",
+        tools::tool("runc").display()
+    );
+    let options = Options {
+        config,
+        ..Options::default()
+    };
+    let flags = ["--runtime-handler=runc".to_owned()];
+    trial_with(&options, |node| all_pass(node, &flags, alone()));
+}
+
+/// The specs that run one at a time.
+fn alone() -> &'static Part {
+    match env::var_os(RUNS) {
+        Some(_) => &ALL,
+        None => &STREAMING,
+    }
+}
+
 fn runs() -> usize {
-    env::var("CRITEST_RUNS").map_or(1, |runs| runs.parse().unwrap())
+    env::var(RUNS).map_or(1, |runs| runs.parse().unwrap())
 }
 
 fn all_pass(node: &Node, flags: &[String], part: &Part) {
