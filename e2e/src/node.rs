@@ -1,7 +1,8 @@
 //! A node is a daemon under test with all that belongs to it: root, state, socket, registry and
 //! network. Tests stop it, kill it and start it again; dropped, it removes everything.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -125,6 +126,8 @@ impl Node {
             .prefix("crisp-e2e-")
             .tempdir()
             .unwrap();
+        // As a node's own directories: users of user namespaces get through to what is theirs.
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o711)).unwrap();
         let (net, neighbour) = Net::pair();
         let registry = Registry::start(&net, dir.path());
         for name in ["bin", "certs.d", "net.d", "logs"] {

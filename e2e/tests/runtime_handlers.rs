@@ -7,8 +7,9 @@
     reason = "a test: what goes wrong is a panic that says where"
 )]
 
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crisp_api::runtime::v1 as cri;
@@ -18,13 +19,16 @@ use crisp_e2e::{Cri, Node, Options, configs, eventually, owners, tools, trial_wi
 use rustix::process::{Pid, Signal, kill_process};
 use tonic::{Code, Status};
 
-/// Runs a test on a node with the handler `runc`, and looks whether runc keeps state of what is
-/// gone.
+/// Runs a test on a node with the handler `runc`, where it was built.
 fn with_runc(name: &str, test: impl FnOnce(&mut Node, &mut Cri)) {
-    if !tools::has("runc", "differential", name) {
-        return;
+    if tools::has("runc", "differential", name) {
+        with_program(&tools::tool("runc"), test);
     }
-    let runc = tools::tool("runc");
+}
+
+/// Runs a test on a node whose handler `runc` has this program, and looks whether state is kept of
+/// containers that are gone.
+fn with_program(runc: &Path, test: impl FnOnce(&mut Node, &mut Cri)) {
     let config = format!(
         "[runtimes.runc]\nkind = \"oci\"\npath = \"{}\"\n",
         runc.display()
@@ -46,6 +50,13 @@ fn states(node: &Node) -> Vec<PathBuf> {
         return Vec::new();
     };
     entries.map(|entry| entry.unwrap().path()).collect()
+}
+
+fn features(cri: &mut Cri, handler: &str) -> cri::RuntimeHandlerFeatures {
+    let status = cri.status(cri::StatusRequest::default()).unwrap();
+    let mut handlers = status.runtime_handlers.into_iter();
+    let found = handlers.find(|found| found.name == handler).unwrap();
+    found.features.unwrap()
 }
 
 #[allow(clippy::result_large_err, reason = "the status that tests look at")]
@@ -139,6 +150,7 @@ fn privileged_commands_and_terminals_go_through_runc() {
         assert_eq!(failed.exit_code, 9);
         let missing = cri.execute(&id, &["no-such-command"]).unwrap_err();
         assert!(missing.message().contains("no-such-command"), "{missing}");
+        assert_eq!(exec_cgroups(&id), Vec::<PathBuf>::new());
         for transport in TRANSPORTS {
             let exec =
                 |words: &[&str]| -> Command { streams::crictl(node, "exec", transport, words) };
@@ -217,30 +229,113 @@ fn privileged_neither_daemon_nor_shim_is_missed() {
 #[test]
 fn privileged_what_runc_cannot_do_is_refused_by_name() {
     with_runc("what_runc_cannot_do_is_refused_by_name", |node, cri| {
-        let status = cri.status(cri::StatusRequest::default()).unwrap();
-        let of = |name: &str| {
-            let mut handlers = status.runtime_handlers.iter();
-            let found = handlers.find(|handler| handler.name == name).unwrap();
-            found.features.unwrap()
-        };
-        assert!(!of("runc").user_namespaces);
-        assert_eq!(
-            of("runc").recursive_read_only_mounts,
-            of("native").recursive_read_only_mounts
-        );
+        let (runc, native) = (features(cri, "runc"), features(cri, "native"));
+        assert!(!runc.user_namespaces && native.user_namespaces);
+        let read_only = native.recursive_read_only_mounts;
+        assert_eq!(runc.recursive_read_only_mounts, read_only);
         let mut pod = node.pod("mapped");
-        let map = cri::IdMapping {
-            container_id: 0,
-            host_id: 1_000_000,
-            length: 65536,
-        };
-        configs::namespaces(&mut pod).userns_options = Some(cri::UserNamespace {
-            mode: cri::NamespaceMode::Pod.into(),
-            uids: vec![map],
-            gids: vec![map],
-        });
+        configs::namespaces(&mut pod).userns_options = Some(configs::users(1_000_000));
         let refused = try_pod(cri, &pod).unwrap_err();
         assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
-        assert!(refused.message().contains("\"runc\""), "{refused}");
+        let text = refused.message();
+        assert!(
+            text.contains("runc") && text.contains("kind native"),
+            "{refused}"
+        );
     });
+}
+
+/// A handler that can start nothing is told, and the others are not its business.
+#[test]
+fn privileged_a_handler_without_a_usable_program_stops_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let old = dir.path().join("old-crun");
+    fs::write(&old, "#!/bin/sh\necho unknown command $1 >&2; exit 1\n").unwrap();
+    fs::set_permissions(&old, Permissions::from_mode(0o755)).unwrap();
+    let config = format!(
+        "[runtimes.gone]\nkind = \"oci\"\npath = \"/no/such/runc\"\n\
+         [runtimes.old]\nkind = \"oci\"\npath = \"{}\"\n",
+        old.display()
+    );
+    let options = Options {
+        config,
+        ..Options::default()
+    };
+    trial_with(&options, |node| {
+        let mut cri = node.cri();
+        let status = cri.status(cri::StatusRequest::default()).unwrap();
+        let conditions = status.status.unwrap().conditions;
+        let mut conditions = conditions.iter();
+        let told = conditions.find(|one| one.r#type == "RuntimeHandlersReady");
+        let told = told.unwrap();
+        assert!(!told.status, "{told:?}");
+        for words in ["/no/such/runc", "unknown command features", "crun 1.8.6"] {
+            assert!(told.message.contains(words), "{told:?}");
+            assert!(node.log().contains(words), "{words} is not in the log");
+        }
+        for (name, words) in [("gone", "No such file"), ("old", "unknown command")] {
+            let request = cri::RunPodSandboxRequest {
+                config: Some(node.pod(name)),
+                runtime_handler: name.to_owned(),
+            };
+            let refused = cri.run_pod_sandbox(request).unwrap_err();
+            assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+            assert!(refused.message().contains(words), "{refused}");
+            let can = features(&mut cri, name);
+            assert!(!can.user_namespaces && !can.recursive_read_only_mounts);
+        }
+        let pod = cri.run_pod(&node.pod("native"));
+        cri.remove_pod(&pod);
+    });
+}
+
+/// A runc that hangs is given up in time, and nothing stays of what it was to do.
+#[test]
+fn privileged_a_runc_that_hangs_is_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let (slow, hang) = (dir.path().join("slow-runc"), dir.path().join("hang"));
+    let test = |node: &mut Node, cri: &mut Cri| {
+        let hangs = |verb: &str| fs::write(&hang, verb).unwrap();
+        let (pod, id) = run(node, cri, &configs::idle("main"));
+        hangs("exec");
+        let refused = cri.execute(&id, &["true"]).unwrap_err();
+        assert!(
+            refused.message().contains("took longer than 8s"),
+            "{refused}"
+        );
+        hangs("start");
+        let config = configs::idle("late");
+        let late = cri.create(&pod, &node.pod("foreign"), &config).unwrap();
+        let refused = cri.start(&late).unwrap_err();
+        assert!(
+            refused.message().contains("took longer than 10s"),
+            "{refused}"
+        );
+        assert_eq!(cri.look(&late).reason, "StartError");
+        hangs("nothing");
+        assert_eq!(cri.shell(&id, "echo lives"), "lives\n");
+        assert_eq!(exec_cgroups(&id), Vec::<PathBuf>::new());
+        hangs("delete");
+        cri.remove_pod(&pod);
+    };
+    if tools::has("runc", "differential", "a_runc_that_hangs_is_given_up") {
+        let (real, hang) = (tools::tool("runc"), hang.display());
+        let script = format!(
+            "#!/bin/sh\nverb=$(cat {hang} 2>/dev/null)\n\
+             for word; do [ \"$word\" != \"$verb\" ] || exec sleep 60; done\n\
+             exec {} \"$@\"\n",
+            real.display()
+        );
+        fs::write(&slow, script).unwrap();
+        fs::set_permissions(&slow, Permissions::from_mode(0o755)).unwrap();
+        with_program(&slow, test);
+    }
+}
+
+/// The cgroups of commands in a container that are there.
+fn exec_cgroups(container: &str) -> Vec<PathBuf> {
+    let line = format!("/sys/fs/cgroup -type d -path *{container}*/crisp-exec-*");
+    let words: Vec<&str> = line.split(' ').collect();
+    let found = tools::run("find", &words);
+    found.lines().map(PathBuf::from).collect()
 }

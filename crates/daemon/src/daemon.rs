@@ -211,7 +211,7 @@ async fn engine(config: &Config, host: Host) -> Result<Engine, Fatal> {
     let shim = helper::find("crisp-shim", config.shim.as_deref());
     let holder = helper::find("crisp-holder", config.holder.as_deref());
     let (shim_path, holder_path) = tokio::try_join!(shim, holder)?;
-    let handlers = oci::handlers(&config.handlers).await?;
+    let handlers = oci::handlers(&config.handlers).await;
     let images = image_config(config);
     let network = network_config(config);
     // Both read the disk, so they are opened off the serving threads.

@@ -1,21 +1,21 @@
 //! Handlers that another OCI runtime stands behind: that its program is one, and what it can do, by
 //! its own word (`PROGRAM features`, the OCI's features document).
 
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use crisp_node::{OciRuntime, Support};
+use crisp_node::{Abilities, OciRuntime, Support};
 use crisp_sys::process::command;
 use serde::Deserialize;
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 
 use crate::config;
-use crate::exit::{Exit, Fatal};
 
 /// A program that does not tell by then is no OCI runtime.
-const TELLS_WITHIN: Duration = Duration::from_secs(10);
+const TELLS_WITHIN: Duration = Duration::from_secs(5);
 
 /// More of what a stranger tells is not read.
 const MOST_TOLD: u64 = 1024 * 1024;
@@ -31,89 +31,175 @@ struct Features {
     oci_version_max: String,
     #[serde(default)]
     mount_options: Vec<String>,
+    #[serde(default)]
+    linux: OnLinux,
 }
 
-/// The handlers as the engine wants them: each program is asked what it can do.
-///
-/// # Errors
-/// When a program is missing, is no OCI runtime, or does not take the specs of this version.
-pub async fn handlers(written: &[config::Handler]) -> Result<Vec<crisp_node::Handler>, Fatal> {
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct OnLinux {
+    namespaces: Vec<String>,
+    mount_extensions: MountExtensions,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct MountExtensions {
+    idmap: Extension,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Extension {
+    enabled: bool,
+}
+
+/// The answer of a program that ended.
+struct Told {
+    features: Vec<u8>,
+    complaint: Vec<u8>,
+    status: ExitStatus,
+}
+
+/// The handlers as the engine wants them: each program is asked what it can do. A program that can
+/// start nothing is told in the log, and its pods are refused; those of others are not.
+pub async fn handlers(written: &[config::Handler]) -> Vec<crisp_node::Handler> {
     let mut handlers = Vec::new();
+    let mut asked: BTreeMap<String, OciRuntime> = BTreeMap::new();
     for handler in written {
-        let oci = match &handler.program {
-            Some((name, program)) => Some(ask(name, program).await?),
-            None => None,
-        };
+        let mut oci = None;
+        if let Some((name, program)) = &handler.program {
+            if !asked.contains_key(name) {
+                asked.insert(name.clone(), look_at(name, program).await);
+            }
+            oci = asked.get(name).cloned();
+        }
         handlers.push(crisp_node::Handler {
             name: handler.name.clone(),
             cgroup_namespaces: handler.cgroup_namespaces,
             oci,
         });
     }
-    Ok(handlers)
+    handlers
 }
 
-async fn ask(name: &str, program: &Path) -> Result<OciRuntime, Fatal> {
-    let refuse = |why: String| {
-        let reason = format!(
+async fn look_at(name: &str, program: &Path) -> OciRuntime {
+    let can = ask(name, program).await;
+    match &can {
+        Ok(can) => {
+            let recursive_read_only = can.recursive_read_only == Support::Yes;
+            let user_namespaces = can.user_namespaces.is_ok();
+            tracing::info!(handler = name, program = %program.display(), recursive_read_only, user_namespaces, "an OCI runtime is there");
+        }
+        Err(why) => {
+            tracing::warn!(handler = name, %why, "pods of a runtime handler are refused");
+        }
+    }
+    OciRuntime {
+        program: program.to_owned(),
+        name: name.to_owned(),
+        can,
+    }
+}
+
+/// The abilities of a program, or why it can start nothing and what to do.
+async fn ask(name: &str, program: &Path) -> Result<Abilities, String> {
+    let features = features(program).await.map_err(|why| {
+        format!(
             "runtimes.{name}.path: {} cannot start containers: {why}; install runc 1.2 or later, or \
-             crun 1.8.6 or later, and write its path there",
+             crun 1.8.6 or later, write its path there and restart crispd",
             program.display()
-        );
-        Fatal::new(Exit::Missing, reason)
-    };
+        )
+    })?;
+    Ok(Abilities {
+        recursive_read_only: match features.mount_options.iter().any(|option| option == "rro") {
+            true => Support::Yes,
+            false => Support::No,
+        },
+        user_namespaces: Err(features.no_user_namespaces(program)),
+    })
+}
+
+async fn features(program: &Path) -> Result<Features, String> {
     let told = tokio::time::timeout(TELLS_WITHIN, tell(program)).await;
     let told = match told {
         Ok(Ok(told)) => told,
-        Ok(Err(error)) => return Err(refuse(format!("it cannot be run: {error}"))),
+        Ok(Err(error)) => return Err(format!("it cannot be run: {error}")),
         Err(_) => {
             let why = format!("asked for its features, it tells nothing within {TELLS_WITHIN:?}");
-            return Err(refuse(why));
+            return Err(why);
         }
     };
-    let features: Features = serde_json::from_slice(&told).map_err(|error| {
-        let said = String::from_utf8_lossy(&told);
-        let said: String = said.trim().chars().take(80).collect();
-        refuse(format!(
-            "asked for its features, it says {said:?} ({error})"
-        ))
+    let read: Result<Features, _> = serde_json::from_slice(&told.features);
+    let features = read.map_err(|error| match told.status.success() {
+        true => {
+            let said = beginning(&told.features);
+            format!("asked for its features, it says {said:?} ({error})")
+        }
+        false => {
+            let (status, said) = (told.status, beginning(&told.complaint));
+            format!("asked for its features, it ends with {status} and says {said:?}")
+        }
     })?;
     if !features.take_our_specs() {
         let (min, max) = (&features.oci_version_min, &features.oci_version_max);
         let [major, minor, patch] = SPEC;
-        return Err(refuse(format!(
+        return Err(format!(
             "it takes specs of the OCI's versions {min} to {max}, and Crisp writes {major}.{minor}.{patch}"
-        )));
+        ));
     }
-    let has_recursive = features.mount_options.iter().any(|option| option == "rro");
-    tracing::info!(handler = name, program = %program.display(), recursive_read_only = has_recursive, "an OCI runtime is there");
-    Ok(OciRuntime {
-        program: program.to_owned(),
-        name: name.to_owned(),
-        recursive_read_only: match has_recursive {
-            true => Support::Yes,
-            false => Support::No,
-        },
-    })
+    Ok(features)
+}
+
+fn beginning(said: &[u8]) -> String {
+    let said = String::from_utf8_lossy(said);
+    said.trim().chars().take(80).collect()
 }
 
 /// Asks the program for its features. It is killed when this is dropped.
-async fn tell(program: &Path) -> std::io::Result<Vec<u8>> {
+async fn tell(program: &Path) -> std::io::Result<Told> {
     let mut child = Command::from(command(program))
         .arg("features")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()?;
-    let mut told = Vec::new();
-    if let Some(output) = child.stdout.take() {
-        output.take(MOST_TOLD).read_to_end(&mut told).await?;
+    let (mut features, mut complaint) = (Vec::new(), Vec::new());
+    let streams = (child.stdout.take(), child.stderr.take());
+    if let (Some(output), Some(errors)) = streams {
+        let (mut output, mut errors) = (output.take(MOST_TOLD), errors.take(MOST_TOLD));
+        let both = (
+            output.read_to_end(&mut features),
+            errors.read_to_end(&mut complaint),
+        );
+        tokio::try_join!(both.0, both.1)?;
     }
-    Ok(told)
+    Ok(Told {
+        features,
+        complaint,
+        status: child.wait().await?,
+    })
 }
 
 impl Features {
+    /// A refusal of user namespaces with this program, in words. It holds for programs that can do all
+    /// that those need too: their containers' standard streams would be another user's.
+    fn no_user_namespaces(&self, program: &Path) -> String {
+        let linux = &self.linux;
+        let lacks = match linux.namespaces.iter().any(|kind| kind == "user") {
+            false => "says that it has no user namespaces",
+            true if linux.mount_extensions.idmap.enabled => {
+                "is another OCI runtime, whose containers' streams would be another user's"
+            }
+            true => {
+                "says that it has no idmapped mounts, by which volumes are shown in user namespaces"
+            }
+        };
+        let program = program.display();
+        format!("{program} {lacks}: use a handler of kind native")
+    }
+
     fn take_our_specs(&self) -> bool {
         let (min, max) = (&self.oci_version_min, &self.oci_version_max);
         version(min).is_some_and(|min| min <= SPEC) && version(max).is_some_and(|max| SPEC <= max)
@@ -131,21 +217,49 @@ fn version(text: &str) -> Option<[u64; 3]> {
 mod tests {
     use super::*;
 
+    fn told(text: &str) -> Features {
+        serde_json::from_str(text).unwrap()
+    }
+
     #[test]
     fn versions_are_compared_by_their_numbers() {
         let takes = |min: &str, max: &str| {
-            Features {
-                oci_version_min: min.to_owned(),
-                oci_version_max: max.to_owned(),
-                mount_options: Vec::new(),
-            }
-            .take_our_specs()
+            let text = format!("{{\"ociVersionMin\": {min:?}, \"ociVersionMax\": {max:?}}}");
+            told(&text).take_our_specs()
         };
         assert!(takes("1.0.0", "1.2.1"));
         assert!(takes("1.0.0-rc1", "1.1.0+dev"));
         assert!(!takes("1.1.1", "1.2.0"));
         assert!(!takes("1.0.0", "1.0.1"));
         assert!(!takes("one", "1.2.0"));
+    }
+
+    #[test]
+    fn user_namespaces_are_refused_with_what_is_missing() {
+        let with = |linux: &str| {
+            let text = format!(
+                "{{\"ociVersionMin\": \"1.0.0\", \"ociVersionMax\": \"1.2.0\", \"linux\": {linux}}}"
+            );
+            told(&text).no_user_namespaces(Path::new("/x"))
+        };
+        let idmap = "\"mountExtensions\": {\"idmap\": {\"enabled\": true}}";
+        for (linux, words) in [
+            (
+                format!("{{\"namespaces\": [\"user\"], {idmap}}}"),
+                "another user's",
+            ),
+            (
+                format!("{{\"namespaces\": [\"pid\"], {idmap}}}"),
+                "no user namespaces",
+            ),
+            (
+                "{\"namespaces\": [\"user\"]}".to_owned(),
+                "no idmapped mounts",
+            ),
+        ] {
+            let why = with(&linux);
+            assert!(why.contains(words) && why.ends_with("native"), "{why}");
+        }
     }
 
     #[tokio::test]
@@ -161,17 +275,21 @@ mod tests {
         let ours = tells("\"ociVersionMin\": \"1.0.0\", \"ociVersionMax\": \"1.2.0\"");
         let good = ask("x", &script("good", &ours)).await.unwrap();
         assert_eq!(good.recursive_read_only, Support::Yes);
+        let why = good.user_namespaces.unwrap_err();
+        assert!(why.contains("has no user namespaces"), "{why}");
         let late = tells("\"ociVersionMin\": \"1.3.0\", \"ociVersionMax\": \"1.4.0\"");
+        let old = "echo unknown command features >&2; exit 1";
         for (path, word) in [
             (script("late", &late), "versions 1.3.0 to 1.4.0"),
-            (script("endless", "exec yes"), "it says \"y"),
-            (script("silent", "exit 1"), "it says \"\""),
+            (script("old", old), "says \"unknown command features\""),
+            (script("silent", "exit 0"), "it says \"\""),
+            (script("stuck", "exec sleep 60"), "nothing within 5s"),
             (dir.path().join("missing"), "cannot be run: No such file"),
         ] {
-            let reason = ask("x", &path).await.unwrap_err().reason;
+            let why = ask("x", &path).await.unwrap_err();
             assert!(
-                reason.starts_with("runtimes.x.path: ") && reason.contains(word),
-                "{reason}"
+                why.starts_with("runtimes.x.path: ") && why.contains(word),
+                "{why}"
             );
         }
     }

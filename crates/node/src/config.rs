@@ -75,15 +75,24 @@ pub struct Handler {
     pub oci: Option<OciRuntime>,
 }
 
-/// The program of a handler: an OCI runtime, with what it says that it can do.
+/// The program of a handler: an OCI runtime.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OciRuntime {
     /// The program.
     pub program: PathBuf,
     /// Its name among others: its state is kept under it.
     pub name: String,
+    /// Its abilities, or why its pods are refused.
+    pub can: Result<Abilities, String>,
+}
+
+/// The abilities of an OCI runtime, by its own word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Abilities {
     /// Mounts can be made read-only with all below them.
     pub recursive_read_only: Support,
+    /// Pods may have a user namespace, or why not.
+    pub user_namespaces: Result<(), String>,
 }
 
 /// The features of a runtime handler on this machine.

@@ -98,8 +98,7 @@ impl Engine {
     /// # Errors
     /// When a part of the pod cannot be made; nothing is left of it then.
     pub async fn run_pod(&self, config: PodConfig) -> Result<PodId> {
-        let handler = self.shared.handler(&config.runtime_handler)?;
-        self.shared.check_users(&config, handler)?;
+        self.shared.check_handler(&config)?;
         let (reply, receiver) = oneshot::channel();
         let wanted = Wanted {
             owner: self.owner,
@@ -390,6 +389,12 @@ impl Engine {
     fn check_fit(&self) -> Result<()> {
         let refused = |why: &str| Error::FailedPrecondition(why.to_owned());
         self.unfit().map_or(Ok(()), |why| Err(refused(why)))
+    }
+
+    /// The handlers whose programs can start nothing, and why.
+    #[must_use]
+    pub fn handlers_shortfall(&self) -> Option<String> {
+        self.shared.handlers_shortfall()
     }
 
     /// The runtime handlers, the default one, whose name is empty, first.

@@ -1,9 +1,13 @@
 //! The runtime handlers: which there are, what each can do here, and pods that ask one for more.
 
-use crisp_model::{Field, PodConfig};
+use std::collections::BTreeSet;
 
-use crate::config::{Features, Handler, Support};
-use crate::error::{Error, Result};
+use crisp_model::{Field, PodConfig};
+use crisp_sys::file;
+
+use crate::config::{Config, Features, Handler, Support};
+use crate::error::{Context, Error, Result};
+use crate::paths::Paths;
 use crate::shared::Shared;
 
 impl Shared {
@@ -27,46 +31,67 @@ impl Shared {
     }
 
     fn features(&self, handler: &Handler) -> Features {
-        let kernel = match self.config.host.has_recursive_read_only() {
-            true => Support::Yes,
-            false => Support::No,
-        };
-        let (recursive_read_only, user_namespaces) = match &handler.oci {
-            Some(oci) if kernel == Support::Yes => (oci.recursive_read_only, Support::No),
-            Some(_) => (Support::No, Support::No),
-            None => (kernel, self.has_users()),
-        };
+        let of = |is: bool| if is { Support::Yes } else { Support::No };
+        let mut recursive = self.config.host.has_recursive_read_only();
+        let mut users = self.config.user_namespaces.is_ok();
+        match handler.oci.as_ref().map(|oci| &oci.can) {
+            None => {}
+            Some(Ok(can)) => {
+                recursive &= can.recursive_read_only == Support::Yes;
+                users &= can.user_namespaces.is_ok();
+            }
+            Some(Err(_)) => (recursive, users) = (false, false),
+        }
         Features {
             handler: handler.name.clone(),
-            recursive_read_only,
-            user_namespaces,
+            recursive_read_only: of(recursive),
+            user_namespaces: of(users),
         }
     }
 
-    /// Whether pods can have user namespaces.
-    pub(crate) fn has_users(&self) -> Support {
-        match self.config.user_namespaces {
-            Ok(()) => Support::Yes,
-            Err(_) => Support::No,
-        }
+    /// The handlers whose pods are refused, and why each.
+    pub(crate) fn handlers_shortfall(&self) -> Option<String> {
+        let handlers = self.config.handlers.iter();
+        let unusable = handlers.filter_map(|handler| handler.oci.as_ref()?.can.as_ref().err());
+        // The default one is among them twice.
+        let reasons: BTreeSet<&str> = unusable.map(String::as_str).collect();
+        let reasons: Vec<&str> = reasons.into_iter().collect();
+        (!reasons.is_empty()).then(|| reasons.join("; "))
     }
 
-    /// A pod that asks for a user namespace must not run without one.
-    pub(crate) fn check_users(&self, config: &PodConfig, handler: &Handler) -> Result<()> {
-        if config.namespaces.users.is_some() && handler.oci.is_some() {
-            let why = format!(
-                "pods of the runtime handler {:?} cannot have user namespaces: use a handler of kind \
-                 native",
+    /// Refuses a pod whose handler can start nothing, or gives no user namespaces to one that asks for
+    /// its own: it must not run without.
+    pub(crate) fn check_handler(&self, config: &PodConfig) -> Result<()> {
+        let handler = self.handler(&config.runtime_handler)?;
+        let refuse = |why: String| Err(Error::FailedPrecondition(why));
+        let can = match handler.oci.as_ref().map(|oci| &oci.can) {
+            Some(Err(why)) => return refuse(why.clone()),
+            Some(Ok(can)) => &can.user_namespaces,
+            None => &Ok(()),
+        };
+        if config.namespaces.users.is_none() {
+            return Ok(());
+        }
+        match (&self.config.user_namespaces, can) {
+            (Err(why), _) => refuse(format!(
+                "pods cannot have user namespaces on this node: {why}"
+            )),
+            (_, Err(why)) => refuse(format!(
+                "pods of the runtime handler {:?} cannot have user namespaces: {why}",
                 config.runtime_handler
-            );
-            return Err(Error::FailedPrecondition(why));
-        }
-        match &self.config.user_namespaces {
-            Err(why) if config.namespaces.users.is_some() => {
-                let why = format!("pods cannot have user namespaces on this node: {why}");
-                Err(Error::FailedPrecondition(why))
-            }
-            _ => Ok(()),
+            )),
+            (Ok(()), Ok(())) => Ok(()),
         }
     }
+}
+
+/// Directories that other OCI runtimes work in.
+pub(crate) fn make_places(config: &Config, paths: &Paths) -> Result<()> {
+    let runtimes = config.handlers.iter().filter_map(|handler| {
+        let oci = handler.oci.as_ref()?;
+        Some([paths.runtimes().join(&oci.name), paths.empty_root()])
+    });
+    runtimes.flatten().try_for_each(|dir| {
+        file::make_private_dirs(&dir).context(|| format!("make {}", dir.display()))
+    })
 }

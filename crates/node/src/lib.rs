@@ -60,7 +60,7 @@ pub mod view;
 mod views;
 
 pub use blocking::give_memory_back;
-pub use config::{Config, Features, Handler, OciRuntime, Support, Timeouts};
+pub use config::{Abilities, Config, Features, Handler, OciRuntime, Support, Timeouts};
 pub use debts::OwedRemains;
 pub use engine::Engine;
 pub use error::{Code, Error, Result};

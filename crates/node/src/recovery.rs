@@ -20,6 +20,7 @@ use crate::blocking::blocking;
 use crate::config::Config;
 use crate::container::clear;
 use crate::error::{Context, Error, Result};
+use crate::handlers;
 use crate::machine::effect::{PodRemains, Remains};
 use crate::machine::revive::Story;
 use crate::names::{Names, Taken};
@@ -175,7 +176,7 @@ fn open(mut config: Config) -> Result<(Shared, Survey)> {
         .context(|| format!("make {}", paths.netns_dir().display()))?;
     let locks = lock(&paths)?;
     private_tmpfs(&paths.pins()).context(|| "mount a place for pins")?;
-    make_places_of_runtimes(&config, &paths)?;
+    handlers::make_places(&config, &paths)?;
     let layout = Layout::detect().context(|| "look at the cgroup hierarchies")?;
     let boot_id = crisp_sys::boot::boot_id().context(|| "read the boot id")?;
     let pods = read_records(&paths, &boot_id)?;
@@ -233,17 +234,6 @@ fn lock_in_time(path: &Path) -> std::io::Result<Option<File>> {
         }
         std::thread::sleep(LOCK_PAUSE);
     }
-}
-
-/// Directories that other OCI runtimes work in.
-fn make_places_of_runtimes(config: &Config, paths: &Paths) -> Result<()> {
-    let runtimes = config.handlers.iter().filter_map(|handler| {
-        let oci = handler.oci.as_ref()?;
-        Some([paths.runtimes().join(&oci.name), paths.empty_root()])
-    });
-    runtimes.flatten().try_for_each(|dir| {
-        file::make_private_dirs(&dir).context(|| format!("make {}", dir.display()))
-    })
 }
 
 /// A tmpfs whose mounts do not spread into other mount namespaces.

@@ -10,11 +10,12 @@ use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio as Standard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crisp_runtime::Stdio;
 use crisp_shim_api::{FOREIGN, Foreign, MAX_FOREIGN, RootfsSpec};
-use crisp_sys::cgroup::Cgroup;
+use crisp_sys::cgroup::{Cgroup, Layout};
 use crisp_sys::fork::{CloneFlags, unshare};
 use crisp_sys::mount::{self, Depth, Propagation};
 use crisp_sys::pidfd::PidFd;
@@ -27,8 +28,10 @@ use serde::Deserialize;
 use crate::bundle;
 use crate::error::{Context, Error, Result};
 
-/// How long the program may take to make a container, or a process in one.
+/// How long the program may take to make a container. The daemon waits for a minute in all.
 const MAKES_WITHIN: Duration = Duration::from_secs(40);
+/// How long it may take to make a process in one, for which the daemon waits ten seconds.
+const EXECS_WITHIN: Duration = Duration::from_secs(8);
 /// How long it may take to let the container's program run.
 const STARTS_WITHIN: Duration = Duration::from_secs(10);
 /// How long it may take to forget a container that is over. Then its directory is removed.
@@ -99,7 +102,7 @@ impl<'a> Program<'a> {
         let path = bundle.join("config.json");
         file::write_atomic(&path, &text.context(step)?, 0o600).context(step)?;
         let words = ["create".as_ref(), "--bundle".as_ref(), bundle.as_os_str()];
-        self.make(&words, stdio)
+        self.make(&words, stdio, MAKES_WITHIN)
     }
 
     /// In a worker: lets the container's program run.
@@ -118,11 +121,10 @@ impl<'a> Program<'a> {
         (container, cgroup): (&Cgroup, &Cgroup),
     ) -> Result<Made> {
         process::set_child_subreaper().context(|| "become a subreaper")?;
-        let own = own_cgroup(container, cgroup)?;
-        let made = self.exec_in(process, stdio, own.as_deref());
-        if let (Err(_), Some(dir)) = (&made, cgroup.unified_dir()) {
-            // A cgroup that cannot be removed yet is swept with others.
-            drop(std::fs::remove_dir(dir));
+        let own = Own::make(container, cgroup)?;
+        let made = self.exec_in(process, stdio, own.name.as_deref());
+        if made.is_err() {
+            own.remove(container, cgroup);
         }
         made
     }
@@ -137,7 +139,7 @@ impl<'a> Program<'a> {
         if let Some(own) = own {
             words.extend::<[&OsStr; 2]>(["--cgroup".as_ref(), own.as_ref()]);
         }
-        let made = self.make(&words, stdio);
+        let made = self.make(&words, stdio, EXECS_WITHIN);
         drop(std::fs::remove_file(&path));
         made
     }
@@ -158,7 +160,7 @@ impl<'a> Program<'a> {
     }
 
     /// Runs the program for a process that it makes.
-    fn make(&self, words: &[&OsStr], stdio: Stdio) -> Result<Made> {
+    fn make(&self, words: &[&OsStr], stdio: Stdio, within: Duration) -> Result<Made> {
         let pid_file = self.dir.join(format!("pid-{}", std::process::id()));
         let mut words = words.to_vec();
         words.extend(["--pid-file".as_ref(), pid_file.as_os_str()]);
@@ -170,7 +172,7 @@ impl<'a> Program<'a> {
             words.extend(["--console-socket".as_ref(), terminal.path.as_os_str()]);
         }
         words.push(self.id.as_ref());
-        let made = self.run(&words, standard(stdio), (MAKES_WITHIN, Ends::WithUs));
+        let made = self.run(&words, standard(stdio), (within, Ends::WithUs));
         let told = made.and_then(|()| read_pid(&pid_file));
         drop(std::fs::remove_file(&pid_file));
         let pid = told?;
@@ -276,29 +278,65 @@ fn standard(stdio: Stdio) -> [Standard; 3] {
     }
 }
 
-/// The cgroup of an exec, made in the version 2 tree; its name, if the program is told to enter it.
-/// Beside version 1 hierarchies none can be told of one cgroup in that tree alone. There this worker
-/// enters, so that the process is born in it, and shows it in the place of the container's to programs
-/// that move the process.
-fn own_cgroup(container: &Cgroup, cgroup: &Cgroup) -> Result<Option<String>> {
-    let (Some(of_all), Some(dir)) = (container.unified_dir(), cgroup.unified_dir()) else {
-        return Ok(None);
-    };
-    let step = |what: &str| format!("{what} the cgroup {}", dir.display());
-    std::fs::create_dir(&dir).context(|| step("make"))?;
-    let layout = cgroup.layout();
-    if let (Some(tree), false) = (layout.unified(), layout.is_v2()) {
-        cgroup.enter_unified().context(|| step("enter"))?;
-        let shown = unshare(CloneFlags::NEWNS).and_then(|()| {
-            mount::set_propagation(tree, Propagation::Private, Depth::Single)?;
-            let own = mount::open_tree(&dir, Depth::Single)?;
-            mount::attach(own.as_fd(), rootfs::open_root(&of_all)?.as_fd())
-        });
-        shown.context(|| step("show the program"))?;
-        return Ok(None);
+/// The cgroup of an exec, made in the version 2 tree.
+///
+/// Beside version 1 hierarchies no program can be told of one cgroup in that tree alone. There this
+/// worker enters, so that the process is born in it, and shows it in the place of the container's to
+/// programs that move the process.
+#[derive(Debug, Default)]
+struct Own {
+    /// Its name below the container's, where the program is told to enter it.
+    name: Option<String>,
+    /// The cgroup that this worker has left for it.
+    before: Option<Cgroup>,
+}
+
+impl Own {
+    fn make(container: &Cgroup, cgroup: &Cgroup) -> Result<Self> {
+        let (Some(of_all), Some(dir)) = (container.unified_dir(), cgroup.unified_dir()) else {
+            return Ok(Self::default());
+        };
+        let step = |what: &str| format!("{what} the cgroup {}", dir.display());
+        std::fs::create_dir(&dir).context(|| step("make"))?;
+        let layout = cgroup.layout();
+        if let (Some(tree), false) = (layout.unified(), layout.is_v2()) {
+            let before = in_unified(layout).context(|| "find the own cgroup")?;
+            cgroup.enter_unified().context(|| step("enter"))?;
+            let shown = unshare(CloneFlags::NEWNS).and_then(|()| {
+                mount::set_propagation(tree, Propagation::Private, Depth::Single)?;
+                let own = mount::open_tree(&dir, Depth::Single)?;
+                mount::attach(own.as_fd(), rootfs::open_root(&of_all)?.as_fd())
+            });
+            shown.context(|| step("show the program"))?;
+            return Ok(Self {
+                name: None,
+                before: Some(before),
+            });
+        }
+        let name = dir.file_name().unwrap_or_default();
+        Ok(Self {
+            name: Some(name.to_string_lossy().into_owned()),
+            before: None,
+        })
     }
-    let name = dir.file_name().unwrap_or_default();
-    Ok(Some(name.to_string_lossy().into_owned()))
+
+    /// Ends whatever a program that failed has left there. A cgroup that stays goes with the
+    /// container's.
+    fn remove(self, container: &Cgroup, cgroup: &Cgroup) {
+        if let (Some(before), Some(shown)) = (self.before, container.unified_dir()) {
+            drop(mount::unmount(&shown));
+            drop(before.enter_unified());
+        }
+        drop(crisp_runtime::destroy(cgroup));
+    }
+}
+
+/// The cgroup of this process in the version 2 tree.
+fn in_unified(layout: &Arc<Layout>) -> io::Result<Cgroup> {
+    let own = std::fs::read_to_string("/proc/self/cgroup")?;
+    let path = own.lines().find_map(|line| line.strip_prefix("0::/"));
+    let path = path.ok_or(ErrorKind::NotFound)?;
+    Ok(Cgroup::new(Arc::clone(layout), path))
 }
 
 fn read_pid(path: &Path) -> Result<i32> {

@@ -78,7 +78,11 @@ impl Service {
         let apparmor = self.engine.apparmor_shortfall();
         let apparmor = apparmor
             .map(|short| condition("AppArmorDefaultReady", "NoDefaultProfile", Some(&short)));
-        [runtime, network].into_iter().chain(apparmor).collect()
+        let handlers = self.engine.handlers_shortfall();
+        let handlers = handlers
+            .map(|short| condition("RuntimeHandlersReady", "ProgramsUnusable", Some(&short)));
+        let further = apparmor.into_iter().chain(handlers);
+        [runtime, network].into_iter().chain(further).collect()
     }
 
     /// The socket is served only after the engine has started: what can be wrong is that it hangs.

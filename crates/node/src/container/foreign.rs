@@ -36,10 +36,10 @@ pub(super) fn of(shared: &Shared, pod: &PodConfig) -> Result<Option<Foreign>> {
 /// Refuses what the pod's handler says that it cannot do.
 pub(super) fn check(shared: &Shared, plan: &CreatePlan) -> Result<()> {
     let handler = shared.handler(&plan.pod.config.runtime_handler)?;
-    let Some(oci) = &handler.oci else {
+    shared.check_handler(&plan.pod.config)?;
+    let Some((oci, Ok(can))) = handler.oci.as_ref().map(|oci| (oci, &oci.can)) else {
         return Ok(());
     };
-    shared.check_users(&plan.pod.config, handler)?;
     let recursive = plan
         .record
         .config
@@ -47,7 +47,7 @@ pub(super) fn check(shared: &Shared, plan: &CreatePlan) -> Result<()> {
         .iter()
         .find(|mount| mount.access == Access::RecursiveReadOnly);
     match recursive {
-        Some(mount) if oci.recursive_read_only == Support::No => {
+        Some(mount) if can.recursive_read_only == Support::No => {
             let why = format!(
                 "{} cannot make the mount at {} read-only with all below it: use a handler of kind \
                  native",
