@@ -22,7 +22,7 @@ use crate::rootfs::{Follows, Rootfs};
 /// elsewhere.
 ///
 /// # Errors
-/// What the kernel refuses, and options of an image that are wrong.
+/// The kernel's refusals, and options of an image that are wrong.
 pub fn mount_plainly(spec: &mut Spec, rootfs: &Rootfs, at: &Path) -> Result<()> {
     let place = at.parent().unwrap_or(at);
     let step = || {

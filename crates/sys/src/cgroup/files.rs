@@ -42,7 +42,7 @@ fn refused(path: &Path, value: &str, error: &io::Error) -> io::Error {
 /// Reads a cgroup file.
 ///
 /// # Errors
-/// Those of reading; `NotFound` when the cgroup is gone.
+/// The errors of reading; `NotFound` when the cgroup is gone.
 pub(super) fn read_file(path: &Path) -> io::Result<String> {
     fs::read_to_string(path).map_err(|error| match kind(&error, path) {
         io::ErrorKind::NotFound => io::ErrorKind::NotFound.into(),
