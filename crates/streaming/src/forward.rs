@@ -136,7 +136,7 @@ async fn unless_told<T>(
 /// The last words of programs that ended with their pod are there to be read when the pod is over,
 /// and are passed on too.
 async fn down(mut from: Reading, to: &Outgoing, ends: &watch::Receiver<bool>) {
-    let mut chunk = Chunk::modest();
+    let mut chunk = to.chunk();
     let mut rest = REST;
     while let Some(Ok(read @ 1..)) = unless_told(ends, chunk.fill(&mut from)).await {
         if *ends.borrow() {

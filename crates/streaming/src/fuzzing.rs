@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures::executor::block_on;
 
 use crate::activity::{Activity, Hangup};
+use crate::chunk::LargeChunks;
 use crate::forward;
 use crate::process::latest_size;
 use crate::session::Reading;
@@ -27,7 +28,12 @@ fn reading(data: &[u8]) -> Reading {
 
 fn wire(activity: &Arc<Activity>) -> Arc<Wire> {
     let nowhere = Box::new(tokio::io::sink());
-    Arc::new(Wire::new(nowhere, Wrapping::Bare, Arc::clone(activity)))
+    Arc::new(Wire::new(
+        nowhere,
+        Wrapping::Bare,
+        Arc::clone(activity),
+        LargeChunks::default(),
+    ))
 }
 
 /// Frames of SPDY are read as they would be written, headers stay small, and a connection that is

@@ -28,10 +28,11 @@
 //!
 //! **Nothing is queued.** A sender waits until the client has taken its frame, so a slow client stops
 //! the reading of its own session's output alone. In the other direction a stream holds some pieces
-//! of 64 KiB; then the connection is not read. A busy output has one chunk of 128 KiB, an idle one
-//! 2 KiB. So exec and attach hold about 1 MiB at most, whatever a client does, and an idle session
-//! some 20 KiB. Port-forward holds 8 MiB from its client, and 32 KiB for each of at most a thousand
-//! connections to it.
+//! of 64 KiB; then the connection is not read. A busy output has one chunk of 32 KiB, and of 256 KiB
+//! while no more than 64 streams of all sessions have one; an idle output has 2 KiB. So exec and
+//! attach hold about 1 MiB at most, whatever a client does, and an idle session some 20 KiB.
+//! Port-forward holds 8 MiB from its client, and a chunk for each of at most a thousand connections
+//! to it. The large chunks of all sessions are 16 MiB.
 //!
 //! **A client that vanishes is noticed** by the end of its connection, by the kernel's probes, or,
 //! when its data waits to be taken, by a look at its socket each second. Then everything of the

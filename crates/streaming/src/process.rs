@@ -157,7 +157,7 @@ async fn output(
         return Ok(());
     };
     let mut to = to.as_ref();
-    let mut chunk = Chunk::default();
+    let mut chunk = to.map_or_else(Chunk::default, Outgoing::chunk);
     let (mut left, mut rest) = (DRAIN, REST);
     loop {
         let now = *phase.borrow_and_update();

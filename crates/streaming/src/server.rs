@@ -20,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::Span;
 
 use crate::activity::Hangup;
+use crate::chunk::LargeChunks;
 use crate::error::{Context, Error, Result};
 use crate::http::{Admitted, answer};
 use crate::session::{Dial, Reading, Start, Streams, Writing};
@@ -132,6 +133,7 @@ impl Server {
                 stuck: config.stuck,
             },
             stop,
+            lender: LargeChunks::default(),
         };
         Ok(Self {
             tokens,
@@ -211,6 +213,7 @@ struct Door {
     certificate: Option<Arc<Certificate>>,
     patience: Patience,
     stop: Stop,
+    lender: LargeChunks,
 }
 
 impl Door {
@@ -325,6 +328,7 @@ impl Door {
             reading,
             writing,
             hangup,
+            lender: self.lender.clone(),
         })
     }
 }

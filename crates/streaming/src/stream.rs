@@ -336,6 +336,11 @@ impl Outgoing {
         self
     }
 
+    /// A chunk to be filled with this stream's data.
+    pub(crate) fn chunk(&self) -> Chunk {
+        self.wire.chunk()
+    }
+
     /// Sends data, and waits until the connection has taken it.
     pub(crate) async fn send(&self, chunk: &mut Chunk) -> Result<(), Unsent> {
         if *self.reset.borrow() {
@@ -402,6 +407,7 @@ mod tests {
 
     use super::*;
     use crate::activity::Activity;
+    use crate::chunk::LargeChunks;
     use crate::wire::Wrapping;
 
     /// A stream without room, and its reader.
@@ -419,7 +425,12 @@ mod tests {
     async fn a_client_whose_data_waits_hears_that_the_server_is_there() {
         let (near, mut far) = tokio::io::duplex(64);
         let activity = Arc::new(Activity::default());
-        let wire = Wire::new(Box::new(near), Wrapping::Tunnel, activity);
+        let wire = Wire::new(
+            Box::new(near),
+            Wrapping::Tunnel,
+            activity,
+            LargeChunks::default(),
+        );
         let mut waits = Waits::new(Hangup::of(None)).with_beats(&Arc::new(wire));
         waits.beats.as_mut().unwrap().1 = Duration::from_millis(1);
         let (feed, mut incoming) = full(&waits).await;

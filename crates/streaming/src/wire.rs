@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::Mutex;
 
 use crate::activity::Activity;
-use crate::chunk::Chunk;
+use crate::chunk::{Chunk, LargeChunks};
 use crate::session::Writing;
 use crate::websocket::frame::{self, Opcode};
 
@@ -33,10 +33,16 @@ pub(crate) struct Wire {
     socket: Mutex<Socket>,
     wrapping: Wrapping,
     activity: Arc<Activity>,
+    lender: LargeChunks,
 }
 
 impl Wire {
-    pub(crate) fn new(socket: Writing, wrapping: Wrapping, activity: Arc<Activity>) -> Self {
+    pub(crate) fn new(
+        socket: Writing,
+        wrapping: Wrapping,
+        activity: Arc<Activity>,
+        lender: LargeChunks,
+    ) -> Self {
         Self {
             socket: Mutex::new(Socket {
                 writing: socket,
@@ -44,7 +50,13 @@ impl Wire {
             }),
             wrapping,
             activity,
+            lender,
         }
+    }
+
+    /// A chunk to be filled from a stream and sent here.
+    pub(crate) fn chunk(&self) -> Chunk {
+        Chunk::lent_by(&self.lender)
     }
 
     /// Sends a frame, in a message where the connection is a tunnel.

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::activity::{Activity, Hangup};
-use crate::chunk::Chunk;
+use crate::chunk::{Chunk, LargeChunks};
 use crate::forward;
 use crate::negotiate::{Remote, Speech};
 use crate::process::{self, Client};
@@ -50,6 +50,7 @@ pub(crate) struct Link {
     pub(crate) reading: Reading,
     pub(crate) writing: Writing,
     pub(crate) hangup: Hangup,
+    pub(crate) lender: LargeChunks,
 }
 
 /// The work of a session, and the protocol that was agreed on.
@@ -81,6 +82,7 @@ impl Work {
             reading,
             writing,
             hangup,
+            lender,
         } = link;
         let speech = self.speech();
         let wrapping = match speech {
@@ -88,7 +90,7 @@ impl Work {
             Speech::Spdy | Speech::Channels(_) => Wrapping::Bare,
         };
         let activity = Arc::new(Activity::default());
-        let wire = Arc::new(Wire::new(writing, wrapping, Arc::clone(&activity)));
+        let wire = Arc::new(Wire::new(writing, wrapping, Arc::clone(&activity), lender));
         let line = Line {
             wire: Arc::clone(&wire),
             activity: Arc::clone(&activity),

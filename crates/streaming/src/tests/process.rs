@@ -162,6 +162,35 @@ async fn a_client_that_was_cut_off_is_told_once_it_reads_again() {
     assert!(word.contains("cut off"), "{word}");
 }
 
+/// Frames of a busy process are large, so that its client mostly leaves within one.
+#[tokio::test]
+async fn a_client_that_vanishes_within_a_frame_ends_its_session() {
+    for reads in [0, 3] {
+        let server = server().await;
+        let (start, mut process) = played();
+        let url = server.exec(all(), start).unwrap();
+        let mut client = Client::connect(&url, "v4.channel.k8s.io").await;
+        let ids = client.open_all(&KINDS).await;
+        let full = std::time::Duration::from_millis(200);
+        let block = vec![b'x'; 64 << 20];
+        let writing = tokio::time::timeout(full, process.stdout.write_all(&block));
+        assert!(writing.await.is_err(), "its sockets are full");
+        for _ in 0..reads {
+            let frame = client.next().await;
+            assert!(
+                matches!(frame, Frame::Data(id, ..) if id == ids[2]),
+                "{frame:?}"
+            );
+        }
+        drop(client);
+        let within = std::time::Duration::from_secs(20);
+        let dropped = tokio::time::timeout(within, process.dropped).await;
+        assert!(dropped.unwrap().is_err(), "{reads}");
+        // Nothing of it goes on reading.
+        assert!(process.stdout.write_all(&block).await.is_err());
+    }
+}
+
 #[tokio::test]
 async fn the_last_word_reaches_a_client_that_still_sends() {
     let server = server().await;
