@@ -17,6 +17,7 @@
 //! stop        the ends that the server makes of a session
 //! stream      one stream of a connection, whatever the protocol
 //! wire        the sending side of a connection
+//! socket      the reading side of a connection
 //! chunk       data on its way to a client
 //! activity    idle connections, and clients that left unseen
 //! spdy/       SPDY/3.1
@@ -54,6 +55,7 @@ mod negotiate;
 mod process;
 mod server;
 mod session;
+mod socket;
 mod spdy;
 mod status;
 mod stop;

@@ -3,26 +3,24 @@
 
 use std::io;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use bytes::Bytes;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _};
 
 use crate::session::Reading;
+use crate::socket::{self, Socket};
 use crate::websocket::messages::Messages;
-
-/// Bytes that are read at once of small frames.
-const BUFFER: usize = 2 << 10;
 
 /// Where a connection's frames come from.
 pub(crate) enum Input {
     /// A socket.
-    Socket(BufReader<Reading>),
+    Socket(Socket),
     /// WebSocket messages, and what is left of the last piece.
     Tunnel(Messages, Bytes),
 }
 
 impl Input {
     pub(crate) fn socket(socket: Reading) -> Self {
-        Self::Socket(BufReader::with_capacity(BUFFER, socket))
+        Self::Socket(socket::buffered(socket))
     }
 
     pub(crate) fn tunnel(messages: Messages) -> Self {
@@ -35,7 +33,7 @@ impl Input {
             Self::Socket(socket) => socket.fill_buf().await.map(drop),
             Self::Tunnel(messages, piece) => {
                 while piece.is_empty() {
-                    let Some(next) = messages.piece(BUFFER).await? else {
+                    let Some(next) = messages.piece(socket::BUFFER).await? else {
                         return Ok(());
                     };
                     *piece = next.data;
@@ -48,12 +46,7 @@ impl Input {
     /// Some bytes, at most `most`; none at the end.
     pub(crate) async fn some(&mut self, most: usize) -> io::Result<Bytes> {
         match self {
-            Self::Socket(socket) => {
-                let mut bytes = BytesMut::with_capacity(most);
-                let mut room = (&mut bytes).limit(most);
-                socket.read_buf(&mut room).await?;
-                Ok(bytes.freeze())
-            }
+            Self::Socket(socket) => Ok(socket::some(socket, most).await?.freeze()),
             Self::Tunnel(messages, piece) => {
                 while piece.is_empty() {
                     let Some(next) = messages.piece(most).await? else {

@@ -4,17 +4,15 @@
 use std::io;
 use std::sync::Arc;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
-use tokio::io::{AsyncReadExt as _, BufReader};
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncReadExt as _;
 
 use crate::activity::Activity;
 use crate::malformed::Malformed;
 use crate::session::Reading;
+use crate::socket::{self, Socket};
 use crate::websocket::frame::{self, Head, Opcode};
 use crate::wire::Wire;
-
-/// Bytes that are read at once of small frames.
-const BUFFER: usize = 2 << 10;
 
 /// A part of a message.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,7 +39,7 @@ struct Begun {
 
 /// The reading side.
 pub(crate) struct Messages {
-    input: BufReader<Reading>,
+    input: Socket,
     wire: Arc<Wire>,
     activity: Arc<Activity>,
     begun: Option<Begun>,
@@ -50,7 +48,7 @@ pub(crate) struct Messages {
 impl Messages {
     pub(crate) fn new(socket: Reading, wire: Arc<Wire>, activity: Arc<Activity>) -> Self {
         Self {
-            input: BufReader::with_capacity(BUFFER, socket),
+            input: socket::buffered(socket),
             wire,
             activity,
             begun: None,
@@ -98,10 +96,10 @@ impl Messages {
     async fn part(&mut self, most: usize) -> io::Result<Piece> {
         let begun = self.begun.get_or_insert_default();
         let most = usize::try_from(begun.left).map_or(most, |left| left.min(most));
-        let mut data = BytesMut::with_capacity(most);
+        let mut data = BytesMut::new();
         if most > 0 {
-            let read = self.input.read_buf(&mut (&mut data).limit(most)).await?;
-            if read == 0 {
+            data = socket::some(&mut self.input, most).await?;
+            if data.is_empty() {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             self.activity.touch();
