@@ -32,11 +32,9 @@ impl PodCgroup {
         for hierarchy in hierarchies()? {
             make_below(&hierarchy, &path)?;
         }
-        let made = Self {
+        Ok(Self {
             path: format!("/{path}"),
-        };
-        made.limit()?;
-        Ok(made)
+        })
     }
 
     /// As the field `linux.cgroup_parent` has it.
@@ -44,7 +42,8 @@ impl PodCgroup {
         &self.path
     }
 
-    fn limit(&self) -> Result<()> {
+    /// Gives it a pod's limits.
+    pub fn limit(&self) -> Result<()> {
         if is_v2() {
             // The kernel's own scale: 2 to 262144 shares are 1 to 10000 of weight.
             let weight = 1 + (CPU_SHARES - 2) * 9999 / 262_142;

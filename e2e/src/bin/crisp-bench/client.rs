@@ -82,6 +82,22 @@ impl Client {
         Ok(())
     }
 
+    /// The URL where a client of exec is served.
+    pub async fn exec(&mut self, request: cri::ExecRequest) -> Result<String> {
+        let reply = self.runtime.exec(request).await;
+        Ok(reply.context("Exec")?.into_inner().url)
+    }
+
+    /// The URL where a client of port-forward is served.
+    pub async fn port_forward(&mut self, pod: &str, port: u16) -> Result<String> {
+        let request = cri::PortForwardRequest {
+            pod_sandbox_id: pod.to_owned(),
+            port: vec![i32::from(port)],
+        };
+        let reply = self.runtime.port_forward(request).await;
+        Ok(reply.context("PortForward")?.into_inner().url)
+    }
+
     pub async fn stop(&mut self, container: &str, grace: i64) -> Result<()> {
         let request = cri::StopContainerRequest {
             container_id: container.to_owned(),

@@ -8,11 +8,14 @@ use serde::Serialize;
 
 use crate::memory::Memory;
 
-/// Times of each step in microseconds, in the order of their first appearance, and memory.
+/// Times of each step in microseconds, in the order of their first appearance, rates and memory.
 #[derive(Debug, Default, Serialize)]
 pub struct Figures {
     order: Vec<&'static str>,
     times: BTreeMap<&'static str, Vec<u64>>,
+    streams: Vec<&'static str>,
+    /// Of each stream, in kB/s.
+    rates: BTreeMap<&'static str, Vec<u64>>,
     /// PSS of daemon and shims.
     pub memory: Memory,
 }
@@ -35,16 +38,36 @@ impl Figures {
         self.add(name, Duration::from_micros(total));
     }
 
-    fn at(&self, step: &str, percent: usize) -> u64 {
-        let mut sorted = self.times.get(step).cloned().unwrap_or_default();
-        sorted.sort_unstable();
-        let last = sorted.len().saturating_sub(1);
-        sorted.get(last * percent / 100).copied().unwrap_or(0)
+    /// Adds the rate at which bytes have passed.
+    pub fn rate(&mut self, stream: &'static str, bytes: u64, time: Duration) {
+        if !self.streams.contains(&stream) {
+            self.streams.push(stream);
+        }
+        let rate = u128::from(bytes) * 1000 / time.as_micros().max(1);
+        let rate = u64::try_from(rate).unwrap_or(u64::MAX);
+        self.rates.entry(stream).or_default().push(rate);
+    }
+
+    fn time(&self, step: &str, percent: usize) -> u64 {
+        let times = self.times.get(step).cloned();
+        at(times.unwrap_or_default(), percent)
+    }
+
+    /// The rate that so many of a hundred passes reach.
+    fn reached(&self, stream: &str, percent: usize) -> u64 {
+        let rates = self.rates.get(stream).cloned();
+        at(rates.unwrap_or_default(), 100 - percent)
     }
 }
 
-/// Makes a Markdown table: a row for each step in milliseconds, rows for memory in KiB, and a ratio
-/// of the first contender to the second where there are two.
+fn at(mut sorted: Vec<u64>, percent: usize) -> u64 {
+    sorted.sort_unstable();
+    let last = sorted.len().saturating_sub(1);
+    sorted.get(last * percent / 100).copied().unwrap_or(0)
+}
+
+/// Makes a Markdown table: a row for each step in milliseconds, for each stream in MB/s, rows for memory
+/// in KiB, and a ratio of the first contender to the second where there are two.
 pub fn table(contenders: &[(&str, &Figures)]) -> String {
     let mut text = String::from("| |");
     for (name, _) in contenders {
@@ -61,7 +84,7 @@ pub fn table(contenders: &[(&str, &Figures)]) -> String {
     };
     for step in &first.order {
         let cells = contenders.iter().map(|(_, f)| {
-            let (middle, slow) = (f.at(step, 50), f.at(step, 99));
+            let (middle, slow) = (f.time(step, 50), f.time(step, 99));
             (middle, format!(" {} | {} |", ms(middle), ms(slow)))
         });
         row(
@@ -69,6 +92,14 @@ pub fn table(contenders: &[(&str, &Figures)]) -> String {
             &format!("{step}, ms"),
             &cells.collect::<Vec<_>>(),
         );
+    }
+    for stream in &first.streams {
+        let cells = contenders.iter().map(|(_, f)| {
+            let (middle, slow) = (f.reached(stream, 50), f.reached(stream, 99));
+            (middle, format!(" {} | {} |", middle / 1000, slow / 1000))
+        });
+        let name = format!("{stream}, MB/s");
+        row(&mut text, &name, &cells.collect::<Vec<_>>());
     }
     memory_rows(&mut text, contenders);
     text
@@ -138,5 +169,15 @@ mod tests {
             lines[2],
             "| StartContainer, ms | 5.00 | 5.00 | 10.00 | 10.00 | 0.50 |"
         );
+    }
+
+    #[test]
+    fn a_rate_that_is_reached_nearly_always_is_a_low_one() {
+        let mut figures = Figures::default();
+        for millis in [1000, 500, 2000] {
+            figures.rate("exec", 1_000_000_000, Duration::from_millis(millis));
+        }
+        let text = table(&[("here", &figures)]);
+        assert!(text.contains("\n| exec, MB/s | 1000 | 500 |\n"), "{text}");
     }
 }

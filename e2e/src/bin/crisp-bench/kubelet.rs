@@ -43,20 +43,35 @@ pub struct Life {
     pub pod: cri::PodSandboxConfig,
     /// For CreateContainer.
     pub container: cri::ContainerConfig,
-    _cgroup: PodCgroup,
+    cgroup: PodCgroup,
 }
 
 impl Life {
     /// The `number`th life of a kind that keeps its files below `dir`. Its name is unique among
     /// runs of the bench on one node.
     pub fn prepare(dir: &Path, kind: &str, number: u32, image: &str) -> Result<Self> {
+        let life = Self::named(dir, kind, number, image)?;
+        life.cgroup.limit()?;
+        Ok(life)
+    }
+
+    /// A life without limits, in which the container runs this command.
+    pub fn unlimited(dir: &Path, kind: &str, image: &str, command: Vec<String>) -> Result<Self> {
+        let mut life = Self::named(dir, kind, 0, image)?;
+        life.container.command = command;
+        life.container.linux.get_or_insert_default().resources = None;
+        life.pod.linux.get_or_insert_default().resources = None;
+        Ok(life)
+    }
+
+    fn named(dir: &Path, kind: &str, number: u32, image: &str) -> Result<Self> {
         let name = format!("{kind}-{}-{number}", std::process::id());
         let cgroup = PodCgroup::make(&name)?;
         let files = Files::make(&dir.join(&name))?;
         Ok(Self {
             pod: pod(&name, &files, cgroup.path()),
             container: container(&name, &files, image),
-            _cgroup: cgroup,
+            cgroup,
         })
     }
 }

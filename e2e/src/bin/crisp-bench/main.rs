@@ -16,21 +16,28 @@ mod figures;
 mod kubelet;
 mod limits;
 mod memory;
+mod stream_client;
+mod streams;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use crisp_e2e::netns::Net;
 use crisp_e2e::{Node, configs};
 
 use client::Client;
 use figures::Figures;
 use kubelet::Life;
 use memory::Memory;
+use streams::Target;
 
 /// The daemon frees what removed pods had, and idle pods settle.
 const SETTLING: Duration = Duration::from_secs(2);
+
+/// How often everything passes through each kind of stream.
+const STREAM_ROUNDS: u32 = 5;
 
 /// Measures a CRI runtime: the one behind an endpoint, else a crispd of its own from beside this
 /// program, in a network namespace of its own, on the built-in network.
@@ -39,7 +46,7 @@ struct Options {
     /// The CRI endpoint, `unix:///PATH`.
     #[arg(long, requires = "image")]
     endpoint: Option<String>,
-    /// An image with `sleep` and `true`; pulled first.
+    /// An image with `sleep` and `true`, for streams with `sh`, `dd` and busybox's `nc`; pulled first.
     #[arg(long, default_value_t = configs::image("busybox"))]
     image: String,
     /// A directory with another set of binaries, measured in turn with those from here.
@@ -57,6 +64,10 @@ struct Options {
     /// Seconds of grace for StopContainer; the container's `sleep` ignores SIGTERM.
     #[arg(long, default_value_t = 0)]
     grace: i64,
+    /// MiB to pass through each kind of stream, five times: output and input of exec, and
+    /// port-forward, over SPDY and WebSocket, beside a plain pipe and socket. 0 for none.
+    #[arg(long, value_name = "MIB", default_value_t = 0)]
+    streams: u32,
     /// Process id of the daemon behind the endpoint, for its memory.
     #[arg(long)]
     daemon: Option<u32>,
@@ -67,9 +78,11 @@ struct Options {
 
 /// A contender is a runtime that is measured, with its figures.
 #[derive(Debug)]
-struct Contender {
+struct Contender<'a> {
     name: String,
     client: Client,
+    /// Where its streaming server is reached, if not in the bench's own network.
+    net: Option<&'a Net>,
     daemon: Option<u32>,
     figures: Figures,
 }
@@ -110,22 +123,23 @@ fn own_nodes(options: &Options) -> Vec<Node> {
     nodes
 }
 
-async fn contenders(options: &Options, nodes: &[Node]) -> Result<Vec<Contender>> {
+async fn contenders<'a>(options: &Options, nodes: &'a [Node]) -> Result<Vec<Contender<'a>>> {
     let mut found = Vec::new();
     if let Some(endpoint) = &options.endpoint {
-        found.push((endpoint.clone(), endpoint.clone(), options.daemon));
+        found.push((endpoint.clone(), endpoint.clone(), options.daemon, None));
     }
     for (node, name) in nodes.iter().zip(["here", "against"]) {
         let endpoint = format!("unix://{}", node.socket().display());
-        found.push((name.to_owned(), endpoint, Some(node.pid())));
+        found.push((name.to_owned(), endpoint, Some(node.pid()), Some(&node.net)));
     }
     let mut contenders = Vec::new();
-    for (name, endpoint, daemon) in found {
+    for (name, endpoint, daemon, net) in found {
         let mut client = Client::connect(&endpoint).await?;
         client.pull(&options.image).await?;
         contenders.push(Contender {
             name,
             client,
+            net,
             daemon,
             figures: Figures::default(),
         });
@@ -143,6 +157,9 @@ async fn measure(options: &Options, nodes: &[Node], files: &Path) -> Result<()> 
             let lived = one_life(contender, &life, options.grace).await;
             lived.with_context(|| format!("pod {number} of {}", contender.name))?;
         }
+    }
+    if options.streams > 0 {
+        streams_of_all(&mut contenders, options, files).await?;
     }
     for contender in &mut contenders {
         contender.figures.memory = idle_memory(contender, options, files).await?;
@@ -173,7 +190,7 @@ fn write_json(path: &Path, results: &[(&str, &Figures)]) -> Result<()> {
 }
 
 /// Leads a pod from nothing to nothing; every call's time goes into the figures.
-async fn one_life(contender: &mut Contender, life: &Life, grace: i64) -> Result<()> {
+async fn one_life(contender: &mut Contender<'_>, life: &Life, grace: i64) -> Result<()> {
     let Contender {
         client, figures, ..
     } = contender;
@@ -212,8 +229,61 @@ async fn one_life(contender: &mut Contender, life: &Life, grace: i64) -> Result<
     Ok(())
 }
 
+/// Holds a pod of each contender, whose streams are measured in turn.
+async fn streams_of_all(
+    contenders: &mut [Contender<'_>],
+    options: &Options,
+    files: &Path,
+) -> Result<()> {
+    let bytes = u64::from(options.streams) << 20;
+    let mut held = Vec::new();
+    for contender in contenders.iter_mut() {
+        let kind = format!("{}-streams", kind(&contender.name));
+        let life = Life::unlimited(files, &kind, &options.image, streams::command(bytes))?;
+        let client = &mut contender.client;
+        let pod = client.run_pod(&life).await?;
+        let container = client.create(&life, &pod).await?;
+        client.start(&container).await?;
+        held.push((life, pod, container));
+    }
+    let measured = in_turn(contenders, &held, bytes).await;
+    // Whatever came of it, the pods go.
+    for (contender, (life, pod, _)) in contenders.iter_mut().zip(held) {
+        contender.client.stop_pod(&pod).await?;
+        contender.client.remove_pod(&pod).await?;
+        drop(life);
+    }
+    measured
+}
+
+async fn in_turn(
+    contenders: &mut [Contender<'_>],
+    held: &[(Life, String, String)],
+    bytes: u64,
+) -> Result<()> {
+    for _ in 0..STREAM_ROUNDS {
+        for (contender, (_, pod, container)) in contenders.iter_mut().zip(held) {
+            let target = Target {
+                pod,
+                container,
+                net: contender.net,
+                bytes,
+            };
+            let measured = streams::measure(&mut contender.client, &target, &mut contender.figures);
+            let name = &contender.name;
+            let measured = measured.await;
+            measured.with_context(|| format!("streams of {name}"))?;
+        }
+    }
+    Ok(())
+}
+
 /// Holds idle pods for as long as it takes to read everybody's memory.
-async fn idle_memory(contender: &mut Contender, options: &Options, files: &Path) -> Result<Memory> {
+async fn idle_memory(
+    contender: &mut Contender<'_>,
+    options: &Options,
+    files: &Path,
+) -> Result<Memory> {
     tokio::time::sleep(SETTLING).await;
     let mut memory = Memory::before(contender.daemon)?;
     let kind = format!("{}-idle", kind(&contender.name));
