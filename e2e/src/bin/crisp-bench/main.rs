@@ -247,7 +247,7 @@ async fn streams_of_all(
         held.push((life, pod, container));
     }
     let measured = in_turn(contenders, &held, bytes).await;
-    // Whatever came of it, the pods go.
+    // The pods go also when a stream failed.
     for (contender, (life, pod, _)) in contenders.iter_mut().zip(held) {
         contender.client.stop_pod(&pod).await?;
         contender.client.remove_pod(&pod).await?;
