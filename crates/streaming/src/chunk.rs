@@ -25,7 +25,7 @@ const HEADROOM: usize = 32;
 /// Data of an idle stream's chunk.
 const SMALL: usize = 2 << 10;
 /// Data of a busy stream's chunk. With half of it, writer, daemon and client wake each other so often
-/// that a client gets a sixth less; with double, the data leaves the processor's cache on its way.
+/// that a client gets a tenth less; more of it gives no more.
 const LARGE: usize = 256 << 10;
 /// Data of a busy stream's chunk when all large ones are lent.
 const MODEST: usize = 32 << 10;
