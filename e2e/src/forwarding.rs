@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::Duration;
 
+use crate::crictl::Crictl;
 use crate::node::Node;
 use crate::patience::eventually;
 
@@ -27,10 +28,17 @@ impl Forwarding {
     #[track_caller]
     #[must_use]
     pub fn start(node: &Node, transport: &str, pod: &str, port: u16) -> Self {
+        Self::through(&node.crictl(), node, [transport, pod], port)
+    }
+
+    /// As [`Forwarding::start`], with a crictl that may ask another for `[TRANSPORT, POD]`.
+    #[track_caller]
+    #[must_use]
+    pub fn through(crictl: &Crictl, node: &Node, [transport, pod]: [&str; 2], port: u16) -> Self {
         let complaints = node.path("port-forward.log");
         let wanted = format!(":{port}");
         let words = ["port-forward", "--transport", transport, pod, &wanted];
-        let mut command = node.crictl().command(&words);
+        let mut command = crictl.command(&words);
         command
             .stdout(Stdio::piped())
             .stderr(File::create(&complaints).unwrap());

@@ -67,6 +67,8 @@ pub struct Options {
     pub binaries: Option<PathBuf>,
     /// A line of the shell that starts the daemon, whose command is `"$@"` in it.
     pub through: Option<&'static str>,
+    /// A directory that stays, when the node is to be started anew with what it has.
+    pub dir: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -78,6 +80,7 @@ impl Default for Options {
             log_level: "debug",
             binaries: None,
             through: None,
+            dir: None,
         }
     }
 }
@@ -93,7 +96,9 @@ pub struct Node {
     pub registry: Registry,
     /// The machine before the daemon's first start, when no other was under test.
     pub(crate) machine: Picture,
-    dir: TempDir,
+    dir: PathBuf,
+    /// Removes the directory, unless that stays.
+    _temporary: Option<TempDir>,
     options: Options,
     /// The crash point of daemons that are started from now on.
     dies: Option<String>,
@@ -122,24 +127,22 @@ impl Node {
 
     fn start_locked(options: Options, lock: Arc<File>) -> Self {
         let machine = checker::of_machine();
-        let dir = tempfile::Builder::new()
-            .prefix("crisp-e2e-")
-            .tempdir()
-            .unwrap();
+        let (dir, temporary) = directory(&options);
         // As a node's own directories: users of user namespaces get through to what is theirs.
-        fs::set_permissions(dir.path(), Permissions::from_mode(0o711)).unwrap();
+        fs::set_permissions(&dir, Permissions::from_mode(0o711)).unwrap();
         let (net, neighbour) = Net::pair();
-        let registry = Registry::start(&net, dir.path());
+        let registry = Registry::start(&net, &dir);
         for name in ["bin", "certs.d", "net.d", "logs"] {
-            fs::create_dir(dir.path().join(name)).unwrap();
+            fs::create_dir_all(dir.join(name)).unwrap();
         }
-        write_hosts(&dir.path().join("certs.d"), HOST, &[ADDRESS]);
+        write_hosts(&dir.join("certs.d"), HOST, &[ADDRESS]);
         let mut node = Self {
             net,
             neighbour,
             registry,
             machine,
             dir,
+            _temporary: temporary,
             options,
             dies: None,
             daemon: None,
@@ -147,7 +150,7 @@ impl Node {
         };
         node.write_config();
         if let Some(plugins) = node.options.plugins {
-            node.write_plugins("10-test.conflist", &plugins(node.dir.path()));
+            node.write_plugins("10-test.conflist", &plugins(&node.dir));
         }
         node.restart();
         node
@@ -173,7 +176,7 @@ impl Node {
     /// A path in the node's own directory.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+        self.dir.join(name)
     }
 
     /// The CRI socket.
@@ -460,9 +463,22 @@ impl Drop for Node {
                 daemon.kill().ok();
                 daemon.wait().ok();
             }
-            debris::sweep(self.dir.path());
+            debris::sweep(&self.dir);
         }
     }
+}
+
+/// A node's directory, and what removes it in the end.
+fn directory(options: &Options) -> (PathBuf, Option<TempDir>) {
+    if let Some(dir) = &options.dir {
+        fs::create_dir_all(dir).unwrap();
+        return (dir.clone(), None);
+    }
+    let dir = tempfile::Builder::new()
+        .prefix("crisp-e2e-")
+        .tempdir()
+        .unwrap();
+    (dir.path().to_owned(), Some(dir))
 }
 
 fn lock() -> File {

@@ -1,22 +1,29 @@
 //! A kubelet of the node under test: standalone, with static pods, in the node's network.
 //!
-//! It has a cgroup root of its own, since two kubelets end each other's pods otherwise. The sysctls
+//! It has a cgroup root of its own, since two kubelets end each other's pods otherwise; with systemd,
+//! which nests slices by their names, it has the whole tree of a node that boots for it. The sysctls
 //! that a kubelet sets for the whole machine are set back when it is dropped.
 
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
+use crisp_e2e::cgroups::is_v2;
+use crisp_e2e::crictl::Crictl;
 use crisp_e2e::node::{Node, cgroup_driver};
-use crisp_e2e::patience::eventually;
 use crisp_e2e::tools;
 use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 
 /// Where it answers without asking who calls, in the node's network.
 const OPEN: &str = "127.0.0.1:10255";
-/// Its cgroup root.
+/// The file by which a kubelet knows the processors.
+const CPUS: &str = "/proc/cpuinfo";
+/// How long it may take to answer.
+const STARTING: Duration = Duration::from_secs(90);
+/// Its cgroup root, where it has one of its own.
 const ROOT: &str = "crisp-kubelet";
 /// Sysctls that a kubelet sets, whatever its configuration.
 const SYSCTLS: [&str; 6] = [
@@ -33,6 +40,11 @@ const SYSCTLS: [&str; 6] = [
 pub(crate) struct Kubelet {
     dir: PathBuf,
     gates: Value,
+    evicts: Value,
+    crictl: Crictl,
+    data: PathBuf,
+    /// Whether there is another `/proc/cpuinfo` than the kernel's.
+    cpus: bool,
     child: Option<Child>,
     sysctls: Vec<(PathBuf, String)>,
 }
@@ -42,8 +54,17 @@ impl Kubelet {
     #[track_caller]
     pub(crate) fn start(node: &Node, gates: Value) -> Self {
         let dir = node.path("kubelet");
-        for name in ["static", "root", "logs", "plugins"] {
+        for name in ["static", "root/seccomp", "logs", "plugins"] {
             fs::create_dir_all(dir.join(name)).unwrap();
+        }
+        let profile = dir.join("root/seccomp/no-mkdir.json");
+        fs::write(profile, without_mkdir().to_string()).unwrap();
+        let data = node.path("data");
+        share(&data);
+        let cpus = with_clock_speed(&dir);
+        if is_v2() {
+            let controllers = "+cpu +cpuset +memory +pids";
+            fs::write("/sys/fs/cgroup/cgroup.subtree_control", controllers).unwrap();
         }
         for root in cgroup_roots() {
             fs::create_dir_all(&root).unwrap();
@@ -56,6 +77,11 @@ impl Kubelet {
         let mut kubelet = Self {
             dir,
             gates,
+            // Disks of test machines may be full by its own measure.
+            evicts: json!({"memory.available": "10Mi"}),
+            crictl: node.crictl(),
+            data,
+            cpus,
             child: None,
             sysctls: SYSCTLS.iter().filter_map(sysctl).collect(),
         };
@@ -83,11 +109,18 @@ impl Kubelet {
             .stdout(log.try_clone().unwrap())
             .stderr(log);
         self.child = Some(node.net.run(|| command.spawn().unwrap()));
-        eventually("the kubelet answers", || {
+        let deadline = Instant::now() + STARTING;
+        while self.get(node, "/healthz").is_none_or(|text| text != "ok") {
             let ended = self.child.as_mut().unwrap().try_wait().unwrap();
             assert!(ended.is_none(), "the kubelet ended: {}", self.log_tail());
-            self.get(node, "/healthz").is_some_and(|text| text == "ok")
-        });
+            assert!(Instant::now() < deadline, "it does not answer");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// From its next start on it evicts pods, and collects images, when less than this is there.
+    pub(crate) fn evict(&mut self, least: Value) {
+        self.evicts = least;
     }
 
     fn config(&self, node: &Node) -> Value {
@@ -101,7 +134,7 @@ impl Kubelet {
             "cgroupDriver": cgroup_driver(),
             "cgroupsPerQOS": true,
             "enforceNodeAllocatable": ["pods"],
-            "cgroupRoot": format!("/{ROOT}"),
+            "cgroupRoot": cgroup_root(),
             "failCgroupV1": false,
             "failSwapOn": false,
             "seccompDefault": true,
@@ -116,9 +149,10 @@ impl Kubelet {
             "containerLogMaxSize": "200Ki",
             "containerLogMonitorInterval": "3s",
             "allowedUnsafeSysctls": ["net.core.*"],
-            // Disks of test machines may be full by its own measure.
-            "evictionHard": {"memory.available": "10Mi"},
+            "evictionHard": self.evicts,
+            "evictionPressureTransitionPeriod": "1s",
             "imageGCHighThresholdPercent": 100,
+            "imageMinimumGCAge": "1s",
             "featureGates": self.gates,
         })
     }
@@ -203,12 +237,26 @@ impl Drop for Kubelet {
             eprintln!("--- the end of the kubelet's log\n{}\n---", self.log_tail());
         }
         self.kill();
+        if std::thread::panicking() {
+            // Processes in its cgroups would keep those for the next test.
+            drop(self.crictl.output(&["rmp", "--force", "--all"]));
+        }
         for (path, value) in &self.sysctls {
             fs::write(path, value).unwrap();
         }
         unmount_below(&self.dir);
-        for root in cgroup_roots() {
-            remove_cgroups(&root);
+        unmount_below(&self.data);
+        if self.cpus {
+            drop(tools::run("umount", &[CPUS]));
+        }
+        match cgroup_driver().as_str() {
+            // Not there when the test failed early.
+            "systemd" => drop(
+                Command::new("systemctl")
+                    .args(["stop", "kubepods.slice"])
+                    .output(),
+            ),
+            _ => cgroup_roots().iter().for_each(|root| remove_cgroups(root)),
         }
     }
 }
@@ -238,10 +286,55 @@ fn unmount_below(dir: &Path) {
     }
 }
 
+/// A seccomp profile of a file of its own.
+fn without_mkdir() -> Value {
+    json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}],
+    })
+}
+
+/// Makes a directory whose mounts pods and node share, as all of a real node's is.
+fn share(dir: &Path) {
+    fs::create_dir_all(dir).unwrap();
+    let path = dir.to_str().unwrap();
+    drop(tools::run("mount", &["--bind", path, path]));
+    drop(tools::run("mount", &["--make-shared", path]));
+}
+
+/// A kubelet starts nowhere without a clock speed, and user-mode Linux tells none: it is given one.
+fn with_clock_speed(dir: &Path) -> bool {
+    let told = fs::read_to_string(CPUS).unwrap();
+    if told.contains("MHz") {
+        return false;
+    }
+    let file = dir.join("cpuinfo");
+    fs::write(
+        &file,
+        format!("{}\ncpu MHz\t\t: 1000.000\n", told.trim_end()),
+    )
+    .unwrap();
+    drop(tools::run(
+        "mount",
+        &["--bind", file.to_str().unwrap(), CPUS],
+    ));
+    true
+}
+
+fn cgroup_root() -> String {
+    match cgroup_driver().as_str() {
+        "systemd" => "/".to_owned(),
+        _ => format!("/{ROOT}"),
+    }
+}
+
 /// Its cgroup root in each hierarchy.
 fn cgroup_roots() -> Vec<PathBuf> {
     let top = Path::new("/sys/fs/cgroup");
-    if crisp_e2e::cgroups::is_v2() {
+    if cgroup_driver() == "systemd" {
+        return Vec::new();
+    }
+    if is_v2() {
         return vec![top.join(ROOT)];
     }
     let entries = fs::read_dir(top).unwrap().map(|entry| entry.unwrap());

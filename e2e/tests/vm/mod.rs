@@ -12,17 +12,27 @@ use crisp_e2e::tools;
 /// cgroup driver, and checks that there were some and that all passed. With `systemd` the node
 /// boots it; else the command is all that runs.
 #[track_caller]
+#[allow(
+    dead_code,
+    reason = "not all programs that have this module boot this way"
+)]
 pub fn run_tests(driver: &str, filter: &str) {
     let options = match driver {
         "systemd" => ["-s", "-t", "300"].as_slice(),
         _ => &["-t", "180"],
     };
+    boot(options, filter, &[("CRISP_CGROUP_DRIVER", driver)]);
+}
+
+/// As [`run_tests`], on a node with these options of `hack/vm` and these variables.
+#[track_caller]
+pub fn boot(options: &[&str], filter: &str, variables: &[(&str, &str)]) {
     let me = std::env::current_exe().unwrap();
     let output = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../hack/vm"))
         .args(options)
         .arg(format!("{} --test-threads 1 {filter} 2>&1", me.display()))
         .env("CRISP_BIN_DIR", tools::bin_dir())
-        .env("CRISP_CGROUP_DRIVER", driver)
+        .envs(variables.iter().copied())
         .output()
         .expect("hack/vm can be started");
     let told = tools::succeeded("tests on a cgroup v2 node", &output);
