@@ -112,9 +112,9 @@ fn asked_to_end(node: &Node) {
     let told = fs::read_to_string(node.path("data/stubborn/log")).unwrap();
     let mut after = told.lines().skip_while(|line| *line != "asked");
     assert_eq!(after.next(), Some("asked"), "{told}");
-    // Five beats a second: two seconds, and as many more as a busy machine takes.
+    // Five beats a second for two seconds: a busy machine has fewer, or more until it kills.
     let beats = after.count();
-    assert!((4..=40).contains(&beats), "{beats} beats after SIGTERM");
+    assert!((1..=40).contains(&beats), "{beats} beats after SIGTERM");
     let told = fs::read_to_string(node.path("data/stop-signal/signal")).unwrap();
     assert_eq!(told, "asked\n");
 }
