@@ -46,10 +46,20 @@ fn chain(node: &Path) -> Value {
     ])
 }
 
-/// Attachments that were added and not deleted, and addresses that are taken.
-pub(crate) fn owed(node: &Node) -> usize {
-    let marks = fs::read_dir(node.path("owed")).unwrap().flatten();
-    let taken = fs::read_dir(node.path("addresses/test")).unwrap().flatten();
-    let names = taken.filter_map(|entry| entry.file_name().into_string().ok());
-    marks.count() + names.filter(|name| name.starts_with("10.")).count()
+/// Attachments that were added and not deleted, and addresses that are taken: a text for each.
+pub(crate) fn owed(node: &Node) -> Vec<String> {
+    let names = |dir: &str| {
+        let entries = fs::read_dir(node.path(dir)).unwrap().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        names.collect::<Vec<_>>()
+    };
+    let marks = names("owed").into_iter();
+    let attached = marks.map(|pod| format!("attachment of {pod}"));
+    let mut taken = names("addresses/test");
+    taken.retain(|name| name.starts_with("10."));
+    let taken = taken.iter().map(|address| {
+        let owner = fs::read_to_string(node.path("addresses/test").join(address));
+        format!("{address} of {:?}", owner.unwrap_or_default())
+    });
+    attached.chain(taken).collect()
 }

@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 use crisp_sys::pidfd::PidFd;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+
+use super::group;
 
 const MOST_STDOUT: usize = 4 << 20;
 const MOST_STDERR: usize = 64 << 10;
@@ -29,7 +32,7 @@ pub(crate) enum Outcome {
         stdout: Vec<u8>,
         stderr: Vec<u8>,
     },
-    /// It did not exit by the deadline, and was killed with its process group.
+    /// It did not exit by the deadline, and was killed with all of its process group.
     Hung,
     /// It cannot be started.
     NotStarted(io::Error),
@@ -123,15 +126,25 @@ fn wait(fds: &[(BorrowedFd<'_>, PollFlags)], left: Duration) -> io::Result<()> {
     }
 }
 
-fn kill_group(child: &Child) {
-    let pid = i32::try_from(child.id())
-        .ok()
-        .and_then(rustix::process::Pid::from_raw);
-    if let Some(pid) = pid
-        && let Err(error) = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL)
-    {
-        tracing::warn!(%error, pid = child.id(), "hung plugin not killed");
+/// Ends the program and all that it started to do its work.
+fn end_group(child: &mut Child) -> Option<ExitStatus> {
+    let mut status = None;
+    let leader = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    match leader {
+        Some(leader) => group::end(leader, || status = child.wait().ok()),
+        None => status = child.wait().ok(),
     }
+    status
+}
+
+/// Whether it was killed, while it is not reaped.
+fn was_killed(pidfd: &io::Result<PidFd>) -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+    let ended = pidfd
+        .as_ref()
+        .ok()
+        .map(|fd| waitid(WaitId::PidFd(fd.as_fd()), options));
+    matches!(ended, Some(Ok(Some(end))) if end.killed() || end.dumped())
 }
 
 /// Runs a program to its end or to the deadline.
@@ -161,8 +174,7 @@ pub(crate) fn run(
     while !has_exited(&pidfd) {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            kill_group(&child);
-            drop(child.wait());
+            end_group(&mut child);
             return Ok(Outcome::Hung);
         }
         if let Some(pipe) = &mut stdin {
@@ -182,7 +194,12 @@ pub(crate) fn run(
         wait(&fds, left)?;
     }
     drop(stdin);
-    let status = child.wait().ok();
+    // Somebody has killed it, and its children do not know: they would go on with what it is asked
+    // to undo next.
+    let status = match was_killed(&pidfd) {
+        true => end_group(&mut child),
+        false => child.wait().ok(),
+    };
     stdout.drain();
     stderr.drain();
     Ok(Outcome::Done {
@@ -244,13 +261,26 @@ mod tests {
         assert!(start.elapsed() < Duration::from_secs(2));
     }
 
-    #[test]
-    fn a_hung_program_is_killed_with_its_children() {
+    /// Runs a script that has a child, and proves that the child is gone with it.
+    fn with_child(script: &str, timeout: u64) -> Outcome {
         let file = tempfile::NamedTempFile::new().unwrap();
         let path = file.path().display();
-        let script = format!("(sleep 1; echo alive >> {path}) & sleep 60");
-        assert!(matches!(shell(&script, 200), Outcome::Hung));
-        std::thread::sleep(Duration::from_millis(1300));
-        assert_eq!(std::fs::read(file.path()).unwrap(), b"");
+        let outcome = shell(&format!("sleep 60 & echo $! > {path}\n{script}"), timeout);
+        let child = std::fs::read_to_string(file.path()).unwrap();
+        let child: i32 = child.trim().parse().unwrap();
+        let stat = crisp_sys::process::Stat::read(child);
+        let is_over = |stat: &crisp_sys::process::Stat| stat.state == b'Z';
+        assert!(stat.as_ref().map_or(true, is_over), "{stat:?}");
+        outcome
+    }
+
+    #[test]
+    fn a_program_that_is_killed_takes_its_children_along() {
+        assert!(matches!(with_child("sleep 60", 200), Outcome::Hung));
+        let outcome = with_child("kill -9 $$", 10_000);
+        let Outcome::Done { status, .. } = outcome else {
+            panic!("{outcome:?}");
+        };
+        assert_eq!(status.unwrap().signal(), Some(9));
     }
 }

@@ -5,6 +5,7 @@ mod call;
 mod complaint;
 mod conf;
 mod exec;
+mod group;
 mod orphans;
 mod runtime_config;
 mod target;

@@ -3,21 +3,20 @@
 //! An ADD that goes on beside, or after, the DEL of the next daemon would leave an address that
 //! nobody releases. A parent-death signal is no cure: it reaches the plugin alone and not its
 //! children. So each plugin carries a mark in its environment, which its children inherit, and the
-//! next daemon ends the process group of each marked plugin. A service that a plugin left running
-//! on purpose has left that group.
+//! next daemon ends the process group of each that has the mark, be the plugin itself among them or
+//! dead. A service that a plugin left running on purpose has a session of its own.
 
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use crisp_sys::pidfd::PidFd;
 use crisp_sys::process::Stat;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::Pid;
+
+use super::group;
 
 /// The variable that holds the mark.
 pub(crate) const VARIABLE: &str = "CRISP_NETWORK";
-/// How long a killed plugin may take to end.
-const END_WITHIN: Duration = Duration::from_secs(2);
 
 /// The mark of one daemon's plugins: the daemons' common directory, and a number of the daemon's
 /// own.
@@ -51,52 +50,33 @@ impl Mark {
         marks.any(|mark| mark != self.own.as_bytes())
     }
 
-    /// The plugin with this pid, if an earlier daemon started it and it leads its group.
-    fn orphan(&self, pid: i32) -> Option<(Pid, PidFd)> {
-        let leader = Pid::from_raw(pid)?;
+    /// The process group of a plugin that an earlier daemon started, if this process is in it.
+    fn orphaned_group(&self, pid: i32) -> Option<Pid> {
         // The descriptor is opened before the look, so that it is of the process that was seen.
         let process = PidFd::open(pid).ok()?;
         let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
         let stat = Stat::read(pid).ok()?;
-        let leads = stat.group == pid && stat.session != pid;
-        (leads && self.is_orphans(&environment) && !process.has_exited())
-            .then_some((leader, process))
+        let is_plugins = stat.group != stat.session;
+        let is_orphan = is_plugins && self.is_orphans(&environment) && !process.has_exited();
+        Pid::from_raw(stat.group).filter(|_| is_orphan)
     }
 
     /// Ends all plugins that an earlier daemon started.
     pub(crate) fn end_orphans(&self) {
         let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        let orphans: Vec<(Pid, PidFd)> = pids.filter_map(|pid| self.orphan(pid)).collect();
-        for (leader, _) in &orphans {
-            let killed = kill_process_group(*leader, Signal::KILL);
-            tracing::warn!(
-                pid = leader.as_raw_nonzero(),
-                ?killed,
-                "plugin of an earlier daemon ended"
-            );
-        }
-        let deadline = Instant::now() + END_WITHIN;
-        for (leader, process) in orphans {
-            if !has_ended(&process, deadline.saturating_duration_since(Instant::now())) {
-                tracing::error!(
-                    pid = leader.as_raw_nonzero(),
-                    "plugin of an earlier daemon does not end: it may take an address that is released already"
-                );
+        let groups: BTreeSet<i32> = pids
+            .filter_map(|pid| self.orphaned_group(pid))
+            .map(|group| group.as_raw_nonzero().get())
+            .collect();
+        for pid in groups {
+            tracing::warn!(pid, "plugin of an earlier daemon ended");
+            if let Some(group) = Pid::from_raw(pid) {
+                // Its leader was the earlier daemon's child: init reaps it.
+                group::end(group, || ());
             }
         }
     }
-}
-
-fn has_ended(process: &PidFd, within: Duration) -> bool {
-    use std::os::fd::AsFd as _;
-    let timeout = Timespec {
-        tv_sec: i64::try_from(within.as_secs()).unwrap_or(0),
-        tv_nsec: within.subsec_nanos().into(),
-    };
-    let fd = process.as_fd();
-    let mut polled = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
-    poll(&mut polled, Some(&timeout)).is_ok_and(|ready| ready > 0)
 }
 
 #[cfg(test)]
@@ -117,5 +97,37 @@ mod tests {
                 "{environment}"
             );
         }
+    }
+
+    /// Runs a script as an earlier daemon's plugin, to the end of its first process; the pid that it
+    /// prints.
+    fn left_by(mark: &Mark, script: &str) -> i32 {
+        use std::os::unix::process::CommandExt as _;
+        let mut command = crisp_sys::process::command("sh");
+        command.args(["-c", script]).env(VARIABLE, mark.value());
+        let output = command.process_group(0).output().unwrap();
+        let pid = String::from_utf8(output.stdout).unwrap();
+        pid.trim().parse().unwrap()
+    }
+
+    fn is_alive(pid: i32) -> bool {
+        Stat::read(pid).is_ok_and(|stat| stat.state != b'Z')
+    }
+
+    #[test]
+    fn what_a_killed_plugin_left_is_ended_and_a_service_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mine, other) = (Mark::of(directory.path()), Mark::of(directory.path()));
+        let worker = left_by(&other, "sleep 60 >&- 2>&- & echo $!; kill -9 $$");
+        let service = left_by(&other, "setsid sleep 61 >&- 2>&- & echo $!; sleep 0.1");
+        assert!(is_alive(worker) && is_alive(service));
+        mine.end_orphans();
+        assert!(!is_alive(worker));
+        assert!(is_alive(service));
+        rustix::process::kill_process(
+            Pid::from_raw(service).unwrap(),
+            rustix::process::Signal::KILL,
+        )
+        .unwrap();
     }
 }
