@@ -232,6 +232,11 @@ pub(crate) fn latest_size(text: &[u8]) -> Option<(usize, Option<Size>)> {
     let mut sizes = serde_json::Deserializer::from_slice(text).into_iter::<Value>();
     let (mut used, mut latest) = (0, None);
     loop {
+        // A number that is cut is no end either: what is an object shows by its first character.
+        let rest = text.get(used..).unwrap_or_default().trim_ascii_start();
+        if rest.first().is_some_and(|first| *first != b'{') {
+            return None;
+        }
         match sizes.next() {
             Some(Ok(size)) => latest = Some(Size::deserialize(size).ok()?),
             Some(Err(error)) if error.is_eof() => break,
