@@ -66,18 +66,19 @@ struct Running {
 
 impl Running {
     fn start(container: &Container, process: &Process, streams: &Streams<'_>) -> Result<Self> {
-        let linux = container.record.spec.linux().as_ref();
+        let record = &container.record;
+        let linux = record.spec.linux().as_ref();
         let execed = crisp_runtime::exec(ExecRequest {
             raw_environment: Vec::new(),
             container_pid: container.live_pid()?,
             container: &container.live_init()?,
-            filter: Filter::of(&container.record.spec)?,
+            filter: Filter::of(&record.spec, &record.id, &record.bundle)?,
             process,
             linux,
             cgroup: &container.cgroup,
             exec_id: None,
             stdio: streams.stdio(),
-            keyring: container.record.keyring.clone(),
+            keyring: record.keyring.clone(),
             preserved_fds: streams.preserved(),
         })?;
         Ok(Self { execed })

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use crisp_runtime::Stdio;
 use crisp_sys::pidfd::PidFd;
@@ -11,6 +12,9 @@ use oci_spec::runtime::Spec;
 
 use crate::arguments::Plumbing;
 use crate::failure::{Context, Failure, Result};
+
+/// How long a caller may take to take what it asked for.
+const TAKEN_WITHIN: Duration = Duration::from_secs(10);
 
 /// More descriptors than any caller passes on purpose.
 const MAX_PASSED: u32 = 1024;
@@ -112,14 +116,14 @@ impl<'a> Streams<'a> {
         console: &mut Option<OwnedFd>,
     ) -> Result<()> {
         if let Some(path) = &self.plumbing.pidfd_socket {
-            socket::hand_over(path, b"pidfd", pidfd.as_fd())
+            socket::hand_over(path, b"pidfd", pidfd.as_fd(), TAKEN_WITHIN)
                 .context(|| format!("send the process to {}", path.display()))?;
         }
         if let Some(path) = &self.plumbing.console_socket {
             let master = console.take().ok_or_else(|| {
                 Failure::refused("the process has no terminal for the console socket")
             })?;
-            socket::hand_over(path, b"/dev/ptmx", master.as_fd())
+            socket::hand_over(path, b"/dev/ptmx", master.as_fd(), TAKEN_WITHIN)
                 .context(|| format!("send the terminal to {}", path.display()))?;
         }
         if let Some(path) = &self.plumbing.pid_file {

@@ -68,7 +68,10 @@ impl Ahead {
         drop(make_place(&root_place(spec, bundle)));
         let linux = spec.linux().as_ref();
         let profile = linux.and_then(|linux| linux.seccomp().as_ref());
-        if let (Some(profile), Ok(Some(filter))) = (profile, Filter::of(spec)) {
+        // The container of an agent's filter is told by its id, which the creation knows.
+        if let (Some(profile), Ok(Some(filter))) = (profile, Filter::of(spec, "", bundle))
+            && filter.agent().is_none()
+        {
             self.filter = Some((profile.clone(), filter));
         }
         let mounts = spec.mounts().as_deref().unwrap_or_default();
@@ -92,12 +95,17 @@ impl Ahead {
     }
 
     /// The filter of a spec, which is compiled unless it was.
-    pub(crate) fn filter(&mut self, spec: &Spec) -> crate::Result<Option<Filter>> {
+    pub(crate) fn filter(
+        &mut self,
+        spec: &Spec,
+        id: &str,
+        bundle: &Path,
+    ) -> crate::Result<Option<Filter>> {
         let linux = spec.linux().as_ref();
         let profile = linux.and_then(|linux| linux.seccomp().as_ref());
         match self.filter.take() {
             Some((of, filter)) if Some(&of) == profile => Ok(Some(filter)),
-            _ => Filter::of(spec),
+            _ => Filter::of(spec, id, bundle),
         }
     }
 }

@@ -30,7 +30,7 @@ use crate::root_by::RootBy;
 use crate::rootfs::{Rootfs, enter_place};
 use crate::schedule::{Scheduling, leave_cpus_of_caller};
 use crate::streams::{self, LineEnds, Streams};
-use crate::sync::{Word, hear, let_go_of, say};
+use crate::sync::{Word, hear_plainly, let_go_of, proceed, say};
 use crate::{hooks, mask, options, sysctl};
 
 /// All that the child needs; made by the parent, moved into the fork.
@@ -124,7 +124,7 @@ fn become_init(plan: Plan<'_>, conn: Conn) -> i32 {
         Err(error) => return fail(&conn, error),
     };
     match gate.wait(conn) {
-        Ok((last, conn)) => fail(&conn, last.start()),
+        Ok((last, conn)) => fail(&conn, last.start(&conn)),
         Err(_) => 1,
     }
 }
@@ -171,7 +171,7 @@ impl AtGate {
             }
             None => conn,
         };
-        match hear(&conn)? {
+        match hear_plainly(&conn)? {
             Some(Word::Start) => Ok((self.last, conn)),
             _ => Err(Error::Vanished("nobody started it".to_owned())),
         }
@@ -181,8 +181,8 @@ impl AtGate {
 impl LastSteps {
     /// Returns only when there is no program to become. Hooks of the container's own file system
     /// are confined as its program is.
-    fn start(&self) -> Error {
-        let prepared = confine::load(self.filter.as_ref())
+    fn start(&self, conn: &Conn) -> Error {
+        let prepared = confine::load(self.filter.as_ref(), conn)
             .and_then(|()| hooks::run_with(&self.hooks, &self.state, &self.environment));
         match prepared {
             Ok(()) => self.program.start(),
@@ -224,12 +224,18 @@ fn set_up(mut plan: Plan<'_>, conn: &Conn) -> Result<AtGate> {
     confine::set_labels(plan.process)?;
     let (early, late) = early_and_late(plan.process, plan.filter);
     in_working_dir(plan.process, || {
-        drop_privileges(plan.process, early.as_ref())
+        drop_privileges(plan.process, early.as_ref(), conn)
     })?;
     if plan.gate.is_some() {
         // The caller that starts the container is not its maker, and should not hear of this first.
         plan.program.find()?;
     }
+    // An agent is known to the container's maker, and need not be to the one that starts it.
+    let (now, late) = match late {
+        Some(filter) if filter.agent().is_some() => (Some(filter), None),
+        late => (None, late),
+    };
+    confine::load(now.as_ref(), conn)?;
     let last = LastSteps {
         hooks: hooks::start_container(plan.spec),
         environment: plan.process.env().clone().unwrap_or_default(),
@@ -242,13 +248,6 @@ fn set_up(mut plan: Plan<'_>, conn: &Conn) -> Result<AtGate> {
         closed_from: plan.closed_from,
         last,
     })
-}
-
-fn proceed(conn: &Conn) -> Result<()> {
-    match hear(conn)? {
-        Some(Word::Proceed) => Ok(()),
-        _ => Err(Error::Vanished("the runtime is gone".to_owned())),
-    }
 }
 
 fn enter_namespaces(plan: &Plan<'_>) -> Result<()> {

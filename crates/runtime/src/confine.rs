@@ -2,15 +2,19 @@
 //! applied in the child, in the order that each step still has the privileges for.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use crisp_seccomp::Arch;
 use crisp_sys::caps::{self, CapSet};
+use crisp_sys::socket::Conn;
 use crisp_sys::{credentials, limits, process, seccomp};
 use oci_spec::runtime::{Capabilities, PosixRlimit, Process, Spec};
 use serde::{Deserialize, Serialize};
 
+use crate::agent::Agent;
 use crate::error::{Context, Error, Result};
 use crate::procfs::Procfs;
+use crate::sync::{Word, proceed, say};
 
 /// Compiled seccomp filter of a container. It can be written down, so that a further process gets
 /// it without a second compilation.
@@ -19,15 +23,20 @@ pub struct Filter {
     /// `code`, `jt`, `jf` and `k` of each instruction.
     program: Vec<(u16, u8, u8, u32)>,
     flags: u32,
+    /// The agent that decides the calls that it leaves open.
+    #[serde(default)]
+    agent: Option<Agent>,
 }
 
 impl Filter {
-    /// Compiles the profile of a spec; `None` without one. The parent does it, so that a profile
-    /// that does not compile is told before anything is made.
+    /// Compiles the profile of a container's spec; `None` without one. The parent does it, so that
+    /// a profile that does not compile is told before anything is made. `id` and `bundle` are the
+    /// container's, for an agent that decides some of its calls.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when the profile asks for what is not supported, or is too long.
-    pub fn of(spec: &Spec) -> Result<Option<Self>> {
+    /// [`Error::Invalid`] when the profile asks for what is not supported, is too long, or leaves
+    /// calls to an agent and does not say where that is.
+    pub fn of(spec: &Spec, id: &str, bundle: &Path) -> Result<Option<Self>> {
         let linux = spec.linux().as_ref();
         let Some(profile) = linux.and_then(|linux| linux.seccomp().as_ref()) else {
             return Ok(None);
@@ -38,17 +47,30 @@ impl Filter {
         Ok(Some(Self {
             program: instructions.map(|i| (i.code, i.jt, i.jf, i.k)).collect(),
             flags: compiled.flags,
+            agent: compiled
+                .listens
+                .then(|| Agent::of(profile, spec, id, bundle))
+                .transpose()?,
         }))
     }
 
-    pub(crate) fn load(&self) -> Result<()> {
+    pub(crate) fn agent(&self) -> Option<&Agent> {
+        self.agent.as_ref()
+    }
+
+    /// Loads it, and waits until its agent, if it has one, can answer.
+    fn load(&self, conn: &Conn) -> Result<()> {
         let instructions = self.program.iter();
         let program: Vec<_> = instructions
             .map(|&(code, jt, jf, k)| seccomp::SockFilter { code, jt, jf, k })
             .collect();
-        seccomp::load(&program, self.flags)
-            .context(|| "load the seccomp filter")
-            .map(drop)
+        let listener = seccomp::load(&program, self.flags);
+        let Some(listener) = listener.context(|| "load the seccomp filter")? else {
+            return Ok(());
+        };
+        say(conn, &Word::Listens(listener.number()))
+            .context(|| "tell the parent of the seccomp filter")?;
+        proceed(conn)
     }
 }
 
@@ -183,14 +205,18 @@ pub(crate) fn label_keys(process: &Process) -> Result<()> {
     }
 }
 
-/// Loads a filter, if there is one.
-pub(crate) fn load(filter: Option<&Filter>) -> Result<()> {
-    filter.map_or(Ok(()), Filter::load)
+/// Loads a filter, if there is one. `conn` leads to whoever makes this process.
+pub(crate) fn load(filter: Option<&Filter>, conn: &Conn) -> Result<()> {
+    filter.map_or(Ok(()), |filter| filter.load(conn))
 }
 
 /// Becomes the user with exactly the capabilities of the spec. `filter` is loaded while that is
 /// still allowed: without `no_new_privs` it takes `CAP_SYS_ADMIN`.
-pub(crate) fn drop_privileges(process: &Process, filter: Option<&Filter>) -> Result<()> {
+pub(crate) fn drop_privileges(
+    process: &Process,
+    filter: Option<&Filter>,
+    conn: &Conn,
+) -> Result<()> {
     let held = caps::permitted().context(|| "read the capabilities")?;
     let sets = Sets::of(process, held);
     caps::limit_bounding(sets.bounding).context(|| "limit the capability bounding set")?;
@@ -198,7 +224,7 @@ pub(crate) fn drop_privileges(process: &Process, filter: Option<&Filter>) -> Res
     if filter.is_some() {
         // The change of user has emptied the effective set; the permitted one was kept.
         caps::set(held, held, CapSet::default()).context(|| "take up the capabilities")?;
-        load(filter)?;
+        load(filter, conn)?;
     }
     caps::set(sets.effective, sets.permitted, sets.inheritable)
         .context(|| "set the capabilities")?;

@@ -13,6 +13,7 @@ use crisp_sys::process::{self, Dumpable};
 use crisp_sys::socket::{Conn, Listener};
 use oci_spec::runtime::{Process, Spec};
 
+use crate::agent::{self, Agent, Confined};
 use crate::ahead::Ahead;
 use crate::child::{self, Plan};
 use crate::claim::Claim;
@@ -199,7 +200,7 @@ fn refuse_frozen(cgroup: &Cgroup) -> Result<()> {
 fn make(mut request: CreateRequest<'_>, process: &Process) -> Result<Created> {
     refuse_frozen(request.cgroup)?;
     let spec = request.spec;
-    let filter = request.ahead.filter(spec)?;
+    let filter = request.ahead.filter(spec, request.id, request.bundle)?;
     let program = Program::of(process, std::mem::take(&mut request.raw_environment))?;
     let scheduling = Scheduling::of(spec.linux().as_ref(), process)?;
     let mut namespaces = Namespaces::of(spec)?;
@@ -242,7 +243,8 @@ fn make(mut request: CreateRequest<'_>, process: &Process) -> Result<Created> {
         process,
         id: request.id,
         bundle: request.bundle,
-        pid,
+        init: (pid, &pidfd),
+        agent: filter.as_ref().and_then(Filter::agent),
         maps,
         from_host: &from_host,
     };
@@ -398,7 +400,9 @@ struct Setting<'a> {
     process: &'a Process,
     id: &'a str,
     bundle: &'a Path,
-    pid: i32,
+    init: (i32, &'a PidFd),
+    /// The agent of its filter.
+    agent: Option<&'a Agent>,
     maps: Option<Maps>,
     from_host: &'a FromHost,
 }
@@ -406,18 +410,19 @@ struct Setting<'a> {
 impl Setting<'_> {
     /// Gives the child what it cannot take by itself, and answers it until it is ready.
     fn guide(&self, conn: &Conn, warnings: &mut Vec<String>) -> Result<Option<OwnedFd>> {
-        let taken = self.from_host.give(self.pid)?;
+        let taken = self.from_host.give(self.init.0)?;
         let console = self.accompany(conn, warnings);
         console.inspect_err(|_| taken.give_back())
     }
 
     /// Answers the child, which enters its cgroup first of all, until it is ready.
     fn accompany(&self, conn: &Conn, warnings: &mut Vec<String>) -> Result<Option<OwnedFd>> {
+        let (pid, pidfd) = self.init;
         if let Some(maps) = &self.maps {
-            maps.write(self.pid)?;
+            maps.write(pid)?;
         }
         if let Some(value) = self.process.oom_score_adj() {
-            let set = process::set_oom_score_adj(self.pid, value)
+            let set = process::set_oom_score_adj(pid, value)
                 .context(|| format!("set oom_score_adj {value}"))?;
             if set != value {
                 let why = "lowering it needs CAP_SYS_RESOURCE";
@@ -434,8 +439,18 @@ impl Setting<'_> {
                 Some(Word::Console(master)) => console = Some(master),
                 Some(Word::Warning(text)) => warnings.push(text),
                 Some(Word::Lend(path, depth)) => peers::lend(conn, &path, depth)?,
+                Some(Word::Listens(descriptor)) => {
+                    let process = Confined {
+                        pid,
+                        pidfd,
+                        init: pid,
+                        descriptor,
+                    };
+                    agent::introduce(self.agent, process)?;
+                    let_go_on(conn)?;
+                }
                 Some(Word::Proceed) => {
-                    let pid = self.pid.unsigned_abs();
+                    let pid = pid.unsigned_abs();
                     let state =
                         hooks::state(self.id, pid, self.bundle, self.spec, hooks::Stage::Creating);
                     hooks::run(&hooks::create_runtime(self.spec), &state)?;

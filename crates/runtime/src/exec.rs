@@ -17,6 +17,7 @@ use crisp_sys::socket::Conn;
 use oci_spec::runtime::{Linux, Process};
 use rustix::io::Errno;
 
+use crate::agent::{self, Agent, Confined};
 use crate::child::in_working_dir;
 use crate::confine::{self, Filter, drop_privileges, early_and_late};
 use crate::console;
@@ -29,7 +30,7 @@ use crate::namespaces::become_root;
 use crate::path_lookup::Program;
 use crate::schedule::{Cpus, Scheduling};
 use crate::streams::{self, LineEnds, Stdio, Streams};
-use crate::sync::{Word, hear, hear_from_child, let_go_of, say, still_wanted};
+use crate::sync::{Word, hear_from_child, let_go_of, proceed, say, still_wanted};
 use crate::unmet;
 
 /// A process to be run in a container.
@@ -179,6 +180,7 @@ fn start(request: ExecRequest<'_>, unified: Option<&Path>) -> Result<Execed> {
         .map(open_root)
         .transpose()
         .map_err(|e| Error::cgroup("open", e))?;
+    let agent = request.filter.as_ref().and_then(Filter::agent).cloned();
     let inside = Inside {
         process,
         program,
@@ -204,19 +206,13 @@ fn start(request: ExecRequest<'_>, unified: Option<&Path>) -> Result<Execed> {
         .context(|| "fork the process")
     };
     let (pid, pidfd) = joined.in_pid_namespace(fork)?;
-    let mut warnings = unmet::process(process);
-    match guide(pid, &ours, process, &mut warnings) {
-        Ok(console) => Ok(Execed {
-            pid,
-            pidfd,
-            console,
-            warnings,
-        }),
-        Err(error) => {
-            end(pid, &pidfd);
-            Err(error)
-        }
-    }
+    let guide = Guide {
+        pid,
+        init: request.container_pid,
+        agent,
+        process,
+    };
+    guide.finish(pidfd, &ours)
 }
 
 /// The namespaces of a container, as its init has them.
@@ -315,9 +311,7 @@ impl Inside<'_> {
     fn set_up(mut self, conn: &Conn) -> Result<Program> {
         let entered = self.entrance.enter();
         entered.map_err(|error| Error::cgroup("enter", error))?;
-        let Some(Word::Proceed) = hear(conn)? else {
-            return Err(Error::Vanished("the runtime is gone".to_owned()));
-        };
+        proceed(conn)?;
         if let Some(warning) = self.cpus.after()? {
             say(conn, &Word::Warning(warning)).context(|| "warn")?;
         }
@@ -350,31 +344,73 @@ impl Inside<'_> {
             // The directory may have taken its time, on a network: a filter may forbid to ask
             // later.
             still_wanted(conn)?;
-            drop_privileges(self.process, early.as_ref())
+            drop_privileges(self.process, early.as_ref(), conn)
         })?;
-        confine::load(late.as_ref())?;
+        confine::load(late.as_ref(), conn)?;
         Ok(self.program)
     }
 }
 
-fn guide(
+/// The parent's view of the process while it sets itself up.
+struct Guide<'a> {
     pid: i32,
-    conn: &Conn,
-    process: &Process,
-    warnings: &mut Vec<String>,
-) -> Result<Option<OwnedFd>> {
-    if let Some(value) = process.oom_score_adj() {
-        process::set_oom_score_adj(pid, value).context(|| format!("set oom_score_adj {value}"))?;
+    /// The container's init.
+    init: i32,
+    /// The agent of its filter.
+    agent: Option<Agent>,
+    process: &'a Process,
+}
+
+impl Guide<'_> {
+    /// A process whose program does not run is ended.
+    fn finish(&self, pidfd: PidFd, conn: &Conn) -> Result<Execed> {
+        let mut warnings = unmet::process(self.process);
+        match self.accompany(&pidfd, conn, &mut warnings) {
+            Ok(console) => Ok(Execed {
+                pid: self.pid,
+                pidfd,
+                console,
+                warnings,
+            }),
+            Err(error) => {
+                end(self.pid, &pidfd);
+                Err(error)
+            }
+        }
     }
-    say(conn, &Word::Proceed).context(|| "let the process go on")?;
-    let mut console = None;
-    loop {
-        match hear_from_child(conn, None)? {
-            None => return Ok(console),
-            Some(Word::Console(master)) => console = Some(master),
-            Some(Word::Warning(text)) => warnings.push(text),
-            Some(Word::Failed(error)) => return Err(error),
-            Some(other) => return Err(Error::setup("exec", format!("unexpected {other:?}"))),
+
+    /// Answers the process until its program runs.
+    fn accompany(
+        &self,
+        pidfd: &PidFd,
+        conn: &Conn,
+        warnings: &mut Vec<String>,
+    ) -> Result<Option<OwnedFd>> {
+        if let Some(value) = self.process.oom_score_adj() {
+            process::set_oom_score_adj(self.pid, value)
+                .context(|| format!("set oom_score_adj {value}"))?;
+        }
+        let go_on = || say(conn, &Word::Proceed).context(|| "let the process go on");
+        go_on()?;
+        let mut console = None;
+        loop {
+            match hear_from_child(conn, None)? {
+                None => return Ok(console),
+                Some(Word::Console(master)) => console = Some(master),
+                Some(Word::Warning(text)) => warnings.push(text),
+                Some(Word::Listens(descriptor)) => {
+                    let process = Confined {
+                        pid: self.pid,
+                        pidfd,
+                        init: self.init,
+                        descriptor,
+                    };
+                    agent::introduce(self.agent.as_ref(), process)?;
+                    go_on()?;
+                }
+                Some(Word::Failed(error)) => return Err(error),
+                Some(other) => return Err(Error::setup("exec", format!("unexpected {other:?}"))),
+            }
         }
     }
 }
@@ -382,6 +418,7 @@ fn guide(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sync::hear;
 
     #[test]
     fn a_container_that_gives_back_its_namespaces_runs_no_more() {

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod agent;
 mod ahead;
 mod block_io;
 mod bounds;

@@ -30,6 +30,8 @@ pub(crate) enum Word {
     Lend(PathBuf, Depth),
     /// Parent: here it is.
     Lent(OwnedFd),
+    /// Child: my filter is loaded, and tells of calls on the descriptor of mine with this number.
+    Listens(i32),
     /// Child: the master of my terminal.
     Console(OwnedFd),
     /// Child: something that was not done to the letter.
@@ -47,37 +49,63 @@ pub(crate) fn let_go_of(ours: &Conn, theirs: &Conn) -> Result<()> {
 }
 
 const MAX: usize = 64 * 1024;
+/// The parent's words without descriptors are one letter.
+const MAX_PLAIN: usize = 16;
 
 /// Most children answer sooner, and cost one system call more.
 const MOMENT: Duration = Duration::from_millis(500);
 
+/// Words that need no descriptor travel by write(2): under a filter that knows but the calls of its
+/// program, sendmsg(2) may be refused.
 pub(crate) fn say(conn: &Conn, word: &Word) -> io::Result<()> {
     match word {
-        Word::Proceed => conn.send(b"p", &[]),
-        Word::Ready => conn.send(b"r", &[]),
-        Word::Start => conn.send(b"s", &[]),
+        Word::Proceed => conn.write(b"p"),
+        Word::Ready => conn.write(b"r"),
+        Word::Start => conn.write(b"s"),
+        Word::Listens(descriptor) => conn.write(format!("l{descriptor}").as_bytes()),
         Word::Init(pidfd) => conn.send(b"i", &[pidfd.as_fd()]),
         Word::Lend(path, depth) => {
             let kind: &[u8] = match depth {
                 Depth::Single => b"1",
                 Depth::Recursive => b"R",
             };
-            conn.send(&[kind, path.as_os_str().as_bytes()].concat(), &[])
+            conn.write(&[kind, path.as_os_str().as_bytes()].concat())
         }
         Word::Lent(tree) => conn.send(b"t", &[tree.as_fd()]),
         Word::Console(master) => conn.send(b"c", &[master.as_fd()]),
-        Word::Warning(text) => conn.send(format!("w{text}").as_bytes(), &[]),
-        Word::Failed(Error::Program(text)) => conn.send(format!("x{text}").as_bytes(), &[]),
-        Word::Failed(Error::NotRunning) => conn.send(b"n", &[]),
+        Word::Warning(text) => conn.write(format!("w{text}").as_bytes()),
+        Word::Failed(Error::Program(text)) => conn.write(format!("x{text}").as_bytes()),
+        Word::Failed(Error::NotRunning) => conn.write(b"n"),
         Word::Failed(Error::Setup {
             step,
             message,
             errno,
         }) => {
             let errno = errno.unwrap_or_default();
-            conn.send(format!("e{errno}\0{step}\0{message}").as_bytes(), &[])
+            conn.write(format!("e{errno}\0{step}\0{message}").as_bytes())
         }
-        Word::Failed(other) => conn.send(format!("e0\0set up\0{other}").as_bytes(), &[]),
+        Word::Failed(other) => conn.write(format!("e0\0set up\0{other}").as_bytes()),
+    }
+}
+
+/// In the child, also under its filter: the next word, which comes without descriptors; `None` when the
+/// parent is gone.
+pub(crate) fn hear_plainly(conn: &Conn) -> Result<Option<Word>> {
+    let received = loop {
+        match conn.read(MAX_PLAIN) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+            other => break other.context(|| "hear from the runtime")?,
+        }
+    };
+    Ok(received.map(|bytes| word(&bytes, Vec::new())))
+}
+
+/// In the child: waits until the parent lets it go on.
+pub(crate) fn proceed(conn: &Conn) -> Result<()> {
+    match hear_plainly(conn)? {
+        Some(Word::Proceed) => Ok(()),
+        _ => Err(Error::Vanished("the runtime is gone".to_owned())),
     }
 }
 
@@ -136,24 +164,26 @@ pub(crate) fn hear(conn: &Conn) -> Result<Option<Word>> {
             other => break other.context(|| "hear from the container's init")?,
         }
     };
-    let Some((bytes, mut fds)) = received else {
-        return Ok(None);
-    };
+    Ok(received.map(|(bytes, fds)| word(&bytes, fds)))
+}
+
+fn word(bytes: &[u8], mut fds: Vec<OwnedFd>) -> Word {
     let text = String::from_utf8_lossy(bytes.get(1..).unwrap_or_default()).into_owned();
-    Ok(Some(match bytes.first() {
+    match bytes.first() {
         Some(b'p') => Word::Proceed,
         Some(b'r') => Word::Ready,
         Some(b's') => Word::Start,
         Some(b'w') => Word::Warning(text),
         Some(b'x') => Word::Failed(Error::Program(text)),
         Some(b'n') => Word::Failed(Error::NotRunning),
+        Some(b'l') => Word::Listens(text.parse().unwrap_or(-1)),
         Some(b'i') if !fds.is_empty() => Word::Init(fds.remove(0)),
-        Some(b'1') => Word::Lend(path(&bytes), Depth::Single),
-        Some(b'R') => Word::Lend(path(&bytes), Depth::Recursive),
+        Some(b'1') => Word::Lend(path(bytes), Depth::Single),
+        Some(b'R') => Word::Lend(path(bytes), Depth::Recursive),
         Some(b't') if !fds.is_empty() => Word::Lent(fds.remove(0)),
         Some(b'c') if !fds.is_empty() => Word::Console(fds.remove(0)),
         _ => Word::Failed(set_up(&text)),
-    }))
+    }
 }
 
 /// A failed step, as [`say`] writes it.

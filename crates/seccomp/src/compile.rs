@@ -8,6 +8,8 @@
 //! * The first rule without conditions decides its call alone, wherever it stands.
 //! * A call newer than every call that the profile names gets `ENOSYS` when the default action
 //!   refuses: C libraries take an older call then, and give up at any other error.
+//! * `SCMP_ACT_NOTIFY` leaves the decision to a listener, to which the process itself hands its
+//!   filter by write(2): that call, and the default action, cannot wait for it.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +29,9 @@ pub struct Program {
     pub instructions: Vec<Instruction>,
     /// `SECCOMP_FILTER_FLAG_*`.
     pub flags: u32,
+    /// Whether calls wait for a listener: loading the filter makes the descriptor on which it
+    /// hears of them (`SECCOMP_FILTER_FLAG_NEW_LISTENER` is among the flags).
+    pub listens: bool,
     /// Names that the architecture does not have; their rules were passed over.
     pub unknown: Vec<String>,
 }
@@ -37,6 +42,8 @@ const ENOSYS: u32 = 38;
 const EPERM: u32 = 1;
 const X32_BIT: u32 = 0x4000_0000;
 const MAX_INSTRUCTIONS: usize = 4096;
+/// `SECCOMP_FILTER_FLAG_NEW_LISTENER`.
+const NEW_LISTENER: u32 = 8;
 
 /// The decision about one system call: guarded verdicts in order, then the last one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,7 +84,8 @@ enum Test {
 /// # Errors
 /// When the profile asks for what is not supported, or gets too long.
 pub fn compile(profile: &LinuxSeccomp, arch: Arch) -> Result<Program> {
-    let default = action(profile.default_action(), profile.default_errno_ret())?;
+    let listens = listens(profile)?;
+    let default = action(profile.default_action(), profile.default_errno_ret());
     let (bodies, unknown) = bodies(profile, arch, default)?;
     let mut assembler = Assembler::default();
     let newer = newer(profile, arch);
@@ -96,20 +104,43 @@ pub fn compile(profile: &LinuxSeccomp, arch: Arch) -> Result<Program> {
     }
     Ok(Program {
         instructions,
-        flags: flags(profile),
+        flags: flags(profile, listens),
+        listens,
         unknown,
     })
 }
 
-fn flags(profile: &LinuxSeccomp) -> u32 {
-    let mut bits = 0;
+/// Whether a rule leaves calls to a listener.
+fn listens(profile: &LinuxSeccomp) -> Result<bool> {
+    let notifies = |action| action == LinuxSeccompAction::ScmpActNotify;
+    if notifies(profile.default_action()) {
+        let what = "SCMP_ACT_NOTIFY as its default action (name the calls that a listener decides)";
+        return Err(Error::Unsupported(what.to_owned()));
+    }
+    let rules = profile.syscalls().as_deref().unwrap_or_default();
+    let mut left: Vec<&LinuxSyscall> = rules.iter().collect();
+    left.retain(|rule| notifies(rule.action()));
+    let mut names = left.iter().flat_map(|rule| rule.names());
+    if names.any(|name| name == "write") {
+        let what = "SCMP_ACT_NOTIFY for write, by which the listener is given the filter";
+        return Err(Error::Unsupported(what.to_owned()));
+    }
+    Ok(!left.is_empty())
+}
+
+fn flags(profile: &LinuxSeccomp, listens: bool) -> u32 {
+    let mut bits = if listens { NEW_LISTENER } else { 0 };
     for flag in profile.flags().as_deref().unwrap_or_default() {
         bits |= match flag {
+            // The kernel has one answer only, a descriptor or the thread that it failed for. The
+            // process that loads a filter is single-threaded: there is nothing to keep in step.
+            LinuxSeccompFilterFlag::SeccompFilterFlagTsync if listens => 0,
             LinuxSeccompFilterFlag::SeccompFilterFlagTsync => 1,
             LinuxSeccompFilterFlag::SeccompFilterFlagLog => 2,
             LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => 4,
             // It says how a call waits for a listener's answer. The kernel refuses it in a filter
             // that has no listener, where it would say nothing.
+            LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv if listens => 32,
             LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => 0,
         };
     }
@@ -120,8 +151,8 @@ fn errno(number: u32) -> u32 {
     0x0005_0000 | number & 0xffff
 }
 
-fn action(action: LinuxSeccompAction, errno_ret: Option<u32>) -> Result<u32> {
-    Ok(match action {
+fn action(action: LinuxSeccompAction, errno_ret: Option<u32>) -> u32 {
+    match action {
         LinuxSeccompAction::ScmpActKill | LinuxSeccompAction::ScmpActKillThread => 0,
         LinuxSeccompAction::ScmpActKillProcess => 0x8000_0000,
         LinuxSeccompAction::ScmpActTrap => 0x0003_0000,
@@ -129,10 +160,8 @@ fn action(action: LinuxSeccompAction, errno_ret: Option<u32>) -> Result<u32> {
         LinuxSeccompAction::ScmpActTrace => 0x7ff0_0000 | errno_ret.unwrap_or(EPERM) & 0xffff,
         LinuxSeccompAction::ScmpActLog => 0x7ffc_0000,
         LinuxSeccompAction::ScmpActAllow => 0x7fff_0000,
-        LinuxSeccompAction::ScmpActNotify => {
-            return Err(Error::Unsupported("SCMP_ACT_NOTIFY, a listener".to_owned()));
-        }
-    })
+        LinuxSeccompAction::ScmpActNotify => 0x7fc0_0000,
+    }
 }
 
 /// The first number that gets `ENOSYS`, as all above it; `None` when the default decides them.
@@ -166,7 +195,7 @@ fn bodies(profile: &LinuxSeccomp, arch: Arch, default: u32) -> Result<(Bodies, V
     let mut bodies = Bodies::new();
     let mut unknown = Vec::new();
     for rule in profile.syscalls().as_deref().unwrap_or_default() {
-        let verdict = action(rule.action(), rule.errno_ret())?;
+        let verdict = action(rule.action(), rule.errno_ret());
         let alternatives = alternatives(rule.args().as_deref().unwrap_or_default())?;
         for name in rule.names() {
             let Some(number) = arch.number(name) else {

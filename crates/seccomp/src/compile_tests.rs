@@ -221,7 +221,7 @@ fn newer_calls_are_unknown_where_the_default_refuses() {
 fn action_of(default: &str) -> u32 {
     let json = format!(r#"{{"defaultAction": {default}}}"#);
     let profile = parse_profile(json.as_bytes(), Arch::X86_64, &BTreeSet::new()).unwrap();
-    action(profile.default_action(), profile.default_errno_ret()).unwrap()
+    action(profile.default_action(), profile.default_errno_ret())
 }
 
 #[test]
@@ -230,7 +230,7 @@ fn every_number_gets_what_a_plain_reading_gives() {
         let caps = caps.split_whitespace().map(str::to_owned).collect();
         let profile = default_profile(arch, &caps);
         let program = compile(&profile, arch).unwrap();
-        let default = action(profile.default_action(), profile.default_errno_ret()).unwrap();
+        let default = action(profile.default_action(), profile.default_errno_ret());
         let (bodies, _) = bodies(&profile, arch, default).unwrap();
         for nr in 0..600 {
             let plain = bodies.get(&nr).filter(|body| body.guarded.is_empty());
@@ -260,4 +260,40 @@ fn a_flag_for_listeners_changes_nothing_without_one() {
         2
     );
     assert_eq!(profile(waits).instructions, profile("").instructions);
+}
+
+#[test]
+fn calls_are_left_to_a_listener() {
+    let program = local(
+        r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+            {"names": ["mkdirat"], "action": "SCMP_ACT_NOTIFY"},
+            {"names": ["kill"], "action": "SCMP_ACT_NOTIFY", "args": [{"index": 1, "value": 9, "op": "SCMP_CMP_EQ"}]}],
+            "flags": ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]}"#,
+    );
+    let (notified, allowed) = (0x7fc0_0000, 0x7fff_0000);
+    assert_eq!(native(&program, "mkdirat", [0; 6]), notified);
+    assert_eq!(native(&program, "kill", [1, 9, 0, 0, 0, 0]), notified);
+    assert_eq!(native(&program, "kill", [1, 15, 0, 0, 0, 0]), allowed);
+    assert!(program.listens);
+    assert_eq!(
+        program.flags,
+        8 | 32,
+        "a listener, and no threads to keep in step"
+    );
+}
+
+#[test]
+fn a_listener_cannot_decide_how_it_is_reached() {
+    for (default, call, told) in [
+        ("SCMP_ACT_NOTIFY", "mkdir", "as its default action"),
+        ("SCMP_ACT_ALLOW", "write", "for write"),
+    ] {
+        let text = format!(
+            r#"{{"defaultAction": "{default}",
+                 "syscalls": [{{"names": ["{call}"], "action": "SCMP_ACT_NOTIFY"}}]}}"#
+        );
+        let profile: LinuxSeccomp = serde_json::from_str(&text).unwrap();
+        let error = compile(&profile, Arch::X86_64).unwrap_err().to_string();
+        assert!(error.contains(told), "{error}");
+    }
 }

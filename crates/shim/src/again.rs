@@ -2,6 +2,8 @@
 //! the container writes them down for the shim, so that an exec neither parses the whole
 //! `config.json` nor compiles the seccomp filter a second time.
 
+use std::path::Path;
+
 use crisp_runtime::Filter;
 use oci_spec::runtime::{Process, Spec};
 use serde::{Deserialize, Serialize};
@@ -23,10 +25,10 @@ pub(crate) struct Again {
 
 impl Again {
     /// Takes them from a spec, and compiles the filter.
-    pub(crate) fn of(spec: &Spec) -> Result<Self> {
+    pub(crate) fn of(spec: &Spec, id: &str, bundle: &Path) -> Result<Self> {
         Ok(Self {
             process: spec.process().clone().unwrap_or_default(),
-            filter: Filter::of(spec)?,
+            filter: Filter::of(spec, id, bundle)?,
         })
     }
 
@@ -72,7 +74,7 @@ mod tests {
 
     #[test]
     fn what_was_written_down_is_what_the_spec_says() {
-        let said = Again::of(&spec()).unwrap();
+        let said = Again::of(&spec(), "one", Path::new("/")).unwrap();
         assert!(said.filter.is_some());
         let text = Again::write_down(&said.process, said.filter.as_ref()).unwrap();
         assert_eq!(Again::read(&text), Some(said));
@@ -80,7 +82,7 @@ mod tests {
 
     #[test]
     fn a_long_environment_is_not_kept() {
-        let mut said = Again::of(&spec()).unwrap();
+        let mut said = Again::of(&spec(), "one", Path::new("/")).unwrap();
         let long = vec!["LONG=".to_owned() + &"x".repeat(MAX_KEPT)];
         said.process.set_env(Some(long));
         assert_eq!(Again::write_down(&said.process, None), None);

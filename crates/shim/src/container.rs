@@ -242,7 +242,8 @@ impl Container {
             Some(again) => again,
             None => {
                 let bytes = bundle::read_spec(&self.bundle)?;
-                Again::of(&bundle::parse(&self.bundle, &bytes)?)?
+                let spec = bundle::parse(&self.bundle, &bytes)?;
+                Again::of(&spec, &self.id, &self.bundle)?
             }
         };
         let (request, fds) = with_words(request, fds)?;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use crate::process::{ProcessId, WaitStatus};
 use crate::syscall::{check, check_int};
@@ -56,6 +56,16 @@ impl PidFd {
         let pid = line.and_then(|pid| pid.trim().parse().ok());
         let pid = pid.filter(|pid| *pid > 0);
         pid.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// A copy of a descriptor that the process has.
+    ///
+    /// # Errors
+    /// EBADF when it has none of this number, ESRCH when it has ended, EPERM when this process may
+    /// not look into it (ptrace(2), `PTRACE_MODE_ATTACH_REALCREDS`), ENOSYS before Linux 5.6.
+    pub fn copy_of(&self, descriptor: i32) -> io::Result<OwnedFd> {
+        let flags = PidfdGetfdFlags::empty();
+        Ok(pidfd_getfd(&self.0, descriptor, flags)?)
     }
 
     /// Sends a signal.

@@ -1,7 +1,7 @@
 //! Loading of seccomp filters (seccomp(2)).
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use crate::syscall::check;
 
@@ -28,12 +28,23 @@ struct SockFprog {
 const SET_MODE_FILTER: libc::c_uint = 1;
 const FLAG_NEW_LISTENER: u32 = 8;
 
-/// Loads a filter into this thread, and returns the notification descriptor when the flags ask
-/// for one.
+/// A descriptor on which a filter tells of the calls that it leaves open (seccomp_unotify(2)).
+#[derive(Debug)]
+pub struct Listener(OwnedFd);
+
+impl Listener {
+    /// Its number in this process, by which another one can copy it.
+    #[must_use]
+    pub fn number(&self) -> i32 {
+        self.0.as_raw_fd()
+    }
+}
+
+/// Loads a filter into this thread, and returns its listener when the flags ask for one.
 ///
 /// # Errors
 /// EINVAL for a bad program or flag, EACCES without `CAP_SYS_ADMIN` and `no_new_privs`.
-pub fn load(program: &[SockFilter], flags: u32) -> io::Result<Option<OwnedFd>> {
+pub fn load(program: &[SockFilter], flags: u32) -> io::Result<Option<Listener>> {
     let len = u16::try_from(program.len()).map_err(io::Error::other)?;
     let fprog = SockFprog {
         len,
@@ -48,5 +59,5 @@ pub fn load(program: &[SockFilter], flags: u32) -> io::Result<Option<OwnedFd>> {
     }
     let fd = i32::try_from(result).map_err(io::Error::other)?;
     // SAFETY: with NEW_LISTENER the result is a new descriptor that nobody else owns.
-    Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }))
+    Ok(Some(Listener(unsafe { OwnedFd::from_raw_fd(fd) })))
 }

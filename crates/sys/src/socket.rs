@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags};
-use rustix::io::{IoSlice, IoSliceMut};
+use rustix::io::{Errno, IoSlice, IoSliceMut};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
@@ -31,16 +31,41 @@ pub struct PeerCredentials {
 pub type Message = (Vec<u8>, Vec<OwnedFd>);
 
 /// Connects to a stream socket and sends one descriptor with a text: how OCI runtimes hand out
-/// the master of a terminal.
+/// the master of a terminal, and the listener of a filter. The socket is closed then.
 ///
 /// # Errors
-/// The errors of connect(2) and sendmsg(2).
-pub fn hand_over(path: &Path, text: &[u8], fd: BorrowedFd<'_>) -> io::Result<()> {
-    let flags = SocketFlags::CLOEXEC;
+/// The errors of connect(2) and sendmsg(2); `TimedOut` when nobody takes the connection, or reads
+/// the text, in time.
+pub fn hand_over(path: &Path, text: &[u8], fd: BorrowedFd<'_>, within: Duration) -> io::Result<()> {
+    let until = Instant::now() + within;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    with_address(path, |address| connect(&socket, address))?;
-    Conn(socket).send(text, &[fd])
+    with_address(path, |address| {
+        loop {
+            match connect(&socket, address) {
+                // Its queue is full. The kernel has no event for the moment when it is not.
+                Err(Errno::AGAIN) if Instant::now() < until => std::thread::sleep(A_MOMENT),
+                Err(Errno::AGAIN) => break Err(Errno::TIMEDOUT),
+                connected => break connected,
+            }
+        }
+    })?;
+    let mut sent = 0;
+    while sent < text.len().max(1) {
+        wait_for(&socket, PollFlags::OUT, until)?;
+        let fds: &[_] = if sent == 0 { &[fd] } else { &[] };
+        match send_on(&socket, &text[sent..], fds) {
+            Ok(0) => break,
+            Ok(some) => sent += some,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
+
+/// Between two looks at a queue that is full.
+const A_MOMENT: Duration = Duration::from_millis(10);
 
 /// A stream socket that waits for one descriptor, as [`hand_over`] sends it.
 #[derive(Debug)]
@@ -66,9 +91,9 @@ impl Receiver {
     /// `TimedOut` when none comes in time; the errors of accept(2) and recvmsg(2).
     pub fn receive(&self, within: Duration) -> io::Result<OwnedFd> {
         let until = Instant::now() + within;
-        wait_to_read(&self.0, until)?;
+        wait_for(&self.0, PollFlags::IN, until)?;
         let conn = Conn(accept_with(&self.0, SocketFlags::CLOEXEC)?);
-        wait_to_read(&conn.0, until)?;
+        wait_for(&conn.0, PollFlags::IN, until)?;
         let message = conn.recv(MAX_TEXT)?;
         let fd = message.and_then(|(_, fds)| fds.into_iter().next());
         fd.ok_or_else(|| io::Error::other("no descriptor came"))
@@ -78,13 +103,27 @@ impl Receiver {
 /// The longest text beside a descriptor that is read, bytes.
 const MAX_TEXT: usize = 4096;
 
-fn wait_to_read(fd: &OwnedFd, until: Instant) -> io::Result<()> {
+fn wait_for(fd: &OwnedFd, event: PollFlags, until: Instant) -> io::Result<()> {
     let left = until.saturating_duration_since(Instant::now());
     let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
-    match poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&timeout))? {
+    match poll(&mut [PollFd::new(fd, event)], Some(&timeout))? {
         0 => Err(io::ErrorKind::TimedOut.into()),
         _ => Ok(()),
     }
+}
+
+/// As many bytes as fitted were sent, and the descriptors with them.
+fn send_on(socket: &OwnedFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "too many descriptors",
+        ));
+    }
+    let slices = &[IoSlice::new(bytes)];
+    Ok(sendmsg(socket, slices, &mut control, SendFlags::NOSIGNAL)?)
 }
 
 /// A connected seqpacket socket.
@@ -178,21 +217,28 @@ impl Conn {
     /// EPIPE when the peer is gone, EMSGSIZE when the message is larger than the socket's buffer,
     /// `WouldBlock` when non-blocking and the buffer is full.
     pub fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "too many descriptors",
-            ));
-        }
-        sendmsg(
-            &self.0,
-            &[IoSlice::new(bytes)],
-            &mut control,
-            SendFlags::NOSIGNAL,
-        )?;
-        Ok(())
+        send_on(&self.0, bytes, fds).map(drop)
+    }
+
+    /// Sends one message without descriptors by write(2), which each seccomp filter allows that
+    /// anything can run under. Raises SIGPIPE in a process that has not chosen otherwise.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        Ok(rustix::io::write(&self.0, bytes).map(drop)?)
+    }
+
+    /// Receives one message of at most `max` bytes by read(2), as [`Self::write`] sends it; `None`
+    /// once the peer has closed. Descriptors that came with it are closed.
+    ///
+    /// # Errors
+    /// The errors of read(2).
+    pub fn read(&self, max: usize) -> io::Result<Option<Vec<u8>>> {
+        let mut bytes = vec![0; max];
+        let length = rustix::io::read(&self.0, &mut bytes)?;
+        bytes.truncate(length);
+        Ok((length > 0).then_some(bytes))
     }
 
     /// Receives one message of at most `max` bytes; `None` once the peer has closed.
@@ -383,6 +429,34 @@ mod tests {
         assert_eq!(thread.join().unwrap(), b"hello");
         let flags = rustix::fs::fcntl_getfl(&first).unwrap();
         assert!(!flags.contains(OFlags::NONBLOCK));
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_descriptor_is_handed_over_in_time_and_whole_or_not() {
+        let dir = std::env::temp_dir().join(format!("crisp-hand-over-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("s");
+        let fd = std::fs::File::open(&dir).unwrap();
+        let text = "t".repeat(1 << 20);
+        let hand = || hand_over(&path, text.as_bytes(), fd.as_fd(), A_MOMENT * 20);
+        let receiver = Receiver::bind(&path).unwrap();
+        let accept = || Conn(accept_with(&receiver.0, SocketFlags::CLOEXEC).unwrap());
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let conn = accept();
+                let (bytes, fds) = conn.recv(1 << 10).unwrap().unwrap();
+                let mut rest = Vec::new();
+                std::fs::File::from(conn.0).read_to_end(&mut rest).unwrap();
+                (bytes.len() + rest.len(), fds.len())
+            });
+            hand().unwrap();
+            assert_eq!(reader.join().unwrap(), (text.len(), 1));
+        });
+        // Connections that nobody takes fill the queue.
+        for _ in 0..4 {
+            assert_eq!(hand().unwrap_err().kind(), io::ErrorKind::TimedOut);
+        }
         std::fs::remove_dir_all(&dir).unwrap();
     }
 

@@ -194,8 +194,8 @@ pub(crate) fn run(
         wait(&fds, left)?;
     }
     drop(stdin);
-    // Somebody has killed it, and its children do not know: they would go on with what it is asked
-    // to undo next.
+    // A program that was killed has children that do not know: they would go on with what it is
+    // asked to undo next.
     let status = match was_killed(&pidfd) {
         true => end_group(&mut child),
         false => child.wait().ok(),

@@ -49,7 +49,6 @@ const DECIDED: &[(&str, &str)] = &[
     ("LinuxRdma", "hcaHandles hcaObjects"),
     ("LinuxNamespace", "type path"),
     ("LinuxDevice", "path type major minor fileMode uid gid"),
-    // Without the action that notifies, which is refused, a listener has nothing to hear.
     ("LinuxSeccomp", "defaultAction defaultErrnoRet architectures flags listenerPath listenerMetadata
                       syscalls"),
     ("LinuxSyscall", "names action errnoRet args"),

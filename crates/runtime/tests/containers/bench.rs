@@ -201,7 +201,7 @@ impl Bench {
             raw_environment: Vec::new(),
             container_pid: container.pid,
             container: &container.pidfd,
-            filter: crisp_runtime::Filter::of(&self.parsed()).unwrap(),
+            filter: crisp_runtime::Filter::of(&self.parsed(), "test", Path::new("/")).unwrap(),
             process: &process,
             linux: None,
             cgroup: &self.cgroup,

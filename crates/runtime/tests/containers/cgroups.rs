@@ -1,6 +1,7 @@
 //! Where processes are, in every hierarchy that the kernel has.
 
 use std::fs;
+use std::path::Path;
 
 use crisp_runtime::{ExecRequest, Execed, Gate, Keyring};
 use crisp_sys::cgroup::{Cgroup, Frozen};
@@ -55,7 +56,7 @@ fn exec(bench: &Bench, created: &crisp_runtime::Created) -> Execed {
         raw_environment: Vec::new(),
         container_pid: created.pid,
         container: &created.pidfd,
-        filter: crisp_runtime::Filter::of(&bench.parsed()).unwrap(),
+        filter: crisp_runtime::Filter::of(&bench.parsed(), "test", Path::new("/")).unwrap(),
         process: &serde_json::from_value(process("sleep 1000")).unwrap(),
         linux: None,
         cgroup: &bench.cgroup,

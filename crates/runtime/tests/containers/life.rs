@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use crisp_runtime::{Ahead, Gate, Stdio};
 use crisp_sys::fork::{CloneFlags, fork_with};
@@ -213,7 +214,7 @@ fn exec_is_killed_alone() {
         raw_environment: Vec::new(),
         container_pid: created.pid,
         container: &created.pidfd,
-        filter: crisp_runtime::Filter::of(&spec).unwrap(),
+        filter: crisp_runtime::Filter::of(&spec, "test", Path::new("/")).unwrap(),
         process: &process,
         linux: None,
         cgroup: &bench.cgroup,

@@ -15,6 +15,7 @@ mod cgroups;
 mod confinement;
 mod device_nodes;
 mod failures;
+mod filters;
 mod hooks;
 mod joined_users;
 mod life;
@@ -33,7 +34,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // With one thread of tests the harness runs them on the main thread, and makes no other.
     arguments.test_threads = Some(1);
-    let cases: [&[Case]; 11] = [
+    let cases: [&[Case]; 12] = [
         life::CASES,
         hooks::CASES,
         joined_users::CASES,
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         device_nodes::CASES,
         confinement::CASES,
         failures::CASES,
+        filters::CASES,
         older_kernels::CASES,
     ];
     let trials = cases.concat().into_iter().map(|(name, case)| {
