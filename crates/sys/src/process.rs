@@ -14,7 +14,8 @@ use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use crate::syscall::{check, check_int};
 
-/// A command with an empty environment but for `PATH`; every other descriptor of this process is
+/// A command with an empty environment but for `PATH`, and with signals as a program expects them at
+/// its start, whichever this process blocks or ignores; every other descriptor of this process is
 /// close-on-exec by birth.
 #[must_use]
 pub fn command(program: impl AsRef<OsStr>) -> Command {
@@ -24,6 +25,8 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
     if let Some(path) = std::env::var_os("PATH") {
         command.env("PATH", path);
     }
+    // SAFETY: between fork and exec it makes system calls alone, allocates nothing and takes no lock.
+    unsafe { command.pre_exec(crate::signals::reset) };
     command
 }
 
@@ -475,5 +478,19 @@ mod tests {
             }
             .is_alive()
         );
+    }
+
+    #[test]
+    fn a_helper_begins_with_no_signal_blocked_or_ignored() {
+        // The mask is the thread's, and a thread of its own keeps it from others.
+        let look = || {
+            nix::sys::signal::SigSet::all().thread_set_mask().unwrap();
+            let mut status = command("grep");
+            status.args(["-E", "^Sig(Blk|Ign)", "/proc/self/status"]);
+            String::from_utf8(status.output().unwrap().stdout).unwrap()
+        };
+        let lines = std::thread::spawn(look).join().unwrap();
+        let zero = "0000000000000000";
+        assert_eq!(lines, format!("SigBlk:\t{zero}\nSigIgn:\t{zero}\n"));
     }
 }
