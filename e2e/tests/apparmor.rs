@@ -65,6 +65,27 @@ fn privileged_apparmor_confines_whoever_names_no_profile() {
             assert_eq!(profile_of(cri, &container), expected, "{name}");
             cri.stop(&container, 0);
         }
+        // A profile that a privileged container names is not lost; the default does not hold it.
+        for (name, asked, expected) in [
+            (
+                "privileged-by-name",
+                Some((ProfileType::Localhost, "crisp-default")),
+                DEFAULT,
+            ),
+            (
+                "privileged",
+                Some((ProfileType::RuntimeDefault, "")),
+                "unconfined",
+            ),
+        ] {
+            let mut pod = pod.clone();
+            configs::pod_security(&mut pod).privileged = true;
+            let mut config = with(name, asked);
+            configs::security(&mut config).privileged = true;
+            let container = cri.run(id, &pod, &config);
+            assert_eq!(profile_of(cri, &container), expected, "{name}");
+            cri.stop(&container, 0);
+        }
     });
 }
 

@@ -11,7 +11,7 @@ use std::fs::{self, OpenOptions};
 use std::path::Path;
 
 use crisp_api::runtime::v1 as cri;
-use crisp_e2e::{Node, Options, checker, configs, eventually, owners, trial};
+use crisp_e2e::{Node, Options, checker, configs, eventually, in_own_mounts, owners, trial};
 
 /// How a journal is harmed.
 type Harm = (&'static str, fn(&Path));
@@ -235,5 +235,43 @@ fn privileged_a_node_whose_daemon_cannot_start_leaves_nothing_to_the_next_test()
     drop(node);
     eventually("nothing of it is there", || {
         checker::remains(&before, &checker::of_machine()).is_empty()
+    });
+}
+
+/// Gives this test's machine another boot id, as if it had booted anew.
+fn boot_again(node: &Node) {
+    let id = node.path("boot_id");
+    fs::write(&id, "01234567-89ab-cdef-0123-456789abcdef\n").unwrap();
+    rustix::mount::mount_bind(&id, "/proc/sys/kernel/random/boot_id").unwrap();
+}
+
+/// A program that the record has about to start may have run before the machine went down.
+#[test]
+fn privileged_no_program_runs_twice_across_a_boot() {
+    in_own_mounts(|| {
+        trial(|node| {
+            let mut cri = node.cri();
+            let pod = node.pod("boots");
+            let id = cri.run_pod(&pod);
+            let made = cri.create(&id, &pod, &configs::idle("made")).unwrap();
+            let about = cri.create(&id, &pod, &configs::idle("about")).unwrap();
+            node.kill();
+            assert!(node.restart_to_die("after commit-start 1"));
+            node.cri().start(&about).unwrap_err();
+            eventually("the daemon died at the point", || node.has_died());
+            boot_again(node);
+            node.restart();
+            let mut cri = node.cri();
+            for container in [&made, &about] {
+                let status = cri.wait_exit(container);
+                assert_eq!(status.exit_code, 255, "{status:?}");
+                assert_eq!(status.reason, "Unknown");
+            }
+            assert_eq!(
+                cri.pod(&id).state,
+                cri::PodSandboxState::SandboxNotready as i32
+            );
+            cri.remove_pod(&id);
+        });
     });
 }

@@ -61,8 +61,9 @@ pub(crate) fn seccomp(input: &Input<'_>, granted: &Granted) -> Result<Option<Lin
 pub(crate) fn apparmor(input: &Input<'_>) -> Result<Option<String>> {
     let context = &input.container.security;
     match &context.apparmor {
-        _ if context.privileged => Ok(None),
         Profile::Unconfined => Ok(None),
+        // A profile of the node's that it names holds for a privileged one too; defaults do not.
+        Profile::Unspecified | Profile::RuntimeDefault if context.privileged => Ok(None),
         Profile::Unspecified => Ok(input.host.apparmor_default.clone()),
         Profile::RuntimeDefault => {
             let default = input.host.apparmor_default.clone();

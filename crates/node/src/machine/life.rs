@@ -367,12 +367,13 @@ impl Pod {
         match result {
             Ok(()) => {
                 self.phase = Phase::Gone;
+                // Callers who hear of the removal, and who listen to events, look at lists: the view
+                // goes first.
+                out.push(Effect::End);
                 if seen {
                     out.push(Effect::Tell(EventKind::Deleted, Subject::Pod));
                     out.note(Note::PodRemoved);
                 }
-                // Callers who hear of the removal look at lists: the view goes first.
-                out.push(Effect::End);
                 out.answer_all(&mut self.removals, &Ok(Done::Nothing));
             }
             Err(error) if seen => self.removal_failed(out, &error),

@@ -36,6 +36,10 @@ pub(crate) async fn judge(
     case: &Case,
     loan: &Loan,
 ) -> (Verdict, Option<Link>) {
+    if case.boot == Boot::Earlier {
+        // It may have run, whatever the record knows of it: a program is never run twice.
+        return (Verdict::Over(over(shared, case, None).await), None);
+    }
     match case.init {
         Some(init) => judge_started(shared, case, (init, loan)).await,
         None => judge_starting(shared, case).await,
@@ -47,9 +51,6 @@ async fn judge_started(
     case: &Case,
     (init, loan): (ProcessId, &Loan),
 ) -> (Verdict, Option<Link>) {
-    if case.boot == Boot::Earlier {
-        return (Verdict::Over(over(shared, case, None).await), None);
-    }
     if let Ok(connection) = Connection::open(&shared.paths.shim_socket(&case.id)) {
         let asked = connection.ask(Request::State);
         match tokio::time::timeout(shared.config.timeouts.shim, asked).await {
@@ -138,9 +139,6 @@ fn dispose(connection: &Connection) {
 
 /// It was about to be started: the shim tells with what outcome, once it listens.
 async fn judge_starting(shared: &Arc<Shared>, case: &Case) -> (Verdict, Option<Link>) {
-    if case.boot == Boot::Earlier {
-        return (Verdict::Untouched, None);
-    }
     let asked = tokio::time::timeout(shared.config.timeouts.launch, outcome(shared, case));
     let (verdict, connection) = asked.await.unwrap_or_else(|_| {
         let within = shared.config.timeouts.launch;

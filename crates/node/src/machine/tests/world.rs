@@ -11,6 +11,7 @@ use crisp_sys::process::ProcessId;
 
 use super::sample::{container_id, ended, made, pod_config};
 use crate::error::{Error, Result};
+use crate::events::{EventKind, Subject};
 use crate::machine::container::State;
 use crate::machine::effect::{Alarm, Case, Done, Effect, Effects, Job, Remains, StopStep};
 use crate::machine::facts::{Booted, Caller, Moment};
@@ -177,11 +178,7 @@ impl World {
             }
             Effect::Record(entry) => self.journal.push(entry),
             Effect::Answer(caller, answer) => {
-                let is_shown = |pod: &Pod| matches!(pod.phase, crate::machine::pod::Phase::Gone);
-                assert!(
-                    !self.pod.as_ref().is_some_and(is_shown),
-                    "{caller:?} hears that the pod is gone, and a list still has it"
-                );
+                self.is_shown_no_more(&format!("{caller:?}"));
                 let before = self.answers.insert(caller, answer);
                 assert!(before.is_none(), "{caller:?} is answered twice");
             }
@@ -204,6 +201,9 @@ impl World {
             Effect::Bounce { caller, .. } => {
                 self.answers.insert(caller, Ok(Done::Nothing));
             }
+            Effect::Tell(EventKind::Deleted, Subject::Pod) => {
+                self.is_shown_no_more("a client of events");
+            }
             Effect::Publish
             | Effect::Tell(..)
             | Effect::Cancel(_)
@@ -212,6 +212,14 @@ impl World {
             | Effect::Settled => {}
         }
         None
+    }
+
+    fn is_shown_no_more(&self, who: &str) {
+        let is_gone = |pod: &Pod| matches!(pod.phase, crate::machine::pod::Phase::Gone);
+        assert!(
+            !self.pod.as_ref().is_some_and(is_gone),
+            "{who} hears that the pod is gone, and a list still has it"
+        );
     }
 
     /// A worker starts: what it makes exists from now on, whenever its outcome is told.
