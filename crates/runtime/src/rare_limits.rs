@@ -38,29 +38,38 @@ pub(crate) fn limit(change: &Change<'_>, resources: &LinuxResources) -> Result<V
 }
 
 /// Refuses a limit of memory that the container is above already, where the caller asks for that:
-/// the kernel would take it, and kill.
+/// the kernel would take it, and kill. Memory that the kernel can take back does not count, as with
+/// version 1.
 pub(crate) fn check_memory(change: &Change<'_>, memory: &LinuxMemory) -> Result<()> {
     // Version 1 refuses it by itself.
     if memory.check_before_update() != Some(true) || !change.cgroup.layout().is_v2_for("memory") {
         return Ok(());
     }
-    let Some(limit) = memory.limit().and_then(|limit| u64::try_from(limit).ok()) else {
+    let Some(limit @ 1..) = memory.limit().and_then(|limit| u64::try_from(limit).ok()) else {
         return Ok(());
     };
-    let used = change.cgroup.read("memory", "memory.current");
-    let used = used.map_err(|error| Error::cgroup("read the memory of", error))?;
-    let is_above = used
-        .trim()
-        .parse()
-        .is_ok_and(|used: u64| limit != 0 && used > limit);
-    if is_above {
-        let why = format!(
-            "the container uses {} bytes, more than {limit}",
-            used.trim()
-        );
+    let mut used = used_memory(change)?;
+    if used > limit {
+        let surplus = (used - limit).to_string();
+        // Kernels before 5.19 have no such file, and others do what they can: the figure tells.
+        change
+            .cgroup
+            .write("memory", "memory.reclaim", &surplus)
+            .ok();
+        used = used_memory(change)?;
+    }
+    if used > limit {
+        let why = format!("the container uses {used} bytes, more than {limit}");
         return Err(Error::invalid("linux.resources.memory.limit", why));
     }
     Ok(())
+}
+
+fn used_memory(change: &Change<'_>) -> Result<u64> {
+    let text = change.cgroup.read("memory", "memory.current");
+    let text = text.map_err(|error| Error::cgroup("read the memory of", error))?;
+    let unread = |_| Error::invalid("memory.current", format!("{:?} is no number", text.trim()));
+    text.trim().parse().map_err(unread)
 }
 
 struct Limits<'a> {

@@ -45,8 +45,13 @@ fn refuse<T>(limit: Limit, why: String) -> Result<T> {
 
 fn memory(resources: &Resources) -> Result<Option<LinuxMemory>> {
     let (limit, swap) = (resources.memory_limit, resources.memory_swap_limit);
-    if let Some(limit) = limit.filter(|limit| *limit < 0) {
-        return refuse(Limit::Memory, format!("{limit} is negative"));
+    if let Some(limit) = limit.filter(|limit| *limit < -1) {
+        let why = format!("{limit} is neither -1 (no limit) nor a number of bytes");
+        return refuse(Limit::Memory, why);
+    }
+    if let (Some(-1), Some(swap @ 1..)) = (limit, swap) {
+        let why = format!("{swap} counts memory too, which is to have no limit");
+        return refuse(Limit::MemorySwap, why);
     }
     if let (Some(limit), Some(swap)) = (limit, swap)
         && (1..limit).contains(&swap)
@@ -181,7 +186,8 @@ mod tests {
             resources
         };
         let table = [
-            asked(|r| r.memory_limit = Some(-1)),
+            asked(|r| r.memory_limit = Some(-2)),
+            asked(|r| (r.memory_limit, r.memory_swap_limit) = (Some(-1), Some(10))),
             asked(|r| (r.memory_limit, r.memory_swap_limit) = (Some(20), Some(10))),
             asked(|r| r.cpu_shares = Some(-1)),
             asked(|r| r.cpu_quota = Some(10)),

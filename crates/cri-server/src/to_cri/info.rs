@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use crisp_image::ImageInfo;
-use crisp_model::{ContainerConfig, ContainerPhase, Mount, MountSource, PodConfig, Profile};
+use crisp_model::{
+    ContainerConfig, ContainerPhase, Mount, MountSource, PodConfig, Profile, Resources,
+};
 use crisp_node::{ContainerView, PodView};
 use serde_json::{Value, json};
 
@@ -97,6 +99,8 @@ fn pod_config(config: &PodConfig) -> Value {
         "linux": {
             "cgroup_parent": config.cgroup_parent,
             "sysctls": config.sysctls,
+            "overhead": config.overhead.as_ref().map(limits),
+            "resources": config.resources.as_ref().map(limits),
             "security_context": {
                 "namespace_options": config.namespaces,
                 "privileged": config.security.privileged,
@@ -109,7 +113,6 @@ fn pod_config(config: &PodConfig) -> Value {
 }
 
 fn container_config(config: &ContainerConfig) -> Value {
-    let limits = resources(&config.resources);
     let variable =
         |(key, value): &(String, OsString)| json!({"key": key, "value": value.to_string_lossy()});
     json!({
@@ -128,17 +131,7 @@ fn container_config(config: &ContainerConfig) -> Value {
         "stdin_once": config.stdin_once,
         "tty": config.tty,
         "linux": {
-            "resources": {
-                "cpu_period": limits.cpu_period,
-                "cpu_quota": limits.cpu_quota,
-                "cpu_shares": limits.cpu_shares,
-                "memory_limit_in_bytes": limits.memory_limit_in_bytes,
-                "memory_swap_limit_in_bytes": limits.memory_swap_limit_in_bytes,
-                "oom_score_adj": limits.oom_score_adj,
-                "cpuset_cpus": limits.cpuset_cpus,
-                "cpuset_mems": limits.cpuset_mems,
-                "unified": limits.unified,
-            },
+            "resources": limits(&config.resources),
             "security_context": {
                 "namespace_options": config.namespaces,
                 "privileged": config.security.privileged,
@@ -155,6 +148,24 @@ fn container_config(config: &ContainerConfig) -> Value {
                 "readonly_paths": config.security.readonly_paths,
             },
         },
+    })
+}
+
+fn limits(limits: &Resources) -> Value {
+    let limits = resources(limits);
+    let pages = limits.hugepage_limits.iter();
+    let pages = pages.map(|one| json!({"page_size": one.page_size, "limit": one.limit}));
+    json!({
+        "cpu_period": limits.cpu_period,
+        "cpu_quota": limits.cpu_quota,
+        "cpu_shares": limits.cpu_shares,
+        "memory_limit_in_bytes": limits.memory_limit_in_bytes,
+        "memory_swap_limit_in_bytes": limits.memory_swap_limit_in_bytes,
+        "oom_score_adj": limits.oom_score_adj,
+        "cpuset_cpus": limits.cpuset_cpus,
+        "cpuset_mems": limits.cpuset_mems,
+        "hugepage_limits": pages.collect::<Vec<_>>(),
+        "unified": limits.unified,
     })
 }
 

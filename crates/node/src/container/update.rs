@@ -23,12 +23,13 @@ pub(crate) async fn apply(
     let whole = to_oci(&change.new, shared.cgroups.layout().is_v2())?;
     if change.in_bundle {
         let bundle = shared.paths.bundle(&change.id);
-        return blocking(move || rewrite(&bundle, whole)).await;
+        let score = change.new.oom_score_adj;
+        return blocking(move || rewrite(&bundle, whole, score)).await;
     }
     let id = &change.id;
     let gone = || Error::Unavailable(format!("the shim of container {id} has gone"));
     let shim = shim.ok_or_else(gone)?;
-    let resources = Box::new(whole);
+    let resources = Box::new(never_below_use(whole));
     let order = shim.order(Request::Update { resources }, shared.config.timeouts.shim);
     weigh_and(shared, change, order).await
 }
@@ -61,9 +62,23 @@ fn to_oci(resources: &Resources, v2: bool) -> Result<LinuxResources> {
     crisp_spec::linux_resources(resources, v2).map_err(super::create::spec_error)
 }
 
+/// The same, refused where the container uses more memory: the kernel of cgroup v2 would kill it.
+fn never_below_use(mut limits: LinuxResources) -> LinuxResources {
+    if let Some(mut memory) = *limits.memory() {
+        memory.set_check_before_update(Some(true));
+        limits.set_memory(Some(memory));
+    }
+    limits
+}
+
 /// Changes the limits of a container that is not started yet.
-fn rewrite(bundle: &Path, mut limits: LinuxResources) -> Result<()> {
+fn rewrite(bundle: &Path, mut limits: LinuxResources, score: Option<i64>) -> Result<()> {
     let mut spec = read_spec(bundle)?;
+    if let Some(score) = score.and_then(|score| i32::try_from(score).ok()) {
+        let mut process = spec.process().clone().unwrap_or_default();
+        process.set_oom_score_adj(Some(score));
+        spec.set_process(Some(process));
+    }
     let mut linux = spec.linux().clone().unwrap_or_default();
     // Device rules are no limits: they stay.
     let devices = linux.resources().as_ref().and_then(|r| r.devices().clone());

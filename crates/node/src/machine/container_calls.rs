@@ -88,8 +88,13 @@ impl Container {
     /// left.
     pub(super) fn next_update(&mut self, scene: &mut Scene<'_>) {
         while let Some((asked, _)) = self.updates.front() {
-            let new = limits::merge(&self.record.resources, asked);
+            let mut new = limits::merge(&self.record.resources, asked);
             let in_bundle = matches!(self.state, State::Created);
+            if !in_bundle {
+                // A kubelet names a score with every change of limits. Processes are given theirs
+                // as they begin and may have changed it since: the status tells what they began with.
+                new.oom_score_adj = self.record.resources.oom_score_adj;
+            }
             let checked = match in_bundle {
                 true => Ok(()),
                 false => self.check_shim("update"),

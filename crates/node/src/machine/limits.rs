@@ -17,6 +17,10 @@ pub(super) fn merge(old: &Resources, asked: &Resources) -> Resources {
         hugepage_limits: old.hugepage_limits.clone(),
         unified: old.unified.clone(),
     };
+    // Of memory without a limit there is none on both together.
+    if asked.memory_limit == Some(-1) && asked.memory_swap_limit.is_none() {
+        merged.memory_swap_limit = old.memory_swap_limit.map(|_| -1);
+    }
     // Memory and swap as one: raised or lowered alone, memory takes along a limit of both that was
     // the same as its own. Of another one, the part that is swap stays.
     let limited = |limit: Option<i64>| limit.filter(|limit| *limit > 0);
@@ -53,6 +57,8 @@ mod tests {
             ((Some(64), None), (Some(128), None), (Some(128), None)),
             ((None, Some(64)), (Some(32), None), some(32, 64)),
             (some(64, 96), (None, Some(128)), some(64, 128)),
+            (some(64, 96), (Some(-1), None), some(-1, -1)),
+            ((Some(64), None), (Some(-1), None), (Some(-1), None)),
         ] {
             let merged = merge(&limits(old), &limits(asked));
             let found = (merged.memory_limit, merged.memory_swap_limit);
