@@ -167,6 +167,25 @@ fn privileged_the_first_input_that_ends_is_the_last_where_it_is_to_be_once() {
 }
 
 #[test]
+fn privileged_who_asks_for_an_input_that_is_not_there_hears_the_output() {
+    in_pod(|node, cri, pod, config| {
+        for (number, transport) in TRANSPORTS.into_iter().enumerate() {
+            let id = cri.run(
+                pod,
+                config,
+                &configs::shell(&format!("deaf{number}"), STAYS),
+            );
+            let mut attached = Attached::start(node, transport, &id);
+            attached.says("unheard\n");
+            assert_eq!(attached.line(), "stays\n");
+            assert!(node.log().contains("was created without stdin"));
+            cri.stop(&id, 0);
+            assert!(attached.ended());
+        }
+    });
+}
+
+#[test]
 fn privileged_a_terminal_is_the_containers_own() {
     in_pod(|node, cri, pod, config| {
         for (number, transport) in TRANSPORTS.into_iter().enumerate() {

@@ -66,6 +66,10 @@ impl Service {
         let id = container.map_err(answer::engine)?.id.clone();
         let wanted = self.engine.attachable(id.as_str(), asked);
         let wanted = wanted.map_err(answer::engine)?;
+        if asked.stdin && !wanted.stdin {
+            tracing::info!(container_id = %id, "the container was created without stdin: a client \
+                that asks for it is attached to the output alone");
+        }
         let engine = self.engine.clone();
         let start: Start = Box::new(move || {
             Box::pin(async move {

@@ -33,7 +33,7 @@ impl Container {
 
     pub(super) fn session(&mut self, scene: &mut Scene<'_>, ask: Ask, caller: Caller) {
         let id = self.record.id.clone();
-        let checked = self.check_shim(ask.wish()).and_then(|()| self.meant(ask));
+        let checked = self.check_shim(ask.wish()).map(|()| self.meant(ask));
         match checked.map(Box::new) {
             Err(error) => scene.out.answer(caller, Err(error)),
             Ok(ask) => scene.out.run(Job::Session { id, ask, caller }),
@@ -41,18 +41,18 @@ impl Container {
     }
 
     /// The same, with what the container's configuration says.
-    fn meant(&self, ask: Ask) -> Result<Ask> {
+    fn meant(&self, ask: Ask) -> Ask {
         let Ask::Attach { wanted, .. } = ask else {
-            return Ok(ask);
+            return ask;
         };
-        let wanted = wanted.of_container(&self.config, &self.record.id)?;
+        let wanted = wanted.of_container(&self.config);
         // A terminal's input has no end that could be told.
         let is_alone = wanted.stdin && self.config.stdin_once && !wanted.terminal;
         let fate = match is_alone {
             true => AttachedInput::IsClosed,
             false => AttachedInput::StaysOpen,
         };
-        Ok(Ask::Attach { wanted, fate })
+        Ask::Attach { wanted, fate }
     }
 
     /// The input of a container that does not run any more is closed.

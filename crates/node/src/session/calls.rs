@@ -45,7 +45,7 @@ impl Engine {
     /// As [`Engine::attach`].
     pub fn attachable(&self, id: &str, wanted: Wanted) -> Result<Wanted> {
         let view = self.running_container(id)?;
-        wanted.of_container(&view.config, &view.id)
+        Ok(wanted.of_container(&view.config))
     }
 
     /// A container that runs, so that a command can be run in it.

@@ -19,12 +19,10 @@ mod terminal;
 
 use std::fmt;
 
-use crisp_model::{ContainerConfig, ContainerId};
+use crisp_model::ContainerConfig;
 use crisp_shim_api::AttachedInput;
 use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
-
-use crate::error::{Error, Result};
 
 /// The streams that a caller wants.
 #[expect(
@@ -44,21 +42,15 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// The streams of a container that is attached to: it has a terminal or none, whatever was
-    /// asked for.
-    pub(crate) fn of_container(self, config: &ContainerConfig, id: &ContainerId) -> Result<Self> {
-        if self.stdin && !config.stdin {
-            return Err(Error::FailedPrecondition(format!(
-                "cannot attach to the standard input of container {} ({id}): it was created \
-                 without one; attach without stdin, or set stdin in its configuration",
-                config.name
-            )));
-        }
-        Ok(Self {
+    /// The streams of a container that is attached to: it has a terminal or none and an input or
+    /// none, whatever was asked for. Clients ask for an input without knowing, and want the output.
+    pub(crate) fn of_container(self, config: &ContainerConfig) -> Self {
+        Self {
+            stdin: self.stdin && config.stdin,
             stderr: self.stderr && !config.tty,
             terminal: config.tty,
             ..self
-        })
+        }
     }
 }
 
