@@ -78,6 +78,17 @@ fn with_more_groups(security: &mut cri::LinuxContainerSecurityContext, policy: P
     security.supplemental_groups_policy = policy.into();
 }
 
+/// User and group of the first process, and all of its groups, as the kernel has them.
+fn credentials(cri: &mut Cri, container: &str) -> ([i64; 2], Vec<i64>) {
+    let text = cri.shell(container, "cat /proc/1/status");
+    let numbers = |name: &str| -> Vec<i64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        let words = line.unwrap().split_whitespace();
+        words.map(|word| word.parse().unwrap()).collect()
+    };
+    ([numbers("Uid:")[0], numbers("Gid:")[0]], numbers("Groups:"))
+}
+
 #[test]
 fn privileged_users_and_groups_are_as_docker_and_runc_resolve_them() {
     with_pod(|node, cri, id, pod| {
@@ -91,9 +102,12 @@ fn privileged_users_and_groups_are_as_docker_and_runc_resolve_them() {
             let line = "echo $(id -u) $(id -g) $(id -G | tr ' ' '\n' | sort -n)";
             let seen = cri.shell(&container, line);
             assert_eq!(seen.trim(), expected, "case {number}, {image}");
-            let user = cri.look(&container).user.unwrap().linux.unwrap();
-            let uid: i64 = expected.split(' ').next().unwrap().parse().unwrap();
-            assert_eq!(user.uid, uid);
+            let mut user = cri.look(&container).user.unwrap().linux.unwrap();
+            // The kernel sorts them.
+            user.supplemental_groups.sort_unstable();
+            let (ids, groups) = credentials(cri, &container);
+            assert_eq!([user.uid, user.gid], ids, "case {number}, {image}");
+            assert_eq!(user.supplemental_groups, groups, "case {number}, {image}");
             cri.stop(&container, 0);
         }
         images.iter().for_each(|name| cri.forget(name));

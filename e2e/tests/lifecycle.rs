@@ -267,6 +267,52 @@ fn privileged_stops_are_idempotent_and_a_shorter_grace_wins() {
     });
 }
 
+/// Image, the signal that is asked for, the one that is told, and the exit code of its trap.
+const SIGNALS: [(&str, cri::Signal, cri::Signal, i32); 7] = {
+    use cri::Signal as S;
+    [
+        ("busybox", S::RuntimeDefault, S::Sigterm, 15),
+        ("busybox", S::Sigint, S::Sigint, 2),
+        ("busybox", S::Sigrtminplus3, S::Sigrtminplus3, 37),
+        ("stop-usr1", S::RuntimeDefault, S::Sigusr1, 10),
+        ("stop-usr1", S::Sighup, S::Sighup, 1),
+        ("stop-rtmin", S::RuntimeDefault, S::Sigrtminplus3, 37),
+        ("stop-none", S::Sigusr1, S::Sigusr1, 10),
+    ]
+};
+
+#[test]
+fn privileged_a_stop_sends_the_signal_that_was_asked_for() {
+    with_pod(|node, cri, id, pod| {
+        let images = ["stop-usr1", "stop-rtmin", "stop-none"];
+        node.pull(&images);
+        let traps = "for n in 1 2 10 15 37; do trap \"exit $n\" $n; done; echo up; \
+                     while :; do sleep 1000 & wait; done";
+        for (number, (image, asked, expected, code)) in SIGNALS.into_iter().enumerate() {
+            let name = format!("c{number}");
+            let mut config = configs::shell(&name, traps);
+            config.image.as_mut().unwrap().image = configs::image(image);
+            config.stop_signal = asked.into();
+            let container = cri.run(id, pod, &config);
+            let log = Path::new(&pod.log_directory).join(format!("{name}.log"));
+            eventually("the traps are set", || {
+                std::fs::read_to_string(&log).is_ok_and(|text| text.contains("up"))
+            });
+            assert_eq!(cri.look(&container).stop_signal(), expected, "{name}");
+            cri.stop(&container, 30);
+            let status = cri.look(&container);
+            assert_eq!(status.exit_code, code, "{name}: {status:?}");
+            assert_eq!(status.stop_signal(), expected, "{name} is over");
+        }
+        let mut config = configs::idle("none");
+        config.image.as_mut().unwrap().image = configs::image("stop-none");
+        let refused = cri.create(id, pod, &config).unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+        assert!(refused.message().contains("SIGNONE"), "{refused}");
+        images.iter().for_each(|name| cri.forget(name));
+    });
+}
+
 #[test]
 fn privileged_a_stopped_pod_takes_no_more() {
     trial(|node| {

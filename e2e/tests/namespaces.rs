@@ -8,6 +8,7 @@
 )]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -311,6 +312,57 @@ fn privileged_read_only_is_as_deep_as_was_asked() {
         }
         drop(tools::run("umount", &[&host]));
         drop(shared);
+        cri.remove_pod(&id);
+    });
+}
+
+/// A program whose owner is root and that runs as its owner, and a device.
+fn tempting(dir: &Path) {
+    fs::create_dir(dir).unwrap();
+    // Busybox would give up what it gains.
+    let program = dir.join("cat");
+    fs::copy("/bin/cat", &program).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o4755)).unwrap();
+    let node = dir.join("zero").display().to_string();
+    drop(tools::run("mknod", &["-m", "666", &node, "c", "1", "5"]));
+}
+
+#[test]
+fn privileged_volumes_have_the_options_that_were_asked_for() {
+    trial(|node| {
+        let mut cri = node.cri();
+        let pod = node.pod("options");
+        let id = cri.run_pod(&pod);
+        let dir = node.path("tempting");
+        tempting(&dir);
+        for (name, options, expected) in [
+            ("none", &[][..], "yes yes yes"),
+            ("nosuid", &["nosuid"], "no yes yes"),
+            ("nodev", &["nodev"], "yes yes no"),
+            ("noexec", &["noexec"], "no no yes"),
+            ("all", &["noexec", "nosuid", "nodev"], "no no no"),
+        ] {
+            let mut config = configs::idle(name);
+            let options: Vec<String> = options.iter().map(|&word| word.to_owned()).collect();
+            config.mounts = vec![configs::mount(dir.to_str().unwrap(), "/v")];
+            config.mounts[0].mount_options = options.clone();
+            configs::security(&mut config).run_as_user = Some(cri::Int64Value { value: 1000 });
+            let container = cri.run(&id, &pod, &config);
+            let line = "for c in '/v/cat /etc/shadow' '/v/cat /etc/passwd' 'head -c 1 /v/zero'; do \
+                        $c >/dev/null 2>&1 && echo yes || echo no; done | xargs";
+            assert_eq!(cri.shell(&container, line).trim(), expected, "{name}");
+            let told = cri.look(&container).mounts.remove(0).mount_options;
+            assert_eq!(told, options);
+            cri.stop(&container, 0);
+        }
+        for option in ["exec", "size=1", "bind", ""] {
+            let mut config = configs::idle("odd");
+            config.mounts = vec![configs::mount(dir.to_str().unwrap(), "/v")];
+            config.mounts[0].mount_options = vec![option.to_owned()];
+            let refused = cri.create(&id, &pod, &config).unwrap_err();
+            assert_eq!(refused.code(), Code::InvalidArgument, "{option}: {refused}");
+            assert!(refused.message().contains("mount_options"), "{refused}");
+        }
         cri.remove_pod(&id);
     });
 }

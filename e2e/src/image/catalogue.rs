@@ -45,6 +45,7 @@ pub fn web() -> Image {
 pub fn catalogue() -> BTreeMap<&'static str, Entry> {
     let base = busybox::image();
     let user = |user: &str| Entry::from(&base.clone().config(json!({"User": user})));
+    let stop = |signal: &str| Entry::from(&base.clone().config(json!({"StopSignal": signal})));
     let packed = |packing| {
         let marker = Layer::new().file("marker", format!("{packing:?}"), 0o644);
         Entry::from(&base.clone().with(marker, packing))
@@ -64,6 +65,9 @@ pub fn catalogue() -> BTreeMap<&'static str, Entry> {
         ("user-group", user("1003:1004")),
         ("user-huge", user("4294967296")),
         ("user-unknown", user("nobody-knows")),
+        ("stop-usr1", stop("SIGUSR1")),
+        ("stop-rtmin", stop("RTMIN+3")),
+        ("stop-none", stop("SIGNONE")),
         ("volume", volume(&base)),
         ("layers", layers(&base)),
         ("index", platforms(&base)),
