@@ -24,6 +24,7 @@ pub mod pod;
 pub mod reference;
 pub mod resources;
 pub mod security;
+pub mod selinux_label;
 pub mod selinux_level;
 pub mod signal;
 pub mod text;

@@ -62,9 +62,22 @@ impl<'a> MountLabel<'a> {
 
     /// The end of an option string of mount(2), in which the commas between categories have to be
     /// quoted.
-    pub(crate) fn option(self) -> String {
-        let quoted = |label| format!(",context=\"{label}\"");
-        self.0.map(quoted).unwrap_or_default()
+    ///
+    /// # Errors
+    /// `InvalidInput` for a text that has other characters than labels have: a quote would end the
+    /// label, and what follows it would be options of the mount.
+    pub(crate) fn option(self) -> io::Result<String> {
+        let Some(label) = self.0 else {
+            return Ok(String::new());
+        };
+        let may = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-:,".contains(&byte);
+        if !label.bytes().all(may) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{label:?} of linux.mountLabel is no SELinux label"),
+            ));
+        }
+        Ok(format!(",context=\"{label}\""))
     }
 }
 
@@ -105,7 +118,7 @@ mod tests {
             linux.set_mount_label(label);
             spec.set_linux(Some(linux));
             assert_eq!(MountLabel::of(&spec), MountLabel(None));
-            assert_eq!(MountLabel::of(&spec).option(), "");
+            assert_eq!(MountLabel::of(&spec).option().unwrap(), "");
         }
         let mut linux = spec.linux().clone().unwrap();
         linux.set_mount_label(Some(LABEL.to_owned()));
@@ -113,7 +126,22 @@ mod tests {
         let label = MountLabel::of(&spec);
         assert_eq!(label, MountLabel(Some(LABEL)));
         let wanted = ",context=\"system_u:object_r:container_file_t:s0:c1,c2\"";
-        assert_eq!(label.option(), wanted);
+        assert_eq!(label.option().unwrap(), wanted);
+    }
+
+    #[test]
+    fn a_label_adds_no_option_to_a_mount() {
+        for label in [
+            "system_u:object_r:t:s0\",lowerdir=/,fscontext=\"s0",
+            "u:r:t:s0\\",
+            "u:r:t:s0 ",
+            "u:r:t:s0\n",
+            "u=r",
+        ] {
+            let refused = MountLabel(Some(label)).option().unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
+            assert!(refused.to_string().contains("linux.mountLabel"));
+        }
     }
 
     /// A kernel without SELinux refuses the option, so each kind of mount here tells that it has it.

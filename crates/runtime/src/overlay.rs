@@ -86,7 +86,7 @@ impl Overlay<'_> {
             let (upper, work) = (relative(upper), relative(work));
             data = format!("{data},upperdir={upper},workdir={work}");
         }
-        data.push_str(&self.label.option());
+        data.push_str(&self.label.option()?);
         let volatile = format!("{data},volatile");
         let first = self.writable.map_or(&data, |_| &volatile);
         mount::mount_classic("overlay", place, "overlay", first)

@@ -4,7 +4,9 @@ use cri::SupplementalGroupsPolicy as WirePolicy;
 use cri::security_profile::ProfileType;
 use crisp_api::runtime::v1 as cri;
 use crisp_model::pod::PodSecurity;
-use crisp_model::{Capabilities, GroupsPolicy, Profile, SecurityContext, SelinuxOptions, UserSpec};
+use crisp_model::{
+    Capabilities, GroupsPolicy, Profile, SecurityContext, SelinuxOptions, UserSpec, selinux_label,
+};
 
 use super::check::{each, enumeration, line, number};
 use super::{Result, invalid};
@@ -187,20 +189,77 @@ fn capabilities(at: &str, wire: Option<cri::Capability>) -> Result<Capabilities>
     })
 }
 
+/// A check of a part of a label.
+type Check = fn(&str) -> std::result::Result<(), selinux_label::BadPart>;
+
 fn selinux(at: &str, wire: Option<cri::SeLinuxOption>) -> Result<SelinuxOptions> {
     let wire = wire.unwrap_or_default();
-    let part = |name: &str, text| line(&format!("{at}.selinux_options.{name}"), text);
+    let part = |name: &str, text: String, check: Check| match check(&text) {
+        // An empty part is left to the pod, and to the runtime after it.
+        Err(bad) if !text.is_empty() => {
+            invalid(format!("{at}.selinux_options.{name}"), bad.to_string())
+        }
+        _ => Ok(text),
+    };
     Ok(SelinuxOptions {
-        user: part("user", wire.user)?,
-        role: part("role", wire.role)?,
-        kind: part("type", wire.r#type)?,
-        level: part("level", wire.level)?,
+        user: part("user", wire.user, selinux_label::check_name)?,
+        role: part("role", wire.role, selinux_label::check_name)?,
+        kind: part("type", wire.r#type, selinux_label::check_name)?,
+        level: part("level", wire.level, selinux_label::check_level)?,
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn selinux_options_are_refused_before_they_are_a_label() {
+        let options = |part: &str, text: &str| {
+            let mut options = cri::SeLinuxOption::default();
+            let field = match part {
+                "user" => &mut options.user,
+                "role" => &mut options.role,
+                "type" => &mut options.r#type,
+                _ => &mut options.level,
+            };
+            *field = text.to_owned();
+            Some(options)
+        };
+        let injected = "s0\",lowerdir=/,upperdir=/x,workdir=/y,fscontext=\"s0";
+        for (part, text) in [
+            ("user", "system_u:x"),
+            ("role", "a,b"),
+            ("type", "a\"b"),
+            ("level", injected),
+            ("level", "s0:c1,c1024"),
+        ] {
+            let pod = cri::LinuxSandboxSecurityContext {
+                selinux_options: options(part, text),
+                ..Default::default()
+            };
+            let container = cri::LinuxContainerSecurityContext {
+                selinux_options: options(part, text),
+                ..Default::default()
+            };
+            let refusals = [
+                of_pod("at", pod).unwrap_err(),
+                of_container("at", Some(container)).unwrap_err(),
+            ];
+            for refused in refusals {
+                let named = refused.to_string();
+                let field = format!("at.selinux_options.{part}: ");
+                assert!(named.starts_with(&field), "{named}");
+            }
+        }
+        for (part, text) in [
+            ("type", "spc_t"),
+            ("level", ""),
+            ("level", "s0-s0:c0.c1023"),
+        ] {
+            assert!(selinux("at", options(part, text)).is_ok(), "{text}");
+        }
+    }
 
     #[test]
     fn an_apparmor_profile_is_named_with_and_without_the_prefix() {
