@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crisp_image::ImageInfo;
-use crisp_model::{ContainerUser, Field, IdMap, Mount, MountSource, NamespaceMode, Signal, Volume};
+use crisp_model::{ContainerUser, Field, IdMap, Mount, MountSource, NamespaceMode, Signal};
 use crisp_records::{MadeRecord, PodRecord};
 use crisp_shim_api::{Ahead, RootfsSpec};
 use crisp_spec::{Input, NamespacePaths, PidNamespace, PodFiles, ResolvedUser};
@@ -13,7 +13,8 @@ use crisp_sys::ns::{self, Kind};
 use tokio::sync::Notify;
 
 use super::bundle::Bundle;
-use super::{cdi, devices, foreign, look, mounts, profiles, relabel, shown};
+use super::labels::{self, ToLabel};
+use super::{cdi, devices, foreign, look, mounts, profiles, shown};
 use crate::blocking::blocking;
 use crate::error::{Context, Error, Result, image_error};
 use crate::machine::effect::CreatePlan;
@@ -58,7 +59,6 @@ pub(crate) async fn create(
     } = look_at_host(shared, &plan, (owner, cancel)).await?;
     cdi::add_groups(&edits, &mut user);
     let volumes = mounts::make_volumes(shared, &plan, (&image, cancel)).await?;
-    label_volumes(shared, &plan, &volumes).await?;
     let users = plan.pod.config.namespaces.users.as_ref();
     mounts.extend(
         volumes
@@ -75,7 +75,8 @@ pub(crate) async fn create(
         edits,
         seccomp,
     });
-    let ahead = make_files(shared, &plan, &parts).await?;
+    let labelled = labels::to_give(shared, &plan, (&parts.mounts, &volumes));
+    let ahead = make_files(shared, &plan, (&parts, labelled, cancel)).await?;
     if foreign::of(shared, &plan.pod.config)?.is_none() {
         shared.spares.tell(&ahead);
     }
@@ -103,9 +104,13 @@ fn reference(image: &ImageInfo) -> String {
 }
 
 /// Makes the writable layer and the bundle.
-async fn make_files(shared: &Arc<Shared>, plan: &CreatePlan, parts: &Arc<Parts>) -> Result<Ahead> {
+async fn make_files(
+    shared: &Arc<Shared>,
+    plan: &CreatePlan,
+    (parts, labelled, cancel): (&Arc<Parts>, Option<ToLabel>, &Notify),
+) -> Result<Ahead> {
     let root = prepare_root(shared, plan, parts);
-    let (mut ahead, bundle) = if parts.shown.is_empty() {
+    let (mut ahead, bundle) = if parts.shown.is_empty() && labelled.is_none() {
         // The two write to different directories, and neither needs the other.
         // The one that gives its work to another thread comes first.
         let bundle = write_bundle(shared, plan, (parts, Vec::new()));
@@ -113,7 +118,15 @@ async fn make_files(shared: &Arc<Shared>, plan: &CreatePlan, parts: &Arc<Parts>)
         (root?.0, bundle?)
     } else {
         let (ahead, views) = root.await?;
-        let bundle = write_bundle(shared, plan, (parts, views)).await?;
+        let bundle = match labelled {
+            None => write_bundle(shared, plan, (parts, views)).await?,
+            Some(labelled) => {
+                // The last of all, when nothing else is refused: this changes the caller's files.
+                let composed = compose_apart(shared, plan, (parts, views)).await?;
+                labels::give(shared, plan, (labelled, cancel)).await?;
+                blocking(move || composed.1.write(&composed.0).map(|()| composed.0)).await?
+            }
+        };
         (ahead, bundle)
     };
     ahead.bundle = Some(bundle);
@@ -157,12 +170,31 @@ async fn write_bundle(
 ) -> Result<PathBuf> {
     let (kernel, plan, parts) = (Arc::clone(shared), plan.clone(), Arc::clone(parts));
     blocking(move || {
-        let bundle = kernel.paths.bundle(&plan.record.id);
-        let views = shown::views(&plan.record.config, views);
-        compose(&kernel, &plan, (&parts, &views))?.write(&bundle)?;
-        Ok(bundle)
+        let (dir, bundle) = compose_for(&kernel, &plan, (&parts, views))?;
+        bundle.write(&dir)?;
+        Ok(dir)
     })
     .await
+}
+
+/// The bundle and its directory, in which nothing is written yet.
+async fn compose_apart(
+    shared: &Arc<Shared>,
+    plan: &CreatePlan,
+    (parts, views): (&Arc<Parts>, Vec<Vec<PathBuf>>),
+) -> Result<(PathBuf, Bundle)> {
+    let (kernel, plan, parts) = (Arc::clone(shared), plan.clone(), Arc::clone(parts));
+    blocking(move || compose_for(&kernel, &plan, (&parts, views))).await
+}
+
+fn compose_for(
+    shared: &Shared,
+    plan: &CreatePlan,
+    (parts, views): (&Parts, Vec<Vec<PathBuf>>),
+) -> Result<(PathBuf, Bundle)> {
+    let views = shown::views(&plan.record.config, views);
+    let bundle = compose(shared, plan, (parts, &views))?;
+    Ok((shared.paths.bundle(&plan.record.id), bundle))
 }
 
 /// The node's files that the container gets.
@@ -197,10 +229,7 @@ async fn look_at_host(
             seccomp: profiles::seccomp(&kernel.config.seccomp_dir, &config.security.seccomp)?,
         };
         make_log_dir(&owned)?;
-        // The last of all, when nothing else is refused: this changes the caller's files.
-        if let Some(label) = volume_label(&kernel, &owned) {
-            relabel::those_asked_for(&config.mounts, &host.mounts, &label)?;
-        }
+        labels::check(&kernel, config, &host.mounts)?;
         Ok(host)
     });
     let name = &plan.record.config.name;
@@ -356,22 +385,6 @@ fn compose(
     foreign::check_bundle(&bundle)?;
     cdi::change(&parts.edits, &mut bundle)?;
     Ok(bundle)
-}
-
-/// Gives what was copied out of an image the label that a mount's files have.
-async fn label_volumes(shared: &Shared, plan: &CreatePlan, volumes: &[Volume]) -> Result<()> {
-    let Some(label) = volume_label(shared, plan) else {
-        return Ok(());
-    };
-    let places: Vec<PathBuf> = volumes.iter().map(|volume| volume.source.clone()).collect();
-    blocking(move || relabel::all(places.iter().map(PathBuf::as_path), &label)).await
-}
-
-/// The SELinux label of volumes that get one.
-fn volume_label(shared: &Shared, plan: &CreatePlan) -> Option<String> {
-    let (config, pod) = (&plan.record.config, &plan.pod);
-    let label = || crisp_spec::volume_label(config, &pod.config, pod.selinux_level);
-    shared.host.selinux.then(label)
 }
 
 fn pod_files(shared: &Shared, pod: &PodRecord) -> PodFiles {

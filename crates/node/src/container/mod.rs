@@ -7,6 +7,7 @@ pub(crate) mod clear;
 pub(crate) mod create;
 mod devices;
 mod foreign;
+mod labels;
 mod look;
 mod mounts;
 mod profiles;
