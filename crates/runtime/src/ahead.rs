@@ -36,7 +36,7 @@ struct Mounted {
 impl Mounted {
     fn is(&self, rootfs: &Rootfs, (users, label): (Option<&Path>, MountLabel<'_>)) -> bool {
         let same_owners = self.users.as_deref() == users;
-        self.rootfs == *rootfs && same_owners && MountLabel::from(self.label.as_deref()) == label
+        self.rootfs == *rootfs && same_owners && label.is(self.label.as_deref())
     }
 }
 

@@ -6,11 +6,16 @@ use std::os::fd::BorrowedFd;
 
 use crisp_sys::mount::FsContext;
 use crisp_sys::selinux;
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 /// `linux.mountLabel` of a spec, or none.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct MountLabel<'a>(Option<&'a str>);
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct MountLabel<'a> {
+    text: Option<&'a str>,
+    /// The spec has an IPC namespace. Without one the container's message queues are the host's, all
+    /// of which have one root.
+    own_queues: bool,
+}
 
 /// How the files of a file system get the label.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,17 +41,27 @@ impl<'a> MountLabel<'a> {
     pub(crate) fn of(spec: &'a Spec) -> Self {
         let linux = spec.linux().as_ref();
         let label = linux.and_then(|linux| linux.mount_label().as_deref());
-        Self(label.filter(|label| !label.is_empty()))
+        let namespaces = linux.and_then(|linux| linux.namespaces().as_ref());
+        let mut namespaces = namespaces.into_iter().flatten();
+        Self {
+            text: label.filter(|label| !label.is_empty()),
+            own_queues: namespaces.any(|namespace| namespace.typ() == LinuxNamespaceType::Ipc),
+        }
+    }
+
+    /// Whether files are labelled alike.
+    pub(crate) fn is(self, text: Option<&str>) -> bool {
+        self.text == text
     }
 
     /// As it is kept where its spec is not.
     pub(crate) fn to_owned(self) -> Option<String> {
-        self.0.map(str::to_owned)
+        self.text.map(str::to_owned)
     }
 
     /// Tells it to a file system that is about to be made.
     pub(crate) fn tell(self, context: FsContext, kind: &str) -> io::Result<FsContext> {
-        match self.0.filter(|_| way(kind) == Way::Option) {
+        match self.text.filter(|_| way(kind) == Way::Option) {
             Some(label) => context.set("context", label),
             None => Ok(context),
         }
@@ -54,7 +69,8 @@ impl<'a> MountLabel<'a> {
 
     /// Gives it to the root of a file system that was made.
     pub(crate) fn put(self, root: BorrowedFd<'_>, kind: &str) -> io::Result<()> {
-        match self.0.filter(|_| way(kind) == Way::Root) {
+        let is_labelled = self.own_queues && way(kind) == Way::Root;
+        match self.text.filter(|_| is_labelled) {
             Some(label) => selinux::set_label(root, label),
             None => Ok(()),
         }
@@ -67,7 +83,7 @@ impl<'a> MountLabel<'a> {
     /// `InvalidInput` for a text that has other characters than labels have: a quote would end the
     /// label, and what follows it would be options of the mount.
     pub(crate) fn option(self) -> io::Result<String> {
-        let Some(label) = self.0 else {
+        let Some(label) = self.text else {
             return Ok(String::new());
         };
         let may = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-:,".contains(&byte);
@@ -83,12 +99,19 @@ impl<'a> MountLabel<'a> {
 
 impl<'a> From<Option<&'a str>> for MountLabel<'a> {
     fn from(label: Option<&'a str>) -> Self {
-        Self(label)
+        Self {
+            text: label,
+            own_queues: false,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd as _;
+
+    use oci_spec::runtime::LinuxNamespace;
+
     use super::*;
 
     const LABEL: &str = "system_u:object_r:container_file_t:s0:c1,c2";
@@ -117,14 +140,14 @@ mod tests {
             let mut linux = linux.build().unwrap();
             linux.set_mount_label(label);
             spec.set_linux(Some(linux));
-            assert_eq!(MountLabel::of(&spec), MountLabel(None));
+            assert!(MountLabel::of(&spec).is(None));
             assert_eq!(MountLabel::of(&spec).option().unwrap(), "");
         }
         let mut linux = spec.linux().clone().unwrap();
         linux.set_mount_label(Some(LABEL.to_owned()));
         spec.set_linux(Some(linux));
         let label = MountLabel::of(&spec);
-        assert_eq!(label, MountLabel(Some(LABEL)));
+        assert!(label.is(Some(LABEL)));
         let wanted = ",context=\"system_u:object_r:container_file_t:s0:c1,c2\"";
         assert_eq!(label.option().unwrap(), wanted);
     }
@@ -138,9 +161,37 @@ mod tests {
             "u:r:t:s0\n",
             "u=r",
         ] {
-            let refused = MountLabel(Some(label)).option().unwrap_err();
+            let refused = MountLabel::from(Some(label)).option().unwrap_err();
             assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
             assert!(refused.to_string().contains("linux.mountLabel"));
+        }
+    }
+
+    /// A kernel without SELinux keeps the attribute, which is all that is looked at here.
+    #[test]
+    fn privileged_queues_of_the_host_keep_their_label() {
+        if selinux::is_on() {
+            return;
+        }
+        for (kind, wanted) in [
+            (LinuxNamespaceType::Mount, None),
+            (LinuxNamespaceType::Ipc, Some(LABEL)),
+        ] {
+            let mut namespace = LinuxNamespace::default();
+            namespace.set_typ(kind);
+            let mut linux = oci_spec::runtime::Linux::default();
+            linux.set_mount_label(Some(LABEL.to_owned()));
+            linux.set_namespaces(Some(vec![namespace]));
+            let mut spec = Spec::default();
+            spec.set_linux(Some(linux));
+            let dir = tempfile::tempdir().unwrap();
+            let root = std::fs::File::open(dir.path()).unwrap();
+            MountLabel::of(&spec).put(root.as_fd(), "mqueue").unwrap();
+            assert_eq!(
+                selinux::label(&root).unwrap().as_deref(),
+                wanted,
+                "{kind:?}"
+            );
         }
     }
 
@@ -152,7 +203,7 @@ mod tests {
         }
         for (kind, takes) in [("tmpfs", false), ("devpts", false), ("proc", true)] {
             let context = FsContext::open(kind).unwrap();
-            let told = MountLabel(Some(LABEL)).tell(context, kind);
+            let told = MountLabel::from(Some(LABEL)).tell(context, kind);
             let made = told.and_then(|context| context.mount(Default::default()));
             assert_eq!(made.is_ok(), takes, "{kind}: {made:?}");
             let context = FsContext::open(kind).unwrap();
