@@ -9,7 +9,7 @@ use crisp_model::IMAGE_VIEW;
 use crisp_sys::mount::{self, FsContext, MountAttributes};
 use crisp_sys::rootfs::open_root;
 use oci_spec::runtime::{Mount, Root, Spec};
-use rustix::fs::FileType;
+use rustix::fs::{FileType, Mode, OFlags};
 
 use crate::error::{Context, Result};
 use crate::image_view::ImageView;
@@ -66,8 +66,7 @@ fn show(image: &mut Mount, label: MountLabel<'_>, at: &Path) -> Result<()> {
     let whole = at.with_extension("whole");
     std::fs::create_dir(&whole).context(step)?;
     let tree = view.tree_by(&whole, label)?;
-    make_place_like(&tree, at).context(step)?;
-    mount::attach(tree.as_fd(), open_root(at).context(step)?.as_fd()).context(step)?;
+    attach_at(&tree, at).context(step)?;
     let is_ours = |word: &String| {
         let key = word.split('=').next().unwrap_or_default();
         options.parameters.iter().any(|(known, _)| known == key)
@@ -80,10 +79,49 @@ fn show(image: &mut Mount, label: MountLabel<'_>, at: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Mounts a directory, or a file, at a path where nothing is yet.
+fn attach_at(tree: &OwnedFd, at: &Path) -> std::io::Result<()> {
+    make_place_like(tree, at)?;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let place = rustix::fs::open(at, flags, Mode::empty())?;
+    mount::attach(tree.as_fd(), place.as_fd())
+}
+
 fn make_place_like(tree: &OwnedFd, at: &Path) -> std::io::Result<()> {
     let mode = rustix::fs::fstat(tree)?.st_mode;
     match FileType::from_raw_mode(mode) {
         FileType::Directory => std::fs::create_dir(at),
         _ => File::create_new(at).map(drop),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crisp_sys::fork::{CloneFlags, unshare};
+    use crisp_sys::mount::{Depth, Propagation};
+
+    use super::*;
+
+    /// In a mount namespace of its own, which its thread takes with it.
+    #[test]
+    fn privileged_a_file_is_mounted_as_a_directory_is() {
+        let looks = || {
+            unshare(CloneFlags::NEWNS).unwrap();
+            mount::set_propagation(Path::new("/"), Propagation::Private, Depth::Recursive).unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            let at = |name: &str| dir.path().join(name);
+            std::fs::create_dir(at("shown")).unwrap();
+            crisp_sys::file::write_atomic(&at("shown/file"), b"text", 0o600).unwrap();
+            for (source, place, read) in [
+                ("shown", "as-dir", "as-dir/file"),
+                ("shown/file", "as-file", "as-file"),
+            ] {
+                let tree = mount::open_tree(&at(source), Depth::Single).unwrap();
+                attach_at(&tree, &at(place)).unwrap();
+                assert_eq!(std::fs::read(at(read)).unwrap(), b"text", "{source}");
+                mount::unmount(&at(place)).unwrap();
+            }
+        };
+        std::thread::spawn(looks).join().unwrap();
     }
 }
