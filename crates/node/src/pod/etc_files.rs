@@ -4,6 +4,7 @@
 use std::fmt::Write;
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use crisp_model::{DnsConfig, NamespaceMode, PodConfig};
@@ -54,16 +55,39 @@ fn write_some(
         let path = dir.join(name);
         if wanted(&path) {
             file::remove_if_there(&path)?;
-            // Readable by every user of the containers; the directories above keep others out.
-            file::write_atomic(&path, &content(config, ips)?, 0o644)?;
-            let (user, group) = config.root_on_host();
-            std::os::unix::fs::chown(&path, Some(user), Some(group))?;
-            if let Some(label) = label {
-                selinux::set_label(std::fs::File::open(&path)?, label)?;
-            }
+            write_whole(
+                &path,
+                &content(config, ips)?,
+                (config.root_on_host(), label),
+            )?;
         }
     }
     Ok(())
+}
+
+/// The file has its name once it has its owner and its label: one that a crash left without them
+/// would be taken for whole ever after.
+fn write_whole(
+    path: &Path,
+    content: &[u8],
+    ((user, group), label): ((u32, u32), Option<&str>),
+) -> io::Result<()> {
+    let unfinished = path.with_extension("unfinished");
+    // Readable by every user of the containers; the directories above keep others out.
+    file::write_atomic(&unfinished, content, 0o644)?;
+    std::os::unix::fs::chown(&unfinished, Some(user), Some(group))?;
+    if let Some(label) = label {
+        give_label(std::fs::File::open(&unfinished)?, label)?;
+    }
+    std::fs::rename(&unfinished, path)
+}
+
+/// A file system that keeps no labels is passed over: the policy decides about all of it at once.
+fn give_label(file: impl AsFd, label: &str) -> io::Result<()> {
+    match selinux::set_label(file, label) {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
+        set => set,
+    }
 }
 
 fn hosts_of(config: &PodConfig, ips: &[IpAddr]) -> io::Result<Vec<u8>> {
@@ -188,6 +212,26 @@ mod tests {
                 assert_eq!(label(name).as_deref(), Some(wanted), "{name}");
             }
         }
+    }
+
+    #[test]
+    fn a_file_without_its_label_has_no_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = crate::machine::tests::sample::pod_config();
+        // The kernel takes no attribute of this length (E2BIG).
+        let label = "x".repeat(70_000);
+        write(dir.path(), (&config, Some(&label)), &[]).unwrap_err();
+        assert!(!dir.path().join("hosts").exists());
+        write(dir.path(), (&config, None), &[]).unwrap();
+        let names = std::fs::read_dir(dir.path()).unwrap();
+        assert_eq!(names.count(), FILES.len(), "nothing unfinished is left");
+    }
+
+    #[test]
+    fn a_file_system_without_labels_is_passed_over() {
+        // The kernel's own files take none (ENOTSUP).
+        let file = std::fs::File::open("/proc/self/stat").unwrap();
+        give_label(&file, "system_u:object_r:container_file_t:s0").unwrap();
     }
 
     #[test]
