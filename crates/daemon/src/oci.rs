@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use crisp_node::{Abilities, OciRuntime, Support};
+use crisp_node::{Abilities, Confinement, OciRuntime, Support};
 use crisp_sys::process::command;
 use serde::Deserialize;
 use tokio::io::AsyncReadExt as _;
@@ -40,6 +40,9 @@ struct Features {
 struct OnLinux {
     namespaces: Vec<String>,
     mount_extensions: MountExtensions,
+    seccomp: Extension,
+    apparmor: Extension,
+    selinux: Extension,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -117,6 +120,7 @@ async fn ask(name: &str, program: &Path) -> Result<Abilities, String> {
             false => Support::No,
         },
         user_namespaces: Err(features.no_user_namespaces(program)),
+        confinement: features.linux.confinement(),
     })
 }
 
@@ -182,6 +186,22 @@ async fn tell(program: &Path) -> std::io::Result<Told> {
     })
 }
 
+impl OnLinux {
+    /// A program that was built without one of them passes over it in a spec, or says nothing of it
+    /// in its features.
+    fn confinement(&self) -> Confinement {
+        let support = |extension: &Extension| match extension.enabled {
+            true => Support::Yes,
+            false => Support::No,
+        };
+        Confinement {
+            seccomp: support(&self.seccomp),
+            apparmor: support(&self.apparmor),
+            selinux: support(&self.selinux),
+        }
+    }
+}
+
 impl Features {
     /// A refusal of user namespaces with this program, in words. It holds for programs that can do all
     /// that those need too: their containers' standard streams would be another user's.
@@ -232,6 +252,32 @@ mod tests {
         assert!(!takes("1.1.1", "1.2.0"));
         assert!(!takes("1.0.0", "1.0.1"));
         assert!(!takes("one", "1.2.0"));
+    }
+
+    #[test]
+    fn confinement_is_there_where_a_program_says_so() {
+        let with = |linux: &str| {
+            let text = format!(
+                "{{\"ociVersionMin\": \"1.0.0\", \"ociVersionMax\": \"1.2.0\", \"linux\": {linux}}}"
+            );
+            told(&text).linux.confinement()
+        };
+        let none = Confinement {
+            seccomp: Support::No,
+            apparmor: Support::No,
+            selinux: Support::No,
+        };
+        assert_eq!(with("{}"), none);
+        let off = "{\"seccomp\": {\"enabled\": false}, \"apparmor\": {\"enabled\": false}}";
+        assert_eq!(with(off), none);
+        let on = "{\"seccomp\": {\"enabled\": true, \"actions\": []}, \
+                  \"apparmor\": {\"enabled\": true}, \"selinux\": {\"enabled\": true}}";
+        let all = Confinement {
+            seccomp: Support::Yes,
+            apparmor: Support::Yes,
+            selinux: Support::Yes,
+        };
+        assert_eq!(with(on), all);
     }
 
     #[test]

@@ -93,6 +93,20 @@ pub struct Abilities {
     pub recursive_read_only: Support,
     /// Pods may have a user namespace, or why not.
     pub user_namespaces: Result<(), String>,
+    /// The ways in which it confines a container.
+    pub confinement: Confinement,
+}
+
+/// The ways in which a runtime confines a container, each where it was built with it. Without it the
+/// runtime would start the container unconfined and say nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Confinement {
+    /// Filters of system calls.
+    pub seccomp: Support,
+    /// `AppArmor` profiles.
+    pub apparmor: Support,
+    /// SELinux labels of processes and mounts.
+    pub selinux: Support,
 }
 
 /// The features of a runtime handler on this machine.

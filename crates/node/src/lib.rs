@@ -60,7 +60,9 @@ pub mod view;
 mod views;
 
 pub use blocking::give_memory_back;
-pub use config::{Abilities, Config, Features, Handler, OciRuntime, Support, Timeouts};
+pub use config::{
+    Abilities, Config, Confinement, Features, Handler, OciRuntime, Support, Timeouts,
+};
 pub use debts::OwedRemains;
 pub use engine::Engine;
 pub use error::{Code, Error, Result};

@@ -383,6 +383,9 @@ fn compose(
         foreign: foreign::of(shared, &plan.pod.config)?,
     };
     foreign::check_bundle(&bundle)?;
+    if let Some(oci) = &handler.oci {
+        foreign::check_confinement(oci, &bundle.spec)?;
+    }
     cdi::change(&parts.edits, &mut bundle)?;
     Ok(bundle)
 }

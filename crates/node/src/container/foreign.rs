@@ -10,11 +10,12 @@ use crisp_model::container::Access;
 use crisp_model::{ContainerId, Field, PodConfig};
 use crisp_shim_api::Foreign;
 use crisp_sys::{file, process};
+use oci_spec::runtime::Spec;
 use tokio::process::Command;
 
 use super::bundle::{Bundle, read_foreign};
 use crate::blocking::blocking;
-use crate::config::Support;
+use crate::config::{OciRuntime, Support};
 use crate::error::{Context, Error, Result};
 use crate::machine::effect::CreatePlan;
 use crate::paths;
@@ -75,6 +76,44 @@ pub(super) fn check_bundle(bundle: &Bundle) -> Result<()> {
     Err(Error::invalid(Field::RuntimeHandler, why))
 }
 
+/// Refuses a spec with a confinement that the program does not do: it would start the container
+/// without, and say nothing.
+pub(super) fn check_confinement(oci: &OciRuntime, spec: &Spec) -> Result<()> {
+    let Ok(can) = &oci.can else {
+        return Ok(());
+    };
+    let (linux, process) = (spec.linux().as_ref(), spec.process().as_ref());
+    let some = |text: Option<&str>| text.is_some_and(|text| !text.is_empty());
+    let profile = process.and_then(|process| process.apparmor_profile().as_deref());
+    let labels = [
+        process.and_then(|process| process.selinux_label().as_deref()),
+        linux.and_then(|linux| linux.mount_label().as_deref()),
+    ];
+    let has_filter = linux.is_some_and(|linux| linux.seccomp().is_some());
+    let has_profile = some(profile) && profile != Some("unconfined");
+    let needs = [
+        (has_filter, can.confinement.seccomp, "seccomp profile"),
+        (has_profile, can.confinement.apparmor, "AppArmor profile"),
+        (
+            labels.into_iter().any(some),
+            can.confinement.selinux,
+            "SELinux label",
+        ),
+    ];
+    let mut missing = needs.iter();
+    match missing.find(|(needed, support, _)| *needed && *support == Support::No) {
+        None => Ok(()),
+        Some((_, _, what)) => {
+            let program = oci.program.display();
+            let why = format!(
+                "the container has a {what}, and {program} says that it was built without that: use \
+                 a build that has it, or a handler of kind native"
+            );
+            Err(Error::invalid(Field::RuntimeHandler, why))
+        }
+    }
+}
+
 /// Has the runtime of a container that is over forget it, whatever the configuration says by now.
 /// Its directory goes even when the program has gone or fails.
 pub(super) async fn forget(shared: &Arc<Shared>, id: &ContainerId) -> Result<()> {
@@ -125,4 +164,81 @@ async fn delete(foreign: &Foreign, id: &ContainerId) {
     };
     let program = foreign.program.display();
     tracing::warn!(container_id = %id, %program, why, "the runtime does not forget a container; its state is removed");
+}
+
+#[cfg(test)]
+mod tests {
+    use oci_spec::runtime::{Linux, LinuxSeccomp, Process};
+
+    use super::*;
+    use crate::config::{Abilities, Confinement};
+
+    fn runtime(confinement: Confinement) -> OciRuntime {
+        OciRuntime {
+            program: "/opt/crun".into(),
+            name: "crun".to_owned(),
+            can: Ok(Abilities {
+                recursive_read_only: Support::Yes,
+                user_namespaces: Ok(()),
+                confinement,
+            }),
+        }
+    }
+
+    #[test]
+    fn confinement_that_a_program_has_not_is_refused_by_name() {
+        type Change = fn(&mut Linux, &mut Process);
+        let all = Confinement {
+            seccomp: Support::Yes,
+            apparmor: Support::Yes,
+            selinux: Support::Yes,
+        };
+        let (mut no_seccomp, mut no_apparmor, mut no_selinux) = (all, all, all);
+        no_seccomp.seccomp = Support::No;
+        no_apparmor.apparmor = Support::No;
+        no_selinux.selinux = Support::No;
+        let cases: [(Change, Confinement, Option<&str>); 5] = [
+            (
+                |linux, _| _ = linux.set_seccomp(Some(LinuxSeccomp::default())),
+                no_seccomp,
+                Some("seccomp profile"),
+            ),
+            (
+                |_, process| _ = process.set_apparmor_profile(Some("mine".to_owned())),
+                no_apparmor,
+                Some("AppArmor profile"),
+            ),
+            (
+                |_, process| _ = process.set_apparmor_profile(Some("unconfined".to_owned())),
+                no_apparmor,
+                None,
+            ),
+            (
+                |_, process| _ = process.set_selinux_label(Some("u:r:t:s0".to_owned())),
+                no_selinux,
+                Some("SELinux label"),
+            ),
+            (
+                |linux, _| _ = linux.set_mount_label(Some("u:r:t:s0".to_owned())),
+                no_selinux,
+                Some("SELinux label"),
+            ),
+        ];
+        for (change, lacks, wanted) in cases {
+            let (mut linux, mut process) = (Linux::default(), Process::default());
+            linux.set_seccomp(None);
+            process.set_apparmor_profile(None).set_selinux_label(None);
+            change(&mut linux, &mut process);
+            let mut spec = Spec::default();
+            spec.set_linux(Some(linux)).set_process(Some(process));
+            assert!(check_confinement(&runtime(all), &spec).is_ok());
+            let checked = check_confinement(&runtime(lacks), &spec);
+            let told = checked.err().map(|error| error.to_string());
+            let told = told.unwrap_or_default();
+            match wanted {
+                None => assert_eq!(told, ""),
+                Some(what) => assert!(told.contains(what) && told.contains("/opt/crun"), "{told}"),
+            }
+        }
+    }
 }
