@@ -210,8 +210,9 @@ fn set_up(mut plan: Plan<'_>, conn: &Conn) -> Result<AtGate> {
     if let Some(warning) = plan.root_by.enter(root.as_fd(), &plan.place)? {
         say(conn, &Word::Warning(warning)).context(|| "warn")?;
     }
-    plan.program.find_home(root.as_fd());
     finish_root(&mut plan, &root)?;
+    // The user is looked up in the passwd(5) that the container sees, which may be masked.
+    plan.program.find_home(root.as_fd());
     if let Some(master) = take_streams(&mut plan, &root)? {
         say(conn, &Word::Console(master)).context(|| "hand out the terminal")?;
     }

@@ -165,14 +165,15 @@ fn started(conn: &Conn) -> Result<()> {
 ///
 /// # Errors
 /// The first step that failed, in the child too; nothing is left then.
-pub fn create(request: CreateRequest<'_>) -> Result<Created> {
+pub fn create(mut request: CreateRequest<'_>) -> Result<Created> {
     let cgroup = request.cgroup;
     let spec = request.spec;
     let process = spec.process().as_ref();
     let process = process.ok_or_else(|| Error::invalid("process", "is missing"))?;
     let told = check(spec, process)?;
+    let read = Read::of(&mut request, process)?;
     let claim = Claim::of(cgroup, request.tenant)?;
-    let mut created = make(request, process);
+    let mut created = make(request, process, read);
     if let Ok(created) = &mut created {
         created.warnings.extend(told);
     }
@@ -197,19 +198,39 @@ fn refuse_frozen(cgroup: &Cgroup) -> Result<()> {
     }
 }
 
-fn make(mut request: CreateRequest<'_>, process: &Process) -> Result<Created> {
+/// The parts of a spec, read before anything is made: one that makes no sense leaves nothing.
+struct Read {
+    filter: Option<Filter>,
+    program: Program,
+    scheduling: Scheduling,
+    namespaces: Namespaces,
+    maps: Option<Maps>,
+    clocks: Clocks,
+    from_host: FromHost,
+}
+
+impl Read {
+    fn of(request: &mut CreateRequest<'_>, process: &Process) -> Result<Self> {
+        let spec = request.spec;
+        let mut namespaces = Namespaces::of(spec)?;
+        sysctl::check(spec, &namespaces)?;
+        Ok(Self {
+            filter: request.ahead.filter(spec, request.id, request.bundle)?,
+            program: Program::of(process, std::mem::take(&mut request.raw_environment))?,
+            scheduling: Scheduling::of(spec.linux().as_ref(), process)?,
+            maps: namespaces.take_maps(),
+            clocks: Clocks::of(spec, &namespaces)?,
+            from_host: FromHost::of(spec, &namespaces, request.id)?,
+            namespaces,
+        })
+    }
+}
+
+fn make(mut request: CreateRequest<'_>, process: &Process, mut read: Read) -> Result<Created> {
     refuse_frozen(request.cgroup)?;
     let spec = request.spec;
-    let filter = request.ahead.filter(spec, request.id, request.bundle)?;
-    let program = Program::of(process, std::mem::take(&mut request.raw_environment))?;
-    let scheduling = Scheduling::of(spec.linux().as_ref(), process)?;
-    let mut namespaces = Namespaces::of(spec)?;
-    let mut maps = namespaces.take_maps();
-    let clocks = Clocks::of(spec, &namespaces)?;
-    let from_host = FromHost::of(spec, &namespaces, request.id)?;
-    sysctl::check(spec, &namespaces)?;
     let mut warnings = limit(request.cgroup, spec)?;
-    warnings.extend(lacking(process, namespaces.has_users())?);
+    warnings.extend(lacking(process, read.namespaces.has_users())?);
     let (place, mounted) = ready_root(&mut request)?;
     let mounts = open_mounts(&request, &place, &mut warnings)?;
     let plan = Plan {
@@ -222,14 +243,14 @@ fn make(mut request: CreateRequest<'_>, process: &Process) -> Result<Created> {
         mounted,
         place,
         read_only_late: Vec::new(),
-        namespaces,
+        namespaces: read.namespaces,
         host_mounts: peers::open_table(mounts.iter().any(Prepared::is_shared))?,
         mounts,
         nodes: devices::prepare(spec)?,
         null: Some(lent_node::lend_null().context(|| "borrow the host's /dev/null")?),
-        filter: filter.clone(),
-        program,
-        scheduling,
+        filter: read.filter.clone(),
+        program: read.program,
+        scheduling: read.scheduling,
         line_ends: request.stdio.line_ends(),
         streams: streams::prepare(request.stdio, owner(spec, process))?,
         gate: request.gate.listener(),
@@ -237,16 +258,18 @@ fn make(mut request: CreateRequest<'_>, process: &Process) -> Result<Created> {
         keyring: request.keyring,
     };
     let held = plan.gate.is_none();
-    let (pid, pidfd, conn) = clocks.around(|| fork_init(plan, request.cgroup, &mut maps))?;
+    let (pid, pidfd, conn) = read
+        .clocks
+        .around(|| fork_init(plan, request.cgroup, &mut read.maps))?;
     let setting = Setting {
         spec,
         process,
         id: request.id,
         bundle: request.bundle,
         init: (pid, &pidfd),
-        agent: filter.as_ref().and_then(Filter::agent),
-        maps,
-        from_host: &from_host,
+        agent: read.filter.as_ref().and_then(Filter::agent),
+        maps: read.maps,
+        from_host: &read.from_host,
     };
     let guided = setting.guide(&conn, &mut warnings);
     let console = guided.map_err(|error| explain(error, end(pid, &pidfd), request.cgroup))?;
@@ -255,7 +278,7 @@ fn make(mut request: CreateRequest<'_>, process: &Process) -> Result<Created> {
         pidfd,
         console,
         warnings,
-        filter,
+        filter: read.filter,
         gate: held.then_some(conn),
     })
 }

@@ -72,7 +72,7 @@ impl Options {
     /// runtimes: an image's `/run` stays closed to its users. Where there was none, the kernel's
     /// default opens it to everybody.
     pub(crate) fn take_mode_of(&mut self, kind: &str, covered: Option<u32>) {
-        let is_given = self.parameters.iter().any(|(key, _)| key == "mode");
+        let is_given = self.one_by_one().iter().any(|(key, _)| key == "mode");
         if let (Some(mode), "tmpfs", false) = (covered, kind, is_given) {
             let mode = format!("{mode:o}");
             self.parameters.push(("mode".to_owned(), Some(mode)));
