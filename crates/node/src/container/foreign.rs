@@ -23,6 +23,8 @@ use crate::shared::Shared;
 
 /// How long a runtime may take to forget a container that is over. Then its directory is removed.
 const FORGETS_WITHIN: Duration = Duration::from_secs(5);
+/// How long a runtime may take to tell the state of a container.
+const TELLS_WITHIN: Duration = Duration::from_secs(5);
 
 /// The program that starts the containers of a pod, if Crisp itself does not.
 pub(super) fn of(shared: &Shared, pod: &PodConfig) -> Result<Option<Foreign>> {
@@ -148,14 +150,39 @@ fn states(shared: &Shared, id: &ContainerId) -> Vec<PathBuf> {
     states
 }
 
-async fn delete(foreign: &Foreign, id: &ContainerId) {
+/// Whether another runtime has made a container and not begun its program: what lives of it is the
+/// runtime's own, which waits for a start. `false` when the runtime does not tell in time.
+pub(crate) async fn waits_for_its_start(shared: &Arc<Shared>, id: &ContainerId) -> bool {
+    let (kernel, owned) = (Arc::clone(shared), id.clone());
+    let read = blocking(move || Ok(read_foreign(&kernel.paths.bundle(&owned)))).await;
+    let Ok(Some(foreign)) = read else {
+        return false;
+    };
+    let mut asked = command(&foreign, &["state", id.as_str()]);
+    let told = tokio::time::timeout(TELLS_WITHIN, asked.stdout(Stdio::piped()).output()).await;
+    matches!(told, Ok(Ok(output)) if is_created(&output.stdout))
+}
+
+/// Whether a state of the OCI runtime spec is that of a container that was made and not started.
+fn is_created(state: &[u8]) -> bool {
+    let state: Option<serde_json::Value> = serde_json::from_slice(state).ok();
+    state.is_some_and(|state| state["status"] == "created")
+}
+
+fn command(foreign: &Foreign, arguments: &[&str]) -> Command {
     let mut command = process::command(&foreign.program);
-    command.arg("--root").arg(&foreign.root);
-    command.args(["delete", "--force", id.as_str()]);
+    command.arg("--root").arg(&foreign.root).args(arguments);
     let nothing = [Stdio::null(), Stdio::null(), Stdio::null()];
     let [stdin, stdout, stderr] = nothing;
     command.stdin(stdin).stdout(stdout).stderr(stderr);
-    let deleted = Command::from(command).kill_on_drop(true).status();
+    let mut command = Command::from(command);
+    command.kill_on_drop(true);
+    command
+}
+
+async fn delete(foreign: &Foreign, id: &ContainerId) {
+    let mut command = command(foreign, &["delete", "--force", id.as_str()]);
+    let deleted = command.status();
     let why = match tokio::time::timeout(FORGETS_WITHIN, deleted).await {
         Ok(Ok(status)) if status.success() => return,
         Ok(Ok(status)) => status.to_string(),
@@ -239,6 +266,24 @@ mod tests {
                 None => assert_eq!(told, ""),
                 Some(what) => assert!(told.contains(what) && told.contains("/opt/crun"), "{told}"),
             }
+        }
+    }
+
+    #[test]
+    fn a_state_tells_whether_the_program_has_begun() {
+        for (state, created) in [
+            (
+                r#"{"ociVersion": "1.3.0", "status": "created", "pid": 7}"#,
+                true,
+            ),
+            (
+                r#"{"ociVersion": "1.3.0", "status": "running", "pid": 7}"#,
+                false,
+            ),
+            (r#"{"status": "creating"}"#, false),
+            ("", false),
+        ] {
+            assert_eq!(is_created(state.as_bytes()), created, "{state}");
         }
     }
 }

@@ -6,7 +6,7 @@ mod cdi;
 pub(crate) mod clear;
 pub(crate) mod create;
 mod devices;
-mod foreign;
+pub(crate) mod foreign;
 mod labels;
 mod look;
 mod mounts;

@@ -19,7 +19,7 @@ use super::client::{Answer, Connection, kill, shims_of};
 use super::loan::{Link, Loan};
 use crate::blocking::blocking;
 use crate::clock::now;
-use crate::container::clear;
+use crate::container::{clear, foreign};
 use crate::error::Context;
 use crate::machine::effect::{Boot, Case, Remains, Target};
 use crate::machine::input::Verdict;
@@ -210,6 +210,10 @@ async fn without_shim(shared: &Arc<Shared>, case: &Case) -> Verdict {
     let begin = blocking(read).await.ok().flatten();
     let init = begin.map(|BeginRecord { pid, start_time }| ProcessId { pid, start_time });
     match init {
+        // Our own init ends with its shim; another runtime's waits on.
+        Some(init) if lives(&init) && foreign::waits_for_its_start(shared, &case.id).await => {
+            Verdict::Untouched
+        }
         Some(init) if lives(&init) => Verdict::StartedAlone { init },
         Some(_) => Verdict::Over(over(shared, case, None).await),
         None => Verdict::Untouched,
