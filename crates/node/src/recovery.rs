@@ -74,9 +74,9 @@ pub(crate) async fn start(config: Config) -> Result<(Arc<Shared>, NamesMailbox)>
     shared.tally.pods_recovered.add(count as u64);
     adopt_cgroups(&shared, &survey.pods);
     for (story, _) in &survey.pods {
-        let record = &story.record;
-        let level = record.selinux_level.iter();
-        level.for_each(|level| shared.levels.adopt(&record.id, *level));
+        let containers = story.containers.values();
+        let containers = containers.map(|(container, _)| &container.config);
+        shared.levels.adopt(&story.record, containers);
     }
     blocking(move || {
         for (story, journal) in survey.pods {

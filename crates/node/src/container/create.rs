@@ -47,6 +47,8 @@ pub(crate) async fn create(
 ) -> Result<Box<MadeRecord>> {
     check(&plan)?;
     foreign::check(shared, &plan)?;
+    let asked = &plan.record.config.security.selinux.level;
+    shared.levels.ask(&plan.pod.id, asked);
     let image = find_image(shared, &plan)?;
     let shown = shown::find(shared, &plan.record.config).await?;
     let mut user = resolve_user(shared, &plan, &image).await?;

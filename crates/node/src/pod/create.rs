@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crisp_model::{PodConfig, PodId};
+use crisp_model::{PodConfig, PodId, SelinuxLevel};
 use crisp_records::{Entry, PodProgress, PodRecord, PodState};
 
 use super::callers::{Callers, Place};
@@ -64,7 +64,7 @@ fn conceived(shared: &Shared, id: &PodId, wanted: &Wanted) -> Result<(PodRecord,
         config: config.clone(),
         created_at: shared.creation.next(),
         cgroup_path: shared.cgroups.parent_of(config)?,
-        selinux_level: shared.host.selinux.then(|| shared.levels.pick(id)),
+        selinux_level: level_for(shared, id, config)?,
     };
     let progress = PodProgress {
         phase: PodState::Booting,
@@ -74,4 +74,17 @@ fn conceived(shared: &Shared, id: &PodId, wanted: &Wanted) -> Result<(PodRecord,
         made_cgroup: shared.cgroups.claim(id, &record.cgroup_path),
     };
     Ok((record, progress))
+}
+
+/// The level that is picked for a pod; none where it names its own, which is kept from others then.
+fn level_for(shared: &Shared, id: &PodId, config: &PodConfig) -> Result<Option<SelinuxLevel>> {
+    let asked = &config.security.selinux.level;
+    if !shared.host.selinux {
+        return Ok(None);
+    }
+    if asked.is_empty() {
+        return shared.levels.pick(id).map(Some);
+    }
+    shared.levels.ask(id, asked);
+    Ok(None)
 }

@@ -283,7 +283,7 @@ impl Hands {
         self.shared.debts.forget(&id);
         self.shared.views.close(&id);
         self.shared.mailboxes.close(&id);
-        self.shared.levels.forget(&id, pod.record.selinux_level);
+        self.shared.levels.forget(&id);
         let removed = NameMessage::Removed {
             owner: pod.record.owner,
             name: pod.config.name.clone(),

@@ -289,7 +289,7 @@ impl Task {
 fn unrecorded(shared: &Shared, names: &NamesMailbox, pod: &Pod) {
     let id = pod.record.id.clone();
     shared.cgroups.forget(&id);
-    shared.levels.forget(&id, pod.record.selinux_level);
+    shared.levels.forget(&id);
     shared.mailboxes.close(&id);
     let (owner, name) = (pod.record.owner, pod.config.name.clone());
     names.send(NameMessage::Removed { owner, name, id }).ok();

@@ -39,7 +39,7 @@ pub(crate) fn pod_config() -> PodConfig {
     }
 }
 
-pub(super) fn config(number: u8) -> ContainerConfig {
+pub(crate) fn config(number: u8) -> ContainerConfig {
     ContainerConfig {
         name: ContainerName {
             name: format!("c{number}"),
