@@ -7,6 +7,7 @@
     reason = "a test: what goes wrong is a panic that says where"
 )]
 
+use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -267,10 +268,7 @@ fn privileged_a_handler_without_a_usable_program_stops_no_other() {
     };
     trial_with(&options, |node| {
         let mut cri = node.cri();
-        let status = cri.status(cri::StatusRequest::default()).unwrap();
-        let conditions = status.status.unwrap().conditions;
-        let mut conditions = conditions.iter();
-        let told = conditions.find(|one| one.r#type == "RuntimeHandlersReady");
+        let told = conditions_of(&mut cri).remove("RuntimeHandlersReady");
         let told = told.unwrap();
         assert!(!told.status, "{told:?}");
         for words in ["/no/such/runc", "unknown command features", "crun 1.8.6"] {
@@ -290,7 +288,24 @@ fn privileged_a_handler_without_a_usable_program_stops_no_other() {
         }
         let pod = cri.run_pod(&node.pod("native"));
         cri.remove_pod(&pod);
+        // As the default handler it is everybody's business: no pod is to be placed here.
+        node.kill();
+        let written = fs::read_to_string(node.path("config.toml")).unwrap();
+        let text = format!("default_runtime = \"gone\"\n{written}");
+        fs::write(node.path("config.toml"), text).unwrap();
+        node.restart();
+        let runtime = conditions_of(&mut node.cri())
+            .remove("RuntimeReady")
+            .unwrap();
+        assert!(!runtime.status, "{runtime:?}");
+        assert!(runtime.message.contains("/no/such/runc"), "{runtime:?}");
     });
+}
+
+fn conditions_of(cri: &mut Cri) -> BTreeMap<String, cri::RuntimeCondition> {
+    let status = cri.status(cri::StatusRequest::default()).unwrap();
+    let conditions = status.status.unwrap().conditions.into_iter();
+    conditions.map(|one| (one.r#type.clone(), one)).collect()
 }
 
 /// A runc that hangs is given up in time, and nothing stays of what it was to do.

@@ -397,6 +397,12 @@ impl Engine {
         self.shared.handlers_shortfall()
     }
 
+    /// Why ordinary pods, which name no handler, cannot start.
+    #[must_use]
+    pub fn default_shortfall(&self) -> Option<String> {
+        self.shared.default_shortfall()
+    }
+
     /// The runtime handlers, the default one, whose name is empty, first.
     #[must_use]
     pub fn handlers(&self) -> Vec<Features> {

@@ -59,6 +59,12 @@ impl Shared {
         (!reasons.is_empty()).then(|| reasons.join("; "))
     }
 
+    /// Why pods that name no handler are refused.
+    pub(crate) fn default_shortfall(&self) -> Option<String> {
+        let oci = self.handler("").ok()?.oci.as_ref()?;
+        oci.can.as_ref().err().cloned()
+    }
+
     /// Refuses a pod whose handler can start nothing, or gives no user namespaces to one that asks for
     /// its own: it must not run without.
     pub(crate) fn check_handler(&self, config: &PodConfig) -> Result<()> {

@@ -88,10 +88,13 @@ impl Service {
     /// The socket is served only after the engine has started: what can be wrong is that it hangs.
     fn runtime_condition(&self) -> cri::RuntimeCondition {
         const HANGS: &str = "no thread of the daemon is free: is a file system of this node stuck?";
-        match self.engine.is_ready() {
-            true => condition("RuntimeReady", "SelinuxEnforces", self.engine.unfit()),
-            false => condition("RuntimeReady", "ThreadsDoNotAnswer", Some(HANGS)),
-        }
+        let default = self.engine.default_shortfall();
+        let (reason, why) = match (self.engine.is_ready(), &default) {
+            (false, _) => ("ThreadsDoNotAnswer", Some(HANGS)),
+            (true, Some(why)) => ("DefaultHandlerUnusable", Some(why.as_str())),
+            (true, None) => ("SelinuxEnforces", self.engine.unfit()),
+        };
+        condition("RuntimeReady", reason, why)
     }
 
     fn info(&self) -> BTreeMap<String, String> {
