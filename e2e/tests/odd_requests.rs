@@ -49,6 +49,23 @@ fn privileged_empty_requests_get_their_answer() {
             attach InvalidArgument,
             port_forward NotFound,
             checkpoint_container Unimplemented,
+            version Ok,
+            status Ok,
+            runtime_config Ok,
+            list_containers Ok,
+            list_container_stats Ok,
+            list_pod_sandbox_stats Ok,
+            list_pod_sandbox_metrics Ok,
+            list_metric_descriptors Ok,
+            list_images Ok,
+            image_fs_info Ok,
+            update_pod_sandbox_resources InvalidArgument,
+            stream_pod_sandboxes Ok,
+            stream_containers Ok,
+            stream_container_stats Ok,
+            stream_pod_sandbox_stats Ok,
+            stream_pod_sandbox_metrics Ok,
+            stream_images Ok,
         };
         let wrong: Vec<_> = cases
             .iter()
