@@ -189,12 +189,41 @@ fn pod_cidr(request: cri::UpdateRuntimeConfigRequest) -> Result<Vec<String>, Sta
     if let Some(wrong) = networks.iter().find(wrong) {
         invalid(AT, format!("{wrong:?} is not a network like 10.88.0.0/16"))?;
     }
+    let of_v6 = networks
+        .iter()
+        .filter(|network| network.contains(':'))
+        .count();
+    if of_v6 > 1 || networks.len() - of_v6 > 1 {
+        invalid(AT, format!("{cidr:?} has two networks of one family"))?;
+    }
     Ok(networks)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pod_cidr_has_one_network_of_each_family() {
+        let asked = |cidr: &str| cri::UpdateRuntimeConfigRequest {
+            runtime_config: Some(cri::RuntimeConfig {
+                network_config: Some(cri::NetworkConfig {
+                    pod_cidr: cidr.to_owned(),
+                }),
+            }),
+        };
+        let both = pod_cidr(asked("10.96.0.0/24,fd00::/64")).unwrap();
+        assert_eq!(both, ["10.96.0.0/24", "fd00::/64"]);
+        assert_eq!(pod_cidr(asked("")).unwrap(), [""; 0]);
+        for twice in [
+            "10.96.0.0/24,10.95.0.0/24",
+            "fd00::/64,fd01::/64",
+            "10.96.0.0",
+        ] {
+            let refused = pod_cidr(asked(twice)).unwrap_err();
+            assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{twice}");
+        }
+    }
 
     #[test]
     fn a_condition_says_why_it_does_not_hold() {
