@@ -13,7 +13,7 @@ pub(crate) fn memory(files: &Files<'_>) -> Value {
 }
 
 /// One kind of memory.
-#[derive(Default)]
+#[derive(Default, PartialEq)]
 struct Figures {
     limit: u64,
     usage: u64,
@@ -34,7 +34,9 @@ fn whole(raw: Map<String, Value>, cache: &str, kinds: [Figures; 4]) -> Map<Strin
     let cache = raw.get(cache).and_then(Value::as_u64).unwrap_or(0);
     let mut memory = without_zeros([("cache", cache)]);
     for (name, figures) in ["usage", "swap", "kernel", "kernelTCP"].iter().zip(kinds) {
-        memory.insert((*name).to_owned(), figures.to_json());
+        if figures != Figures::default() {
+            memory.insert((*name).to_owned(), figures.to_json());
+        }
     }
     if !raw.is_empty() {
         memory.insert("raw".to_owned(), raw.into());
