@@ -78,13 +78,14 @@ fn privileged_apparmor_confines_whoever_names_no_profile() {
                 "unconfined",
             ),
         ] {
-            let mut pod = pod.clone();
+            let mut pod = node.pod(name);
             configs::pod_security(&mut pod).privileged = true;
-            let mut config = with(name, asked);
+            let id = cri.run_pod(&pod);
+            let mut config = with("main", asked);
             configs::security(&mut config).privileged = true;
-            let container = cri.run(id, &pod, &config);
+            let container = cri.run(&id, &pod, &config);
             assert_eq!(profile_of(cri, &container), expected, "{name}");
-            cri.stop(&container, 0);
+            cri.remove_pod(&id);
         }
     });
 }

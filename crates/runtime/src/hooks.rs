@@ -171,6 +171,7 @@ fn run_one(hook: &Hook, state: &str, environment: Environment<'_>) -> Result<()>
     let step = || format!("run the hook {}", hook.path().display());
     let time = time(hook)?;
     let mut command = process::command(hook.path());
+    process::reset_signals(&mut command);
     if let Some((name, rest)) = hook.args().as_deref().and_then(<[String]>::split_first) {
         command.arg0(name).args(rest);
     }

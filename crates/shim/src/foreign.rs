@@ -197,6 +197,7 @@ impl<'a> Program<'a> {
         let log = self.dir.join(format!("log-{}", std::process::id()));
         drop(file::remove_if_there(&log));
         let mut command = process::command(&self.foreign.program);
+        process::reset_signals(&mut command);
         command.arg("--root").arg(&self.foreign.root);
         command.arg("--log").arg(&log);
         command.args(["--log-format", "json"]).args(words);

@@ -14,9 +14,8 @@ use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use crate::syscall::{check, check_int};
 
-/// A command with an empty environment but for `PATH`, and with signals as a program expects them at
-/// its start, whichever this process blocks or ignores; every other descriptor of this process is
-/// close-on-exec by birth.
+/// A command with an empty environment but for `PATH`; every other descriptor of this process is
+/// close-on-exec by birth. Its process has this thread's signal mask: see [`reset_signals`].
 #[must_use]
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     #[expect(clippy::disallowed_methods, reason = "this is the one spawn helper")]
@@ -25,9 +24,15 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
     if let Some(path) = std::env::var_os("PATH") {
         command.env("PATH", path);
     }
+    command
+}
+
+/// Has a command's process begin with no signal blocked or ignored, for callers that block signals.
+/// Like execvp(3), and unlike [`command`] alone, it gives a file that the kernel cannot execute to a
+/// shell.
+pub fn reset_signals(command: &mut Command) {
     // SAFETY: between fork and exec it makes system calls alone, allocates nothing and takes no lock.
     unsafe { command.pre_exec(crate::signals::reset) };
-    command
 }
 
 /// Has a command's process killed when the thread that spawns it ends.
@@ -482,15 +487,14 @@ mod tests {
 
     #[test]
     fn a_helper_begins_with_no_signal_blocked_or_ignored() {
-        // The mask is the thread's, and a thread of its own keeps it from others.
         let look = || {
             nix::sys::signal::SigSet::all().thread_set_mask().unwrap();
-            let mut status = command("grep");
-            status.args(["-E", "^Sig(Blk|Ign)", "/proc/self/status"]);
-            String::from_utf8(status.output().unwrap().stdout).unwrap()
+            let mut look = command("grep");
+            reset_signals(&mut look);
+            look.args(["-E", "^Sig(Blk|Ign)", "/proc/self/status"]);
+            String::from_utf8(look.output().unwrap().stdout).unwrap()
         };
         let lines = std::thread::spawn(look).join().unwrap();
-        let zero = "0000000000000000";
-        assert_eq!(lines, format!("SigBlk:\t{zero}\nSigIgn:\t{zero}\n"));
+        assert_eq!(lines.matches("\t0000000000000000\n").count(), 2, "{lines}");
     }
 }
