@@ -65,6 +65,23 @@ impl Terminal {
         tcsetwinsize(&self.master, size(columns, lines)).unwrap();
     }
 
+    /// A shell in a pty of the container's answers, and follows the size of this one, which begins
+    /// with 91 columns and 17 lines.
+    #[track_caller]
+    pub fn is_one_of_a_shell(&mut self) {
+        // The terminal echoes the question, so the answer must not stand in it.
+        self.types("tty; stty size; echo $((6*7))\n");
+        self.shows("17 91");
+        self.shows("/dev/pts/");
+        self.shows("42");
+        self.resize(120, 40);
+        // The change is on its way beside what is typed.
+        eventually("the size has changed", || {
+            self.types("stty size\n");
+            self.shown().contains("40 120")
+        });
+    }
+
     /// All that was shown until now.
     #[must_use]
     pub fn shown(&self) -> String {

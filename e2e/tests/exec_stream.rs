@@ -118,17 +118,7 @@ fn privileged_a_terminal_has_the_size_of_its_users() {
         for transport in TRANSPORTS {
             let command = exec(node, transport, &["-it", id, "sh"]);
             let mut user = Terminal::start(&node.net, &command, (91, 17));
-            // The terminal echoes the question, so the answer must not stand in it.
-            user.types("tty; stty size; echo $((6*7))\n");
-            user.shows("17 91");
-            user.shows("/dev/pts/");
-            user.shows("42");
-            user.resize(120, 40);
-            // The change is on its way beside what is typed.
-            eventually("the size has changed", || {
-                user.types("stty size\n");
-                user.shown().contains("40 120")
-            });
+            user.is_one_of_a_shell();
             user.types("tr m M\n");
             // Typed ahead, the key would be the shell's: it is for tr once that answers, which the
             // terminal's echo cannot be taken for.

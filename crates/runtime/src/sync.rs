@@ -91,14 +91,19 @@ pub(crate) fn say(conn: &Conn, word: &Word) -> io::Result<()> {
 /// In the child, also under its filter: the next word, which comes without descriptors; `None` when the
 /// parent is gone.
 pub(crate) fn hear_plainly(conn: &Conn) -> Result<Option<Word>> {
-    let received = loop {
-        match conn.read(MAX_PLAIN) {
+    let received = received(|| conn.read(MAX_PLAIN), "hear from the runtime")?;
+    Ok(received.map(|bytes| word(&bytes, Vec::new())))
+}
+
+/// The next message, as `receive` waits for it; `None` when the other side has closed.
+fn received<T>(receive: impl Fn() -> io::Result<Option<T>>, step: &str) -> Result<Option<T>> {
+    loop {
+        match receive() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
-            other => break other.context(|| "hear from the runtime")?,
+            other => return other.context(|| step),
         }
-    };
-    Ok(received.map(|bytes| word(&bytes, Vec::new())))
+    }
 }
 
 /// In the child: waits until the parent lets it go on.
@@ -157,13 +162,7 @@ fn await_any(fds: &mut [PollFd<'_>], within: Option<Duration>) -> Result<usize> 
 
 /// Waits for the next word; `None` when the other side closed, which a program's start does too.
 pub(crate) fn hear(conn: &Conn) -> Result<Option<Word>> {
-    let received = loop {
-        match conn.recv(MAX) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
-            other => break other.context(|| "hear from the container's init")?,
-        }
-    };
+    let received = received(|| conn.recv(MAX), "hear from the container's init")?;
     Ok(received.map(|(bytes, fds)| word(&bytes, fds)))
 }
 

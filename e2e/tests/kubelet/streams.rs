@@ -119,15 +119,7 @@ impl User<'_> {
     fn has_a_terminal(&self) {
         let command = self.command("exec", &["-it", "streams/main", "sh"]);
         let mut user = Terminal::start(&self.node.net, &command, (91, 17));
-        user.types("tty; stty size; echo $((6*7))\n");
-        user.shows("17 91");
-        user.shows("/dev/pts/");
-        user.shows("42");
-        user.resize(120, 40);
-        eventually("the size has changed", || {
-            user.types("stty size\n");
-            user.shown().contains("40 120")
-        });
+        user.is_one_of_a_shell();
         user.types("exit 3\n");
         assert!(!user.ended().success(), "{}", self.transport);
         user.shows("exit code 3");

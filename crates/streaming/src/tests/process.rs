@@ -1,7 +1,7 @@
 //! Exec and attach over SPDY.
 
 use sha2::{Digest as _, Sha256};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::backend::{played, refused};
 use super::spdy_client::{Client, Frame};
@@ -140,6 +140,14 @@ async fn a_client_that_wants_no_output_any_more_holds_up_nothing() {
     );
 }
 
+/// Writes until the client, which does not read, has all that its sockets hold.
+async fn fill(stdout: &mut (impl AsyncWrite + Unpin)) {
+    let full = std::time::Duration::from_millis(200);
+    let block = vec![b'x'; 64 << 20];
+    let writing = tokio::time::timeout(full, stdout.write_all(&block));
+    assert!(writing.await.is_err(), "its sockets are full");
+}
+
 /// An engine cuts off who takes nothing for too long.
 #[tokio::test]
 async fn a_client_that_was_cut_off_is_told_once_it_reads_again() {
@@ -148,10 +156,7 @@ async fn a_client_that_was_cut_off_is_told_once_it_reads_again() {
     let url = server.attach(all(), start).unwrap();
     let mut client = Client::connect(&url, "v4.channel.k8s.io").await;
     let ids = client.open_all(&KINDS).await;
-    let full = std::time::Duration::from_millis(200);
-    let block = vec![b'x'; 64 << 20];
-    let writing = tokio::time::timeout(full, process.stdout.write_all(&block));
-    assert!(writing.await.is_err(), "its sockets are full");
+    fill(&mut process.stdout).await;
     process.end.send(End::Lost("cut off".to_owned())).unwrap();
     drop((process.stdout, process.stderr));
     // Longer than the session waits for a process.
@@ -171,10 +176,7 @@ async fn a_client_that_vanishes_within_a_frame_ends_its_session() {
         let url = server.exec(all(), start).unwrap();
         let mut client = Client::connect(&url, "v4.channel.k8s.io").await;
         let ids = client.open_all(&KINDS).await;
-        let full = std::time::Duration::from_millis(200);
-        let block = vec![b'x'; 64 << 20];
-        let writing = tokio::time::timeout(full, process.stdout.write_all(&block));
-        assert!(writing.await.is_err(), "its sockets are full");
+        fill(&mut process.stdout).await;
         for _ in 0..reads {
             let frame = client.next().await;
             assert!(
@@ -187,7 +189,7 @@ async fn a_client_that_vanishes_within_a_frame_ends_its_session() {
         let dropped = tokio::time::timeout(within, process.dropped).await;
         assert!(dropped.unwrap().is_err(), "{reads}");
         // Nothing of it goes on reading.
-        assert!(process.stdout.write_all(&block).await.is_err());
+        assert!(process.stdout.write_all(&[0; 1 << 20]).await.is_err());
     }
 }
 
