@@ -55,8 +55,9 @@ pub fn trial_with(options: &Options, test: impl FnOnce(&mut Node)) {
     settle("on the machine", &node.machine, checker::of_machine);
 }
 
-/// The node once what the first pod had has gone: a shim ends a moment after its pod is removed, and
-/// one that was loaded too late for it a little later.
+/// The node once what the first pod had has gone: a shim ends a moment after its pod is removed, one
+/// that was loaded too late for it a little later, and addresses are free once the kernel has freed the
+/// pod's network namespace.
 fn at_rest(node: &Node) -> Picture {
     let deadline = Instant::now() + SETTLING;
     let mut last = node.picture();
@@ -64,7 +65,14 @@ fn at_rest(node: &Node) -> Picture {
         std::thread::sleep(Duration::from_millis(100));
         let now = node.picture();
         let is_still = difference(&last, &now).is_empty();
-        let rests = is_still && !now.has_more("process crisp-shim", &node.machine);
+        let leaves = [
+            "process crisp-shim",
+            "file root/cni/crisp/crisp0/addresses/",
+        ];
+        let leaves = leaves
+            .iter()
+            .any(|of_pod| now.has_more(of_pod, &node.machine));
+        let rests = is_still && !leaves;
         if rests || Instant::now() > deadline {
             return now;
         }
