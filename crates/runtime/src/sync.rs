@@ -100,7 +100,6 @@ fn received<T>(receive: impl Fn() -> io::Result<Option<T>>, step: &str) -> Resul
     loop {
         match receive() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
             other => return other.context(|| step),
         }
     }

@@ -4,6 +4,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -92,8 +93,8 @@ impl Receiver {
     pub fn receive(&self, within: Duration) -> io::Result<OwnedFd> {
         let until = Instant::now() + within;
         wait_for(&self.0, PollFlags::IN, until)?;
-        let conn = Conn(accept_with(&self.0, SocketFlags::CLOEXEC)?);
-        wait_for(&conn.0, PollFlags::IN, until)?;
+        let conn = Conn::from(accept_with(&self.0, SocketFlags::CLOEXEC)?);
+        wait_for(&conn.socket, PollFlags::IN, until)?;
         let message = conn.recv(MAX_TEXT)?;
         let fd = message.and_then(|(_, fds)| fds.into_iter().next());
         fd.ok_or_else(|| io::Error::other("no descriptor came"))
@@ -128,7 +129,11 @@ fn send_on(socket: &OwnedFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result
 
 /// A connected seqpacket socket.
 #[derive(Debug)]
-pub struct Conn(OwnedFd);
+pub struct Conn {
+    socket: OwnedFd,
+    /// Whether the peer closed with a message unread.
+    unread: AtomicBool,
+}
 
 /// A listening seqpacket socket.
 #[derive(Debug)]
@@ -184,7 +189,7 @@ impl Listener {
     /// # Errors
     /// The errors of accept(2); `WouldBlock` when non-blocking and none waits.
     pub fn accept(&self) -> io::Result<Conn> {
-        Ok(Conn(accept_with(&self.0, SocketFlags::CLOEXEC)?))
+        Ok(Conn::from(accept_with(&self.0, SocketFlags::CLOEXEC)?))
     }
 }
 
@@ -198,7 +203,7 @@ impl Conn {
         let socket = new_socket(SocketFlags::NONBLOCK)?;
         with_address(path, |address| connect(&socket, address))?;
         crate::pipe::set_blocking(&socket)?;
-        Ok(Self(socket))
+        Ok(Self::from(socket))
     }
 
     /// Two ends connected to each other.
@@ -208,7 +213,7 @@ impl Conn {
     pub fn pair() -> io::Result<(Self, Self)> {
         let flags = SocketFlags::CLOEXEC;
         let (one, other) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-        Ok((Self(one), Self(other)))
+        Ok((Self::from(one), Self::from(other)))
     }
 
     /// Sends one message with descriptors; never raises SIGPIPE.
@@ -217,7 +222,7 @@ impl Conn {
     /// EPIPE when the peer is gone, EMSGSIZE when the message is larger than the socket's buffer,
     /// `WouldBlock` when non-blocking and the buffer is full.
     pub fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-        send_on(&self.0, bytes, fds).map(drop)
+        send_on(&self.socket, bytes, fds).map(drop)
     }
 
     /// Sends one message without descriptors by write(2), which each seccomp filter allows that
@@ -226,7 +231,7 @@ impl Conn {
     /// # Errors
     /// As [`Self::send`].
     pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        Ok(rustix::io::write(&self.0, bytes).map(drop)?)
+        Ok(rustix::io::write(&self.socket, bytes).map(drop)?)
     }
 
     /// Receives one message of at most `max` bytes by read(2), as [`Self::write`] sends it; `None`
@@ -236,7 +241,7 @@ impl Conn {
     /// The errors of read(2).
     pub fn read(&self, max: usize) -> io::Result<Option<Vec<u8>>> {
         let mut bytes = vec![0; max];
-        let length = rustix::io::read(&self.0, &mut bytes)?;
+        let length = self.heard(|| Ok(rustix::io::read(&self.socket, &mut bytes)?))?;
         bytes.truncate(length);
         Ok((length > 0).then_some(bytes))
     }
@@ -249,11 +254,13 @@ impl Conn {
     pub fn recv(&self, max: usize) -> io::Result<Option<Message>> {
         // Most messages are short: a buffer of `max` bytes would be mapped, cleared and unmapped
         // for each of them.
-        let mut bytes = vec![0; self.next_length(max)?];
+        let mut bytes = vec![0; self.heard(|| self.next_length(max))?];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let slices = &mut [IoSliceMut::new(&mut bytes)];
-        let received = recvmsg(&self.0, slices, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        let flags = RecvFlags::CMSG_CLOEXEC;
+        let received =
+            self.heard(|| Ok(recvmsg(&self.socket, &mut *slices, &mut control, flags)?))?;
         let mut fds = Vec::new();
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(received) = message {
@@ -279,13 +286,33 @@ impl Conn {
         Ok(Some((bytes, fds)))
     }
 
+    /// Receives once more where the peer has closed with a message of ours unread: the kernel tells
+    /// that first, as ECONNRESET and once, and keeps what the peer had sent before.
+    fn heard<T>(&self, mut receive: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        loop {
+            match receive() {
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    self.unread.store(true, Ordering::Relaxed);
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Whether the peer is known to have closed with a message of ours unread; known once
+    /// [`Self::recv`] or [`Self::read`] has told its end.
+    #[must_use]
+    pub fn was_unread(&self) -> bool {
+        self.unread.load(Ordering::Relaxed)
+    }
+
     /// The length of the message that waits, which stays where it is; `max` if it is longer or the
     /// kernel does not say: once the peer has closed, and on a stream socket that was made a `Conn`.
     /// By recvmsg(2) like the rest: a process under a seccomp filter may be allowed no other call.
     fn next_length(&self, max: usize) -> io::Result<usize> {
         let flags = RecvFlags::PEEK | RecvFlags::TRUNC;
         let nothing = &mut RecvAncillaryBuffer::default();
-        match recvmsg(&self.0, &mut [], nothing, flags)?.bytes {
+        match recvmsg(&self.socket, &mut [], nothing, flags)?.bytes {
             0 => Ok(max),
             length => Ok(length.min(max)),
         }
@@ -296,13 +323,13 @@ impl Conn {
     /// # Errors
     /// The errors of fcntl(2).
     pub fn set_nonblocking(&self) -> io::Result<()> {
-        crate::pipe::set_nonblocking(&self.0)
+        crate::pipe::set_nonblocking(&self.socket)
     }
 
     /// Whether the other end is closed, so that nothing more can come or go.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        let mut fds = [PollFd::new(&self.0, PollFlags::empty())];
+        let mut fds = [PollFd::new(&self.socket, PollFlags::empty())];
         // The kernel tells an end that hung up whether it is asked for or not.
         let told = poll(&mut fds, Some(&Timespec::default()));
         told.is_ok() && fds[0].revents().contains(PollFlags::HUP)
@@ -313,7 +340,7 @@ impl Conn {
     /// # Errors
     /// The errors of getsockopt(2).
     pub fn peer(&self) -> io::Result<PeerCredentials> {
-        let peer = rustix::net::sockopt::socket_peercred(&self.0)?;
+        let peer = rustix::net::sockopt::socket_peercred(&self.socket)?;
         Ok(PeerCredentials {
             pid: peer.pid.as_raw_nonzero().get(),
             uid: peer.uid.as_raw(),
@@ -323,14 +350,14 @@ impl Conn {
 
 impl AsFd for Conn {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.socket.as_fd()
     }
 }
 
 /// For event loops, which register descriptors by number.
 impl AsRawFd for Conn {
     fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.socket.as_raw_fd()
     }
 }
 
@@ -342,135 +369,17 @@ impl AsFd for Listener {
 
 impl From<Conn> for OwnedFd {
     fn from(conn: Conn) -> Self {
-        conn.0
+        conn.socket
     }
 }
 
 impl From<OwnedFd> for Conn {
-    fn from(fd: OwnedFd) -> Self {
-        Self(fd)
+    fn from(socket: OwnedFd) -> Self {
+        let unread = AtomicBool::new(false);
+        Self { socket, unread }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::{Read, Write};
-
-    #[test]
-    fn messages_stay_whole_and_carry_descriptors() {
-        let (one, other) = Conn::pair().unwrap();
-        let (read, write) = crate::pipe::pipe().unwrap();
-        one.send(b"first", &[write.as_fd()]).unwrap();
-        one.send(b"second", &[]).unwrap();
-        drop(write);
-        let (bytes, mut fds) = other.recv(64).unwrap().unwrap();
-        assert_eq!(bytes, b"first");
-        std::fs::File::from(fds.remove(0))
-            .write_all(b"through")
-            .unwrap();
-        let mut text = String::new();
-        std::fs::File::from(read).read_to_string(&mut text).unwrap();
-        assert_eq!(text, "through");
-        assert_eq!(other.recv(64).unwrap().unwrap().0, b"second");
-        one.send(&[7; 65], &[]).unwrap();
-        let too_long = other.recv(64).unwrap_err();
-        assert_eq!(too_long.kind(), io::ErrorKind::InvalidData);
-        one.send(&[7; 64], &[]).unwrap();
-        assert_eq!(other.recv(64).unwrap().unwrap().0, [7; 64]);
-        other.set_nonblocking().unwrap();
-        let none = other.recv(64).unwrap_err();
-        assert_eq!(none.kind(), io::ErrorKind::WouldBlock);
-        drop(one);
-        assert!(other.recv(64).unwrap().is_none());
-    }
-
-    #[test]
-    fn a_message_that_did_not_come_whole_says_what_is_lost() {
-        // The buffer is aligned, so that a few more than are allowed may fit.
-        const MANY: usize = MAX_FDS * 2;
-        let (one, other) = Conn::pair().unwrap();
-        one.send(b"too long", &[]).unwrap();
-        let error = other.recv(3).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-        assert!(error.to_string().contains("more than 3 bytes"), "{error}");
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MANY))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        let many = [other.as_fd(); MANY];
-        assert!(control.push(SendAncillaryMessage::ScmRights(&many)));
-        let text = [IoSlice::new(b"many")];
-        sendmsg(&one, &text, &mut control, SendFlags::NOSIGNAL).unwrap();
-        let error = other.recv(16).unwrap_err().to_string();
-        assert!(error.contains("RLIMIT_NOFILE"), "{error}");
-        one.send(b"whole", &[other.as_fd()]).unwrap();
-        assert_eq!(other.recv(16).unwrap().unwrap().1.len(), 1);
-    }
-
-    #[test]
-    fn a_listener_that_takes_nobody_keeps_nobody_waiting() {
-        let dir = std::env::temp_dir().join(format!("crisp-backlog-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        let listener = Listener::bind(&dir.join("s")).unwrap();
-        let mut waiting = Vec::new();
-        let error = loop {
-            match Conn::connect(&dir.join("s")) {
-                Ok(conn) => waiting.push(conn),
-                Err(error) => break error,
-            }
-        };
-        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-        assert!(waiting.len() >= 100, "{}", waiting.len());
-        // Both ends block as before: this waits for the message.
-        let server = listener.accept().unwrap();
-        let first = waiting.remove(0);
-        let thread = std::thread::spawn(move || server.recv(16).unwrap().unwrap().0);
-        std::thread::sleep(std::time::Duration::from_millis(20));
-        first.send(b"hello", &[]).unwrap();
-        assert_eq!(thread.join().unwrap(), b"hello");
-        let flags = rustix::fs::fcntl_getfl(&first).unwrap();
-        assert!(!flags.contains(OFlags::NONBLOCK));
-        std::fs::remove_dir_all(&dir).unwrap();
-    }
-
-    #[test]
-    fn a_descriptor_is_handed_over_in_time_and_whole_or_not() {
-        let dir = std::env::temp_dir().join(format!("crisp-hand-over-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        let path = dir.join("s");
-        let fd = std::fs::File::open(&dir).unwrap();
-        let text = "t".repeat(1 << 20);
-        let hand = || hand_over(&path, text.as_bytes(), fd.as_fd(), A_MOMENT * 20);
-        let receiver = Receiver::bind(&path).unwrap();
-        let accept = || Conn(accept_with(&receiver.0, SocketFlags::CLOEXEC).unwrap());
-        std::thread::scope(|scope| {
-            let reader = scope.spawn(|| {
-                let conn = accept();
-                let (bytes, fds) = conn.recv(1 << 10).unwrap().unwrap();
-                let mut rest = Vec::new();
-                std::fs::File::from(conn.0).read_to_end(&mut rest).unwrap();
-                (bytes.len() + rest.len(), fds.len())
-            });
-            hand().unwrap();
-            assert_eq!(reader.join().unwrap(), (text.len(), 1));
-        });
-        // Connections that nobody takes fill the queue.
-        for _ in 0..4 {
-            assert_eq!(hand().unwrap_err().kind(), io::ErrorKind::TimedOut);
-        }
-        std::fs::remove_dir_all(&dir).unwrap();
-    }
-
-    #[test]
-    fn long_paths_work() {
-        let base = std::env::temp_dir().join(format!("crisp-socket-{}", std::process::id()));
-        let dir = base.join("d".repeat(150));
-        std::fs::create_dir_all(&dir).unwrap();
-        let listener = Listener::bind(&dir.join("s")).unwrap();
-        let client = Conn::connect(&dir.join("s")).unwrap();
-        let server = listener.accept().unwrap();
-        client.send(b"hello", &[]).unwrap();
-        assert_eq!(server.recv(16).unwrap().unwrap().0, b"hello");
-        assert_eq!(server.peer().unwrap().uid, 0);
-        std::fs::remove_dir_all(&base).unwrap();
-    }
-}
+#[path = "socket_tests.rs"]
+mod tests;

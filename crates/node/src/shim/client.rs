@@ -101,6 +101,11 @@ impl Connection {
         }
     }
 
+    /// Whether the shim is known to have closed before it read all that it was sent.
+    pub(crate) fn was_unread(&self) -> bool {
+        self.watched.get_ref().was_unread()
+    }
+
     /// Asks one thing on a connection that nobody else uses; events in between are passed over,
     /// for the state tells all.
     pub(crate) async fn ask(&self, request: Request) -> Result<Answer> {
@@ -127,6 +132,12 @@ impl Connection {
             }
         }
     }
+}
+
+/// Whether a message could not be sent because nobody is left to read it.
+fn has_closed(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset};
+    matches!(error.kind(), BrokenPipe | ConnectionReset)
 }
 
 fn try_send(conn: &Conn, bytes: &[u8], fds: &[OwnedFd]) -> io::Result<()> {
@@ -352,7 +363,14 @@ impl Talk {
                 },
                 sent = self.send_first(), if !self.outgoing.is_empty() => {
                     self.outgoing.pop_front();
-                    sent
+                    match sent {
+                        // The shim has closed. Its last words may still be unheard; they end the loop.
+                        Err(error) if has_closed(&error) => {
+                            self.outgoing.clear();
+                            Ok(())
+                        }
+                        sent => sent,
+                    }
                 }
             };
             if let Err(error) = outcome {

@@ -49,8 +49,12 @@ async fn what_comes_after_the_containers_end_finds_no_running_container() {
     let client = ShimClient::start(Connection::new(ours).unwrap(), id(), None, events);
     let shim = Connection::new(theirs).unwrap();
     let within = Duration::from_secs(60);
-    let ask = client.call(Request::State, within);
-    // The shim is about to leave when it is asked: it tells the end, and answers nobody.
+    let (ask, unread) = (
+        client.call(Request::State, within),
+        client.call(Request::State, within),
+    );
+    // The shim is about to leave when it is asked: it tells the end, and answers nobody. Nor does it
+    // read all, which loses nothing of what it tells.
     let leave = async {
         shim.receive().await.unwrap().unwrap();
         let ended = FromShim::Event(Event::Exited(ExitRecord {
@@ -62,10 +66,15 @@ async fn what_comes_after_the_containers_end_finds_no_running_container() {
         shim.send(&frame, &[]).await.unwrap();
         drop(shim);
     };
-    let (unanswered, ()) = tokio::join!(ask, leave);
-    let error = unanswered.unwrap_err();
-    assert!(matches!(error, Error::FailedPrecondition(_)), "{error}");
-    while !matches!(told.recv().await, Some((_, ShimEvent::Gone(_)))) {}
+    let (unanswered, unheard, ()) = tokio::join!(ask, unread, leave);
+    for error in [unanswered.unwrap_err(), unheard.unwrap_err()] {
+        assert!(matches!(error, Error::FailedPrecondition(_)), "{error}");
+    }
+    assert!(matches!(told.recv().await, Some((_, ShimEvent::Exited(_)))));
+    assert!(matches!(
+        told.recv().await,
+        Some((_, ShimEvent::Gone(None)))
+    ));
     let error = client.call(Request::State, within).await.unwrap_err();
     assert!(matches!(error, Error::FailedPrecondition(_)), "{error}");
 }

@@ -243,7 +243,11 @@ async fn introduce(
         let text = format!("tell the shim what to launch: {error}");
         return Err(Failure::of_untold(Error::Unavailable(text)));
     }
-    let answer = connection.answer(0).await.map_err(Failure::of_told)?;
+    let answer = connection.answer(0).await.map_err(|error| Failure {
+        // The launch was the one message.
+        told: !connection.was_unread(),
+        error,
+    })?;
     started(answer, connection).map_err(Failure::of_told)
 }
 
@@ -327,5 +331,20 @@ mod tests {
         let outcome = introduce_within(ours, (b"{}", &[]), Duration::from_secs(60)).await;
         let Failure { error, told } = outcome.unwrap_err();
         assert!(matches!(error, Error::Unavailable(_)) && !told, "{error}");
+        // A shim that was about to go took the launch with it.
+        for reads in [false, true] {
+            let (ours, theirs) = Conn::pair().unwrap();
+            let introduced = introduce_within(ours, (b"{}", &[]), Duration::from_secs(60));
+            let goes = async {
+                let theirs = Connection::new(theirs).unwrap();
+                match reads {
+                    true => drop(theirs.receive().await.unwrap().unwrap()),
+                    false => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            };
+            let Failure { error, told } = tokio::join!(introduced, goes).0.unwrap_err();
+            assert!(matches!(error, Error::Unavailable(_)), "{error}");
+            assert_eq!(told, reads, "{error}");
+        }
     }
 }
