@@ -18,7 +18,7 @@ mod pressure;
 mod processes;
 
 pub use io::{DeviceIo, Disk, disk};
-pub use more::{Bound, Cpu, HugePages, More, MoreMemory, Throttling, read_more};
+pub use more::{Bound, Bursts, Cpu, HugePages, More, MoreMemory, Reclaim, Throttling, read_more};
 pub use pressure::{Pressure, Pressures, Stall};
 pub use processes::{Processes, count, open_files_limit, processes};
 

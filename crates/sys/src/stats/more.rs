@@ -75,6 +75,17 @@ pub struct Throttling {
     pub throttled_periods: u64,
     /// The time that they waited, nanoseconds.
     pub throttled_ns: u64,
+    /// How a burst above the quota was used; `None` on a kernel that has none.
+    pub bursts: Option<Bursts>,
+}
+
+/// Use of CPU time above the quota that earlier periods left over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Bursts {
+    /// Periods in which there was one.
+    pub periods: u64,
+    /// Time used above the quota, nanoseconds.
+    pub used_ns: u64,
 }
 
 /// Memory that statistics do not tell, bytes.
@@ -94,6 +105,8 @@ pub struct MoreMemory {
     pub peak: Option<u64>,
     /// How often the limit was reached.
     pub limit_hits: Option<u64>,
+    /// Further figures of version 2; version 1 has none of them.
+    pub reclaim: Reclaim,
     /// Kills by the OOM killer.
     pub oom_kills: Option<u64>,
     /// Page faults of this cgroup alone; version 2 counts those below it too.
@@ -106,6 +119,27 @@ pub struct MoreMemory {
     pub soft_limit: Option<Bound>,
     /// Limit of memory and swap together on version 1, of swap on version 2.
     pub swap_limit: Option<Bound>,
+}
+
+/// Memory that was taken back, and file pages that wait for their disk: what version 2 alone tells.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reclaim {
+    /// How often tasks were slowed down at `memory.high`.
+    pub high_hits: Option<u64>,
+    /// How often memory was about to go beyond `memory.max`.
+    pub max_hits: Option<u64>,
+    /// File pages that are not written to disk yet, bytes.
+    pub dirty: Option<u64>,
+    /// File pages that are being written to disk, bytes.
+    pub writeback: Option<u64>,
+    /// Pages that were looked at to be taken back.
+    pub scanned: Option<u64>,
+    /// Pages that were taken back.
+    pub stolen: Option<u64>,
+    /// Anonymous pages that were needed again soon after they were taken.
+    pub refaults_anon: Option<u64>,
+    /// File pages that were needed again soon after they were taken.
+    pub refaults_file: Option<u64>,
 }
 
 /// Huge pages of one size, bytes.
@@ -168,7 +202,8 @@ fn cpu_v1(files: &mut Files<'_>) -> Cpu {
     cpu.shares = files.number("cpu", "cpu.shares");
     if cpu.quota_us.is_some() {
         let stat = files.read("cpu", "cpu.stat").ok();
-        cpu.throttling = stat.and_then(|stat| throttling(stat, "throttled_time", 1));
+        cpu.throttling =
+            stat.and_then(|stat| throttling(stat, ["throttled_time", "burst_time"], 1));
     }
     cpu
 }
@@ -182,17 +217,23 @@ fn cpu_v2(files: &mut Files<'_>) -> Cpu {
     if let Ok(stat) = files.read("cpu", "cpu.stat") {
         let time = |name| field(stat, name).map(|micros| micros.saturating_mul(1000));
         (cpu.user_ns, cpu.system_ns) = (time("user_usec"), time("system_usec"));
-        let throttling = || throttling(stat, "throttled_usec", 1000);
+        let throttling = || throttling(stat, ["throttled_usec", "burst_usec"], 1000);
         cpu.throttling = cpu.quota_us.and_then(|_| throttling());
     }
     cpu
 }
 
-fn throttling(stat: &str, time: &str, unit_ns: u64) -> Option<Throttling> {
+fn throttling(stat: &str, [throttled, burst]: [&str; 2], unit_ns: u64) -> Option<Throttling> {
+    let time = |name| Some(field(stat, name)?.saturating_mul(unit_ns));
+    let bursts = || {
+        let (periods, used_ns) = (field(stat, "nr_bursts")?, time(burst)?);
+        Some(Bursts { periods, used_ns })
+    };
     Some(Throttling {
         periods: field(stat, "nr_periods")?,
         throttled_periods: field(stat, "nr_throttled")?,
-        throttled_ns: field(stat, time)?.saturating_mul(unit_ns),
+        throttled_ns: time(throttled)?,
+        bursts: bursts(),
     })
 }
 
@@ -223,8 +264,23 @@ fn memory_v1(files: &mut Files<'_>) -> MoreMemory {
 }
 
 fn memory_v2(files: &mut Files<'_>) -> MoreMemory {
-    let mut memory = MoreMemory::default();
     let stat = files.read("memory", "memory.stat").unwrap_or_default();
+    let mut memory = memory_stat_v2(stat);
+    memory.peak = files.number("memory", "memory.peak");
+    memory.limit = files.bound("memory", "memory.max");
+    memory.soft_limit = files.bound("memory", "memory.high");
+    memory.swap_limit = files.bound("memory", "memory.swap.max");
+    if let Ok(events) = files.read("memory", "memory.events") {
+        memory.limit_hits = field(events, "max");
+        memory.reclaim.max_hits = memory.limit_hits;
+        memory.reclaim.high_hits = field(events, "high");
+        memory.oom_kills = field(events, "oom_kill");
+    }
+    memory
+}
+
+fn memory_stat_v2(stat: &str) -> MoreMemory {
+    let mut memory = MoreMemory::default();
     for (name, value) in fields(stat) {
         let place = match name {
             "file" => &mut memory.cache,
@@ -232,17 +288,15 @@ fn memory_v2(files: &mut Files<'_>) -> MoreMemory {
             "active_file" => &mut memory.active_file,
             "inactive_file" => &mut memory.inactive_file,
             "kernel" => &mut memory.kernel,
+            "file_dirty" => &mut memory.reclaim.dirty,
+            "file_writeback" => &mut memory.reclaim.writeback,
+            "pgscan" => &mut memory.reclaim.scanned,
+            "pgsteal" => &mut memory.reclaim.stolen,
+            "workingset_refault_anon" => &mut memory.reclaim.refaults_anon,
+            "workingset_refault_file" => &mut memory.reclaim.refaults_file,
             _ => continue,
         };
         *place = Some(value);
-    }
-    memory.peak = files.number("memory", "memory.peak");
-    memory.limit = files.bound("memory", "memory.max");
-    memory.soft_limit = files.bound("memory", "memory.high");
-    memory.swap_limit = files.bound("memory", "memory.swap.max");
-    if let Ok(events) = files.read("memory", "memory.events") {
-        memory.limit_hits = field(events, "max");
-        memory.oom_kills = field(events, "oom_kill");
     }
     memory
 }
@@ -299,12 +353,36 @@ mod tests {
     #[test]
     fn throttling_needs_all_its_fields() {
         let stat = "nr_periods 5\nnr_throttled 2\nthrottled_usec 7\n";
-        let wanted = Throttling {
+        let mut wanted = Throttling {
             periods: 5,
             throttled_periods: 2,
             throttled_ns: 7000,
+            bursts: None,
         };
-        assert_eq!(throttling(stat, "throttled_usec", 1000), Some(wanted));
-        assert_eq!(throttling(stat, "throttled_time", 1), None);
+        let v2 = ["throttled_usec", "burst_usec"];
+        assert_eq!(throttling(stat, v2, 1000), Some(wanted));
+        assert_eq!(throttling(stat, ["throttled_time", "burst_time"], 1), None);
+        let stat = format!("{stat}nr_bursts 3\nburst_usec 4\n");
+        wanted.bursts = Some(Bursts {
+            periods: 3,
+            used_ns: 4000,
+        });
+        assert_eq!(throttling(&stat, v2, 1000), Some(wanted));
+    }
+    #[test]
+    fn each_figure_of_memory_has_its_own_line() {
+        let stat = "file_dirty 1\nfile_writeback 2\npgscan 3\npgscan_kswapd 9\npgsteal 4\n\
+                    workingset_refault_anon 5\nworkingset_refault_file 6\n";
+        let wanted = Reclaim {
+            dirty: Some(1),
+            writeback: Some(2),
+            scanned: Some(3),
+            stolen: Some(4),
+            refaults_anon: Some(5),
+            refaults_file: Some(6),
+            ..Reclaim::default()
+        };
+        assert_eq!(memory_stat_v2(stat).reclaim, wanted);
+        assert_eq!(memory_stat_v2("file 1\n").reclaim, Reclaim::default());
     }
 }

@@ -12,6 +12,7 @@
 //! Kubernetes' own test of these metrics looks for, and what CRI-O tells; there is no pause
 //! container here that would have them otherwise.
 
+mod memory;
 mod row;
 mod table;
 
@@ -19,7 +20,6 @@ use crisp_api::runtime::v1 as cri;
 use crisp_node::stats::metrics::{ContainerMetrics, PodMetrics};
 
 use row::{Metric, Read, Subject};
-use table::METRICS;
 
 /// The labels of all metrics, in their order.
 const LABELS: [&str; 6] = ["container", "id", "image", "name", "namespace", "pod"];
@@ -27,10 +27,15 @@ const LABELS: [&str; 6] = ["container", "id", "image", "name", "namespace", "pod
 /// The container that has a pod's interfaces.
 const OF_INTERFACES: &str = "POD";
 
+/// All rows.
+fn rows() -> impl Iterator<Item = &'static Metric> {
+    table::METRICS.iter().chain(memory::METRICS)
+}
+
 /// The metrics that there are, whether or not this kernel has values for them.
 #[must_use]
 pub fn descriptors() -> Vec<cri::MetricDescriptor> {
-    let each = METRICS.iter().map(|metric| cri::MetricDescriptor {
+    let each = rows().map(|metric| cri::MetricDescriptor {
         name: metric.name.to_owned(),
         help: metric.help.to_owned(),
         label_keys: LABELS
@@ -60,7 +65,7 @@ fn metrics(pod: &PodMetrics, container: Option<&ContainerMetrics>) -> Vec<cri::M
     let subject = Subject { pod, container };
     let (own, of_interfaces) = (labels(&subject), labels_of_interfaces(pod));
     let at = subject.cgroup().map_or(pod.at, |cgroup| cgroup.at);
-    let each = METRICS.iter().flat_map(|metric| {
+    let each = rows().flat_map(|metric| {
         let (base, at) = match metric.read {
             Read::Interface(_) => (&of_interfaces, pod.at),
             Read::One(_) | Read::Many(_) => (&own, at),

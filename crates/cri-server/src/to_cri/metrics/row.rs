@@ -5,6 +5,17 @@ use crisp_api::runtime::v1 as cri;
 use crisp_cni::InterfaceStats;
 use crisp_node::stats::metrics::{CgroupMetrics, ContainerMetrics, PodMetrics};
 
+/// A field of further figures.
+macro_rules! more {
+    ($part:ident.$field:ident) => {
+        |s| s.cgroup()?.more.$part.$field
+    };
+    ($part:ident.$field:ident / $unit:expr) => {
+        |s| s.cgroup()?.more.$part.$field.map(|value| value / $unit)
+    };
+}
+pub(super) use more;
+
 /// Whose values are read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Subject<'a> {

@@ -1,6 +1,6 @@
-//! The table of all metrics. Times that cAdvisor tells in fractions of seconds are cut to whole ones.
+//! The table of all metrics but those of memory use. Times that cAdvisor tells in fractions of seconds are cut to whole ones.
 
-use super::row::{Metric, Subject, Values, counter, counters, gauge, gauges, interface};
+use super::row::{Metric, Subject, Values, counter, counters, gauge, gauges, interface, more};
 
 const SECOND_NS: u64 = 1_000_000_000;
 const SECOND_US: u64 = 1_000_000;
@@ -10,23 +10,6 @@ const UNLIMITED: u64 = 0;
 
 /// The label of a value that no part has a share in.
 const TOTAL: &str = "total";
-
-/// A field of the memory that statistics tell too.
-macro_rules! memory {
-    ($field:ident) => {
-        |s| Some(s.cgroup()?.used.memory?.$field)
-    };
-}
-
-/// A field of further figures.
-macro_rules! more {
-    ($part:ident.$field:ident) => {
-        |s| s.cgroup()?.more.$part.$field
-    };
-    ($part:ident.$field:ident / $unit:expr) => {
-        |s| s.cgroup()?.more.$part.$field.map(|value| value / $unit)
-    };
-}
 
 /// A field of how a quota was kept.
 macro_rules! throttling {
@@ -106,70 +89,15 @@ pub(super) const METRICS: &[Metric] = &[
         "Time that tasks waited for the next period of the CPU quota, seconds.",
         |s| Some(s.cgroup()?.more.cpu.throttling?.throttled_ns / SECOND_NS),
     ),
-    // Memory.
-    gauge(
-        "container_memory_usage_bytes",
-        "Memory charged, page cache included, bytes.",
-        memory!(usage),
-    ),
-    gauge(
-        "container_memory_working_set_bytes",
-        "Memory that cannot be reclaimed at once, bytes.",
-        memory!(working_set),
-    ),
-    gauge(
-        "container_memory_rss",
-        "Anonymous memory, bytes.",
-        memory!(rss),
-    ),
-    gauge(
-        "container_memory_cache",
-        "Page cache, bytes.",
-        more!(memory.cache),
-    ),
-    gauge(
-        "container_memory_mapped_file",
-        "Files that are mapped into memory, bytes.",
-        more!(memory.mapped_file),
-    ),
-    gauge(
-        "container_memory_kernel_usage",
-        "Memory that the kernel uses itself, bytes.",
-        more!(memory.kernel),
-    ),
-    gauge("container_memory_swap", "Swap used, bytes.", |s| {
-        s.cgroup()?.used.memory?.swap_usage
-    }),
-    gauge(
-        "container_memory_max_usage_bytes",
-        "The most memory that was charged at once, bytes.",
-        more!(memory.peak),
-    ),
-    gauge(
-        "container_memory_total_active_file_bytes",
-        "Page cache that is in use, bytes.",
-        more!(memory.active_file),
-    ),
-    gauge(
-        "container_memory_total_inactive_file_bytes",
-        "Page cache that was not used for a while, bytes.",
-        more!(memory.inactive_file),
+    counter(
+        "container_cpu_cfs_burst_periods_total",
+        "Periods of the CPU quota in which a burst went beyond it.",
+        |s| Some(s.cgroup()?.more.cpu.throttling?.bursts?.periods),
     ),
     counter(
-        "container_memory_failcnt",
-        "How often the memory limit was reached.",
-        more!(memory.limit_hits),
-    ),
-    counters(
-        "container_memory_failures_total",
-        "Page faults, of all (pgfault) those that read from disk too (pgmajfault).",
-        &["failure_type", "scope"],
-        faults,
-    ),
-    counter(
-        "container_oom_events_total",
-        "Kills by the kernel's OOM killer.",
-        more!(memory.oom_kills),
+        "container_cpu_cfs_burst_seconds_total",
+        "CPU time used beyond the quota in bursts, seconds.",
+        |s| Some(s.cgroup()?.more.cpu.throttling?.bursts?.used_ns / SECOND_NS),
     ),
     // Disks.
     gauges(
@@ -396,29 +324,6 @@ pub(super) const METRICS: &[Metric] = &[
         pressure!(all of io),
     ),
 ];
-
-/// cgroup v2 counts a cgroup together with those below it. cAdvisor shows that under both scopes, and
-/// so it is here, for dashboards choose either.
-fn faults(s: &Subject<'_>) -> Option<Values> {
-    let cgroup = s.cgroup()?;
-    let (all, own) = (cgroup.used.memory?, &cgroup.more.memory);
-    let faults = [
-        (
-            "pgfault",
-            "container",
-            own.own_faults.unwrap_or(all.page_faults),
-        ),
-        ("pgfault", "hierarchy", all.page_faults),
-        (
-            "pgmajfault",
-            "container",
-            own.own_major_faults.unwrap_or(all.major_page_faults),
-        ),
-        ("pgmajfault", "hierarchy", all.major_page_faults),
-    ];
-    let each = faults.map(|(kind, scope, count)| (vec![kind.to_owned(), scope.to_owned()], count));
-    Some(each.into())
-}
 
 /// A figure of the disk that has a container's writable layer.
 fn on_disk(s: &Subject<'_>, value: u64) -> Option<Values> {
