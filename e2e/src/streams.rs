@@ -1,6 +1,6 @@
 //! Clients of streams: crictl with something to say, and bare connections that only hold their end.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read, Write as _};
 use std::net::TcpStream;
 use std::process::{Command, Output, Stdio};
 
@@ -63,4 +63,37 @@ pub fn try_upgrade(net: &Net, url: &str) -> io::Result<(TcpStream, String)> {
     let answer = String::from_utf8(answer).unwrap();
     let first = answer.lines().next().unwrap_or_default().to_owned();
     Ok((stream, first))
+}
+
+/// All that comes of a session, by the channel that v4.channel.k8s.io names first in each message:
+/// output 1, errors 2, and the end 3, after which nothing comes.
+///
+/// # Errors
+/// When the connection breaks before the end is told.
+pub fn hear_out(mut stream: impl Read) -> io::Result<[Vec<u8>; 4]> {
+    let mut heard: [Vec<u8>; 4] = Default::default();
+    while heard[3].is_empty() {
+        let mut head = [0; 2];
+        stream.read_exact(&mut head)?;
+        let length = match head[1] {
+            126 => {
+                let mut length = [0; 2];
+                stream.read_exact(&mut length)?;
+                u16::from_be_bytes(length).into()
+            }
+            127 => {
+                let mut length = [0; 8];
+                stream.read_exact(&mut length)?;
+                usize::try_from(u64::from_be_bytes(length)).unwrap()
+            }
+            length => usize::from(length),
+        };
+        let mut message = vec![0; length];
+        stream.read_exact(&mut message)?;
+        // Pings and the like are no data.
+        if let (0..8, Some((channel, data))) = (head[0] & 15, message.split_first()) {
+            heard[usize::from(*channel)].extend(data);
+        }
+    }
+    Ok(heard)
 }

@@ -365,3 +365,26 @@ fn privileged_boots_that_fail_and_cannot_be_undone_are_one_line_of_debts() {
         fs::remove_file(node.cni_dir().join("10-test.conflist")).unwrap();
     });
 }
+
+#[test]
+fn privileged_a_pod_that_boots_is_not_listed() {
+    trial_with(&options(), |node| {
+        let gate = node.path("gate");
+        let wait = format!("until [ -e {} ]; do sleep 0.02; done", gate.display());
+        let answer =
+            r#"{"cniVersion": "0.4.0", "ips": [{"version": "4", "address": "10.99.0.9/24"}]}"#;
+        script(node, "waits", &format!("{wait}; echo '{answer}'"));
+        node.write_plugins("10-test.conflist", &json!([{"type": "waits"}]));
+        let mut cri = node.cri();
+        wait_ready(&mut cri, true);
+        let (mut other, pod) = (node.cri(), node.pod("slow"));
+        let booting = std::thread::spawn(move || other.run_pod(&pod));
+        let time = Duration::from_millis(500);
+        still("it is not listed", time, || cri.pod_ids().is_empty());
+        assert!(!booting.is_finished(), "the plugin did not wait");
+        fs::write(&gate, "").unwrap();
+        let id = booting.join().unwrap();
+        assert_eq!(cri.pod_ids(), [id.as_str()]);
+        cri.remove_pod(&id);
+    });
+}

@@ -308,11 +308,50 @@ fn privileged_much_data_passes_unharmed() {
     });
 }
 
+/// With `full` as many as a busy node has.
+fn many_sessions() -> usize {
+    match std::env::var("STREAM_MIB").is_ok() {
+        true => 500,
+        false => 50,
+    }
+}
+
+#[test]
+fn privileged_many_busy_sessions_get_their_own_bytes() {
+    const BYTES: usize = 1 << 20;
+    let many = many_sessions();
+    with_container(|node, cri, id| {
+        let line =
+            "f=/tmp/$$; head -c 1048576 /dev/urandom > $f; sha256sum < $f >&2; cat $f; rm $f";
+        let mut asked = request(id, &["sh", "-c", line]);
+        asked.stderr = true;
+        let open = |_| upgrade(node, &url(cri, asked.clone()).unwrap()).0;
+        // All are open, and full, before the first of them is read.
+        let sessions: Vec<_> = (0..many).map(open).collect();
+        let readers = sessions.into_iter().map(|session| {
+            let heard = || streams::hear_out(std::io::BufReader::new(session)).unwrap();
+            std::thread::spawn(heard)
+        });
+        for reader in readers.collect::<Vec<_>>() {
+            let [_, output, errors, end] = reader.join().unwrap();
+            assert!(text(&end).contains("Success"), "{}", text(&end));
+            let digest = Sha256::digest(&output);
+            let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert!(
+                text(&errors).starts_with(&digest),
+                "{} {digest}",
+                text(&errors)
+            );
+            assert_eq!(output.len(), BYTES);
+        }
+        let kib = node.peak_memory();
+        assert!(kib < 100 * 1024, "the daemon's peak memory: {kib} KiB");
+    });
+}
+
 #[test]
 fn privileged_many_idle_sessions_cost_little() {
-    // With `full` as many as a busy node has.
-    let full = std::env::var("STREAM_MIB").is_ok();
-    let many: usize = if full { 500 } else { 50 };
+    let many = many_sessions();
     with_container(|node, cri, id| {
         let open = |cri: &mut Cri| {
             let url = url(cri, request(id, &["sleep", "98235"])).unwrap();

@@ -28,7 +28,15 @@ fn has_helpers(remains: &PodRemains) -> bool {
 
 /// Removes all that a pod has but its record. Its containers are over.
 pub(crate) async fn teardown(shared: &Arc<Shared>, remains: &PodRemains) -> Vec<Error> {
-    let mut errors = Vec::new();
+    // The cgroups go meanwhile: neither a holder nor the network is in them.
+    let (errors, ()) = futures::join!(
+        network_and_kernel(shared, remains),
+        cgroups(shared, remains)
+    );
+    errors
+}
+
+async fn network_and_kernel(shared: &Arc<Shared>, remains: &PodRemains) -> Vec<Error> {
     let own_network = |record: &&PodRecord| record.config.has_own_network();
     if let Some(record) = remains.record.as_ref().filter(own_network) {
         let network = &shared.config.network;
@@ -36,18 +44,18 @@ pub(crate) async fn teardown(shared: &Arc<Shared>, remains: &PodRemains) -> Vec<
         network.detach(&pod_network(shared, record)).await.ok();
     }
     let (kernel, owned) = (Arc::clone(shared), remains.clone());
-    let rest = brief(move || Ok(teardown_kernel(&kernel, &owned))).await;
-    match rest {
-        Ok(more) => errors.extend(more),
-        Err(error) => errors.push(error),
-    }
+    brief(move || Ok(teardown_kernel(&kernel, &owned)))
+        .await
+        .unwrap_or_else(|error| vec![error])
+}
+
+async fn cgroups(shared: &Shared, remains: &PodRemains) {
     let cgroups = &shared.cgroups;
     if remains.made_cgroup.is_some() {
         let scopes = remains.containers.iter();
         futures::future::join_all(scopes.map(|path| cgroups.end_scope(path))).await;
     }
     cgroups.leave(&remains.id).await;
-    errors
 }
 
 fn teardown_kernel(shared: &Shared, remains: &PodRemains) -> Vec<Error> {

@@ -1,0 +1,233 @@
+//! What callers rely on beyond the proto's text: ids by prefix, images that are gone, what is listed
+//! when, what is told before there is any pod.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test: what goes wrong is a panic that says where"
+)]
+
+use std::collections::BTreeSet;
+
+use crisp_api::runtime::v1 as cri;
+use crisp_e2e::{Cri, cgroups, configs, eventually, in_pod, trial};
+use tonic::Code;
+
+/// Enough ids to have two that begin alike, of which there are 16.
+const ENOUGH: usize = 17;
+
+/// The beginning that two of several ids share, and the ids that begin so.
+fn shared_prefix(ids: &[String]) -> (String, usize) {
+    let firsts = ids.iter().map(|id| id[..1].to_owned());
+    let mut seen = BTreeSet::new();
+    let prefix = firsts.into_iter().find(|first| !seen.insert(first.clone()));
+    let prefix = prefix.unwrap();
+    let count = ids.iter().filter(|id| id.starts_with(&prefix)).count();
+    (prefix, count)
+}
+
+#[test]
+fn privileged_a_prefix_of_several_ids_is_refused_and_ends_none_of_them() {
+    in_pod("prefixes", |node, cri, id, pod| {
+        let names = (0..ENOUGH).map(|number| format!("c{number}"));
+        let ids: Vec<String> = names
+            .map(|name| cri.create(id, pod, &configs::idle(&name)).unwrap())
+            .collect();
+        let (prefix, count) = shared_prefix(&ids);
+        let container_id = prefix.clone();
+        let outcomes = [
+            cri.start_container(cri::StartContainerRequest { container_id })
+                .map(drop),
+            cri.container_status(cri::ContainerStatusRequest {
+                container_id: prefix.clone(),
+                verbose: false,
+            })
+            .map(drop),
+            cri.stop_container(cri::StopContainerRequest {
+                container_id: prefix.clone(),
+                timeout: 0,
+            })
+            .map(drop),
+            cri.remove_container(cri::RemoveContainerRequest {
+                container_id: prefix.clone(),
+            })
+            .map(drop),
+            cri.execute(&prefix, &["true"]).map(drop),
+        ];
+        for outcome in outcomes {
+            let error = outcome.unwrap_err();
+            let told = format!("container id {prefix:?} is ambiguous: {count} ids begin so");
+            assert_eq!(
+                (error.code(), error.message()),
+                (Code::InvalidArgument, told.as_str())
+            );
+        }
+        assert_eq!(cri.container_ids().len(), ENOUGH);
+        // A prefix of one alone is that one, as crictl shows it.
+        let short = &ids[0][..13];
+        let text = node.crictl().ok(&["start", short]);
+        assert_eq!(text.trim(), short);
+        assert_eq!(
+            cri.look(&ids[0]).state(),
+            cri::ContainerState::ContainerRunning
+        );
+    });
+}
+
+#[test]
+fn privileged_a_container_names_its_image_also_when_that_is_gone() {
+    in_pod("images", |node, cri, id, pod| {
+        let image_ref = cri.pull(&configs::image("busybox")).unwrap();
+        let container = cri.run(id, pod, &configs::idle("main"));
+        let listed = |cri: &mut Cri| {
+            let list = cri.list_containers(cri::ListContainersRequest { filter: None });
+            list.unwrap().containers.remove(0)
+        };
+        let (before, listed_before) = (cri.look(&container), listed(cri));
+        assert!(before.image_ref.contains("@sha256:"), "{before:?}");
+        assert_eq!(
+            (&before.image_id, &listed_before.image_id),
+            (&image_ref, &image_ref)
+        );
+        assert_eq!(
+            before.image.as_ref().unwrap().image,
+            configs::image("busybox")
+        );
+        // The name of the image goes, with the image that nobody but its container uses.
+        for name in [configs::image("busybox"), image_ref] {
+            let image = Some(cri::ImageSpec {
+                image: name,
+                ..Default::default()
+            });
+            cri.remove_image(cri::RemoveImageRequest { image }).unwrap();
+        }
+        assert!(!cri.image_names().contains(&configs::image("busybox")));
+        let (after, listed_after) = (cri.look(&container), listed(cri));
+        assert_eq!(
+            (&after.image, &after.image_ref),
+            (&before.image, &before.image_ref)
+        );
+        assert_eq!(after.image_id, before.image_id);
+        assert_eq!(
+            (&listed_after.image, &listed_after.image_ref),
+            (&listed_before.image, &listed_before.image_ref)
+        );
+        assert_eq!(listed_after.image_id, listed_before.image_id);
+        assert_eq!(cri.shell(&container, "echo lives"), "lives\n");
+        node.pull(&["busybox"]);
+    });
+}
+
+#[test]
+fn privileged_what_is_asked_once_at_start_is_whole_before_any_pod() {
+    trial(|node| {
+        let mut cri = node.cri();
+        let described = |cri: &mut Cri| {
+            let asked = cri::ListMetricDescriptorsRequest {};
+            cri.list_metric_descriptors(asked).unwrap().descriptors
+        };
+        let before = described(&mut cri);
+        let known: BTreeSet<_> = before.iter().map(|one| one.name.clone()).collect();
+        assert!(known.len() == before.len() && known.len() > 50, "{known:?}");
+        let pod = node.pod("metrics");
+        let id = cri.run_pod(&pod);
+        cri.run(&id, &pod, &configs::idle("main"));
+        assert_eq!(described(&mut cri), before);
+        let mut met = BTreeSet::new();
+        eventually("there are figures of the container", || {
+            let asked = cri::ListPodSandboxMetricsRequest {};
+            let pods = cri.list_pod_sandbox_metrics(asked).unwrap().pod_metrics;
+            let containers = pods.iter().flat_map(|pod| &pod.container_metrics);
+            let all = pods.iter().flat_map(|pod| &pod.metrics);
+            let all = all.chain(containers.flat_map(|one| &one.metrics));
+            for metric in all {
+                let described = before.iter().find(|one| one.name == metric.name);
+                let described =
+                    described.unwrap_or_else(|| panic!("{} is not described", metric.name));
+                assert_eq!(
+                    described.label_keys.len(),
+                    metric.label_values.len(),
+                    "{}",
+                    metric.name
+                );
+                met.insert(metric.name.clone());
+            }
+            met.contains("container_memory_usage_bytes")
+        });
+        cri.remove_pod(&id);
+    });
+}
+
+#[test]
+fn privileged_the_default_handler_is_listed_with_its_features() {
+    in_pod("handlers", |_, cri, _, _| {
+        let status = cri.status(cri::StatusRequest { verbose: false }).unwrap();
+        let default = status
+            .runtime_handlers
+            .iter()
+            .find(|one| one.name.is_empty());
+        let features = default.unwrap().features.as_ref().unwrap();
+        assert!(
+            features.recursive_read_only_mounts && features.user_namespaces,
+            "{features:?}"
+        );
+    });
+}
+
+#[test]
+fn privileged_a_create_that_is_repeated_keeps_the_first_ones_mounts() {
+    in_pod("repeated", |node, cri, id, pod| {
+        let [first, second] = ["first", "second"].map(|name| {
+            let file = node.path(name);
+            std::fs::File::create(&file).unwrap();
+            file.to_str().unwrap().to_owned()
+        });
+        let with = |path: &str| {
+            let mut config = configs::shell("main", "echo why > /dev/termination-log");
+            let at = "/dev/termination-log".to_owned();
+            config.mounts = vec![configs::mount(path, &at)];
+            let name = "io.kubernetes.container.terminationMessagePath".to_owned();
+            config.annotations.insert(name, at);
+            config
+        };
+        let container = cri.create(id, pod, &with(&first)).unwrap();
+        // A kubelet whose patience was over asks again, with another file of the node.
+        assert_eq!(cri.create(id, pod, &with(&second)).unwrap(), container);
+        let paths: Vec<String> = cri
+            .look(&container)
+            .mounts
+            .into_iter()
+            .map(|one| one.host_path)
+            .collect();
+        assert_eq!(paths, std::slice::from_ref(&first));
+        cri.start(&container).unwrap();
+        cri.wait_exit(&container);
+        let read = |path: &str| std::fs::read_to_string(path).unwrap();
+        assert_eq!(
+            (read(&first).as_str(), read(&second).as_str()),
+            ("why\n", "")
+        );
+    });
+}
+
+#[test]
+fn privileged_memory_that_ended_a_child_is_the_reason_of_a_failure() {
+    in_pod("memory", |_, cri, id, pod| {
+        let greedy = "a=x; while :; do a=$a$a; done";
+        // Process 1 lives on, and ends with a code of its own, or well.
+        for (name, code, reason) in [("fails", 3, "OOMKilled"), ("mends", 0, "Completed")] {
+            let line = format!("sh -c '{greedy}'; exit {code}");
+            let mut config = configs::shell(name, &line);
+            let limits = configs::resources(&mut config);
+            limits.memory_limit_in_bytes = 16 << 20;
+            limits.memory_swap_limit_in_bytes = 16 << 20;
+            // On cgroup v2 a kubelet asks for the group to end together unless its user says not to.
+            if cgroups::is_v2() {
+                limits.unified.insert("memory.oom.group".into(), "0".into());
+            }
+            let container = cri.run(id, pod, &config);
+            let status = cri.wait_exit(&container);
+            let told = (status.exit_code, status.reason.as_str());
+            assert_eq!(told, (code, reason), "{name}: {status:?}");
+        }
+    });
+}
