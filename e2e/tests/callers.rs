@@ -1,4 +1,4 @@
-//! What callers rely on beyond the proto's text: ids by prefix, images that are gone, what is listed
+//! Callers rely on this beyond the proto's text: ids by prefix, images that are gone, what is listed
 //! when, what is told before there is any pod.
 
 #![allow(
