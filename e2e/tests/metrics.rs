@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use crisp_api::runtime::v1 as cri;
 use crisp_e2e::cgroups::is_v2;
 use crisp_e2e::configs::{self, resources};
-use crisp_e2e::{Cri, trial};
+use crisp_e2e::{Cri, in_pod, trial};
 
 /// A metric, the value of one of its own labels, and where the kernel tells it: controller, file and
 /// key on version 1 and on version 2, and what a second or a byte is there.
@@ -188,6 +188,57 @@ fn privileged_figures_are_those_of_the_kernel() {
         assert!(values.is_empty(), "of a container that is over: {values:?}");
         cri.remove_pod(&id);
         assert!(cri_metrics(&mut cri).is_empty());
+    });
+}
+
+/// How much is used of each size of huge pages, as the kernel spells it, by the files of a cgroup.
+fn huge_pages(id: &str) -> BTreeMap<String, u64> {
+    let v1 = cgroup("hugetlb", id);
+    let (dir, file) = match v1.exists() && !is_v2() {
+        true => (v1, "usage_in_bytes"),
+        // A machine with both versions can have it in the tree of version 2.
+        false => (cgroup("unified", id), "current"),
+    };
+    let entries = fs::read_dir(dir).unwrap().map(Result::unwrap);
+    let sizes = entries.filter_map(|entry| {
+        let name = entry.file_name().into_string().unwrap();
+        let (controller, rest) = name.split_once('.')?;
+        let (size, of_size) = rest.split_once('.')?;
+        let is_usage = controller == "hugetlb" && of_size == file;
+        let text = is_usage.then(|| fs::read_to_string(entry.path()).unwrap())?;
+        Some((size.to_owned(), text.trim().parse().unwrap()))
+    });
+    sizes.collect()
+}
+
+#[test]
+fn privileged_huge_pages_are_told_by_size_where_the_kernel_counts_them() {
+    in_pod("pages", |_, cri, pod, config| {
+        let mut wanted = configs::idle("main");
+        resources(&mut wanted).hugepage_limits = vec![cri::HugepageLimit {
+            page_size: "2MB".to_owned(),
+            limit: 4 << 20,
+        }];
+        cri.run(pod, config, &wanted);
+        let found = values(&cri_metrics(cri)[0].container_metrics);
+        let id = found["container_last_seen"][0].0[1].clone();
+        let told = found.get("container_hugetlb_usage_bytes");
+        let each = told.into_iter().flatten();
+        let told: BTreeMap<_, _> = each
+            .map(|(labels, used)| (labels[6].clone(), *used))
+            .collect();
+        let counted = huge_pages(&id);
+        assert_eq!(told, counted);
+        // Where there are pages of this size, their limit has the kernel count them.
+        let has_pages = Path::new("/sys/kernel/mm/hugepages/hugepages-2048kB").exists();
+        let controllers = cgroup("unified", "").join("cgroup.controllers");
+        let of_v2 = fs::read_to_string(controllers).unwrap_or_default();
+        let counts = cgroup("hugetlb", "").exists() && !is_v2() || of_v2.contains("hugetlb");
+        assert_eq!(
+            counted.contains_key("2MB"),
+            has_pages && counts,
+            "{counted:?}"
+        );
     });
 }
 

@@ -31,8 +31,14 @@ fn told(cri: &mut Cri, id: &str) -> Told {
 }
 
 fn read(id: &str, controller: &str, [v1, v2]: [&str; 2]) -> Option<String> {
-    let (controller, file) = if is_v2() { ("", v2) } else { (controller, v1) };
-    let path = Path::new("/sys/fs/cgroup").join(controller);
+    let root = Path::new("/sys/fs/cgroup");
+    let (controller, file) = match root.join(controller).exists() {
+        _ if is_v2() => ("", v2),
+        true => (controller, v1),
+        // A machine with both versions can have it in the tree of version 2.
+        false => ("unified", v2),
+    };
+    let path = root.join(controller);
     let text = fs::read_to_string(path.join(cgroups::path(id)).join(file)).ok()?;
     Some(
         text.split_whitespace()
