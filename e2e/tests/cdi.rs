@@ -210,7 +210,7 @@ fn privileged_the_default_directories_are_read_for_each_container() {
         fs::create_dir_all(var.join("run")).unwrap();
         cover("/etc", &etc);
         cover("/var", &var);
-        // What the machine itself has there is not looked at.
+        // Specs of the machine itself are out of sight.
         fs::remove_dir_all("/etc/cdi").ok();
         trial(specs_come_and_go);
         for place in ["/etc", "/var"] {
