@@ -285,7 +285,7 @@ fn specs_come_and_go(node: &mut Node) {
         assert_eq!(look(&mut cri, &container), seen, "{path} {text:?}");
         all.push((container, seen));
     }
-    // One that is being written in its place is no spec yet.
+    // A file that is written in its place is no spec before it is whole.
     fs::write(IN_ETC, &card("half")[..40]).unwrap();
     refused(&mut cri, &wanted(), &["vendor.com/card=0", IN_ETC]);
     fs::remove_file(IN_ETC).unwrap();
