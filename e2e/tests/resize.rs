@@ -176,6 +176,7 @@ fn privileged_a_limit_below_what_is_used_is_refused_and_kills_nobody() {
         })
         .unwrap_err();
         assert!(refused.message().contains("memory"), "{refused}");
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
         check(cri, &id, MIDDLE);
         // Pages of files are given back for a lower limit: they do not count.
         cri.shell(&id, "rm /dev/shm/kept; cat /program >/dev/null");
@@ -198,7 +199,12 @@ fn privileged_an_update_that_is_refused_half_way_changes_nothing() {
             limits.cpuset_cpus = "4095".to_owned();
         })
         .unwrap_err();
-        assert!(refused.message().contains("cpuset.cpus"), "{refused}");
+        let words = ["linux.resources", "cpuset.cpus", "4095"];
+        assert!(
+            words.iter().all(|word| refused.message().contains(word)),
+            "{refused}"
+        );
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
         check(&mut cri, &id, MIDDLE);
         node.kill();
         node.restart();
@@ -294,6 +300,7 @@ fn privileged_limits_that_are_named_by_the_kernels_files_are_in_them() {
         })
         .unwrap_err();
         assert!(refused.message().contains("memory.none"), "{refused}");
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
         check(cri, &id, MIDDLE);
         let shown = cri.look(&id).resources.unwrap().linux.unwrap().unified;
         assert_eq!(shown.len(), unified.len(), "{shown:?}");

@@ -62,7 +62,7 @@ impl Error {
         Self::Setup {
             step: step.into(),
             message: source.to_string(),
-            errno: source.raw_os_error(),
+            errno: crisp_sys::refusal::number(source),
         }
     }
 

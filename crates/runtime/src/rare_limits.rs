@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use oci_spec::runtime::{
     LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxNetwork, LinuxRdma, LinuxResources,
 };
+use rustix::io::Errno;
 
 use crate::change::Change;
 use crate::error::{Error, Result};
@@ -59,8 +60,12 @@ pub(crate) fn check_memory(change: &Change<'_>, memory: &LinuxMemory) -> Result<
         used = used_memory(change)?;
     }
     if used > limit {
-        let why = format!("the container uses {used} bytes, more than {limit}");
-        return Err(Error::invalid("linux.resources.memory.limit", why));
+        // The number of version 1.
+        return Err(Error::Setup {
+            step: "limit the cgroup: memory.max".to_owned(),
+            message: format!("the container uses {used} bytes, more than {limit}"),
+            errno: Some(Errno::BUSY.raw_os_error()),
+        });
     }
     Ok(())
 }

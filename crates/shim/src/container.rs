@@ -21,6 +21,7 @@ use crisp_sys::pidfd::PidFd;
 use crisp_sys::process::{self, ProcessId};
 use crisp_sys::{file, lent_node, pipe};
 use oci_spec::runtime::{LinuxResources, Process, Spec};
+use rustix::io::Errno;
 
 use crate::again::Again;
 use crate::bundle;
@@ -107,10 +108,25 @@ impl Container {
 
     /// Changes its limits.
     pub(crate) fn update(&self, resources: &LinuxResources) -> Reported {
-        match crisp_runtime::update(&self.cgroup, resources) {
-            Ok(_) => (Report::Done, Vec::new()),
-            Err(error) => failed(FailureKind::Io, &error.into()),
-        }
+        let report = match crisp_runtime::update(&self.cgroup, resources) {
+            Ok(_) => Report::Done,
+            // It ended meanwhile, and its files with it.
+            Err(_) if !self.cgroup.exists() => Report::Failed {
+                kind: FailureKind::NotRunning,
+                message: crisp_runtime::Error::NotRunning.to_string(),
+                errno: None,
+            },
+            Err(error) => Report::Failed {
+                kind: FailureKind::Io,
+                message: error.to_string(),
+                // A limit that makes no sense is refused before the kernel is asked.
+                errno: match error.is_refusal() {
+                    true => Some(Errno::INVAL.raw_os_error()),
+                    false => error.errno(),
+                },
+            },
+        };
+        (report, Vec::new())
     }
 
     /// Kills what is left of it, and removes its cgroup.

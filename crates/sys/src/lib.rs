@@ -37,6 +37,7 @@ pub mod pipe;
 pub mod process;
 pub mod pty;
 pub mod rand;
+pub mod refusal;
 pub mod rfc3339;
 pub mod rootfs;
 pub mod schedule;

@@ -81,7 +81,7 @@ impl Door {
                 tasks: Some(tasks),
             }),
             Err(_) if dir.is_dir() => Ok(Self { dir, tasks: None }),
-            Err(error) => Err(explain(&error, "enter", &dir)),
+            Err(error) => Err(explain(error, "enter", &dir)),
         }
     }
 

@@ -4,9 +4,12 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
+use crate::refusal;
+
 /// Names the step and the directory that an error is about.
-pub(super) fn explain(error: &io::Error, step: &str, path: &Path) -> io::Error {
-    io::Error::new(error.kind(), format!("{step} {}: {error}", path.display()))
+pub(super) fn explain(error: io::Error, step: &str, path: &Path) -> io::Error {
+    let text = format!("{step} {}: {error}", path.display());
+    refusal::told(error.kind(), text, error)
 }
 
 /// Writes a cgroup file with one write, as its parser wants it.
@@ -24,19 +27,19 @@ pub(crate) fn write_file(path: &Path, value: &str) -> io::Result<()> {
 pub(super) fn write_values<T: AsRef<str>>(path: &Path, values: &[T]) -> io::Result<()> {
     let file = fs::OpenOptions::new().write(true).open(path);
     let first = values.first().map_or("", T::as_ref);
-    let mut file = file.map_err(|error| refused(path, first, &error))?;
+    let mut file = file.map_err(|error| refused(path, first, error))?;
     let mut values = values.iter().map(T::as_ref);
     values.try_for_each(|value| write_opened(&mut file, path, value))
 }
 
 fn write_opened(file: &mut fs::File, path: &Path, value: &str) -> io::Result<()> {
     let written = file.write_all(value.as_bytes());
-    written.map_err(|error| refused(path, value, &error))
+    written.map_err(|error| refused(path, value, error))
 }
 
-fn refused(path: &Path, value: &str, error: &io::Error) -> io::Error {
+fn refused(path: &Path, value: &str, error: io::Error) -> io::Error {
     let text = format!("write {value:?} to {}: {error}", path.display());
-    io::Error::new(kind(error, path), text)
+    refusal::told(kind(&error, path), text, error)
 }
 
 /// Reads a cgroup file.

@@ -131,7 +131,7 @@ impl Cgroup {
             };
             let dir = root.join(&self.path);
             let is_new = tree::make_path(&root, &self.path, &need)
-                .map_err(|error| explain(&error, "create", &dir))?;
+                .map_err(|error| explain(error, "create", &dir))?;
             made.extend(is_new.then_some(dir));
         }
         Ok(made)
@@ -145,7 +145,7 @@ impl Cgroup {
     pub fn create_bare(&self) -> io::Result<()> {
         self.dirs().try_for_each(|dir| match fs::create_dir(&dir) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                Err(explain(&error, "create", &dir))
+                Err(explain(error, "create", &dir))
             }
             _ => Ok(()),
         })
@@ -252,7 +252,7 @@ impl Cgroup {
                 Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok())),
                 Err(error) if has_no_procs(&error) => {}
                 Err(error) => {
-                    failed.get_or_insert(explain(&error, "read the processes of", dir));
+                    failed.get_or_insert(explain(error, "read the processes of", dir));
                 }
             };
             tree::visit(&dir, &mut read);
@@ -340,7 +340,7 @@ impl Cgroup {
         let mut first = None;
         for dir in self.dirs() {
             if let Err(error) = tree::remove(&dir, deadline) {
-                first.get_or_insert(explain(&error, "remove", &dir));
+                first.get_or_insert(explain(error, "remove", &dir));
             }
         }
         first.map_or(Ok(()), Err)
