@@ -356,3 +356,22 @@ fn privileged_a_repeated_create_finds_the_first() {
         assert_eq!(second.metadata.unwrap().attempt, 1);
     });
 }
+
+#[test]
+fn privileged_a_container_is_started_once() {
+    in_pod("once", |_, cri, pod, config| {
+        let id = cri.run(pod, config, &configs::idle("main"));
+        let started = cri.look(&id).started_at;
+        let refused = cri.start(&id).unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+        assert!(
+            refused.message().contains("is running already"),
+            "{refused}"
+        );
+        assert_eq!(cri.look(&id).started_at, started);
+        cri.stop(&id, 0);
+        let refused = cri.start(&id).unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+        assert!(refused.message().contains("has ended"), "{refused}");
+    });
+}

@@ -98,6 +98,9 @@ impl Container {
         scene.out.commit(vec![entry], commit);
     }
 
+    /// A start during another one hears how that one ends. A later start is refused, as callers know
+    /// it of other runtimes: success would hide a mistake about which container was meant, and would
+    /// be untrue of a container that has ended.
     fn check_startable(&self, scene: &Scene<'_>) -> Result<()> {
         scene.check_ready("start a container")?;
         let id = &self.record.id;
