@@ -3,13 +3,16 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::disallowed_methods,
     reason = "a test: what goes wrong is a panic that says where"
 )]
 
 use std::collections::BTreeSet;
+use std::process::Command;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crisp_api::runtime::v1 as cri;
-use crisp_e2e::{Cri, cgroups, configs, eventually, in_pod, trial};
+use crisp_e2e::{Cri, Events, cgroups, configs, eventually, in_pod, trial};
 use tonic::Code;
 
 /// Enough ids to have two that begin alike, of which there are 16.
@@ -229,5 +232,107 @@ fn privileged_memory_that_ended_a_child_is_the_reason_of_a_failure() {
             let told = (status.exit_code, status.reason.as_str());
             assert_eq!(told, (code, reason), "{name}: {status:?}");
         }
+    });
+}
+
+/// Sets the node's clock so many seconds ahead.
+fn step_clock(seconds: i64) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let then = i64::try_from(now.as_secs()).unwrap() + seconds;
+    let set = Command::new("date").arg(format!("--set=@{then}")).output();
+    assert!(set.unwrap().status.success());
+}
+
+#[test]
+fn privileged_a_later_attempt_is_newer_though_the_clock_stepped_back() {
+    if std::env::var_os("CRISP_OWN_CLOCK").is_none() {
+        println!("SKIPPED: the clock is that of this machine; the cgroup v2 node has its own");
+        return;
+    }
+    trial(|node| {
+        let (mut cri, pod) = (node.cri(), node.pod("clock"));
+        let id = cri.run_pod(&pod);
+        let mut config = configs::idle("main");
+        let first = cri.run(&id, &pod, &config);
+        let first = cri.look(&first);
+        node.kill();
+        step_clock(-3600);
+        node.restart();
+        let mut cri = node.cri();
+        config.metadata.as_mut().unwrap().attempt = 1;
+        let second = cri.create(&id, &pod, &config).unwrap();
+        let second = cri.look(&second);
+        let mut again = pod.clone();
+        again.metadata.as_mut().unwrap().attempt = 1;
+        cri.remove_pod(&id);
+        let id = cri.run_pod(&again);
+        let newer = cri.pod(&id).created_at;
+        cri.remove_pod(&id);
+        step_clock(3600);
+        assert!(second.created_at > first.created_at, "{second:?} {first:?}");
+        assert!(newer > second.created_at, "{newer} {second:?}");
+    });
+}
+
+/// The kinds of a container's events, as they came.
+fn kinds(seen: &[cri::ContainerEventResponse], id: &str) -> Vec<cri::ContainerEventType> {
+    let own = seen.iter().filter(|event| event.container_id == id);
+    own.map(cri::ContainerEventResponse::container_event_type)
+        .collect()
+}
+
+#[test]
+fn privileged_events_of_each_container_are_in_order_and_go_on_after_a_restart() {
+    use cri::ContainerEventType::{
+        ContainerCreatedEvent as Created, ContainerDeletedEvent as Deleted,
+        ContainerStartedEvent as Started, ContainerStoppedEvent as Stopped,
+    };
+    trial(|node| {
+        let (mut cri, mut events) = (node.cri(), node.events());
+        let mut seen = Vec::new();
+        let pods = ["one", "two"].map(|name| {
+            let pod = node.pod(name);
+            (cri.run_pod(&pod), pod)
+        });
+        let (short, long) = (configs::shell("short", "true"), configs::idle("long"));
+        let until = |events: &Events, seen: &mut Vec<_>, ids: &[String], wanted: &[_]| {
+            while !ids.iter().all(|id| kinds(seen, id) == wanted) {
+                let event = events.next();
+                let status = event.pod_sandbox_status.as_ref().unwrap();
+                assert!(
+                    status.metadata.is_some(),
+                    "a kubelet passes over it: {event:?}"
+                );
+                seen.push(event);
+            }
+        };
+        // Both pods at once, each with one that ends and one that stays.
+        let shorts = pods.each_ref().map(|(id, pod)| cri.run(id, pod, &short));
+        let longs = pods.each_ref().map(|(id, pod)| cri.run(id, pod, &long));
+        until(&events, &mut seen, &shorts, &[Created, Started, Stopped]);
+        until(&events, &mut seen, &longs, &[Created, Started]);
+        node.kill();
+        node.restart();
+        (cri, events) = (node.cri(), node.events());
+        seen.clear();
+        for id in &longs {
+            cri.stop(id, 5);
+        }
+        until(&events, &mut seen, &longs, &[Stopped]);
+        for id in shorts.iter().chain(&longs) {
+            let container_id = id.clone();
+            cri.remove_container(cri::RemoveContainerRequest { container_id })
+                .unwrap();
+        }
+        until(&events, &mut seen, &shorts, &[Deleted]);
+        until(&events, &mut seen, &longs, &[Stopped, Deleted]);
+        for (id, _) in &pods {
+            cri.remove_pod(id);
+        }
+        let ids = pods.map(|(id, _)| id);
+        until(&events, &mut seen, &ids, &[Stopped, Deleted]);
+        // Nothing is told twice.
+        let quiet = Duration::from_millis(300);
+        assert!(events.is_quiet(quiet));
     });
 }

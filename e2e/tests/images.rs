@@ -17,7 +17,7 @@ use crisp_e2e::image::Blob;
 use crisp_e2e::image::catalogue::{Entry, web};
 use crisp_e2e::registry::{ADDRESS, HOST, known, write_hosts};
 use crisp_e2e::{Cri, Node, Options, trial, trial_with};
-use tonic::Code;
+use tonic::{Code, Status};
 
 const FAKE: &str = "127.0.0.1:5001";
 
@@ -28,6 +28,14 @@ fn serve(node: &Node, site: Site) -> FakeRegistry {
 }
 
 fn pull_as(cri: &mut Cri, image: &str, auth: Option<cri::AuthConfig>) -> Result<String, Code> {
+    try_pull_as(cri, image, auth).map_err(|status| status.code())
+}
+
+fn try_pull_as(
+    cri: &mut Cri,
+    image: &str,
+    auth: Option<cri::AuthConfig>,
+) -> Result<String, Status> {
     let image = Some(cri::ImageSpec {
         image: image.to_owned(),
         ..Default::default()
@@ -37,8 +45,7 @@ fn pull_as(cri: &mut Cri, image: &str, auth: Option<cri::AuthConfig>) -> Result<
         auth,
         ..Default::default()
     };
-    let reply = cri.pull_image(request).map_err(|status| status.code())?;
-    Ok(reply.image_ref)
+    Ok(cri.pull_image(request)?.image_ref)
 }
 
 fn login(user: &str, password: &str) -> Option<cri::AuthConfig> {
@@ -183,6 +190,20 @@ fn privileged_credentials_are_asked_for_and_used() {
                     .iter()
                     .any(|image| image.contains("fake.test"))
             );
+            // Base64 of nothing that has a colon, and no base64.
+            for auth in ["bm8gY29sb24=", "no base64"] {
+                let auth = cri::AuthConfig {
+                    auth: auth.to_owned(),
+                    ..Default::default()
+                };
+                let error = try_pull_as(&mut cri, name, Some(auth)).unwrap_err();
+                let text = error.message();
+                assert_eq!(error.code(), Code::Unauthenticated, "{text}");
+                assert!(
+                    text.contains("not base64 of USERNAME:PASSWORD") && !text.contains("bm8"),
+                    "{text}"
+                );
+            }
             pull_as(&mut cri, name, login(USER, PASSWORD)).unwrap();
             let crictl = node.crictl();
             crictl.ok(&["rmi", name]);

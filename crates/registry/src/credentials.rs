@@ -61,6 +61,11 @@ impl Credentials {
         self.server_address.is_empty() || bare_host(&self.server_address) == canonical(host)
     }
 
+    /// Whether there is only an `auth`, and no user and password can be read from it.
+    pub(crate) fn are_unreadable(&self) -> bool {
+        !self.auth.trim().is_empty() && self.secret() == Secret::Anonymous
+    }
+
     /// The strongest secret that the fields make up.
     pub(crate) fn secret(&self) -> Secret {
         if !self.registry_token.is_empty() {

@@ -9,7 +9,7 @@ use url::Url;
 
 use crate::authorize::Grants;
 use crate::config::LeastRate;
-use crate::credentials::{Keyring, Secret};
+use crate::credentials::{Credentials, Keyring, Secret};
 use crate::error::Error;
 use crate::hosts::{Endpoint, authority};
 use crate::pace::{Pace, TooSlow};
@@ -189,7 +189,16 @@ impl Asked<'_> {
 
     pub(crate) fn unauthorized(&self, why: impl Into<String>) -> Error {
         let (host, reference) = self.names();
-        let why = why.into();
+        let mut why = why.into();
+        if self
+            .keyring
+            .credentials
+            .is_some_and(Credentials::are_unreadable)
+        {
+            why.push_str(
+                "; `auth` of the credentials is not base64 of USERNAME:PASSWORD, and was not shown",
+            );
+        }
         Error::Unauthorized {
             host,
             reference,
@@ -238,11 +247,7 @@ impl Asked<'_> {
                 reference,
                 why,
             },
-            StatusCode::UNAUTHORIZED => Error::Unauthorized {
-                host,
-                reference,
-                why,
-            },
+            StatusCode::UNAUTHORIZED => self.unauthorized(why),
             StatusCode::FORBIDDEN => Error::Denied {
                 host,
                 reference,
