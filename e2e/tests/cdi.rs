@@ -343,7 +343,12 @@ fn privileged_a_pod_with_a_user_namespace_gets_its_devices_too() {
         assert_eq!(see("head -c 3 /dev/vendor0 | od -An -tx1"), " 00 00 00\n");
         assert!(see("id -G").contains("4711"));
         assert_eq!(fs::read_to_string(&told).unwrap(), "created hook\n");
-        // Such a pod is lent the host's node, and so gets no other one.
+        // Such a pod is lent the host's node, whose mode stays, and so gets no other one.
+        assert_eq!(cri.shell(&container, "stat -c %a /dev/vendor0"), "666\n");
+        let log = node.log();
+        let mut lines = log.lines();
+        let told = lines.find(|line| line.contains("is lent the host's device node"));
+        assert!(told.unwrap().contains("fileMode"), "{told:?}");
         let mut config = config.clone();
         config.metadata.as_mut().unwrap().name = "odd".to_owned();
         named(&mut config, &["v.com/c=odd"]);

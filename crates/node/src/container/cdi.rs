@@ -50,6 +50,9 @@ pub(super) fn add_nodes(
             let why = format!("device node {}: {why}", asked.path.display());
             Error::invalid(Field::CdiDevices, why)
         })?;
+        if lends {
+            tell_unmet(asked, &node.source);
+        }
         added.insert(asked.path.as_path(), (place, node));
     }
     devices.retain(|known| !added.contains_key(known.path.as_path()));
@@ -110,6 +113,29 @@ fn node(
         gid: asked.gid.unwrap_or(gid),
         permissions: asked.permissions.clone().unwrap_or_default(),
     })
+}
+
+/// Tells what a spec says of a node that is lent: its inode is the host's, and stays as it is.
+fn tell_unmet(asked: &DeviceNode, source: &Path) {
+    let mode = fs::metadata(source).map_or(0, |host| host.mode());
+    let unmet = unmet(asked, mode);
+    if !unmet.is_empty() {
+        let (device, unmet) = (asked.path.display(), unmet.join(", "));
+        tracing::warn!(target: "crisp::container", %device, source = %source.display(), unmet, "a pod with a user namespace is lent the host's device node, which has not all that the device's spec (CDI) says");
+    }
+}
+
+/// The fields of a spec that a node of this mode on the host does not meet. The host's owners are
+/// nobody in the namespace.
+fn unmet(asked: &DeviceNode, mode: u32) -> Vec<&'static str> {
+    let is_other = |asked: u32| (asked ^ mode) & 0o7777 != 0;
+    let fields = [
+        ("fileMode", asked.file_mode.is_some_and(is_other)),
+        ("uid", asked.uid.is_some()),
+        ("gid", asked.gid.is_some()),
+    ];
+    let unmet = fields.into_iter().filter(|(_, is_unmet)| *is_unmet);
+    unmet.map(|(field, _)| field).collect()
 }
 
 fn on_host(path: &Path) -> std::result::Result<ResolvedDevice, String> {
@@ -201,6 +227,24 @@ mod tests {
             let why = node(&asked, ((0, 0), true)).unwrap_err();
             assert!(why.contains("is lent the host's"), "{why}");
             assert!(node(&asked, ((0, 0), false)).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_lent_node_keeps_its_mode_and_owners() {
+        let of = |file_mode, uid, gid| DeviceNode {
+            file_mode,
+            uid,
+            gid,
+            ..asked_node("/dev/vendor0")
+        };
+        for (asked, expected) in [
+            (of(None, None, None), &[][..]),
+            (of(Some(0o666), None, None), &[]),
+            (of(Some(0o640), None, None), &["fileMode"]),
+            (of(Some(0o666), Some(0), Some(5)), &["uid", "gid"]),
+        ] {
+            assert_eq!(unmet(&asked, 0o20666), expected);
         }
     }
 
