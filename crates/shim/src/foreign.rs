@@ -36,6 +36,8 @@ const EXECS_WITHIN: Duration = Duration::from_secs(8);
 const STARTS_WITHIN: Duration = Duration::from_secs(10);
 /// How long it may take to forget a container that is over. Then its directory is removed.
 const FORGETS_WITHIN: Duration = Duration::from_secs(5);
+/// How long the kernel may take to end it when it was killed; the daemon waits meanwhile.
+const DIES_WITHIN: Duration = Duration::from_millis(500);
 /// How long a terminal may take to come once the process is there.
 const TERMINAL_WITHIN: Duration = Duration::from_secs(5);
 /// No log of one call is longer; of a longer one no reason is told.
@@ -354,18 +356,28 @@ fn failed(step: String, why: String) -> Error {
     }
 }
 
-/// Waits for the end, and kills a program that takes too long; says how it failed, if it did.
+/// Waits for the end, and kills a program that takes too long; says how it failed, if it did. A program
+/// that the kernel does not end is left to the parent of this process.
 fn ended(mut child: Child, within: Duration) -> io::Result<std::result::Result<(), String>> {
     let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
-    let in_time = PidFd::open(pid).and_then(|pidfd| pidfd.ends_within(within));
-    if !matches!(in_time, Ok(true)) {
-        drop(child.kill());
-    }
-    let status = child.wait()?;
-    Ok(match in_time? {
-        false => Err(format!("it took longer than {within:?} and was killed")),
-        true if status.success() => Ok(()),
-        true => Err(status.to_string()),
+    let waited = PidFd::open(pid).and_then(|pidfd| {
+        let in_time = pidfd.ends_within(within)?;
+        if !in_time {
+            drop(child.kill());
+            pidfd.ends_within(DIES_WITHIN)?;
+        }
+        Ok(in_time)
+    });
+    let in_time = waited.inspect_err(|_| drop(child.kill()))?;
+    let late = format!("it took longer than {within:?} and was killed");
+    Ok(match (in_time, child.try_wait()?) {
+        (true, Some(status)) if status.success() => Ok(()),
+        (true, Some(status)) => Err(status.to_string()),
+        (false, Some(_)) => Err(late),
+        (_, None) => Err(format!(
+            "{late}, but process {pid} does not end: it waits in the kernel, most often for a file \
+             system that does not answer"
+        )),
     })
 }
 
@@ -389,7 +401,52 @@ fn last_error(log: &Path) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
+    use rustix::process::{Pid, WaitOptions, waitpid};
+
     use super::*;
+
+    fn sleeper() -> Child {
+        let mut command = process::command("sleep");
+        command.arg("60").spawn().unwrap()
+    }
+
+    #[test]
+    fn a_program_that_takes_too_long_is_killed() {
+        let told = ended(sleeper(), Duration::from_millis(50)).unwrap();
+        let told = told.unwrap_err();
+        assert!(told.ends_with("50ms and was killed"), "{told}");
+    }
+
+    /// A process that stands still in a version 1 freezer does not notice that it was killed, as one
+    /// that waits for a file system does not. In the version 2 tree it ends.
+    #[test]
+    fn privileged_a_program_that_cannot_be_killed_is_left() {
+        let layout = Arc::new(Layout::detect().unwrap());
+        let path = format!("crisp-test-unkillable-{}", std::process::id());
+        let cgroup = Cgroup::new(Arc::clone(&layout), &path);
+        cgroup.create().unwrap();
+        let child = sleeper();
+        let pid = i32::try_from(child.id()).unwrap();
+        cgroup.attach(pid).unwrap();
+        crisp_runtime::pause(&cgroup).unwrap();
+        let began = Instant::now();
+        let told = ended(child, Duration::from_millis(50));
+        let took = began.elapsed();
+        crisp_runtime::resume(&cgroup).unwrap();
+        let told = told.unwrap().unwrap_err();
+        if !layout.is_v2() {
+            assert!(
+                told.contains(&format!("process {pid} does not end")),
+                "{told}"
+            );
+            waitpid(Pid::from_raw(pid), WaitOptions::empty()).unwrap();
+        }
+        crisp_runtime::destroy(&cgroup).unwrap();
+        assert!(told.contains("took longer than 50ms"), "{told}");
+        assert!(took < DIES_WITHIN + Duration::from_secs(2), "{took:?}");
+    }
 
     #[test]
     fn the_last_error_of_a_log_is_the_one_that_is_told() {
