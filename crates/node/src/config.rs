@@ -127,4 +127,6 @@ pub enum Support {
     Yes,
     /// It cannot.
     No,
+    /// It is not known, and never relied on.
+    Untold,
 }

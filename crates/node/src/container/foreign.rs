@@ -50,7 +50,7 @@ pub(super) fn check(shared: &Shared, plan: &CreatePlan) -> Result<()> {
         .iter()
         .find(|mount| mount.access == Access::RecursiveReadOnly);
     match recursive {
-        Some(mount) if can.recursive_read_only == Support::No => {
+        Some(mount) if can.recursive_read_only != Support::Yes => {
             let why = format!(
                 "{} cannot make the mount at {} read-only with all below it: use a handler of kind \
                  native",
@@ -78,8 +78,8 @@ pub(super) fn check_bundle(bundle: &Bundle) -> Result<()> {
     Err(Error::invalid(Field::RuntimeHandler, why))
 }
 
-/// Refuses a spec with a confinement that the program does not do: it would start the container
-/// without, and say nothing.
+/// Refuses a spec with a confinement that the program does not do, or does not tell of: it would start
+/// the container without, and say nothing.
 pub(super) fn check_confinement(oci: &OciRuntime, spec: &Spec) -> Result<()> {
     let Ok(can) = &oci.can else {
         return Ok(());
@@ -103,13 +103,17 @@ pub(super) fn check_confinement(oci: &OciRuntime, spec: &Spec) -> Result<()> {
         ),
     ];
     let mut missing = needs.iter();
-    match missing.find(|(needed, support, _)| *needed && *support == Support::No) {
+    match missing.find(|(needed, support, _)| *needed && *support != Support::Yes) {
         None => Ok(()),
-        Some((_, _, what)) => {
+        Some((_, support, what)) => {
             let program = oci.program.display();
+            let says = match support {
+                Support::Untold => "does not say whether it was built with that",
+                Support::Yes | Support::No => "says that it was built without that",
+            };
             let why = format!(
-                "the container has a {what}, and {program} says that it was built without that: use \
-                 a build that has it, or a handler of kind native"
+                "the container has a {what}, and {program} {says}: use a build that has it, or a \
+                 handler of kind native"
             );
             Err(Error::invalid(Field::RuntimeHandler, why))
         }
@@ -215,6 +219,7 @@ mod tests {
     #[test]
     fn confinement_that_a_program_has_not_is_refused_by_name() {
         type Change = fn(&mut Linux, &mut Process);
+        type Case = (Change, Confinement, Option<&'static str>);
         let all = Confinement {
             seccomp: Support::Yes,
             apparmor: Support::Yes,
@@ -224,7 +229,7 @@ mod tests {
         no_seccomp.seccomp = Support::No;
         no_apparmor.apparmor = Support::No;
         no_selinux.selinux = Support::No;
-        let cases: [(Change, Confinement, Option<&str>); 5] = [
+        let cases: [Case; 5] = [
             (
                 |linux, _| _ = linux.set_seccomp(Some(LinuxSeccomp::default())),
                 no_seccomp,
@@ -251,7 +256,10 @@ mod tests {
                 Some("SELinux label"),
             ),
         ];
-        for (change, lacks, wanted) in cases {
+        let mut untold = all;
+        untold.seccomp = Support::Untold;
+        let untold_seccomp: Case = (cases[0].0, untold, Some("does not say whether"));
+        for (change, lacks, wanted) in cases.into_iter().chain([untold_seccomp]) {
             let (mut linux, mut process) = (Linux::default(), Process::default());
             linux.set_seccomp(None);
             process.set_apparmor_profile(None).set_selinux_label(None);
