@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::node::cgroup_driver;
+use crate::tools;
 
 /// The path of a container's cgroup below the root of each hierarchy, without a leading slash.
 #[must_use]
@@ -17,4 +18,16 @@ pub fn path(container: &str) -> String {
 #[must_use]
 pub fn is_v2() -> bool {
     Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
+/// Whether crun can start containers here. It takes no controllers of version 1 beside a version 2 tree
+/// that has some too. Where it cannot, the calling test is told to be left out.
+#[must_use]
+pub fn are_for_crun(test: &str) -> bool {
+    let has_both = Path::new("/sys/fs/cgroup/unified/cgroup.controllers").exists();
+    if has_both {
+        let why = "crun takes no version 1 hierarchies beside a version 2 tree";
+        tools::say(&format!("SKIPPED: {test}: {why}"));
+    }
+    !has_both
 }

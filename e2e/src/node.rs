@@ -474,8 +474,10 @@ fn directory(options: &Options) -> (PathBuf, Option<TempDir>) {
         fs::create_dir_all(dir).unwrap();
         return (dir.clone(), None);
     }
+    // Everybody may pass, as below /run: the roots of user namespaces have to.
     let dir = tempfile::Builder::new()
         .prefix("crisp-e2e-")
+        .permissions(Permissions::from_mode(0o711))
         .tempdir()
         .unwrap();
     (dir.path().to_owned(), Some(dir))

@@ -116,7 +116,7 @@ async fn ask(name: &str, program: &Path) -> Result<Abilities, String> {
         Ok(features) => {
             return Ok(Abilities {
                 recursive_read_only: features.recursive_read_only(),
-                user_namespaces: Err(features.no_user_namespaces(program)),
+                user_namespaces: features.user_namespaces(program),
                 confinement: features.linux.confinement(),
             });
         }
@@ -257,21 +257,20 @@ impl Features {
         }
     }
 
-    /// A refusal of user namespaces with this program, in words. It holds for programs that can do all
-    /// that those need too: their containers' standard streams would be another user's.
-    fn no_user_namespaces(&self, program: &Path) -> String {
+    /// Whether pods can have user namespaces, or why not. Crisp maps the owners of volumes itself; but
+    /// programs that know idmapped mounts are also those that show a user namespace files below
+    /// directories that only the host's root enters, as a pod's are.
+    fn user_namespaces(&self, program: &Path) -> Result<(), String> {
         let linux = &self.linux;
         let lacks = match linux.namespaces.iter().any(|kind| kind == "user") {
-            false => "says that it has no user namespaces",
-            true if linux.mount_extensions.idmap.enabled => {
-                "is another OCI runtime, whose containers' streams would be another user's"
-            }
-            true => {
-                "says that it has no idmapped mounts, by which volumes are shown in user namespaces"
-            }
+            false => "user namespaces",
+            true if linux.mount_extensions.idmap.enabled => return Ok(()),
+            true => "idmapped mounts, which user namespaces need",
         };
         let program = program.display();
-        format!("{program} {lacks}: use a handler of kind native")
+        Err(format!(
+            "{program} says that it has no {lacks}: use a handler of kind native"
+        ))
     }
 
     fn take_our_specs(&self) -> bool {
@@ -337,29 +336,24 @@ mod tests {
     }
 
     #[test]
-    fn user_namespaces_are_refused_with_what_is_missing() {
+    fn user_namespaces_are_there_where_a_program_has_all_that_they_need() {
         let with = |linux: &str| {
             let text = format!(
                 "{{\"ociVersionMin\": \"1.0.0\", \"ociVersionMax\": \"1.2.0\", \"linux\": {linux}}}"
             );
-            told(&text).no_user_namespaces(Path::new("/x"))
+            told(&text).user_namespaces(Path::new("/x"))
         };
         let idmap = "\"mountExtensions\": {\"idmap\": {\"enabled\": true}}";
+        assert_eq!(
+            with(&format!("{{\"namespaces\": [\"user\"], {idmap}}}")),
+            Ok(())
+        );
+        let no_users = format!("{{\"namespaces\": [\"pid\"], {idmap}}}");
         for (linux, words) in [
-            (
-                format!("{{\"namespaces\": [\"user\"], {idmap}}}"),
-                "another user's",
-            ),
-            (
-                format!("{{\"namespaces\": [\"pid\"], {idmap}}}"),
-                "no user namespaces",
-            ),
-            (
-                "{\"namespaces\": [\"user\"]}".to_owned(),
-                "no idmapped mounts",
-            ),
+            (&*no_users, "no user namespaces"),
+            ("{\"namespaces\": [\"user\"]}", "no idmapped mounts"),
         ] {
-            let why = with(&linux);
+            let why = with(linux).unwrap_err();
             assert!(why.contains(words) && why.ends_with("native"), "{why}");
         }
     }

@@ -1,6 +1,9 @@
 //! The runtime handlers: which there are, what each can do here, and pods that ask one for more.
 
 use std::collections::BTreeSet;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 
 use crisp_model::{Field, PodConfig};
 use crisp_sys::file;
@@ -9,6 +12,11 @@ use crate::config::{Config, Features, Handler, Support};
 use crate::error::{Context, Error, Result};
 use crate::paths::Paths;
 use crate::shared::Shared;
+
+/// The right of everybody but the owner to pass through a directory.
+const PASS: u32 = 0o011;
+/// The same of who is not in its group either, as nobody in a user namespace is.
+const PASS_OF_OTHERS: u32 = 0o001;
 
 impl Shared {
     /// The handler that a pod asks for.
@@ -91,13 +99,77 @@ impl Shared {
     }
 }
 
-/// Directories that other OCI runtimes work in.
-pub(crate) fn make_places(config: &Config, paths: &Paths) -> Result<()> {
-    let runtimes = config.handlers.iter().filter_map(|handler| {
-        let oci = handler.oci.as_ref()?;
-        Some([paths.runtimes().join(&oci.name), paths.empty_root()])
-    });
-    runtimes.flatten().try_for_each(|dir| {
-        file::make_private_dirs(&dir).context(|| format!("make {}", dir.display()))
-    })
+/// Makes the directories that other OCI runtimes work in, and finds out which of them can have user
+/// namespaces there.
+pub(crate) fn make_places(config: &mut Config, paths: &Paths) -> Result<()> {
+    let mut way = None;
+    for oci in config.handlers.iter_mut().filter_map(|h| h.oci.as_mut()) {
+        for dir in [paths.runtimes().join(&oci.name), paths.empty_root()] {
+            file::make_private_dirs(&dir).context(|| format!("make {}", dir.display()))?;
+        }
+        let (Ok(can), Ok(())) = (&mut oci.can, &config.user_namespaces) else {
+            continue;
+        };
+        if can.user_namespaces.is_ok() {
+            can.user_namespaces = way
+                .get_or_insert_with(|| make_way(&paths.way_to_roots()))
+                .clone();
+        }
+    }
+    Ok(())
+}
+
+/// Lets everybody pass through the directories of Crisp's own that lie above the roots of other
+/// runtimes' containers: the root of a user namespace is no user of the host's that could else. It
+/// still enters none of those beside them. The value is the reason why it cannot pass.
+fn make_way(own: &[PathBuf]) -> std::result::Result<(), String> {
+    for dir in own {
+        let passable = || {
+            let mode = fs::metadata(dir)?.permissions().mode();
+            fs::set_permissions(dir, Permissions::from_mode(mode | PASS))
+        };
+        passable()
+            .map_err(|error| format!("{} cannot be opened to all: {error}", dir.display()))?;
+    }
+    let above = own.iter().flat_map(|dir| dir.ancestors());
+    for dir in above {
+        let mode = fs::metadata(dir).map(|meta| meta.permissions().mode());
+        let mode = mode.map_err(|error| format!("{}: {error}", dir.display()))?;
+        if mode & PASS_OF_OTHERS == 0 {
+            let dir = dir.display();
+            return Err(format!(
+                "the roots of their containers lie below {dir}, which not everybody may pass: chmod \
+                 a+x {dir}, or choose another stateDir, and restart crispd"
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_way_to_roots_is_open_or_who_closes_it_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let outer = dir.path().join("outer");
+        let own = [outer.join("state"), outer.join("state/pins")];
+        file::make_private_dirs(&own[1]).unwrap();
+        let chmod = |dir: &Path, mode| fs::set_permissions(dir, Permissions::from_mode(mode));
+        chmod(dir.path(), 0o711).unwrap();
+        let why = make_way(&own).unwrap_err();
+        assert!(
+            why.contains(&format!("chmod a+x {},", outer.display())),
+            "{why}"
+        );
+        chmod(&outer, 0o755).unwrap();
+        assert_eq!(make_way(&own), Ok(()));
+        for dir in &own {
+            let mode = fs::metadata(dir).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o711, "{}", dir.display());
+        }
+    }
 }

@@ -148,6 +148,11 @@ impl Paths {
         self.pins().join("roots/root")
     }
 
+    /// The directories of Crisp's own that lie above [`Self::empty_root`], but for its parent.
+    pub(crate) fn way_to_roots(&self) -> [PathBuf; 2] {
+        [self.state.clone(), self.pins()]
+    }
+
     pub(crate) fn shims(&self) -> PathBuf {
         self.state.join("shims")
     }

@@ -176,7 +176,7 @@ fn open(mut config: Config) -> Result<(Shared, Survey)> {
         .context(|| format!("make {}", paths.netns_dir().display()))?;
     let locks = lock(&paths)?;
     private_tmpfs(&paths.pins()).context(|| "mount a place for pins")?;
-    handlers::make_places(&config, &paths)?;
+    handlers::make_places(&mut config, &paths)?;
     let layout = Layout::detect().context(|| "look at the cgroup hierarchies")?;
     let boot_id = crisp_sys::boot::boot_id().context(|| "read the boot id")?;
     let pods = read_records(&paths, &boot_id)?;

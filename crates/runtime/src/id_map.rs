@@ -134,7 +134,8 @@ impl IdMap {
 }
 
 /// The host's id of a user of the container that a spec describes, where they differ.
-pub(crate) fn user_on_host(spec: &Spec, user: u32) -> Option<u32> {
+#[must_use]
+pub fn user_on_host(spec: &Spec, user: u32) -> Option<u32> {
     let linux = spec.linux().as_ref()?;
     let maps = linux.uid_mappings().as_deref().unwrap_or_default();
     let on_host = |map: &LinuxIdMapping| {
@@ -146,7 +147,8 @@ pub(crate) fn user_on_host(spec: &Spec, user: u32) -> Option<u32> {
 }
 
 /// The id of a user, as this process has it, of the user namespace that another process is in.
-pub(crate) fn user_of_process(pid: i32, user: u32) -> Option<u32> {
+#[must_use]
+pub fn user_of_process(pid: i32, user: u32) -> Option<u32> {
     let table = std::fs::read_to_string(format!("/proc/{pid}/uid_map")).ok()?;
     table.lines().find_map(|line| mapped(line, user))
 }

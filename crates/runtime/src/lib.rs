@@ -73,6 +73,7 @@ pub use error::{Error, Result};
 pub use exec::{ExecRequest, Execed, exec, exec_cgroup};
 pub use features::features;
 pub use freezer::{Freeze, freeze_state, pause, resume};
+pub use id_map::{user_of_process, user_on_host};
 pub use keyring::Keyring;
 pub use plain::mount_plainly;
 pub use root_by::RootBy;

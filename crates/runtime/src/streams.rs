@@ -59,6 +59,27 @@ pub(crate) enum LineEnds {
 }
 
 impl Stdio {
+    /// Gives the streams, where they were made for one process, to its user by the host's id. The root
+    /// of another user namespace has no say over them, and would be refused at `/dev/stdout`.
+    pub fn give_to(&self, user: u32) {
+        let streams = match self {
+            Self::Inherit | Self::Terminal | Self::RelayedTerminal => return,
+            Self::Fds {
+                stdin,
+                stdout,
+                stderr,
+            } => [stdin.as_ref(), Some(stdout), Some(stderr)],
+            Self::Empty {
+                stdin,
+                stdout,
+                stderr,
+            } => [Some(stdin), Some(stdout), Some(stderr)],
+        };
+        for stream in streams.into_iter().flatten() {
+            give_to(stream.as_fd(), user);
+        }
+    }
+
     pub(crate) fn line_ends(&self) -> LineEnds {
         match self {
             Self::RelayedTerminal => LineEnds::Caller,
@@ -70,18 +91,13 @@ impl Stdio {
 /// Standard streams to be placed; one that is missing stays as it is inherited.
 pub(crate) type Streams = [Option<OwnedFd>; 3];
 
-/// In the parent: what the process gets as its streams. Streams that were made for a process in
-/// another user namespace are given to its user, by the host's id, here: the root of that namespace
-/// has no say over them.
+/// In the parent: what the process gets as its streams. In another user namespace its user gets those
+/// that were made for it, by the host's id.
 pub(crate) fn prepare(stdio: Stdio, user: Option<u32>) -> Result<Streams> {
-    let made = !matches!(stdio, Stdio::Inherit);
-    let streams = take(stdio)?;
-    for stream in streams.iter().flatten().filter(|_| made) {
-        if let Some(user) = user {
-            give_to(stream.as_fd(), user);
-        }
+    if let Some(user) = user {
+        stdio.give_to(user);
     }
-    Ok(streams)
+    take(stdio)
 }
 
 fn take(stdio: Stdio) -> Result<Streams> {

@@ -277,6 +277,10 @@ impl Container {
         };
         if let Some(program) = program {
             let cgroup = self.exec_cgroup(&request.exec_id);
+            let user = process.user().uid();
+            if let Some(owner) = crisp_runtime::user_of_process(init.id.pid, user) {
+                stdio.give_to(owner);
+            }
             let made = program.exec(&process, stdio, (&self.cgroup, &cgroup))?;
             return Ok(made.running(streams, None));
         }
@@ -323,7 +327,7 @@ impl Made {
         fds.extend(self.console);
         Running {
             pid: self.pid,
-            warnings: Vec::new(),
+            warnings: self.warnings,
             streams,
             fds,
             again,

@@ -61,6 +61,8 @@ pub(crate) struct Made {
     pub pidfd: PidFd,
     /// Master of its terminal, when it has one.
     pub console: Option<OwnedFd>,
+    /// Warnings: the parts of the spec that could not be met to the letter.
+    pub warnings: Vec<String>,
 }
 
 /// Whether the program ends with this process.
@@ -96,7 +98,11 @@ impl<'a> Program<'a> {
         process::set_child_subreaper().context(|| "become a subreaper")?;
         unshare(CloneFlags::NEWNS).context(|| "make a mount namespace")?;
         let root = bundle::rootfs(root);
-        crisp_runtime::mount_plainly(&mut spec, &root, &self.foreign.root_at)?;
+        let warnings = crisp_runtime::mount_plainly(&mut spec, &root, &self.foreign.root_at)?;
+        let user = spec.process().as_ref().map(|process| process.user().uid());
+        if let Some(owner) = user.and_then(|user| crisp_runtime::user_on_host(&spec, user)) {
+            stdio.give_to(owner);
+        }
         let bundle = self.dir.clone();
         let step = || format!("write the spec in {}", bundle.display());
         file::make_private_dirs(&bundle).context(step)?;
@@ -104,7 +110,8 @@ impl<'a> Program<'a> {
         let path = bundle.join("config.json");
         file::write_atomic(&path, &text.context(step)?, 0o600).context(step)?;
         let words = ["create".as_ref(), "--bundle".as_ref(), bundle.as_os_str()];
-        self.make(&words, stdio, MAKES_WITHIN)
+        let made = self.make(&words, stdio, MAKES_WITHIN)?;
+        Ok(Made { warnings, ..made })
     }
 
     /// In a worker: lets the container's program run.
@@ -184,6 +191,7 @@ impl<'a> Program<'a> {
             pid,
             pidfd,
             console,
+            warnings: Vec::new(),
         })
     }
 

@@ -7,6 +7,7 @@
     reason = "a test: what goes wrong is a panic that says where"
 )]
 
+mod foreign;
 mod given;
 mod mapped;
 
