@@ -24,10 +24,14 @@ fn kind(target: &str) -> &str {
     }
 }
 
-/// Adds the files below a directory. Where layers begin it ends: they belong to images.
+/// Adds the files below a directory. Where layers begin it ends: they belong to images. So it
+/// does at what another runtime caches for all its containers.
 pub(super) fn files(picture: &mut Picture, dir: &Path, shown: &str) {
     const LEFT_OUT: [&str; 2] = ["layers", "blobs"];
     for name in names(dir) {
+        if name == ".cache" && shown.starts_with("state/runtimes/") {
+            continue;
+        }
         let path = dir.join(&name);
         let shown = format!("{shown}/{name}");
         if path.is_dir() && !path.is_symlink() && !LEFT_OUT.contains(&name.as_str()) {

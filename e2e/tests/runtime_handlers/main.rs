@@ -1,11 +1,14 @@
 //! Pods whose containers another OCI runtime starts: they live, log, stop and are cleaned up as
-//! Crisp's own are, whoever is killed meanwhile. The other runtime is runc, where it was built.
+//! Crisp's own are, whoever is killed meanwhile. The other runtime is runc, and then crun, where they
+//! were built.
 
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
     reason = "a test: what goes wrong is a panic that says where"
 )]
+
+mod crun;
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -45,12 +48,19 @@ fn with_program(runc: &Path, test: impl FnOnce(&mut Node, &mut Cri)) {
     });
 }
 
-/// The directories that runc has for containers.
+/// The directories that the runtime has for containers. Its own cache beside them is hidden.
 fn states(node: &Node) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(node.state().join("runtimes/runc")) else {
         return Vec::new();
     };
-    entries.map(|entry| entry.unwrap().path()).collect()
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let is_hidden = |path: &Path| {
+        path.file_name()
+            .unwrap()
+            .as_encoded_bytes()
+            .starts_with(b".")
+    };
+    paths.filter(|path| !is_hidden(path)).collect()
 }
 
 fn features(cri: &mut Cri, handler: &str) -> cri::RuntimeHandlerFeatures {
