@@ -235,10 +235,44 @@ fn privileged_volumes_are_mapped_as_far_as_they_can_be() {
         let error = cri.start(&refused).unwrap_err();
         assert!(error.message().contains("sysfs"), "{error:?}");
         cri.remove_pod(&id);
+        refuse_mounts_that_go_out(node, &mut cri, &data);
         for path in [&data.join("below"), &kernel] {
             drop(tools::run("umount", &[path.to_str().unwrap()]));
         }
     });
+}
+
+/// The kernel lets no mount go out of one whose owners are mapped, nor out of a mount namespace that was
+/// made in a user namespace.
+fn refuse_mounts_that_go_out(node: &Node, cri: &mut Cri, data: &Path) {
+    const FIRST: u32 = 0x1500_0000;
+    for handler in ["native", "foreign"] {
+        let mut pod = pod(node, &format!("out-{handler}"), FIRST);
+        configs::pod_security(&mut pod).privileged = true;
+        let id = try_pod(cri, &pod, handler).unwrap();
+        let mut mapped = container(configs::idle("main"), FIRST);
+        configs::security(&mut mapped).privileged = true;
+        mapped.mounts = vec![volume(data, FIRST)];
+        mapped.mounts[0].propagation = cri::MountPropagation::PropagationBidirectional.into();
+        let mut plain = mapped.clone();
+        plain.mounts[0].uid_mappings.clear();
+        plain.mounts[0].gid_mappings.clear();
+        for (config, words) in [
+            (mapped, "since its owners are mapped"),
+            (plain, "use a handler of kind native"),
+        ] {
+            // That one is done by Crisp's own runtime.
+            if handler == "native" && words.contains("native") {
+                continue;
+            }
+            let error = cri.create(&id, &pod, &config).unwrap_err();
+            assert_eq!(error.code(), Code::InvalidArgument, "{error:?}");
+            let text = error.message();
+            let is_told = text.contains("mounted in /data cannot go out") && text.contains(words);
+            assert!(is_told, "{text}");
+        }
+        cri.remove_pod(&id);
+    }
 }
 
 /// The other ways into a container, over a restart of a daemon that was killed: terminals, a PID

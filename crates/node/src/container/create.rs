@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crisp_image::ImageInfo;
-use crisp_model::{ContainerUser, Field, IdMap, Mount, MountSource, NamespaceMode, Signal};
+use crisp_model::{
+    ContainerUser, Field, IdMap, Mount, MountSource, NamespaceMode, Propagation, Signal,
+};
 use crisp_records::{MadeRecord, PodRecord};
 use crisp_shim_api::{Ahead, RootfsSpec};
 use crisp_spec::{Input, NamespacePaths, PidNamespace, PodFiles, ResolvedUser};
@@ -267,6 +269,17 @@ fn check(plan: &CreatePlan) -> Result<()> {
             mount.container_path.display()
         );
         return Err(Error::invalid(Field::MountSource, why));
+    }
+    // Such a mount follows the host, and nothing goes out of it.
+    let is_in_vain =
+        |mount: &&Mount| mount.id_map.is_some() && mount.propagation == Propagation::Bidirectional;
+    if let Some(mount) = config.mounts.iter().find(is_in_vain) {
+        let why = format!(
+            "what is mounted in {} cannot go out to the host, since its owners are mapped: use \
+             another propagation, or a pod without a user namespace",
+            mount.container_path.display()
+        );
+        return Err(Error::invalid(Field::MountPropagation, why));
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crisp_model::container::Access;
-use crisp_model::{ContainerId, Field, PodConfig};
+use crisp_model::{ContainerId, Field, PodConfig, Propagation};
 use crisp_shim_api::Foreign;
 use crisp_sys::{file, process};
 use oci_spec::runtime::Spec;
@@ -43,23 +43,30 @@ pub(super) fn check(shared: &Shared, plan: &CreatePlan) -> Result<()> {
     let Some((oci, Ok(can))) = handler.oci.as_ref().map(|oci| (oci, &oci.can)) else {
         return Ok(());
     };
-    let recursive = plan
-        .record
-        .config
-        .mounts
-        .iter()
-        .find(|mount| mount.access == Access::RecursiveReadOnly);
-    match recursive {
-        Some(mount) if can.recursive_read_only != Support::Yes => {
-            let why = format!(
-                "{} cannot make the mount at {} read-only with all below it: use a handler of kind \
-                 native",
-                oci.program.display(),
-                mount.container_path.display()
-            );
+    let program = oci.program.display();
+    let mut mounts = plan.record.config.mounts.iter();
+    let why = mounts.find_map(|mount| {
+        let at = mount.container_path.display();
+        let is_recursive = mount.access == Access::RecursiveReadOnly;
+        let goes_out = mount.propagation == Propagation::Bidirectional;
+        if is_recursive && can.recursive_read_only != Support::Yes {
+            return Some(format!(
+                "{program} cannot make the mount at {at} read-only with all below it"
+            ));
+        }
+        (goes_out && plan.pod.config.namespaces.users.is_some()).then(|| {
+            format!(
+                "what is mounted in {at} cannot go out to the host from a user namespace in which \
+                 {program} makes the container's mounts"
+            )
+        })
+    });
+    match why {
+        None => Ok(()),
+        Some(why) => {
+            let why = format!("{why}: use a handler of kind native");
             Err(Error::invalid(Field::RuntimeHandler, why))
         }
-        _ => Ok(()),
     }
 }
 
