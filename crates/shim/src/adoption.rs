@@ -52,6 +52,10 @@ impl Shim {
             self.take_stream(*end, fd)
                 .context(|| format!("take over a stream: {end:?}"))?;
         }
+        if let Err(error) = self.output.resume() {
+            let text = format!("output that was not logged yet may be lost: {error}");
+            self.warnings.push(text);
+        }
         // The shim that was killed told of its own.
         self.oom = self.oom_kills > 0;
         let (pid, start_time) = (adoption.pid, adoption.start_time);

@@ -33,6 +33,7 @@ mod requests;
 mod shelter;
 pub mod shim;
 mod sinks;
+mod spool;
 mod watched;
 mod worker;
 

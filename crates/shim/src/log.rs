@@ -18,9 +18,9 @@ use crate::lines::{self, MAX_TEXT};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Channel {
     /// Standard output, and all output of a terminal.
-    Stdout,
+    Stdout = 0,
     /// Standard error.
-    Stderr,
+    Stderr = 1,
 }
 
 impl Channel {
@@ -72,6 +72,17 @@ impl Held {
             Channel::Stderr => &mut self.stderr,
         }
     }
+}
+
+/// A write to the log that is about to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Write {
+    /// The log's length before it, bytes.
+    pub(crate) log: u64,
+    /// How much longer the log is after it.
+    pub(crate) length: usize,
+    /// How many bytes of the stream are held back, for their line has not ended.
+    pub(crate) kept: usize,
 }
 
 /// Lines that could not be written.
@@ -136,11 +147,30 @@ impl Log {
     /// Never blocks on a full disk: what cannot be written is dropped and counted.
     pub(crate) fn write(&mut self, channel: Channel, chunk: &[u8]) {
         let mut held = std::mem::take(self.held.of(channel));
+        let kept = self.write_kept(channel, (&held, chunk), |_| {});
+        match kept.checked_sub(chunk.len()) {
+            // It ends with the whole chunk.
+            Some(of_held) => held.drain(..held.len() - of_held),
+            None => held.drain(..),
+        };
+        debug_assert!(kept <= MAX_TEXT, "cut() bounds it");
+        held.extend_from_slice(&chunk[chunk.len() - kept.min(chunk.len())..]);
+        *self.held.of(channel) = held;
+    }
+
+    /// As [`Log::write`] for a caller that keeps what is held back itself: how much that is, of the
+    /// end of both. `begin` is told before anything is written.
+    pub(crate) fn write_kept(
+        &mut self,
+        channel: Channel,
+        (held, chunk): (&[u8], &[u8]),
+        begin: impl FnOnce(Write),
+    ) -> usize {
         let time = clock::now();
         let full = header(time, channel, b'F');
         let partial = header(time, channel, b'P');
         let mut slices = Vec::new();
-        let rest = lines::cut(&held, chunk, |piece| {
+        let rest = lines::cut(held, chunk, |piece| {
             slices.push(IoSlice::new(if piece.whole { &full } else { &partial }));
             if !piece.head.is_empty() {
                 slices.push(IoSlice::new(piece.head));
@@ -150,23 +180,50 @@ impl Log {
                 slices.push(IoSlice::new(b"\n"));
             }
         });
-        self.write_lines(&slices);
-        drop(slices);
-        if !rest.keeps_held {
-            held.clear();
+        let of_held = if rest.keeps_held { held.len() } else { 0 };
+        let kept = of_held + rest.text.len();
+        self.write_noted(&slices, kept, begin);
+        kept
+    }
+
+    /// Holds bytes back that somebody else has kept so far.
+    pub(crate) fn hold(&mut self, channel: Channel, text: &[u8]) {
+        self.held.of(channel).extend_from_slice(text);
+    }
+
+    fn write_noted(&mut self, slices: &[IoSlice<'_>], kept: usize, begin: impl FnOnce(Write)) {
+        if !slices.is_empty() {
+            let length = slices.iter().map(|slice| slice.len()).sum();
+            let log = self.length();
+            begin(Write { log, length, kept });
         }
-        debug_assert!(held.len() + rest.text.len() <= MAX_TEXT, "cut() bounds it");
-        held.extend_from_slice(rest.text);
-        *self.held.of(channel) = held;
+        self.write_lines(slices);
+    }
+
+    /// The file's length, bytes.
+    pub(crate) fn length(&self) -> u64 {
+        let size = fstat(&self.file).map_or(0, |stat| stat.st_size);
+        u64::try_from(size).unwrap_or(0)
+    }
+
+    /// Takes back what is beyond a length.
+    pub(crate) fn cut_to(&self, length: u64) {
+        // Readers see some lines twice, if this fails: it is better than none.
+        ftruncate(&self.file, length).ok();
     }
 
     /// Writes the text that a stream ended with, without a newline, as a whole line: nothing can
     /// follow, and readers would wait for the rest of one that is told to go on.
     pub(crate) fn end(&mut self, channel: Channel) {
         let text = std::mem::take(self.held.of(channel));
+        self.end_kept(channel, &text, |_| {});
+    }
+
+    /// As [`Log::end`] for a caller that has kept the text.
+    pub(crate) fn end_kept(&mut self, channel: Channel, text: &[u8], begin: impl FnOnce(Write)) {
         if !text.is_empty() {
             let header = header(clock::now(), channel, b'F');
-            self.write_lines(&[&header[..], &text, b"\n"].map(IoSlice::new));
+            self.write_noted(&[&header[..], text, b"\n"].map(IoSlice::new), 0, begin);
         }
     }
 

@@ -1,20 +1,23 @@
 //! The container's output streams: read as they come, each chunk given to whoever takes output.
 //!
-//! The log cuts chunks into lines itself; clients that are attached get the same raw chunks, after
+//! On its way to the log output is in the [`Spool`], where a shim that takes this one's place finds
+//! it. Terminals are read: the kernel moves nothing from one to a file. The log cuts chunks into lines itself; clients that are attached get the same raw chunks, after
 //! the log. [`Output::pump`] is the only place that reads. While the container runs, it reads no
 //! faster than those clients take: the container's own pipe fills up, and its program waits.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
 use crisp_shim_api::StreamEnd;
 use crisp_sys::pipe::set_nonblocking;
 use crisp_sys::pty;
 use rustix::buffer::spare_capacity;
-use rustix::io::{Errno, read};
+use rustix::io::read;
 
 use crate::log::{Channel, Log};
 use crate::sinks::{NewClient, Sinks};
+use crate::spool::{Outcome, Spool};
 
 /// As much as a pipe holds by default.
 const BUFFER: usize = 64 * 1024;
@@ -26,10 +29,22 @@ const TURN: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Output {
     log: Option<Log>,
+    spool: Spooled,
     pub(crate) sinks: Sinks,
     streams: Vec<Stream>,
     buffer: Vec<u8>,
     pace: Pace,
+}
+
+/// Where output is on its way to the log.
+#[derive(Debug)]
+enum Spooled {
+    /// There is to be a file here once there is output.
+    Later(PathBuf),
+    /// In a file.
+    There(Spool),
+    /// In this process alone: there is no log, or no room for a file.
+    Nowhere,
 }
 
 /// The speed at which streams are read.
@@ -52,10 +67,14 @@ struct Stream {
 }
 
 impl Output {
-    /// Output that goes to a log, or nowhere.
-    pub(crate) fn new(log: Option<Log>) -> Self {
+    /// Output that goes to a log, by a file that is made once there is some; or nowhere.
+    pub(crate) fn new(log: Option<(Log, PathBuf)>) -> Self {
+        let (log, spool) = log.map_or((None, Spooled::Nowhere), |(log, path)| {
+            (Some(log), Spooled::Later(path))
+        });
         Self {
             log,
+            spool,
             sinks: Sinks::default(),
             streams: Vec::new(),
             buffer: Vec::new(),
@@ -144,42 +163,128 @@ impl Output {
         self.streams.is_empty()
     }
 
+    /// Goes on where a shim that was killed was: what it had read and not logged is logged.
+    ///
+    /// # Errors
+    /// When its file is damaged; what is in it is lost then.
+    pub(crate) fn resume(&mut self) -> io::Result<()> {
+        let (Some(log), Spooled::Later(path)) = (&mut self.log, &self.spool) else {
+            return Ok(());
+        };
+        let spool = match Spool::open(path) {
+            // There was no output so far, or no room.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            opened => opened?,
+        };
+        if let Outcome::Torn(length) = spool.settle(log.length()) {
+            log.cut_to(length);
+        }
+        for channel in [Channel::Stdout, Channel::Stderr] {
+            let text = (&[][..], spool.bytes(channel));
+            log.write_kept(channel, text, |write| spool.begin(channel, &write));
+            spool.done();
+        }
+        self.spool = Spooled::There(spool);
+        Ok(())
+    }
+
     /// Reads what a stream has, for one turn; closes it at its end.
     pub(crate) fn pump(&mut self, channel: Channel) {
         let Some(index) = self.streams.iter().position(|s| s.channel == channel) else {
             return;
         };
-        self.buffer.reserve(BUFFER);
         for _ in 0..TURN {
             if self.is_held(channel) {
                 return;
             }
-            self.buffer.clear();
-            match read(
-                &self.streams[index].source,
-                spare_capacity(&mut self.buffer),
-            ) {
+            let taken = match self.is_spooled(index) {
+                true => self.take_by_file(index),
+                false => self.take(index),
+            };
+            match taken {
                 Ok(0) => return self.close(index),
-                Ok(_) => {
-                    if let Some(log) = &mut self.log {
-                        log.write(channel, &self.buffer);
-                    }
-                    self.sinks.write(channel, &self.buffer);
-                }
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // EIO is how a terminal says that nobody has its other end open.
                 Err(_) => return self.close(index),
             }
         }
     }
 
-    fn close(&mut self, index: usize) {
-        let stream = self.streams.remove(index);
-        if let Some(log) = &mut self.log {
-            log.end(stream.channel);
+    /// Whether a stream goes by the file, which is made now if it has to be.
+    fn is_spooled(&mut self, index: usize) -> bool {
+        if self.streams[index].end == StreamEnd::Terminal {
+            return false;
         }
-        self.sinks.end(stream.channel);
+        if let Spooled::Later(path) = &self.spool {
+            self.spool = Spool::create(path).map_or(Spooled::Nowhere, Spooled::There);
+        }
+        matches!(self.spool, Spooled::There(_))
+    }
+
+    /// Passes on what a stream has, by way of the file.
+    fn take_by_file(&mut self, index: usize) -> io::Result<usize> {
+        let (Some(log), Spooled::There(spool)) = (&mut self.log, &mut self.spool) else {
+            return self.take(index);
+        };
+        let stream = &self.streams[index];
+        let channel = stream.channel;
+        let length = match spool.fill(channel, stream.source.as_fd()) {
+            Ok(length) => length,
+            Err(error) if is_passing(&error) => return Err(error),
+            Err(_) => {
+                // No room, or a file system that takes nothing by splice(2).
+                self.leave_file();
+                return self.take(index);
+            }
+        };
+        let (held, chunk) = {
+            let all = spool.bytes(channel);
+            all.split_at(all.len() - length)
+        };
+        log.write_kept(channel, (held, chunk), |write| spool.begin(channel, &write));
+        self.sinks.write(channel, chunk);
+        spool.done();
+        Ok(length)
+    }
+
+    /// Goes on without the file: what it holds of lines that have not ended is held here.
+    fn leave_file(&mut self) {
+        if let (Some(log), Spooled::There(spool)) = (&mut self.log, &self.spool) {
+            for channel in [Channel::Stdout, Channel::Stderr] {
+                log.hold(channel, spool.bytes(channel));
+            }
+        }
+        self.spool = Spooled::Nowhere;
+    }
+
+    /// Passes on what a stream has, by way of this process alone.
+    fn take(&mut self, index: usize) -> io::Result<usize> {
+        let stream = &self.streams[index];
+        self.buffer.clear();
+        self.buffer.reserve(BUFFER);
+        let length = read(&stream.source, spare_capacity(&mut self.buffer))?;
+        if let Some(log) = &mut self.log {
+            log.write(stream.channel, &self.buffer);
+        }
+        self.sinks.write(stream.channel, &self.buffer);
+        Ok(length)
+    }
+
+    fn close(&mut self, index: usize) {
+        let Stream { channel, .. } = self.streams.remove(index);
+        match (&mut self.log, &self.spool) {
+            (Some(log), Spooled::There(spool)) => {
+                log.end(channel);
+                let text = spool.bytes(channel);
+                log.end_kept(channel, text, |write| spool.begin(channel, &write));
+                spool.done();
+            }
+            (Some(log), _) => log.end(channel),
+            (None, _) => {}
+        }
+        self.sinks.end(channel);
     }
 
     /// Ends all streams, whoever still has them open: what they hold by now is taken.
@@ -212,7 +317,16 @@ impl Output {
         if let Some(log) = &mut self.log {
             log.rest();
         }
+        if let Spooled::There(spool) = &mut self.spool {
+            spool.rest();
+        }
     }
+}
+
+/// Whether more may come another time.
+fn is_passing(error: &io::Error) -> bool {
+    use io::ErrorKind::{Interrupted, WouldBlock};
+    matches!(error.kind(), Interrupted | WouldBlock)
 }
 
 #[cfg(test)]

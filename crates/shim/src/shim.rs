@@ -23,6 +23,7 @@ use crate::output::Output;
 use crate::ready::{Ready, restore_open_files};
 use crate::shelter::{SETTLES, Shelter};
 use crate::sinks::Interest;
+use crate::spool;
 use crate::watched::{Source, Watched};
 use crate::worker::{Report, Reported, Worker};
 
@@ -216,6 +217,7 @@ impl Shim {
             .as_deref()
             .map(|path| open(path).context(|| format!("open the log {}", path.display())))
             .transpose()?;
+        let log = log.map(|log| (log, launch.bundle.join(spool::NAME)));
         let listener = Listener::bind(&launch.socket)
             .context(|| format!("listen at {}", launch.socket.display()))?;
         let socket = launch.socket.clone();

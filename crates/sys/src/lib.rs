@@ -45,6 +45,7 @@ pub mod seccomp;
 pub mod selinux;
 pub mod signals;
 pub mod socket;
+pub mod spool;
 pub mod stats;
 
 mod syscall;

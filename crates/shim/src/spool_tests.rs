@@ -1,0 +1,183 @@
+//! Tests of what a shim leaves that is killed between any two of its steps.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a test writes a file as nothing of ours would"
+)]
+
+use std::fs;
+use std::io::Write as _;
+use std::os::fd::{AsFd, OwnedFd};
+
+use crisp_sys::pipe::{pipe, set_nonblocking};
+
+use super::*;
+use crate::log::Log;
+use crate::output::Output;
+
+/// The step before which the shim is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Killed {
+    BeforeItReads,
+    BeforeItNotes,
+    BeforeItWrites,
+    WithinItsWrite,
+    BeforeItsWriteHolds,
+    BeforeItIsDone,
+    Afterwards,
+}
+
+const KILLED: [Killed; 7] = [
+    Killed::BeforeItReads,
+    Killed::BeforeItNotes,
+    Killed::BeforeItWrites,
+    Killed::WithinItsWrite,
+    Killed::BeforeItsWriteHolds,
+    Killed::BeforeItIsDone,
+    Killed::Afterwards,
+];
+
+/// A directory with a bundle's file and a log.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn log(&self) -> Log {
+        Log::resume(&self.0.path().join("log")).unwrap()
+    }
+
+    fn spool(&self) -> std::path::PathBuf {
+        self.0.path().join(NAME)
+    }
+
+    /// The texts of all lines.
+    fn lines(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.0.path().join("log")).unwrap();
+        let texts = text.lines().map(|line| line.splitn(4, ' ').nth(3));
+        texts
+            .map(|text| text.unwrap_or("torn").to_owned())
+            .collect()
+    }
+}
+
+/// A shim that takes what a stream has, up to the step before which it is killed.
+fn live(place: &Place, mut spool: Spool, source: &OwnedFd, killed: Killed) {
+    let mut log = place.log();
+    if killed == Killed::BeforeItReads {
+        return;
+    }
+    let length = spool.fill(Channel::Stdout, source.as_fd()).unwrap();
+    if killed == Killed::BeforeItNotes {
+        return;
+    }
+    let (held, chunk) = {
+        let all = spool.bytes(Channel::Stdout);
+        all.split_at(all.len() - length)
+    };
+    let mut noted = None;
+    log.write_kept(Channel::Stdout, (held, chunk), |write| {
+        spool.begin(Channel::Stdout, &write);
+        noted = Some(write);
+    });
+    let write = noted.unwrap();
+    match killed {
+        Killed::BeforeItWrites => log.cut_to(write.log),
+        Killed::WithinItsWrite => log.cut_to(write.log + 5),
+        Killed::BeforeItIsDone => spool.hold(Channel::Stdout, 1 - spool.holding(Channel::Stdout)),
+        Killed::Afterwards => spool.done(),
+        _ => {}
+    }
+}
+
+/// The next shim takes all that is left.
+fn resume(place: &Place, source: &OwnedFd) {
+    let mut output = Output::new(Some((place.log(), place.spool())));
+    output.resume().unwrap();
+    output
+        .add(Channel::Stdout, source.try_clone().unwrap())
+        .unwrap();
+    output.pump(Channel::Stdout);
+    output.finish();
+}
+
+#[test]
+fn every_line_is_logged_once_whenever_the_shim_is_killed() {
+    for killed in KILLED {
+        let place = Place(tempfile::tempdir().unwrap());
+        let (source, far) = pipe().unwrap();
+        set_nonblocking(&source).unwrap();
+        let mut far = fs::File::from(far);
+        far.write_all(b"one\ntwo\nthr").unwrap();
+        let spool = Spool::create(&place.spool()).unwrap();
+        live(&place, spool, &source, killed);
+        // Another is killed as early.
+        far.write_all(b"ee\nfour\nfi").unwrap();
+        if killed != Killed::BeforeItReads {
+            let spool = Spool::open(&place.spool()).unwrap();
+            let log = place.log();
+            if let Outcome::Torn(length) = spool.settle(log.length()) {
+                log.cut_to(length);
+            }
+            live(&place, spool, &source, killed);
+        }
+        far.write_all(b"ve\nsix").unwrap();
+        drop(far);
+        resume(&place, &source);
+        let wanted = ["one", "two", "three", "four", "five", "six"];
+        assert_eq!(place.lines(), wanted, "{killed:?}");
+    }
+}
+
+#[test]
+fn lines_pass_whole_however_many_there_are() {
+    let place = Place(tempfile::tempdir().unwrap());
+    let (source, far) = pipe().unwrap();
+    let mut far = fs::File::from(far);
+    let writer = std::thread::spawn(move || {
+        for number in 0..40_000 {
+            writeln!(far, "line {number} {}", "x".repeat(number % 97)).unwrap();
+        }
+        far.write_all(&[b'y'; 3 * MAX_TEXT]).unwrap();
+    });
+    let mut output = Output::new(Some((place.log(), place.spool())));
+    output.add(Channel::Stdout, source).unwrap();
+    while !output.is_over() {
+        output.pump(Channel::Stdout);
+        output.rest();
+        std::thread::yield_now();
+    }
+    writer.join().unwrap();
+    let lines = place.lines();
+    assert_eq!(lines.len(), 40_003);
+    for (number, line) in lines[..40_000].iter().enumerate() {
+        assert_eq!(*line, format!("line {number} {}", "x".repeat(number % 97)));
+    }
+    // It was never longer than its space, and gives its memory back.
+    let left = std::os::unix::fs::MetadataExt::blocks(&fs::metadata(place.spool()).unwrap());
+    assert!(left * 512 <= 2 * NUMBERS as u64, "{left} blocks");
+}
+
+#[test]
+fn without_room_for_the_file_output_goes_on() {
+    let place = Place(tempfile::tempdir().unwrap());
+    let (source, far) = pipe().unwrap();
+    fs::File::from(far).write_all(b"one\ntwo").unwrap();
+    let path = place.0.path().join("none").join(NAME);
+    let mut output = Output::new(Some((place.log(), path)));
+    output.add(Channel::Stdout, source).unwrap();
+    while !output.is_over() {
+        output.pump(Channel::Stdout);
+    }
+    assert_eq!(place.lines(), ["one", "two"]);
+}
+
+#[test]
+fn a_damaged_file_is_refused() {
+    let place = Place(tempfile::tempdir().unwrap());
+    let spool = Spool::create(&place.spool()).unwrap();
+    spool.set_place(Channel::Stderr, 0, NUMBERS..NUMBERS + 4);
+    drop(spool);
+    assert!(Spool::open(&place.spool()).is_err());
+    fs::write(place.spool(), "short").unwrap();
+    let mut output = Output::new(Some((place.log(), place.spool())));
+    assert!(output.resume().is_err());
+}
