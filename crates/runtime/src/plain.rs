@@ -66,8 +66,24 @@ pub fn mount_plainly(spec: &mut Spec, rootfs: &Rootfs, at: &Path) -> Result<Vec<
     if users.is_some() {
         leave_out_mounted(spec, &mounts);
     }
+    let_mounts_in(spec, &mounts);
     spec.set_mounts(Some(mounts));
     Ok(warnings)
+}
+
+/// Lets mounts of the host come into the container where a mount is to follow them: some programs cut
+/// off the host's mounts before they bind any, unless the spec says so of the root.
+fn let_mounts_in(spec: &mut Spec, mounts: &[Mount]) {
+    let follows = |mount: &Mount| {
+        let mut words = mount.options().iter().flatten();
+        words.any(|word| matches!(word.as_str(), "slave" | "rslave"))
+    };
+    let Some(linux) = spec.linux_mut() else {
+        return;
+    };
+    if linux.rootfs_propagation().is_none() && mounts.iter().any(follows) {
+        linux.set_rootfs_propagation(Some("rslave".to_owned()));
+    }
 }
 
 /// In a user namespace a device is a bind of the host's at the same path. A device that a mount shows
@@ -191,6 +207,25 @@ mod tests {
     use crisp_sys::mount::Propagation;
 
     use super::*;
+
+    #[test]
+    fn the_root_follows_the_host_where_a_mount_does() {
+        for (option, said, told) in [
+            ("rprivate", None, None),
+            ("rslave", None, Some("rslave")),
+            ("rslave", Some("rshared"), Some("rshared")),
+        ] {
+            let mut linux = oci_spec::runtime::Linux::default();
+            linux.set_rootfs_propagation(said.map(str::to_owned));
+            let mut spec = Spec::default();
+            spec.set_linux(Some(linux));
+            let mut mount = Mount::default();
+            mount.set_options(Some(vec![option.to_owned()]));
+            let_mounts_in(&mut spec, &[mount]);
+            let linux = spec.linux().as_ref().unwrap();
+            assert_eq!(linux.rootfs_propagation().as_deref(), told, "{option}");
+        }
+    }
 
     /// In a mount namespace of its own, which its thread takes with it.
     #[test]

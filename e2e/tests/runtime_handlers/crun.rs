@@ -87,6 +87,35 @@ fn privileged_crun_says_what_it_has_not() {
     });
 }
 
+/// By each runtime: some cut off the host's mounts first of all.
+#[test]
+fn privileged_mounts_of_the_host_come_in_where_that_was_asked() {
+    const NAME: &str = "mounts_of_the_host_come_in";
+    with_crun(NAME, mounts_come_in);
+    if tools::has("runc", "differential", NAME) {
+        with_program(&tools::tool("runc"), mounts_come_in);
+    }
+}
+
+fn mounts_come_in(node: &mut Node, cri: &mut Cri) {
+    let shared = node.path("shared");
+    let host = shared.join("host");
+    fs::create_dir_all(&host).unwrap();
+    let [path, host] = [&shared, &host].map(|path| path.to_str().unwrap());
+    drop(tools::run("mount", &["--bind", path, path]));
+    drop(tools::run("mount", &["--make-shared", path]));
+    let mut config = configs::idle("main");
+    config.mounts = vec![configs::mount(path, "/shared")];
+    config.mounts[0].propagation = cri::MountPropagation::PropagationHostToContainer.into();
+    let (pod, main) = run(node, cri, &config);
+    drop(tools::run("mount", &["-t", "tmpfs", "crisp-test", host]));
+    fs::write(shared.join("host/file"), "x").unwrap();
+    let seen = cri.shell(&main, "ls /shared/host");
+    cri.remove_pod(&pod);
+    drop(tools::run("umount", &["-R", path]));
+    assert_eq!(seen, "file\n");
+}
+
 /// A runtime that is older than the command `features` starts what needs no features, and the rest is
 /// refused by its name.
 #[test]
