@@ -1,6 +1,6 @@
 //! The truth that answers after a restart and exit codes are measured by.
-//! A killed shim costs what it costs by design, and nothing else: the lines that it had read and not
-//! written, and, of a container without a shim and a daemon, its output and perhaps its exit code.
+//! A killed shim costs nothing; a container that has neither a shim nor a daemon for a while loses its
+//! further output and perhaps its exit code.
 
 use std::fs;
 use std::time::Duration;
