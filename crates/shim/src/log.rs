@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirEntryExt, FileExt};
 use std::path::{Path, PathBuf};
 
 use crisp_sys::clock;
@@ -77,6 +77,8 @@ impl Held {
 /// A write to the log that is about to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Write {
+    /// The log's inode.
+    pub(crate) inode: u64,
     /// The log's length before it, bytes.
     pub(crate) log: u64,
     /// How much longer the log is after it.
@@ -193,23 +195,57 @@ impl Log {
 
     fn write_noted(&mut self, slices: &[IoSlice<'_>], kept: usize, begin: impl FnOnce(Write)) {
         if !slices.is_empty() {
+            // The mark of a gap is no part of the write.
+            self.close_gap();
             let length = slices.iter().map(|slice| slice.len()).sum();
-            let log = self.length();
-            begin(Write { log, length, kept });
+            let (inode, log) = identity(&self.file);
+            begin(Write {
+                inode,
+                log,
+                length,
+                kept,
+            });
         }
         self.write_lines(slices);
     }
 
-    /// The file's length, bytes.
-    pub(crate) fn length(&self) -> u64 {
-        let size = fstat(&self.file).map_or(0, |stat| stat.st_size);
-        u64::try_from(size).unwrap_or(0)
+    /// Shows the log that a killed shim was writing to, as its length and a way to cut it. It may have
+    /// been moved aside in its directory since.
+    pub(crate) fn written_to(&self, inode: u64) -> (u64, impl FnOnce(u64)) {
+        let moved = || {
+            let entries = std::fs::read_dir(self.path.parent()?).ok()?;
+            let mut entries = entries.flatten();
+            let same = |entry: &std::fs::DirEntry| entry.ino() == inode;
+            open(&entries.find(same)?.path()).ok()
+        };
+        let (own, length) = identity(&self.file);
+        let other = if own == inode { None } else { moved() };
+        let length = match &other {
+            Some(other) => identity(other).1,
+            None if own == inode => length,
+            // It is gone, with all that it had.
+            None => 0,
+        };
+        let file = other.or_else(|| self.file.try_clone().ok());
+        let cut = move |length| {
+            // Readers see some lines twice, if this fails: it is better than none.
+            file.map(|file| ftruncate(&file, length));
+        };
+        (length, cut)
     }
 
-    /// Takes back what is beyond a length.
-    pub(crate) fn cut_to(&self, length: u64) {
-        // Readers see some lines twice, if this fails: it is better than none.
-        ftruncate(&self.file, length).ok();
+    /// The gap that could not be marked yet: lines, and the error number.
+    pub(crate) fn gap(&self) -> Option<(u64, i32)> {
+        let gap = self.gap.as_ref()?;
+        Some((gap.lines, gap.cause.raw_os_error()))
+    }
+
+    /// Takes a gap over that another shim could not mark.
+    pub(crate) fn take_gap(&mut self, gap: Option<(u64, i32)>) {
+        self.gap = gap.map(|(lines, cause)| Gap {
+            lines,
+            cause: Errno::from_raw_os_error(cause),
+        });
     }
 
     /// Writes the text that a stream ended with, without a newline, as a whole line: nothing can
@@ -293,6 +329,13 @@ impl Log {
         size.and_then(|size| ftruncate(&self.file, size.saturating_sub(bytes)))
             .ok();
     }
+}
+
+/// The inode of a file, and its length.
+fn identity(file: &OwnedFd) -> (u64, u64) {
+    fstat(file).map_or((0, 0), |stat| {
+        (stat.st_ino, u64::try_from(stat.st_size).unwrap_or(0))
+    })
 }
 
 fn open(path: &Path) -> io::Result<OwnedFd> {

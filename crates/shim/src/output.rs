@@ -1,9 +1,10 @@
 //! The container's output streams: read as they come, each chunk given to whoever takes output.
 //!
 //! On its way to the log output is in the [`Spool`], where a shim that takes this one's place finds
-//! it. Terminals are read: the kernel moves nothing from one to a file. The log cuts chunks into lines itself; clients that are attached get the same raw chunks, after
-//! the log. [`Output::pump`] is the only place that reads. While the container runs, it reads no
-//! faster than those clients take: the container's own pipe fills up, and its program waits.
+//! it. Terminals are read: the kernel moves nothing from one to a file. The log cuts chunks into lines
+//! itself; clients that are attached get the same raw chunks, after the log. [`Output::pump`] is the
+//! only place that reads. While the container runs, it reads no faster than those clients take: the
+//! container's own pipe fills up, and its program waits.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,7 +18,7 @@ use rustix::io::read;
 
 use crate::log::{Channel, Log};
 use crate::sinks::{NewClient, Sinks};
-use crate::spool::{Outcome, Spool};
+use crate::spool::Spool;
 
 /// As much as a pipe holds by default.
 const BUFFER: usize = 64 * 1024;
@@ -176,12 +177,15 @@ impl Output {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             opened => opened?,
         };
-        if let Outcome::Torn(length) = spool.settle(log.length()) {
-            log.cut_to(length);
+        if let Some(inode) = spool.written_to() {
+            let (length, cut) = log.written_to(inode);
+            spool.settle(length, cut);
         }
+        log.take_gap(spool.gap());
         for channel in [Channel::Stdout, Channel::Stderr] {
             let text = (&[][..], spool.bytes(channel));
             log.write_kept(channel, text, |write| spool.begin(channel, &write));
+            spool.note_gap(log.gap());
             spool.done();
         }
         self.spool = Spooled::There(spool);
@@ -245,6 +249,7 @@ impl Output {
         };
         log.write_kept(channel, (held, chunk), |write| spool.begin(channel, &write));
         self.sinks.write(channel, chunk);
+        spool.note_gap(log.gap());
         spool.done();
         Ok(length)
     }
@@ -254,7 +259,9 @@ impl Output {
         if let (Some(log), Spooled::There(spool)) = (&mut self.log, &self.spool) {
             for channel in [Channel::Stdout, Channel::Stderr] {
                 log.hold(channel, spool.bytes(channel));
+                spool.clear(channel);
             }
+            spool.note_gap(None);
         }
         self.spool = Spooled::Nowhere;
     }
@@ -274,17 +281,22 @@ impl Output {
 
     fn close(&mut self, index: usize) {
         let Stream { channel, .. } = self.streams.remove(index);
-        match (&mut self.log, &self.spool) {
-            (Some(log), Spooled::There(spool)) => {
-                log.end(channel);
-                let text = spool.bytes(channel);
-                log.end_kept(channel, text, |write| spool.begin(channel, &write));
-                spool.done();
-            }
-            (Some(log), _) => log.end(channel),
-            (None, _) => {}
-        }
+        self.end_line(channel);
         self.sinks.end(channel);
+    }
+
+    /// Logs what a stream ended with, where that was no whole line.
+    fn end_line(&mut self, channel: Channel) {
+        let Some(log) = &mut self.log else {
+            return;
+        };
+        log.end(channel);
+        if let Spooled::There(spool) = &self.spool {
+            let text = spool.bytes(channel);
+            log.end_kept(channel, text, |write| spool.begin(channel, &write));
+            spool.note_gap(log.gap());
+            spool.done();
+        }
     }
 
     /// Ends all streams, whoever still has them open: what they hold by now is taken.
@@ -295,6 +307,10 @@ impl Output {
         }
         while !self.streams.is_empty() {
             self.close(0);
+        }
+        // A stream that this shim was not given may have left something.
+        for channel in [Channel::Stdout, Channel::Stderr] {
+            self.end_line(channel);
         }
         if let Some(log) = &mut self.log {
             log.close_gap();

@@ -30,26 +30,20 @@ const LENGTH: usize = NUMBERS + 2 * SPACE;
 /// As much as a pipe holds by default: the most that is read at once.
 const MOST: usize = 64 << 10;
 
-/// Numbers of the write that is under way: 0 for none or its [`Turn`], the log's length before, and
-/// how much longer it is afterwards.
-const UNDER_WAY: [usize; 3] = [32, 33, 34];
+/// Numbers of the write that is under way: 0 for none or its [`Turn`], the log's length before, how
+/// much longer it is afterwards, and the log's inode.
+const UNDER_WAY: [usize; 4] = [32, 33, 34, 35];
+/// Numbers of a gap in the log that is not marked yet: lines, and the error number.
+const GAP: [usize; 2] = [40, 41];
+/// The number that says which layout this is.
+const LAYOUT: usize = 511;
+const THIS_LAYOUT: usize = 1;
 
 const CHANNELS: [Channel; 2] = [Channel::Stdout, Channel::Stderr];
 
 /// The file and its numbers.
 #[derive(Debug)]
 pub(crate) struct Spool(File);
-
-/// How a write of a shim that was killed came out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// All of it is in the log.
-    Written,
-    /// The log has to be cut to this length; the write is to be made again.
-    Torn(u64),
-    /// Nothing of it is in the log.
-    Unwritten,
-}
 
 /// A stream, and the place of it that is to hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,20 +84,27 @@ impl Spool {
             let start = space(channel).start;
             new.set_place(channel, 0, start..start);
         }
+        new.set(LAYOUT, THIS_LAYOUT);
         Ok(new)
     }
 
     /// Opens that of a shim that was killed.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let found = Self(File::open(path, LENGTH)?);
+        let damaged = |text: String| Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        if found.get(LAYOUT) != THIS_LAYOUT {
+            return damaged("its layout is not known".to_owned());
+        }
+        let turn = Turn::of(found.get(UNDER_WAY[0]));
         for channel in CHANNELS {
+            let then = turn.filter(|turn| turn.channel == channel);
+            let then = then.map(|turn| turn.then);
             for index in 0..2 {
                 let (place, space) = (found.place(channel, index), space(channel));
-                let is_unset = index == 1 && place == (0..0);
+                let is_used = index == found.holding(channel) || then == Some(index);
                 let within = space.start <= place.start && place.end <= space.end;
-                if !(is_unset || within && place.start <= place.end) {
-                    let text = format!("{place:?} is no place of a stream");
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+                if is_used && !(within && place.start <= place.end) {
+                    return damaged(format!("{place:?} is no place of a stream"));
                 }
             }
         }
@@ -184,8 +185,9 @@ impl Spool {
         };
         let then = 1 - self.holding(channel);
         self.set_place(channel, then, rest);
-        let [turn, length, more] = UNDER_WAY;
+        let [turn, length, more, inode] = UNDER_WAY;
         self.0.number(length).store(write.log, Ordering::Release);
+        self.0.number(inode).store(write.inode, Ordering::Release);
         self.set(more, write.length);
         self.set(turn, Turn { channel, then }.number());
     }
@@ -198,34 +200,63 @@ impl Spool {
         }
     }
 
-    /// Settles the write that a killed shim was at, by the length that the log has now; tells how it
-    /// came out.
-    pub(crate) fn settle(&self, log: u64) -> Outcome {
-        let [turn, before, more] = UNDER_WAY.map(|index| self.get(index));
+    /// The inode of the log that a killed shim was writing to; `None` when it was at no write.
+    pub(crate) fn written_to(&self) -> Option<u64> {
+        Turn::of(self.get(UNDER_WAY[0]))?;
+        Some(self.0.number(UNDER_WAY[3]).load(Ordering::Acquire))
+    }
+
+    /// Settles the write that a killed shim was at, by the length that its log has now. A part of it
+    /// is cut off, before anything else: who is killed meanwhile leaves the same to the next.
+    pub(crate) fn settle(&self, log: u64, cut: impl FnOnce(u64)) {
+        let [turn, before, more, _] = UNDER_WAY.map(|index| self.get(index));
         let Some(Turn { channel, then }) = Turn::of(turn) else {
-            return Outcome::Unwritten;
+            return;
         };
         let (before, more) = (before as u64, more as u64);
-        let outcome = match log.checked_sub(before) {
-            None | Some(0) => Outcome::Unwritten,
-            Some(longer) if longer < more => Outcome::Torn(before),
+        let holds = match log.checked_sub(before) {
             // All of it, and perhaps what somebody else wrote.
-            Some(_) => Outcome::Written,
-        };
-        let holds = match outcome {
-            Outcome::Written => then,
-            Outcome::Torn(_) | Outcome::Unwritten => 1 - then,
+            Some(longer) if longer >= more => then,
+            Some(1..) => {
+                cut(before);
+                1 - then
+            }
+            _ => 1 - then,
         };
         self.hold(channel, holds);
         self.set(UNDER_WAY[0], 0);
-        outcome
+    }
+
+    /// Lets go of what is pending of a stream: somebody else keeps it.
+    pub(crate) fn clear(&self, channel: Channel) {
+        let (other, start) = (1 - self.holding(channel), space(channel).start);
+        self.set_place(channel, other, start..start);
+        self.hold(channel, other);
+    }
+
+    /// Notes the gap that the log has and could not mark.
+    pub(crate) fn note_gap(&self, gap: Option<(u64, i32)>) {
+        let (lines, cause) = gap.unwrap_or_default();
+        let [count, number] = GAP.map(|index| self.0.number(index));
+        number.store(cause.unsigned_abs().into(), Ordering::Release);
+        count.store(lines, Ordering::Release);
+    }
+
+    /// The gap that a killed shim left.
+    pub(crate) fn gap(&self) -> Option<(u64, i32)> {
+        let [lines, cause] = GAP.map(|index| self.0.number(index).load(Ordering::Acquire));
+        (lines > 0).then(|| (lines, i32::try_from(cause).unwrap_or(0)))
     }
 
     /// Gives back memory that only a busy stream needs.
     pub(crate) fn rest(&mut self) {
         for channel in CHANNELS {
-            if self.pending(channel).is_empty() {
-                self.0.free(space(channel));
+            let (space, pending) = (space(channel), self.pending(channel));
+            if pending.is_empty() {
+                self.0.free(space);
+            } else {
+                self.0.free(space.start..pending.start);
+                self.0.free(pending.end..space.end);
             }
         }
     }

@@ -80,12 +80,17 @@ fn live(place: &Place, mut spool: Spool, source: &OwnedFd, killed: Killed) {
     });
     let write = noted.unwrap();
     match killed {
-        Killed::BeforeItWrites => log.cut_to(write.log),
-        Killed::WithinItsWrite => log.cut_to(write.log + 5),
+        Killed::BeforeItWrites => cut(&log, &write, 0),
+        Killed::WithinItsWrite => cut(&log, &write, 5),
         Killed::BeforeItIsDone => spool.hold(Channel::Stdout, 1 - spool.holding(Channel::Stdout)),
         Killed::Afterwards => spool.done(),
         _ => {}
     }
+}
+
+/// Takes back all but so much of what was written.
+fn cut(log: &Log, write: &Write, all_but: u64) {
+    log.written_to(write.inode).1(write.log + all_but);
 }
 
 /// The next shim takes all that is left.
@@ -114,8 +119,9 @@ fn every_line_is_logged_once_whenever_the_shim_is_killed() {
         if killed != Killed::BeforeItReads {
             let spool = Spool::open(&place.spool()).unwrap();
             let log = place.log();
-            if let Outcome::Torn(length) = spool.settle(log.length()) {
-                log.cut_to(length);
+            if let Some(inode) = spool.written_to() {
+                let (length, cut) = log.written_to(inode);
+                spool.settle(length, cut);
             }
             live(&place, spool, &source, killed);
         }
@@ -180,4 +186,100 @@ fn a_damaged_file_is_refused() {
     fs::write(place.spool(), "short").unwrap();
     let mut output = Output::new(Some((place.log(), place.spool())));
     assert!(output.resume().is_err());
+}
+
+#[test]
+fn a_torn_write_is_cut_before_it_is_forgotten() {
+    let place = Place(tempfile::tempdir().unwrap());
+    let spool = Spool::create(&place.spool()).unwrap();
+    let write = Write {
+        inode: 7,
+        log: 10,
+        length: 40,
+        kept: 0,
+    };
+    spool.begin(Channel::Stdout, &write);
+    let mut cut = None;
+    spool.settle(30, |length| {
+        assert_eq!(
+            spool.written_to(),
+            Some(7),
+            "another kill would find nothing"
+        );
+        cut = Some(length);
+    });
+    assert_eq!((cut, spool.written_to()), (Some(10), None));
+}
+
+#[test]
+fn a_gap_is_marked_by_the_next_shim_and_its_mark_is_no_part_of_a_write() {
+    let place = Place(tempfile::tempdir().unwrap());
+    let spool = Spool::create(&place.spool()).unwrap();
+    spool.note_gap(Some((3, 28)));
+    let mut log = place.log();
+    log.take_gap(Spool::open(&place.spool()).unwrap().gap());
+    let mut noted = None;
+    log.write_kept(Channel::Stdout, (b"", b"tick\n"), |write| {
+        noted = Some(write)
+    });
+    let Write { log, length, .. } = noted.unwrap();
+    let lines = place.lines();
+    assert!(lines[0].contains("3 log lines are missing"), "{lines:?}");
+    assert_eq!(lines[1..], ["tick"]);
+    let all = fs::metadata(place.0.path().join("log")).unwrap().len();
+    assert_eq!(log + length as u64, all);
+}
+
+#[test]
+fn a_write_to_a_log_that_was_moved_aside_is_found_there() {
+    for killed in [Killed::WithinItsWrite, Killed::BeforeItsWriteHolds] {
+        let place = Place(tempfile::tempdir().unwrap());
+        let (source, far) = pipe().unwrap();
+        set_nonblocking(&source).unwrap();
+        let mut far = fs::File::from(far);
+        far.write_all(b"one\ntwo\n").unwrap();
+        live(
+            &place,
+            Spool::create(&place.spool()).unwrap(),
+            &source,
+            killed,
+        );
+        let aside = place.0.path().join("log.1");
+        fs::rename(place.0.path().join("log"), &aside).unwrap();
+        drop(far);
+        resume(&place, &source);
+        let mut text = fs::read_to_string(&aside).unwrap();
+        text += &fs::read_to_string(place.0.path().join("log")).unwrap();
+        let lines: Vec<_> = text.lines().map(|line| line.rsplit(' ').next()).collect();
+        assert_eq!(lines, [Some("one"), Some("two")], "{killed:?}");
+    }
+}
+
+#[test]
+fn output_that_left_its_file_does_not_come_back() {
+    let place = Place(tempfile::tempdir().unwrap());
+    let spool = Spool::create(&place.spool()).unwrap();
+    let (source, far) = pipe().unwrap();
+    fs::File::from(far).write_all(b"prog").unwrap();
+    let mut spool = spool;
+    spool.fill(Channel::Stdout, source.as_fd()).unwrap();
+    assert_eq!(spool.bytes(Channel::Stdout), b"prog");
+    spool.clear(Channel::Stdout);
+    drop(spool);
+    let spool = Spool::open(&place.spool()).unwrap();
+    assert!(spool.bytes(Channel::Stdout).is_empty());
+}
+
+#[test]
+fn a_line_without_its_stream_is_logged_at_the_end() {
+    let place = Place(tempfile::tempdir().unwrap());
+    let (source, far) = pipe().unwrap();
+    fs::File::from(far).write_all(b"panic: x").unwrap();
+    let mut spool = Spool::create(&place.spool()).unwrap();
+    spool.fill(Channel::Stdout, source.as_fd()).unwrap();
+    drop(spool);
+    let mut output = Output::new(Some((place.log(), place.spool())));
+    output.resume().unwrap();
+    output.finish();
+    assert_eq!(place.lines(), ["panic: x"]);
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
-use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate, fstat, ftruncate};
+use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate, fstat, fstatfs, ftruncate};
 use rustix::io::{Errno, pwrite};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::pipe::{SpliceFlags, splice};
@@ -32,10 +32,14 @@ impl Spool {
     /// Makes the file, of this length and with all numbers 0, in place of one that is there.
     ///
     /// # Errors
-    /// The errors of open(2), pwrite(2) and mmap(2): no room is one of them.
+    /// The errors of open(2), pwrite(2) and mmap(2): no room is one of them. `Unsupported` on a file
+    /// system that may need room to change what is there, where a number could not be set some day.
     pub fn create(path: &Path, length: usize) -> io::Result<Self> {
         let file = rustix::fs::open(path, FLAGS | OFlags::CREATE | OFlags::TRUNC, OWN)?;
-        // The numbers have their memory from now on: what is done by address has no way to fail.
+        if !IN_PLACE.contains(&fstatfs(&file)?.f_type) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        // The numbers have their room from now on: what is done by address has no way to fail.
         if pwrite(&file, &[0; NUMBERS], 0)? < NUMBERS {
             return Err(Errno::NOSPC.into());
         }
@@ -105,7 +109,7 @@ impl Spool {
     /// how many they are; 0 once all writers have closed.
     ///
     /// # Errors
-    /// The errors of splice(2): `WouldBlock` when the pipe is empty and non-blocking, EINVAL when
+    /// The errors of splice(2): `WouldBlock` when the pipe is empty, EINVAL when
     /// `source` is no pipe, ENOSPC.
     ///
     /// # Panics
@@ -117,7 +121,7 @@ impl Spool {
         self.check(&(from..from.saturating_add(most)));
         // SAFETY: `self` is borrowed for the call alone, so that nobody else looks at the number.
         let offset = unsafe { &mut *number.as_ptr() };
-        let flags = SpliceFlags::empty();
+        let flags = SpliceFlags::NONBLOCK;
         Ok(splice(source, None, &self.file, Some(offset), most, flags)?)
     }
 
@@ -151,6 +155,8 @@ impl Spool {
     }
 }
 
+/// File systems that change bytes where they are (statfs(2)): tmpfs, and ext4 with its kin.
+const IN_PLACE: [rustix::fs::FsWord; 2] = [0x0102_1994, 0xef53];
 const FLAGS: OFlags = OFlags::RDWR.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 const OWN: Mode = Mode::RUSR.union(Mode::WUSR);
 

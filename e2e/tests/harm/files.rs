@@ -50,7 +50,7 @@ const fn of_pod(name: &'static str, path: &'static str, costs: &'static [&'stati
 }
 
 /// All kinds; the loss of one costs nothing but what is said here.
-pub(crate) const FILES: [Kind; 18] = [
+pub(crate) const FILES: [Kind; 19] = [
     of_node("lock of the root", "root/crispd.lock"),
     of_node("lock of the state", "state/crispd.lock"),
     of_node("lock of the socket", "state/crisp.sock.lock"),
@@ -70,6 +70,11 @@ pub(crate) const FILES: [Kind; 18] = [
     // A container that runs does not need it; one that is to be started does.
     of_pod("bundle", "state/bundles/*/config.json", &["start"]),
     of_pod("last words of a shim", "state/bundles/*/shim.log", &[]),
+    of_pod(
+        "output on its way to the log",
+        "state/bundles/*/output",
+        &[],
+    ),
     of_pod("hosts", "state/pods/*/hosts", &[]),
     of_pod("resolv.conf", "state/pods/*/resolv.conf", &[]),
     of_pod("hostname", "state/pods/*/hostname", &[]),
