@@ -2,7 +2,6 @@
 //! sessions are slow to take their last words, and no pod with it.
 
 use std::cell::Cell;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +29,8 @@ use crate::exit::{Context as _, Exit, Fatal};
 use crate::helper;
 use crate::metrics;
 use crate::oci;
-use crate::second::{self, LOCK, Stay};
+use crate::private::make_private;
+use crate::second::{self, Stay};
 use crate::socket::Socket;
 use crate::streaming;
 
@@ -294,39 +294,6 @@ fn network_config(config: &Config) -> cni::Config {
     }
 }
 
-/// Makes a directory that only root may enter. A directory that is there already is made private
-/// only if it is empty or a daemon lived in it before: `--state /run` would lock the machine's
-/// users out of it.
-fn make_private(path: &Path) -> Result<(), Fatal> {
-    use std::os::unix::fs::PermissionsExt as _;
-    if path.exists() && !path.is_dir() {
-        let reason = format!("{} is no directory: name one", path.display());
-        return Err(Fatal::new(Exit::Config, reason));
-    }
-    if let Ok(mut entries) = path.read_dir() {
-        let mode = path
-            .metadata()
-            .map_or(0, |found| found.permissions().mode());
-        let ours = path.join(LOCK).exists() || mode & 0o077 == 0;
-        if !ours && entries.next().is_some() {
-            let reason = format!(
-                "{} holds files of others and is open to them (mode {:o}): name a directory that \
-                 is empty, missing or crispd's own",
-                path.display(),
-                mode & 0o7777
-            );
-            return Err(Fatal::new(Exit::Config, reason));
-        }
-    }
-    let made = std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path);
-    let private =
-        made.and_then(|()| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)));
-    private.context(Exit::CannotCreate, || format!("make {}", path.display()))
-}
-
 /// Overlayfs takes no directory of another overlayfs as its upper one, so that each container would
 /// fail at its start with a bare EINVAL.
 fn tell_of_overlay(root: &Path) {
@@ -460,33 +427,5 @@ mod tests {
     fn clients_never_take_most_of_the_open_files() {
         let seats = [16, 256, 1024, 1 << 20, u64::MAX].map(clients_at_most);
         assert_eq!(seats, [8, 64, 256, 1024, 1024]);
-    }
-
-    #[test]
-    fn directories_of_others_are_left_as_they_are() {
-        use std::os::unix::fs::PermissionsExt as _;
-        let dir = tempfile::tempdir().unwrap();
-        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
-        let (empty, missing) = (dir.path().join("empty"), dir.path().join("a/missing"));
-        std::fs::create_dir(&empty).unwrap();
-        for fit in [&empty, &missing] {
-            make_private(fit).unwrap();
-            assert_eq!(mode(fit), 0o700);
-        }
-        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let refused = make_private(dir.path()).unwrap_err();
-        assert!(refused.reason.contains("mode 755"), "{}", refused.reason);
-        assert_eq!(mode(dir.path()), 0o755);
-        let file = dir.path().join("file");
-        std::fs::File::create(&file).unwrap();
-        let refused = make_private(&file).unwrap_err();
-        assert!(
-            refused.reason.contains("no directory"),
-            "{}",
-            refused.reason
-        );
-        std::fs::File::create(dir.path().join(LOCK)).unwrap();
-        make_private(dir.path()).unwrap();
-        assert_eq!(mode(dir.path()), 0o700);
     }
 }

@@ -23,6 +23,7 @@ mod exit;
 mod helper;
 mod metrics;
 mod oci;
+mod private;
 mod process_figures;
 mod second;
 mod socket;

@@ -116,22 +116,31 @@ pub(crate) fn make_places(config: &mut Config, paths: &Paths) -> Result<()> {
                 .clone();
         }
     }
+    if way.is_none() {
+        close_way(&paths.way_to_roots());
+    }
     Ok(())
+}
+
+/// Closes what an earlier daemon had opened for handlers that this one does not have.
+fn close_way(own: &[PathBuf]) {
+    for dir in own {
+        let mode = fs::metadata(dir).map(|found| found.permissions().mode());
+        let open = mode.ok().filter(|mode| mode & PASS != 0);
+        let closed =
+            open.map(|mode| fs::set_permissions(dir, Permissions::from_mode(mode & !PASS)));
+        if let Some(Err(error)) = closed {
+            tracing::warn!(dir = %dir.display(), %error, "a directory stays open to all");
+        }
+    }
 }
 
 /// Lets everybody pass through the directories of Crisp's own that lie above the roots of other
 /// runtimes' containers: the root of a user namespace is no user of the host's that could else. It
 /// still enters none of those beside them. The value is the reason why it cannot pass.
 fn make_way(own: &[PathBuf]) -> std::result::Result<(), String> {
-    for dir in own {
-        let passable = || {
-            let mode = fs::metadata(dir)?.permissions().mode();
-            fs::set_permissions(dir, Permissions::from_mode(mode | PASS))
-        };
-        passable()
-            .map_err(|error| format!("{} cannot be opened to all: {error}", dir.display()))?;
-    }
     let above = own.iter().flat_map(|dir| dir.ancestors());
+    let above = above.filter(|dir| !own.iter().any(|own| own == dir));
     for dir in above {
         let mode = fs::metadata(dir).map(|meta| meta.permissions().mode());
         let mode = mode.map_err(|error| format!("{}: {error}", dir.display()))?;
@@ -142,6 +151,14 @@ fn make_way(own: &[PathBuf]) -> std::result::Result<(), String> {
                  a+x {dir}, or choose another stateDir, and restart crispd"
             ));
         }
+    }
+    for dir in own {
+        let passable = || {
+            let mode = fs::metadata(dir)?.permissions().mode();
+            fs::set_permissions(dir, Permissions::from_mode(mode | PASS))
+        };
+        passable()
+            .map_err(|error| format!("{} cannot be opened to all: {error}", dir.display()))?;
     }
     Ok(())
 }
@@ -171,5 +188,12 @@ mod tests {
             let mode = fs::metadata(dir).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o711, "{}", dir.display());
         }
+        close_way(&own);
+        let mode = |dir: &Path| fs::metadata(dir).unwrap().permissions().mode() & 0o777;
+        assert!(own.iter().all(|dir| mode(dir) == 0o700));
+        // A way that leads nowhere stays closed.
+        chmod(&outer, 0o700).unwrap();
+        make_way(&own).unwrap_err();
+        assert!(own.iter().all(|dir| mode(dir) == 0o700));
     }
 }
