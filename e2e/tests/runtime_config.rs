@@ -21,14 +21,19 @@ fn take(cri: &mut Cri, pod_cidr: &str) -> Result<(), Status> {
     cri.update_runtime_config(request).map(drop)
 }
 
+/// Whether the last that the log says of pod CIDRs is that this one is in force.
+fn in_force(node: &Node, pod_cidr: &str) -> bool {
+    let log = node.log();
+    let mut lines = log.lines().rev();
+    let last = lines.find(|line| line.contains("pod_cidr=")).unwrap();
+    last.contains("pods get their addresses of the pod CIDR") && last.contains(pod_cidr)
+}
+
 /// Hands a pod CIDR on until it is taken: addresses of pods that were removed are free a little later.
 fn take_in_the_end(node: &Node, cri: &mut Cri, pod_cidr: &str) {
     eventually("the pod CIDR is taken", || {
         take(cri, pod_cidr).unwrap();
-        let log = node.log();
-        let mut lines = log.lines().rev();
-        let last = lines.find(|line| line.contains("pod_cidr=")).unwrap();
-        last.contains("pods get their addresses of the pod CIDR") && last.contains(pod_cidr)
+        in_force(node, pod_cidr)
     });
 }
 
@@ -78,7 +83,7 @@ fn privileged_pods_get_addresses_of_the_pod_cidr() {
         take(&mut cri, "10.96.0.0/24").unwrap();
         assert!(
             node.log()
-                .contains("the pod CIDR is not taken, since pods have addresses")
+                .contains("the pod CIDR is taken later, since pods have addresses")
         );
         let (second, addresses) = run(node, &mut cri, "second");
         check(&addresses, &both);
@@ -95,7 +100,13 @@ fn privileged_pods_get_addresses_of_the_pod_cidr() {
         let (id, addresses) = run(node, &mut cri, "as-before");
         check(&addresses, &both);
         cri.remove_pod(&id);
-        take_in_the_end(node, &mut cri, "10.96.0.0/24");
+        // One that has to wait comes once the pods have gone, and nobody sends it again.
+        let (waits_for, _) = run(node, &mut cri, "waits-for");
+        take(&mut cri, "10.96.0.0/24").unwrap();
+        cri.remove_pod(&waits_for);
+        eventually("the pod CIDR is in force", || {
+            in_force(node, "10.96.0.0/24")
+        });
         let (id, addresses) = run(node, &mut cri, "one-family");
         check(&addresses, &["10.96.0."]);
         cri.remove_pod(&id);

@@ -8,6 +8,7 @@ mod compiled;
 mod debts;
 mod leaving;
 mod owed;
+mod put_off;
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -24,6 +25,7 @@ use self::compiled::Compiled;
 pub use self::compiled::{Builtin, PodCidr};
 pub use self::debts::OwedDel;
 use self::debts::{Debts, Leaving};
+use self::put_off::PutOff;
 use crate::attachment::{Attachment, InterfaceStats, NetworkStatus, PodNetwork};
 use crate::builtin;
 use crate::client::{Cache, Caller, ConfList, Found, NotAdded, Record, Target, Watch, unasked};
@@ -85,6 +87,7 @@ struct Inner {
     lost: Mutex<BTreeSet<PodId>>,
     /// DELs that failed and are tried again.
     owed: Debts,
+    put_off: PutOff,
     /// Held for writing by a collection, for reading by each ADD and DEL: the CNI specification
     /// forbids other calls while plugins collect (GC), and an attachment that is made meanwhile
     /// would be missing in the list of those to spare.
@@ -132,6 +135,7 @@ impl Network {
             collections: Lane::new(1),
             lost: Mutex::default(),
             owed: Debts::default(),
+            put_off: PutOff::default(),
             collection: RwLock::default(),
             _releasing: releasing,
         };
@@ -147,13 +151,17 @@ impl Network {
     }
 
     /// Takes the subnets that the cluster gives to this node, where the configuration of the
-    /// built-in network names none. Runs to its end even when the caller stops waiting.
+    /// built-in network names none: now, or once no pod has an address of other subnets, unless
+    /// others come before. Runs to its end even when the caller stops waiting.
     ///
     /// # Errors
     /// When they make no sense or cannot be put in force; those before stay.
     pub async fn take_pod_cidr(&self, subnets: Vec<String>) -> Result<PodCidr> {
-        let inner = Arc::clone(&self.inner);
-        on_thread(move || inner.take_pod_cidr(&subnets)).await
+        let (inner, wanted) = (Arc::clone(&self.inner), subnets.clone());
+        let taken = on_thread(move || inner.take_pod_cidr(&wanted)).await;
+        let network = Arc::downgrade(&self.inner);
+        self.inner.put_off.settle(network, subnets, &taken);
+        taken
     }
 
     /// Attaches a pod: brings loopback up, then `ADD`. Runs to its end even when the caller stops

@@ -38,7 +38,7 @@ pub enum PodCidr {
     InForce,
     /// A configuration says which addresses pods get.
     Configured,
-    /// Pods have addresses of other subnets.
+    /// Pods have addresses of other subnets: it waits until none has.
     InUse,
 }
 

@@ -33,7 +33,8 @@ fn privileged_a_pod_cidr_is_taken_while_no_pod_has_an_address() {
         assert_eq!(take(&["10.99.1.0/24"]).await.unwrap(), PodCidr::InForce);
         assert_eq!(take(&["10.99.2.0/24"]).await.unwrap(), PodCidr::InUse);
         take(&["10.99.2.1/24"]).await.unwrap_err();
-        // The next daemon begins with it.
+        // The next daemon begins with it, and what was put off ends with the last.
+        drop(network);
         let next = open(lab.builtin());
         next.check(&pod.pod_id).await.unwrap();
         assert_eq!(gateways(&lab), ["10.99.1.1/24"]);
@@ -49,6 +50,23 @@ fn privileged_a_pod_cidr_is_taken_while_no_pod_has_an_address() {
         let attached = next.attach(&pod).await.unwrap();
         assert_eq!(attached.ips.len(), 2);
         assert_eq!(gateways(&lab), ["10.99.2.1/24", "fd00:99::1/64"]);
+        // Those that have to wait come by themselves: the last of them.
+        for waits in ["10.99.3.0/24", "10.99.4.0/24"] {
+            let taken = next.take_pod_cidr(cidr(&[waits])).await;
+            assert_eq!(taken.unwrap(), PodCidr::InUse);
+        }
+        next.take_pod_cidr(cidr(&["10.99.4.1/24"]))
+            .await
+            .unwrap_err();
+        next.detach(&pod).await.unwrap();
+        lab.unpin("a");
+        for _ in 0..100 {
+            if gateways(&lab) == ["10.99.4.1/24"] {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        panic!("{:?}", gateways(&lab));
     });
 }
 

@@ -169,8 +169,8 @@ impl Service {
             ),
             Ok(PodCidr::InUse) => tracing::warn!(
                 pod_cidr,
-                "the pod CIDR is not taken, since pods have addresses of other subnets: remove them and \
-                 restart the kubelet, or set network.builtin.subnets"
+                "the pod CIDR is taken later, since pods have addresses of other subnets: once they are \
+                 removed, as by draining the node"
             ),
             Err(error) => tracing::warn!(pod_cidr, %error, "the pod CIDR is not taken"),
         }
