@@ -100,7 +100,7 @@ fn privileged_pods_get_addresses_of_the_pod_cidr() {
         let (id, addresses) = run(node, &mut cri, "as-before");
         check(&addresses, &both);
         cri.remove_pod(&id);
-        // One that has to wait comes once the pods have gone, and nobody sends it again.
+        // A CIDR that has to wait comes once the pods have gone, and nobody sends it again.
         let (waits_for, _) = run(node, &mut cri, "waits-for");
         take(&mut cri, "10.96.0.0/24").unwrap();
         cri.remove_pod(&waits_for);

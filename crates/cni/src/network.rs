@@ -160,7 +160,14 @@ impl Network {
         let (inner, wanted) = (Arc::clone(&self.inner), subnets.clone());
         let taken = on_thread(move || inner.take_pod_cidr(&wanted)).await;
         let network = Arc::downgrade(&self.inner);
-        self.inner.put_off.settle(network, subnets, &taken);
+        self.inner.put_off.settle(&taken, move || {
+            let taken = network.upgrade()?.take_pod_cidr(&subnets);
+            if matches!(taken, Ok(PodCidr::InForce)) {
+                let pod_cidr = subnets.join(",");
+                tracing::info!(pod_cidr, "pods get their addresses of the pod CIDR");
+            }
+            Some(taken)
+        });
         taken
     }
 

@@ -50,7 +50,7 @@ fn privileged_a_pod_cidr_is_taken_while_no_pod_has_an_address() {
         let attached = next.attach(&pod).await.unwrap();
         assert_eq!(attached.ips.len(), 2);
         assert_eq!(gateways(&lab), ["10.99.2.1/24", "fd00:99::1/64"]);
-        // Those that have to wait come by themselves: the last of them.
+        // Subnets that have to wait come by themselves: the last of them.
         for waits in ["10.99.3.0/24", "10.99.4.0/24"] {
             let taken = next.take_pod_cidr(cidr(&[waits])).await;
             assert_eq!(taken.unwrap(), PodCidr::InUse);
