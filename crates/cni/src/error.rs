@@ -203,9 +203,9 @@ mod tests {
 
     #[test]
     fn an_error_names_its_step_and_keeps_its_cause() {
-        let read = std::fs::read("/nonexistent/a").context(|| "read /nonexistent/a");
+        let read = std::fs::read("/proc/nonexistent/a").context(|| "read /proc/nonexistent/a");
         let error = read.unwrap_err();
-        assert!(error.to_string().starts_with("read /nonexistent/a: "));
+        assert!(error.to_string().starts_with("read /proc/nonexistent/a: "));
         let cause = error.source().and_then(|e| e.downcast_ref::<io::Error>());
         assert_eq!(cause.unwrap().kind(), io::ErrorKind::NotFound);
         let number = "x".parse::<u8>().unwrap_err();

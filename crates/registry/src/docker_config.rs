@@ -157,7 +157,7 @@ mod tests {
         );
         assert!(!error.contains("12345"), "{error}");
         assert!(
-            credentials(Path::new("/nonexistent"), "a")
+            credentials(Path::new("/proc/nonexistent"), "a")
                 .unwrap()
                 .is_none()
         );

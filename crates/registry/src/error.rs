@@ -179,9 +179,13 @@ mod tests {
 
     #[test]
     fn a_failed_use_of_the_configuration_names_step_object_and_cause() {
-        let read = std::fs::read("/nonexistent").context(|| ("read", "/nonexistent"));
+        let read = std::fs::read("/proc/nonexistent").context(|| ("read", "/proc/nonexistent"));
         let error = read.unwrap_err();
-        assert!(error.to_string().starts_with("cannot read /nonexistent: "));
+        assert!(
+            error
+                .to_string()
+                .starts_with("cannot read /proc/nonexistent: ")
+        );
         assert!(error.source().is_some_and(|cause| cause.is::<Cause>()));
     }
 }

@@ -87,7 +87,7 @@ mod tests {
     fn marks_of_other_daemons_of_this_directory_are_orphans() {
         let directory = tempfile::tempdir().unwrap();
         let (mine, other) = (Mark::of(directory.path()), Mark::of(directory.path()));
-        let elsewhere = Mark::of(Path::new("/nonexistent"));
+        let elsewhere = Mark::of(Path::new("/proc/nonexistent"));
         let environment = |mark: &Mark| format!("A=b\0{VARIABLE}={}\0", mark.value());
         for (mark, expected) in [(&mine, false), (&other, true), (&elsewhere, false)] {
             let environment = environment(mark);

@@ -53,7 +53,7 @@ pub(crate) fn client_with(dir: &Path, docker_config: Option<&str>) -> Client {
 
 /// A client without any configuration.
 pub(crate) fn client() -> Client {
-    client_with(Path::new("/nonexistent"), None)
+    client_with(Path::new("/proc/nonexistent"), None)
 }
 
 /// `HOST/a/b:t`.
