@@ -185,8 +185,7 @@ impl Output {
         for channel in [Channel::Stdout, Channel::Stderr] {
             let text = (&[][..], spool.bytes(channel));
             log.write_kept(channel, text, |write| spool.begin(channel, &write));
-            spool.note_gap(log.gap());
-            spool.done();
+            spool.done(log.gap());
         }
         self.spool = Spooled::There(spool);
         Ok(())
@@ -249,8 +248,7 @@ impl Output {
         };
         log.write_kept(channel, (held, chunk), |write| spool.begin(channel, &write));
         self.sinks.write(channel, chunk);
-        spool.note_gap(log.gap());
-        spool.done();
+        spool.done(log.gap());
         Ok(length)
     }
 
@@ -294,8 +292,7 @@ impl Output {
         if let Spooled::There(spool) = &self.spool {
             let text = spool.bytes(channel);
             log.end_kept(channel, text, |write| spool.begin(channel, &write));
-            spool.note_gap(log.gap());
-            spool.done();
+            spool.done(log.gap());
         }
     }
 

@@ -192,8 +192,9 @@ impl Spool {
         self.set(turn, Turn { channel, then }.number());
     }
 
-    /// Notes that it was written, or that what has no room is given up.
-    pub(crate) fn done(&self) {
+    /// Notes that it was written, or that what has no room is given up, and the gap that is left.
+    pub(crate) fn done(&self, gap: Option<(u64, i32)>) {
+        self.note_gap(gap);
         if let Some(Turn { channel, then }) = Turn::of(self.get(UNDER_WAY[0])) {
             self.hold(channel, then);
             self.set(UNDER_WAY[0], 0);

@@ -83,7 +83,7 @@ fn live(place: &Place, mut spool: Spool, source: &OwnedFd, killed: Killed) {
         Killed::BeforeItWrites => cut(&log, &write, 0),
         Killed::WithinItsWrite => cut(&log, &write, 5),
         Killed::BeforeItIsDone => spool.hold(Channel::Stdout, 1 - spool.holding(Channel::Stdout)),
-        Killed::Afterwards => spool.done(),
+        Killed::Afterwards => spool.done(None),
         _ => {}
     }
 }

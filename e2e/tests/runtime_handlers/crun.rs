@@ -7,10 +7,10 @@ use std::path::Path;
 use crisp_api::runtime::v1 as cri;
 use crisp_e2e::streams::{self, TRANSPORTS};
 use crisp_e2e::terminal::Terminal;
-use crisp_e2e::{Cri, Node, cgroups, configs, eventually, tools};
+use crisp_e2e::{Cri, Node, cgroups, configs, tools};
 use tonic::Code;
 
-use crate::{features, run, try_pod, with_program};
+use crate::{by_default, features, run, run_confined, try_pod, with_program};
 
 fn with_crun(name: &str, test: impl FnOnce(&mut Node, &mut Cri)) {
     if tools::has("crun", "differential", name) && cgroups::are_for_crun(name) {
@@ -18,33 +18,10 @@ fn with_crun(name: &str, test: impl FnOnce(&mut Node, &mut Cri)) {
     }
 }
 
-fn by_default() -> cri::SecurityProfile {
-    cri::SecurityProfile {
-        profile_type: cri::security_profile::ProfileType::RuntimeDefault.into(),
-        localhost_ref: String::new(),
-    }
-}
-
 #[test]
 fn privileged_a_container_of_crun_lives_as_any_other() {
     with_crun("a_container_of_crun_lives_as_any_other", |node, cri| {
-        let line = "echo out; echo err >&2; trap 'exit 7' TERM; while :; do sleep 0.05; done";
-        let mut config = configs::shell("main", line);
-        configs::resources(&mut config).memory_limit_in_bytes = 64 << 20;
-        configs::security(&mut config).seccomp = Some(by_default());
-        let (pod, container) = run(node, cri, &config);
-        let log = node.path("logs/foreign/main.log");
-        let logged = |words: &str| fs::read_to_string(&log).is_ok_and(|text| text.contains(words));
-        eventually("both streams are logged", || {
-            logged("stdout F out") && logged("stderr F err")
-        });
-        for process in ["1", "self"] {
-            let looked = format!("grep -E '^(SigBlk|Seccomp):' /proc/{process}/status");
-            assert_eq!(
-                cri.shell(&container, &looked),
-                "SigBlk:\t0000000000000000\nSeccomp:\t2\n"
-            );
-        }
+        let (pod, container) = run_confined(node, cri);
         let failed = cri.execute(&container, &["sh", "-c", "exit 9"]).unwrap();
         assert_eq!(failed.exit_code, 9);
         for transport in TRANSPORTS {

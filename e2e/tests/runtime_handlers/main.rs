@@ -88,31 +88,44 @@ fn run(node: &Node, cri: &mut Cri, config: &cri::ContainerConfig) -> (String, St
     (id, container)
 }
 
+/// The memory of [`run_confined`]'s container, bytes.
+const LIMIT: i64 = 64 << 20;
+
+fn by_default() -> cri::SecurityProfile {
+    cri::SecurityProfile {
+        profile_type: cri::security_profile::ProfileType::RuntimeDefault.into(),
+        localhost_ref: String::new(),
+    }
+}
+
+/// Runs a container with limits and a filter that ends with 7 at SIGTERM, and sees that it logs and is
+/// confined; tells the pod's id and its own.
+fn run_confined(node: &Node, cri: &mut Cri) -> (String, String) {
+    let line = "echo out; echo err >&2; trap 'exit 7' TERM; while :; do sleep 0.05; done";
+    let mut config = configs::shell("main", line);
+    configs::resources(&mut config).memory_limit_in_bytes = LIMIT;
+    configs::security(&mut config).seccomp = Some(by_default());
+    let (pod, container) = run(node, cri, &config);
+    let log = node.path("logs/foreign/main.log");
+    let logged = |words: &str| fs::read_to_string(&log).is_ok_and(|text| text.contains(words));
+    eventually("both streams are logged", || {
+        logged("stdout F out") && logged("stderr F err")
+    });
+    // The shim blocks its own signals.
+    for process in ["1", "self"] {
+        let looked = format!("grep -E '^(SigBlk|Seccomp):' /proc/{process}/status");
+        assert_eq!(
+            cri.shell(&container, &looked),
+            "SigBlk:\t0000000000000000\nSeccomp:\t2\n"
+        );
+    }
+    (pod, container)
+}
+
 #[test]
 fn privileged_a_container_of_runc_lives_as_any_other() {
     with_runc("a_container_of_runc_lives_as_any_other", |node, cri| {
-        let line = "echo out; echo err >&2; trap 'exit 7' TERM; while :; do sleep 0.05; done";
-        let mut config = configs::shell("main", line);
-        let limit = 64 << 20;
-        configs::resources(&mut config).memory_limit_in_bytes = limit;
-        configs::security(&mut config).seccomp = Some(cri::SecurityProfile {
-            profile_type: cri::security_profile::ProfileType::RuntimeDefault.into(),
-            localhost_ref: String::new(),
-        });
-        let (pod, container) = run(node, cri, &config);
-        let log = node.path("logs/foreign/main.log");
-        let logged = |words: &str| fs::read_to_string(&log).is_ok_and(|text| text.contains(words));
-        eventually("both streams are logged", || {
-            logged("stdout F out") && logged("stderr F err")
-        });
-        // The shim blocks its own signals.
-        for process in ["1", "self"] {
-            let looked = format!("grep -E '^(SigBlk|Seccomp):' /proc/{process}/status");
-            assert_eq!(
-                cri.shell(&container, &looked),
-                "SigBlk:\t0000000000000000\nSeccomp:\t2\n"
-            );
-        }
+        let (pod, container) = run_confined(node, cri);
         let stats = cri.container_stats(cri::ContainerStatsRequest {
             container_id: container.clone(),
         });
@@ -122,7 +135,7 @@ fn privileged_a_container_of_runc_lives_as_any_other() {
         let update = cri::UpdateContainerResourcesRequest {
             container_id: container.clone(),
             linux: Some(cri::LinuxContainerResources {
-                memory_limit_in_bytes: limit * 2,
+                memory_limit_in_bytes: LIMIT * 2,
                 ..Default::default()
             }),
             ..Default::default()
@@ -130,7 +143,7 @@ fn privileged_a_container_of_runc_lives_as_any_other() {
         cri.update_container_resources(update).unwrap();
         let status = cri.look(&container);
         let told = status.resources.unwrap().linux.unwrap();
-        assert_eq!(told.memory_limit_in_bytes, limit * 2);
+        assert_eq!(told.memory_limit_in_bytes, LIMIT * 2);
         cri.stop(&container, 10);
         assert_eq!(cri.look(&container).exit_code, 7);
         cri.remove_pod(&pod);
