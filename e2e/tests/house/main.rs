@@ -125,6 +125,11 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "crisp-telemetry",
         ],
     ),
+    // For people: it speaks CRI to daemons, as every other client.
+    (
+        "crisp-cli",
+        &["crisp-api", "crisp-model", "crisp-sys", "crisp-tasks"],
+    ),
     // The end-to-end tests see what a user sees: binaries, sockets and the wire.
     ("crisp-e2e", &["crisp-api"]),
     // Foreign code alone; only tests may know it, see `oracles_are_for_tests`.
@@ -135,6 +140,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
 /// shim and read from top to bottom.
 const MAY_USE_TOKIO: &[&str] = &[
     "crisp-cgroups",
+    "crisp-cli",
     "crisp-cni",
     "crisp-cri-server",
     "crisp-daemon",

@@ -1,0 +1,190 @@
+//! The command line of `crisp`.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, Parser, Subcommand};
+use serde::{Deserialize, Serialize};
+
+use crate::names::ClusterName;
+
+/// Kubernetes clusters on this machine, whose nodes are Crisp containers.
+#[derive(Debug, Parser)]
+#[command(name = "crisp", version)]
+pub struct Arguments {
+    /// The first word.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The first word.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Kubernetes clusters on this machine
+    Cluster(ClusterArguments),
+}
+
+/// A command about clusters.
+#[derive(Debug, Args)]
+pub struct ClusterArguments {
+    /// Flags that all of them have.
+    #[command(flatten)]
+    pub common: Common,
+    /// Which of them.
+    #[command(subcommand)]
+    pub command: ClusterCommand,
+}
+
+/// Flags of all commands about clusters.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// Name of the cluster
+    #[arg(long, global = true, default_value = "crisp")]
+    pub name: ClusterName,
+    /// The directory that everything is below, clusters and the daemon that runs their nodes
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        default_value = "/var/lib/crisp-clusters"
+    )]
+    pub dir: PathBuf,
+}
+
+/// The commands about clusters.
+#[derive(Debug, Subcommand)]
+pub enum ClusterCommand {
+    /// Make a cluster, or bring one up again that is there, also after a reboot of the machine
+    Up(Up),
+    /// List the clusters with their nodes
+    List,
+    /// Bring an image to all nodes: from an archive (`docker save`, OCI), or by its name from its registry
+    Load {
+        /// A file, else the name of an image
+        image: String,
+        /// The image's name, for an archive that tells none
+        #[arg(long = "as", value_name = "NAME")]
+        renamed: Option<String>,
+    },
+    /// Print the path of the file that `kubectl --kubeconfig` takes
+    Kubeconfig,
+    /// Print what the programs of a node have logged
+    Logs {
+        /// control, node-1, node-2 …
+        node: String,
+        /// One program alone, as kubelet or etcd
+        program: Option<String>,
+    },
+    /// Run a command in a node
+    Exec {
+        /// control, node-1, node-2 …
+        node: String,
+        /// The command and its arguments; a shell when there is none
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+    /// Stop a node, as if its power were cut
+    Stop {
+        /// control, node-1, node-2 …
+        node: String,
+    },
+    /// Start a node that is stopped
+    Start {
+        /// control, node-1, node-2 …
+        node: String,
+    },
+    /// Remove a cluster and all that belongs to it
+    Delete,
+    /// The first process of a node
+    #[command(hide = true)]
+    Init {
+        /// The node's description
+        file: PathBuf,
+    },
+}
+
+/// How a cluster is to be.
+#[derive(Debug, Args)]
+pub struct Up {
+    /// Nodes for pods, beside the one with the control plane; 3 for a new cluster
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub nodes: Option<u8>,
+    /// The directory with Kubernetes' programs, etcd and coredns; without it, what `hack/tools cluster` built
+    #[arg(long, value_name = "DIR")]
+    pub kubernetes: Option<PathBuf>,
+    /// Port of 127.0.0.1 that leads to a port of node-1, as a NodePort or a hostPort; may be repeated
+    #[arg(long, value_name = "PORT:NODE_PORT")]
+    pub publish: Vec<Publish>,
+}
+
+/// A port of this machine's loopback that leads to one of the first node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Publish {
+    /// On 127.0.0.1.
+    pub host: u16,
+    /// On the node.
+    pub node: u16,
+}
+
+impl FromStr for Publish {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let port = |text: &str| text.parse().ok().filter(|port: &u16| *port != 0);
+        let ports = text.split_once(':');
+        let ports = ports.and_then(|(host, node)| port(host).zip(port(node)));
+        let (host, node) = ports.ok_or("two ports from 1 to 65535 with a colon, as 8080:30080")?;
+        Ok(Self { host, node })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory as _;
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn published_ports_are_two() {
+        let both = Publish {
+            host: 80,
+            node: 30080,
+        };
+        assert_eq!("80:30080".parse(), Ok(both));
+        for wrong in ["", "80", "0:1", "1:0", "1:65536", "a:b", "1:2:3"] {
+            assert!(wrong.parse::<Publish>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn all_commands_can_be_given_with_their_flags() {
+        for line in [
+            "up --nodes 2 --kubernetes /k --publish 80:30080 --publish 81:30081",
+            "list --dir /d",
+            "load a.tar --as b:1 --name x",
+            "kubeconfig",
+            "logs node-1 kubelet",
+            "exec control",
+            "stop node-1",
+            "start node-1",
+            "delete --name x",
+        ] {
+            let words = ["crisp", "cluster"].into_iter().chain(line.split(' '));
+            assert!(Arguments::try_parse_from(words).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_command_in_a_node_keeps_its_flags() {
+        let words = ["crisp", "cluster", "exec", "node-1", "ls", "-l", "--name"];
+        let Command::Cluster(cluster) = Arguments::parse_from(words).command;
+        let ClusterCommand::Exec { command, .. } = cluster.command else {
+            panic!("{:?}", cluster.command)
+        };
+        assert_eq!(command, ["ls", "-l", "--name"]);
+    }
+}

@@ -1,0 +1,63 @@
+//! `stop` and `start` are a node's power switch.
+
+use std::path::Path;
+
+use super::found::Cluster;
+use crate::arguments::Common;
+use crate::failure::{Context as _, Failure, Remedy as _, Result};
+use crate::images;
+use crate::network;
+use crate::node::{self, Node, Nodes};
+use crate::programs::Programs;
+use crate::progress::Progress;
+
+/// Stops a node at once.
+pub async fn stop(common: &Common, name: &str) -> Result<()> {
+    let progress = Progress::begin();
+    let cluster = Cluster::find(common)?;
+    let _lock = cluster.home.lock()?;
+    let (cri, pod) = cluster.pod(name).await?;
+    let stopped = node::stop(&cri, name, &pod.id).await?;
+    progress.done(&match stopped {
+        true => format!("{name} stopped"),
+        false => format!("{name} did not run"),
+    });
+    Ok(())
+}
+
+/// Starts a node that is stopped.
+pub async fn start(common: &Common, name: &str) -> Result<()> {
+    let progress = Progress::begin();
+    let cluster = Cluster::find(common)?;
+    let _lock = cluster.home.lock()?;
+    let (cri, pod) = cluster.pod(name).await?;
+    if !pod.is_ready {
+        let failure = Failure::new(format!("node {name}: its network went with the last boot"));
+        return Err(failure).remedy(|| "`crisp cluster up` brings all nodes up again".to_owned());
+    }
+    let kubernetes: &Path = &cluster.record.kubernetes;
+    let programs = Programs::find(Some(kubernetes))?;
+    let image = images::node_image()?.name;
+    let address = cri.address(&pod.id).await?;
+    let node = Node {
+        name: name.to_owned(),
+        pod: pod.id,
+        address: address
+            .parse()
+            .context(|| format!("node {name}: read its address {address}"))?,
+    };
+    let nodes = Nodes {
+        record: &cluster.record,
+        dir: &cluster.dir,
+        cri: &cri,
+        image: &image,
+        programs: &programs,
+        resolvers: &network::resolvers(),
+    };
+    let started = nodes.start(&node).await?;
+    progress.done(&match started {
+        true => format!("{name} started"),
+        false => format!("{name} runs already"),
+    });
+    Ok(())
+}

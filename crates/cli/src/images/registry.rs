@@ -1,0 +1,230 @@
+//! A registry that serves some images to whom it is told to, by the distribution protocol's reading
+//! half, on plain HTTP; it ends with the value.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io::Read;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Poll, ready};
+
+use bytes::Bytes;
+use crisp_model::ImageRef;
+use crisp_tasks::Worker;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body::{Body, Frame};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+
+use super::blob::{Blob, Image};
+use crate::failure::{Context as _, Result};
+
+/// Bytes of a blob that are sent at a time.
+const PIECE: usize = 1 << 16;
+
+/// A registry that runs.
+#[derive(Debug)]
+pub struct Registry {
+    /// Where it listens.
+    pub address: SocketAddr,
+    _server: Worker<()>,
+}
+
+impl Registry {
+    /// Serves images on a free port of an address.
+    pub async fn serve(ip: IpAddr, images: &[Image]) -> Result<Self> {
+        let step = || format!("registry on {ip}: listen");
+        let listener = TcpListener::bind((ip, 0)).await.context(step)?;
+        let address = listener.local_addr().context(step)?;
+        let shelf = Arc::new(Shelf::of(images)?);
+        let server = Worker::start(async move {
+            loop {
+                // A connection that failed before it was taken is its client's matter.
+                let Ok((stream, _)) = listener.accept().await else {
+                    continue;
+                };
+                let shelf = Arc::clone(&shelf);
+                // They end with their clients, and with this program at the latest.
+                crisp_tasks::detached(async move {
+                    let answer = service_fn(move |request: Request<Incoming>| {
+                        let response = shelf.answer(request.method(), request.uri().path());
+                        std::future::ready(Ok::<_, Infallible>(response))
+                    });
+                    let connection = http1::Builder::new();
+                    // A client that leaves in the middle is told of by itself.
+                    drop(
+                        connection
+                            .serve_connection(TokioIo::new(stream), answer)
+                            .await,
+                    );
+                });
+            }
+        });
+        Ok(Self {
+            address,
+            _server: server,
+        })
+    }
+}
+
+/// Blobs by digest, and digests by `REPOSITORY:TAG`.
+#[derive(Debug, Default)]
+struct Shelf {
+    blobs: HashMap<String, Blob>,
+    tags: HashMap<(String, String), String>,
+}
+
+impl Shelf {
+    fn of(images: &[Image]) -> Result<Self> {
+        let mut shelf = Self::default();
+        for image in images {
+            let name = ImageRef::parse(&image.name)
+                .context(|| format!("image {}: read its name", image.name))?;
+            let tag = name.tag().unwrap_or("latest");
+            let key = (name.repository().to_owned(), tag.to_owned());
+            shelf.tags.insert(key, image.digest.clone());
+            let blobs = image.blobs.iter().cloned();
+            shelf
+                .blobs
+                .extend(blobs.map(|blob| (blob.digest.clone(), blob)));
+        }
+        Ok(shelf)
+    }
+
+    fn answer(&self, method: &Method, path: &str) -> Response<Piecewise> {
+        let mut response = match path.strip_prefix("/v2/") {
+            Some("") => Response::new(Piecewise::default()),
+            Some(rest) => self.find(rest).map_or_else(missing, found),
+            None => missing(),
+        };
+        if method == Method::HEAD {
+            *response.body_mut() = Piecewise::default();
+        } else if method != Method::GET {
+            response = empty(StatusCode::METHOD_NOT_ALLOWED);
+        }
+        response
+    }
+
+    fn find(&self, rest: &str) -> Option<&Blob> {
+        if let Some((_, digest)) = rest.rsplit_once("/blobs/") {
+            return self.blobs.get(digest);
+        }
+        let (repository, reference) = rest.rsplit_once("/manifests/")?;
+        let key = (repository.to_owned(), reference.to_owned());
+        let digest = self.tags.get(&key).map_or(reference, String::as_str);
+        self.blobs.get(digest)
+    }
+}
+
+fn empty(status: StatusCode) -> Response<Piecewise> {
+    let mut response = Response::new(Piecewise::default());
+    *response.status_mut() = status;
+    response
+}
+
+fn missing() -> Response<Piecewise> {
+    empty(StatusCode::NOT_FOUND)
+}
+
+fn found(blob: &Blob) -> Response<Piecewise> {
+    let reader = match blob.content.open() {
+        Ok(reader) => reader,
+        Err(_) => return empty(StatusCode::INTERNAL_SERVER_ERROR),
+    };
+    let response = Response::builder()
+        .header(header::CONTENT_TYPE, &blob.media_type)
+        .header(header::CONTENT_LENGTH, blob.content.size())
+        .header("Docker-Content-Digest", &blob.digest)
+        .body(Piecewise {
+            reader: Some(reader),
+        });
+    response.unwrap_or_else(|_| empty(StatusCode::INTERNAL_SERVER_ERROR))
+}
+
+/// A body that is read as it is sent.
+#[derive(Default)]
+struct Piecewise {
+    reader: Option<Box<dyn Read + Send>>,
+}
+
+impl std::fmt::Debug for Piecewise {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Piecewise").finish_non_exhaustive()
+    }
+}
+
+impl Body for Piecewise {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> Poll<Option<std::io::Result<Frame<Bytes>>>> {
+        // Other connections have their turn between two pieces.
+        ready!(tokio::task::coop::poll_proceed(context)).made_progress();
+        let Some(reader) = &mut self.get_mut().reader else {
+            return Poll::Ready(None);
+        };
+        let mut piece = vec![0; PIECE];
+        Poll::Ready(match reader.read(&mut piece) {
+            Ok(0) => None,
+            Ok(count) => {
+                piece.truncate(count);
+                Some(Ok(Frame::data(piece.into())))
+            }
+            Err(error) => Some(Err(error)),
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.reader.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::blob::Content;
+    use super::*;
+
+    fn shelf() -> Shelf {
+        let content = Content::of(b"{}".to_vec());
+        let digest = content.digest().unwrap();
+        let blob = Blob {
+            digest: digest.clone(),
+            media_type: "application/x".to_owned(),
+            content,
+        };
+        let image = Image {
+            name: "docker.io/library/a:1".to_owned(),
+            digest,
+            blobs: vec![blob],
+        };
+        Shelf::of(&[image]).unwrap()
+    }
+
+    #[test]
+    fn images_are_found_by_tag_and_digest_and_nothing_else_is() {
+        let shelf = shelf();
+        let digest = shelf.blobs.keys().next().unwrap().clone();
+        let status = |path: &str| shelf.answer(&Method::GET, path).status().as_u16();
+        assert_eq!(status("/v2/"), 200);
+        assert_eq!(status("/v2/library/a/manifests/1"), 200);
+        assert_eq!(status(&format!("/v2/library/a/manifests/{digest}")), 200);
+        assert_eq!(status(&format!("/v2/library/a/blobs/{digest}")), 200);
+        assert_eq!(status("/v2/library/a/manifests/2"), 404);
+        assert_eq!(status("/v2/library/b/manifests/1"), 404);
+        assert_eq!(status("/v2/library/a/blobs/sha256:0"), 404);
+        assert_eq!(status("/"), 404);
+    }
+
+    #[test]
+    fn nothing_can_be_written() {
+        let answer = shelf().answer(&Method::PUT, "/v2/library/a/manifests/1");
+        assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED);
+    }
+}

@@ -1,0 +1,260 @@
+//! The first process of a node. It prepares the node, starts its programs, starts again those that
+//! end, and reaps what they leave. When it ends, the kernel ends all else in the node.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use crisp_sys::mount::{Depth, Propagation};
+use crisp_sys::process::WaitStatus;
+use crisp_sys::signals::{self, SignalFd};
+use crisp_sys::{cgroup, mount, process};
+use serde::{Deserialize, Serialize};
+
+use crate::failure::{Context as _, Failure, Result};
+
+/// Where nodes have their files.
+pub const NODE_DIR: &str = "/node";
+/// Where nodes see Crisp's programs.
+pub const CRISP_DIR: &str = "/opt/crisp";
+/// Where nodes see Kubernetes' programs.
+pub const KUBERNETES_DIR: &str = "/opt/kubernetes";
+/// Where programs of a node are found, by the programs themselves.
+pub const PATH: &str =
+    "/opt/crisp:/opt/kubernetes:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
+/// Pause before a program that ended is started again.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How long programs may take to end when the node is asked to.
+const GRACE: Duration = Duration::from_secs(5);
+const SIGTERM: i32 = 15;
+const SIGINT: i32 = 2;
+
+/// A node's description, in the file that its first process reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Init {
+    /// Whether containers run in it: it then prepares mounts, cgroups, routes and firewall.
+    pub runs_pods: bool,
+    /// Its programs, in the order in which they are started.
+    pub programs: Vec<Program>,
+}
+
+/// A program of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Program {
+    /// Its name; its log is `/var/log/NAME.log`.
+    pub name: String,
+    /// Path and arguments.
+    pub command: Vec<String>,
+}
+
+/// A program that runs, or waits to be started again.
+#[derive(Debug)]
+enum State {
+    Runs(i32),
+    Waits(Instant),
+}
+
+/// Does what a file says, until it is asked to end.
+pub fn run(file: &Path) -> Result<ExitCode> {
+    let text = fs::read(file).context(|| format!("{}: read it", file.display()))?;
+    let init: Init =
+        serde_json::from_slice(&text).context(|| format!("{}: read it", file.display()))?;
+    if std::process::id() != 1 {
+        let text = "crisp cluster init: it is the first process of a node, and of nothing else";
+        return Err(Failure::new(text).remedy("`crisp cluster up` makes nodes"));
+    }
+    // Blocked, they wait until they are asked for.
+    let _blocked = SignalFd::block_all().context(|| "signals: block them".to_owned())?;
+    if init.runs_pods {
+        prepare()?;
+    }
+    let mut states: Vec<State> = init.programs.iter().map(|_| due()).collect();
+    loop {
+        start_due(&init.programs, &mut states)?;
+        let signal = signals::wait(Some(Duration::from_millis(500)));
+        let signal = signal.context(|| "signals: wait for one".to_owned())?;
+        reap(&init.programs, &mut states)?;
+        if matches!(signal, Some((SIGTERM | SIGINT, _))) {
+            end(&states);
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+}
+
+fn due() -> State {
+    State::Waits(Instant::now())
+}
+
+fn start_due(programs: &[Program], states: &mut [State]) -> Result<()> {
+    for (program, state) in programs.iter().zip(states) {
+        if matches!(state, State::Waits(until) if *until <= Instant::now()) {
+            *state = State::Runs(start(program)?);
+        }
+    }
+    Ok(())
+}
+
+fn start(program: &Program) -> Result<i32> {
+    let step = || format!("{}: start it", program.name);
+    let log = Path::new("/var/log").join(format!("{}.log", program.name));
+    let log = File::options().create(true).append(true).open(log);
+    let log = log.context(step)?;
+    let (path, arguments) = program
+        .command
+        .split_first()
+        .ok_or_else(|| Failure::new(format!("{}: it has no command", program.name)))?;
+    let mut command = process::command(path);
+    command
+        .args(arguments)
+        .env("PATH", PATH)
+        .env("HOME", "/root")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().context(step)?)
+        .stderr(log);
+    process::reset_signals(&mut command);
+    let child = command.spawn().context(step)?;
+    i32::try_from(child.id()).context(step)
+}
+
+/// Takes the ends of all processes that ended, also of orphans.
+fn reap(programs: &[Program], states: &mut [State]) -> Result<()> {
+    loop {
+        let ended = process::reap_any().context(|| "processes: reap one".to_owned())?;
+        let Some((pid, status)) = ended else {
+            return Ok(());
+        };
+        note_end(programs, states, pid, status);
+    }
+}
+
+fn note_end(programs: &[Program], states: &mut [State], pid: i32, status: WaitStatus) {
+    let mut all = programs.iter().zip(states);
+    let whose = all.find(|(_, state)| matches!(state, State::Runs(own) if *own == pid));
+    if let Some((program, state)) = whose {
+        let name = &program.name;
+        eprintln!("{name} ended with {status:?} and is started again");
+        *state = State::Waits(Instant::now() + PAUSE);
+    }
+}
+
+/// Asks the programs to end, and gives them time; what they do not write then is lost.
+fn end(states: &[State]) {
+    let pids = states.iter().filter_map(|state| match state {
+        State::Runs(pid) => Some(*pid),
+        State::Waits(_) => None,
+    });
+    let mut running: HashSet<i32> = pids.collect();
+    for pid in &running {
+        // It may have ended already.
+        signals::kill(*pid, SIGTERM).ok();
+    }
+    let deadline = Instant::now() + GRACE;
+    while !running.is_empty() && Instant::now() < deadline {
+        while let Ok(Some((pid, _))) = process::reap_any() {
+            running.remove(&pid);
+        }
+        signals::wait(Some(Duration::from_millis(50))).ok();
+    }
+}
+
+/// Makes a container a place in which containers can run.
+fn prepare() -> Result<()> {
+    let root = Path::new("/");
+    mount::set_propagation(root, Propagation::Shared, Depth::Recursive)
+        .context(|| "mounts of the node: share them with its pods".to_owned())?;
+    // Of a former life of the node nothing is left there.
+    mount::mount_classic("tmpfs", Path::new("/run"), "tmpfs", "mode=755")
+        .context(|| "/run: mount it".to_owned())?;
+    make_way_for_controllers()?;
+    let file = |name: &str| Path::new(NODE_DIR).join(name);
+    tool("/usr/sbin/ip", &["-batch"], &file("routes"))?;
+    tool("/usr/sbin/nft", &["-f"], &file("firewall.nft"))
+}
+
+/// On cgroup v2 a group with processes hands no controllers on (cgroups(7)): the node's processes move
+/// to a group of their own, so that those of pods can be limited.
+fn make_way_for_controllers() -> Result<()> {
+    let layout = cgroup::Layout::detect().context(|| "cgroups: find them".to_owned())?;
+    if !layout.is_v2() {
+        return Ok(());
+    }
+    let root = PathBuf::from("/sys/fs/cgroup");
+    let step = || "cgroups: hand controllers on".to_owned();
+    let own = root.join("init");
+    crisp_sys::file::make_public_dirs(&own).context(step)?;
+    put(&own.join("cgroup.procs"), "0")?;
+    let there = fs::read_to_string(root.join("cgroup.controllers")).context(step)?;
+    for controller in there.split_whitespace() {
+        put(
+            &root.join("cgroup.subtree_control"),
+            &format!("+{controller}"),
+        )?;
+    }
+    Ok(())
+}
+
+/// Writes to a file of the kernel's.
+fn put(path: &Path, text: &str) -> Result<()> {
+    use std::io::Write as _;
+    let opened = File::options().write(true).open(path);
+    opened
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .context(|| format!("{}: write {text}", path.display()))
+}
+
+/// Runs a program of the machine on a file.
+fn tool(path: &str, words: &[&str], file: &Path) -> Result<()> {
+    let step = || format!("{path} {} {}", words.join(" "), file.display());
+    let other = path.replace("/usr/sbin", "/usr/bin");
+    let path = [path, &other]
+        .into_iter()
+        .find(|path| Path::new(path).is_file())
+        .unwrap_or(path);
+    let mut command: Command = process::command(path);
+    command.args(words).arg(file).stdin(Stdio::null());
+    process::reset_signals(&mut command);
+    let status = command.status().context(step)?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(Failure::new(format!("{}: it ended with {status}", step()))
+            .remedy("its own words stand above")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_the_first_process_or_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("init.json");
+        assert!(run(&file).unwrap_err().to_string().contains("read it"));
+        let init = Init {
+            runs_pods: false,
+            programs: Vec::new(),
+        };
+        crate::record::write(&file, &serde_json::to_vec(&init).unwrap()).unwrap();
+        let refused = run(&file).unwrap_err().to_string();
+        assert!(refused.contains("first process"), "{refused}");
+    }
+
+    #[test]
+    fn a_program_that_ended_waits_before_it_is_started_again() {
+        let programs = [Program {
+            name: "x".into(),
+            command: vec!["/bin/true".into()],
+        }];
+        let mut states = [State::Runs(7)];
+        note_end(&programs, &mut states, 8, WaitStatus::Code(0));
+        assert!(matches!(states[0], State::Runs(7)), "that was an orphan");
+        note_end(&programs, &mut states, 7, WaitStatus::Signal(9));
+        assert!(matches!(states[0], State::Waits(until) if until > Instant::now()));
+        start_due(&programs, &mut states).unwrap();
+        assert!(matches!(states[0], State::Waits(_)));
+    }
+}

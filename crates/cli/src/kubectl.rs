@@ -1,0 +1,153 @@
+//! The API server is asked by kubectl, which every cluster has: its answers and errors are those that
+//! people know.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::failure::{Context as _, Failure, Result};
+
+/// How long one question may take; kubectl ends itself then.
+const TIMEOUT: &str = "--request-timeout=20s";
+/// Between two looks at what has to come.
+const STEP: Duration = Duration::from_millis(250);
+
+/// kubectl of one cluster, as its administrator.
+#[derive(Debug)]
+pub struct Kubectl {
+    /// The program.
+    pub program: PathBuf,
+    /// The administrator's kubeconfig.
+    pub kubeconfig: PathBuf,
+    /// Whom errors name.
+    pub whose: String,
+}
+
+impl Kubectl {
+    /// Runs it with these words and this input, and tells what it says.
+    pub fn run(&self, words: &[&str], input: &[u8]) -> Result<Vec<u8>> {
+        let step = || format!("{}: kubectl {}", self.whose, words.join(" "));
+        let mut command = crisp_sys::process::command(&self.program);
+        command
+            .arg("--kubeconfig")
+            .arg(&self.kubeconfig)
+            .arg(TIMEOUT)
+            .args(words)
+            // Its cache of the API is of no use for a few questions.
+            .env("HOME", "/nonexistent")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().context(step)?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // It says itself what is wrong when it does not read.
+            stdin.write_all(input).ok();
+        }
+        let output = child.wait_with_output().context(step)?;
+        match output.status.success() {
+            true => Ok(output.stdout),
+            false => {
+                let told = String::from_utf8_lossy(&output.stderr);
+                Err(told.trim().to_owned()).context(step)
+            }
+        }
+    }
+
+    /// Makes objects as they are described.
+    pub fn apply(&self, objects: &[Value]) -> Result<()> {
+        let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects});
+        let words = ["apply", "--validate=false", "-f", "-"];
+        self.run(&words, list.to_string().as_bytes()).map(drop)
+    }
+
+    /// An answer in JSON.
+    pub fn get(&self, words: &[&str]) -> Result<Value> {
+        let words = [&["get", "-o", "json"], words].concat();
+        let text = self.run(&words, b"")?;
+        serde_json::from_slice(&text).context(|| {
+            format!(
+                "{}: read the answer to kubectl {}",
+                self.whose,
+                words.join(" ")
+            )
+        })
+    }
+
+    /// Asks again and again until something is so.
+    ///
+    /// The last refusal is the failure's cause when it does not become so in time.
+    pub async fn until<T>(
+        &self,
+        what: &str,
+        within: Duration,
+        mut look: impl FnMut(&Self) -> Result<Option<T>>,
+    ) -> Result<T> {
+        let deadline = Instant::now() + within;
+        loop {
+            let looked = look(self);
+            if let Ok(Some(found)) = looked {
+                return Ok(found);
+            }
+            if Instant::now() > deadline {
+                let text = format!("{}: {what}: not in {} s", self.whose, within.as_secs());
+                return Err(match looked {
+                    Err(failure) => Failure::because(text, failure),
+                    Ok(_) => Failure::new(text),
+                });
+            }
+            tokio::time::sleep(STEP).await;
+        }
+    }
+}
+
+/// The nodes of an answer to `get nodes` that are Ready.
+pub fn ready(nodes: &Value) -> Vec<String> {
+    let is_ready = |node: &&Value| {
+        let conditions = node["status"]["conditions"].as_array();
+        conditions
+            .into_iter()
+            .flatten()
+            .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+    };
+    let all = nodes["items"].as_array().into_iter().flatten();
+    let names = all
+        .filter(is_ready)
+        .filter_map(|node| node["metadata"]["name"].as_str());
+    names.map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn node(name: &str, conditions: &Value) -> Value {
+        json!({"metadata": {"name": name}, "status": {"conditions": conditions}})
+    }
+
+    #[test]
+    fn nodes_are_ready_when_they_say_so() {
+        let nodes = json!({"items": [
+            node("a", &json!([{"type": "Ready", "status": "True"}])),
+            node("b", &json!([{"type": "Ready", "status": "Unknown"}])),
+            node("c", &json!([{"type": "DiskPressure", "status": "True"}])),
+            node("d", &json!(null)),
+        ]});
+        assert_eq!(ready(&nodes), ["a"]);
+        assert!(ready(&json!({})).is_empty());
+    }
+
+    #[test]
+    fn a_refusal_of_kubectl_is_the_cause() {
+        let kubectl = Kubectl {
+            program: "/bin/false".into(),
+            kubeconfig: "/k".into(),
+            whose: "cluster x".into(),
+        };
+        let error = kubectl.run(&["get", "x"], b"").unwrap_err().to_string();
+        assert!(error.starts_with("cluster x: kubectl get x"), "{error}");
+    }
+}

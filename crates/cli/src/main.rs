@@ -1,0 +1,81 @@
+//! `crisp`, the tool for people. Its first word is `cluster`: a Kubernetes cluster on this machine,
+//! whose nodes are privileged containers of a Crisp of their own.
+//!
+//! ```text
+//! arguments   the command line
+//! failure     what an error tells: object, step, cause, what to do
+//! home        the one directory that all of it is below, and who may change it now
+//! record      what a cluster is, as it is kept
+//! names       names of clusters and nodes
+//! network     addresses that are the same in each cluster; resolvers
+//! programs    which programs are needed, and where they are
+//! daemon      the outer crispd, whose containers the nodes are
+//! cri         calls to an outer or inner crispd
+//! node        a node: its pod, its container, its files
+//! pki         keys and certificates of a cluster
+//! kubeconfig  how clients reach the API server
+//! manifests   configurations and objects of Kubernetes
+//! images/     the node's image, archives of images, the registry that nodes pull them from
+//! kubectl     the program by which the API server is asked
+//! cluster/    what commands do
+//! init        the first process of a node
+//! progress    lines that tell how far it is
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod arguments;
+mod cluster;
+mod cri;
+mod daemon;
+mod failure;
+mod home;
+mod images;
+mod init;
+mod kubeconfig;
+mod kubectl;
+mod manifests;
+mod names;
+mod network;
+mod node;
+mod pki;
+mod programs;
+mod progress;
+mod record;
+
+use std::process::ExitCode;
+
+use arguments::{Arguments, ClusterCommand, Command};
+use clap::Parser as _;
+use failure::{Context as _, Result};
+
+fn main() -> ExitCode {
+    crisp_sys::process::set_umask(0o022);
+    if let Err(error) = crisp_sys::signals::begin() {
+        eprintln!("crisp: signals may stay blocked: {error}");
+    }
+    match run(Arguments::parse()) {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("crisp: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<ExitCode> {
+    let Command::Cluster(arguments) = arguments.command;
+    // The first process of a node, and one that enters a node, have one thread.
+    match arguments.command {
+        ClusterCommand::Init { file } => init::run(&file),
+        command => {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .context(|| "start the runtime of this program".to_owned())?;
+            let then = runtime.block_on(cluster::perform(&arguments.common, command))?;
+            drop(runtime);
+            then.finish()
+        }
+    }
+}

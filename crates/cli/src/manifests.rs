@@ -1,0 +1,302 @@
+//! Configurations of Kubernetes' programs, and the objects that a cluster begins with. JSON is YAML
+//! as well, and what Kubernetes reads strictly.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::network::{DNS, PODS, SERVICES};
+
+/// The domain of a cluster's names.
+const DOMAIN: &str = "cluster.local";
+/// The user as which CoreDNS asks the API server.
+pub const COREDNS_USER: &str = "crisp:coredns";
+/// The user as which the API server asks kubelets.
+pub const APISERVER_USER: &str = "crisp:apiserver";
+
+/// The kubelet's configuration in a node; all paths are the node's.
+pub fn kubelet() -> Value {
+    let file = |name: &str| format!("/node/{name}");
+    json!({
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "containerRuntimeEndpoint": "unix:///node/crisp.sock",
+        "cgroupDriver": "cgroupfs",
+        "cgroupsPerQOS": true,
+        "cgroupRoot": "/",
+        // Nodes are as the machine is, and some have version 1, swap, or full disks.
+        "failCgroupV1": false,
+        "failSwapOn": false,
+        // Disks of such machines may be full by a kubelet's measure, and images that were loaded have no
+        // registry to come from again.
+        "evictionHard": {"memory.available": "50Mi", "nodefs.available": "0%", "imagefs.available": "0%"},
+        "imageGCHighThresholdPercent": 100,
+        // To lower it takes a capability that not every machine gives.
+        "oomScoreAdj": 0,
+        "makeIPTablesUtilChains": false,
+        "clusterDNS": [DNS],
+        "clusterDomain": DOMAIN,
+        "resolvConf": file("resolv.conf"),
+        "tlsCertFile": file("node.crt"),
+        "tlsPrivateKeyFile": file("node.key"),
+        "authentication": {
+            "anonymous": {"enabled": false},
+            "webhook": {"enabled": true},
+            "x509": {"clientCAFile": file("ca.crt")},
+        },
+        "authorization": {"mode": "Webhook"},
+        "nodeStatusUpdateFrequency": "5s",
+        "featureGates": {"PodAndContainerStatsFromCRI": true},
+    })
+}
+
+/// kube-proxy's configuration in a node.
+pub fn kube_proxy(node: &str) -> Value {
+    json!({
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "mode": "nftables",
+        "hostnameOverride": node,
+        "clusterCIDR": PODS,
+        "clientConnection": {"kubeconfig": "/node/proxy.kubeconfig"},
+        "oomScoreAdj": 0,
+        // Limits of the machine hold for all of its network namespaces, and are not a node's to change.
+        "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
+    })
+}
+
+/// The network of a node's pods, for its crispd.
+pub fn pod_network(pods: &str) -> Value {
+    json!({
+        "cniVersion": "1.0.0",
+        "name": "crisp",
+        "plugins": [{
+            "type": "crisp",
+            "bridge": "pods0",
+            "subnets": [pods],
+            // Pods of other nodes see a pod's own address; the node does the rest, see `firewall`.
+            "masquerade": false,
+            "capabilities": {"portMappings": true},
+        }],
+    })
+}
+
+/// The configuration of a node's crispd.
+pub fn crispd() -> String {
+    "root = \"/var/lib/crisp\"\n\
+     state = \"/run/crisp\"\n\
+     listen = \"unix:///node/crisp.sock\"\n\
+     [network]\n\
+     conf_dir = \"/node/net.d\"\n\
+     bin_dirs = [\"/usr/lib/cni\"]\n\
+     [images]\n\
+     registry_config = \"/node/certs.d\"\n"
+        .to_owned()
+}
+
+/// Rules by which pods reach the world beyond their cluster: as their node.
+pub fn firewall() -> String {
+    format!(
+        "table ip crisp-node {{\n\
+         chain postrouting {{\n\
+         type nat hook postrouting priority srcnat\n\
+         ip saddr {PODS} ip daddr != {PODS} oifname eth0 masquerade\n\
+         }}\n}}\n"
+    )
+}
+
+/// Routes to the pods of other nodes, for `ip -batch`: each a range and the node's address.
+pub fn routes<'a>(others: impl Iterator<Item = (String, &'a str)>) -> String {
+    let lines = others.map(|(pods, address)| format!("route replace {pods} via {address}\n"));
+    lines.collect()
+}
+
+/// The file by which a program knows servers of names.
+pub fn resolv_conf(servers: &[IpAddr]) -> String {
+    let lines = servers.iter().map(|ip| format!("nameserver {ip}\n"));
+    lines.collect()
+}
+
+/// CoreDNS' configuration: names of the cluster, and those of the world where somebody knows them.
+pub fn corefile(address: &str, servers: &[IpAddr]) -> String {
+    let all: Vec<String> = servers.iter().map(ToString::to_string).collect();
+    let forward = match all.is_empty() {
+        true => String::new(),
+        false => format!("  forward . {}\n", all.join(" ")),
+    };
+    format!(
+        ".:53 {{\n  bind {address}\n  errors\n  health 127.0.0.1:8080\n  cache 5\n  \
+         kubernetes {DOMAIN} in-addr.arpa ip6.arpa {{\n    kubeconfig /node/coredns.kubeconfig crisp\n  }}\n\
+         {forward}}}\n"
+    )
+}
+
+/// The command lines of the control plane, each with its name. Paths are the node's.
+pub fn control_plane(address: &str) -> Vec<(&'static str, Vec<String>)> {
+    let services = format!("--service-cluster-ip-range={SERVICES}");
+    let apiserver = [
+        &format!("--advertise-address={address}"),
+        "--etcd-servers=http://127.0.0.1:2379",
+        &services,
+        "--authorization-mode=Node,RBAC",
+        "--enable-admission-plugins=NodeRestriction",
+        "--allow-privileged",
+        "--client-ca-file=/node/ca.crt",
+        "--tls-cert-file=/node/apiserver.crt",
+        "--tls-private-key-file=/node/apiserver.key",
+        "--kubelet-certificate-authority=/node/ca.crt",
+        "--kubelet-client-certificate=/node/to-kubelet.crt",
+        "--kubelet-client-key=/node/to-kubelet.key",
+        "--kubelet-preferred-address-types=InternalIP",
+        "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
+        "--service-account-key-file=/node/tokens.pub",
+        "--service-account-signing-key-file=/node/tokens.key",
+    ];
+    let controllers = [
+        "--kubeconfig=/node/controllers.kubeconfig",
+        "--leader-elect=false",
+        "--bind-address=127.0.0.1",
+        "--use-service-account-credentials",
+        "--service-account-private-key-file=/node/tokens.key",
+        "--root-ca-file=/node/ca.crt",
+        // Each node's range stands in its object from the start.
+        "--allocate-node-cidrs=false",
+    ];
+    let scheduler = [
+        "--kubeconfig=/node/scheduler.kubeconfig",
+        "--leader-elect=false",
+        "--bind-address=127.0.0.1",
+    ];
+    let etcd = ["--data-dir=/var/lib/etcd", "--log-level=warn"];
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    vec![
+        ("etcd", words(&etcd)),
+        ("kube-apiserver", words(&apiserver)),
+        ("kube-controller-manager", words(&controllers)),
+        ("kube-scheduler", words(&scheduler)),
+        ("coredns", words(&["-conf", "/node/Corefile"])),
+    ]
+}
+
+/// The command lines of a node's programs, each with its name. Paths are the node's.
+pub fn node_programs(node: &str, address: &str) -> Vec<(&'static str, Vec<String>)> {
+    let kubelet = [
+        "--config=/node/kubelet.json".to_owned(),
+        "--kubeconfig=/node/kubelet.kubeconfig".to_owned(),
+        format!("--hostname-override={node}"),
+        format!("--node-ip={address}"),
+    ];
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    vec![
+        ("crispd", words(&["--config", "/node/crispd.toml"])),
+        ("kubelet", kubelet.to_vec()),
+        ("kube-proxy", words(&["--config=/node/kube-proxy.json"])),
+    ]
+}
+
+/// The objects that a cluster begins with: its nodes with the ranges of their pods, names, and who may
+/// do what.
+pub fn objects<'a>(control: &str, nodes: impl Iterator<Item = (&'a str, String)>) -> Vec<Value> {
+    let nodes = nodes.map(|(name, pods)| {
+        json!({
+            "apiVersion": "v1", "kind": "Node",
+            "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
+            "spec": {"podCIDR": pods, "podCIDRs": [pods]},
+        })
+    });
+    nodes
+        .chain(names_service(control))
+        .chain(rights())
+        .collect()
+}
+
+/// The service of names, whose only server is beside the control plane.
+fn names_service(control: &str) -> [Value; 2] {
+    let metadata = json!({"name": "kube-dns", "namespace": "kube-system"});
+    let mut slice = metadata.clone();
+    slice["labels"] = json!({"kubernetes.io/service-name": "kube-dns"});
+    let port = |name: &str, protocol: &str| json!({"name": name, "port": 53, "protocol": protocol});
+    let ports = [port("dns", "UDP"), port("dns-tcp", "TCP")];
+    [
+        json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": metadata,
+            "spec": {"clusterIP": DNS, "ports": ports},
+        }),
+        json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": slice,
+            "addressType": "IPv4", "endpoints": [{"addresses": [control]}], "ports": ports,
+        }),
+    ]
+}
+
+fn rights() -> [Value; 3] {
+    let bind = |role: &str, user: &str| {
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+            "metadata": {"name": user},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
+        })
+    };
+    let read = |group: &str, resources: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": ["list", "watch"]});
+    [
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+            "metadata": {"name": COREDNS_USER},
+            "rules": [
+                read("", &["endpoints", "namespaces", "pods", "services"]),
+                read("discovery.k8s.io", &["endpointslices"]),
+            ],
+        }),
+        bind(COREDNS_USER, COREDNS_USER),
+        bind("system:kubelet-api-admin", APISERVER_USER),
+    ]
+}
+
+/// Whether a path of this machine is to be seen in nodes: certificates of the world's registries.
+pub fn shared_settings() -> impl Iterator<Item = &'static str> {
+    let settings = ["/etc/ssl", "/etc/pki", "/etc/ca-certificates"];
+    settings.into_iter().filter(|path| Path::new(path).is_dir())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_node_object_has_its_own_range() {
+        let nodes = [("node-1", "10.244.1.0/24".to_owned())];
+        let objects = objects("192.0.2.1", nodes.into_iter());
+        assert_eq!(objects[0]["spec"]["podCIDR"], "10.244.1.0/24");
+        assert_eq!(objects[1]["spec"]["clusterIP"], "10.96.0.10");
+        assert_eq!(objects[2]["endpoints"][0]["addresses"][0], "192.0.2.1");
+    }
+
+    #[test]
+    fn names_of_the_world_are_asked_where_somebody_knows_them() {
+        let with = corefile("192.0.2.1", &["192.0.2.9".parse().unwrap()]);
+        assert!(with.contains("forward . 192.0.2.9\n"), "{with}");
+        assert!(!corefile("192.0.2.1", &[]).contains("forward"));
+    }
+
+    #[test]
+    fn routes_lead_to_the_nodes_of_the_ranges() {
+        let others = [(crate::network::pods_of(2), "192.0.2.2")];
+        let text = routes(others.into_iter());
+        assert_eq!(text, "route replace 10.244.2.0/24 via 192.0.2.2\n");
+    }
+
+    #[test]
+    fn files_that_hold_keys_are_the_nodes_own() {
+        for (_, words) in control_plane("192.0.2.1") {
+            let paths = words.iter().filter_map(|word| word.split_once("=/"));
+            for (_, path) in paths {
+                assert!(
+                    path.starts_with("node/") || path == "var/lib/etcd",
+                    "{path}"
+                );
+            }
+        }
+    }
+}

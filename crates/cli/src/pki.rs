@@ -1,0 +1,233 @@
+//! The keys and certificates of a cluster. One authority signs all of them; its key never leaves the
+//! cluster's directory, and nodes see only what is theirs.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, SanType,
+};
+
+use crate::failure::{Context as _, Result};
+use crate::record::{make_dir, write, write_private};
+
+/// A certificate and its key, both in PEM.
+#[derive(Debug, Clone)]
+pub struct Pair {
+    /// The certificate.
+    pub certificate: String,
+    /// Its private key.
+    pub key: String,
+}
+
+/// Whom a certificate is for.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    /// The user, to the API server.
+    pub name: String,
+    /// The group of that user.
+    pub group: Option<&'static str>,
+    /// Names of the server.
+    pub hosts: Vec<String>,
+    /// Addresses of the server.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Subject {
+    /// A client that serves nothing.
+    pub fn client(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            group: None,
+            hosts: Vec::new(),
+            addresses: Vec::new(),
+        }
+    }
+
+    fn params(&self) -> std::result::Result<CertificateParams, rcgen::Error> {
+        let mut params = CertificateParams::new(self.hosts.clone())?;
+        let mut name = DistinguishedName::new();
+        name.push(DnType::CommonName, self.name.as_str());
+        if let Some(group) = self.group {
+            name.push(DnType::OrganizationName, group);
+        }
+        params.distinguished_name = name;
+        let addresses = self.addresses.iter().copied().map(SanType::IpAddress);
+        params.subject_alt_names.extend(addresses);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ClientAuth,
+            ExtendedKeyUsagePurpose::ServerAuth,
+        ];
+        params.use_authority_key_identifier_extension = true;
+        Ok(params)
+    }
+}
+
+/// The authority of a cluster, and the key of its service accounts' tokens.
+#[derive(Debug)]
+pub struct Pki {
+    issuer: Issuer<'static, KeyPair>,
+    /// The authority's certificate in PEM.
+    pub ca: String,
+    /// The key of tokens; its `certificate` is the public key alone.
+    pub tokens: Pair,
+}
+
+impl Pki {
+    /// Reads what a cluster has, or makes it.
+    pub fn of(dir: &Path) -> Result<Self> {
+        make_private(dir)?;
+        let key = key(&dir.join("ca.key"))?;
+        let params = authority();
+        let path = dir.join("ca.crt");
+        let ca = match read(&path)? {
+            Some(text) => text,
+            None => {
+                let made = params.self_signed(&key);
+                let text = made
+                    .context(|| format!("{}: make it", path.display()))?
+                    .pem();
+                write(&path, text.as_bytes())?;
+                text
+            }
+        };
+        let tokens = self::key(&dir.join("tokens.key"))?;
+        Ok(Self {
+            issuer: Issuer::new(params, key),
+            ca,
+            tokens: Pair {
+                certificate: tokens.public_key_pem(),
+                key: tokens.serialize_pem(),
+            },
+        })
+    }
+
+    /// Makes a key and a certificate for a subject.
+    pub fn issue(&self, subject: &Subject) -> Result<Pair> {
+        let step = || format!("certificate of {}: make it", subject.name);
+        let key = KeyPair::generate().context(step)?;
+        let params = subject.params().context(step)?;
+        let certificate = params.signed_by(&key, &self.issuer).context(step)?;
+        Ok(Pair {
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+        })
+    }
+}
+
+/// The authority is made of these each time: its name and its key make it the same one.
+fn authority() -> CertificateParams {
+    let mut params = CertificateParams::default();
+    let mut name = DistinguishedName::new();
+    name.push(DnType::CommonName, "crisp cluster");
+    params.distinguished_name = name;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![
+        KeyUsagePurpose::KeyCertSign,
+        KeyUsagePurpose::CrlSign,
+        KeyUsagePurpose::DigitalSignature,
+    ];
+    params
+}
+
+/// Reads a key, or makes it.
+fn key(path: &Path) -> Result<KeyPair> {
+    if let Some(text) = read(path)? {
+        return KeyPair::from_pem(&text).context(|| format!("{}: read the key", path.display()));
+    }
+    let key = KeyPair::generate().context(|| format!("{}: make the key", path.display()))?;
+    write_private(path, key.serialize_pem().as_bytes())?;
+    Ok(key)
+}
+
+fn read(path: &Path) -> Result<Option<String>> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).context(|| format!("{}: read it", path.display())),
+    }
+}
+
+fn make_private(dir: &Path) -> Result<()> {
+    if let Some(parent) = dir.parent() {
+        make_dir(parent)?;
+    }
+    crisp_sys::file::make_private_dirs(dir).context(|| format!("{}: make it", dir.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::process::Output;
+
+    use super::*;
+
+    fn openssl(words: &[&str]) -> Output {
+        let mut command = crisp_sys::process::command("openssl");
+        command.args(words).output().unwrap()
+    }
+
+    fn server() -> Subject {
+        Subject {
+            name: "system:node:n".to_owned(),
+            group: Some("system:nodes"),
+            hosts: vec!["n".to_owned()],
+            addresses: vec!["192.0.2.7".parse().unwrap()],
+        }
+    }
+
+    #[test]
+    fn certificates_of_before_and_after_a_reading_hold_under_one_authority() {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = dir.path().join("pki");
+        let first = Pki::of(&pki).unwrap();
+        let again = Pki::of(&pki).unwrap();
+        assert_eq!(
+            (&first.ca, &first.tokens.key),
+            (&again.ca, &again.tokens.key)
+        );
+        let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+        let ca = pki.join("ca.crt").to_str().unwrap().to_owned();
+        for (name, made) in [("a", &first), ("b", &again)] {
+            let pair = made.issue(&server()).unwrap();
+            std::fs::File::create(path(name)).unwrap();
+            write(Path::new(&path(name)), pair.certificate.as_bytes()).unwrap();
+            let words = ["-CAfile", &ca, "-verify_ip", "192.0.2.7"];
+            let verified = openssl(&[&["verify"], &words[..], &[&path(name)]].concat());
+            assert!(verified.status.success(), "{verified:?}");
+            let other = ["-CAfile", &ca, "-verify_ip", "192.0.2.8"];
+            let refused = openssl(&[&["verify"], &other[..], &[&path(name)]].concat());
+            assert!(!refused.status.success());
+        }
+        let subject = openssl(&["x509", "-noout", "-subject", "-in", &path("a")]);
+        let subject = String::from_utf8(subject.stdout).unwrap();
+        assert!(subject.contains("CN = system:node:n") && subject.contains("O = system:nodes"));
+    }
+
+    #[test]
+    fn keys_are_for_root_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = dir.path().join("pki");
+        Pki::of(&pki).unwrap();
+        for name in ["ca.key", "tokens.key", ""] {
+            let mode = std::fs::metadata(pki.join(name))
+                .unwrap()
+                .permissions()
+                .mode();
+            assert_eq!(mode & 0o077, 0, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_key_is_named_and_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = dir.path().join("pki");
+        make_private(&pki).unwrap();
+        write(&pki.join("ca.key"), b"x").unwrap();
+        let error = Pki::of(&pki).unwrap_err().to_string();
+        assert!(error.contains("ca.key"), "{error}");
+        assert_eq!(std::fs::read(pki.join("ca.key")).unwrap(), b"x");
+    }
+}

@@ -1,0 +1,150 @@
+//! The programs that a cluster is made of: Crisp's own, Kubernetes', and a few of this machine, whose
+//! `/usr` the nodes see.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use crate::failure::{Context as _, Failure, Remedy as _, Result};
+
+/// Crisp's own, beside this program.
+const OURS: [&str; 3] = ["crispd", "crisp-shim", "crisp-holder"];
+/// Kubernetes' and all that belongs to its control plane.
+const KUBERNETES: [&str; 8] = [
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kube-proxy",
+    "kubelet",
+    "kubectl",
+    "etcd",
+    "coredns",
+];
+/// This machine's that nodes need, with Debian's packages.
+const MACHINE: [(&str, &str); 2] = [("ip", "iproute2"), ("nft", "nftables")];
+
+/// Where the programs are.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// The directory of Crisp's programs.
+    pub ours: PathBuf,
+    /// The directory of Kubernetes' programs.
+    pub kubernetes: PathBuf,
+}
+
+impl Programs {
+    /// Finds all of them; Kubernetes' in a directory that was named, or in the cache.
+    pub fn find(named: Option<&Path>) -> Result<Self> {
+        let kubernetes = match named {
+            Some(dir) => std::path::absolute(dir)
+                .context(|| format!("--kubernetes {}: make the path absolute", dir.display()))?,
+            None => newest_cached()?,
+        };
+        let found = Self {
+            ours: ours()?,
+            kubernetes,
+        };
+        found.check()?;
+        Ok(found)
+    }
+
+    fn check(&self) -> Result<()> {
+        all_in(&self.ours, &OURS)
+            .remedy(|| "hack/build builds all programs of Crisp into one directory".to_owned())?;
+        all_in(&self.kubernetes, &KUBERNETES).remedy(|| {
+            "`hack/tools cluster` builds Kubernetes' programs; --kubernetes DIR names a directory \
+             with others"
+                .to_owned()
+        })?;
+        for (name, package) in MACHINE {
+            let dirs = ["/usr/sbin", "/usr/bin"].map(|dir| Path::new(dir).join(name));
+            if !dirs.iter().any(|path| path.is_file()) {
+                let text = format!("{name}: it is neither in /usr/sbin nor in /usr/bin");
+                return Err(Failure::new(text)
+                    .remedy(format!("install it (Debian's package is {package})")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The directory of Crisp's programs: that of this one.
+pub fn ours() -> Result<PathBuf> {
+    // A link, as `~/bin/crisp` may be, has no crispd beside it.
+    let program = env::current_exe()
+        .and_then(|path| path.canonicalize())
+        .context(|| "crisp: find out where this program is".to_owned())?;
+    Ok(program.parent().unwrap_or(Path::new("/")).to_owned())
+}
+
+/// Refuses a directory in which programs are missing, and names them.
+fn all_in(dir: &Path, names: &[&str]) -> Result<()> {
+    let missing: Vec<&str> = names
+        .iter()
+        .filter(|name| !dir.join(name).is_file())
+        .copied()
+        .collect();
+    match missing.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::new(format!(
+            "{}: these programs are missing: {}",
+            dir.display(),
+            missing.join(", ")
+        ))),
+    }
+}
+
+/// The directory of the latest version that `hack/tools cluster` built.
+fn newest_cached() -> Result<PathBuf> {
+    let home = || env::var_os("HOME").map_or("/root".into(), PathBuf::from);
+    let cache = env::var_os("XDG_CACHE_HOME").map_or_else(|| home().join(".cache"), PathBuf::from);
+    let dir = cache.join("crisp/kubernetes");
+    let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let newest = newest(names).ok_or_else(|| {
+        Failure::new(format!(
+            "{}: no version of Kubernetes is there",
+            dir.display()
+        ))
+    });
+    newest.map(|name| dir.join(name)).remedy(|| {
+        "`hack/tools cluster` builds one; --kubernetes DIR names a directory with its programs"
+            .to_owned()
+    })
+}
+
+/// The latest of versions as `v1.37.1`; other names are none.
+fn newest(names: impl Iterator<Item = String>) -> Option<String> {
+    let version = |name: &str| -> Option<Vec<u32>> {
+        let numbers = name.strip_prefix('v')?.split('.');
+        numbers.map(|number| number.parse().ok()).collect()
+    };
+    let versions = names.filter_map(|name| version(&name).map(|version| (version, name)));
+    versions.max().map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_version_is_not_the_last_by_letters() {
+        let names = ["v1.9.3", "v1.37.1", "v1.37.0", "x", "v2.x", ".v9.tmp"];
+        let newest = newest(names.iter().map(|name| (*name).to_owned()));
+        assert_eq!(newest.as_deref(), Some("v1.37.1"));
+        assert_eq!(super::newest(std::iter::empty()), None);
+    }
+
+    #[test]
+    fn all_that_is_missing_is_named_with_the_remedy() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::File::create(dir.path().join("kubelet")).unwrap();
+        let failed = Programs {
+            ours: dir.path().to_owned(),
+            kubernetes: dir.path().to_owned(),
+        };
+        let text = failed.check().unwrap_err().to_string();
+        assert!(text.contains("crispd, crisp-shim") && text.contains("hack/build"));
+        let text = all_in(dir.path(), &KUBERNETES).unwrap_err().to_string();
+        assert!(text.contains("etcd") && !text.contains("kubelet"), "{text}");
+    }
+}

@@ -1,0 +1,162 @@
+//! The record of a cluster: what it is to be, written before anything of it is made, so that
+//! `delete` finds all of it and `up` can bring it up again.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::arguments::Publish;
+use crate::failure::{Context as _, Failure, Remedy as _, Result};
+use crate::home::ClusterDir;
+use crate::names::{self, CONTROL, ClusterName};
+
+/// The version that this program writes, and the only one that it reads.
+const VERSION: u32 = 1;
+
+/// A cluster as it is to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    version: u32,
+    /// Its name.
+    pub name: ClusterName,
+    /// How many nodes there are for pods.
+    pub nodes: u8,
+    /// The port of 127.0.0.1 that leads to the API server.
+    pub port: u16,
+    /// Where Kubernetes' programs are.
+    pub kubernetes: PathBuf,
+    /// More ports of 127.0.0.1.
+    pub publish: Vec<Publish>,
+}
+
+impl Record {
+    /// Of a cluster to be made.
+    pub fn new(name: ClusterName, nodes: u8, port: u16, kubernetes: PathBuf) -> Self {
+        Self {
+            version: VERSION,
+            name,
+            nodes,
+            port,
+            kubernetes,
+            publish: Vec::new(),
+        }
+    }
+
+    /// The nodes on which pods run, with their numbers.
+    pub fn workers(&self) -> impl Iterator<Item = (u8, String)> {
+        (1..=self.nodes).map(|number| (number, names::worker(number)))
+    }
+
+    /// All nodes, the one with the control plane first.
+    pub fn all(&self) -> impl Iterator<Item = String> {
+        let workers = self.workers().map(|(_, name)| name);
+        std::iter::once(CONTROL.to_owned()).chain(workers)
+    }
+
+    /// Refuses a node that the cluster has not.
+    pub fn has(&self, node: &str) -> Result<()> {
+        if self.all().any(|name| name == node) {
+            return Ok(());
+        }
+        let all: Vec<String> = self.all().collect();
+        let text = format!("cluster {}: it has no node {node}", self.name);
+        Err(Failure::new(text).remedy(format!("its nodes are {}", all.join(", "))))
+    }
+
+    /// Reads the record of a cluster; `None` when there is no such cluster.
+    pub fn read(dir: &ClusterDir) -> Result<Option<Self>> {
+        let path = dir.record();
+        let step = || format!("{}: read it", path.display());
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).context(step),
+        };
+        Self::parse(&text)
+            .context(step)
+            .map(Some)
+            .remedy(|| "`crisp cluster delete` removes the cluster without reading it".to_owned())
+    }
+
+    fn parse(text: &[u8]) -> std::result::Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        let written: Version = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+        match written.version {
+            VERSION => serde_json::from_slice(text).map_err(|error| error.to_string()),
+            version => Err(format!(
+                "it is of version {version}, which a later crisp wrote"
+            )),
+        }
+    }
+
+    /// Writes it where it belongs.
+    pub fn write(&self, dir: &ClusterDir) -> Result<()> {
+        let path = dir.record();
+        let text = serde_json::to_vec_pretty(self)
+            .context(|| format!("cluster {}: write down what it is", self.name))?;
+        make_dir(dir.path())?;
+        write(&path, &text)
+    }
+}
+
+/// Makes a directory and its parents.
+pub fn make_dir(path: &Path) -> Result<()> {
+    crisp_sys::file::make_public_dirs(path).context(|| format!("{}: make it", path.display()))
+}
+
+/// Replaces a file that everybody may read.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    crisp_sys::file::write_atomic(path, bytes, 0o644)
+        .context(|| format!("{}: write it", path.display()))
+}
+
+/// Replaces a file that root alone may read.
+pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
+    crisp_sys::file::write_atomic(path, bytes, 0o600)
+        .context(|| format!("{}: write it", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::home::Home;
+
+    #[test]
+    fn a_record_is_read_as_it_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let name: ClusterName = "x".parse().unwrap();
+        let cluster = Home::at(dir.path()).unwrap().cluster(&name);
+        assert_eq!(Record::read(&cluster).unwrap(), None);
+        let mut record = Record::new(name, 3, 4000, "/k".into());
+        record.publish = vec!["80:30080".parse().unwrap()];
+        record.write(&cluster).unwrap();
+        assert_eq!(Record::read(&cluster).unwrap(), Some(record));
+    }
+
+    #[test]
+    fn later_and_odd_records_are_refused() {
+        let good = r#"{"version":1,"name":"x","nodes":1,"port":1,"kubernetes":"/k","publish":[]}"#;
+        assert!(Record::parse(good.as_bytes()).is_ok());
+        for (wrong, why) in [
+            (good.replace(":1,\"name", ":2,\"name"), "later"),
+            (good.replace("\"x\"", "\"../x\""), "cluster's name"),
+            (good.replace("port", "prt"), "prt"),
+            (String::new(), "EOF"),
+        ] {
+            let error = Record::parse(wrong.as_bytes()).unwrap_err();
+            assert!(error.contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_node_that_is_not_there_is_refused_with_those_that_are() {
+        let record = Record::new("x".parse().unwrap(), 2, 1, "/k".into());
+        assert!(record.has("control").is_ok() && record.has("node-2").is_ok());
+        let refused = record.has("node-3").unwrap_err().to_string();
+        assert!(refused.contains("control, node-1, node-2"), "{refused}");
+    }
+}
