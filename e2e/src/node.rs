@@ -483,7 +483,9 @@ fn directory(options: &Options) -> (PathBuf, Option<TempDir>) {
     (dir.path().to_owned(), Some(dir))
 }
 
-fn lock() -> File {
+/// Waits until no other test looks at the kernel; until it is dropped, none does.
+#[must_use]
+pub fn lock() -> File {
     let path = std::env::temp_dir().join("crisp-e2e.lock");
     let file = OpenOptions::new()
         .create(true)

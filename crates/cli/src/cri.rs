@@ -136,21 +136,6 @@ impl Cri {
         Ok(pods.collect())
     }
 
-    /// The address of a pod.
-    pub async fn address(&self, id: &str) -> Result<String> {
-        let mut pods = self.pods.clone();
-        let call = pods.pod_sandbox_status(cri::PodSandboxStatusRequest {
-            pod_sandbox_id: id.to_owned(),
-            verbose: false,
-        });
-        let step = format!("look at pod {id}");
-        let status = self.answer(&step, PATIENCE, call).await?.status;
-        let network = status.and_then(|status| status.network);
-        let ip = network.map(|network| network.ip);
-        ip.filter(|ip| !ip.is_empty())
-            .ok_or_else(|| Failure::new(format!("{}: pod {id} has no address", self.whose)))
-    }
-
     /// The containers of a pod.
     pub async fn containers(&self, pod: &str) -> Result<Vec<Container>> {
         let filter = cri::ContainerFilter {

@@ -167,6 +167,8 @@ impl Daemon {
              mode = \"builtin\"\n\
              [network.builtin]\n\
              subnets = [\"{NODES}\"]\n\
+             # Nodes have addresses that stay.\n\
+             allow_annotations = true\n\
              # Nodes route for their pods.\n\
              allow_foreign_sources = true\n\
              [images]\n\

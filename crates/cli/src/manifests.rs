@@ -95,10 +95,12 @@ pub fn crispd() -> String {
         .to_owned()
 }
 
-/// Rules by which pods reach the world beyond their cluster: as their node.
+/// Rules by which pods reach the world beyond their cluster: as their node. Rules of a former life of
+/// the node are gone with it, as on a machine that boots.
 pub fn firewall() -> String {
     format!(
-        "table ip crisp-node {{\n\
+        "flush ruleset\n\
+         table ip crisp-node {{\n\
          chain postrouting {{\n\
          type nat hook postrouting priority srcnat\n\
          ip saddr {PODS} ip daddr != {PODS} oifname eth0 masquerade\n\

@@ -17,6 +17,12 @@ pub const KUBERNETES: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 /// The service of names.
 pub const DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 
+/// The address of a node, by the number of its cluster and its own; the control plane's is 0. It stays
+/// when the node's pod is run anew: certificates, routes and the cluster's own objects are for it.
+pub fn node(cluster: u8, number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 213, cluster, 10 + number)
+}
+
 /// The range of the pods of one node.
 pub fn pods_of(number: u8) -> String {
     format!("10.244.{number}.0/24")
@@ -46,6 +52,16 @@ fn reachable(resolv_conf: &str) -> Vec<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_node_has_the_address_of_this_machine_or_of_another_node() {
+        let clusters = 1..=u8::MAX;
+        let all = clusters.flat_map(|cluster| (0..=100).map(move |number| node(cluster, number)));
+        let all: Vec<Ipv4Addr> = all.collect();
+        let distinct: std::collections::BTreeSet<&Ipv4Addr> = all.iter().collect();
+        assert_eq!(distinct.len(), all.len());
+        assert!(!distinct.contains(&GATEWAY));
+    }
 
     #[test]
     fn resolvers_on_loopback_are_left_out() {

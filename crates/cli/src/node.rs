@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crisp_api::runtime::v1 as cri;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::cri::{Cri, Pod};
 use crate::failure::{Context as _, Failure, Remedy as _, Result};
@@ -24,6 +25,12 @@ use crate::record::{Record, make_dir, write, write_private};
 const CLUSTER: &str = "crisp.cluster/name";
 /// The label that tells a pod's node.
 const NODE: &str = "crisp.cluster/node";
+/// The annotation by which a pod chooses its address.
+const ADDRESS: &str = "v1.multus-cni.io/default-network";
+/// How long the address of a former pod may be taken.
+const FREE: Duration = Duration::from_secs(20);
+const PAUSE: Duration = Duration::from_millis(200);
+
 /// Of pods of one cluster.
 pub fn labels(cluster: &str) -> BTreeMap<String, String> {
     BTreeMap::from([(CLUSTER.to_owned(), cluster.to_owned())])
@@ -66,7 +73,6 @@ impl Nodes<'_> {
     /// Finds the pod of a node, or runs it; tells whether it is a new one.
     pub async fn ensure_pod(&self, name: &str, there: &[Pod]) -> Result<(Node, bool)> {
         let step = || format!("node {name}");
-        let config = self.pod_config(name);
         let mut found = None;
         for pod in there.iter().filter(|pod| of_pod(pod) == name) {
             match pod.is_ready && found.is_none() {
@@ -78,21 +84,27 @@ impl Nodes<'_> {
         let is_new = found.is_none();
         let pod = match found {
             Some(pod) => pod,
-            None => {
-                make_dir(&self.dir.node(name).join("log"))?;
-                self.cri.run_pod(&config).await.context(step)?
-            }
+            None => self.run_pod(name).await.context(step)?,
         };
-        let address = self.cri.address(&pod).await.context(step)?;
-        let address = address
-            .parse()
-            .context(|| format!("node {name}: read its address {address}"))?;
         let node = Node {
             name: name.to_owned(),
             pod,
-            address,
+            address: self.record.address(name).into(),
         };
         Ok((node, is_new))
+    }
+
+    /// The address of a pod that was removed is free a little later.
+    async fn run_pod(&self, name: &str) -> Result<String> {
+        make_dir(&self.dir.node(name).join("log"))?;
+        let config = self.pod_config(name);
+        let deadline = Instant::now() + FREE;
+        loop {
+            match self.cri.run_pod(&config).await {
+                Err(_) if Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Starts a node's container, unless it runs.
@@ -137,6 +149,7 @@ impl Nodes<'_> {
             }),
             port_mappings: self.ports(name),
             labels,
+            annotations: BTreeMap::from([(ADDRESS.to_owned(), self.chosen_address(name))]),
             linux: Some(cri::LinuxPodSandboxConfig {
                 cgroup_parent: format!("/crisp-clusters/{cluster}"),
                 sysctls: BTreeMap::from([("net.ipv4.ip_forward".to_owned(), "1".to_owned())]),
@@ -149,6 +162,12 @@ impl Nodes<'_> {
             }),
             ..Default::default()
         }
+    }
+
+    fn chosen_address(&self, name: &str) -> String {
+        let (_, length) = network::NODES.rsplit_once('/').unwrap_or_default();
+        let address = format!("{}/{length}", self.record.address(name));
+        json!([{"name": "nodes", "ips": [address]}]).to_string()
     }
 
     /// The ports of this machine's loopback that lead to a node.
@@ -237,7 +256,7 @@ fn namespaces() -> cri::NamespaceOption {
     }
 }
 
-/// Writes the files of all nodes of a cluster, and its administrator's kubeconfig.
+/// Writes the files of all nodes of a cluster, and its administrator's kubeconfig as the last one.
 pub fn write_files(nodes: &Nodes<'_>, all: &[Node]) -> Result<()> {
     let pki = Pki::of(&nodes.dir.pki())?;
     let control = all.iter().find(|node| node.name == CONTROL);
@@ -253,7 +272,6 @@ pub fn write_files(nodes: &Nodes<'_>, all: &[Node]) -> Result<()> {
         all,
         control,
     };
-    files.of_administrator()?;
     files.of_control()?;
     let workers = nodes.record.workers();
     for (number, name) in workers {
@@ -261,7 +279,7 @@ pub fn write_files(nodes: &Nodes<'_>, all: &[Node]) -> Result<()> {
         let node = node.ok_or_else(|| Failure::new(format!("node {name}: it has no pod")))?;
         files.of_worker(number, node)?;
     }
-    Ok(())
+    files.of_administrator()
 }
 
 struct Files<'a> {
@@ -282,7 +300,7 @@ impl Files<'_> {
         let pair = self.pki.issue(&admin)?;
         let name = format!("crisp-{cluster}");
         let document = kubeconfig::document(&name, &server, &self.pki.ca, &pair);
-        json(&self.nodes.dir.kubeconfig(), &document)
+        write_json(&self.nodes.dir.kubeconfig(), &document)
     }
 
     fn of_control(&self) -> Result<()> {
@@ -334,13 +352,13 @@ impl Files<'_> {
         self.pair(&dir, "node", &kubelet)?;
         self.client(&dir, "kubelet", &kubelet, &api)?;
         self.client(&dir, "proxy", &Subject::client("system:kube-proxy"), &api)?;
-        json(&dir.join("kubelet.json"), &manifests::kubelet())?;
-        json(
+        write_json(&dir.join("kubelet.json"), &manifests::kubelet())?;
+        write_json(
             &dir.join("kube-proxy.json"),
             &manifests::kube_proxy(&node.name),
         )?;
         let pods = network::pods_of(number);
-        json(
+        write_json(
             &dir.join("net.d/10-crisp.conflist"),
             &manifests::pod_network(&pods),
         )?;
@@ -389,7 +407,7 @@ impl Files<'_> {
         let pair = self.pki.issue(subject)?;
         let server = format!("https://{server}:6443");
         let document = kubeconfig::document("crisp", &server, &self.pki.ca, &pair);
-        json(&dir.join(format!("{name}.kubeconfig")), &document)
+        write_json(&dir.join(format!("{name}.kubeconfig")), &document)
     }
 
     fn init(
@@ -415,11 +433,11 @@ impl Files<'_> {
         };
         let text = serde_json::to_value(init)
             .context(|| format!("{}: describe the node", dir.display()))?;
-        json(&dir.join("init.json"), &text)
+        write_json(&dir.join("init.json"), &text)
     }
 }
 
 /// Keys may be in it.
-fn json(path: &Path, value: &Value) -> Result<()> {
+fn write_json(path: &Path, value: &Value) -> Result<()> {
     write_private(path, value.to_string().as_bytes()).remedy(|| "make room there".to_owned())
 }

@@ -1,6 +1,8 @@
 //! The record of a cluster: what it is to be, written before anything of it is made, so that
 //! `delete` finds all of it and `up` can bring it up again.
 
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +11,7 @@ use crate::arguments::Publish;
 use crate::failure::{Context as _, Failure, Remedy as _, Result};
 use crate::home::ClusterDir;
 use crate::names::{self, CONTROL, ClusterName};
+use crate::network;
 
 /// The version that this program writes, and the only one that it reads.
 const VERSION: u32 = 1;
@@ -22,6 +25,8 @@ pub struct Record {
     pub name: ClusterName,
     /// How many nodes there are for pods.
     pub nodes: u8,
+    /// Its number among the clusters of its home, from which its nodes have their addresses.
+    pub number: u8,
     /// The port of 127.0.0.1 that leads to the API server.
     pub port: u16,
     /// Where Kubernetes' programs are.
@@ -32,12 +37,13 @@ pub struct Record {
 
 impl Record {
     /// Of a cluster to be made.
-    pub fn new(name: ClusterName, nodes: u8, port: u16, kubernetes: PathBuf) -> Self {
+    pub fn new(name: ClusterName, nodes: u8, number: u8, kubernetes: PathBuf) -> Self {
         Self {
             version: VERSION,
             name,
             nodes,
-            port,
+            number,
+            port: 0,
             kubernetes,
             publish: Vec::new(),
         }
@@ -52,6 +58,19 @@ impl Record {
     pub fn all(&self) -> impl Iterator<Item = String> {
         let workers = self.workers().map(|(_, name)| name);
         std::iter::once(CONTROL.to_owned()).chain(workers)
+    }
+
+    /// The address of a node.
+    pub fn address(&self, node: &str) -> Ipv4Addr {
+        let mut workers = self.workers();
+        let number = workers.find(|(_, name)| name == node);
+        network::node(self.number, number.map_or(0, |(number, _)| number))
+    }
+
+    /// The lowest number that none of some records has.
+    pub fn free_number<'a>(others: impl Iterator<Item = &'a Self>) -> Option<u8> {
+        let taken: BTreeSet<u8> = others.map(|record| record.number).collect();
+        (1..=u8::MAX).find(|number| !taken.contains(number))
     }
 
     /// Refuses a node that the cluster has not.
@@ -131,15 +150,27 @@ mod tests {
         let name: ClusterName = "x".parse().unwrap();
         let cluster = Home::at(dir.path()).unwrap().cluster(&name);
         assert_eq!(Record::read(&cluster).unwrap(), None);
-        let mut record = Record::new(name, 3, 4000, "/k".into());
+        let mut record = Record::new(name, 3, 4, "/k".into());
         record.publish = vec!["80:30080".parse().unwrap()];
         record.write(&cluster).unwrap();
         assert_eq!(Record::read(&cluster).unwrap(), Some(record));
     }
 
     #[test]
+    fn a_new_cluster_has_a_number_of_its_own() {
+        let of = |number| Record::new("x".parse().unwrap(), 2, number, "/k".into());
+        let records = [of(1), of(3)];
+        assert_eq!(Record::free_number(records.iter()), Some(2));
+        assert_eq!(Record::free_number([].iter()), Some(1));
+        let all: Vec<Record> = (1..=u8::MAX).map(of).collect();
+        assert_eq!(Record::free_number(all.iter()), None);
+        assert_eq!(of(7).address("control").to_string(), "10.213.7.10");
+        assert_eq!(of(7).address("node-2").to_string(), "10.213.7.12");
+    }
+
+    #[test]
     fn later_and_odd_records_are_refused() {
-        let good = r#"{"version":1,"name":"x","nodes":1,"port":1,"kubernetes":"/k","publish":[]}"#;
+        let good = r#"{"version":1,"name":"x","nodes":1,"number":1,"port":1,"kubernetes":"/k","publish":[]}"#;
         assert!(Record::parse(good.as_bytes()).is_ok());
         for (wrong, why) in [
             (good.replace(":1,\"name", ":2,\"name"), "later"),

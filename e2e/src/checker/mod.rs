@@ -43,6 +43,14 @@ pub fn of_machine() -> Picture {
     picture
 }
 
+/// As [`of_machine`], and the links, addresses, routes and firewall of a network.
+#[must_use]
+pub fn of_machine_and(net: &Net) -> Picture {
+    let mut picture = of_machine();
+    network::look(&mut picture, net);
+    picture
+}
+
 /// As [`of_machine`], and what a node has for itself: links, addresses, routes and firewall of its
 /// network, the daemon's descriptors, files below its root and state.
 #[must_use]

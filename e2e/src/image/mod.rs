@@ -2,6 +2,7 @@
 //!
 //! Nothing in an image depends on time or chance: the same machine makes the same digests.
 
+pub mod archive;
 pub mod busybox;
 pub mod catalogue;
 pub mod layer;

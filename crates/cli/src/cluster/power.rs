@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::found::Cluster;
 use crate::arguments::Common;
-use crate::failure::{Context as _, Failure, Remedy as _, Result};
+use crate::failure::{Failure, Remedy as _, Result};
 use crate::images;
 use crate::network;
 use crate::node::{self, Node, Nodes};
@@ -38,13 +38,10 @@ pub async fn start(common: &Common, name: &str) -> Result<()> {
     let kubernetes: &Path = &cluster.record.kubernetes;
     let programs = Programs::find(Some(kubernetes))?;
     let image = images::node_image()?.name;
-    let address = cri.address(&pod.id).await?;
     let node = Node {
         name: name.to_owned(),
         pod: pod.id,
-        address: address
-            .parse()
-            .context(|| format!("node {name}: read its address {address}"))?,
+        address: cluster.record.address(name).into(),
     };
     let nodes = Nodes {
         record: &cluster.record,

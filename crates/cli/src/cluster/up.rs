@@ -16,7 +16,7 @@ use crate::home::{ClusterDir, Home};
 use crate::images::{self, Registry};
 use crate::kubectl::{self, Kubectl};
 use crate::manifests;
-use crate::names::{CONTROL, ClusterName};
+use crate::names::{self, CONTROL, ClusterName};
 use crate::network;
 use crate::node::{self, Node, Nodes};
 use crate::programs::Programs;
@@ -39,11 +39,9 @@ pub async fn up(common: &Common, up: &Up) -> Result<()> {
     let named = up.kubernetes.as_deref();
     let kept = former.as_ref().map(|record| record.kubernetes.as_path());
     let programs = Programs::find(named.or(kept))?;
-    let record = plan(&common.name, former, up, &programs.kubernetes)?;
-    for node in record.all() {
-        dir.check(&node)?;
-    }
+    dir.check(&names::worker(up.nodes.unwrap_or(USUAL)))?;
     let _lock = home.lock()?;
+    let record = plan(&home, &common.name, up, &programs.kubernetes)?;
     record.write(&dir)?;
     let made = make(&home, &dir, &record, &programs, &progress).await;
     made.remedy(|| {
@@ -59,19 +57,29 @@ pub async fn up(common: &Common, up: &Up) -> Result<()> {
 }
 
 /// Decides how the cluster is to be. A cluster that is there stays as it was made.
-fn plan(name: &ClusterName, former: Option<Record>, up: &Up, kubernetes: &Path) -> Result<Record> {
-    let Some(former) = former else {
+fn plan(home: &Home, name: &ClusterName, up: &Up, kubernetes: &Path) -> Result<Record> {
+    let Some(mut former) = Record::read(&home.cluster(name))? else {
+        let mut others = Vec::new();
+        for other in home.names()? {
+            // A record that cannot be read has a number that is not known.
+            others.extend(Record::read(&home.cluster(&other))?);
+        }
+        let number = Record::free_number(others.iter()).ok_or_else(|| {
+            Failure::new(format!(
+                "cluster {name}: there are as many clusters as there can be"
+            ))
+        })?;
         let nodes = up.nodes.unwrap_or(USUAL);
-        let mut record = Record::new(name.clone(), nodes, free_port()?, kubernetes.to_owned());
+        let mut record = Record::new(name.clone(), nodes, number, kubernetes.to_owned());
+        record.port = free_port()?;
         record.publish.clone_from(&up.publish);
         return Ok(record);
     };
     let same_nodes = up.nodes.is_none_or(|nodes| nodes == former.nodes);
     let same_ports = up.publish.is_empty() || up.publish == former.publish;
     if same_nodes && same_ports {
-        let mut record = former;
-        kubernetes.clone_into(&mut record.kubernetes);
-        return Ok(record);
+        kubernetes.clone_into(&mut former.kubernetes);
+        return Ok(former);
     }
     let text = format!(
         "cluster {name}: it is there, with {} nodes and {} published ports",
@@ -111,7 +119,7 @@ async fn make(
         programs,
         resolvers: &resolvers,
     };
-    let all = addresses(&nodes, progress).await?;
+    let all = pods(&nodes, progress).await?;
     start_control(&nodes, &all, progress).await?;
     start_workers(&nodes, &all, progress).await
 }
@@ -136,23 +144,18 @@ async fn ensure_image(daemon: &Daemon, cri: &Cri, progress: &Progress) -> Result
     Ok(name)
 }
 
-/// Gives each node its pod, and with it its address, and writes the nodes' files when an address is
-/// new: certificates are for addresses.
-async fn addresses(nodes: &Nodes<'_>, progress: &Progress) -> Result<Vec<Node>> {
+/// Gives each node its pod, and writes the nodes' files where a pod is new.
+async fn pods(nodes: &Nodes<'_>, progress: &Progress) -> Result<Vec<Node>> {
     let there = nodes
         .cri
         .pods(node::labels(&nodes.record.name.to_string()))
         .await?;
     let names: Vec<String> = nodes.record.all().collect();
-    let pods = names.iter().map(|name| nodes.ensure_pod(name, &there));
-    let (all, new): (Vec<Node>, Vec<bool>) = try_join_all(pods).await?.into_iter().unzip();
+    let made = names.iter().map(|name| nodes.ensure_pod(name, &there));
+    let (all, new): (Vec<Node>, Vec<bool>) = try_join_all(made).await?.into_iter().unzip();
     if new.contains(&true) || !nodes.dir.kubeconfig().is_file() {
-        // Nodes that run have read the files of before.
-        for node in &all {
-            node::stop(nodes.cri, &node.name, &node.pod).await?;
-        }
         node::write_files(nodes, &all)?;
-        progress.done("addresses and certificates given");
+        progress.done("networks and certificates of nodes made");
     }
     Ok(all)
 }
@@ -231,17 +234,22 @@ mod tests {
 
     #[test]
     fn a_cluster_that_is_there_stays_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(dir.path()).unwrap();
         let name: ClusterName = "x".parse().unwrap();
-        let plan = |former, wish: &Up| plan(&name, former, wish, Path::new("/k"));
-        let new = plan(None, &up(None, &["80:30080"])).unwrap();
-        assert_eq!((new.nodes, new.publish.len()), (3, 1));
-        let again = plan(Some(new.clone()), &up(None, &[])).unwrap();
-        assert_eq!(again, new);
-        let again = plan(Some(new.clone()), &up(Some(3), &["80:30080"])).unwrap();
-        assert_eq!(again, new);
+        let plan = |wish: &Up| plan(&home, &name, wish, Path::new("/k"));
+        let new = plan(&up(None, &["80:30080"])).unwrap();
+        assert_eq!((new.nodes, new.number, new.publish.len()), (3, 1, 1));
+        new.write(&home.cluster(&name)).unwrap();
+        for same in [up(None, &[]), up(Some(3), &["80:30080"])] {
+            assert_eq!(plan(&same).unwrap(), new);
+        }
         for other in [up(Some(2), &[]), up(None, &["81:30080"])] {
-            let refused = plan(Some(new.clone()), &other).unwrap_err().to_string();
+            let refused = plan(&other).unwrap_err().to_string();
             assert!(refused.contains("delete the cluster first"), "{refused}");
         }
+        let beside: ClusterName = "y".parse().unwrap();
+        let second = super::plan(&home, &beside, &up(None, &[]), Path::new("/k")).unwrap();
+        assert_eq!(second.number, 2);
     }
 }

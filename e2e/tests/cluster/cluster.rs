@@ -1,0 +1,170 @@
+//! A cluster under test: `crisp cluster` and kubectl, run as people run them, in a network of its own.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use crisp_e2e::checker::{self, Picture, remains};
+use crisp_e2e::image::{archive, busybox};
+use crisp_e2e::netns::Net;
+use crisp_e2e::{node, tools};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// How long something may take that has to come.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+/// The kernel frees what a cluster had in batches.
+const SETTLING: Duration = Duration::from_secs(30);
+/// The image of pods.
+const IMAGE: &str = "e2e.internal/busybox:1";
+
+/// A cluster's surroundings; dropped, the cluster goes.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    pub(crate) net: Net,
+    dir: TempDir,
+    machine: Picture,
+    /// Only one test at a time looks at the kernel.
+    _lock: File,
+}
+
+/// Where `hack/tools cluster` put a version of Kubernetes.
+fn kubernetes() -> Option<PathBuf> {
+    let versions = tools::cache().parent()?.join("kubernetes");
+    let mut dirs = std::fs::read_dir(versions).ok()?.flatten();
+    let is_whole = |dir: &PathBuf| dir.join("kubelet").exists() && dir.join("coredns").exists();
+    dirs.find_map(|dir| Some(dir.path()).filter(is_whole))
+}
+
+impl Cluster {
+    /// An empty place, where Kubernetes was built; elsewhere the test is told to be left out.
+    pub(crate) fn place(test: &str) -> Option<Self> {
+        if kubernetes().is_none() {
+            tools::say(&format!("SKIPPED: {test}: not built: hack/tools cluster"));
+            return None;
+        }
+        let lock = node::lock();
+        let net = Net::new();
+        let dir = tempfile::Builder::new().prefix("crisp-e2e-").tempdir();
+        Some(Self {
+            machine: checker::of_machine_and(&net),
+            net,
+            dir: dir.unwrap(),
+            _lock: lock,
+        })
+    }
+
+    /// The one directory of all clusters.
+    pub(crate) fn home(&self) -> PathBuf {
+        self.dir.path().join("home")
+    }
+
+    /// Writes the archive of the image of pods, and tells its path.
+    pub(crate) fn archive(&self) -> String {
+        let path = self.dir.path().join("busybox.tar");
+        let image = busybox::image().pack();
+        std::fs::write(&path, archive::archive(&image, IMAGE)).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    fn output(&self, program: &Path, words: &[&str]) -> Output {
+        let mut command = Command::new(program);
+        command.args(words).stdin(Stdio::null());
+        self.net.run(|| command.output().unwrap())
+    }
+
+    fn crisp_output(&self, line: &str) -> Output {
+        let home = self.home();
+        let mut words = vec!["cluster", "--dir", home.to_str().unwrap()];
+        words.extend(line.split(' '));
+        self.output(&tools::ours("crisp"), &words)
+    }
+
+    /// The answer of `crisp cluster` to these words; a failure is a panic.
+    #[track_caller]
+    pub(crate) fn crisp(&self, line: &str) -> String {
+        let begun = Instant::now();
+        let output = self.crisp_output(line);
+        eprint!("{}", String::from_utf8_lossy(&output.stderr));
+        let said = tools::succeeded(&format!("crisp cluster {line}"), &output);
+        eprintln!("{:6.1} s for {line}", begun.elapsed().as_secs_f64());
+        said
+    }
+
+    /// The complaint of `crisp cluster`; a success is a panic.
+    #[track_caller]
+    pub(crate) fn refused(&self, line: &str) -> String {
+        let output = self.crisp_output(line);
+        assert!(!output.status.success(), "{line} succeeded: {output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    fn kubectl_output(&self, words: &[&str]) -> Output {
+        let kubeconfig = self.home().join("clusters/crisp/kubeconfig");
+        let all = ["--kubeconfig", kubeconfig.to_str().unwrap()];
+        let program = kubernetes().unwrap().join("kubectl");
+        self.output(&program, &[&all, words].concat())
+    }
+
+    /// The answer of kubectl; a failure is a panic.
+    #[track_caller]
+    pub(crate) fn kubectl(&self, words: &[&str]) -> String {
+        let output = self.kubectl_output(words);
+        tools::succeeded(&format!("kubectl {}", words.join(" ")), &output)
+    }
+
+    /// Its answer in JSON.
+    #[track_caller]
+    pub(crate) fn get(&self, words: &[&str]) -> Value {
+        let text = self.kubectl(&[&["get", "-o", "json"], words].concat());
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// Sends a request from a node, and tells the answer; nothing for a request that was lost.
+    pub(crate) fn page(&self, node: &str, url: &str) -> String {
+        let line = format!("exec {node} timeout 5 busybox wget -q -O - {url}");
+        let output = self.crisp_output(&line);
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// Waits until something is so.
+    #[track_caller]
+    pub(crate) fn until(&self, what: &str, mut is_so: impl FnMut(&Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !is_so(self) {
+            assert!(Instant::now() < deadline, "not in {PATIENCE:?}: {what}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// The machine and the network are as they were before.
+    #[track_caller]
+    pub(crate) fn left_nothing(&self) {
+        assert!(!self.home().exists(), "its directory is there");
+        let deadline = Instant::now() + SETTLING;
+        loop {
+            let now = checker::of_machine_and(&self.net);
+            let left = remains(&self.machine, &now);
+            if left.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "left:\n{}", left.join("\n"));
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for node in ["control", "node-1"] {
+            let logs = self.crisp_output(&format!("logs {node} node")).stdout;
+            eprintln!("--- {node}\n{}", String::from_utf8_lossy(&logs));
+        }
+        let deleted = self.crisp_output("delete");
+        eprintln!("{}", String::from_utf8_lossy(&deleted.stderr));
+    }
+}
