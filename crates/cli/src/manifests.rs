@@ -32,6 +32,8 @@ pub fn kubelet() -> Value {
         // registry to come from again.
         "evictionHard": {"memory.available": "50Mi", "nodefs.available": "0%", "imagefs.available": "0%"},
         "imageGCHighThresholdPercent": 100,
+        // The usual place is below /usr, which is the machine's.
+        "volumePluginDir": "/var/lib/kubelet/volume-plugins",
         // To lower it takes a capability that not every machine gives.
         "oomScoreAdj": 0,
         "makeIPTablesUtilChains": false,
@@ -106,6 +108,15 @@ pub fn firewall() -> String {
          ip saddr {PODS} ip daddr != {PODS} oifname eth0 masquerade\n\
          }}\n}}\n"
     )
+}
+
+/// The id by which a node is known as a machine of its own: not this machine's, which all nodes would
+/// share. It is the same as long as cluster and node have their names.
+pub fn machine_id(cluster: &str, node: &str) -> String {
+    use sha2::{Digest as _, Sha256};
+    let hash = Sha256::digest(format!("crisp {cluster} {node}"));
+    let digits = hash.iter().take(16).map(|byte| format!("{byte:02x}"));
+    digits.collect::<String>() + "\n"
 }
 
 /// Routes to the pods of other nodes, for `ip -batch`: each a range and the node's address.
@@ -280,6 +291,14 @@ mod tests {
         let with = corefile("192.0.2.1", &["192.0.2.9".parse().unwrap()]);
         assert!(with.contains("forward . 192.0.2.9\n"), "{with}");
         assert!(!corefile("192.0.2.1", &[]).contains("forward"));
+    }
+
+    #[test]
+    fn each_node_is_a_machine_of_its_own() {
+        let id = machine_id("a", "node-1");
+        assert!(id.len() == 33 && id.trim().chars().all(|digit| digit.is_ascii_hexdigit()));
+        assert_ne!(id, machine_id("a", "node-2"));
+        assert_ne!(id, machine_id("b", "node-1"));
     }
 
     #[test]

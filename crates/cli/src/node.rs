@@ -201,6 +201,7 @@ impl Nodes<'_> {
             // An overlay's upper layer cannot lie on the overlay that a container's own files are.
             dir("/var/lib", &own.join("var"), false),
             dir("/var/log", &own.join("log"), false),
+            dir("/etc/machine-id", &own.join("machine-id"), true),
             dir("/usr", Path::new("/usr"), true),
             dir(CRISP_DIR, &self.programs.ours, true),
             dir(KUBERNETES_DIR, &self.programs.kubernetes, true),
@@ -391,6 +392,9 @@ impl Files<'_> {
             make_dir(&dir.join(name))?;
         }
         write(&dir.join("ca.crt"), self.pki.ca.as_bytes())?;
+        let cluster = self.nodes.record.name.to_string();
+        let id = manifests::machine_id(&cluster, &node.name);
+        write(&dir.join("machine-id"), id.as_bytes())?;
         Ok(dir)
     }
 

@@ -131,11 +131,12 @@ impl Cluster {
     /// Waits until something is so.
     #[track_caller]
     pub(crate) fn until(&self, what: &str, mut is_so: impl FnMut(&Self) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+        let begun = Instant::now();
         while !is_so(self) {
-            assert!(Instant::now() < deadline, "not in {PATIENCE:?}: {what}");
+            assert!(begun.elapsed() < PATIENCE, "not in {PATIENCE:?}: {what}");
             std::thread::sleep(Duration::from_millis(200));
         }
+        eprintln!("{:6.1} s until {what}", begun.elapsed().as_secs_f64());
     }
 
     /// The machine and the network are as they were before.
