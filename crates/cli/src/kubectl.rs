@@ -1,6 +1,7 @@
 //! The API server is asked by kubectl, which every cluster has: its answers and errors are those that
 //! people know.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -36,8 +37,8 @@ impl Kubectl {
             .arg(&self.kubeconfig)
             .arg(TIMEOUT)
             .args(words)
-            // Its cache of the API is of no use for a few questions.
-            .env("HOME", "/nonexistent")
+            // Else it keeps what it learns of the API in the caller's home.
+            .env("KUBECACHEDIR", self.kubeconfig.with_file_name("cache"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -103,20 +104,38 @@ impl Kubectl {
     }
 }
 
-/// The nodes of an answer to `get nodes` that are Ready.
-pub fn ready(nodes: &Value) -> Vec<String> {
-    let is_ready = |node: &&Value| {
-        let conditions = node["status"]["conditions"].as_array();
-        conditions
-            .into_iter()
-            .flatten()
-            .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+/// When the kubelet of each node last told whether it is Ready, as an answer to `get nodes` says it.
+pub fn heartbeats(nodes: &Value) -> BTreeMap<String, String> {
+    let beat = |condition: &Value| {
+        let text = condition["lastHeartbeatTime"].as_str();
+        text.unwrap_or_default().to_owned()
     };
+    let all = conditions(nodes).map(|(name, condition)| (name.to_owned(), beat(condition)));
+    all.collect()
+}
+
+/// The nodes of an answer to `get nodes` that are Ready, by the word of a kubelet that runs: one that
+/// has only the heartbeat of its former life has not told yet what it is now.
+pub fn ready(nodes: &Value, former: &BTreeMap<String, String>) -> Vec<String> {
+    let told = |name: &str, condition: &Value| {
+        former
+            .get(name)
+            .is_none_or(|beat| condition["lastHeartbeatTime"] != beat.as_str())
+    };
+    conditions(nodes)
+        .filter(|(name, condition)| condition["status"] == "True" && told(name, condition))
+        .map(|(name, _)| name.to_owned())
+        .collect()
+}
+
+/// The condition Ready of each node that has one.
+fn conditions(nodes: &Value) -> impl Iterator<Item = (&str, &Value)> {
     let all = nodes["items"].as_array().into_iter().flatten();
-    let names = all
-        .filter(is_ready)
-        .filter_map(|node| node["metadata"]["name"].as_str());
-    names.map(str::to_owned).collect()
+    all.filter_map(|node| {
+        let mut conditions = node["status"]["conditions"].as_array()?.iter();
+        let ready = conditions.find(|condition| condition["type"] == "Ready")?;
+        Some((node["metadata"]["name"].as_str()?, ready))
+    })
 }
 
 #[cfg(test)]
@@ -136,8 +155,21 @@ mod tests {
             node("c", &json!([{"type": "DiskPressure", "status": "True"}])),
             node("d", &json!(null)),
         ]});
-        assert_eq!(ready(&nodes), ["a"]);
-        assert!(ready(&json!({})).is_empty());
+        let unknown = BTreeMap::new();
+        assert_eq!(ready(&nodes, &unknown), ["a"]);
+        assert!(ready(&json!({}), &unknown).is_empty());
+    }
+
+    #[test]
+    fn a_node_that_was_started_is_ready_when_its_new_kubelet_says_so() {
+        let at = |status: &str, time: &str| {
+            let ready = json!([{"type": "Ready", "status": status, "lastHeartbeatTime": time}]);
+            json!({"items": [node("a", &ready)]})
+        };
+        let former = heartbeats(&at("True", "2026-01-01T00:00:00Z"));
+        assert!(ready(&at("True", "2026-01-01T00:00:00Z"), &former).is_empty());
+        assert!(ready(&at("False", "2026-01-01T00:00:05Z"), &former).is_empty());
+        assert_eq!(ready(&at("True", "2026-01-01T00:00:05Z"), &former), ["a"]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A cluster under test: `crisp cluster` and kubectl, run as people run them, in a network of its own.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -68,9 +68,8 @@ impl Cluster {
         path.to_str().unwrap().to_owned()
     }
 
-    fn output(&self, program: &Path, words: &[&str]) -> Output {
-        let mut command = Command::new(program);
-        command.args(words).stdin(Stdio::null());
+    fn output(&self, command: &mut Command) -> Output {
+        command.stdin(Stdio::null());
         self.net.run(|| command.output().unwrap())
     }
 
@@ -78,7 +77,7 @@ impl Cluster {
         let home = self.home();
         let mut words = vec!["cluster", "--dir", home.to_str().unwrap()];
         words.extend(line.split(' '));
-        self.output(&tools::ours("crisp"), &words)
+        self.output(Command::new(tools::ours("crisp")).args(words))
     }
 
     /// The answer of `crisp cluster` to these words; a failure is a panic.
@@ -103,8 +102,10 @@ impl Cluster {
     fn kubectl_output(&self, words: &[&str]) -> Output {
         let kubeconfig = self.home().join("clusters/crisp/kubeconfig");
         let all = ["--kubeconfig", kubeconfig.to_str().unwrap()];
-        let program = kubernetes().unwrap().join("kubectl");
-        self.output(&program, &[&all, words].concat())
+        let mut command = Command::new(kubernetes().unwrap().join("kubectl"));
+        // It keeps what it learns of the API, and not in the home of who runs this.
+        command.env("KUBECACHEDIR", self.dir.path().join("kubectl"));
+        self.output(command.args(all).args(words))
     }
 
     /// The answer of kubectl; a failure is a panic.

@@ -26,6 +26,8 @@ const NODES: [&str; 3] = ["node-1", "node-2", "node-3"];
 const PUBLISHED: u16 = 8080;
 /// Requests from each node. That some pod gets none of them is less likely than one in 10^8.
 const REQUESTS: usize = 48;
+/// Requests in a row that are answered when a node knows all pods again.
+const SETTLED: usize = 16;
 
 #[test]
 fn privileged_a_cluster_runs_pods_and_leaves_nothing() {
@@ -95,10 +97,14 @@ fn node_of(pod: &Value) -> String {
     pod["spec"]["nodeName"].as_str().unwrap().to_owned()
 }
 
+fn service_url(cluster: &Cluster) -> String {
+    let service = cluster.get(&["service", "web"]);
+    format!("http://{}/", service["spec"]["clusterIP"].as_str().unwrap())
+}
+
 fn service_answers_everywhere(cluster: &Cluster) {
     let names: BTreeSet<String> = pods(cluster).iter().map(name_of).collect();
-    let service = cluster.get(&["service", "web"]);
-    let url = format!("http://{}/", service["spec"]["clusterIP"].as_str().unwrap());
+    let url = service_url(cluster);
     for node in NODES {
         let answers = (0..REQUESTS).map(|_| cluster.page(node, &url));
         let answers: BTreeSet<String> = answers.collect();
@@ -152,11 +158,19 @@ fn restarts(cluster: &Cluster) -> u64 {
         .sum()
 }
 
-fn all_ready(cluster: &Cluster) {
+/// Pods are ready again, and each node knows where they are now: kube-proxy learns of changes a second
+/// later, and a kubelet that starts first repeats what it told in its former life.
+fn settled(cluster: &Cluster) {
     cluster.until("all pods are ready again", |cluster| {
         let web = cluster.get(&["deployment", "web"]);
         web["status"]["readyReplicas"] == 3
     });
+    let url = service_url(cluster);
+    for node in NODES {
+        cluster.until(&format!("{node} loses no request"), |cluster| {
+            (0..SETTLED).all(|_| !cluster.page(node, &url).is_empty())
+        });
+    }
 }
 
 /// A node that is stopped and started again has its pods again, and they have been restarted.
@@ -170,7 +184,7 @@ fn a_node_loses_its_power(cluster: &Cluster) {
     cluster.until("the pod of node-2 was restarted", |cluster| {
         restarts(cluster) == 1
     });
-    all_ready(cluster);
+    settled(cluster);
     let after: BTreeSet<String> = pods(cluster).iter().map(name_of).collect();
     assert_eq!(before, after);
     service_answers_everywhere(cluster);
@@ -210,7 +224,7 @@ fn the_machine_boots(cluster: &Cluster) {
         restarts(cluster) == before.1 + 3
     });
     assert_eq!(addresses(cluster), before.0);
-    all_ready(cluster);
+    settled(cluster);
     service_answers_everywhere(cluster);
 }
 

@@ -190,22 +190,31 @@ async fn start_control(nodes: &Nodes<'_>, all: &[Node], progress: &Progress) -> 
 }
 
 async fn start_workers(nodes: &Nodes<'_>, all: &[Node], progress: &Progress) -> Result<()> {
+    let kubectl = kubectl(nodes);
+    let listed = kubectl.until("its nodes are listed", API, |kubectl| {
+        kubectl.get(&["nodes"]).map(Some)
+    });
+    let mut former = kubectl::heartbeats(&listed.await?);
     let workers = all.iter().filter(|node| node.name != CONTROL);
-    try_join_all(workers.map(|node| nodes.start(node))).await?;
+    let started = workers.map(async |node| Ok((node, nodes.start(node).await?)));
+    for (node, is_new) in try_join_all(started).await? {
+        // The kubelet of one that runs goes on, and its last word holds.
+        if !is_new {
+            former.remove(&node.name);
+        }
+    }
     progress.done("nodes started");
     let expected: BTreeSet<String> = nodes.record.workers().map(|(_, name)| name).collect();
     let mut seen = BTreeSet::new();
     let look = |kubectl: &Kubectl| {
-        for name in kubectl::ready(&kubectl.get(&["nodes"])?) {
+        for name in kubectl::ready(&kubectl.get(&["nodes"])?, &former) {
             if expected.contains(&name) && seen.insert(name.clone()) {
                 progress.done(&format!("{name} Ready"));
             }
         }
         Ok((seen == expected).then_some(()))
     };
-    kubectl(nodes)
-        .until("all nodes are Ready", READY, look)
-        .await
+    kubectl.until("all nodes are Ready", READY, look).await
 }
 
 #[expect(clippy::print_stdout, reason = "this is what to go on with")]
