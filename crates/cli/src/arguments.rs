@@ -74,6 +74,9 @@ pub enum ClusterCommand {
         node: String,
         /// One program alone, as kubelet or etcd
         program: Option<String>,
+        /// Go on with what is logged from now on
+        #[arg(long, short)]
+        follow: bool,
     },
     /// Run a command in a node
     Exec {
@@ -115,6 +118,14 @@ pub struct Up {
     /// Port of 127.0.0.1 that leads to a port of node-1, as a NodePort or a hostPort; may be repeated
     #[arg(long, value_name = "PORT:NODE_PORT")]
     pub publish: Vec<Publish>,
+    /// Configuration for the crispd in each node, as `crispd config default` explains it; paths are the nodes',
+    /// which see /usr of this machine. Kept for the cluster
+    #[arg(long, value_name = "FILE")]
+    pub runtime_config: Option<PathBuf>,
+    /// HOST/hosts.toml files for the crispd in each node: mirrors, certificates, headers. Kept for the cluster,
+    /// and replaced when it is given again
+    #[arg(long, value_name = "DIR")]
+    pub registry_config: Option<PathBuf>,
 }
 
 /// A port of this machine's loopback that leads to one of the first node.
@@ -163,11 +174,13 @@ mod tests {
     #[test]
     fn all_commands_can_be_given_with_their_flags() {
         for line in [
+            "up --runtime-config f --registry-config d",
             "up --nodes 2 --kubernetes /k --publish 80:30080 --publish 81:30081",
             "list --dir /d",
             "load a.tar --as b:1 --name x",
             "kubeconfig",
             "logs node-1 kubelet",
+            "logs -f node-1",
             "exec control",
             "stop node-1",
             "start node-1",

@@ -5,6 +5,7 @@
 //! daemon/                    the outer crispd: config.toml, root, state, certs.d, crispd.log
 //! clusters/NAME/record.json  what the cluster is
 //! clusters/NAME/kubeconfig   for its administrator
+//! clusters/NAME/crispd.toml, certs.d/  settings of its nodes' crispd, where some were given
 //! clusters/NAME/pki/         keys and certificates of all components
 //! clusters/NAME/nodes/NODE/  the node's /node: init.json, configurations, its crispd's socket
 //! clusters/NAME/nodes/NODE/var, log    its /var/lib and /var/log
@@ -122,6 +123,16 @@ impl ClusterDir {
     /// Its administrator's kubeconfig.
     pub fn kubeconfig(&self) -> PathBuf {
         self.0.join("kubeconfig")
+    }
+
+    /// The configuration of the crispd in its nodes, where one was given.
+    pub fn runtime(&self) -> PathBuf {
+        self.0.join("crispd.toml")
+    }
+
+    /// How the crispd in its nodes reaches registries.
+    pub fn registries(&self) -> PathBuf {
+        self.0.join("certs.d")
     }
 
     /// Keys and certificates.

@@ -28,6 +28,8 @@ pub const PATH: &str =
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long programs may take to end when the node is asked to.
 const GRACE: Duration = Duration::from_secs(5);
+/// How many bytes a log may have, and as many again those of before.
+const LARGEST: u64 = 16 << 20;
 const SIGTERM: i32 = 15;
 const SIGINT: i32 = 2;
 
@@ -78,6 +80,11 @@ pub fn run(file: &Path) -> Result<ExitCode> {
         let signal = signals::wait(Some(Duration::from_millis(500)));
         let signal = signal.context(|| "signals: wait for one".to_owned())?;
         reap(&init.programs, &mut states)?;
+        for program in &init.programs {
+            if let Err(failure) = bound(&log_of(program), LARGEST) {
+                eprintln!("{failure}");
+            }
+        }
         if matches!(signal, Some((SIGTERM | SIGINT, _))) {
             end(&states);
             return Ok(ExitCode::SUCCESS);
@@ -98,9 +105,40 @@ fn start_due(programs: &[Program], states: &mut [State]) -> Result<()> {
     Ok(())
 }
 
+fn log_of(program: &Program) -> PathBuf {
+    Path::new("/var/log").join(format!("{}.log", program.name))
+}
+
+/// The file with what a log had before it was begun anew.
+pub fn older(log: &Path) -> PathBuf {
+    let mut path = log.as_os_str().to_owned();
+    path.push(".1");
+    path.into()
+}
+
+/// Begins a log anew that has become too large, and keeps what was in it until the next time.
+///
+/// Its program goes on with the file that it has, at the end, wherever that is. A line that it writes
+/// between the last look at the end and the cut is lost.
+fn bound(log: &Path, largest: u64) -> Result<()> {
+    let step = || format!("{}: begin it anew", log.display());
+    let length = match fs::metadata(log) {
+        Ok(data) => data.len(),
+        Err(_) => return Ok(()),
+    };
+    if length <= largest {
+        return Ok(());
+    }
+    let kept = fs::copy(log, older(log));
+    let cut = File::options().write(true).open(log);
+    // On a full disk the new lines are worth more than the old ones.
+    cut.and_then(|file| file.set_len(0)).context(step)?;
+    kept.map(drop).context(step)
+}
+
 fn start(program: &Program) -> Result<i32> {
     let step = || format!("{}: start it", program.name);
-    let log = Path::new("/var/log").join(format!("{}.log", program.name));
+    let log = log_of(program);
     let log = File::options().create(true).append(true).open(log);
     let log = log.context(step)?;
     let (path, arguments) = program
@@ -241,6 +279,30 @@ mod tests {
         crate::record::write(&file, &serde_json::to_vec(&init).unwrap()).unwrap();
         let refused = run(&file).unwrap_err().to_string();
         assert!(refused.contains("first process"), "{refused}");
+    }
+
+    #[test]
+    fn a_log_is_bounded_and_its_program_goes_on_with_it() {
+        use std::io::Write as _;
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("x.log");
+        let mut program = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .unwrap();
+        let text = |path: &Path| fs::read_to_string(path).unwrap_or_default();
+        bound(&dir.path().join("no.log"), 5).unwrap();
+        program.write_all(b"1234\n").unwrap();
+        bound(&log, 5).unwrap();
+        assert_eq!(text(&log), "1234\n");
+        program.write_all(b"5\n").unwrap();
+        bound(&log, 5).unwrap();
+        program.write_all(b"6\n").unwrap();
+        assert_eq!(
+            (text(&older(&log)), text(&log)),
+            ("1234\n5\n".into(), "6\n".into())
+        );
     }
 
     #[test]

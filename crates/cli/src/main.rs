@@ -6,6 +6,7 @@
 //! failure     what an error tells: object, step, cause, what to do
 //! home        the one directory that all of it is below, and who may change it now
 //! record      what a cluster is, as it is kept
+//! settings    what its owner says of the crispd in its nodes
 //! names       names of clusters and nodes
 //! network     addresses that are the same in each cluster; resolvers
 //! programs    which programs are needed, and where they are
@@ -42,6 +43,7 @@ mod pki;
 mod programs;
 mod progress;
 mod record;
+mod settings;
 
 use std::process::ExitCode;
 

@@ -90,6 +90,7 @@ pub fn crispd() -> String {
      state = \"/run/crisp\"\n\
      listen = \"unix:///node/crisp.sock\"\n\
      [network]\n\
+     mode = \"cni\"\n\
      conf_dir = \"/node/net.d\"\n\
      bin_dirs = [\"/usr/lib/cni\"]\n\
      [images]\n\

@@ -20,6 +20,7 @@ use crate::network;
 use crate::pki::{Pki, Subject};
 use crate::programs::Programs;
 use crate::record::{Record, make_dir, write, write_private};
+use crate::settings;
 
 /// The label that tells a pod's cluster.
 const CLUSTER: &str = "crisp.cluster/name";
@@ -365,7 +366,8 @@ impl Files<'_> {
         )?;
         let resolv_conf = manifests::resolv_conf(self.nodes.resolvers);
         write(&dir.join("resolv.conf"), resolv_conf.as_bytes())?;
-        write(&dir.join("crispd.toml"), manifests::crispd().as_bytes())?;
+        let runtime = settings::runtime(self.nodes.dir)?;
+        write(&dir.join("crispd.toml"), runtime.as_bytes())?;
         write(&dir.join("firewall.nft"), manifests::firewall().as_bytes())?;
         write(&dir.join("routes"), self.routes(&node.name).as_bytes())?;
         let address = node.address.to_string();

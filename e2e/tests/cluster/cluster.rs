@@ -1,6 +1,7 @@
 //! A cluster under test: `crisp cluster` and kubectl, run as people run them, in a network of its own.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -16,8 +17,10 @@ use tempfile::TempDir;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// The kernel frees what a cluster had in batches.
 const SETTLING: Duration = Duration::from_secs(30);
+/// Lines of a log that are shown after a failure.
+const SHOWN: usize = 15;
 /// The image of pods.
-const IMAGE: &str = "e2e.internal/busybox:1";
+pub(crate) const IMAGE: &str = "e2e.internal/busybox:1";
 
 /// A cluster's surroundings; dropped, the cluster goes.
 #[derive(Debug)]
@@ -99,19 +102,63 @@ impl Cluster {
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
-    fn kubectl_output(&self, words: &[&str]) -> Output {
-        let kubeconfig = self.home().join("clusters/crisp/kubeconfig");
-        let all = ["--kubeconfig", kubeconfig.to_str().unwrap()];
+    /// kubectl as the cluster's administrator.
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(kubernetes().unwrap().join("kubectl"));
+        let kubeconfig = self.home().join("clusters/crisp/kubeconfig");
+        command.arg("--kubeconfig").arg(kubeconfig);
         // It keeps what it learns of the API, and not in the home of who runs this.
-        command.env("KUBECACHEDIR", self.dir.path().join("kubectl"));
-        self.output(command.args(all).args(words))
+        command.arg("--cache-dir").arg(self.file("kubectl"));
+        command.args(words);
+        command
+    }
+
+    /// The path of a file of the test's own.
+    pub(crate) fn file(&self, name: &str) -> String {
+        self.dir.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    /// The end of kubectl with an input.
+    pub(crate) fn fed(&self, words: &[&str], input: &[u8]) -> Output {
+        let mut command = self.command(words);
+        let pipes = [(); 2].map(|()| Stdio::piped());
+        let [stdout, stderr] = pipes;
+        command.stdin(Stdio::piped()).stdout(stdout).stderr(stderr);
+        let mut child = self.net.run(|| command.spawn().unwrap());
+        // A program that ends without reading is judged by its end.
+        child.stdin.take().unwrap().write_all(input).ok();
+        child.wait_with_output().unwrap()
+    }
+
+    /// Makes the objects of a file of this test.
+    #[track_caller]
+    pub(crate) fn apply(&self, file: &str) {
+        let path = format!("{}/tests/cluster/{file}", env!("CARGO_MANIFEST_DIR"));
+        self.kubectl(&["apply", "-f", &path]);
+    }
+
+    /// Waits until all pods of something are the new ones, and ready.
+    #[track_caller]
+    pub(crate) fn rolled_out(&self, what: &str) {
+        self.kubectl(&["rollout", "status", what, "--timeout=120s"]);
+    }
+
+    /// Waits until an object is as it is to be.
+    #[track_caller]
+    pub(crate) fn waited(&self, how: &str, what: &str) {
+        self.kubectl(&["wait", &format!("--for={how}"), what, "--timeout=120s"]);
+    }
+
+    /// The output of a script in a pod.
+    #[track_caller]
+    pub(crate) fn sh(&self, pod: &str, script: &str) -> String {
+        self.kubectl(&["exec", pod, "--", "sh", "-c", script])
     }
 
     /// The answer of kubectl; a failure is a panic.
     #[track_caller]
     pub(crate) fn kubectl(&self, words: &[&str]) -> String {
-        let output = self.kubectl_output(words);
+        let output = self.output(&mut self.command(words));
         tools::succeeded(&format!("kubectl {}", words.join(" ")), &output)
     }
 
@@ -162,9 +209,17 @@ impl Drop for Cluster {
         if !std::thread::panicking() {
             return;
         }
-        for node in ["control", "node-1"] {
-            let logs = self.crisp_output(&format!("logs {node} node")).stdout;
-            eprintln!("--- {node}\n{}", String::from_utf8_lossy(&logs));
+        for log in [
+            "control node",
+            "node-1 node",
+            "node-1 crispd",
+            "node-1 kubelet",
+        ] {
+            let all = self.crisp_output(&format!("logs {log}")).stdout;
+            let all = String::from_utf8_lossy(&all);
+            let lines: Vec<&str> = all.lines().collect();
+            let last = &lines[lines.len().saturating_sub(SHOWN)..];
+            eprintln!("--- {log}\n{}", last.join("\n"));
         }
         let deleted = self.crisp_output("delete");
         eprintln!("{}", String::from_utf8_lossy(&deleted.stderr));

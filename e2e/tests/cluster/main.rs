@@ -1,5 +1,6 @@
 //! A Kubernetes cluster by `crisp cluster`: pods on three nodes, their service from each of them and from
-//! this machine, names, nodes that lose their power, a daemon that is killed, and nothing left in the end.
+//! this machine, names, pods of all kinds, sessions of people, a new version, nodes that are emptied or
+//! lose their power, daemons that are killed, and nothing left in the end.
 //!
 //! `hack/tools cluster` builds Kubernetes from its Go modules.
 
@@ -9,25 +10,26 @@
     reason = "a test: what goes wrong is a panic that says where"
 )]
 
+mod changes;
 mod cluster;
+mod pods;
+mod sessions;
+mod web;
 
 use std::collections::BTreeSet;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
-use std::time::Duration;
+use std::fs;
 
 use cluster::Cluster;
 use crisp_e2e::crictl::Crictl;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use web::{
+    NODES, PUBLISHED, name_of, names_are_known, node_of, pods as web_pods, restarts,
+    service_answers_everywhere, settled,
+};
 
-const NODES: [&str; 3] = ["node-1", "node-2", "node-3"];
-/// The port of loopback that leads to the service.
-const PUBLISHED: u16 = 8080;
-/// Requests from each node. That some pod gets none of them is less likely than one in 10^8.
-const REQUESTS: usize = 48;
-/// Requests in a row that are answered when a node knows all pods again.
-const SETTLED: usize = 16;
+/// How the registry of the test's images is reached, as the cluster's owner says.
+const HOSTS: &str = "server = \"https://192.0.2.1\"\n";
 
 #[test]
 fn privileged_a_cluster_runs_pods_and_leaves_nothing() {
@@ -35,7 +37,10 @@ fn privileged_a_cluster_runs_pods_and_leaves_nothing() {
         return;
     };
     refuses_before_anything_is_made(&cluster);
-    cluster.crisp(&format!("up --nodes 3 --publish {PUBLISHED}:30080"));
+    let settings = settings(&cluster);
+    cluster.crisp(&format!(
+        "up --nodes 3 --publish {PUBLISHED}:30080 {settings}"
+    ));
     let listed = cluster.crisp("list");
     assert!(
         listed
@@ -45,24 +50,62 @@ fn privileged_a_cluster_runs_pods_and_leaves_nothing() {
     );
     let archive = cluster.archive();
     cluster.crisp(&format!("load {archive}"));
-    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/web.yaml");
-    cluster.kubectl(&["apply", "-f", manifest]);
-    rolled_out(&cluster);
-    let nodes: BTreeSet<String> = pods(&cluster).iter().map(node_of).collect();
+    settings_hold(&cluster);
+    cluster.apply("web.yaml");
+    pods::begin(&cluster);
+    cluster.rolled_out("deployment/web");
+    let nodes: BTreeSet<String> = web_pods(&cluster).iter().map(node_of).collect();
     assert_eq!(nodes, NODES.map(str::to_owned).into());
     service_answers_everywhere(&cluster);
     names_are_known(&cluster);
+    pods::do_what_they_are_for(&cluster);
+    sessions::work(&cluster, &name_of(&web_pods(&cluster)[0]));
+    changes::a_version_is_rolled_out_while_runtimes_are_killed(&cluster);
+    changes::a_node_is_emptied(&cluster);
     cluster.crisp("up");
     a_node_loses_its_power(&cluster);
     the_daemon_is_killed(&cluster);
     the_machine_boots(&cluster);
+    pods::the_clock_struck(&cluster);
     refuses_what_would_change_it(&cluster);
     cluster.crisp("delete");
     cluster.left_nothing();
 }
 
+/// A part of crispd's configuration and a registry, which nodes are to have, as flags.
+fn settings(cluster: &Cluster) -> String {
+    let (runtime, registries) = (cluster.file("runtime.toml"), cluster.file("certs.d"));
+    fs::write(&runtime, "[images]\nparallel_layers = 3\n").unwrap();
+    fs::create_dir_all(format!("{registries}/e2e.internal")).unwrap();
+    fs::write(format!("{registries}/e2e.internal/hosts.toml"), HOSTS).unwrap();
+    format!("--runtime-config {runtime} --registry-config {registries}")
+}
+
+/// Also after images of the same registry were loaded past it.
+fn settings_hold(cluster: &Cluster) {
+    for node in NODES {
+        let runtime = cluster.crisp(&format!("exec {node} cat /node/crispd.toml"));
+        assert!(runtime.contains("parallel_layers = 3"), "{runtime}");
+        let hosts = cluster.crisp(&format!(
+            "exec {node} cat /node/certs.d/e2e.internal/hosts.toml"
+        ));
+        assert_eq!(hosts, HOSTS);
+    }
+    let log = cluster.crisp("logs node-1 crispd");
+    assert!(log.contains("crispd starts"), "{log}");
+}
+
 fn refuses_before_anything_is_made(cluster: &Cluster) {
+    let (wrong, nodes_own) = (cluster.file("wrong.toml"), cluster.file("own.toml"));
+    fs::write(&wrong, "[images]\nparallel = 3\n").unwrap();
+    fs::write(&nodes_own, "root = \"/x\"\n").unwrap();
+    let wrong = format!("up --runtime-config {wrong}");
+    let nodes_own = format!("up --runtime-config {nodes_own}");
     for (line, why) in [
+        (wrong.as_str(), "parallel"),
+        (nodes_own.as_str(), "each node has its own"),
+        ("up --runtime-config /nonexistent", "No such file"),
+        ("up --registry-config /nonexistent", "HOST/hosts.toml"),
         ("up --kubernetes /nonexistent", "hack/tools cluster"),
         ("up --name ../x", "cluster's name"),
         ("up --nodes 0", "--nodes"),
@@ -76,106 +119,9 @@ fn refuses_before_anything_is_made(cluster: &Cluster) {
     assert!(!cluster.home().exists());
 }
 
-fn rolled_out(cluster: &Cluster) {
-    cluster.kubectl(&["rollout", "status", "deployment/web", "--timeout=120s"]);
-}
-
-/// The pods that are to be, without those that end.
-fn pods(cluster: &Cluster) -> Vec<Value> {
-    let all = cluster.get(&["pods", "-l", "app=web"])["items"].take();
-    let all = all.as_array().unwrap().iter();
-    all.filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
-        .cloned()
-        .collect()
-}
-
-fn name_of(pod: &Value) -> String {
-    pod["metadata"]["name"].as_str().unwrap().to_owned()
-}
-
-fn node_of(pod: &Value) -> String {
-    pod["spec"]["nodeName"].as_str().unwrap().to_owned()
-}
-
-fn service_url(cluster: &Cluster) -> String {
-    let service = cluster.get(&["service", "web"]);
-    format!("http://{}/", service["spec"]["clusterIP"].as_str().unwrap())
-}
-
-fn service_answers_everywhere(cluster: &Cluster) {
-    let names: BTreeSet<String> = pods(cluster).iter().map(name_of).collect();
-    let url = service_url(cluster);
-    for node in NODES {
-        let answers = (0..REQUESTS).map(|_| cluster.page(node, &url));
-        let answers: BTreeSet<String> = answers.collect();
-        assert_eq!(answers, names, "from {node}; one without a name was lost");
-    }
-    let answer = cluster.net.run(published_page);
-    assert!(
-        names.iter().any(|name| answer.trim_end().ends_with(name)),
-        "{answer}"
-    );
-}
-
-/// The service at a port of loopback.
-fn published_page() -> String {
-    let mut stream = TcpStream::connect(("127.0.0.1", PUBLISHED)).unwrap();
-    stream
-        .set_read_timeout(Some(Duration::from_secs(10)))
-        .unwrap();
-    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
-}
-
-fn names_are_known(cluster: &Cluster) {
-    let service = cluster.get(&["service", "web"]);
-    let ip = service["spec"]["clusterIP"].as_str().unwrap();
-    for pod in pods(cluster) {
-        let name = name_of(&pod);
-        let asks = [
-            "exec",
-            &name,
-            "-c",
-            "web",
-            "--",
-            "nslookup",
-            "web.default.svc.cluster.local",
-        ];
-        let said = cluster.kubectl(&asks);
-        assert!(said.contains(ip), "{name}: {said}");
-    }
-}
-
-fn restarts(cluster: &Cluster) -> u64 {
-    let pods = pods(cluster);
-    let statuses = pods
-        .iter()
-        .filter_map(|pod| pod["status"]["containerStatuses"][0].as_object());
-    statuses
-        .filter_map(|status| status["restartCount"].as_u64())
-        .sum()
-}
-
-/// Pods are ready again, and each node knows where they are now: kube-proxy learns of changes a second
-/// later, and a kubelet that starts first repeats what it told in its former life.
-fn settled(cluster: &Cluster) {
-    cluster.until("all pods are ready again", |cluster| {
-        let web = cluster.get(&["deployment", "web"]);
-        web["status"]["readyReplicas"] == 3
-    });
-    let url = service_url(cluster);
-    for node in NODES {
-        cluster.until(&format!("{node} loses no request"), |cluster| {
-            (0..SETTLED).all(|_| !cluster.page(node, &url).is_empty())
-        });
-    }
-}
-
 /// A node that is stopped and started again has its pods again, and they have been restarted.
 fn a_node_loses_its_power(cluster: &Cluster) {
-    let before: BTreeSet<String> = pods(cluster).iter().map(name_of).collect();
+    let before: BTreeSet<String> = web_pods(cluster).iter().map(name_of).collect();
     assert_eq!(restarts(cluster), 0);
     cluster.crisp("stop node-2");
     let said = cluster.refused("exec node-2 true");
@@ -185,7 +131,7 @@ fn a_node_loses_its_power(cluster: &Cluster) {
         restarts(cluster) == 1
     });
     settled(cluster);
-    let after: BTreeSet<String> = pods(cluster).iter().map(name_of).collect();
+    let after: BTreeSet<String> = web_pods(cluster).iter().map(name_of).collect();
     assert_eq!(before, after);
     service_answers_everywhere(cluster);
 }
@@ -229,8 +175,12 @@ fn the_machine_boots(cluster: &Cluster) {
 }
 
 fn refuses_what_would_change_it(cluster: &Cluster) {
+    let other = cluster.file("other.toml");
+    fs::write(&other, "[images]\nparallel_layers = 4\n").unwrap();
+    let other = format!("up --runtime-config {other}");
     for (line, why) in [
         ("up --nodes 2", "delete the cluster first"),
+        (other.as_str(), "delete the cluster first"),
         ("stop node-4", "control, node-1, node-2, node-3"),
         ("logs node-1 kubelt", "kubelet"),
         ("load /nonexistent.tar", "no such archive"),

@@ -14,6 +14,7 @@ use crate::failure::{Context as _, Failure, Remedy as _, Result};
 use crate::images::{self, Archive, Registry};
 use crate::network::GATEWAY;
 use crate::progress::Progress;
+use crate::settings;
 
 /// How long pulls of a kubelet may be in the way.
 const JOINED: Duration = Duration::from_secs(60);
@@ -48,7 +49,9 @@ pub async fn load(common: &Common, image: &str, name: Option<&str>) -> Result<()
     for host in &hosts {
         for (_, node) in cluster.record.workers() {
             let certs = cluster.dir.node(&node).join("certs.d");
-            redirects.0.push(certs.join(host));
+            redirects
+                .0
+                .push((certs.join(host), cluster.dir.registries().join(host)));
             images::redirect(&certs, host, &address, false)?;
         }
     }
@@ -59,15 +62,20 @@ pub async fn load(common: &Common, image: &str, name: Option<&str>) -> Result<()
     Ok(())
 }
 
-/// Settings of nodes that are removed with the value.
+/// Settings of nodes that give way to those of the cluster's owner with the value.
 #[derive(Debug, Default)]
-struct Redirects(Vec<PathBuf>);
+struct Redirects(Vec<(PathBuf, PathBuf)>);
 
 impl Drop for Redirects {
     fn drop(&mut self) {
-        for dir in &self.0 {
-            if let Err(error) = crisp_sys::file::remove_tree_if_there(dir) {
-                eprintln!("crisp: {}: remove it: {error}", dir.display());
+        for (dir, owners) in &self.0 {
+            let restored = match owners.is_dir() {
+                true => settings::replace(owners, dir),
+                false => crisp_sys::file::remove_tree_if_there(dir)
+                    .context(|| format!("{}: remove it", dir.display())),
+            };
+            if let Err(failure) = restored {
+                eprintln!("crisp: {failure}; `crisp cluster up` does it again");
             }
         }
     }

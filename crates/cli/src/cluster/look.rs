@@ -1,14 +1,10 @@
-//! Commands that change nothing: which clusters there are, how to reach one, what its nodes logged.
-
-use std::fs::File;
-use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+//! Commands that change nothing: which clusters there are, how to reach one and its nodes.
 
 use super::found::Cluster;
 use crate::arguments::Common;
 use crate::cri::Cri;
 use crate::daemon::Daemon;
-use crate::failure::{Context as _, Failure, Remedy as _, Result};
+use crate::failure::{Failure, Remedy as _, Result};
 use crate::home::Home;
 use crate::node;
 use crate::record::Record;
@@ -65,47 +61,6 @@ pub fn kubeconfig(common: &Common) -> Result<()> {
         return Err(failure).remedy(|| "`crisp cluster up` has to come to its end".to_owned());
     }
     println!("{}", path.display());
-    Ok(())
-}
-
-/// Prints what a node's programs logged.
-pub fn logs(common: &Common, name: &str, program: Option<&str>) -> Result<()> {
-    let cluster = Cluster::find(common)?;
-    cluster.record.has(name)?;
-    let dir = cluster.dir.node(name).join("log");
-    let step = || format!("node {name}: read the logs in {}", dir.display());
-    let entries = std::fs::read_dir(&dir).context(step)?;
-    let mut logs: Vec<PathBuf> = entries
-        .map(|entry| Ok(entry?.path()))
-        .collect::<io::Result<_>>()
-        .context(step)?;
-    logs.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
-    logs.sort();
-    let stem = |path: &Path| path.file_stem().unwrap_or_default().display().to_string();
-    let shown: Vec<&PathBuf> = logs
-        .iter()
-        .filter(|path| program.is_none_or(|program| stem(path) == program))
-        .collect();
-    if shown.is_empty() {
-        let all: Vec<String> = logs.iter().map(|path| stem(path)).collect();
-        let program = program.unwrap_or("any program");
-        let failure = Failure::new(format!("node {name}: it has no log of {program}"));
-        return Err(failure).remedy(|| format!("there are those of {}", all.join(", ")));
-    }
-    let mut output = io::stdout().lock();
-    for path in &shown {
-        let copied = (|| {
-            if program.is_none() {
-                writeln!(output, "== {}", stem(path))?;
-            }
-            io::copy(&mut File::open(path)?, &mut output)
-        })();
-        match copied {
-            // The reader may have seen enough.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-            copied => copied.context(|| format!("{}: print it", path.display()))?,
-        };
-    }
     Ok(())
 }
 

@@ -4,6 +4,7 @@ mod delete;
 mod enter;
 mod found;
 mod load;
+mod logs;
 mod look;
 mod power;
 mod up;
@@ -28,7 +29,11 @@ pub async fn perform(common: &Common, command: ClusterCommand) -> Result<Then> {
             load::load(common, &image, renamed.as_deref()).await?;
         }
         ClusterCommand::Kubeconfig => look::kubeconfig(common)?,
-        ClusterCommand::Logs { node, program } => look::logs(common, &node, program.as_deref())?,
+        ClusterCommand::Logs {
+            node,
+            program,
+            follow,
+        } => logs::logs(common, &node, program.as_deref(), follow)?,
         ClusterCommand::Exec { node, command } => {
             let process = look::process(common, &node).await?;
             return Ok(Then::Enter {

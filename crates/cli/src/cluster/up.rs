@@ -22,6 +22,7 @@ use crate::node::{self, Node, Nodes};
 use crate::programs::Programs;
 use crate::progress::Progress;
 use crate::record::Record;
+use crate::settings::Settings;
 
 /// How many nodes a new cluster has.
 const USUAL: u8 = 3;
@@ -39,10 +40,15 @@ pub async fn up(common: &Common, up: &Up) -> Result<()> {
     let named = up.kubernetes.as_deref();
     let kept = former.as_ref().map(|record| record.kubernetes.as_path());
     let programs = Programs::find(named.or(kept))?;
+    let settings = Settings::read(up, &programs.ours)?;
     dir.check(&names::worker(up.nodes.unwrap_or(USUAL)))?;
     let _lock = home.lock()?;
     let record = plan(&home, &common.name, up, &programs.kubernetes)?;
+    if former.is_some() {
+        settings.fit(&dir)?;
+    }
     record.write(&dir)?;
+    settings.keep(&dir, &record)?;
     let made = make(&home, &dir, &record, &programs, &progress).await;
     made.remedy(|| {
         format!(
@@ -214,7 +220,16 @@ async fn start_workers(nodes: &Nodes<'_>, all: &[Node], progress: &Progress) -> 
         }
         Ok((seen == expected).then_some(()))
     };
-    kubectl.until("all nodes are Ready", READY, look).await
+    kubectl.until("all nodes are Ready", READY, look).await?;
+    // The controller manager makes it, in its own time; without it the API server refuses pods.
+    let can_have_pods = |kubectl: &Kubectl| {
+        let words = ["--namespace=default", "serviceaccounts", "default"];
+        kubectl.get(&words).map(Some)
+    };
+    let what = "the service account of pods is made";
+    kubectl.until(what, READY, can_have_pods).await?;
+    progress.done("pods can come");
+    Ok(())
 }
 
 #[expect(clippy::print_stdout, reason = "this is what to go on with")]
@@ -237,6 +252,8 @@ mod tests {
         Up {
             nodes,
             kubernetes: None,
+            runtime_config: None,
+            registry_config: None,
             publish: publish.iter().map(|text| text.parse().unwrap()).collect(),
         }
     }

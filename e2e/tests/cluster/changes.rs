@@ -1,0 +1,73 @@
+//! Changes in a cluster that runs: a new version while the runtimes of two nodes are killed, and a node
+//! that is emptied.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::cluster::Cluster;
+use crate::web::{NODES, node_of, pods, restarts, service_url, settled};
+
+/// A new version comes, two crispd are killed meanwhile, and who asks the service hears no wrong answer.
+pub(crate) fn a_version_is_rolled_out_while_runtimes_are_killed(cluster: &Cluster) {
+    let url = service_url(cluster);
+    let over = AtomicBool::new(false);
+    let asked = std::thread::scope(|scope| {
+        let asker = scope.spawn(|| {
+            let (mut answered, mut lost) = (0, 0);
+            while !over.load(Ordering::Relaxed) {
+                match cluster.page(NODES[2], &url) {
+                    page if page.is_empty() => lost += 1,
+                    page if page.starts_with("web-") && !page.contains(char::is_whitespace) => {
+                        answered += 1;
+                    }
+                    page => panic!("a wrong answer: {page}"),
+                }
+            }
+            (answered, lost)
+        });
+        cluster.kubectl(&["set", "env", "deployment/web", "VERSION=2"]);
+        for node in &NODES[..2] {
+            cluster.crisp(&format!("exec {node} pkill -KILL -x crispd"));
+        }
+        cluster.rolled_out("deployment/web");
+        over.store(true, Ordering::Relaxed);
+        asker.join().unwrap()
+    });
+    eprintln!("{} answers, {} lost", asked.0, asked.1);
+    assert!(asked.0 > 0);
+    let pods = pods(cluster);
+    assert_eq!(pods.len(), 3);
+    for pod in &pods {
+        let containers = pod["spec"]["containers"].as_array().unwrap();
+        let web = containers
+            .iter()
+            .find(|container| container["name"] == "web");
+        assert_eq!(web.unwrap()["env"][0]["value"], "2");
+    }
+    assert_eq!(restarts(cluster), 0);
+    settled(cluster);
+}
+
+/// A drained node has no pods but those that belong to every node, and takes new ones when it may.
+pub(crate) fn a_node_is_emptied(cluster: &Cluster) {
+    let node = NODES[2];
+    cluster.kubectl(&[
+        "drain",
+        node,
+        "--ignore-daemonsets",
+        "--delete-emptydir-data",
+        "--force",
+        "--timeout=100s",
+    ]);
+    let field = format!("spec.nodeName={node}");
+    let left = cluster.get(&["pods", "--field-selector", &field]);
+    for pod in left["items"].as_array().unwrap() {
+        let over = matches!(
+            pod["status"]["phase"].as_str(),
+            Some("Succeeded" | "Failed")
+        );
+        assert!(over || pod["metadata"]["labels"]["app"] == "probe", "{pod}");
+    }
+    cluster.kubectl(&["uncordon", node]);
+    settled(cluster);
+    assert!(pods(cluster).iter().any(|pod| node_of(pod) == node));
+}

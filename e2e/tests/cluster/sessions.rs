@@ -1,0 +1,167 @@
+//! Sessions with pods by kubectl, as people have them: commands with and without a terminal, attach, logs that go on,
+//! ports, copies, and the containers and pods that `kubectl debug` adds.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use crisp_e2e::terminal::Terminal;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::cluster::{Cluster, IMAGE};
+
+pub(crate) fn work(cluster: &Cluster, web: &str) {
+    commands(cluster, web);
+    attach(cluster);
+    logs_go_on(cluster);
+    a_port_is_forwarded(cluster, web);
+    files_are_copied(cluster, web);
+    a_container_is_added(cluster, web);
+    a_node_is_looked_at(cluster);
+}
+
+fn commands(cluster: &Cluster, web: &str) {
+    let output = cluster.fed(&["exec", "-i", web, "-c", "web", "--", "cat"], b"ping\n");
+    assert_eq!(output.stdout, b"ping\n", "{output:?}");
+    let output = cluster.fed(&["exec", web, "-c", "web", "--", "sh", "-c", "exit 7"], b"");
+    assert_eq!(output.status.code(), Some(7), "{output:?}");
+    let command = cluster.command(&["exec", "-i", "-t", web, "-c", "web", "--", "sh"]);
+    let mut terminal = Terminal::start(&cluster.net, &command, (91, 17));
+    terminal.is_one_of_a_shell();
+    terminal.types("exit 3\n");
+    assert_eq!(terminal.ended().code(), Some(3));
+}
+
+/// A program that runs beside the test, and ends with the value.
+struct Beside(Child);
+
+impl Beside {
+    fn of(cluster: &Cluster, words: &[&str]) -> Self {
+        let mut command = cluster.command(words);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        Self(cluster.net.run(|| command.spawn().unwrap()))
+    }
+
+    /// Its lines. The program has its time, and with it ends the wait for a line that never comes.
+    fn lines(&mut self) -> impl Iterator<Item = String> + use<> {
+        let pid = Pid::from_child(&self.0);
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_secs(30));
+            kill_process(pid, Signal::KILL).ok();
+        });
+        let output = BufReader::new(self.0.stdout.take().unwrap());
+        output.lines().map(Result::unwrap)
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+fn attach(cluster: &Cluster) {
+    cluster.waited("condition=Ready", "pod/echo");
+    let mut client = Beside::of(cluster, &["attach", "-i", "echo"]);
+    let mut stdin = client.0.stdin.take().unwrap();
+    let mut lines = client.lines();
+    for text in ["one", "two"] {
+        writeln!(stdin, "{text}").unwrap();
+        let answer = lines.find(|line| line == text);
+        assert!(answer.is_some(), "no answer to {text}");
+    }
+}
+
+/// No line is missing or twice, from the first to those that come while one looks.
+fn logs_go_on(cluster: &Cluster) {
+    cluster.waited("condition=Ready", "pod/counter");
+    let mut client = Beside::of(cluster, &["logs", "-f", "counter"]);
+    for (number, line) in client.lines().take(100).enumerate() {
+        assert_eq!(line, format!("line {number}"));
+    }
+}
+
+fn a_port_is_forwarded(cluster: &Cluster, web: &str) {
+    let mut client = Beside::of(cluster, &["port-forward", web, ":8080"]);
+    // A pipe that nobody reads would end it.
+    let mut lines = client.lines();
+    let line = lines.next().unwrap_or_default();
+    let port = line.strip_prefix("Forwarding from 127.0.0.1:");
+    let port = port.and_then(|rest| rest.split(' ').next()?.parse::<u16>().ok());
+    let port = port.unwrap_or_else(|| panic!("{line}"));
+    let page = cluster.net.run(|| {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+        let mut page = String::new();
+        stream.read_to_string(&mut page).unwrap();
+        page
+    });
+    assert!(page.trim_end().ends_with(web), "{page}");
+}
+
+fn files_are_copied(cluster: &Cluster, web: &str) {
+    let bytes: Vec<u8> = (0..3_000_000_u32)
+        .map(|number| number.to_le_bytes()[1])
+        .collect();
+    let (there, back) = (cluster.file("there"), cluster.file("back"));
+    fs::write(&there, &bytes).unwrap();
+    let inside = format!("{web}:/tmp/copied");
+    cluster.kubectl(&["cp", "-c", "web", &there, &inside]);
+    cluster.kubectl(&["cp", "-c", "web", &inside, &back]);
+    assert!(fs::read(&back).unwrap() == bytes, "the copy is another");
+}
+
+/// It sees the processes of the container that it was added for.
+fn a_container_is_added(cluster: &Cluster, web: &str) {
+    let image = format!("--image={IMAGE}");
+    let words = [
+        "debug",
+        web,
+        &image,
+        "--target=web",
+        "--container=look",
+        "--profile=general",
+        "--",
+    ];
+    cluster.kubectl(
+        &[
+            &words[..],
+            &["sh", "-c", "tr '\\0' ' ' </proc/1/cmdline; echo"],
+        ]
+        .concat(),
+    );
+    cluster.until("the added container has ended", |cluster| {
+        let pod = cluster.get(&["pod", web]);
+        !pod["status"]["ephemeralContainerStatuses"][0]["state"]["terminated"].is_null()
+    });
+    let said = cluster.kubectl(&["logs", web, "-c", "look"]);
+    assert!(said.starts_with("httpd -f"), "{said}");
+}
+
+/// It sees the node's files below /host.
+fn a_node_is_looked_at(cluster: &Cluster) {
+    let image = format!("--image={IMAGE}");
+    let words = [
+        "debug",
+        "node/node-2",
+        &image,
+        "--profile=sysadmin",
+        "--",
+        "cat",
+        "/host/etc/machine-id",
+    ];
+    let said = cluster.kubectl(&words);
+    let pod = said
+        .split_whitespace()
+        .find(|word| word.starts_with("node-debugger-"));
+    let pod = pod.unwrap_or_else(|| panic!("{said}"));
+    cluster.waited("jsonpath={.status.phase}=Succeeded", &format!("pod/{pod}"));
+    let id = cluster.kubectl(&["logs", pod]);
+    assert_eq!(id, cluster.crisp("exec node-2 cat /etc/machine-id"));
+}
