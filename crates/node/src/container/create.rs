@@ -41,12 +41,20 @@ struct Parts {
     seccomp: Option<Vec<u8>>,
 }
 
+/// A container that was made.
+#[derive(Debug)]
+pub(crate) struct Made {
+    pub(crate) record: Box<MadeRecord>,
+    /// The steps of its start that its shim can take before.
+    pub(crate) ahead: Option<Ahead>,
+}
+
 /// Makes a container. The remains of a failed creation are for [`super::clear::clear`].
 pub(crate) async fn create(
     shared: &Arc<Shared>,
     plan: CreatePlan,
     cancel: &Notify,
-) -> Result<Box<MadeRecord>> {
+) -> Result<Made> {
     check(&plan)?;
     foreign::check(shared, &plan)?;
     let asked = &plan.record.config.security.selinux.level;
@@ -81,11 +89,9 @@ pub(crate) async fn create(
     });
     let labelled = labels::to_give(shared, &plan, (&parts.mounts, &volumes));
     let ahead = make_files(shared, &plan, (&parts, labelled, cancel)).await?;
-    if foreign::of(shared, &plan.pod.config)?.is_none() {
-        shared.spares.tell(&ahead);
-    }
+    let is_ours = foreign::of(shared, &plan.pod.config)?.is_none();
     let (image, user) = (&parts.image, &parts.user);
-    Ok(Box::new(MadeRecord {
+    let record = Box::new(MadeRecord {
         image_id: image.id.clone(),
         image_ref: reference(image),
         shown_images: parts.shown.iter().map(reference).collect(),
@@ -97,8 +103,10 @@ pub(crate) async fn create(
         volumes,
         stop_signal,
         log_path,
-        rootfs: ahead.rootfs,
-    }))
+        rootfs: ahead.rootfs.clone(),
+    });
+    let ahead = is_ours.then_some(ahead);
+    Ok(Made { record, ahead })
 }
 
 /// An image by digest where it has one, else its id.
@@ -137,7 +145,7 @@ async fn make_files(
     Ok(ahead)
 }
 
-/// Makes the writable layer, and has the root mounted ahead of the start. Returns the layers of the
+/// Makes the writable layer. Returns the layers of the
 /// images that mounts show as well.
 async fn prepare_root(
     shared: &Shared,
@@ -158,11 +166,6 @@ async fn prepare_root(
         bundle: None,
         shims_cgroup: shared.cgroups.shims(),
     };
-    // Whose files they are in a user namespace stands in the bundle.
-    let is_ours = foreign::of(shared, &plan.pod.config)?.is_none();
-    if is_ours && plan.pod.config.namespaces.users.is_none() {
-        shared.spares.tell(&ahead);
-    }
     Ok((ahead, views))
 }
 

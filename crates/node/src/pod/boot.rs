@@ -43,9 +43,6 @@ pub(super) async fn make_room(gone: Gone) {
 pub(super) async fn boot(shared: &Arc<Shared>, record: &PodRecord) -> Result<Booted> {
     make_namespaces(shared, record).await?;
     shared.cgroups.make_parent(&record.cgroup_path).await?;
-    // Most pods have a container right after their boot. From here on the boot waits for others, as
-    // for its network; before, two processors are busy with it.
-    shared.spares.load();
     let holder = match record.config.namespaces.pid {
         NamespaceMode::Pod => Some(start_holder(shared, record).await?),
         _ => None,

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crisp_model::{ContainerId, Owner, PodConfig, PodId};
 use crisp_records::Entry;
-use crisp_shim_api::Request as ShimRequest;
+use crisp_shim_api::{Ahead, Request as ShimRequest};
 use crisp_sys::pidfd::PidFd;
 use crisp_sys::rand;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -21,7 +21,7 @@ use super::record::Record;
 use crate::clock;
 use crate::error::{Context, Result};
 use crate::machine::container::State;
-use crate::machine::effect::{Commit, Effect};
+use crate::machine::effect::{Commit, Done, Effect};
 use crate::machine::facts::{Caller, Moment};
 use crate::machine::input::{ContainerInput, Fresh, Input};
 use crate::machine::pod::Pod;
@@ -45,6 +45,8 @@ pub(super) struct Held {
     pub(super) inputs: Vec<Closer>,
     /// Its standard input is closed for good.
     input_is_closed: bool,
+    /// The steps of its start that its shim can take ahead, until it is told of them.
+    pub(super) ahead: Option<Ahead>,
     /// Tells the worker that makes it not to wait for the host any more.
     pub(super) cancel: Arc<Notify>,
 }
@@ -184,6 +186,23 @@ impl Hands {
         }
     }
 
+    /// Answers a caller, and has a shim do meanwhile what the next call will need: a pod has a
+    /// container soon after its boot, which is started soon after its creation.
+    fn answer(&mut self, caller: Caller, answer: Result<Done>) {
+        let ahead = match &answer {
+            Ok(Done::Container(id)) => self.held.get_mut(id).and_then(|held| held.ahead.take()),
+            _ => None,
+        };
+        let is_booted = matches!(answer, Ok(Done::Pod(_)));
+        self.callers.answer(caller, answer);
+        if is_booted {
+            self.shared.spares.load();
+        }
+        if let Some(ahead) = ahead {
+            self.shared.spares.tell(&ahead);
+        }
+    }
+
     /// Performs an effect that leads to nothing else at once.
     pub(super) fn act(&mut self, pod: &Pod, effect: Effect, cause: &Span) {
         match effect {
@@ -193,7 +212,7 @@ impl Hands {
                     self.shared.events.send(kind, subject, Arc::clone(view));
                 }
             }
-            Effect::Answer(caller, answer) => self.callers.answer(caller, answer),
+            Effect::Answer(caller, answer) => self.answer(caller, answer),
             Effect::Owe(container, error) => {
                 let why = error.map(|error| error.to_string());
                 self.shared.debts.note((self.id.clone(), container), why);

@@ -59,6 +59,8 @@ pub(super) enum Work {
 pub(super) enum Outcome {
     Nothing,
     Input(Input),
+    /// A container that was made, with what its shim can do ahead of the start.
+    Made(ContainerId, Result<create::Made>),
     /// A launch, with the connection to the shim.
     Launched(ContainerId, Result<launch::Launched>),
     /// A look, with the connection to a shim that was found.
@@ -145,6 +147,13 @@ impl Hands {
             }
             Ok(Outcome::Nothing) => None,
             Ok(Outcome::Input(input)) => Some(input),
+            Ok(Outcome::Made(id, result)) => {
+                let made = result.map(|made| {
+                    self.held.entry(id.clone()).or_default().ahead = made.ahead;
+                    made.record
+                });
+                Some(Input::of(&id, ContainerInput::Made(made)))
+            }
             Ok(Outcome::Launched(id, result)) => {
                 let event = result.map(|launched| {
                     self.connect(&id, launched.link, launched.shim);
@@ -250,15 +259,12 @@ impl Hands {
         })
     }
 
-    /// All containers are over by now: shims that have not left yet, leave.
     fn teardown_step(&mut self, remains: PodRemains) -> Started {
         let shared = Arc::clone(&self.shared);
         let shims = self.held.values_mut().filter_map(|held| held.shim.take());
         let shims: Vec<ShimClient> = shims.collect();
         started(Work::Teardown, async move {
-            let leaving = shims.iter().map(ShimClient::dismiss);
-            futures::future::join_all(leaving).await;
-            let errors = teardown::teardown(&shared, &remains).await;
+            let errors = teardown::teardown(&shared, &remains, &shims).await;
             let result = Error::gather("tear down", errors).map_or(Ok(()), Err);
             Outcome::Input(Input::TornDown(result))
         })
@@ -271,7 +277,7 @@ impl Hands {
         self.shared.spares.have_one();
         started(Work::Create(id.clone()), async move {
             let made = create::create(&shared, plan, &cancel).await;
-            told(&id, ContainerInput::Made(made))
+            Outcome::Made(id, made)
         })
     }
 

@@ -1,6 +1,6 @@
 //! Shims that are loaded before their container is started. Loading a program takes as long as half
-//! of a start; it is done while a pod boots, or while a further container of it is being made, on a
-//! processor that has nothing to do.
+//! of a start; it is done once a pod's boot is answered, or while a further container of it is being
+//! made, on a processor that has nothing to do.
 //!
 //! A spare waits for its launch on a socket and leaves when that closes, after a while without a
 //! start or with this daemon. It is nobody's until it is told what a container will be made from:
