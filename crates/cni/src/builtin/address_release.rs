@@ -4,7 +4,8 @@
 //! closed. Until then the address is still on the wire, and another pod must not get it. So a DEL
 //! leaves a lease here, and the worker of [`AddressRelease::run`] releases the address when the
 //! kernel says that the link was deleted (`RTM_DELLINK`). A link that stays for three seconds is
-//! deleted: then somebody else holds the namespace.
+//! deleted: then somebody else holds the namespace. At the end of the daemon it is deleted sooner, as the
+//! bridge and the firewall table cannot go before it.
 //!
 //! No deletion is missed. The worker subscribes to the kernel's notifications first and looks for
 //! the links afterwards, and it looks for all of them again when the kernel had to drop
@@ -36,6 +37,8 @@ use crate::subnet::Subnet;
 
 /// How long a link may stay after its pod was detached.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a link may stay when the daemon ends, which has less time than that.
+const HASTE: Duration = Duration::from_millis(150);
 /// Pause after a subscription that failed.
 const RETRY: Duration = Duration::from_millis(500);
 /// More links than this are looked for by one dump of all links.
@@ -128,7 +131,15 @@ impl AddressRelease {
     }
 
     /// Waits until no lease waits, at most as long as a link may stay. Blocks the thread.
+    ///
+    /// Links that stay are deleted soon. A namespace that no process holds may still be there for
+    /// minutes, for the kernel keeps it until the last connection of a killed process was given up.
     pub(crate) fn finish(&self) {
+        let soon = Instant::now() + HASTE;
+        for waiting in self.leases().waiting.values_mut() {
+            waiting.deadline = waiting.deadline.min(soon);
+        }
+        self.added.notify_one();
         let limit = PATIENCE + RETRY;
         let waits = |leases: &mut Leases| !leases.waiting.is_empty();
         drop(

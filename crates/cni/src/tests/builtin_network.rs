@@ -87,6 +87,24 @@ fn privileged_nothing_stays_after_the_last_pod() {
 }
 
 #[test]
+fn privileged_a_namespace_that_stays_holds_up_no_end_of_the_daemon() {
+    let lab = Lab::new();
+    let pod = lab.pod("a");
+    attach(&lab, &[&pod]);
+    let took = lab.on_node(|| async {
+        let network = open(lab.builtin());
+        network.detach(&pod).await.unwrap();
+        // The lab still has it, as the kernel does for connections that nobody has ended.
+        let begun = Instant::now();
+        network.retire().await.unwrap();
+        begun.elapsed()
+    });
+    assert_eq!(lab.addresses_on_disk(), 0);
+    eventually("links gone", || lab.links("node") == ["world0"]);
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+#[test]
 fn privileged_host_ports_lead_to_the_pod() {
     let lab = Lab::new();
     let (mut server, client) = (lab.pod("server"), lab.pod("client"));
