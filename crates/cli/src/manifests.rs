@@ -268,9 +268,15 @@ fn rights() -> [Value; 3] {
     ]
 }
 
-/// Whether a path of this machine is to be seen in nodes: certificates of the world's registries.
+/// Whether a path of this machine is to be seen in nodes: certificates of registries of the world, and which program has a name.
 pub fn shared_settings() -> impl Iterator<Item = &'static str> {
-    let settings = ["/etc/ssl", "/etc/pki", "/etc/ca-certificates"];
+    // Names of programs below /usr/bin lead to the last one on Debian.
+    let settings = [
+        "/etc/ssl",
+        "/etc/pki",
+        "/etc/ca-certificates",
+        "/etc/alternatives",
+    ];
     settings.into_iter().filter(|path| Path::new(path).is_dir())
 }
 

@@ -94,6 +94,11 @@ impl Cluster {
         said
     }
 
+    /// Whether `crisp cluster` does this now.
+    pub(crate) fn does(&self, line: &str) -> bool {
+        self.crisp_output(line).status.success()
+    }
+
     /// The complaint of `crisp cluster`; a success is a panic.
     #[track_caller]
     pub(crate) fn refused(&self, line: &str) -> String {

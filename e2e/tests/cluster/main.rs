@@ -91,6 +91,8 @@ fn settings_hold(cluster: &Cluster) {
         ));
         assert_eq!(hosts, HOSTS);
     }
+    // A command in a node ends as it ends there.
+    assert!(cluster.does("exec node-1 true") && !cluster.does("exec node-1 false"));
     let log = cluster.crisp("logs node-1 crispd");
     assert!(log.contains("crispd starts"), "{log}");
 }

@@ -15,12 +15,13 @@ const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// Places that are mounted over, or that programs want.
-const DIRS: [&str; 16] = [
+const DIRS: [&str; 17] = [
     "dev",
     "etc",
     "etc/ssl",
     "etc/pki",
     "etc/ca-certificates",
+    "etc/alternatives",
     "node",
     "opt",
     "opt/crisp",

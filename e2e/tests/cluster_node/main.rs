@@ -1,0 +1,84 @@
+//! A cluster of `crisp cluster` where cgroups are of version 2: the nodes hand controllers on to their
+//! pods, which are limited, and go with all that they made. All else of clusters is tested in `cluster`,
+//! on a machine of the usual speed.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test: what goes wrong is a panic that says where"
+)]
+
+#[path = "../cluster/cluster.rs"]
+#[allow(dead_code, reason = "a part of it is for the other test alone")]
+mod cluster;
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use cluster::Cluster;
+
+const NODES: [&str; 2] = ["node-1", "node-2"];
+const CPUS: &str = "/proc/cpuinfo";
+/// How long a node may take to start where one processor is emulated.
+const PATIENCE: Duration = Duration::from_secs(400);
+
+#[test]
+fn privileged_pods_of_nodes_in_containers_are_limited_by_cgroups_of_version_2() {
+    if !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        crisp_e2e::tools::say("SKIPPED: a cluster on cgroup v2: this machine has version 1");
+        return;
+    }
+    let Some(cluster) = Cluster::place("a cluster on cgroup v2") else {
+        return;
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| NODES.map(|node| give_clock_speed(&cluster, node)));
+        cluster.crisp(&format!("up --nodes {}", NODES.len()));
+    });
+    cluster.crisp(&format!("load {}", cluster.archive()));
+    cluster.apply("../cluster_node/pods.yaml");
+    cluster.rolled_out("daemonset/limited");
+    let pods = cluster.get(&["pods", "-l", "app=limited"]);
+    let pods = pods["items"].as_array().unwrap();
+    assert_eq!(pods.len(), NODES.len());
+    for pod in pods {
+        let name = pod["metadata"]["name"].as_str().unwrap();
+        let said = cluster.sh(name, "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max");
+        assert_eq!(said, format!("{}\n20000 100000\n", 24 << 20));
+    }
+    let service = cluster.get(&["service", "limited"]);
+    let url = format!("http://{}/", service["spec"]["clusterIP"].as_str().unwrap());
+    for node in NODES {
+        assert!(cluster.page(node, &url).starts_with("limited-"), "{node}");
+    }
+    cluster.waited("jsonpath={.status.phase}=Failed", "pod/oom");
+    let ended = cluster.get(&["pod", "oom"])["status"]["containerStatuses"][0].take();
+    assert_eq!(
+        ended["state"]["terminated"]["reason"], "OOMKilled",
+        "{ended}"
+    );
+    cluster.crisp("stop node-2");
+    cluster.crisp("delete");
+    cluster.left_nothing();
+}
+
+/// A kubelet starts nowhere without a clock speed, and user-mode Linux tells none: each node is given
+/// one as soon as it runs.
+fn give_clock_speed(cluster: &Cluster, node: &str) {
+    let told = fs::read_to_string(CPUS).unwrap();
+    if told.contains("MHz") {
+        return;
+    }
+    let dir = cluster.home().join("clusters/crisp/nodes").join(node);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        assert!(Instant::now() < deadline, "{node} does not run");
+        std::thread::sleep(Duration::from_secs(1));
+        let text = format!("{}\ncpu MHz\t\t: 1000.000\n", told.trim_end());
+        let written = dir.is_dir() && fs::write(dir.join("cpuinfo"), text).is_ok();
+        if written && cluster.does(&format!("exec {node} mount --bind /node/cpuinfo {CPUS}")) {
+            return;
+        }
+    }
+}
