@@ -14,7 +14,7 @@ use crate::cri::Cri;
 use crate::failure::{Context as _, Failure, Remedy as _, Result};
 use crate::home::Home;
 use crate::network::NODES;
-use crate::record::{make_dir, write, write_private};
+use crate::record::{Record, make_dir, write, write_private};
 
 /// How long it may take to answer, and to end.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -156,13 +156,18 @@ impl Daemon {
 
     fn config(&self) -> String {
         let dir = self.dir.display();
+        let (driver, parent) = match systemd_makes_cgroups() {
+            true => ("systemd", "crispclusters.slice"),
+            false => ("cgroupfs", "crisp-clusters"),
+        };
         format!(
             "# Written by `crisp cluster up`, and again each time that it starts this daemon.\n\
              root = \"{dir}/root\"\n\
              state = \"{dir}/state\"\n\
              listen = \"unix://{dir}/crisp.sock\"\n\
              [cgroup]\n\
-             parent = \"crisp-clusters\"\n\
+             driver = \"{driver}\"\n\
+             parent = \"{parent}\"\n\
              [network]\n\
              mode = \"builtin\"\n\
              [network.builtin]\n\
@@ -178,6 +183,23 @@ impl Daemon {
              cgroup_namespaces = \"private\"\n"
         )
     }
+}
+
+/// The cgroup parent of a cluster's nodes. A cluster's name may have dashes, which make a slice of systemd
+/// another one's child.
+pub fn cgroup_parent(cluster: &Record) -> String {
+    match systemd_makes_cgroups() {
+        true => format!("crispclusters-{}.slice", cluster.number),
+        false => format!("/crisp-clusters/{}", cluster.name),
+    }
+}
+
+/// Whether systemd runs the machine, makes cgroups there for others, and can be asked to.
+fn systemd_makes_cgroups() -> bool {
+    let runs = Path::new("/run/systemd/system").is_dir();
+    let hears = Path::new("/run/dbus/system_bus_socket").exists();
+    // On version 1 it delegates nothing safely.
+    runs && hears && crisp_sys::cgroup::Layout::detect().is_ok_and(|layout| layout.is_v2())
 }
 
 #[cfg(test)]

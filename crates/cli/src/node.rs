@@ -10,6 +10,7 @@ use crisp_api::runtime::v1 as cri;
 use serde_json::{Value, json};
 
 use crate::cri::{Cri, Pod};
+use crate::daemon;
 use crate::failure::{Context as _, Failure, Remedy as _, Result};
 use crate::home::ClusterDir;
 use crate::init::{CRISP_DIR, Init, KUBERNETES_DIR, NODE_DIR, Program};
@@ -152,7 +153,7 @@ impl Nodes<'_> {
             labels,
             annotations: BTreeMap::from([(ADDRESS.to_owned(), self.chosen_address(name))]),
             linux: Some(cri::LinuxPodSandboxConfig {
-                cgroup_parent: format!("/crisp-clusters/{cluster}"),
+                cgroup_parent: daemon::cgroup_parent(self.record),
                 sysctls: BTreeMap::from([("net.ipv4.ip_forward".to_owned(), "1".to_owned())]),
                 security_context: Some(cri::LinuxSandboxSecurityContext {
                     namespace_options: Some(namespaces()),

@@ -1,5 +1,6 @@
 //! A cluster of `crisp cluster` where cgroups are of version 2: the nodes hand controllers on to their
-//! pods, which are limited, and go with all that they made. All else of clusters is tested in `cluster`,
+//! pods, which are limited, and go with all that they made. Where systemd runs the machine it makes the
+//! nodes' cgroups. All else of clusters is tested in `cluster`,
 //! on a machine of the usual speed.
 
 #![allow(
@@ -17,6 +18,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use cluster::Cluster;
+use crisp_e2e::node;
 
 const NODES: [&str; 2] = ["node-1", "node-2"];
 const CPUS: &str = "/proc/cpuinfo";
@@ -36,6 +38,17 @@ fn privileged_pods_of_nodes_in_containers_are_limited_by_cgroups_of_version_2() 
         scope.spawn(|| NODES.map(|node| give_clock_speed(&cluster, node)));
         cluster.crisp(&format!("up --nodes {}", NODES.len()));
     });
+    if node::cgroup_driver() == "systemd" {
+        let slice = "/sys/fs/cgroup/crispclusters.slice/crispclusters-1.slice";
+        let all = fs::read_dir(slice).unwrap().flatten();
+        let scopes =
+            all.filter(|entry| entry.path().extension().is_some_and(|kind| kind == "scope"));
+        assert_eq!(
+            scopes.count(),
+            NODES.len() + 1,
+            "each node is a scope of systemd"
+        );
+    }
     cluster.crisp(&format!("load {}", cluster.archive()));
     cluster.apply("../cluster_node/pods.yaml");
     cluster.rolled_out("daemonset/limited");
