@@ -27,7 +27,7 @@ use crate::settings::Settings;
 /// How many nodes a new cluster has.
 const USUAL: u8 = 3;
 /// How long the API server may take to answer.
-const API: Duration = Duration::from_secs(180);
+const API: Duration = Duration::from_secs(300);
 /// How long the nodes may take to be Ready.
 const READY: Duration = Duration::from_secs(300);
 
