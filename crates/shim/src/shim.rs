@@ -9,7 +9,7 @@ use crisp_shim_api::{ExitRecord, FailureKind, Launch, Orphan, Reply, VERSION};
 use crisp_sys::process::ProcessId;
 use crisp_sys::signals::SignalFd;
 use crisp_sys::socket::{Conn, Listener};
-use crisp_sys::{clock, file, memory};
+use crisp_sys::{clock, file, memory, schedule};
 use rustix::event::{PollFlags, Timespec};
 
 use crate::clients::{Asker, Clients};
@@ -151,6 +151,9 @@ impl Shim {
     pub fn begin(conn: Conn) -> Result<Self> {
         let ready = Ready::new();
         let mut begin = launch::receive(&conn, ready.as_ref().ok())?;
+        // Not sooner, since the daemon says until then how this is scheduled. A kernel that refuses
+        // lets callers wait a little longer.
+        drop(schedule::take_short_slices());
         // The end of a worker that has begun the launch is told by SIGCHLD.
         let signals = SignalFd::block_all().context(|| "block the signals");
         let (shelter, begun) = match (&mut begin, &ready) {

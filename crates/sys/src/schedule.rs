@@ -29,6 +29,28 @@ pub struct Schedule {
 /// # Errors
 /// The errors of sched_setattr(2); EPERM without `CAP_SYS_NICE`.
 pub fn set_schedule(schedule: &Schedule) -> io::Result<()> {
+    set_schedule_of(0, schedule)
+}
+
+/// Has a process that has one thread run when a processor has nothing else to do, or as usual again.
+/// The process has to be a child of this one that nobody has reaped, so that the id is its own.
+///
+/// # Errors
+/// The errors of sched_setattr(2); EPERM for the way back without `CAP_SYS_NICE` (sched(7)).
+pub fn set_idle(child: u32, is_idle: bool) -> io::Result<()> {
+    let policy = match is_idle {
+        true => libc::SCHED_IDLE,
+        false => libc::SCHED_OTHER,
+    };
+    let usual = Schedule {
+        policy: policy.unsigned_abs(),
+        ..Schedule::default()
+    };
+    set_schedule_of(child, &usual)
+}
+
+/// The process 0 is this thread.
+fn set_schedule_of(process: u32, schedule: &Schedule) -> io::Result<()> {
     // The first published size of the structure, which every kernel that has the call takes.
     let attributes = libc::sched_attr {
         size: u32::try_from(size_of::<libc::sched_attr>()).unwrap_or(0),
@@ -42,7 +64,7 @@ pub fn set_schedule(schedule: &Schedule) -> io::Result<()> {
     };
     let pointer: *const libc::sched_attr = &raw const attributes;
     // SAFETY: the structure has the size that it tells and outlives the call.
-    check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, pointer, 0) }).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_sched_setattr, process, pointer, 0) }).map(drop)
 }
 
 /// The shortest slice of time that the kernel gives, in nanoseconds.
@@ -69,6 +91,10 @@ pub fn take_short_slices() -> io::Result<()> {
 }
 
 fn schedule() -> io::Result<Schedule> {
+    schedule_of(0)
+}
+
+fn schedule_of(process: u32) -> io::Result<Schedule> {
     let mut found = libc::sched_attr {
         size: 0,
         sched_policy: 0,
@@ -82,7 +108,7 @@ fn schedule() -> io::Result<Schedule> {
     let size = size_of::<libc::sched_attr>();
     let pointer: *mut libc::sched_attr = &raw mut found;
     // SAFETY: the structure has the size that is told and outlives the call.
-    check(unsafe { libc::syscall(libc::SYS_sched_getattr, 0, pointer, size, 0) })?;
+    check(unsafe { libc::syscall(libc::SYS_sched_getattr, process, pointer, size, 0) })?;
     Ok(Schedule {
         policy: found.sched_policy,
         flags: found.sched_flags,
@@ -189,6 +215,22 @@ pub enum Personality {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_child_idles_and_goes_on() {
+        let mut child = crate::process::command("cat")
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let policy = || schedule_of(child.id()).unwrap().policy;
+        let usual = policy();
+        set_idle(child.id(), true).unwrap();
+        assert_eq!(policy(), libc::SCHED_IDLE.unsigned_abs());
+        set_idle(child.id(), false).unwrap();
+        assert_eq!(policy(), usual);
+        drop(child.stdin.take());
+        assert!(child.wait().unwrap().success());
+    }
 
     /// On a thread of its own, since the flag stays.
     #[test]

@@ -1,6 +1,6 @@
 //! Shims that are loaded before their container is started. Loading a program takes as long as half
 //! of a start; it is done once a pod's boot is answered, or while a further container of it is being
-//! made, on a processor that has nothing to do.
+//! made, on a processor that has nothing to do: the kernel's idle class has it wait for all else.
 //!
 //! A spare waits for its launch on a socket and leaves when that closes, after a while without a
 //! start or with this daemon. It is nobody's until it is told what a container will be made from:
@@ -20,6 +20,7 @@ use crisp_model::ContainerId;
 use crisp_shim_api::{Ahead, SPARE};
 use crisp_sys::process::command;
 use crisp_sys::rootfs::proc_path;
+use crisp_sys::schedule;
 use crisp_sys::socket::Conn;
 use tokio::process::Child;
 
@@ -99,7 +100,12 @@ impl Spares {
 
     async fn keep_one(self: Arc<Self>) {
         let spares = Arc::clone(&self);
-        let spawned = crisp_tasks::blocking(move || spares.spawn(SPARE, Stdio::null())).await;
+        let spawned = crisp_tasks::blocking(move || {
+            let loaded = spares.spawn(SPARE, Stdio::null())?;
+            idle(&loaded.0, true)?;
+            Ok::<_, io::Error>(loaded)
+        });
+        let spawned = spawned.await;
         let loaded = match spawned {
             Ok(Ok(loaded)) => Some(loaded),
             Ok(Err(error)) => {
@@ -155,7 +161,7 @@ impl Spares {
     /// Takes the one that was told of a container, else one that was told of none.
     pub(crate) fn take(&self, id: &ContainerId) -> Option<Loaded> {
         let (child, conn) = self.with(|waiting| waiting.take(id))?;
-        if !conn.is_closed() {
+        if !conn.is_closed() && idle(&child, false).is_ok() {
             return Some((child, conn));
         }
         self.give_up();
@@ -240,8 +246,10 @@ impl Waiting {
         let at = told.or_else(|| self.spares.iter().rposition(|it| it.of.is_none()));
         if let Some(spare) = at.and_then(|at| self.spares.get_mut(at)) {
             spare.of = Some(id.clone());
-            // A spare that has gone, or has not read what it was told before, is noticed when it
-            // is to be taken.
+            // A spare that stays idle is noticed when it is to be taken.
+            drop(idle(&spare.loaded.0, false));
+            // A spare that has gone, or has not read what it was told before, is noticed when it is
+            // to be taken.
             drop(spare.loaded.1.send(frame, &[]));
         } else {
             self.untold.retain(|(of, _)| of != id);
@@ -277,6 +285,14 @@ impl Waiting {
 impl Spare {
     fn is_of(&self, id: &ContainerId) -> bool {
         self.of.as_ref() == Some(id)
+    }
+}
+
+/// Has a spare be loaded when a processor has nothing else to do, or as usual again.
+fn idle(spare: &Child, is_idle: bool) -> io::Result<()> {
+    match spare.id() {
+        Some(pid) => schedule::set_idle(pid, is_idle),
+        None => Err(io::ErrorKind::NotFound.into()),
     }
 }
 

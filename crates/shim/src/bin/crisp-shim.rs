@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use crisp_shim::shim::Shim;
 use crisp_sys::socket::Conn;
-use crisp_sys::{memory, own_argument, own_binary, process, schedule};
+use crisp_sys::{memory, own_argument, own_binary, process};
 
 fn main() -> ExitCode {
     // The daemon asks at its start, so that another program in this place is found out.
@@ -43,8 +43,6 @@ fn own() -> Result<(), Box<dyn std::error::Error>> {
         // Where arguments cannot be changed, the daemon learns it before it has a container.
         own_argument::replace_last(&crisp_shim_api::SPARE.replace('-', "."))?;
     }
-    // A kernel that refuses lets callers wait a little longer.
-    drop(schedule::take_short_slices());
     let mut shim = Shim::begin(conn)?;
     if let Err(error) = sealed {
         shim.warn(format!(
