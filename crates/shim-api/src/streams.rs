@@ -13,4 +13,6 @@ pub enum StreamEnd {
     Errors,
     /// Master of the terminal that is all three.
     Terminal,
+    /// A pipe that is open for both: output of the terminal passes it on its way to the log.
+    Relay,
 }

@@ -74,6 +74,7 @@ impl Shim {
             StreamEnd::Output => self.output.add(Channel::Stdout, fd)?,
             StreamEnd::Errors => self.output.add(Channel::Stderr, fd)?,
             StreamEnd::Terminal => self.output.add_terminal(fd)?,
+            StreamEnd::Relay => self.output.set_relay(fd),
         }
         Ok(())
     }

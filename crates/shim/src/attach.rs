@@ -35,7 +35,7 @@ impl Shim {
             let channel = match end {
                 StreamEnd::Output => Channel::Stdout,
                 StreamEnd::Errors => Channel::Stderr,
-                StreamEnd::Input | StreamEnd::Terminal => {
+                StreamEnd::Input | StreamEnd::Terminal | StreamEnd::Relay => {
                     return refused(format!("{end:?} is no output"));
                 }
             };

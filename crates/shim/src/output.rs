@@ -1,9 +1,9 @@
 //! The container's output streams: read as they come, each chunk given to whoever takes output.
 //!
 //! On its way to the log output is in the [`Spool`], where a shim that takes this one's place finds
-//! it. Terminals are read: the kernel moves nothing from one to a file. The log cuts chunks into lines
-//! itself; clients that are attached get the same raw chunks, after the log. [`Output::pump`] is the
-//! only place that reads. While the container runs, it reads no faster than those clients take: the
+//! it. A terminal's output passes a pipe before, its relay: the kernel moves nothing from a terminal
+//! to a file. The log cuts chunks into lines itself; clients that are attached get the same raw chunks,
+//! after the log. [`Output::pump`] is the only place that reads. While the container runs, it reads no faster than those clients take: the
 //! container's own pipe fills up, and its program waits.
 
 use std::io;
@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use crisp_shim_api::StreamEnd;
-use crisp_sys::pipe::set_nonblocking;
+use crisp_sys::pipe::{both_ends, held, pass, set_nonblocking};
 use crisp_sys::pty;
 use rustix::buffer::spare_capacity;
 use rustix::io::read;
@@ -22,6 +22,8 @@ use crate::spool::Spool;
 
 /// As much as a pipe holds by default.
 const BUFFER: usize = 64 * 1024;
+/// As much as a terminal brings at once.
+const RELAYED: usize = 4 * 4096;
 
 /// Reads of one stream before others get their turn.
 const TURN: usize = 16;
@@ -65,6 +67,41 @@ struct Stream {
     /// The other end of a terminal. As long as somebody has it open, programs may close theirs and
     /// open `/dev/console` later, as many an init does, and no read ends the stream.
     far_end: Option<OwnedFd>,
+    /// Where a terminal's output is moved to, to be moved on.
+    relay: Option<OwnedFd>,
+}
+
+impl Stream {
+    /// Where output is taken from.
+    fn mouth(&self) -> &OwnedFd {
+        self.relay.as_ref().unwrap_or(&self.source)
+    }
+
+    /// Where there is something once there is more.
+    fn end_to_watch(&self) -> BorrowedFd<'_> {
+        let relay = self.relay.as_ref();
+        let full = relay.filter(|relay| held(relay).is_ok_and(|bytes| bytes > 0));
+        full.unwrap_or(&self.source).as_fd()
+    }
+
+    /// Has a relay hold what comes next. False when no more comes.
+    fn draw(&mut self) -> io::Result<bool> {
+        let Some(relay) = &self.relay else {
+            return Ok(true);
+        };
+        // A shim that was killed may have left something.
+        if held(relay)? > 0 {
+            return Ok(true);
+        }
+        match pass(&self.source, relay, RELAYED) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                // Not of this kernel: what is read is in this process alone for a moment.
+                self.relay = None;
+                Ok(true)
+            }
+            passed => Ok(passed? > 0),
+        }
+    }
 }
 
 impl Output {
@@ -102,7 +139,21 @@ impl Output {
     pub(crate) fn add_terminal(&mut self, master: OwnedFd) -> io::Result<()> {
         // Without it the stream ends when programs close their ends, as it would by itself.
         let far_end = pty::peer(&master).ok();
-        self.add_stream((Channel::Stdout, StreamEnd::Terminal), master, far_end)
+        self.add_stream((Channel::Stdout, StreamEnd::Terminal), master, far_end)?;
+        if self.log.is_some()
+            && let Ok(relay) = both_ends()
+        {
+            self.set_relay(relay);
+        }
+        Ok(())
+    }
+
+    /// Takes the relay of the terminal that was added, with what is in it.
+    pub(crate) fn set_relay(&mut self, relay: OwnedFd) {
+        let mut streams = self.streams.iter_mut();
+        if let Some(terminal) = streams.find(|stream| stream.end == StreamEnd::Terminal) {
+            terminal.relay = Some(relay);
+        }
     }
 
     fn add_stream(
@@ -117,6 +168,7 @@ impl Output {
             end,
             source,
             far_end,
+            relay: None,
         });
         Ok(())
     }
@@ -149,14 +201,17 @@ impl Output {
     pub(crate) fn sources(&self) -> impl Iterator<Item = (Channel, BorrowedFd<'_>)> {
         let sources = self.streams.iter();
         let wanted = sources.filter(|stream| !self.is_held(stream.channel));
-        wanted.map(|stream| (stream.channel, stream.source.as_fd()))
+        wanted.map(|stream| (stream.channel, stream.end_to_watch()))
     }
 
     /// All streams that may still bring something, by the stream of the container that each is the
     /// far end of.
     pub(crate) fn ends(&self) -> impl Iterator<Item = (StreamEnd, BorrowedFd<'_>)> {
-        let sources = self.streams.iter();
-        sources.map(|stream| (stream.end, stream.source.as_fd()))
+        self.streams.iter().flat_map(|stream| {
+            let relay = stream.relay.iter();
+            let relay = relay.map(|relay| (StreamEnd::Relay, relay.as_fd()));
+            std::iter::once((stream.end, stream.source.as_fd())).chain(relay)
+        })
     }
 
     /// Whether every stream has ended.
@@ -200,11 +255,7 @@ impl Output {
             if self.is_held(channel) {
                 return;
             }
-            let taken = match self.is_spooled(index) {
-                true => self.take_by_file(index),
-                false => self.take(index),
-            };
-            match taken {
+            match self.take_next(index) {
                 Ok(0) => return self.close(index),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -215,9 +266,21 @@ impl Output {
         }
     }
 
+    /// Passes on what a stream has; 0 at its end.
+    fn take_next(&mut self, index: usize) -> io::Result<usize> {
+        if !self.streams[index].draw()? {
+            return Ok(0);
+        }
+        match self.is_spooled(index) {
+            true => self.take_by_file(index),
+            false => self.take(index),
+        }
+    }
+
     /// Whether a stream goes by the file, which is made now if it has to be.
     fn is_spooled(&mut self, index: usize) -> bool {
-        if self.streams[index].end == StreamEnd::Terminal {
+        let stream = &self.streams[index];
+        if stream.end == StreamEnd::Terminal && stream.relay.is_none() {
             return false;
         }
         if let Spooled::Later(path) = &self.spool {
@@ -233,7 +296,7 @@ impl Output {
         };
         let stream = &self.streams[index];
         let channel = stream.channel;
-        let length = match spool.fill(channel, stream.source.as_fd()) {
+        let length = match spool.fill(channel, stream.mouth().as_fd()) {
             Ok(length) => length,
             Err(error) if is_passing(&error) => return Err(error),
             Err(_) => {
@@ -269,7 +332,7 @@ impl Output {
         let stream = &self.streams[index];
         self.buffer.clear();
         self.buffer.reserve(BUFFER);
-        let length = read(&stream.source, spare_capacity(&mut self.buffer))?;
+        let length = read(stream.mouth(), spare_capacity(&mut self.buffer))?;
         if let Some(log) = &mut self.log {
             log.write(stream.channel, &self.buffer);
         }

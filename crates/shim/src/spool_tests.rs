@@ -9,7 +9,9 @@ use std::fs;
 use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
 
-use crisp_sys::pipe::{pipe, set_nonblocking};
+use crisp_shim_api::StreamEnd;
+use crisp_sys::pipe::{held, pass, pipe, set_nonblocking};
+use crisp_sys::pty;
 
 use super::*;
 use crate::log::Log;
@@ -131,6 +133,44 @@ fn every_line_is_logged_once_whenever_the_shim_is_killed() {
         let wanted = ["one", "two", "three", "four", "five", "six"];
         assert_eq!(place.lines(), wanted, "{killed:?}");
     }
+}
+
+#[test]
+fn what_a_terminal_brought_waits_for_the_next_shim() {
+    let place = Place(tempfile::tempdir().unwrap());
+    let (master, _) = pty::open().unwrap();
+    let far = pty::peer(&master).unwrap();
+    pty::keep_newlines(&far).unwrap();
+    let mut far = fs::File::from(far);
+    let begin = || {
+        let mut output = Output::new(Some((place.log(), place.spool())));
+        output.add_terminal(master.try_clone().unwrap()).unwrap();
+        output
+    };
+    let mut first = begin();
+    far.write_all(b"one\ntw").unwrap();
+    first.pump(Channel::Stdout);
+    let relay = first.ends().find(|(end, _)| *end == StreamEnd::Relay);
+    let relay = relay.unwrap().1.try_clone_to_owned().unwrap();
+    // It is killed between the two moves.
+    far.write_all(b"o\nthree\n").unwrap();
+    assert_eq!(pass(&master, &relay, 100).unwrap(), 8);
+    drop(first);
+    let mut next = begin();
+    next.set_relay(relay);
+    next.resume().unwrap();
+    let is_there = |output: &Output| output.sources().all(|(_, fd)| held(fd).unwrap() > 0);
+    assert!(is_there(&next), "a terminal that is silent from now on");
+    next.pump(Channel::Stdout);
+    assert!(!is_there(&next));
+    far.write_all(b"four").unwrap();
+    next.pump(Channel::Stdout);
+    drop(far);
+    next.let_end();
+    next.pump(Channel::Stdout);
+    assert!(next.is_over());
+    next.finish();
+    assert_eq!(place.lines(), ["one", "two", "three", "four"]);
 }
 
 #[test]

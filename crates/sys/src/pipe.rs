@@ -4,8 +4,11 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl, open};
+use rustix::io::ioctl_fionread;
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+
+use crate::rootfs::proc_path;
 
 /// A pipe: `(read end, write end)`, both close-on-exec and blocking.
 ///
@@ -13,6 +16,41 @@ use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 /// When the process or the system is out of descriptors.
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(pipe_with(PipeFlags::CLOEXEC)?)
+}
+
+/// A pipe whose descriptor is both of its ends, close-on-exec and non-blocking: it never ends.
+///
+/// # Errors
+/// When the process or the system is out of descriptors, or there is no `/proc`.
+pub fn both_ends() -> io::Result<OwnedFd> {
+    let (reader, _writer) = pipe()?;
+    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(open(proc_path(&reader), flags, Mode::empty())?)
+}
+
+/// Moves at most `most` bytes that can be read without waiting into a pipe. A kill meanwhile leaves
+/// each byte in one of the two.
+///
+/// # Errors
+/// The errors of splice(2): `WouldBlock` when there is nothing or no room, EINVAL for a file that
+/// the kernel moves nothing from, as terminals before Linux 5.12, and those of read(2).
+pub fn pass(source: impl AsFd, into: impl AsFd, most: usize) -> io::Result<usize> {
+    Ok(splice(
+        source,
+        None,
+        into,
+        None,
+        most,
+        SpliceFlags::NONBLOCK,
+    )?)
+}
+
+/// How many bytes a pipe holds.
+///
+/// # Errors
+/// The errors of ioctl(2).
+pub fn held(pipe: impl AsFd) -> io::Result<u64> {
+    Ok(ioctl_fionread(pipe)?)
 }
 
 /// Makes a descriptor non-blocking.
