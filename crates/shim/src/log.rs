@@ -248,8 +248,9 @@ impl Log {
         });
     }
 
-    /// Writes the text that a stream ended with, without a newline, as a whole line: nothing can
-    /// follow, and readers would wait for the rest of one that is told to go on.
+    /// Writes the text that a stream ended with, without a newline, as a part of a line: for readers a
+    /// whole line has a newline, which the program did not write. A kubelet would give it to the
+    /// termination message that it takes from the log.
     pub(crate) fn end(&mut self, channel: Channel) {
         let text = std::mem::take(self.held.of(channel));
         self.end_kept(channel, &text, |_| {});
@@ -258,7 +259,7 @@ impl Log {
     /// As [`Log::end`] for a caller that has kept the text.
     pub(crate) fn end_kept(&mut self, channel: Channel, text: &[u8], begin: impl FnOnce(Write)) {
         if !text.is_empty() {
-            let header = header(clock::now(), channel, b'F');
+            let header = header(clock::now(), channel, b'P');
             self.write_noted(&[&header[..], text, b"\n"].map(IoSlice::new), 0, begin);
         }
     }

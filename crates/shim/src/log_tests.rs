@@ -32,7 +32,7 @@ fn lines_are_written_as_cri_has_them() {
         "stdout F begun",
         "stdout F ",
         "stderr F oh",
-        "stdout F not yet",
+        "stdout P not yet",
     ];
     let read: Vec<String> = texts(&path)
         .iter()

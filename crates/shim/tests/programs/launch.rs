@@ -21,7 +21,7 @@ fn privileged_a_container_runs_and_its_end_is_recorded_then_told() {
     assert_eq!(lab.exit_slot(), Some(record));
     let mut log = lab.log();
     log.sort();
-    assert_eq!(log, ["stderr F err", "stdout F out", "stdout F tail"]);
+    assert_eq!(log, ["stderr F err", "stdout F out", "stdout P tail"]);
     match lab.ask(Request::State) {
         Reply::State(state) => assert_eq!((state.pid, state.exit), (started.pid, Some(record))),
         other => panic!("{other:?}"),
