@@ -10,6 +10,7 @@
 //! registry   Debian's docker-registry on loopback
 //! fake_registry  one that says what a test wants it to say
 //! node       a daemon with its own root, state and registry; stopped, killed, started again
+//! cluster    a cluster by `crisp cluster` with all that it left behind in the end
 //! crictl     runs crictl against an endpoint
 //! crictl_files  the files that crictl reads pods and containers from
 //! forwarding crictl port-forward, left running
@@ -37,6 +38,7 @@
 pub mod bait;
 pub mod cgroups;
 pub mod checker;
+pub mod cluster;
 pub mod configs;
 pub mod cri;
 pub mod crictl;

@@ -33,7 +33,13 @@ impl Registry {
     /// Starts one inside `net` with its data below `dir`.
     #[must_use]
     pub fn start(net: &Net, dir: &Path) -> Self {
-        Self(Some(net.run(|| serve(dir, ADDRESS, "}\n"))))
+        Self::start_at(net, dir, ADDRESS)
+    }
+
+    /// Starts one likewise that listens on an address.
+    #[must_use]
+    pub fn start_at(net: &Net, dir: &Path, address: &str) -> Self {
+        Self(Some(net.run(|| serve(dir, address, "}\n"))))
     }
 
     /// Stops it, whatever is connected to it.

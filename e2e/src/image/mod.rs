@@ -7,6 +7,7 @@ pub mod busybox;
 pub mod catalogue;
 pub mod layer;
 pub mod push;
+pub mod suites;
 
 use layer::{Layer, Packing};
 use serde_json::{Value, json};

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::cluster::Cluster;
+use crisp_e2e::cluster::Cluster;
 use crate::web::{NODES, node_of, pods, restarts, service_url, settled};
 
 /// A new version comes, two crispd are killed meanwhile, and who asks the service hears no wrong answer.

@@ -11,7 +11,6 @@
 )]
 
 mod changes;
-mod cluster;
 mod pods;
 mod sessions;
 mod web;
@@ -19,7 +18,7 @@ mod web;
 use std::collections::BTreeSet;
 use std::fs;
 
-use cluster::Cluster;
+use crisp_e2e::cluster::Cluster;
 use crisp_e2e::crictl::Crictl;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::cluster::Cluster;
+use crisp_e2e::cluster::Cluster;
 
 /// Applies all of them at once, so that they start beside each other.
 pub(crate) fn begin(cluster: &Cluster) {

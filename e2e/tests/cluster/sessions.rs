@@ -10,7 +10,7 @@ use std::time::Duration;
 use crisp_e2e::terminal::Terminal;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::cluster::{Cluster, IMAGE};
+use crisp_e2e::cluster::{Cluster, IMAGE};
 
 pub(crate) fn work(cluster: &Cluster, web: &str) {
     commands(cluster, web);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::cluster::Cluster;
+use crisp_e2e::cluster::Cluster;
 
 pub(crate) const NODES: [&str; 3] = ["node-1", "node-2", "node-3"];
 /// The port of loopback that leads to the service.

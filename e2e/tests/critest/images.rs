@@ -3,28 +3,21 @@
 //! The names are compiled into critest, those of two images can be told otherwise: so the node's
 //! `hosts.toml` leads the hosts in them to the test's registry.
 
-use std::fs;
 use std::path::Path;
 
+use crisp_e2e::image::Image;
 use crisp_e2e::image::catalogue::Entry;
-use crisp_e2e::image::layer::{Layer, Packing};
+use crisp_e2e::image::layer::Layer;
 use crisp_e2e::image::push::Registry;
-use crisp_e2e::image::{Image, busybox};
+use crisp_e2e::image::suites::{base, effective, nginx, pause, with};
 use crisp_e2e::netns::Net;
 use crisp_e2e::registry::{ADDRESS, write_hosts};
-use crisp_e2e::tools;
 use serde_json::json;
 
 /// The hosts in the names.
 const HOSTS: [&str; 3] = ["registry.k8s.io", "gcr.io", "k8s.gcr.io"];
 /// Where the project of critest keeps its own images.
 const STAGING: &str = "k8s-staging-cri-tools";
-/// Prints the user that it runs as, which its mode may have changed.
-const EFFECTIVE: &str = r#"
-#include <stdio.h>
-#include <unistd.h>
-int main(void) { printf("Effective uid: %d\n", (int)geteuid()); }
-"#;
 
 /// Pushes all images, and leads their names to them.
 pub(crate) fn serve(net: &Net, certs: &Path, work: &Path) {
@@ -75,85 +68,6 @@ fn all(work: &Path) -> Vec<(String, &'static str, Image)> {
         staged("test-image-tag", tag, marked(tag));
     }
     all
-}
-
-/// Busybox with two scripts for what Debian's has no applets for.
-fn base() -> Image {
-    let pgrep = "#!/bin/sh\nfound=1\nfor dir in /proc/[0-9]*; do\n\
-                 read -r comm 2>/dev/null <\"$dir/comm\" || continue\n\
-                 [ \"$comm\" = \"$1\" ] || continue\necho \"${dir#/proc/}\"\nfound=0\ndone\n\
-                 exit \"$found\"\n";
-    let scripts = Layer::new()
-        .file("bin/ipcs", "#!/bin/sh\nexec cat /proc/sysvipc/shm\n", 0o755)
-        .file("bin/pgrep", pgrep, 0o755)
-        .dir("mnt", 0o755)
-        .dir("var/spool", 0o755)
-        .symlink("var/run", "../run");
-    with(&busybox::image(), scripts)
-}
-
-fn with(image: &Image, layer: Layer) -> Image {
-    image.clone().with(layer, Packing::Gzip)
-}
-
-/// It sleeps until it is told to end; critest looks at its names alone.
-fn pause(work: &Path) -> Image {
-    let source = "#include <signal.h>\n#include <unistd.h>\n\
-                  int main(void) { for (;;) pause(); }\n";
-    let layer = Layer::new().file("pause", compiled(work, "pause", source), 0o755);
-    Image::new(
-        layer,
-        json!({"Entrypoint": ["/pause"], "User": "65535:65535"}),
-    )
-}
-
-fn effective(base: &Image, work: &Path) -> Image {
-    let program = compiled(work, "effective", EFFECTIVE);
-    let layer = Layer::new().file("effective", program, 0o4755);
-    with(base, layer).config(json!({"Entrypoint": ["/effective"], "Cmd": []}))
-}
-
-fn compiled(work: &Path, name: &str, source: &str) -> Vec<u8> {
-    let (program, text) = (work.join(name), work.join(format!("{name}.c")));
-    fs::write(&text, source).unwrap();
-    let [program_arg, text] = [&program, &text].map(|path| path.to_str().unwrap());
-    drop(tools::run("gcc", &["-static", "-o", program_arg, text]));
-    fs::read(program).unwrap()
-}
-
-/// The web server itself: critest looks at the title of its process, its log and its file of the
-/// pid.
-fn nginx(port: u16) -> Image {
-    let program = tools::tool("nginx");
-    let config = format!(
-        "user www-data;\nworker_processes 1;\npid /var/run/nginx.pid;\ndaemon off;\n\
-         error_log /dev/stderr notice;\nevents {{ worker_connections 64; }}\n\
-         http {{\n access_log /dev/stdout;\n client_body_temp_path /tmp/body;\n\
-         proxy_temp_path /tmp/proxy;\n fastcgi_temp_path /tmp/fastcgi;\n\
-         uwsgi_temp_path /tmp/uwsgi;\n scgi_temp_path /tmp/scgi;\n\
-         server {{ listen {port}; location / {{ root /usr/share/nginx/html; }} }}\n}}\n"
-    );
-    let mut layer = Layer::new()
-        .file("usr/sbin/nginx", fs::read(&program).unwrap(), 0o755)
-        .dir("var/lib/nginx", 0o755)
-        .symlink("var/log/nginx/access.log", "/dev/stdout")
-        .symlink("var/log/nginx/error.log", "/dev/stderr")
-        .file("etc/nginx/nginx.conf", config, 0o644)
-        .file(
-            "usr/share/nginx/html/index.html",
-            "served by nginx\n",
-            0o644,
-        );
-    for library in busybox::libraries(program.to_str().unwrap()) {
-        let content = fs::read(&library).unwrap();
-        layer = layer.file(library.trim_start_matches('/'), content, 0o755);
-    }
-    with(&base(), layer).config(json!({
-        "Entrypoint": ["/usr/sbin/nginx"],
-        "Cmd": [],
-        "ExposedPorts": {"80/tcp": {}},
-        "StopSignal": "SIGQUIT",
-    }))
 }
 
 fn httpd(base: &Image) -> Image {

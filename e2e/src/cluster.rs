@@ -2,30 +2,32 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use crisp_e2e::checker::{self, Picture, remains};
-use crisp_e2e::image::{archive, busybox};
-use crisp_e2e::netns::Net;
-use crisp_e2e::{node, tools};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::checker::{self, Picture, remains};
+use crate::image::{archive, busybox};
+use crate::netns::Net;
+use crate::{node, tools};
+
 /// How long something may take that has to come.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 /// The kernel frees what a cluster had in batches.
 const SETTLING: Duration = Duration::from_secs(30);
 /// Lines of a log that are shown after a failure.
 const SHOWN: usize = 15;
 /// The image of pods.
-pub(crate) const IMAGE: &str = "e2e.internal/busybox:1";
+pub const IMAGE: &str = "e2e.internal/busybox:1";
 
 /// A cluster's surroundings; dropped, the cluster goes.
 #[derive(Debug)]
-pub(crate) struct Cluster {
-    pub(crate) net: Net,
+pub struct Cluster {
+    /// The network that the machine of the cluster is in.
+    pub net: Net,
     dir: TempDir,
     machine: Picture,
     /// Only one test at a time looks at the kernel.
@@ -33,7 +35,8 @@ pub(crate) struct Cluster {
 }
 
 /// Where `hack/tools cluster` put a version of Kubernetes.
-fn kubernetes() -> Option<PathBuf> {
+#[must_use]
+pub fn kubernetes() -> Option<PathBuf> {
     let versions = tools::cache().parent()?.join("kubernetes");
     let mut dirs = std::fs::read_dir(versions).ok()?.flatten();
     let is_whole = |dir: &PathBuf| dir.join("kubelet").exists() && dir.join("coredns").exists();
@@ -42,7 +45,8 @@ fn kubernetes() -> Option<PathBuf> {
 
 impl Cluster {
     /// An empty place, where Kubernetes was built; elsewhere the test is told to be left out.
-    pub(crate) fn place(test: &str) -> Option<Self> {
+    #[must_use]
+    pub fn place(test: &str) -> Option<Self> {
         if kubernetes().is_none() {
             tools::say(&format!("SKIPPED: {test}: not built: hack/tools cluster"));
             return None;
@@ -59,12 +63,26 @@ impl Cluster {
     }
 
     /// The one directory of all clusters.
-    pub(crate) fn home(&self) -> PathBuf {
-        self.dir.path().join("home")
+    #[must_use]
+    pub fn home(&self) -> PathBuf {
+        self.work().join("home")
+    }
+
+    /// A directory for files of the test's own.
+    #[must_use]
+    pub fn work(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The file by which its administrator reaches it.
+    #[must_use]
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.home().join("clusters/crisp/kubeconfig")
     }
 
     /// Writes the archive of the image of pods, and tells its path.
-    pub(crate) fn archive(&self) -> String {
+    #[must_use]
+    pub fn archive(&self) -> String {
         let path = self.dir.path().join("busybox.tar");
         let image = busybox::image().pack();
         std::fs::write(&path, archive::archive(&image, IMAGE)).unwrap();
@@ -85,7 +103,7 @@ impl Cluster {
 
     /// The answer of `crisp cluster` to these words; a failure is a panic.
     #[track_caller]
-    pub(crate) fn crisp(&self, line: &str) -> String {
+    pub fn crisp(&self, line: &str) -> String {
         let begun = Instant::now();
         let output = self.crisp_output(line);
         eprint!("{}", String::from_utf8_lossy(&output.stderr));
@@ -95,23 +113,24 @@ impl Cluster {
     }
 
     /// Whether `crisp cluster` does this now.
-    pub(crate) fn does(&self, line: &str) -> bool {
+    #[must_use]
+    pub fn does(&self, line: &str) -> bool {
         self.crisp_output(line).status.success()
     }
 
     /// The complaint of `crisp cluster`; a success is a panic.
     #[track_caller]
-    pub(crate) fn refused(&self, line: &str) -> String {
+    pub fn refused(&self, line: &str) -> String {
         let output = self.crisp_output(line);
         assert!(!output.status.success(), "{line} succeeded: {output:?}");
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
     /// kubectl as the cluster's administrator.
-    pub(crate) fn command(&self, words: &[&str]) -> Command {
+    #[must_use]
+    pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(kubernetes().unwrap().join("kubectl"));
-        let kubeconfig = self.home().join("clusters/crisp/kubeconfig");
-        command.arg("--kubeconfig").arg(kubeconfig);
+        command.arg("--kubeconfig").arg(self.kubeconfig());
         // It keeps what it learns of the API, and not in the home of who runs this.
         command.arg("--cache-dir").arg(self.file("kubectl"));
         command.args(words);
@@ -119,12 +138,14 @@ impl Cluster {
     }
 
     /// The path of a file of the test's own.
-    pub(crate) fn file(&self, name: &str) -> String {
+    #[must_use]
+    pub fn file(&self, name: &str) -> String {
         self.dir.path().join(name).to_str().unwrap().to_owned()
     }
 
     /// The end of kubectl with an input.
-    pub(crate) fn fed(&self, words: &[&str], input: &[u8]) -> Output {
+    #[must_use]
+    pub fn fed(&self, words: &[&str], input: &[u8]) -> Output {
         let mut command = self.command(words);
         let pipes = [(); 2].map(|()| Stdio::piped());
         let [stdout, stderr] = pipes;
@@ -135,47 +156,48 @@ impl Cluster {
         child.wait_with_output().unwrap()
     }
 
-    /// Makes the objects of a file of this test.
+    /// Makes the objects of a file of the test `cluster`.
     #[track_caller]
-    pub(crate) fn apply(&self, file: &str) {
+    pub fn apply(&self, file: &str) {
         let path = format!("{}/tests/cluster/{file}", env!("CARGO_MANIFEST_DIR"));
         self.kubectl(&["apply", "-f", &path]);
     }
 
     /// Waits until all pods of something are the new ones, and ready.
     #[track_caller]
-    pub(crate) fn rolled_out(&self, what: &str) {
+    pub fn rolled_out(&self, what: &str) {
         self.kubectl(&["rollout", "status", what, "--timeout=120s"]);
     }
 
     /// Waits until an object is as it is to be.
     #[track_caller]
-    pub(crate) fn waited(&self, how: &str, what: &str) {
+    pub fn waited(&self, how: &str, what: &str) {
         self.kubectl(&["wait", &format!("--for={how}"), what, "--timeout=120s"]);
     }
 
     /// The output of a script in a pod.
     #[track_caller]
-    pub(crate) fn sh(&self, pod: &str, script: &str) -> String {
+    pub fn sh(&self, pod: &str, script: &str) -> String {
         self.kubectl(&["exec", pod, "--", "sh", "-c", script])
     }
 
     /// The answer of kubectl; a failure is a panic.
     #[track_caller]
-    pub(crate) fn kubectl(&self, words: &[&str]) -> String {
+    pub fn kubectl(&self, words: &[&str]) -> String {
         let output = self.output(&mut self.command(words));
         tools::succeeded(&format!("kubectl {}", words.join(" ")), &output)
     }
 
     /// Its answer in JSON.
     #[track_caller]
-    pub(crate) fn get(&self, words: &[&str]) -> Value {
+    pub fn get(&self, words: &[&str]) -> Value {
         let text = self.kubectl(&[&["get", "-o", "json"], words].concat());
         serde_json::from_str(&text).unwrap()
     }
 
     /// Sends a request from a node, and tells the answer; nothing for a request that was lost.
-    pub(crate) fn page(&self, node: &str, url: &str) -> String {
+    #[must_use]
+    pub fn page(&self, node: &str, url: &str) -> String {
         let line = format!("exec {node} timeout 5 busybox wget -q -O - {url}");
         let output = self.crisp_output(&line);
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
@@ -183,7 +205,7 @@ impl Cluster {
 
     /// Waits until something is so.
     #[track_caller]
-    pub(crate) fn until(&self, what: &str, mut is_so: impl FnMut(&Self) -> bool) {
+    pub fn until(&self, what: &str, mut is_so: impl FnMut(&Self) -> bool) {
         let begun = Instant::now();
         while !is_so(self) {
             assert!(begun.elapsed() < PATIENCE, "not in {PATIENCE:?}: {what}");
@@ -194,7 +216,7 @@ impl Cluster {
 
     /// The machine and the network are as they were before.
     #[track_caller]
-    pub(crate) fn left_nothing(&self) {
+    pub fn left_nothing(&self) {
         assert!(!self.home().exists(), "its directory is there");
         let deadline = Instant::now() + SETTLING;
         loop {
