@@ -37,7 +37,7 @@ const SIGINT: i32 = 2;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Init {
-    /// Whether containers run in it: it then prepares mounts, cgroups, routes and firewall.
+    /// Whether containers run in it: it then prepares mounts, cgroups and firewall.
     pub runs_pods: bool,
     /// Its programs, in the order in which they are started.
     pub programs: Vec<Program>,
@@ -74,6 +74,8 @@ pub fn run(file: &Path) -> Result<ExitCode> {
     if init.runs_pods {
         prepare()?;
     }
+    // The API server too sends requests to pods: its proxy, and webhooks.
+    tool("/usr/sbin/ip", &["-batch"], &own_file("routes"))?;
     let mut states: Vec<State> = init.programs.iter().map(|_| due()).collect();
     loop {
         start_due(&init.programs, &mut states)?;
@@ -208,9 +210,12 @@ fn prepare() -> Result<()> {
     mount::mount_classic("tmpfs", Path::new("/run"), "tmpfs", "mode=755")
         .context(|| "/run: mount it".to_owned())?;
     make_way_for_controllers()?;
-    let file = |name: &str| Path::new(NODE_DIR).join(name);
-    tool("/usr/sbin/ip", &["-batch"], &file("routes"))?;
-    tool("/usr/sbin/nft", &["-f"], &file("firewall.nft"))
+    tool("/usr/sbin/nft", &["-f"], &own_file("firewall.nft"))
+}
+
+/// A file that was written for this node.
+fn own_file(name: &str) -> PathBuf {
+    Path::new(NODE_DIR).join(name)
 }
 
 /// On cgroup v2 a group with processes hands no controllers on (cgroups(7)): the node's processes move

@@ -156,6 +156,8 @@ pub fn control_plane(address: &str) -> Vec<(&'static str, Vec<String>)> {
         "--authorization-mode=Node,RBAC",
         "--enable-admission-plugins=NodeRestriction",
         "--allow-privileged",
+        // Beside the control plane nothing leads the addresses of services to their pods.
+        "--enable-aggregator-routing",
         "--client-ca-file=/node/ca.crt",
         "--tls-cert-file=/node/apiserver.crt",
         "--tls-private-key-file=/node/apiserver.key",

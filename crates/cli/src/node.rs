@@ -229,6 +229,11 @@ impl Nodes<'_> {
                 security_context: Some(cri::LinuxContainerSecurityContext {
                     namespace_options: Some(namespaces()),
                     privileged: name != CONTROL,
+                    // The control plane too has routes to pods.
+                    capabilities: Some(cri::Capability {
+                        add_capabilities: vec!["NET_ADMIN".to_owned()],
+                        ..Default::default()
+                    }),
                     ..Default::default()
                 }),
                 ..Default::default()
@@ -340,6 +345,7 @@ impl Files<'_> {
         let address = self.control.address.to_string();
         let corefile = manifests::corefile(&address, self.nodes.resolvers);
         write(&dir.join("Corefile"), corefile.as_bytes())?;
+        write(&dir.join("routes"), self.routes(CONTROL).as_bytes())?;
         self.init(&dir, false, manifests::control_plane(&address))
     }
 

@@ -66,6 +66,18 @@ fn published_page() -> String {
     answer
 }
 
+/// The control plane is no node, and yet its API server sends requests to pods.
+pub(crate) fn the_api_server_reaches_pods(cluster: &Cluster) {
+    for pod in pods(cluster) {
+        let name = name_of(&pod);
+        let path = format!("/api/v1/namespaces/default/pods/{name}:8080/proxy/");
+        let answer = cluster.kubectl(&["get", "--raw", &path]);
+        assert!(answer.trim_end().ends_with(&name), "{name}: {answer}");
+    }
+    let path = "/api/v1/namespaces/default/services/web/proxy/";
+    assert!(!cluster.kubectl(&["get", "--raw", path]).is_empty());
+}
+
 pub(crate) fn names_are_known(cluster: &Cluster) {
     let service = cluster.get(&["service", "web"]);
     let ip = service["spec"]["clusterIP"].as_str().unwrap();
