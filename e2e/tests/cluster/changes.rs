@@ -3,8 +3,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crisp_e2e::cluster::Cluster;
 use crate::web::{NODES, node_of, pods, restarts, service_url, settled};
+use crisp_e2e::cluster::Cluster;
 
 /// A new version comes, two crispd are killed meanwhile, and who asks the service hears no wrong answer.
 pub(crate) fn a_version_is_rolled_out_while_runtimes_are_killed(cluster: &Cluster) {

@@ -9,15 +9,11 @@
     reason = "a test: what goes wrong is a panic that says where"
 )]
 
-#[path = "../cluster/cluster.rs"]
-#[allow(dead_code, reason = "a part of it is for the other test alone")]
-mod cluster;
-
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use cluster::Cluster;
+use crisp_e2e::cluster::Cluster;
 use crisp_e2e::node;
 
 const NODES: [&str; 2] = ["node-1", "node-2"];
