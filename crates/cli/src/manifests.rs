@@ -10,6 +10,15 @@ use crate::network::{DNS, PODS, SERVICES};
 
 /// The domain of a cluster's names.
 const DOMAIN: &str = "cluster.local";
+/// The names of the API server: its certificate is for them. By the last of them it is the issuer of
+/// tokens, whose keys anybody may ask for there.
+pub const API_NAMES: [&str; 5] = [
+    "localhost",
+    "kubernetes",
+    "kubernetes.default",
+    "kubernetes.default.svc",
+    "kubernetes.default.svc.cluster.local",
+];
 /// The user as which CoreDNS asks the API server.
 pub const COREDNS_USER: &str = "crisp:coredns";
 /// The user as which the API server asks kubelets.
@@ -149,6 +158,8 @@ pub fn corefile(address: &str, servers: &[IpAddr]) -> String {
 /// The command lines of the control plane, each with its name. Paths are the node's.
 pub fn control_plane(address: &str) -> Vec<(&'static str, Vec<String>)> {
     let services = format!("--service-cluster-ip-range={SERVICES}");
+    let [.., name] = API_NAMES;
+    let issuer = format!("--service-account-issuer=https://{name}");
     let apiserver = [
         &format!("--advertise-address={address}"),
         "--etcd-servers=http://127.0.0.1:2379",
@@ -165,7 +176,7 @@ pub fn control_plane(address: &str) -> Vec<(&'static str, Vec<String>)> {
         "--kubelet-client-certificate=/node/to-kubelet.crt",
         "--kubelet-client-key=/node/to-kubelet.key",
         "--kubelet-preferred-address-types=InternalIP",
-        "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
+        &issuer,
         "--service-account-key-file=/node/tokens.pub",
         "--service-account-signing-key-file=/node/tokens.key",
     ];

@@ -314,14 +314,7 @@ impl Files<'_> {
     fn of_control(&self) -> Result<()> {
         let dir = self.own_dir(self.control, &["var/etcd"])?;
         let apiserver = Subject {
-            hosts: [
-                "kubernetes",
-                "kubernetes.default",
-                "kubernetes.default.svc",
-                "localhost",
-            ]
-            .map(str::to_owned)
-            .to_vec(),
+            hosts: manifests::API_NAMES.map(str::to_owned).to_vec(),
             addresses: vec![
                 self.control.address,
                 network::KUBERNETES.into(),

@@ -25,6 +25,7 @@ use serde_json::Value;
 use web::{
     NODES, PUBLISHED, name_of, names_are_known, node_of, pods as web_pods, restarts,
     service_answers_everywhere, settled, the_api_server_reaches_pods,
+    the_issuer_of_tokens_is_trusted,
 };
 
 /// How the registry of the test's images is reached, as the cluster's owner says.
@@ -57,6 +58,7 @@ fn privileged_a_cluster_runs_pods_and_leaves_nothing() {
     assert_eq!(nodes, NODES.map(str::to_owned).into());
     service_answers_everywhere(&cluster);
     the_api_server_reaches_pods(&cluster);
+    the_issuer_of_tokens_is_trusted(&cluster);
     names_are_known(&cluster);
     pods::do_what_they_are_for(&cluster);
     sessions::work(&cluster, &name_of(&web_pods(&cluster)[0]));

@@ -78,6 +78,21 @@ pub(crate) fn the_api_server_reaches_pods(cluster: &Cluster) {
     assert!(!cluster.kubectl(&["get", "--raw", path]).is_empty());
 }
 
+/// The issuer of tokens is who its certificate says, and its keys are where it says.
+pub(crate) fn the_issuer_of_tokens_is_trusted(cluster: &Cluster) {
+    let path = "/.well-known/openid-configuration";
+    let answer = cluster.kubectl(&["get", "--raw", path]);
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    let issuer = answer["issuer"].as_str().unwrap();
+    let host = issuer.trim_start_matches("https://");
+    let service = cluster.get(&["service", "kubernetes"]);
+    let ip = service["spec"]["clusterIP"].as_str().unwrap();
+    // The end of curl tells whether it trusts whom it asks; it has no right to an answer.
+    cluster.crisp(&format!(
+        "exec node-1 curl --silent --show-error --cacert /node/ca.crt --resolve {host}:443:{ip} {issuer}{path}"
+    ));
+}
+
 pub(crate) fn names_are_known(cluster: &Cluster) {
     let service = cluster.get(&["service", "web"]);
     let ip = service["spec"]["clusterIP"].as_str().unwrap();
