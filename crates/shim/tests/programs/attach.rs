@@ -188,8 +188,9 @@ fn privileged_an_input_that_is_one_clients_ends_with_it() {
 fn privileged_a_terminal_is_one_stream() {
     let mut lab = Lab::new("read line; echo got $line; exit 3");
     lab.spec["process"]["terminal"] = json!(true);
-    let Started { mut fds, .. } = lab.start();
-    let mut master = File::from(fds.pop().unwrap());
+    // Init's pidfd, the terminal and its relay.
+    let [_, master, _relay] = <[OwnedFd; 3]>::try_from(lab.start().fds).unwrap();
+    let mut master = File::from(master);
     let stays = AttachedInput::StaysOpen;
     let client = attached(&mut lab, "tty", &BOTH, stays);
     master.write_all(b"this\n").unwrap();
