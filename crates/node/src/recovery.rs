@@ -458,7 +458,7 @@ async fn sweep_container(shared: &Arc<Shared>, id: &ContainerId) {
 
 async fn sweep_pod(shared: &Arc<Shared>, id: &PodId) {
     tracing::info!(pod_id = %id, "removing a pod that no record names");
-    for error in teardown::teardown(shared, &PodRemains::unknown(id.clone()), &[]).await {
+    for error in teardown::teardown(shared, &PodRemains::unknown(id.clone())).await {
         tracing::warn!(pod_id = %id, %error, "stray pod not wholly removed");
     }
 }

@@ -259,12 +259,15 @@ impl Hands {
         })
     }
 
-    fn teardown_step(&mut self, remains: PodRemains) -> Started {
+    fn teardown_step(&self, remains: PodRemains) -> Started {
         let shared = Arc::clone(&self.shared);
-        let shims = self.held.values_mut().filter_map(|held| held.shim.take());
-        let shims: Vec<ShimClient> = shims.collect();
+        // All containers are over by now: shims that have not left yet, leave. None has anything of
+        // the pod's, and the handles stay for the removals, which wait for that.
+        for shim in self.held.values().filter_map(|held| held.shim.clone()) {
+            crisp_tasks::apart(async move { shim.dismiss().await });
+        }
         started(Work::Teardown, async move {
-            let errors = teardown::teardown(&shared, &remains, &shims).await;
+            let errors = teardown::teardown(&shared, &remains).await;
             let result = Error::gather("tear down", errors).map_or(Ok(()), Err);
             Outcome::Input(Input::TornDown(result))
         })

@@ -16,7 +16,6 @@ use crate::blocking::brief;
 use crate::error::{Context, Error};
 use crate::machine::effect::PodRemains;
 use crate::shared::Shared;
-use crate::shim::client::ShimClient;
 
 /// How long a killed holder may take to end.
 const HOLDER_WITHIN: Duration = Duration::from_secs(5);
@@ -27,41 +26,27 @@ fn has_helpers(remains: &PodRemains) -> bool {
     namespaces.is_none_or(|of| of.pid == NamespaceMode::Pod || of.users.is_some())
 }
 
-/// Removes all that a pod has but its record. Its containers are over; those of their shims that
-/// have not left yet, leave.
-pub(crate) async fn teardown(
-    shared: &Arc<Shared>,
-    remains: &PodRemains,
-    shims: &[ShimClient],
-) -> Vec<Error> {
+/// Removes all that a pod has but its record. Its containers are over.
+pub(crate) async fn teardown(shared: &Arc<Shared>, remains: &PodRemains) -> Vec<Error> {
     // The cgroups go meanwhile: neither a holder nor the network is in them.
     let (errors, ()) = futures::join!(
-        network_and_kernel(shared, remains, shims),
+        network_and_kernel(shared, remains),
         cgroups(shared, remains)
     );
     errors
 }
 
-async fn network_and_kernel(
-    shared: &Arc<Shared>,
-    remains: &PodRemains,
-    shims: &[ShimClient],
-) -> Vec<Error> {
-    let leaving = futures::future::join_all(shims.iter().map(ShimClient::dismiss));
-    futures::join!(detach(shared, remains), leaving);
-    let (kernel, owned) = (Arc::clone(shared), remains.clone());
-    brief(move || Ok(teardown_kernel(&kernel, &owned)))
-        .await
-        .unwrap_or_else(|error| vec![error])
-}
-
-async fn detach(shared: &Shared, remains: &PodRemains) {
+async fn network_and_kernel(shared: &Arc<Shared>, remains: &PodRemains) -> Vec<Error> {
     let own_network = |record: &&PodRecord| record.config.has_own_network();
     if let Some(record) = remains.record.as_ref().filter(own_network) {
         let network = &shared.config.network;
         // The network tries again and tells of it: a plugin that is broken keeps no pod from going.
         network.detach(&pod_network(shared, record)).await.ok();
     }
+    let (kernel, owned) = (Arc::clone(shared), remains.clone());
+    brief(move || Ok(teardown_kernel(&kernel, &owned)))
+        .await
+        .unwrap_or_else(|error| vec![error])
 }
 
 async fn cgroups(shared: &Shared, remains: &PodRemains) {
