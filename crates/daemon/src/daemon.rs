@@ -274,6 +274,7 @@ fn network_config(config: &Config) -> cni::Config {
                 subnets,
                 allow_annotations,
                 allow_foreign_sources,
+                masquerade_except,
                 mtu,
             } => cni::Mode::Builtin(cni::Builtin {
                 bridge,
@@ -284,6 +285,7 @@ fn network_config(config: &Config) -> cni::Config {
                 } else {
                     cni::Sources::Own
                 },
+                masquerade_except,
                 mtu,
             }),
             Source::Conf(dir) => cni::Mode::Conf { dir },

@@ -86,6 +86,7 @@ impl Crisp {
             bridge: &self.settings.bridge,
             subnets: &self.settings.subnets,
             masquerade: self.settings.masquerade,
+            except: &self.settings.masquerade_except,
         }
     }
 

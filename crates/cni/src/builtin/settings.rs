@@ -28,6 +28,8 @@ struct Written {
     mtu: Option<u32>,
     masquerade: Option<bool>,
     #[serde(default)]
+    masquerade_except: Vec<String>,
+    #[serde(default)]
     allow_foreign_sources: bool,
     data_dir: Option<PathBuf>,
 }
@@ -50,6 +52,8 @@ pub(crate) struct Settings {
     pub subnets: Vec<Subnet>,
     pub mtu: Option<u32>,
     pub masquerade: bool,
+    /// Networks that see the pods' own addresses all the same.
+    pub masquerade_except: Vec<IpNet>,
     pub sources: Sources,
     /// Records of this bridge.
     pub data_dir: PathBuf,
@@ -76,6 +80,17 @@ fn check_bridge(name: &str) -> Result<()> {
         _ => "not an interface name",
     };
     Err(Error::invalid(format!("bridge {name:?}"), why))
+}
+
+fn networks(texts: &[String]) -> Result<Vec<IpNet>> {
+    let parse = |text: &String| {
+        let wrong = |_| {
+            let what = format!("masqueradeExcept {text:?}");
+            Error::invalid(what, "ADDRESS/PREFIX is expected")
+        };
+        text.parse().map_err(wrong)
+    };
+    texts.iter().map(parse).collect()
 }
 
 impl Settings {
@@ -116,6 +131,7 @@ impl Settings {
             subnets,
             mtu: written.mtu,
             masquerade: written.masquerade.unwrap_or(true),
+            masquerade_except: networks(&written.masquerade_except)?,
             sources: if written.allow_foreign_sources {
                 Sources::Any
             } else {
@@ -294,6 +310,7 @@ mod tests {
             json!({"subnets": ["10.1.0.1/24"]}),
             json!({"subnets": "10.1.0.0/24"}),
             json!({"mtu": -1}),
+            json!({"masqueradeExcept": ["10.1.0.0"]}),
         ] {
             assert!(parse(bad.clone()).is_err(), "{bad}");
         }

@@ -27,6 +27,8 @@ pub struct Builtin {
     pub allow_annotations: bool,
     /// The addresses that pods may send from.
     pub sources: Sources,
+    /// Networks (`10.244.0.0/16`) that see the pods' own addresses, as the pods of other nodes do.
+    pub masquerade_except: Vec<String>,
     /// MTU of the bridge and of the pods' interfaces; `None` is the kernel's, 1500.
     pub mtu: Option<u32>,
 }
@@ -72,6 +74,7 @@ fn list(mode: &Builtin, mut plugin: Value) -> Result<ConfList> {
     let allow = mode.allow_annotations;
     plugin["type"] = json!(builtin::TYPE);
     plugin["mtu"] = json!(mode.mtu);
+    plugin["masqueradeExcept"] = json!(mode.masquerade_except);
     plugin["allowForeignSources"] = json!(mode.sources == Sources::Any);
     plugin["capabilities"] = json!({"portMappings": true, "ips": allow, "mac": allow});
     ConfList::inline(&json!({"cniVersion": "1.1.0", "name": "crisp", "plugins": [plugin]}))

@@ -4,17 +4,19 @@
 //!   (needed for host ports on 127.0.0.1) would let through.
 //! - `prerouting` and `output` send packets for a local address to `hostports`, which looks them
 //!   up by exact node address first, then for any address.
-//! - `postrouting` masquerades packets that leave the pod subnets, packets that the node sends from
-//!   loopback, and packets from a pod to a pod of the same bridge by a host port. The answer to the
+//! - `postrouting` masquerades packets that leave the pod subnets, but for networks where the pods'
+//!   own addresses are to be seen, packets that the node sends from loopback, and packets from a pod to a pod of the same bridge by a host port. The answer to the
 //!   last would otherwise go straight back over the bridge and miss the translation.
 
 use std::net::{IpAddr, Ipv6Addr};
+
+use ipnet::IpNet;
 
 use super::expression::{Base, Meta, Original, Rule, Test, Verdict};
 use super::host_port::{MAP_V4, MAP_V6};
 use super::wire::IPS_DST_NAT;
 use crate::netlink::netfilter::octet;
-use crate::subnet::Subnet;
+use crate::subnet::{Subnet, octets};
 
 /// The first octet of IPv4's loopback addresses.
 const LOOPBACK_V4: u8 = 127;
@@ -29,6 +31,8 @@ pub(crate) struct Firewall<'a> {
     pub bridge: &'a str,
     pub subnets: &'a [Subnet],
     pub masquerade: bool,
+    /// Networks that see the pods' own addresses.
+    pub except: &'a [IpNet],
 }
 
 impl Firewall<'_> {
@@ -36,8 +40,10 @@ impl Firewall<'_> {
     /// with other rules (the leading 1). It is the table's comment: a table with another one is
     /// made anew.
     pub(super) fn fingerprint(&self) -> String {
-        let subnets: Vec<String> = self.subnets.iter().map(ToString::to_string).collect();
-        format!("1 {} {}", self.masquerade, subnets.join(" "))
+        let subnets = self.subnets.iter().map(ToString::to_string);
+        let except = self.except.iter().map(|net| format!("except {net}"));
+        let networks: Vec<String> = subnets.chain(except).collect();
+        format!("1 {} {}", self.masquerade, networks.join(" "))
     }
 }
 
@@ -95,6 +101,13 @@ fn from_subnet(rule: Rule, subnet: &Subnet) -> Rule {
     rule.payload(Base::Network, family.source, family.length, 0)
         .mask(0, &subnet.mask())
         .compare(0, Test::Equal, &subnet.network())
+}
+
+fn to_network(rule: Rule, network: IpNet) -> Rule {
+    let family = Family::of(network.addr());
+    rule.payload(Base::Network, family.destination, family.length, 0)
+        .mask(0, &octets(network.netmask()))
+        .compare(0, Test::Equal, &octets(network.network()))
 }
 
 pub(super) fn host_port_rules(family: Family) -> [Rule; 2] {
@@ -156,9 +169,13 @@ pub(super) fn postrouting_rules(firewall: &Firewall<'_>) -> Vec<Rule> {
     for subnet in firewall.subnets {
         rules.extend(hairpin_rules(bridge, subnet));
         if firewall.masquerade {
-            let rule = Family::of(subnet.gateway()).rule();
+            let start = || from_subnet(Family::of(subnet.gateway()).rule(), subnet);
+            let is_alike = |net: &&IpNet| net.addr().is_ipv4() == subnet.gateway().is_ipv4();
+            for network in firewall.except.iter().filter(is_alike) {
+                rules.push(to_network(start(), *network).verdict(Verdict::Accept));
+            }
             rules.push(
-                from_subnet(rule, subnet)
+                start()
                     .interface(Meta::OutName, Test::NotEqual, bridge)
                     .masquerade(),
             );
@@ -201,10 +218,17 @@ mod tests {
             bridge: "b",
             subnets,
             masquerade,
+            except: &[],
         };
         let one = firewall(true, &subnets).fingerprint();
         assert_eq!(one, "1 true 10.88.0.0/16 fd00::/64");
         assert_ne!(one, firewall(false, &subnets).fingerprint());
         assert_ne!(one, firewall(true, &subnets[..1]).fingerprint());
+        let except = ["10.0.0.0/8".parse().unwrap()];
+        let except = Firewall {
+            except: &except,
+            ..firewall(true, &subnets)
+        };
+        assert_ne!(one, except.fingerprint());
     }
 }

@@ -11,6 +11,7 @@ use crisp_streaming::TlsFiles;
 use crisp_telemetry::Filter;
 
 use super::error::Error;
+use super::values::Subnet;
 use super::written::{
     Cgroup, HandlerKind, LogFormat, NetworkMode, NetworkTable, Runtime, Streaming, Written,
 };
@@ -110,6 +111,8 @@ pub enum Source {
         allow_annotations: bool,
         /// Whether pods send from addresses that are not their own.
         allow_foreign_sources: bool,
+        /// Networks that see the pods' own addresses.
+        masquerade_except: Vec<String>,
         /// MTU of bridge and pods; `None` is the kernel's.
         mtu: Option<u32>,
     },
@@ -305,6 +308,10 @@ fn mtu(written: u32) -> Result<Option<u32>, Error> {
     }
 }
 
+fn texts(networks: &[Subnet]) -> Vec<String> {
+    networks.iter().map(ToString::to_string).collect()
+}
+
 fn network(table: &NetworkTable) -> Result<Network, Error> {
     // IFNAMSIZ with its NUL is 16, and "/" and spaces are refused by the kernel (dev_valid_name).
     let bridge = &table.builtin.bridge;
@@ -323,12 +330,8 @@ fn network(table: &NetworkTable) -> Result<Network, Error> {
             NetworkMode::Cni => Source::Conf(table.conf_dir.as_path().to_owned()),
             NetworkMode::Builtin => Source::Builtin {
                 bridge: bridge.clone(),
-                subnets: table
-                    .builtin
-                    .subnets
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect(),
+                subnets: texts(&table.builtin.subnets),
+                masquerade_except: texts(&table.builtin.masquerade_except),
                 allow_annotations: table.builtin.allow_annotations,
                 allow_foreign_sources: table.builtin.allow_foreign_sources,
                 mtu: mtu(table.builtin.mtu.get())?,

@@ -202,6 +202,9 @@ table! {
         /// NAT in a pod does. A pod with CAP_NET_RAW, which is the default, could then take its
         /// neighbours' traffic by forged ARP.
         allow_foreign_sources: bool = false;
+        /// Networks where the pods' own addresses are seen, as ["10.244.0.0/16"], which has the pods of
+        /// all nodes; packets to all others that leave the node have the node's address.
+        masquerade_except: Vec<Subnet> = Vec::new();
         /// MTU of the bridge and of the pods' interfaces, 1280 to 65535; 0 means the kernel's, 1500.
         mtu: Within<0, 65535> = Within::clamped(0);
     }
