@@ -20,7 +20,7 @@ use super::owner::{LINK_PREFIX, Owner};
 use super::port_records::PortRecords;
 use super::settings::{Request, Settings};
 use super::sockets::{Sockets, Watched};
-use super::source_check::SourceCheck;
+use super::source_check::{self, SourceCheck};
 use super::{bridge, listeners, veth_peer};
 use crate::error::{Context, Error, Result};
 use crate::netlink::{Batch, conntrack, fdb, link};
@@ -330,11 +330,25 @@ impl Crisp {
             LinkRemoval::Now => {
                 let mut sockets = self.sockets();
                 let deleted = link::delete(&mut sockets.route, &owner.link());
-                errors.extend(deleted.and_then(|()| self.addresses.release(&key)).err());
+                let released = deleted.and_then(|()| self.release_now(&mut sockets, &key));
+                errors.extend(released.err());
                 errors.extend(self.forget_sources(&mut sockets).err());
             }
         }
         Error::gather(errors)
+    }
+
+    /// Releases the addresses of an owner whose link is gone, and what it could send from: no change
+    /// in the kernel follows that would have somebody look.
+    fn release_now(&self, sockets: &mut Sockets, key: &str) -> Result<()> {
+        let place = (
+            self.settings.bridge.as_str(),
+            self.settings.subnets.as_slice(),
+        );
+        self.release.while_none_goes(|| {
+            source_check::forget(sockets, place, (&self.addresses, key))?;
+            self.addresses.release(key)
+        })
     }
 
     /// Closes the host ports of some attachments and removes their records. Both under one lock: a

@@ -183,6 +183,47 @@ fn privileged_a_pod_cannot_send_as_its_neighbour() {
     }
 }
 
+/// The daemon was killed between the end of a pod's namespace and the release of its addresses.
+#[test]
+fn privileged_what_a_gone_pod_sent_from_is_forgotten_by_the_next_daemon() {
+    let lab = Lab::new();
+    let data = lab.path().join("data");
+    lab.on_node(|| async {
+        let open = || {
+            let settings = Settings::parse(&serde_json::json!({}), &data).unwrap();
+            let crisp = Crisp::open(settings, Arc::default()).unwrap();
+            crisp.prepare().unwrap();
+            crisp
+        };
+        let elements = || {
+            let mut channel = Channel::open(netlink_sys::protocols::NETLINK_NETFILTER).unwrap();
+            SourceTable::of("crisp0").list(&mut channel).unwrap()
+        };
+        let first = open();
+        let (alone, links) = (elements(), lab.links("node").len());
+        lab.pin("pod");
+        let request = Request {
+            owner: Owner {
+                container: "gone".into(),
+                interface: "eth0".into(),
+            },
+            netns: Some(lab.netns("pod")),
+            ports: Vec::new(),
+            addresses: Vec::new(),
+            mac: None,
+            previous: None,
+        };
+        first.add(&request).unwrap();
+        lab.unpin("pod");
+        eventually("its link is gone", || lab.links("node").len() == links);
+        drop(first);
+        let next = open();
+        assert!(elements().len() > alone.len());
+        next.collect(&std::collections::BTreeSet::new()).unwrap();
+        assert_eq!(elements(), alone);
+    });
+}
+
 #[test]
 fn privileged_what_a_gone_pod_sent_from_does_not_come_back() {
     let lab = Lab::new();
