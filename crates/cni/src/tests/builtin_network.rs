@@ -5,7 +5,6 @@ use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use crisp_model::Protocol;
-use crisp_sys::process::command;
 
 use super::lab::{Lab, NODE_V4, NODE_V6, OUTSIDE_V4, OUTSIDE_V6, eventually, open, port};
 use crate::netlink::{Channel, link};
@@ -62,33 +61,6 @@ fn privileged_pods_node_and_world_reach_each_other() {
     let stats = lab.on_node(|| async { interface_stats(&a.netns).await.unwrap() });
     assert_eq!(stats.len(), 1);
     assert!(stats[0].name == "eth0" && stats[0].rx_bytes > 0 && stats[0].tx_packets > 0);
-}
-
-#[test]
-fn privileged_pods_of_other_nodes_see_the_pods_own_addresses() {
-    let lab = Lab::new();
-    let a = lab.pod("a");
-    let way_back = ["route", "add", "10.88.0.0/16", "via", NODE_V4];
-    let routed = lab.inside("outside", || command("ip").args(way_back).status());
-    assert!(routed.unwrap().success());
-    lab.serve("outside", 81);
-    let seen_with = |except: &[&str]| {
-        let config = lab.config(crate::Mode::Builtin(crate::Builtin {
-            masquerade_except: except.iter().map(ToString::to_string).collect(),
-            ..crate::Builtin::default()
-        }));
-        lab.on_node(|| async {
-            let network = open(config);
-            let own = network.attach(&a).await.unwrap().ips[0].to_string();
-            let seen = lab.tcp("a", (OUTSIDE_V4, 81)).unwrap();
-            network.detach(&a).await.unwrap();
-            (seen, own)
-        })
-    };
-    let (seen, own) = seen_with(&["fd00::/8", "192.0.2.0/24"]);
-    assert_eq!(seen, own);
-    let (seen, _) = seen_with(&["198.51.100.0/24"]);
-    assert_eq!(seen, NODE_V4);
 }
 
 #[test]

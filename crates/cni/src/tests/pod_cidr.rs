@@ -1,6 +1,9 @@
-//! Subnets that the cluster gives to a node some time after its daemon has started.
+//! Subnets that the cluster gives to a node some time after its daemon has started, and those that it
+//! gives to others.
 
-use super::lab::{Lab, eventually, open};
+use crisp_sys::process::command;
+
+use super::lab::{Lab, NODE_V4, OUTSIDE_V4, eventually, open};
 use crate::netlink::link;
 use crate::{Builtin, Mode, PodCidr};
 
@@ -83,4 +86,31 @@ fn privileged_configured_subnets_stay() {
         assert_eq!(taken.unwrap(), PodCidr::Configured);
         assert_eq!(gateways(&lab), ["10.77.0.1/24"]);
     });
+}
+
+#[test]
+fn privileged_pods_of_other_nodes_see_the_pods_own_addresses() {
+    let lab = Lab::new();
+    let a = lab.pod("a");
+    let way_back = ["route", "add", "10.88.0.0/16", "via", NODE_V4];
+    let routed = lab.inside("outside", || command("ip").args(way_back).status());
+    assert!(routed.unwrap().success());
+    lab.serve("outside", 81);
+    let seen_with = |except: &[&str]| {
+        let config = lab.config(Mode::Builtin(Builtin {
+            masquerade_except: except.iter().map(ToString::to_string).collect(),
+            ..Builtin::default()
+        }));
+        lab.on_node(|| async {
+            let network = open(config);
+            let own = network.attach(&a).await.unwrap().ips[0].to_string();
+            let seen = lab.tcp("a", (OUTSIDE_V4, 81)).unwrap();
+            network.detach(&a).await.unwrap();
+            (seen, own)
+        })
+    };
+    let (seen, own) = seen_with(&["fd00::/8", "192.0.2.0/24"]);
+    assert_eq!(seen, own);
+    let (seen, _) = seen_with(&["198.51.100.0/24"]);
+    assert_eq!(seen, NODE_V4);
 }
