@@ -313,11 +313,13 @@ impl Drop for Lab {
     }
 }
 
-/// Stream, tag and text of each line of a log, whose stamps are checked.
+/// Stream, tag and text of each line of a log, whose stamps are checked. A line that a shim is just
+/// writing is none yet.
 pub fn texts(path: &Path) -> Vec<String> {
     let log = String::from_utf8(fs::read(path).unwrap()).unwrap();
+    let whole = log.rfind('\n').map_or("", |end| &log[..end]);
     let mut texts = Vec::new();
-    for line in log.split_terminator('\n') {
+    for line in whole.split_terminator('\n') {
         let (stamp, text) = line.split_once(' ').unwrap();
         assert!(
             stamp.len() == 30 && stamp.starts_with("20") && stamp.ends_with('Z'),
