@@ -152,6 +152,7 @@ fn privileged_what_pods_may_send_from_lives_as_long_as_their_addresses() {
         network.detach(&a).await.unwrap();
         lab.unpin("a");
         eventually("the pod's elements are gone", || elements() == 4);
+        eventually("and then its records", || lab.addresses_on_disk() == 2);
         drop(network);
         nft(&lab, "flush ruleset");
         let network = open(lab.builtin());
