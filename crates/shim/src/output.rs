@@ -1,10 +1,11 @@
 //! The container's output streams: read as they come, each chunk given to whoever takes output.
 //!
 //! On its way to the log output is in the [`Spool`], where a shim that takes this one's place finds
-//! it. A terminal's output passes a pipe before, its relay: the kernel moves nothing from a terminal
-//! to a file. The log cuts chunks into lines itself; clients that are attached get the same raw chunks,
-//! after the log. [`Output::pump`] is the only place that reads. While the container runs, it reads no faster than those clients take: the
-//! container's own pipe fills up, and its program waits.
+//! it. A terminal's output passes a pipe before, its relay: the kernel moves nothing from a
+//! terminal to a file. The log cuts chunks into lines itself; clients that are attached get the
+//! same raw chunks, after the log. [`Output::pump`] is the only place that reads. While the
+//! container runs, it reads no faster than those clients take: the container's own pipe fills up,
+//! and its program waits.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -145,8 +145,7 @@ async fn make_files(
     Ok(ahead)
 }
 
-/// Makes the writable layer. Returns the layers of the
-/// images that mounts show as well.
+/// Makes the writable layer. Returns the layers of the images that mounts show as well.
 async fn prepare_root(
     shared: &Shared,
     plan: &CreatePlan,
