@@ -1,13 +1,17 @@
 //! A command in a node runs in the namespaces of the node's first process, as a child of this program,
 //! with its terminal.
 
-use std::process::ExitCode;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{ExitCode, ExitStatus};
 
 use crisp_sys::ns::Kind;
 use crisp_sys::pidfd::PidFd;
 
 use crate::failure::{Context as _, Result};
 use crate::init;
+
+const SIGINT: i32 = 2;
+const SIGQUIT: i32 = 3;
 
 /// The rest of a command, done without a runtime and its threads.
 #[derive(Debug)]
@@ -60,10 +64,32 @@ impl Then {
         if let Some(terminal) = std::env::var_os("TERM") {
             command.env("TERM", terminal);
         }
+        // Keys of the terminal are for the command, which may go on, and is waited for then.
+        for signal in [SIGINT, SIGQUIT] {
+            crisp_sys::signals::ignore(signal).context(step)?;
+        }
+        crisp_sys::process::reset_signals(&mut command);
         let status = command.current_dir("/root").status();
         let status = status.context(|| format!("node {node}: run {}", words[0]))?;
-        // A shell tells of a signal in the same way.
-        let code = status.code().unwrap_or(128 + 9);
-        Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
+        Ok(ExitCode::from(code(status)))
+    }
+}
+
+/// The end of a command, as a shell tells it: that by a signal is 128 and its number.
+fn code(status: ExitStatus) -> u8 {
+    let code = status.code().or(status.signal().map(|signal| 128 + signal));
+    code.and_then(|code| u8::try_from(code).ok())
+        .unwrap_or(u8::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_are_told_as_a_shell_tells_them() {
+        for (wait_status, expected) in [(0, 0), (1 << 8, 1), (255 << 8, 255), (9, 137), (15, 143)] {
+            assert_eq!(code(ExitStatus::from_raw(wait_status)), expected);
+        }
     }
 }
