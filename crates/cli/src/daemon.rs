@@ -11,10 +11,11 @@ use crisp_sys::pidfd::PidFd;
 use crisp_sys::process::ProcessId;
 
 use crate::cri::Cri;
+use crate::disk::{make_dir, write, write_private};
 use crate::failure::{Context as _, Failure, Remedy as _, Result};
 use crate::home::Home;
 use crate::network::NODES;
-use crate::record::{Record, make_dir, write, write_private};
+use crate::record::Record;
 
 /// How long it may take to answer, and to end.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -281,7 +281,7 @@ mod tests {
             runs_pods: false,
             programs: Vec::new(),
         };
-        crate::record::write(&file, &serde_json::to_vec(&init).unwrap()).unwrap();
+        crate::disk::write(&file, &serde_json::to_vec(&init).unwrap()).unwrap();
         let refused = run(&file).unwrap_err().to_string();
         assert!(refused.contains("first process"), "{refused}");
     }

@@ -8,6 +8,7 @@
 //! record      what a cluster is, as it is kept
 //! settings    what its owner says of the crispd in its nodes
 //! names       names of clusters and nodes
+//! disk        directories and files of ours
 //! network     addresses that are the same in each cluster; resolvers
 //! programs    which programs are needed, and where they are
 //! daemon      the outer crispd, whose containers the nodes are
@@ -29,6 +30,7 @@ mod arguments;
 mod cluster;
 mod cri;
 mod daemon;
+mod disk;
 mod failure;
 mod home;
 mod images;

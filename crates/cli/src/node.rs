@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::cri::{Cri, Pod};
 use crate::daemon;
+use crate::disk::{make_dir, write, write_private};
 use crate::failure::{Context as _, Failure, Remedy as _, Result};
 use crate::home::ClusterDir;
 use crate::init::{CRISP_DIR, Init, KUBERNETES_DIR, NODE_DIR, Program};
@@ -20,7 +21,7 @@ use crate::names::{self, CONTROL};
 use crate::network;
 use crate::pki::{Pki, Subject};
 use crate::programs::Programs;
-use crate::record::{Record, make_dir, write, write_private};
+use crate::record::Record;
 use crate::settings;
 
 /// The label that tells a pod's cluster.

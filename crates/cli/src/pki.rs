@@ -9,8 +9,8 @@ use rcgen::{
     Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 
+use crate::disk::{make_dir, write, write_private};
 use crate::failure::{Context as _, Result};
-use crate::record::{make_dir, write, write_private};
 
 /// A certificate and its key, both in PEM.
 #[derive(Debug, Clone)]

@@ -3,11 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::arguments::Publish;
+use crate::disk::{make_dir, write};
 use crate::failure::{Context as _, Failure, Remedy as _, Result};
 use crate::home::ClusterDir;
 use crate::names::{self, CONTROL, ClusterName};
@@ -120,23 +121,6 @@ impl Record {
         make_dir(dir.path())?;
         write(&path, &text)
     }
-}
-
-/// Makes a directory and its parents.
-pub fn make_dir(path: &Path) -> Result<()> {
-    crisp_sys::file::make_public_dirs(path).context(|| format!("{}: make it", path.display()))
-}
-
-/// Replaces a file that everybody may read.
-pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    crisp_sys::file::write_atomic(path, bytes, 0o644)
-        .context(|| format!("{}: write it", path.display()))
-}
-
-/// Replaces a file that root alone may read.
-pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
-    crisp_sys::file::write_atomic(path, bytes, 0o600)
-        .context(|| format!("{}: write it", path.display()))
 }
 
 #[cfg(test)]

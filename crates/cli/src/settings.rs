@@ -9,10 +9,11 @@ use std::process::Stdio;
 use toml::{Table, Value};
 
 use crate::arguments::Up;
+use crate::disk::{make_dir, write};
 use crate::failure::{Context as _, Failure, Remedy as _, Result};
 use crate::home::ClusterDir;
 use crate::manifests;
-use crate::record::{Record, make_dir, write};
+use crate::record::Record;
 
 /// Settings that `up` was given, read and judged.
 #[derive(Debug)]

@@ -138,7 +138,7 @@ impl<W: io::Write> Output<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::write;
+    use crate::disk::write;
 
     #[test]
     fn what_comes_later_is_printed_once_in_whole_lines_and_with_its_program() {

@@ -331,7 +331,7 @@ mod tests {
         );
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("b");
-        crate::record::write(&path, &[0x1f, 0x8b, 8, 0, 1, 2, 3]).unwrap();
+        crate::disk::write(&path, &[0x1f, 0x8b, 8, 0, 1, 2, 3]).unwrap();
         let error = Archive::open(&path).unwrap_err().to_string();
         assert!(error.contains("gunzip"), "{error}");
     }

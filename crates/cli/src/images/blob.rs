@@ -100,7 +100,7 @@ mod tests {
     fn a_part_of_a_file_is_as_good_as_bytes() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
-        crate::record::write(&path, b"..abc..").unwrap();
+        crate::disk::write(&path, b"..abc..").unwrap();
         let part = Content::Part {
             path,
             offset: 2,

@@ -11,8 +11,8 @@ pub use registry::Registry;
 
 use std::path::Path;
 
+use crate::disk::{make_dir, write};
 use crate::failure::Result;
-use crate::record::{make_dir, write};
 
 /// Has a crispd look for the images of a host at a registry on plain HTTP first. Where that has not the
 /// image, the host itself is asked, unless the host is of ours alone.

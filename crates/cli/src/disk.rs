@@ -1,0 +1,22 @@
+//! Directories and files of ours: made and replaced as a whole, with the rights that they are to have.
+
+use std::path::Path;
+
+use crate::failure::{Context as _, Result};
+
+/// Makes a directory and its parents.
+pub fn make_dir(path: &Path) -> Result<()> {
+    crisp_sys::file::make_public_dirs(path).context(|| format!("{}: make it", path.display()))
+}
+
+/// Replaces a file that everybody may read.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    crisp_sys::file::write_atomic(path, bytes, 0o644)
+        .context(|| format!("{}: write it", path.display()))
+}
+
+/// Replaces a file that root alone may read.
+pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
+    crisp_sys::file::write_atomic(path, bytes, 0o600)
+        .context(|| format!("{}: write it", path.display()))
+}
