@@ -1,5 +1,7 @@
 //! Directories and files of ours: made and replaced as a whole, with the rights that they are to have.
 
+use std::fs::File;
+use std::io::Write as _;
 use std::path::Path;
 
 use crate::failure::{Context as _, Result};
@@ -19,4 +21,12 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
     crisp_sys::file::write_atomic(path, bytes, 0o600)
         .context(|| format!("{}: write it", path.display()))
+}
+
+/// Writes to a file of the kernel's.
+pub fn put(path: &Path, text: &str) -> Result<()> {
+    let opened = File::options().write(true).open(path);
+    opened
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .context(|| format!("{}: write {text}", path.display()))
 }

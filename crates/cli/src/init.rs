@@ -13,6 +13,7 @@ use crisp_sys::signals::{self, SignalFd};
 use crisp_sys::{cgroup, mount, process};
 use serde::{Deserialize, Serialize};
 
+use crate::disk::put;
 use crate::failure::{Context as _, Failure, Result};
 
 /// Where nodes have their files.
@@ -78,7 +79,7 @@ pub fn run(file: &Path) -> Result<ExitCode> {
     tool("/usr/sbin/ip", &["-batch"], &own_file("routes"))?;
     let mut states: Vec<State> = init.programs.iter().map(|_| due()).collect();
     loop {
-        start_due(&init.programs, &mut states)?;
+        start_due(&init.programs, &mut states);
         let signal = signals::wait(Some(Duration::from_millis(500)));
         let signal = signal.context(|| "signals: wait for one".to_owned())?;
         reap(&init.programs, &mut states)?;
@@ -98,13 +99,20 @@ fn due() -> State {
     State::Waits(Instant::now())
 }
 
-fn start_due(programs: &[Program], states: &mut [State]) -> Result<()> {
+/// Starts the programs whose time it is. A failure, for want of memory or of room for a log, is told and
+/// the start tried again: the end of this process would be the end of the node.
+fn start_due(programs: &[Program], states: &mut [State]) {
     for (program, state) in programs.iter().zip(states) {
         if matches!(state, State::Waits(until) if *until <= Instant::now()) {
-            *state = State::Runs(start(program)?);
+            *state = start(program).map_or_else(
+                |failure| {
+                    eprintln!("{failure}; it is tried again");
+                    State::Waits(Instant::now() + PAUSE)
+                },
+                State::Runs,
+            );
         }
     }
-    Ok(())
 }
 
 fn log_of(program: &Program) -> PathBuf {
@@ -240,15 +248,6 @@ fn make_way_for_controllers() -> Result<()> {
     Ok(())
 }
 
-/// Writes to a file of the kernel's.
-fn put(path: &Path, text: &str) -> Result<()> {
-    use std::io::Write as _;
-    let opened = File::options().write(true).open(path);
-    opened
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .context(|| format!("{}: write {text}", path.display()))
-}
-
 /// Runs a program of the machine on a file.
 fn tool(path: &str, words: &[&str], file: &Path) -> Result<()> {
     let step = || format!("{path} {} {}", words.join(" "), file.display());
@@ -321,7 +320,18 @@ mod tests {
         assert!(matches!(states[0], State::Runs(7)), "that was an orphan");
         note_end(&programs, &mut states, 7, WaitStatus::Signal(9));
         assert!(matches!(states[0], State::Waits(until) if until > Instant::now()));
-        start_due(&programs, &mut states).unwrap();
+        start_due(&programs, &mut states);
         assert!(matches!(states[0], State::Waits(_)));
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_started_is_tried_again() {
+        let programs = [Program {
+            name: "x/no/such/directory".into(),
+            command: vec!["/bin/true".into()],
+        }];
+        let mut states = [State::Waits(Instant::now())];
+        start_due(&programs, &mut states);
+        assert!(matches!(states[0], State::Waits(until) if until > Instant::now()));
     }
 }
