@@ -40,6 +40,25 @@ struct Saved {
     layers: Vec<String>,
 }
 
+/// An image of an archive, with the names that it has there.
+struct Found {
+    names: Vec<String>,
+    digest: String,
+    blobs: Vec<Blob>,
+}
+
+impl Found {
+    /// An image for each of its names.
+    fn images(self) -> Vec<Image> {
+        let images = self.names.into_iter().map(|name| Image {
+            name,
+            digest: self.digest.clone(),
+            blobs: self.blobs.clone(),
+        });
+        images.collect()
+    }
+}
+
 impl Archive {
     /// Reads which files there are.
     pub fn open(path: &Path) -> Result<Self> {
@@ -85,41 +104,59 @@ impl Archive {
         })
     }
 
-    /// The images in it; one that has no name gets the one that is given.
-    pub fn images(&self, name: Option<&str>) -> Result<Vec<Image>> {
-        let images = match self.files.contains_key("index.json") {
-            true => self.of_layout(name)?,
-            false => self.of_docker(name)?,
+    /// The images in it. One without a name gets the one that is given, and so does the only one there is,
+    /// whatever its name.
+    pub fn images(&self, given: Option<&str>) -> Result<Vec<Image>> {
+        let mut found = match self.files.contains_key("index.json") {
+            true => self.of_layout()?,
+            false => self.of_docker()?,
         };
+        let refuse = |why: &str, remedy: &str| {
+            let text = format!("{}: {why}", self.path.display());
+            Err(Failure::new(text).remedy(remedy))
+        };
+        let nameless = found.iter().filter(|image| image.names.is_empty()).count();
+        if let Some(given) = given {
+            match (&mut found[..], nameless) {
+                ([only], _) => only.names = vec![given.to_owned()],
+                (all, 1) => {
+                    let of_none = all.iter_mut().filter(|image| image.names.is_empty());
+                    of_none.for_each(|image| image.names.push(given.to_owned()));
+                }
+                (_, 0) => {
+                    return refuse("all images in it have names", "leave --as out");
+                }
+                _ => {
+                    let remedy = "save them one by one, or with their names";
+                    return refuse("--as gives one name, and it has several images", remedy);
+                }
+            }
+        }
+        let images: Vec<Image> = found.into_iter().flat_map(Found::images).collect();
         match images.is_empty() {
             false => Ok(images),
-            true => Err(Failure::new(format!(
-                "{}: no image in it has a name",
-                self.path.display()
-            ))
-            .remedy("--as NAME gives it one")),
+            true => refuse("no image in it has a name", "--as NAME gives it one"),
         }
     }
 
-    fn of_layout(&self, name: Option<&str>) -> Result<Vec<Image>> {
+    fn of_layout(&self) -> Result<Vec<Found>> {
         let index = self.json("index.json")?;
-        let mut images = Vec::new();
+        let mut found = Vec::new();
         for descriptor in index["manifests"].as_array().into_iter().flatten() {
-            let noted = NAMES
+            let mut noted = NAMES
                 .iter()
-                .find_map(|key| descriptor["annotations"][key].as_str());
-            let Some(name) = name.or(noted) else {
-                continue;
-            };
+                .filter_map(|key| descriptor["annotations"][key].as_str());
+            // Some tools note a bare tag there, which names no image.
+            let name = noted.find(|name| name.contains(['/', ':']));
             let mut blobs = Vec::new();
             self.collect(descriptor, &mut blobs)?;
-            images.push(Image {
-                name: name.to_owned(),
+            found.push(Found {
+                names: name.map(str::to_owned).into_iter().collect(),
                 digest: text(descriptor, "digest"),
                 blobs,
             });
         }
-        Ok(images)
+        Ok(found)
     }
 
     /// A blob and all that it leads to; platforms of an index that are not in the archive are left out.
@@ -157,29 +194,21 @@ impl Archive {
         Ok(())
     }
 
-    fn of_docker(&self, name: Option<&str>) -> Result<Vec<Image>> {
+    fn of_docker(&self) -> Result<Vec<Found>> {
         let step = || format!("{}: read its manifest.json", self.path.display());
         let saved: Vec<Saved> =
             serde_json::from_value(self.json("manifest.json")?).context(step)?;
-        let mut images = Vec::new();
+        let mut found = Vec::new();
         for image in saved {
-            let tags = image.repo_tags.clone().unwrap_or_default();
-            let names = match name {
-                Some(name) => vec![name.to_owned()],
-                None => tags,
-            };
-            if names.is_empty() {
-                continue;
-            }
             let blobs = self.saved(&image)?;
             let digest = blobs.last().map(|blob| blob.digest.clone());
-            images.extend(names.into_iter().map(|name| Image {
-                name,
-                digest: digest.clone().unwrap_or_default(),
-                blobs: blobs.clone(),
-            }));
+            found.push(Found {
+                names: image.repo_tags.unwrap_or_default(),
+                digest: digest.unwrap_or_default(),
+                blobs,
+            });
         }
-        Ok(images)
+        Ok(found)
     }
 
     /// The blobs of an image that has no manifest of the registry's kind, and one for it.
@@ -319,6 +348,49 @@ mod tests {
             .map(|blob| blob.digest.as_str())
             .collect();
         assert_eq!(digests, ["sha256:9", "sha256:1", "sha256:2", "sha256:3"]);
+    }
+
+    #[test]
+    fn a_name_is_given_to_the_one_image_that_it_can_be_for() {
+        let image = |tags: &str| format!(r#"{{"Config":"c.json","RepoTags":{tags},"Layers":[]}}"#);
+        let names = |images: &[String], given: Option<&str>| {
+            let manifest = format!("[{}]", images.join(","));
+            let files: [(&str, &[u8]); 2] =
+                [("manifest.json", manifest.as_bytes()), ("c.json", b"{}")];
+            let (_dir, archive) = archive(&files);
+            let images = archive
+                .images(given)
+                .map_err(|failure| failure.to_string())?;
+            Ok(images
+                .into_iter()
+                .map(|image| image.name)
+                .collect::<Vec<_>>()
+                .join(" "))
+        };
+        let (a, b, none) = (image(r#"["a:1"]"#), image(r#"["b:2"]"#), image("null"));
+        let ok = |text: &str| Ok::<_, String>(text.to_owned());
+        assert_eq!(names(std::slice::from_ref(&a), Some("x:1")), ok("x:1"));
+        assert_eq!(names(std::slice::from_ref(&none), Some("x:1")), ok("x:1"));
+        assert_eq!(
+            names(&[a.clone(), none.clone()], Some("x:1")),
+            ok("a:1 x:1")
+        );
+        assert_eq!(names(&[a.clone(), none.clone()], None), ok("a:1"));
+        let refused = names(&[a, b], Some("x:1")).unwrap_err();
+        assert!(refused.contains("leave --as out"), "{refused}");
+        let refused = names(&[none.clone(), none], Some("x:1")).unwrap_err();
+        assert!(refused.contains("several images"), "{refused}");
+    }
+
+    #[test]
+    fn a_tag_alone_is_no_name() {
+        let index = br#"{"manifests":[{"mediaType":"x.manifest","digest":"sha256:1",
+            "annotations":{"org.opencontainers.image.ref.name":"latest"}}]}"#;
+        let files: [(&str, &[u8]); 2] = [("index.json", index), ("blobs/sha256/1", b"{}")];
+        let (_dir, archive) = archive(&files);
+        let refused = archive.images(None).unwrap_err().to_string();
+        assert!(refused.contains("--as NAME"), "{refused}");
+        assert_eq!(archive.images(Some("web:1")).unwrap()[0].name, "web:1");
     }
 
     #[test]
