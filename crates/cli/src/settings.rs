@@ -3,7 +3,7 @@
 //! named may go.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use toml::{Table, Value};
@@ -120,10 +120,20 @@ fn merge(all: &mut Table, given: Table, above: &str) -> std::result::Result<(), 
     Ok(())
 }
 
-/// Makes a directory have the files of another one, and no others.
+/// Makes a directory have the files of another one, and no others. It may be a part of the other one, or
+/// the other one itself.
 pub fn replace(from: &Path, to: &Path) -> Result<()> {
-    crisp_sys::file::remove_tree_if_there(to).context(|| format!("{}: remove it", to.display()))?;
-    copy(from, to)
+    let mut beside = to.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = PathBuf::from(beside);
+    let remove = |dir: &Path| {
+        let removed = crisp_sys::file::remove_tree_if_there(dir);
+        removed.context(|| format!("{}: remove it", dir.display()))
+    };
+    remove(&beside)?;
+    copy(from, &beside)?;
+    remove(to)?;
+    std::fs::rename(&beside, to).context(|| format!("{}: replace it", to.display()))
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
@@ -197,6 +207,9 @@ mod tests {
         let kept = fs::read_to_string(of_node.join("a.example:5000/hosts.toml"));
         assert_eq!(kept.unwrap(), "a");
         assert!(!of_node.join("left.example").exists());
+        // The cluster's own directory may be named as well.
+        keep(Some(dir.registries().as_path()));
+        assert!(of_node.join("a.example:5000/hosts.toml").is_file());
     }
 
     #[test]
