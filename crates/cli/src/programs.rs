@@ -22,6 +22,9 @@ const KUBERNETES: [&str; 8] = [
 /// This machine's that nodes need, with Debian's packages.
 const MACHINE: [(&str, &str); 2] = [("ip", "iproute2"), ("nft", "nftables")];
 
+/// The first version of Linux on which kube-proxy writes rules of nftables.
+const KERNEL: (u32, u32) = (5, 13);
+
 /// Where the programs are.
 #[derive(Debug, Clone)]
 pub struct Programs {
@@ -55,13 +58,9 @@ impl Programs {
              with others"
                 .to_owned()
         })?;
-        for (name, package) in MACHINE {
-            let dirs = ["/usr/sbin", "/usr/bin"].map(|dir| Path::new(dir).join(name));
-            if !dirs.iter().any(|path| path.is_file()) {
-                let text = format!("{name}: it is neither in /usr/sbin nor in /usr/bin");
-                return Err(Failure::new(text)
-                    .remedy(format!("install it (Debian's package is {package})")));
-            }
+        check_kernel(&rustix::system::uname().release().to_string_lossy())?;
+        for name in MACHINE.map(|(name, _)| name) {
+            of_machine(name)?;
         }
         Ok(())
     }
@@ -74,6 +73,39 @@ pub fn ours() -> Result<PathBuf> {
         .and_then(|path| path.canonicalize())
         .context(|| "crisp: find out where this program is".to_owned())?;
     Ok(program.parent().unwrap_or(Path::new("/")).to_owned())
+}
+
+/// Refuses kernels on which kube-proxy refuses its nftables mode.
+fn check_kernel(release: &str) -> Result<()> {
+    let mut numbers = release.split(['.', '-', '+']).map(str::parse::<u32>);
+    let version = (numbers.next(), numbers.next());
+    match version {
+        (Some(Ok(major)), Some(Ok(minor))) if (major, minor) < KERNEL => {
+            let (major, minor) = KERNEL;
+            Err(Failure::new(format!(
+                "Linux {release}: kube-proxy takes {major}.{minor} or later"
+            ))
+            .remedy("services would lead nowhere: use a newer kernel"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Where a program of this machine is.
+pub fn of_machine(name: &str) -> Result<PathBuf> {
+    let mut paths = ["/usr/sbin", "/usr/bin"]
+        .map(|dir| Path::new(dir).join(name))
+        .into_iter();
+    let found = paths.find(|path| path.is_file());
+    let package = MACHINE.iter().find(|(known, _)| *known == name);
+    let package = package.map_or(name, |(_, package)| package);
+    found
+        .ok_or_else(|| {
+            Failure::new(format!(
+                "{name}: it is neither in /usr/sbin nor in /usr/bin"
+            ))
+        })
+        .remedy(|| format!("install it (Debian's package is {package})"))
 }
 
 /// Refuses a directory in which programs are missing, and names them.
@@ -132,6 +164,16 @@ mod tests {
         let newest = newest(names.iter().map(|name| (*name).to_owned()));
         assert_eq!(newest.as_deref(), Some("v1.37.1"));
         assert_eq!(super::newest(std::iter::empty()), None);
+    }
+
+    #[test]
+    fn kernels_without_services_are_refused() {
+        for good in ["5.13.0", "5.13", "6.1.0-18-amd64", "10.0.1+", "odd"] {
+            assert!(check_kernel(good).is_ok(), "{good}");
+        }
+        for old in ["5.12.19", "4.19.0-6", "5.9"] {
+            assert!(check_kernel(old).is_err(), "{old}");
+        }
     }
 
     #[test]
