@@ -19,18 +19,15 @@ pub async fn list(common: &Common) -> Result<()> {
         false => None,
     };
     println!("{:<20}  {:>5}  {:<10}  API", "CLUSTER", "NODES", "RUNNING");
-    for name in home.names()? {
-        let line = match Record::read(&home.cluster(&name)) {
+    let names = home.names()?;
+    for name in &names {
+        let line = match Record::read(&home.cluster(name)) {
             Ok(Some(record)) => {
                 let running = match &cri {
-                    Some(cri) => running(cri, &record).await?,
-                    None => 0,
+                    Some(cri) => Some(running(cri, &record).await?),
+                    None => None,
                 };
-                let port = record.port;
-                format!(
-                    "{:>5}  {running:<10}  https://127.0.0.1:{port}",
-                    record.nodes + 1
-                )
+                line(&record, running)
             }
             // A cluster that was not written down, or cannot be read, can still be deleted.
             Ok(None) => "it has no record: delete it".to_owned(),
@@ -38,7 +35,20 @@ pub async fn list(common: &Common) -> Result<()> {
         };
         println!("{:<20}  {line}", name.to_string());
     }
+    if cri.is_none() && !names.is_empty() {
+        eprintln!("crisp: crispd for nodes does not answer; `crisp cluster up` starts it");
+    }
     Ok(())
+}
+
+/// The words about a cluster. Nodes go on without their crispd, and nobody else knows how many run.
+fn line(record: &Record, running: Option<usize>) -> String {
+    let running = running.map_or("?".to_owned(), |count| count.to_string());
+    let nodes = record.nodes + 1;
+    format!(
+        "{nodes:>5}  {running:<10}  https://127.0.0.1:{}",
+        record.port
+    )
 }
 
 /// How many of a cluster's nodes run.
@@ -74,4 +84,23 @@ pub async fn process(common: &Common, name: &str) -> Result<i32> {
         .ok_or_else(|| Failure::new(format!("node {name}: it is stopped")))
         .remedy(|| format!("`crisp cluster start {name}` starts it"))?;
     cri.process(&running.id).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_that_nobody_can_count_are_not_none() {
+        let mut record = Record::new("x".parse().unwrap(), 3, 1, "/k".into());
+        record.port = 7;
+        assert_eq!(
+            line(&record, Some(4)),
+            "    4  4           https://127.0.0.1:7"
+        );
+        assert_eq!(
+            line(&record, None),
+            "    4  ?           https://127.0.0.1:7"
+        );
+    }
 }
