@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 
 use crate::names::ClusterName;
+use crate::network::Ranges;
 
 /// Kubernetes clusters on this machine, whose nodes are Crisp containers.
 #[derive(Debug, Parser)]
@@ -62,7 +63,7 @@ pub enum ClusterCommand {
     Load {
         /// A file, else the name of an image
         image: String,
-        /// The image's name, for an archive that tells none
+        /// The image's name, for an archive that tells none, or that has one image alone
         #[arg(long = "as", value_name = "NAME")]
         renamed: Option<String>,
     },
@@ -118,6 +119,10 @@ pub struct Up {
     /// Port of 127.0.0.1 that leads to a port of node-1, as a NodePort or a hostPort; may be repeated
     #[arg(long, value_name = "PORT:NODE_PORT")]
     pub publish: Vec<Publish>,
+    /// Ranges of 16 bits for nodes, pods and services, as 10.213.0.0/16,10.244.0.0/16,10.96.0.0/16. Without it,
+    /// ranges that this machine does not use. All clusters of a directory share them
+    #[arg(long, value_name = "NODES,PODS,SERVICES")]
+    pub ranges: Option<Ranges>,
     /// Configuration for the crispd in each node, as `crispd config default` explains it; paths are the nodes',
     /// which see /usr of this machine. Kept for the cluster
     #[arg(long, value_name = "FILE")]
@@ -174,6 +179,7 @@ mod tests {
     #[test]
     fn all_commands_can_be_given_with_their_flags() {
         for line in [
+            "up --ranges 10.1.0.0/16,10.2.0.0/16,10.3.0.0/16",
             "up --runtime-config f --registry-config d",
             "up --nodes 2 --kubernetes /k --publish 80:30080 --publish 81:30081",
             "list --dir /d",

@@ -1,7 +1,9 @@
 //! The home is the one directory that all clusters and their daemon are below.
 //!
 //! ```text
-//! lock                       held by a command that changes something
+//! lock                       held by a command that decides about clusters, or about their daemon
+//! locks/NAME                 held by a command that changes one cluster
+//! network.json               bridge and ranges of all clusters
 //! daemon/                    the outer crispd: config.toml, root, state, certs.d, crispd.log
 //! clusters/NAME/record.json  what the cluster is
 //! clusters/NAME/kubeconfig   for its administrator
@@ -11,15 +13,13 @@
 //! clusters/NAME/nodes/NODE/var, log    its /var/lib and /var/log
 //! ```
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
-use crate::failure::{Context as _, Failure, Remedy as _, Result};
+use crate::failure::{Context as _, Failure, Result};
+use crate::lock::{self, Lock};
 use crate::names::ClusterName;
 
-/// How long a command waits for another one to end.
-const PATIENCE: Duration = Duration::from_secs(300);
 /// Longest path of a socket (unix(7)).
 const LONGEST_SOCKET: usize = 107;
 
@@ -30,9 +30,26 @@ pub struct Home(PathBuf);
 impl Home {
     /// The home at a path, which may be relative. Nothing is made yet.
     pub fn at(dir: &Path) -> Result<Self> {
-        let dir = std::path::absolute(dir)
-            .context(|| format!("--dir {}: make the path absolute", dir.display()))?;
-        Ok(Self(dir))
+        let named = || format!("--dir {}", dir.display());
+        let path =
+            std::path::absolute(dir).context(|| format!("{}: make the path absolute", named()))?;
+        // It becomes a part of URIs, configurations and command lines.
+        let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+@,=".contains(byte);
+        match path.as_os_str().as_encoded_bytes().iter().all(is_plain) {
+            true => Ok(Self(path)),
+            false => Err(Failure::new(format!("{}: it is no plain path", named()))
+                .remedy("name one of a-z, A-Z, 0-9 and /._-+@,= alone")),
+        }
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The bridge and the ranges of all clusters.
+    pub fn network(&self) -> PathBuf {
+        self.0.join("network.json")
     }
 
     /// Where the outer crispd has all that is its own.
@@ -67,41 +84,63 @@ impl Home {
         Ok(names)
     }
 
-    /// Makes the home where it is missing, and waits until no other command changes it.
-    pub fn lock(&self) -> Result<File> {
-        let step = || format!("{}: lock it", self.0.display());
-        crisp_sys::file::make_public_dirs(&self.0)
-            .context(step)
-            .remedy(|| "run this as root, or name another directory by --dir".to_owned())?;
-        let path = self.0.join("lock");
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(lock) = crisp_sys::file::lock_exclusive(&path).context(step)? {
-                return Ok(lock);
-            }
-            if Instant::now() > deadline {
-                let text = format!(
-                    "{}: another `crisp cluster` has held it for {} s",
-                    path.display(),
-                    PATIENCE.as_secs()
-                );
-                return Err(Failure::new(text).remedy("end that one and try again"));
-            }
-            std::thread::sleep(Duration::from_millis(100));
+    /// Makes the home where it is missing, and waits until no other command decides about its clusters or
+    /// their daemon. Long steps for one cluster alone do without it.
+    pub fn lock(&self) -> Result<Lock> {
+        let what = format!("the clusters of {}", self.0.display());
+        lock::take(&self.0.join("lock"), &what)
+    }
+
+    /// Waits until no other command changes this cluster. It is taken before that of the home.
+    pub fn lock_cluster(&self, name: &ClusterName) -> Result<Lock> {
+        lock::take(&self.lock_of(name), &format!("cluster {name}"))
+    }
+
+    /// The file of that lock. It goes with the cluster.
+    pub fn lock_of(&self, name: &ClusterName) -> PathBuf {
+        self.locks().join(name.to_string())
+    }
+
+    fn locks(&self) -> PathBuf {
+        self.0.join("locks")
+    }
+
+    /// Removes what is left of a home without clusters. Its lock is held.
+    pub fn remove(&self) -> Result<()> {
+        let step = |path: &Path| format!("{}: remove it", path.display());
+        for dir in [self.daemon(), self.clusters()] {
+            crisp_sys::file::remove_tree_if_there(&dir).context(|| step(&dir))?;
+        }
+        // The holder of one of these is about to make a cluster.
+        for lock in fs::read_dir(self.locks()).into_iter().flatten().flatten() {
+            lock::remove_free(&lock.path())?;
+        }
+        for file in [self.network(), self.0.join("lock")] {
+            crisp_sys::file::remove_if_there(&file).context(|| step(&file))?;
+        }
+        // They may have locks, or other things of the caller's in them.
+        fs::remove_dir(self.locks()).ok();
+        fs::remove_dir(&self.0).ok();
+        Ok(())
+    }
+
+    /// Removes the lock of a cluster that is not there, and a home in which nothing else was made. It is
+    /// called after a failure, and keeps the failure that is to be told.
+    pub fn tidy(&self, name: &ClusterName) {
+        if let Err(failure) = self.try_tidy(name) {
+            eprintln!("crisp: {failure}");
         }
     }
 
-    /// Removes what is left of a home without clusters.
-    pub fn remove(&self) -> Result<()> {
-        for dir in [self.daemon(), self.clusters()] {
-            crisp_sys::file::remove_tree_if_there(&dir)
-                .context(|| format!("{}: remove it", dir.display()))?;
+    fn try_tidy(&self, name: &ClusterName) -> Result<()> {
+        let _decides = self.lock()?;
+        if !self.cluster(name).path().exists() {
+            lock::remove_free(&self.lock_of(name))?;
         }
-        crisp_sys::file::remove_if_there(&self.0.join("lock"))
-            .context(|| format!("{}: remove its lock", self.0.display()))?;
-        // It may be a directory of the caller's with other things in it.
-        fs::remove_dir(&self.0).ok();
-        Ok(())
+        match self.names()?.is_empty() && !self.daemon().exists() {
+            true => self.remove(),
+            false => Ok(()),
+        }
     }
 }
 
@@ -185,6 +224,34 @@ mod tests {
         let home = Home::at(&dir.path().join("no")).unwrap();
         assert_eq!(home.names().unwrap(), []);
         assert!(!dir.path().join("no").exists());
+    }
+
+    #[test]
+    fn paths_that_others_would_read_as_something_else_are_refused() {
+        for wrong in ["/srv/a b", "/srv/a\"b", "/srv/100%", "/srv/a#b", "/srv/ä"] {
+            let refused = Home::at(Path::new(wrong)).unwrap_err().to_string();
+            assert!(refused.contains("no plain path"), "{refused}");
+        }
+        assert!(Home::at(Path::new("relative/dir-1.x_y")).is_ok());
+    }
+
+    #[test]
+    fn a_home_stays_for_who_is_about_to_make_a_cluster() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(&dir.path().join("home")).unwrap();
+        let name = "x".parse().unwrap();
+        let held = home.lock_cluster(&name).unwrap();
+        let decides = home.lock().unwrap();
+        home.remove().unwrap();
+        drop(decides);
+        assert!(home.lock_of(&name).exists());
+        drop(held);
+        fs::create_dir_all(home.daemon()).unwrap();
+        home.tidy(&name);
+        assert!(home.daemon().exists() && !home.lock_of(&name).exists());
+        fs::remove_dir(home.daemon()).unwrap();
+        home.tidy(&name);
+        assert!(!dir.path().join("home").exists());
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub const KUBERNETES_DIR: &str = "/opt/kubernetes";
 /// Where programs of a node are found, by the programs themselves.
 pub const PATH: &str =
     "/opt/crisp:/opt/kubernetes:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
+/// How the log of a node tells that a program has ended, after the program's name.
+pub const ENDED: &str = "ended with";
 /// Pause before a program that ended is started again.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long programs may take to end when the node is asked to.
@@ -184,7 +186,7 @@ fn note_end(programs: &[Program], states: &mut [State], pid: i32, status: WaitSt
     let whose = all.find(|(_, state)| matches!(state, State::Runs(own) if *own == pid));
     if let Some((program, state)) = whose {
         let name = &program.name;
-        eprintln!("{name} ended with {status:?} and is started again");
+        eprintln!("{name} {ENDED} {status:?} and is started again");
         *state = State::Waits(Instant::now() + PAUSE);
     }
 }

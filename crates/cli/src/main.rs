@@ -5,16 +5,19 @@
 //! arguments   the command line
 //! failure     what an error tells: object, step, cause, what to do
 //! home        the one directory that all of it is below, and who may change it now
+//! lock        locks by which commands wait for each other
 //! record      what a cluster is, as it is kept
 //! settings    what its owner says of the crispd in its nodes
 //! names       names of clusters and nodes
 //! disk        directories and files of ours
-//! network     addresses that are the same in each cluster; resolvers
+//! network/    the bridge of nodes, ranges of addresses, servers of names
 //! programs    which programs are needed, and where they are
-//! daemon      the outer crispd, whose containers the nodes are
+//! daemon/     the outer crispd, whose containers the nodes are
+//! machine     settings of this machine that nodes change
 //! cri         calls to an outer or inner crispd
-//! node        a node: its pod, its container, its files
-//! pki         keys and certificates of a cluster
+//! node/       a node: its pod, its container, its files
+//! ports       ports of loopback that lead to nodes
+//! pki/        keys and certificates of a cluster
 //! kubeconfig  how clients reach the API server
 //! manifests   configurations and objects of Kubernetes
 //! images/     the node's image, archives of images, the registry that nodes pull them from
@@ -37,11 +40,14 @@ mod images;
 mod init;
 mod kubeconfig;
 mod kubectl;
+mod lock;
+mod machine;
 mod manifests;
 mod names;
 mod network;
 mod node;
 mod pki;
+mod ports;
 mod programs;
 mod progress;
 mod record;

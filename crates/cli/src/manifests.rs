@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::network::{DNS, PODS, SERVICES};
+use crate::network::Network;
 
 /// The domain of a cluster's names.
 const DOMAIN: &str = "cluster.local";
@@ -19,13 +19,19 @@ pub const API_NAMES: [&str; 5] = [
     "kubernetes.default.svc",
     "kubernetes.default.svc.cluster.local",
 ];
+/// The port at which CoreDNS tells that it can be asked.
+pub const COREDNS_READY: u16 = 8181;
+/// The port at which kube-proxy tells that it has written its rules.
+pub const PROXY_HEALTH: u16 = 10256;
 /// The user as which CoreDNS asks the API server.
 pub const COREDNS_USER: &str = "crisp:coredns";
+/// The user as which the API server hands requests on to aggregated APIs.
+pub const FRONT_PROXY_USER: &str = "front-proxy-client";
 /// The user as which the API server asks kubelets.
 pub const APISERVER_USER: &str = "crisp:apiserver";
 
 /// The kubelet's configuration in a node; all paths are the node's.
-pub fn kubelet() -> Value {
+pub fn kubelet(network: &Network) -> Value {
     let file = |name: &str| format!("/node/{name}");
     json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -46,7 +52,7 @@ pub fn kubelet() -> Value {
         // To lower it takes a capability that not every machine gives.
         "oomScoreAdj": 0,
         "makeIPTablesUtilChains": false,
-        "clusterDNS": [DNS],
+        "clusterDNS": [network.dns()],
         "clusterDomain": DOMAIN,
         "resolvConf": file("resolv.conf"),
         "tlsCertFile": file("node.crt"),
@@ -63,13 +69,14 @@ pub fn kubelet() -> Value {
 }
 
 /// kube-proxy's configuration in a node.
-pub fn kube_proxy(node: &str) -> Value {
+pub fn kube_proxy(network: &Network, node: &str) -> Value {
     json!({
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
         "mode": "nftables",
         "hostnameOverride": node,
-        "clusterCIDR": PODS,
+        "healthzBindAddress": format!("0.0.0.0:{PROXY_HEALTH}"),
+        "clusterCIDR": network.ranges.pods,
         "clientConnection": {"kubeconfig": "/node/proxy.kubeconfig"},
         "oomScoreAdj": 0,
         // Limits of the machine hold for all of its network namespaces, and are not a node's to change.
@@ -109,13 +116,14 @@ pub fn crispd() -> String {
 
 /// Rules by which pods reach the world beyond their cluster: as their node. Rules of a former life of
 /// the node are gone with it, as on a machine that boots.
-pub fn firewall() -> String {
+pub fn firewall(network: &Network) -> String {
+    let pods = network.ranges.pods;
     format!(
         "flush ruleset\n\
          table ip crisp-node {{\n\
          chain postrouting {{\n\
          type nat hook postrouting priority srcnat\n\
-         ip saddr {PODS} ip daddr != {PODS} oifname eth0 masquerade\n\
+         ip saddr {pods} ip daddr != {pods} oifname eth0 masquerade\n\
          }}\n}}\n"
     )
 }
@@ -150,16 +158,19 @@ pub fn corefile(address: &str, servers: &[IpAddr]) -> String {
     };
     format!(
         ".:53 {{\n  bind {address}\n  errors\n  health 127.0.0.1:8080\n  cache 5\n  \
-         kubernetes {DOMAIN} in-addr.arpa ip6.arpa {{\n    kubeconfig /node/coredns.kubeconfig crisp\n  }}\n\
+         ready {address}:{COREDNS_READY}\n  \
+         kubernetes {DOMAIN} in-addr.arpa ip6.arpa {{\n    kubeconfig /node/coredns.kubeconfig crisp\n    \
+         pods insecure\n    fallthrough in-addr.arpa ip6.arpa\n  }}\n\
          {forward}}}\n"
     )
 }
 
 /// The command lines of the control plane, each with its name. Paths are the node's.
-pub fn control_plane(address: &str) -> Vec<(&'static str, Vec<String>)> {
-    let services = format!("--service-cluster-ip-range={SERVICES}");
+pub fn control_plane(network: &Network, address: &str) -> Vec<(&'static str, Vec<String>)> {
+    let services = format!("--service-cluster-ip-range={}", network.ranges.services);
     let [.., name] = API_NAMES;
     let issuer = format!("--service-account-issuer=https://{name}");
+    let front_proxy = format!("--requestheader-allowed-names={FRONT_PROXY_USER}");
     let apiserver = [
         &format!("--advertise-address={address}"),
         "--etcd-servers=http://127.0.0.1:2379",
@@ -176,6 +187,14 @@ pub fn control_plane(address: &str) -> Vec<(&'static str, Vec<String>)> {
         "--kubelet-client-certificate=/node/to-kubelet.crt",
         "--kubelet-client-key=/node/to-kubelet.key",
         "--kubelet-preferred-address-types=InternalIP",
+        // How servers of aggregated APIs know it, and whom it asks for.
+        "--requestheader-client-ca-file=/node/front-proxy-ca.crt",
+        &front_proxy,
+        "--requestheader-username-headers=X-Remote-User",
+        "--requestheader-group-headers=X-Remote-Group",
+        "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+        "--proxy-client-cert-file=/node/front-proxy-client.crt",
+        "--proxy-client-key-file=/node/front-proxy-client.key",
         &issuer,
         "--service-account-key-file=/node/tokens.pub",
         "--service-account-signing-key-file=/node/tokens.key",
@@ -187,6 +206,9 @@ pub fn control_plane(address: &str) -> Vec<(&'static str, Vec<String>)> {
         "--use-service-account-credentials",
         "--service-account-private-key-file=/node/tokens.key",
         "--root-ca-file=/node/ca.crt",
+        // It signs what CertificateSigningRequests that were approved ask for.
+        "--cluster-signing-cert-file=/node/ca.crt",
+        "--cluster-signing-key-file=/node/ca.key",
         // Each node's range stands in its object from the start.
         "--allocate-node-cidrs=false",
     ];
@@ -224,7 +246,11 @@ pub fn node_programs(node: &str, address: &str) -> Vec<(&'static str, Vec<String
 
 /// The objects that a cluster begins with: its nodes with the ranges of their pods, names, and who may
 /// do what.
-pub fn objects<'a>(control: &str, nodes: impl Iterator<Item = (&'a str, String)>) -> Vec<Value> {
+pub fn objects<'a>(
+    network: &Network,
+    control: &str,
+    nodes: impl Iterator<Item = (&'a str, String)>,
+) -> Vec<Value> {
     let nodes = nodes.map(|(name, pods)| {
         json!({
             "apiVersion": "v1", "kind": "Node",
@@ -233,13 +259,13 @@ pub fn objects<'a>(control: &str, nodes: impl Iterator<Item = (&'a str, String)>
         })
     });
     nodes
-        .chain(names_service(control))
+        .chain(names_service(network, control))
         .chain(rights())
         .collect()
 }
 
 /// The service of names, whose only server is beside the control plane.
-fn names_service(control: &str) -> [Value; 2] {
+fn names_service(network: &Network, control: &str) -> [Value; 2] {
     let metadata = json!({"name": "kube-dns", "namespace": "kube-system"});
     let mut slice = metadata.clone();
     slice["labels"] = json!({"kubernetes.io/service-name": "kube-dns"});
@@ -248,7 +274,7 @@ fn names_service(control: &str) -> [Value; 2] {
     [
         json!({
             "apiVersion": "v1", "kind": "Service", "metadata": metadata,
-            "spec": {"clusterIP": DNS, "ports": ports},
+            "spec": {"clusterIP": network.dns(), "ports": ports},
         }),
         json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": slice,
@@ -296,11 +322,12 @@ pub fn shared_settings() -> impl Iterator<Item = &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::network::tests::usual;
 
     #[test]
     fn each_node_object_has_its_own_range() {
         let nodes = [("node-1", "10.244.1.0/24".to_owned())];
-        let objects = objects("192.0.2.1", nodes.into_iter());
+        let objects = objects(&usual(), "192.0.2.1", nodes.into_iter());
         assert_eq!(objects[0]["spec"]["podCIDR"], "10.244.1.0/24");
         assert_eq!(objects[1]["spec"]["clusterIP"], "10.96.0.10");
         assert_eq!(objects[2]["endpoints"][0]["addresses"][0], "192.0.2.1");
@@ -310,6 +337,11 @@ mod tests {
     fn names_of_the_world_are_asked_where_somebody_knows_them() {
         let with = corefile("192.0.2.1", &["192.0.2.9".parse().unwrap()]);
         assert!(with.contains("forward . 192.0.2.9\n"), "{with}");
+        // Else addresses of the world would have no names.
+        assert!(
+            with.contains("    fallthrough in-addr.arpa ip6.arpa\n"),
+            "{with}"
+        );
         assert!(!corefile("192.0.2.1", &[]).contains("forward"));
     }
 
@@ -323,14 +355,14 @@ mod tests {
 
     #[test]
     fn routes_lead_to_the_nodes_of_the_ranges() {
-        let others = [(crate::network::pods_of(2), "192.0.2.2")];
+        let others = [(usual().pods_of(2), "192.0.2.2")];
         let text = routes(others.into_iter());
         assert_eq!(text, "route replace 10.244.2.0/24 via 192.0.2.2\n");
     }
 
     #[test]
     fn files_that_hold_keys_are_the_nodes_own() {
-        for (_, words) in control_plane("192.0.2.1") {
+        for (_, words) in control_plane(&usual(), "192.0.2.1") {
             let paths = words.iter().filter_map(|word| word.split_once("=/"));
             for (_, path) in paths {
                 assert!(

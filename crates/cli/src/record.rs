@@ -12,7 +12,7 @@ use crate::disk::{make_dir, write};
 use crate::failure::{Context as _, Failure, Remedy as _, Result};
 use crate::home::ClusterDir;
 use crate::names::{self, CONTROL, ClusterName};
-use crate::network;
+use crate::network::Network;
 
 /// The version that this program writes, and the only one that it reads.
 const VERSION: u32 = 1;
@@ -61,11 +61,11 @@ impl Record {
         std::iter::once(CONTROL.to_owned()).chain(workers)
     }
 
-    /// The address of a node.
-    pub fn address(&self, node: &str) -> Ipv4Addr {
+    /// The address of a node in the network of its home.
+    pub fn address(&self, network: &Network, node: &str) -> Ipv4Addr {
         let mut workers = self.workers();
         let number = workers.find(|(_, name)| name == node);
-        network::node(self.number, number.map_or(0, |(number, _)| number))
+        network.node(self.number, number.map_or(0, |(number, _)| number))
     }
 
     /// The lowest number that none of some records has.
@@ -148,8 +148,10 @@ mod tests {
         assert_eq!(Record::free_number([].iter()), Some(1));
         let all: Vec<Record> = (1..=u8::MAX).map(of).collect();
         assert_eq!(Record::free_number(all.iter()), None);
-        assert_eq!(of(7).address("control").to_string(), "10.213.7.10");
-        assert_eq!(of(7).address("node-2").to_string(), "10.213.7.12");
+        let network = crate::network::tests::usual();
+        let address = |node: &str| of(7).address(&network, node).to_string();
+        assert_eq!(address("control"), "10.213.7.10");
+        assert_eq!(address("node-2"), "10.213.7.12");
     }
 
     #[test]

@@ -43,6 +43,7 @@ const WITHIN: &str = "3h";
 /// network.
 const EVERYWHERE: &str = "0.0.0.0:5000";
 const FROM_NODES: &str = "10.213.0.1:5000";
+const RANGES: &str = "10.213.0.0/16,10.244.0.0/16,10.96.0.0/16";
 const REPORT: &str = "report.json";
 
 #[test]
@@ -60,7 +61,9 @@ fn privileged_specs_of_kubernetes_pass() {
     let registry = serve_images(&cluster, &kubernetes);
     let hosts = cluster.file("certs.d");
     write_hosts(Path::new(&hosts), images::HOST, &[FROM_NODES]);
-    cluster.crisp(&format!("up --nodes 3 --registry-config {hosts}"));
+    cluster.crisp(&format!(
+        "up --nodes 3 --ranges {RANGES} --registry-config {hosts}"
+    ));
     let table = Table::of(&run(&cluster, &kubernetes));
     tools::say(&format!("{table}in {:.0?}", begun.elapsed()));
     table.is_as_known(known::KNOWN.as_slice());

@@ -6,6 +6,7 @@ use crate::arguments::Common;
 use crate::daemon::Daemon;
 use crate::failure::{Context as _, Failure, Result};
 use crate::home::Home;
+use crate::network;
 use crate::node;
 use crate::programs;
 use crate::progress::Progress;
@@ -14,32 +15,94 @@ use crate::progress::Progress;
 pub async fn delete(common: &Common) -> Result<()> {
     let progress = Progress::begin();
     let home = Home::at(&common.dir)?;
-    let missing = || {
-        let text = format!(
-            "cluster {}: it is not in {}",
-            common.name,
-            common.dir.display()
-        );
-        Failure::new(text).remedy("`crisp cluster list` shows those that are")
-    };
-    if !home.cluster(&common.name).path().exists() {
-        return Err(missing());
+    if has_nothing_of(&home, common)? {
+        return Err(missing(common));
     }
-    let _lock = home.lock()?;
+    let own = home.lock_cluster(&common.name)?;
     let dir = home.cluster(&common.name);
-    let daemon = Daemon::of(&home);
+    // Another `delete` may have been at it.
+    if has_nothing_of(&home, common)? {
+        drop(own);
+        home.tidy(&common.name);
+        return Err(missing(common));
+    }
+    if dir.path().exists() {
+        remove_nodes(common, &home, &progress).await?;
+    }
+    let _decides = home.lock()?;
+    let is_last = home.names()?.iter().all(|name| *name == common.name);
+    if is_last {
+        // Before the directory goes: by that the next `delete` knows that there is something left to do.
+        end_daemon(&home, &progress)?;
+    }
+    crisp_sys::file::remove_tree_if_there(dir.path())
+        .context(|| format!("cluster {}: remove {}", common.name, dir.path().display()))?;
+    crisp_sys::file::remove_if_there(&home.lock_of(&common.name))
+        .context(|| format!("cluster {}: remove its lock", common.name))?;
+    if is_last {
+        home.remove()?;
+        progress.done("no cluster is left: all files removed");
+    }
+    Ok(())
+}
+
+/// Whether a home has nothing to remove for a cluster. A `delete` that was interrupted may have left no
+/// cluster, and yet the daemon: any name then does for the rest.
+fn has_nothing_of(home: &Home, common: &Common) -> Result<bool> {
+    let is_there = home.cluster(&common.name).path().exists();
+    let is_left = home.daemon().exists() && home.names()?.is_empty();
+    Ok(!is_there && !is_left)
+}
+
+fn end_daemon(home: &Home, progress: &Progress) -> Result<()> {
+    let settings = Daemon::of(home).end()?;
+    progress.done(&match settings {
+        0 => "crispd for nodes ended".to_owned(),
+        count => format!("crispd for nodes ended, {count} settings of the machine given back"),
+    });
+    Ok(())
+}
+
+fn missing(common: &Common) -> Failure {
+    let (name, dir) = (&common.name, common.dir.display());
+    Failure::new(format!("cluster {name}: it is not in {dir}"))
+        .remedy("`crisp cluster list` shows those that are")
+}
+
+async fn remove_nodes(common: &Common, home: &Home, progress: &Progress) -> Result<()> {
+    let daemon = Daemon::of(home);
     // Only a daemon knows what its pods have outside of this directory.
-    daemon.ensure(&programs::ours()?).await?;
+    {
+        let _decides = home.lock()?;
+        let network = network::kept_or_new(home)?;
+        daemon.ensure(&programs::ours()?, &network).await?;
+    }
     let cri = daemon.cri(&format!("cluster {}", common.name))?;
     let pods = cri.pods(node::labels(&common.name.to_string())).await?;
     try_join_all(pods.iter().map(|pod| cri.remove_pod(&pod.id))).await?;
     progress.done("nodes removed");
-    crisp_sys::file::remove_tree_if_there(dir.path())
-        .context(|| format!("cluster {}: remove {}", common.name, dir.path().display()))?;
-    if home.names()?.is_empty() {
-        daemon.end()?;
-        home.remove()?;
-        progress.done("no cluster is left: crispd for nodes ended, its files removed");
-    }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_without_clusters_can_be_deleted() {
+        let place = tempfile::tempdir().unwrap();
+        let common = Common {
+            name: "x".parse().unwrap(),
+            dir: place.path().join("home"),
+        };
+        let home = Home::at(&common.dir).unwrap();
+        let has_nothing = || has_nothing_of(&home, &common).unwrap();
+        assert!(has_nothing());
+        crate::disk::make_dir(&home.daemon()).unwrap();
+        assert!(!has_nothing());
+        crate::disk::make_dir(home.cluster(&"y".parse().unwrap()).path()).unwrap();
+        assert!(has_nothing(), "the daemon is for y");
+        crate::disk::make_dir(home.cluster(&common.name).path()).unwrap();
+        assert!(!has_nothing());
+    }
 }

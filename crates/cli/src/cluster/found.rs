@@ -1,10 +1,13 @@
 //! A cluster that was made, as commands find it.
 
+use super::redirects;
 use crate::arguments::Common;
 use crate::cri::{Cri, Pod};
 use crate::daemon::Daemon;
 use crate::failure::{Failure, Remedy as _, Result};
 use crate::home::{ClusterDir, Home};
+use crate::lock::Lock;
+use crate::network::{self, Network};
 use crate::node;
 use crate::record::Record;
 
@@ -37,9 +40,34 @@ impl Cluster {
         Ok(Self { home, dir, record })
     }
 
+    /// Finds it to change it: no other command does so until the lock is dropped.
+    pub fn find_to_change(common: &Common) -> Result<(Self, Lock)> {
+        let found = Self::find(common)?;
+        let lock = found.home.lock_cluster(&common.name)?;
+        // The former holder of the lock may have deleted it.
+        let found = match Self::find(common) {
+            Ok(found) => found,
+            Err(failure) => {
+                drop(lock);
+                found.home.tidy(&common.name);
+                return Err(failure);
+            }
+        };
+        redirects::end_former(&found.dir, &found.record)?;
+        Ok((found, lock))
+    }
+
     /// The daemon of its nodes.
     pub fn daemon(&self) -> Daemon {
         Daemon::of(&self.home)
+    }
+
+    /// The network that its nodes are in.
+    pub fn network(&self) -> Result<Network> {
+        let path = self.home.network();
+        network::kept(&self.home)?
+            .ok_or_else(|| Failure::new(format!("{}: it is missing", path.display())))
+            .remedy(|| "`crisp cluster delete` removes the cluster without it".to_owned())
     }
 
     /// The pod of a node, and the outer crispd that has it.

@@ -1,84 +1,103 @@
 //! `load` brings images to all nodes of a cluster, so that pods of any node start without a registry.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Duration;
 
 use crisp_model::ImageRef;
 use futures::future::try_join_all;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::found::Cluster;
+use super::redirects::Redirects;
 use crate::arguments::Common;
 use crate::cri::Cri;
 use crate::failure::{Context as _, Failure, Remedy as _, Result};
-use crate::images::{self, Archive, Registry};
-use crate::network::GATEWAY;
+use crate::images::{self, Archive, Image, Registry};
 use crate::progress::Progress;
-use crate::settings;
 
-/// How long pulls of a kubelet may be in the way.
-const JOINED: Duration = Duration::from_secs(60);
+/// How often a pull is tried: pulls of a kubelet may be in the way of the first ones.
+const TRIES: u8 = 4;
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Brings the images of an archive, or one from its registry.
 pub async fn load(common: &Common, image: &str, name: Option<&str>) -> Result<()> {
     let progress = Progress::begin();
-    let cluster = Cluster::find(common)?;
-    let _lock = cluster.home.lock()?;
+    let (cluster, _lock) = Cluster::find_to_change(common)?;
     let nodes = nodes(&cluster).await?;
-    let path = Path::new(image);
-    if !path.is_file() {
-        let is_path = image.starts_with(['/', '.']);
-        if is_path || name.is_some() {
-            return Err(Failure::new(format!("{image}: there is no such archive")));
-        }
-        pull(&nodes, image).await?;
-        progress.done(&format!("{image} on all nodes"));
-        return Ok(());
+    if is_archive(image, name)? {
+        let images = Archive::open(Path::new(image))?.images(name)?;
+        return interruptible(serve(&cluster, &nodes, &images, &progress)).await;
     }
-    let images = Archive::open(path)?.images(name)?;
-    let mut redirects = Redirects::default();
-    let registry = Registry::serve(GATEWAY.into(), &images).await?;
-    let address = registry.address.to_string();
+    try_join_all(nodes.iter().map(|node| node.pull(image))).await?;
+    progress.done(&format!("{image} on all nodes"));
+    Ok(())
+}
+
+/// Whether a name is that of a file. A name that can only be meant as one is not looked for at registries.
+fn is_archive(image: &str, name: Option<&str>) -> Result<bool> {
+    let path = Path::new(image);
+    if path.is_file() {
+        return Ok(true);
+    }
+    let beside = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    let looks_like_one = image.starts_with(['/', '.'])
+        || path
+            .extension()
+            .is_some_and(|end| end.eq_ignore_ascii_case("tar"))
+        || beside.is_some_and(Path::is_dir)
+        || name.is_some();
+    match looks_like_one {
+        true => Err(Failure::new(format!("{image}: there is no such archive"))
+            .remedy("an image of a registry is named as docker.io/library/NAME:TAG")),
+        false => Ok(false),
+    }
+}
+
+/// Ends a step when the user ends this program, so that what it has changed is put back.
+async fn interruptible(step: impl Future<Output = Result<()>>) -> Result<()> {
+    let listen = || "signals: wait for them".to_owned();
+    let mut interrupted = signal(SignalKind::interrupt()).context(listen)?;
+    let mut terminated = signal(SignalKind::terminate()).context(listen)?;
+    tokio::select! {
+        outcome = step => outcome,
+        _ = interrupted.recv() => Err(Failure::new("load: interrupted")),
+        _ = terminated.recv() => Err(Failure::new("load: asked to end")),
+    }
+}
+
+/// Brings images from a registry that lasts as long as this.
+async fn serve(
+    cluster: &Cluster,
+    nodes: &[Cri],
+    images: &[Image],
+    progress: &Progress,
+) -> Result<()> {
     let mut hosts = BTreeSet::new();
-    for image in &images {
+    for image in images {
         let name = ImageRef::parse(&image.name);
         let name = name.context(|| format!("image {}: read its name", image.name))?;
         hosts.insert(name.host().to_owned());
     }
+    let gateway = cluster.network()?.gateway();
+    let registry = Registry::serve(gateway.into(), images).await?;
+    let redirects = Redirects::begin(&cluster.dir, &cluster.record)?;
     for host in &hosts {
-        for (_, node) in cluster.record.workers() {
-            let certs = cluster.dir.node(&node).join("certs.d");
-            redirects
-                .0
-                .push((certs.join(host), cluster.dir.registries().join(host)));
-            images::redirect(&certs, host, &address, false)?;
+        for dir in redirects.nodes() {
+            images::redirect(dir, host, &registry.url(), images::Host::Others)?;
         }
     }
-    for image in &images {
-        pull_here(&nodes, &image.name).await?;
+    for image in images {
+        pull_here(nodes, &image.name).await.remedy(|| {
+            let address = registry.address;
+            format!(
+                "nodes ask this program at {address}: a firewall of this machine (ufw, firewalld) has to \
+                 let them in"
+            )
+        })?;
         progress.done(&format!("{} on all nodes", image.name));
     }
     Ok(())
-}
-
-/// Settings of nodes that give way to those of the cluster's owner with the value.
-#[derive(Debug, Default)]
-struct Redirects(Vec<(PathBuf, PathBuf)>);
-
-impl Drop for Redirects {
-    fn drop(&mut self) {
-        for (dir, owners) in &self.0 {
-            let restored = match owners.is_dir() {
-                true => settings::replace(owners, dir),
-                false => crisp_sys::file::remove_tree_if_there(dir)
-                    .context(|| format!("{}: remove it", dir.display())),
-            };
-            if let Err(failure) = restored {
-                eprintln!("crisp: {failure}; `crisp cluster up` does it again");
-            }
-        }
-    }
 }
 
 /// Calls to the crispd of each node; refused while one does not run, so that all have the same images.
@@ -98,20 +117,37 @@ async fn nodes(cluster: &Cluster) -> Result<Vec<Cri>> {
 /// Pulls what this program serves. A pull that a kubelet began before goes elsewhere, and ours joins it:
 /// then it is tried again.
 async fn pull_here(nodes: &[Cri], image: &str) -> Result<()> {
-    let deadline = Instant::now() + JOINED;
     let pulls = nodes.iter().map(async |node| {
-        loop {
-            match node.pull(image).await {
-                Err(_) if Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
-                outcome => return outcome,
+        for _ in 1..TRIES {
+            if node.pull(image).await.is_ok() {
+                return Ok(());
             }
+            tokio::time::sleep(PAUSE).await;
         }
+        node.pull(image).await
     });
     try_join_all(pulls).await.map(drop)
 }
 
-async fn pull(nodes: &[Cri], image: &str) -> Result<()> {
-    try_join_all(nodes.iter().map(|node| node.pull(image)))
-        .await
-        .map(drop)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::write;
+
+    #[test]
+    fn what_can_only_be_a_file_is_not_pulled() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("image");
+        write(&file, b"").unwrap();
+        assert!(is_archive(file.to_str().unwrap(), None).unwrap());
+        let beside = format!("{}/x", dir.path().display());
+        for wrong in ["images/web.tar", "web.TAR", "./web", &beside, "src/x"] {
+            let refused = is_archive(wrong, None).unwrap_err().to_string();
+            assert!(refused.contains("no such archive"), "{refused}");
+        }
+        assert!(is_archive("web", Some("a:1")).is_err());
+        for image in ["web", "docker.io/library/web:1", "web@sha256:0"] {
+            assert!(!is_archive(image, None).unwrap(), "{image}");
+        }
+    }
 }

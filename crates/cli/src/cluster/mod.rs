@@ -3,10 +3,14 @@
 mod delete;
 mod enter;
 mod found;
+mod image;
 mod load;
 mod logs;
 mod look;
+mod plan;
 mod power;
+mod ready;
+mod redirects;
 mod up;
 
 use crate::arguments::{ClusterCommand, Common};

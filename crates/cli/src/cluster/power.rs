@@ -1,11 +1,9 @@
 //! `stop` and `start` are a node's power switch.
 
-use std::path::Path;
-
 use super::found::Cluster;
+use super::image;
 use crate::arguments::Common;
 use crate::failure::{Failure, Remedy as _, Result};
-use crate::images;
 use crate::network;
 use crate::node::{self, Node, Nodes};
 use crate::programs::Programs;
@@ -14,8 +12,7 @@ use crate::progress::Progress;
 /// Stops a node at once.
 pub async fn stop(common: &Common, name: &str) -> Result<()> {
     let progress = Progress::begin();
-    let cluster = Cluster::find(common)?;
-    let _lock = cluster.home.lock()?;
+    let (cluster, _lock) = Cluster::find_to_change(common)?;
     let (cri, pod) = cluster.pod(name).await?;
     let stopped = node::stop(&cri, name, &pod.id).await?;
     progress.done(&match stopped {
@@ -28,20 +25,23 @@ pub async fn stop(common: &Common, name: &str) -> Result<()> {
 /// Starts a node that is stopped.
 pub async fn start(common: &Common, name: &str) -> Result<()> {
     let progress = Progress::begin();
-    let cluster = Cluster::find(common)?;
-    let _lock = cluster.home.lock()?;
+    let (cluster, _lock) = Cluster::find_to_change(common)?;
     let (cri, pod) = cluster.pod(name).await?;
     if !pod.is_ready {
         let failure = Failure::new(format!("node {name}: its network went with the last boot"));
         return Err(failure).remedy(|| "`crisp cluster up` brings all nodes up again".to_owned());
     }
-    let kubernetes: &Path = &cluster.record.kubernetes;
-    let programs = Programs::find(Some(kubernetes))?;
-    let image = images::node_image()?.name;
+    let programs = Programs::find(Some(&cluster.record.kubernetes))?;
+    let network = cluster.network()?;
+    // A newer version of this program may make another one than `up` made.
+    let image = {
+        let _decides = cluster.home.lock()?;
+        image::ensure(&cluster.daemon(), &cri, &progress).await?
+    };
     let node = Node {
         name: name.to_owned(),
         pod: pod.id,
-        address: cluster.record.address(name).into(),
+        address: cluster.record.address(&network, name).into(),
     };
     let nodes = Nodes {
         record: &cluster.record,
@@ -49,6 +49,7 @@ pub async fn start(common: &Common, name: &str) -> Result<()> {
         cri: &cri,
         image: &image,
         programs: &programs,
+        network: &network,
         resolvers: &network::resolvers(),
     };
     let started = nodes.start(&node).await?;

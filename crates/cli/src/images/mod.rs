@@ -6,6 +6,7 @@ mod node_image;
 mod registry;
 
 pub use archive::Archive;
+pub use blob::Image;
 pub use node_image::node_image;
 pub use registry::Registry;
 
@@ -14,27 +15,40 @@ use std::path::Path;
 use crate::disk::{make_dir, write};
 use crate::failure::Result;
 
-/// Has a crispd look for the images of a host at a registry on plain HTTP first. Where that has not the
-/// image, the host itself is asked, unless the host is of ours alone.
-pub fn redirect(certs: &Path, host: &str, registry: &str, is_ours: bool) -> Result<()> {
-    let dir = certs.join(host);
-    make_dir(&dir)?;
-    write(&dir.join("hosts.toml"), hosts(registry, is_ours).as_bytes())
+/// Whose the images of a host are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Host {
+    /// Ours alone: no network knows the host.
+    Ours,
+    /// The world's.
+    Others,
 }
 
-fn hosts(registry: &str, is_ours: bool) -> String {
-    let server = match is_ours {
-        true => format!("server = \"http://{registry}\"\n"),
-        false => String::new(),
+/// Has a crispd look for the images of a host at a registry on plain HTTP first. Where that has not the
+/// image, the host itself is asked, unless it is of ours alone.
+pub fn redirect(certs: &Path, host: &str, registry: &str, whose: Host) -> Result<()> {
+    let dir = certs.join(host);
+    make_dir(&dir)?;
+    write(&dir.join("hosts.toml"), hosts(registry, whose).as_bytes())
+}
+
+fn hosts(registry: &str, whose: Host) -> String {
+    let server = match whose {
+        Host::Ours => format!("server = \"{registry}\"\n"),
+        Host::Others => String::new(),
     };
-    format!("{server}[host.\"http://{registry}\"]\ncapabilities = [\"pull\", \"resolve\"]\n")
+    format!("{server}[host.\"{registry}\"]\ncapabilities = [\"pull\", \"resolve\"]\n")
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
     fn the_world_is_asked_for_what_is_not_ours() {
-        assert!(super::hosts("127.0.0.1:1", true).contains("server = \"http://127.0.0.1:1\""));
-        assert!(!super::hosts("127.0.0.1:1", false).contains("server"));
+        let registry = "http://127.0.0.1:1/x";
+        let server = "server = \"http://127.0.0.1:1/x\"";
+        assert!(hosts(registry, Host::Ours).contains(server));
+        assert!(!hosts(registry, Host::Others).contains("server"));
     }
 }

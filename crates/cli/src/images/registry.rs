@@ -1,5 +1,6 @@
 //! A registry that serves some images to whom it is told to, by the distribution protocol's reading
-//! half, on plain HTTP; it ends with the value.
+//! half, on plain HTTP; it ends with the value. Its path has a random part, which nodes are told: others
+//! on their network, as pods are, cannot read what an owner brings to nodes.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -31,6 +32,7 @@ const PIECE: usize = 1 << 16;
 pub struct Registry {
     /// Where it listens.
     pub address: SocketAddr,
+    secret: String,
     _server: Worker<()>,
 }
 
@@ -40,7 +42,8 @@ impl Registry {
         let step = || format!("registry on {ip}: listen");
         let listener = TcpListener::bind((ip, 0)).await.context(step)?;
         let address = listener.local_addr().context(step)?;
-        let shelf = Arc::new(Shelf::of(images)?);
+        let secret = secret().context(step)?;
+        let shelf = Arc::new(Shelf::of(images, &secret)?);
         let server = Worker::start(async move {
             loop {
                 // A connection that failed before it was taken is its client's matter.
@@ -66,21 +69,39 @@ impl Registry {
         });
         Ok(Self {
             address,
+            secret,
             _server: server,
         })
     }
+
+    /// Where its API begins, without the `/v2` that clients add.
+    pub fn url(&self) -> String {
+        format!("http://{}/{}", self.address, self.secret)
+    }
+}
+
+/// A word that nobody guesses.
+fn secret() -> std::io::Result<String> {
+    let bytes = crisp_sys::rand::entropy32()?;
+    let digits = bytes.iter().take(16).map(|byte| format!("{byte:02x}"));
+    Ok(digits.collect())
 }
 
 /// Blobs by digest, and digests by `REPOSITORY:TAG`.
 #[derive(Debug, Default)]
 struct Shelf {
+    /// All paths begin with this.
+    root: String,
     blobs: HashMap<String, Blob>,
     tags: HashMap<(String, String), String>,
 }
 
 impl Shelf {
-    fn of(images: &[Image]) -> Result<Self> {
-        let mut shelf = Self::default();
+    fn of(images: &[Image], secret: &str) -> Result<Self> {
+        let mut shelf = Self {
+            root: format!("/{secret}/v2/"),
+            ..Self::default()
+        };
         for image in images {
             let name = ImageRef::parse(&image.name)
                 .context(|| format!("image {}: read its name", image.name))?;
@@ -96,7 +117,7 @@ impl Shelf {
     }
 
     fn answer(&self, method: &Method, path: &str) -> Response<Piecewise> {
-        let mut response = match path.strip_prefix("/v2/") {
+        let mut response = match path.strip_prefix(&self.root) {
             Some("") => Response::new(Piecewise::default()),
             Some(rest) => self.find(rest).map_or_else(missing, found),
             None => missing(),
@@ -204,7 +225,7 @@ mod tests {
             digest,
             blobs: vec![blob],
         };
-        Shelf::of(&[image]).unwrap()
+        Shelf::of(&[image], "s").unwrap()
     }
 
     #[test]
@@ -212,19 +233,26 @@ mod tests {
         let shelf = shelf();
         let digest = shelf.blobs.keys().next().unwrap().clone();
         let status = |path: &str| shelf.answer(&Method::GET, path).status().as_u16();
-        assert_eq!(status("/v2/"), 200);
-        assert_eq!(status("/v2/library/a/manifests/1"), 200);
-        assert_eq!(status(&format!("/v2/library/a/manifests/{digest}")), 200);
-        assert_eq!(status(&format!("/v2/library/a/blobs/{digest}")), 200);
-        assert_eq!(status("/v2/library/a/manifests/2"), 404);
-        assert_eq!(status("/v2/library/b/manifests/1"), 404);
-        assert_eq!(status("/v2/library/a/blobs/sha256:0"), 404);
+        assert_eq!(status("/s/v2/"), 200);
+        assert_eq!(status("/v2/library/a/manifests/1"), 404, "no secret");
+        assert_eq!(status("/s/v2/library/a/manifests/1"), 200);
+        assert_eq!(status(&format!("/s/v2/library/a/manifests/{digest}")), 200);
+        assert_eq!(status(&format!("/s/v2/library/a/blobs/{digest}")), 200);
+        assert_eq!(status("/s/v2/library/a/manifests/2"), 404);
+        assert_eq!(status("/s/v2/library/b/manifests/1"), 404);
+        assert_eq!(status("/s/v2/library/a/blobs/sha256:0"), 404);
         assert_eq!(status("/"), 404);
     }
 
     #[test]
+    fn no_two_secrets_are_one() {
+        let [one, other] = [(); 2].map(|()| secret().unwrap());
+        assert!(one.len() == 32 && one != other);
+    }
+
+    #[test]
     fn nothing_can_be_written() {
-        let answer = shelf().answer(&Method::PUT, "/v2/library/a/manifests/1");
+        let answer = shelf().answer(&Method::PUT, "/s/v2/library/a/manifests/1");
         assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED);
     }
 }

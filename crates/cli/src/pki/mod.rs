@@ -1,8 +1,12 @@
-//! The keys and certificates of a cluster. One authority signs all of them; its key never leaves the
-//! cluster's directory, and nodes see only what is theirs.
+//! The keys and certificates of a cluster. One authority signs all of them, and another the one by which
+//! the API server hands requests on in a user's name (aggregated APIs). Nodes see only what is theirs;
+//! the first authority's key is also the control plane's, which signs what users may ask it to.
+
+mod issued;
 
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -11,6 +15,13 @@ use rcgen::{
 
 use crate::disk::{make_dir, write, write_private};
 use crate::failure::{Context as _, Result};
+
+pub use issued::Issued;
+
+/// How long an authority holds.
+const AUTHORITY_HOLDS: Duration = Duration::from_secs(20 * 365 * 86_400);
+/// Clocks may differ, and be set back.
+const EARLIER: Duration = Duration::from_secs(86_400);
 
 /// A certificate and its key, both in PEM.
 #[derive(Debug, Clone)]
@@ -21,9 +32,20 @@ pub struct Pair {
     pub key: String,
 }
 
+/// The use that a certificate is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Usage {
+    /// To ask a server.
+    Client,
+    /// To be asked.
+    Server,
+}
+
 /// Whom a certificate is for.
 #[derive(Debug, Clone)]
 pub struct Subject {
+    /// Its use.
+    pub usage: Usage,
     /// The user, to the API server.
     pub name: String,
     /// The group of that user.
@@ -35,9 +57,10 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// A client that serves nothing.
+    /// A client.
     pub fn client(name: &str) -> Self {
         Self {
+            usage: Usage::Client,
             name: name.to_owned(),
             group: None,
             hosts: Vec::new(),
@@ -56,33 +79,41 @@ impl Subject {
         let addresses = self.addresses.iter().copied().map(SanType::IpAddress);
         params.subject_alt_names.extend(addresses);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ClientAuth,
-            ExtendedKeyUsagePurpose::ServerAuth,
-        ];
+        params.extended_key_usages = vec![match self.usage {
+            Usage::Client => ExtendedKeyUsagePurpose::ClientAuth,
+            Usage::Server => ExtendedKeyUsagePurpose::ServerAuth,
+        }];
+        hold(&mut params, issued::HOLDS);
         params.use_authority_key_identifier_extension = true;
         Ok(params)
     }
 }
 
-/// The authority of a cluster, and the key of its service accounts' tokens.
-#[derive(Debug)]
-pub struct Pki {
-    issuer: Issuer<'static, KeyPair>,
-    /// The authority's certificate in PEM.
-    pub ca: String,
-    /// The key of tokens; its `certificate` is the public key alone.
-    pub tokens: Pair,
+/// Has a certificate hold from now on.
+fn hold(params: &mut CertificateParams, holds: Duration) {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = rcgen::date_time_ymd(1970, 1, 1) + now.unwrap_or_default();
+    params.not_before = now - EARLIER;
+    params.not_after = now + holds;
 }
 
-impl Pki {
-    /// Reads what a cluster has, or makes it.
-    pub fn of(dir: &Path) -> Result<Self> {
-        make_private(dir)?;
-        let key = key(&dir.join("ca.key"))?;
-        let params = authority();
-        let path = dir.join("ca.crt");
-        let ca = match read(&path)? {
+/// An authority signs certificates.
+#[derive(Debug)]
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    /// Its certificate in PEM.
+    pub certificate: String,
+    /// Its key in PEM.
+    pub key: String,
+}
+
+impl Authority {
+    /// Reads what there is of it, or makes it.
+    fn of(dir: &Path, file: &str, name: &str) -> Result<Self> {
+        let key = key(&dir.join(format!("{file}.key")))?;
+        let params = authority(name);
+        let path = dir.join(format!("{file}.crt"));
+        let certificate = match read(&path)? {
             Some(text) => text,
             None => {
                 let made = params.self_signed(&key);
@@ -93,14 +124,10 @@ impl Pki {
                 text
             }
         };
-        let tokens = self::key(&dir.join("tokens.key"))?;
         Ok(Self {
+            certificate,
+            key: key.serialize_pem(),
             issuer: Issuer::new(params, key),
-            ca,
-            tokens: Pair {
-                certificate: tokens.public_key_pem(),
-                key: tokens.serialize_pem(),
-            },
         })
     }
 
@@ -117,11 +144,38 @@ impl Pki {
     }
 }
 
+/// The authorities of a cluster, and the key of its service accounts' tokens.
+#[derive(Debug)]
+pub struct Pki {
+    /// Of all components and users.
+    pub ca: Authority,
+    /// Of the API server, as servers of aggregated APIs know it.
+    pub front_proxy: Authority,
+    /// The key of tokens; its `certificate` is the public key alone.
+    pub tokens: Pair,
+}
+
+impl Pki {
+    /// Reads what a cluster has, or makes it.
+    pub fn of(dir: &Path) -> Result<Self> {
+        make_private(dir)?;
+        let tokens = self::key(&dir.join("tokens.key"))?;
+        Ok(Self {
+            ca: Authority::of(dir, "ca", "crisp cluster")?,
+            front_proxy: Authority::of(dir, "front-proxy-ca", "crisp cluster front proxy")?,
+            tokens: Pair {
+                certificate: tokens.public_key_pem(),
+                key: tokens.serialize_pem(),
+            },
+        })
+    }
+}
+
 /// The authority is made of these each time: its name and its key make it the same one.
-fn authority() -> CertificateParams {
+fn authority(common_name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     let mut name = DistinguishedName::new();
-    name.push(DnType::CommonName, "crisp cluster");
+    name.push(DnType::CommonName, common_name);
     params.distinguished_name = name;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![
@@ -129,6 +183,7 @@ fn authority() -> CertificateParams {
         KeyUsagePurpose::CrlSign,
         KeyUsagePurpose::DigitalSignature,
     ];
+    hold(&mut params, AUTHORITY_HOLDS);
     params
 }
 
@@ -171,6 +226,7 @@ mod tests {
 
     fn server() -> Subject {
         Subject {
+            usage: Usage::Server,
             name: "system:node:n".to_owned(),
             group: Some("system:nodes"),
             hosts: vec!["n".to_owned()],
@@ -185,13 +241,13 @@ mod tests {
         let first = Pki::of(&pki).unwrap();
         let again = Pki::of(&pki).unwrap();
         assert_eq!(
-            (&first.ca, &first.tokens.key),
-            (&again.ca, &again.tokens.key)
+            (&first.ca.certificate, &first.tokens.key),
+            (&again.ca.certificate, &again.tokens.key)
         );
         let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
         let ca = pki.join("ca.crt").to_str().unwrap().to_owned();
         for (name, made) in [("a", &first), ("b", &again)] {
-            let pair = made.issue(&server()).unwrap();
+            let pair = made.ca.issue(&server()).unwrap();
             std::fs::File::create(path(name)).unwrap();
             write(Path::new(&path(name)), pair.certificate.as_bytes()).unwrap();
             let words = ["-CAfile", &ca, "-verify_ip", "192.0.2.7"];
@@ -207,11 +263,44 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_is_for_one_use_for_some_years_and_of_one_authority() {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = Pki::of(&dir.path().join("pki")).unwrap();
+        let file = dir.path().join("x").to_str().unwrap().to_owned();
+        let purpose = |pair: &Pair, ca: &str, purpose: &str| {
+            write(Path::new(&file), pair.certificate.as_bytes()).unwrap();
+            let ca = dir.path().join("pki").join(ca);
+            let words = [
+                "verify",
+                "-purpose",
+                purpose,
+                "-CAfile",
+                ca.to_str().unwrap(),
+                &file,
+            ];
+            openssl(&words).status.success()
+        };
+        let client = pki.ca.issue(&Subject::client("x")).unwrap();
+        assert!(purpose(&client, "ca.crt", "sslclient"));
+        assert!(!purpose(&client, "ca.crt", "sslserver"));
+        assert!(!purpose(&client, "front-proxy-ca.crt", "sslclient"));
+        let years = ["x509", "-noout", "-in", &file, "-checkend"];
+        let holds = |seconds: &str| openssl(&[&years[..], &[seconds]].concat()).status.success();
+        assert!(
+            holds("63072000") && !holds("126144000"),
+            "two years and not four"
+        );
+        let server = pki.front_proxy.issue(&server()).unwrap();
+        assert!(purpose(&server, "front-proxy-ca.crt", "sslserver"));
+        assert!(!purpose(&server, "front-proxy-ca.crt", "sslclient"));
+    }
+
+    #[test]
     fn keys_are_for_root_alone() {
         let dir = tempfile::tempdir().unwrap();
         let pki = dir.path().join("pki");
         Pki::of(&pki).unwrap();
-        for name in ["ca.key", "tokens.key", ""] {
+        for name in ["ca.key", "front-proxy-ca.key", "tokens.key", ""] {
             let mode = std::fs::metadata(pki.join(name))
                 .unwrap()
                 .permissions()

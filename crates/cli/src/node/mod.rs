@@ -1,28 +1,29 @@
 //! A node is a pod of the outer crispd with one container. Its files are written before the container
 //! is started; its pod, which has the address, stays while the node is stopped.
 
+mod files;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crisp_api::runtime::v1 as cri;
-use serde_json::{Value, json};
+use serde_json::json;
+
+pub use files::write_files;
 
 use crate::cri::{Cri, Pod};
 use crate::daemon;
-use crate::disk::{make_dir, write, write_private};
-use crate::failure::{Context as _, Failure, Remedy as _, Result};
+use crate::disk::make_dir;
+use crate::failure::{Context as _, Failure, Result};
 use crate::home::ClusterDir;
-use crate::init::{CRISP_DIR, Init, KUBERNETES_DIR, NODE_DIR, Program};
-use crate::kubeconfig;
+use crate::init::{CRISP_DIR, KUBERNETES_DIR, NODE_DIR};
 use crate::manifests;
 use crate::names::{self, CONTROL};
-use crate::network;
-use crate::pki::{Pki, Subject};
+use crate::network::Network;
 use crate::programs::Programs;
 use crate::record::Record;
-use crate::settings;
 
 /// The label that tells a pod's cluster.
 const CLUSTER: &str = "crisp.cluster/name";
@@ -68,6 +69,8 @@ pub struct Nodes<'a> {
     pub image: &'a str,
     /// Programs that nodes see.
     pub programs: &'a Programs,
+    /// The network of all clusters.
+    pub network: &'a Network,
     /// Servers of names.
     pub resolvers: &'a [IpAddr],
 }
@@ -92,19 +95,21 @@ impl Nodes<'_> {
         let node = Node {
             name: name.to_owned(),
             pod,
-            address: self.record.address(name).into(),
+            address: self.record.address(self.network, name).into(),
         };
         Ok((node, is_new))
     }
 
-    /// The address of a pod that was removed is free a little later.
+    /// The address of a pod that was removed is free a little later; nothing else is tried again.
     async fn run_pod(&self, name: &str) -> Result<String> {
         make_dir(&self.dir.node(name).join("log"))?;
         let config = self.pod_config(name);
         let deadline = Instant::now() + FREE;
         loop {
             match self.cri.run_pod(&config).await {
-                Err(_) if Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
+                Err(failure) if is_taken(&failure) && Instant::now() < deadline => {
+                    tokio::time::sleep(PAUSE).await;
+                }
                 outcome => return outcome,
             }
         }
@@ -168,8 +173,7 @@ impl Nodes<'_> {
     }
 
     fn chosen_address(&self, name: &str) -> String {
-        let (_, length) = network::NODES.rsplit_once('/').unwrap_or_default();
-        let address = format!("{}/{length}", self.record.address(name));
+        let address = format!("{}/16", self.record.address(self.network, name));
         json!([{"name": "nodes", "ips": [address]}]).to_string()
     }
 
@@ -205,6 +209,8 @@ impl Nodes<'_> {
             dir("/var/lib", &own.join("var"), false),
             dir("/var/log", &own.join("log"), false),
             dir("/etc/machine-id", &own.join("machine-id"), true),
+            // Its pod's file is as old as the pod, and the machine may ask others by now.
+            dir("/etc/resolv.conf", &own.join("resolv.conf"), true),
             dir("/usr", Path::new("/usr"), true),
             dir(CRISP_DIR, &self.programs.ours, true),
             dir(KUBERNETES_DIR, &self.programs.kubernetes, true),
@@ -244,6 +250,11 @@ impl Nodes<'_> {
     }
 }
 
+/// Whether a pod was refused for an address that another one has still. CRI has no code for that.
+fn is_taken(failure: &Failure) -> bool {
+    failure.to_string().contains("taken by")
+}
+
 /// Kills the containers of a node's pod, and tells whether one ran.
 pub async fn stop(cri: &Cri, name: &str, pod: &str) -> Result<bool> {
     let step = || format!("node {name}");
@@ -265,186 +276,16 @@ fn namespaces() -> cri::NamespaceOption {
     }
 }
 
-/// Writes the files of all nodes of a cluster, and its administrator's kubeconfig as the last one.
-pub fn write_files(nodes: &Nodes<'_>, all: &[Node]) -> Result<()> {
-    let pki = Pki::of(&nodes.dir.pki())?;
-    let control = all.iter().find(|node| node.name == CONTROL);
-    let control = control.ok_or_else(|| {
-        Failure::new(format!(
-            "cluster {}: it has no control plane",
-            nodes.record.name
-        ))
-    })?;
-    let files = Files {
-        nodes,
-        pki,
-        all,
-        control,
-    };
-    files.of_control()?;
-    let workers = nodes.record.workers();
-    for (number, name) in workers {
-        let node = all.iter().find(|node| node.name == name);
-        let node = node.ok_or_else(|| Failure::new(format!("node {name}: it has no pod")))?;
-        files.of_worker(number, node)?;
-    }
-    files.of_administrator()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-struct Files<'a> {
-    nodes: &'a Nodes<'a>,
-    pki: Pki,
-    all: &'a [Node],
-    control: &'a Node,
-}
-
-impl Files<'_> {
-    fn of_administrator(&self) -> Result<()> {
-        let cluster = &self.nodes.record.name;
-        let server = format!("https://127.0.0.1:{}", self.nodes.record.port);
-        let admin = Subject {
-            group: Some("system:masters"),
-            ..Subject::client("admin")
-        };
-        let pair = self.pki.issue(&admin)?;
-        let name = format!("crisp-{cluster}");
-        let document = kubeconfig::document(&name, &server, &self.pki.ca, &pair);
-        write_json(&self.nodes.dir.kubeconfig(), &document)
-    }
-
-    fn of_control(&self) -> Result<()> {
-        let dir = self.own_dir(self.control, &["var/etcd"])?;
-        let apiserver = Subject {
-            hosts: manifests::API_NAMES.map(str::to_owned).to_vec(),
-            addresses: vec![
-                self.control.address,
-                network::KUBERNETES.into(),
-                std::net::Ipv4Addr::LOCALHOST.into(),
-            ],
-            ..Subject::client("kube-apiserver")
-        };
-        self.pair(&dir, "apiserver", &apiserver)?;
-        let to_kubelet = Subject::client(manifests::APISERVER_USER);
-        self.pair(&dir, "to-kubelet", &to_kubelet)?;
-        let tokens = &self.pki.tokens;
-        write_private(&dir.join("tokens.key"), tokens.key.as_bytes())?;
-        write(&dir.join("tokens.pub"), tokens.certificate.as_bytes())?;
-        for (file, user) in [
-            ("controllers", "system:kube-controller-manager"),
-            ("scheduler", "system:kube-scheduler"),
-            ("coredns", manifests::COREDNS_USER),
-        ] {
-            self.client(&dir, file, &Subject::client(user), "127.0.0.1")?;
+    #[test]
+    fn only_an_address_that_is_about_to_be_free_is_waited_for() {
+        let refused = |why: &str| Failure::because("node control: run its pod", Failure::new(why));
+        assert!(is_taken(&refused("address 10.213.1.10: taken by 1b/eth0")));
+        for why in ["mount overlay: No such device", "no answer in 120 s"] {
+            assert!(!is_taken(&refused(why)), "{why}");
         }
-        let address = self.control.address.to_string();
-        let corefile = manifests::corefile(&address, self.nodes.resolvers);
-        write(&dir.join("Corefile"), corefile.as_bytes())?;
-        write(&dir.join("routes"), self.routes(CONTROL).as_bytes())?;
-        self.init(&dir, false, manifests::control_plane(&address))
     }
-
-    fn of_worker(&self, number: u8, node: &Node) -> Result<()> {
-        let dir = self.own_dir(node, &["net.d", "certs.d", "var", "log"])?;
-        let kubelet = Subject {
-            name: format!("system:node:{}", node.name),
-            group: Some("system:nodes"),
-            hosts: vec![node.name.clone()],
-            addresses: vec![node.address],
-        };
-        let api = self.control.address.to_string();
-        self.pair(&dir, "node", &kubelet)?;
-        self.client(&dir, "kubelet", &kubelet, &api)?;
-        self.client(&dir, "proxy", &Subject::client("system:kube-proxy"), &api)?;
-        write_json(&dir.join("kubelet.json"), &manifests::kubelet())?;
-        write_json(
-            &dir.join("kube-proxy.json"),
-            &manifests::kube_proxy(&node.name),
-        )?;
-        let pods = network::pods_of(number);
-        write_json(
-            &dir.join("net.d/10-crisp.conflist"),
-            &manifests::pod_network(&pods),
-        )?;
-        let resolv_conf = manifests::resolv_conf(self.nodes.resolvers);
-        write(&dir.join("resolv.conf"), resolv_conf.as_bytes())?;
-        let runtime = settings::runtime(self.nodes.dir)?;
-        write(&dir.join("crispd.toml"), runtime.as_bytes())?;
-        write(&dir.join("firewall.nft"), manifests::firewall().as_bytes())?;
-        write(&dir.join("routes"), self.routes(&node.name).as_bytes())?;
-        let address = node.address.to_string();
-        self.init(&dir, true, manifests::node_programs(&node.name, &address))
-    }
-
-    fn routes(&self, own: &str) -> String {
-        let others = self.nodes.record.workers().filter(|(_, name)| name != own);
-        let routes: Vec<(String, String)> = others
-            .filter_map(|(number, name)| {
-                let node = self.all.iter().find(|node| node.name == name)?;
-                Some((network::pods_of(number), node.address.to_string()))
-            })
-            .collect();
-        let routes = routes
-            .iter()
-            .map(|(pods, via)| (pods.clone(), via.as_str()));
-        manifests::routes(routes)
-    }
-
-    fn own_dir(&self, node: &Node, more: &[&str]) -> Result<PathBuf> {
-        let dir = self.nodes.dir.node(&node.name);
-        for name in more {
-            make_dir(&dir.join(name))?;
-        }
-        write(&dir.join("ca.crt"), self.pki.ca.as_bytes())?;
-        let cluster = self.nodes.record.name.to_string();
-        let id = manifests::machine_id(&cluster, &node.name);
-        write(&dir.join("machine-id"), id.as_bytes())?;
-        Ok(dir)
-    }
-
-    fn pair(&self, dir: &Path, name: &str, subject: &Subject) -> Result<()> {
-        let pair = self.pki.issue(subject)?;
-        write(
-            &dir.join(format!("{name}.crt")),
-            pair.certificate.as_bytes(),
-        )?;
-        write_private(&dir.join(format!("{name}.key")), pair.key.as_bytes())
-    }
-
-    fn client(&self, dir: &Path, name: &str, subject: &Subject, server: &str) -> Result<()> {
-        let pair = self.pki.issue(subject)?;
-        let server = format!("https://{server}:6443");
-        let document = kubeconfig::document("crisp", &server, &self.pki.ca, &pair);
-        write_json(&dir.join(format!("{name}.kubeconfig")), &document)
-    }
-
-    fn init(
-        &self,
-        dir: &Path,
-        runs_pods: bool,
-        programs: Vec<(&'static str, Vec<String>)>,
-    ) -> Result<()> {
-        let programs = programs.into_iter().map(|(name, words)| {
-            let at = match name {
-                "crispd" => CRISP_DIR,
-                _ => KUBERNETES_DIR,
-            };
-            let path = format!("{at}/{name}");
-            Program {
-                name: name.to_owned(),
-                command: std::iter::once(path).chain(words).collect(),
-            }
-        });
-        let init = Init {
-            runs_pods,
-            programs: programs.collect(),
-        };
-        let text = serde_json::to_value(init)
-            .context(|| format!("{}: describe the node", dir.display()))?;
-        write_json(&dir.join("init.json"), &text)
-    }
-}
-
-/// Keys may be in it.
-fn write_json(path: &Path, value: &Value) -> Result<()> {
-    write_private(path, value.to_string().as_bytes()).remedy(|| "make room there".to_owned())
 }

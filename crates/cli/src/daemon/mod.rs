@@ -1,37 +1,47 @@
 //! The outer crispd, whose containers the nodes are. It is started when a cluster needs it, goes on
 //! without the command that started it, and is ended with the last cluster.
 
+mod process;
+
 use std::fs::File;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use crisp_sys::pidfd::PidFd;
-use crisp_sys::process::ProcessId;
+use process::Process;
 
 use crate::cri::Cri;
-use crate::disk::{make_dir, write, write_private};
-use crate::failure::{Context as _, Failure, Remedy as _, Result};
+use crate::disk::{make_dir, write};
+use crate::failure::{Context as _, Failure, Result};
 use crate::home::Home;
-use crate::network::NODES;
+use crate::machine;
+use crate::network::Network;
 use crate::record::Record;
 
 /// How long it may take to answer, and to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Lines of its log that are shown when it does not start.
 const SHOWN: usize = 5;
+/// Between two looks whether it answers.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// The outer crispd of a home.
 #[derive(Debug)]
 pub struct Daemon {
+    home: Home,
     dir: PathBuf,
+    process: Process,
 }
 
 impl Daemon {
     /// The daemon of a home, whether it runs or not.
     pub fn of(home: &Home) -> Self {
-        Self { dir: home.daemon() }
+        Self {
+            home: home.clone(),
+            dir: home.daemon(),
+            process: Process::of(&home.daemon()),
+        }
     }
 
     /// Where it reads from which registries to pull.
@@ -41,10 +51,6 @@ impl Daemon {
 
     fn log(&self) -> PathBuf {
         self.dir.join("crispd.log")
-    }
-
-    fn process(&self) -> PathBuf {
-        self.dir.join("process.json")
     }
 
     /// Calls to it.
@@ -69,30 +75,61 @@ impl Daemon {
 
     /// Starts it where it does not run, from the directory of our programs, and waits until it answers.
     /// Tells whether it was started.
-    pub async fn ensure(&self, ours: &Path) -> Result<bool> {
-        let cri = self.cri("crispd")?;
-        if cri.answers().await {
+    pub async fn ensure(&self, ours: &Path, network: &Network) -> Result<bool> {
+        if self.awaits_living().await? {
+            self.process.note_holder()?;
             return Ok(false);
         }
+        machine::note(&self.home)?;
         make_dir(&self.registries())?;
-        write(&self.dir.join("config.toml"), self.config().as_bytes())?;
+        let config = self.config(network);
+        write(&self.dir.join("config.toml"), config.as_bytes())?;
         let mut child = self.start(ours)?;
-        self.remember(&child)?;
+        let pid = i32::try_from(child.id()).context(|| "crispd: note its process".to_owned())?;
+        self.process.note(pid)?;
+        let cri = self.cri("crispd")?;
         let deadline = Instant::now() + PATIENCE;
         while !cri.answers().await {
             let ended = child
                 .try_wait()
                 .context(|| "crispd: look whether it runs".to_owned())?;
-            if let Some(status) = ended {
+            // It ends at once beside one that was started before and had told nobody yet.
+            if let Some(status) = ended.filter(|_| !matches!(self.process.living(), Ok(Some(_)))) {
                 return Err(self.silent(&format!("it ended with {status}")));
             }
             if Instant::now() > deadline {
                 let text = format!("it does not answer in {} s", PATIENCE.as_secs());
                 return Err(self.silent(&text));
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(PAUSE).await;
         }
+        self.process.note_holder()?;
         Ok(true)
+    }
+
+    /// Whether a daemon lives and answers. The answer of a living one is waited for: a second daemon would
+    /// end at its lock, and its process would be noted in the place of the first.
+    async fn awaits_living(&self) -> Result<bool> {
+        let cri = self.cri("crispd")?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if cri.answers().await {
+                return Ok(true);
+            }
+            let Some(living) = self.process.living()? else {
+                return Ok(false);
+            };
+            if Instant::now() > deadline {
+                let text = format!(
+                    "process {} does not answer in {} s",
+                    living.pid,
+                    PATIENCE.as_secs()
+                );
+                let remedy = format!("kill -9 {} lets another take its place", living.pid);
+                return Err(self.silent(&text).remedy(remedy));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
     fn start(&self, ours: &Path) -> Result<Child> {
@@ -114,15 +151,6 @@ impl Daemon {
             .context(|| format!("crispd: start {}", program.display()))
     }
 
-    /// Notes which process it is, so that it can be ended.
-    fn remember(&self, child: &Child) -> Result<()> {
-        let step = || "crispd: note its process".to_owned();
-        let pid = i32::try_from(child.id()).context(step)?;
-        let id = ProcessId::of(pid).context(step)?;
-        let text = serde_json::to_vec(&id).context(step)?;
-        write_private(&self.process(), &text)
-    }
-
     fn silent(&self, why: &str) -> Failure {
         let log = std::fs::read_to_string(self.log()).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
@@ -131,32 +159,17 @@ impl Daemon {
             .remedy(format!("all of its log is in {}", self.log().display()))
     }
 
-    /// Ends it where it runs, and waits until it is gone.
-    pub fn end(&self) -> Result<()> {
-        let step = || "crispd: end it".to_owned();
-        let text = match std::fs::read(self.process()) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error).context(step),
-        };
-        let id: ProcessId = serde_json::from_slice(&text).context(step)?;
-        let Some(process) = PidFd::open_exact(&id).context(step)? else {
-            return Ok(());
-        };
-        process.signal(15).context(step)?;
-        match process.ends_within(PATIENCE).context(step)? {
-            true => Ok(()),
-            false => Err(Failure::new(format!(
-                "crispd: process {} does not end in {} s",
-                id.pid,
-                PATIENCE.as_secs()
-            )))
-            .remedy(|| format!("kill it, its log is {}", self.log().display())),
-        }
+    /// Ends it where it runs, and waits until it is gone. Gives back what nodes changed on this machine, and
+    /// tells how much that was.
+    pub fn end(&self) -> Result<usize> {
+        self.process.end(PATIENCE)?;
+        machine::give_back(&self.home)
     }
 
-    fn config(&self) -> String {
+    fn config(&self, network: &Network) -> String {
         let dir = self.dir.display();
+        let Network { bridge, ranges } = network;
+        let nodes = ranges.nodes;
         let (driver, parent) = match systemd_makes_cgroups() {
             true => ("systemd", "crispclusters.slice"),
             false => ("cgroupfs", "crisp-clusters"),
@@ -172,7 +185,9 @@ impl Daemon {
              [network]\n\
              mode = \"builtin\"\n\
              [network.builtin]\n\
-             subnets = [\"{NODES}\"]\n\
+             # Of this directory alone, see network.json.\n\
+             bridge = \"{bridge}\"\n\
+             subnets = [\"{nodes}\"]\n\
              # Nodes have addresses that stay.\n\
              allow_annotations = true\n\
              # Nodes route for their pods.\n\
@@ -208,21 +223,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_daemon_that_never_ran_is_ended() {
+    fn its_bridge_and_addresses_are_those_of_the_home() {
         let dir = tempfile::tempdir().unwrap();
         let daemon = Daemon::of(&Home::at(dir.path()).unwrap());
-        assert!(daemon.end().is_ok());
-    }
-
-    #[test]
-    fn a_process_that_only_has_the_same_number_is_left_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let daemon = Daemon::of(&Home::at(dir.path()).unwrap());
-        make_dir(&dir.path().join("daemon")).unwrap();
-        let own = i32::try_from(std::process::id()).unwrap();
-        let mut other = ProcessId::of(own).unwrap();
-        other.start_time += 1;
-        write(&daemon.process(), &serde_json::to_vec(&other).unwrap()).unwrap();
-        assert!(daemon.end().is_ok());
+        let network = crate::network::tests::usual();
+        let config: toml::Table = toml::from_str(&daemon.config(&network)).unwrap();
+        let builtin = &config["network"]["builtin"];
+        assert_eq!(builtin["bridge"].as_str(), Some("crisp-x"));
+        assert_eq!(builtin["subnets"][0].as_str(), Some("10.213.0.0/16"));
     }
 }

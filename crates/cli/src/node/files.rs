@@ -1,0 +1,326 @@
+//! The files of nodes, which each of them sees below `/node`. They are written by each `up`, and only
+//! where they are to be others than before, so that it is known which nodes have something to learn.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde_json::Value;
+
+use super::{Node, Nodes};
+use crate::disk::{make_dir, write, write_private};
+use crate::failure::{Context as _, Failure, Remedy as _, Result};
+use crate::init::{CRISP_DIR, Init, KUBERNETES_DIR, Program};
+use crate::kubeconfig;
+use crate::manifests;
+use crate::names::CONTROL;
+use crate::pki::{Authority, Issued, Pki, Subject, Usage};
+use crate::settings;
+
+/// Writes the files of all nodes of a cluster, and its administrator's kubeconfig. Tells the nodes whose
+/// files are others than before.
+pub fn write_files(nodes: &Nodes<'_>, all: &[Node]) -> Result<BTreeSet<String>> {
+    let control = all.iter().find(|node| node.name == CONTROL);
+    let control = control.ok_or_else(|| {
+        let text = format!("cluster {}: it has no control plane", nodes.record.name);
+        Failure::new(text)
+    })?;
+    let files = Files {
+        nodes,
+        pki: Pki::of(&nodes.dir.pki())?,
+        all,
+        control,
+    };
+    let mut changed = BTreeSet::new();
+    if files.write_control()? {
+        changed.insert(CONTROL.to_owned());
+    }
+    for (number, name) in nodes.record.workers() {
+        let node = all.iter().find(|node| node.name == name);
+        let node = node.ok_or_else(|| Failure::new(format!("node {name}: it has no pod")))?;
+        if files.write_worker(number, node)? {
+            changed.insert(name);
+        }
+    }
+    files.write_administrator()?;
+    Ok(changed)
+}
+
+struct Files<'a> {
+    nodes: &'a Nodes<'a>,
+    pki: Pki,
+    all: &'a [Node],
+    control: &'a Node,
+}
+
+impl Files<'_> {
+    fn write_administrator(&self) -> Result<()> {
+        let cluster = &self.nodes.record.name;
+        let admin = Subject {
+            group: Some("system:masters"),
+            ..Subject::client("admin")
+        };
+        let client = Client {
+            subject: &admin,
+            server: format!("https://127.0.0.1:{}", self.nodes.record.port),
+            cluster: format!("crisp-{cluster}"),
+        };
+        let mut dir = Dir::of(self.nodes.dir.path());
+        dir.client(&self.pki.ca, "kubeconfig", &client)
+    }
+
+    fn write_control(&self) -> Result<bool> {
+        let mut dir = self.own_dir(self.control, &["var/etcd"])?;
+        let network = self.nodes.network;
+        let apiserver = Subject {
+            usage: Usage::Server,
+            hosts: manifests::API_NAMES.map(str::to_owned).to_vec(),
+            addresses: vec![
+                self.control.address,
+                network.kubernetes().into(),
+                std::net::Ipv4Addr::LOCALHOST.into(),
+            ],
+            ..Subject::client("kube-apiserver")
+        };
+        dir.pair(&self.pki.ca, "apiserver", &apiserver)?;
+        let to_kubelet = Subject::client(manifests::APISERVER_USER);
+        dir.pair(&self.pki.ca, "to-kubelet", &to_kubelet)?;
+        let front_proxy = Subject::client(manifests::FRONT_PROXY_USER);
+        dir.pair(&self.pki.front_proxy, "front-proxy-client", &front_proxy)?;
+        let front_proxy_ca = self.pki.front_proxy.certificate.as_bytes();
+        dir.public("front-proxy-ca.crt", front_proxy_ca)?;
+        dir.private("ca.key", self.pki.ca.key.as_bytes())?;
+        dir.private("tokens.key", self.pki.tokens.key.as_bytes())?;
+        dir.public("tokens.pub", self.pki.tokens.certificate.as_bytes())?;
+        for (file, user) in [
+            ("controllers", "system:kube-controller-manager"),
+            ("scheduler", "system:kube-scheduler"),
+            ("coredns", manifests::COREDNS_USER),
+        ] {
+            self.component(&mut dir, file, &Subject::client(user), "127.0.0.1")?;
+        }
+        let address = self.control.address.to_string();
+        let corefile = manifests::corefile(&address, self.nodes.resolvers);
+        dir.public("Corefile", corefile.as_bytes())?;
+        dir.public("routes", self.routes(CONTROL).as_bytes())?;
+        let init = init(false, manifests::control_plane(network, &address));
+        dir.json("init.json", &init?)?;
+        Ok(dir.is_changed)
+    }
+
+    fn write_worker(&self, number: u8, node: &Node) -> Result<bool> {
+        let mut dir = self.own_dir(node, &["net.d", "certs.d", "var", "log"])?;
+        let network = self.nodes.network;
+        let client = Subject {
+            group: Some("system:nodes"),
+            ..Subject::client(&format!("system:node:{}", node.name))
+        };
+        let server = Subject {
+            usage: Usage::Server,
+            hosts: vec![node.name.clone()],
+            addresses: vec![node.address],
+            ..client.clone()
+        };
+        let api = self.control.address.to_string();
+        dir.pair(&self.pki.ca, "node", &server)?;
+        self.component(&mut dir, "kubelet", &client, &api)?;
+        self.component(
+            &mut dir,
+            "proxy",
+            &Subject::client("system:kube-proxy"),
+            &api,
+        )?;
+        dir.json("kubelet.json", &manifests::kubelet(network))?;
+        let kube_proxy = manifests::kube_proxy(network, &node.name);
+        dir.json("kube-proxy.json", &kube_proxy)?;
+        let pods = manifests::pod_network(&network.pods_of(number));
+        dir.json("net.d/10-crisp.conflist", &pods)?;
+        let runtime = settings::runtime(self.nodes.dir)?;
+        dir.public("crispd.toml", runtime.as_bytes())?;
+        dir.public("firewall.nft", manifests::firewall(network).as_bytes())?;
+        dir.public("routes", self.routes(&node.name).as_bytes())?;
+        let address = node.address.to_string();
+        let init = init(true, manifests::node_programs(&node.name, &address));
+        dir.json("init.json", &init?)?;
+        Ok(dir.is_changed)
+    }
+
+    fn routes(&self, own: &str) -> String {
+        let others = self.nodes.record.workers().filter(|(_, name)| name != own);
+        let routes: Vec<(String, String)> = others
+            .filter_map(|(number, name)| {
+                let node = self.all.iter().find(|node| node.name == name)?;
+                Some((self.nodes.network.pods_of(number), node.address.to_string()))
+            })
+            .collect();
+        let routes = routes
+            .iter()
+            .map(|(pods, via)| (pods.clone(), via.as_str()));
+        manifests::routes(routes)
+    }
+
+    /// A node's directory, with what each node has.
+    fn own_dir(&self, node: &Node, more: &[&str]) -> Result<Dir> {
+        let mut dir = Dir::of(&self.nodes.dir.node(&node.name));
+        for name in more {
+            make_dir(&dir.path.join(name))?;
+        }
+        dir.public("ca.crt", self.pki.ca.certificate.as_bytes())?;
+        let cluster = self.nodes.record.name.to_string();
+        let id = manifests::machine_id(&cluster, &node.name);
+        dir.public("machine-id", id.as_bytes())?;
+        let resolv_conf = manifests::resolv_conf(self.nodes.resolvers);
+        dir.public("resolv.conf", resolv_conf.as_bytes())?;
+        Ok(dir)
+    }
+
+    /// The kubeconfig of a program of a node.
+    fn component(&self, dir: &mut Dir, name: &str, subject: &Subject, server: &str) -> Result<()> {
+        let client = Client {
+            subject,
+            server: format!("https://{server}:6443"),
+            cluster: "crisp".to_owned(),
+        };
+        dir.client(&self.pki.ca, &format!("{name}.kubeconfig"), &client)
+    }
+}
+
+/// Whom a kubeconfig is for, and where it leads.
+struct Client<'a> {
+    subject: &'a Subject,
+    server: String,
+    cluster: String,
+}
+
+/// A directory with files that are written where they change.
+struct Dir {
+    path: PathBuf,
+    is_changed: bool,
+}
+
+impl Dir {
+    fn of(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            is_changed: false,
+        }
+    }
+
+    /// Whether a file is to be written.
+    fn differs(&mut self, name: &str, bytes: &[u8]) -> bool {
+        let differs = fs::read(self.path.join(name)).ok().as_deref() != Some(bytes);
+        self.is_changed |= differs;
+        differs
+    }
+
+    fn public(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        match self.differs(name, bytes) {
+            true => write(&self.path.join(name), bytes),
+            false => Ok(()),
+        }
+    }
+
+    fn private(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        match self.differs(name, bytes) {
+            true => {
+                write_private(&self.path.join(name), bytes).remedy(|| "make room there".to_owned())
+            }
+            false => Ok(()),
+        }
+    }
+
+    /// Keys may be in it.
+    fn json(&mut self, name: &str, value: &Value) -> Result<()> {
+        self.private(name, value.to_string().as_bytes())
+    }
+
+    /// A certificate and its key, which are made anew only where those that are there are no good.
+    fn pair(&mut self, ca: &Authority, name: &str, subject: &Subject) -> Result<()> {
+        let files = [format!("{name}.crt"), format!("{name}.key")];
+        let subject_text = format!("{subject:?}");
+        let made_from = [subject_text.as_str(), &ca.certificate];
+        let names = [files[0].as_str(), &files[1]];
+        let issued = Issued::of(&self.path, name, &names, &made_from);
+        if issued.is_good(SystemTime::now()) {
+            return Ok(());
+        }
+        let pair = ca.issue(subject)?;
+        self.public(&files[0], pair.certificate.as_bytes())?;
+        self.private(&files[1], pair.key.as_bytes())?;
+        issued.note(SystemTime::now())
+    }
+
+    /// A kubeconfig, which is made anew in the same way.
+    fn client(&mut self, ca: &Authority, file: &str, client: &Client<'_>) -> Result<()> {
+        let subject = format!("{:?}", client.subject);
+        let made_from = [&subject, &client.server, &client.cluster, &ca.certificate];
+        let issued = Issued::of(&self.path, file, &[file], &made_from.map(String::as_str));
+        if issued.is_good(SystemTime::now()) {
+            return Ok(());
+        }
+        let pair = ca.issue(client.subject)?;
+        let Client {
+            server, cluster, ..
+        } = client;
+        let document = kubeconfig::document(cluster, server, &ca.certificate, &pair);
+        self.json(file, &document)?;
+        issued.note(SystemTime::now())
+    }
+}
+
+/// The description of a node for its first process.
+fn init(runs_pods: bool, programs: Vec<(&'static str, Vec<String>)>) -> Result<Value> {
+    let programs = programs.into_iter().map(|(name, words)| {
+        let at = match name {
+            "crispd" => CRISP_DIR,
+            _ => KUBERNETES_DIR,
+        };
+        let path = format!("{at}/{name}");
+        Program {
+            name: name.to_owned(),
+            command: std::iter::once(path).chain(words).collect(),
+        }
+    });
+    let init = Init {
+        runs_pods,
+        programs: programs.collect(),
+    };
+    serde_json::to_value(init).context(|| "node: describe it".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn files_are_written_where_they_change() {
+        let place = tempfile::tempdir().unwrap();
+        let pki = Pki::of(&place.path().join("pki")).unwrap();
+        let subject = Subject::client("x");
+        let client = Client {
+            subject: &subject,
+            server: "https://192.0.2.1".to_owned(),
+            cluster: "c".to_owned(),
+        };
+        let write = |text: &str| {
+            let mut dir = Dir::of(place.path());
+            dir.public("public", text.as_bytes()).unwrap();
+            dir.pair(&pki.ca, "pair", &subject).unwrap();
+            dir.client(&pki.ca, "kubeconfig", &client).unwrap();
+            dir.is_changed
+        };
+        assert!(write("a") && !write("a") && write("b") && !write("b"));
+        // As after an end between the two of them.
+        fs::remove_file(place.path().join("pair.key")).unwrap();
+        assert!(write("b") && !write("b"));
+        let mode = |name: &str| {
+            let data = fs::metadata(place.path().join(name)).unwrap();
+            data.permissions().mode() & 0o777
+        };
+        assert_eq!((mode("pair.key"), mode("kubeconfig")), (0o600, 0o600));
+        assert_eq!((mode("pair.crt"), mode("public")), (0o644, 0o644));
+    }
+}

@@ -1,0 +1,137 @@
+//! Ports of this machine's loopback that lead to nodes. A connection to such a port goes to its node,
+//! whoever else listens there.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, TcpListener};
+use std::ops::RangeInclusive;
+
+use crate::arguments::Publish;
+use crate::failure::{Context as _, Failure, Result};
+use crate::record::Record;
+
+/// Ports for API servers. The kernel gives none of them to clients by default.
+const API: RangeInclusive<u16> = 16443..=17443;
+
+/// The port for the API server of a new cluster, and the ports that are to be published, judged by
+/// those of other clusters and by who listens.
+pub fn choose(publish: &[Publish], others: &[Record]) -> Result<u16> {
+    let mut taken = of_others(others);
+    for Publish { host, .. } in publish {
+        check(&mut taken, *host)?;
+        if let Some(who) = listener(*host)? {
+            let text = format!("--publish: port {host} of 127.0.0.1: {who}");
+            return Err(Failure::new(text).remedy("name another port, or end that program"));
+        }
+    }
+    let clients = clients();
+    let mut free = API.filter(|port| !taken.contains_key(port) && !clients.contains(port));
+    let mut found = None;
+    while let (None, Some(port)) = (found, free.next()) {
+        found = listener(port)?.is_none().then_some(port);
+    }
+    found.ok_or_else(|| {
+        let text = format!(
+            "port for the API server: none from {} to {} is free",
+            API.start(),
+            API.end()
+        );
+        Failure::new(text)
+    })
+}
+
+/// Warnings about ports of a cluster that is there on which a program listens.
+pub fn warnings(record: &Record) -> Result<Vec<String>> {
+    let published = record.publish.iter().map(|publish| publish.host);
+    let mut warnings = Vec::new();
+    for port in published.chain([record.port]) {
+        if let Some(who) = listener(port)? {
+            warnings.push(format!(
+                "port {port} of 127.0.0.1 leads to a node, and {who}"
+            ));
+        }
+    }
+    Ok(warnings)
+}
+
+/// Whose each port is.
+fn of_others(others: &[Record]) -> BTreeMap<u16, String> {
+    let all = others.iter().flat_map(|record| {
+        let published = record.publish.iter().map(|publish| publish.host);
+        let whose = format!("cluster {} has it", record.name);
+        let ports = published.chain([record.port]);
+        ports.map(move |port| (port, whose.clone()))
+    });
+    all.collect()
+}
+
+/// Takes a port, or refuses it by the name of who has it.
+fn check(taken: &mut BTreeMap<u16, String>, port: u16) -> Result<()> {
+    match taken.insert(port, "it is published twice".to_owned()) {
+        None => Ok(()),
+        Some(who) => Err(
+            Failure::new(format!("--publish: port {port} of 127.0.0.1: {who}"))
+                .remedy("name another port"),
+        ),
+    }
+}
+
+/// Whether a program listens at a port.
+fn listener(port: u16) -> Result<Option<&'static str>> {
+    match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+        Ok(_) => Ok(None),
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {
+            Ok(Some("a program of this machine listens there"))
+        }
+        Err(error) => Err(error).context(|| format!("port {port} of 127.0.0.1: try it")),
+    }
+}
+
+/// The ports that the kernel gives to clients: one that is free now is not free after a boot.
+fn clients() -> RangeInclusive<u16> {
+    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut numbers = text.split_whitespace().map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(first)), Some(Ok(last))) => first..=last,
+        _ => 32768..=60999,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(port: u16, publish: &[&str]) -> Record {
+        let mut record = Record::new("other".parse().unwrap(), 1, 1, "/k".into());
+        record.port = port;
+        record.publish = publish.iter().map(|text| text.parse().unwrap()).collect();
+        record
+    }
+
+    fn refused(publish: &[&str], others: &[Record]) -> String {
+        let wish = of(0, publish).publish;
+        choose(&wish, others).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn ports_that_others_have_are_refused_by_their_name() {
+        let others = [of(16443, &["8080:80"])];
+        assert!(refused(&["8080:30080"], &others).contains("cluster other has it"));
+        assert!(refused(&["16443:30080"], &others).contains("cluster other has it"));
+        assert!(refused(&["8081:1", "8081:2"], &others).contains("published twice"));
+        let api = choose(&[], &others).unwrap();
+        assert!(api > 16443 && !clients().contains(&api), "{api}");
+    }
+
+    #[test]
+    fn ports_where_somebody_listens_are_refused() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let publish = format!("{port}:30080");
+        assert!(refused(&[&publish], &[]).contains("listens there"));
+        assert_eq!(warnings(&of(port, &[])).unwrap().len(), 1);
+        drop(listener);
+        assert!(warnings(&of(port, &[])).unwrap().is_empty());
+    }
+}
