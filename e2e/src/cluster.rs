@@ -30,6 +30,7 @@ pub struct Cluster {
     pub net: Net,
     dir: TempDir,
     machine: Picture,
+    settings: Vec<String>,
     /// Only one test at a time looks at the kernel.
     _lock: File,
 }
@@ -41,6 +42,22 @@ pub fn kubernetes() -> Option<PathBuf> {
     let mut dirs = std::fs::read_dir(versions).ok()?.flatten();
     let is_whole = |dir: &PathBuf| dir.join("kubelet").exists() && dir.join("coredns").exists();
     dirs.find_map(|dir| Some(dir.path()).filter(is_whole))
+}
+
+/// Settings of the machine that kubelets change, for all that runs on it.
+fn settings() -> Vec<String> {
+    let names = [
+        "kernel/keys/root_maxbytes",
+        "kernel/keys/root_maxkeys",
+        "kernel/panic",
+        "kernel/panic_on_oops",
+        "vm/overcommit_memory",
+        "vm/panic_on_oom",
+    ];
+    let read = |name: &str| std::fs::read_to_string(Path::new("/proc/sys").join(name));
+    let all = names.iter();
+    all.map(|name| format!("{name} {}", read(name).unwrap_or_default().trim()))
+        .collect()
 }
 
 impl Cluster {
@@ -56,6 +73,7 @@ impl Cluster {
         let dir = tempfile::Builder::new().prefix("crisp-e2e-").tempdir();
         Some(Self {
             machine: checker::of_machine_and(&net),
+            settings: settings(),
             net,
             dir: dir.unwrap(),
             _lock: lock,
@@ -217,6 +235,7 @@ impl Cluster {
     /// The machine and the network are as they were before.
     #[track_caller]
     pub fn left_nothing(&self) {
+        assert_eq!(settings(), self.settings, "the machine's settings");
         assert!(!self.home().exists(), "its directory is there");
         let deadline = Instant::now() + SETTLING;
         loop {

@@ -112,14 +112,18 @@ pub(crate) fn names_are_known(cluster: &Cluster) {
     }
 }
 
+/// How often containers of these pods were restarted. Sidecars count beside others: their node restarts
+/// them with the pod.
 pub(crate) fn restarts(cluster: &Cluster) -> u64 {
+    let count = |pod: &Value, kind: &str| -> u64 {
+        let statuses = pod["status"][kind].as_array().into_iter().flatten();
+        let counts = statuses.filter_map(|status| status["restartCount"].as_u64());
+        counts.max().unwrap_or(0)
+    };
     let pods = pods(cluster);
-    let statuses = pods
-        .iter()
-        .filter_map(|pod| pod["status"]["containerStatuses"][0].as_object());
-    statuses
-        .filter_map(|status| status["restartCount"].as_u64())
-        .sum()
+    let kinds = ["initContainerStatuses", "containerStatuses"];
+    let of_pod = |pod: &Value| kinds.iter().map(|kind| count(pod, kind)).max().unwrap_or(0);
+    pods.iter().map(of_pod).sum()
 }
 
 /// Pods are ready again, and each node knows where they are now: kube-proxy learns of changes a second
