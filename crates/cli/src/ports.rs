@@ -4,32 +4,37 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::ops::RangeInclusive;
+use std::path::Path;
+use std::time::Duration;
 
 use crate::arguments::Publish;
 use crate::failure::{Context as _, Failure, Result};
 use crate::record::Record;
 
 /// Ports for API servers. The kernel gives none of them to clients by default.
-const API: RangeInclusive<u16> = 16443..=17443;
+const API: RangeInclusive<u16> = 16384..=32767;
+/// How long an answer of this machine to itself may take.
+const ANSWER: Duration = Duration::from_millis(500);
 
 /// The port for the API server of a new cluster, and the ports that are to be published, judged by
 /// those of other clusters and by who listens.
-pub fn choose(publish: &[Publish], others: &[Record]) -> Result<u16> {
+pub fn choose(home: &Path, publish: &[Publish], others: &[Record]) -> Result<u16> {
     let mut taken = of_others(others);
     for Publish { host, .. } in publish {
         check(&mut taken, *host)?;
-        if let Some(who) = listener(*host)? {
+        if let Some(who) = holder(*host)? {
             let text = format!("--publish: port {host} of 127.0.0.1: {who}");
             return Err(Failure::new(text).remedy("name another port, or end that program"));
         }
     }
     let clients = clients();
-    let mut free = API.filter(|port| !taken.contains_key(port) && !clients.contains(port));
+    let mut free =
+        candidates(home).filter(|port| !taken.contains_key(port) && !clients.contains(port));
     let mut found = None;
     while let (None, Some(port)) = (found, free.next()) {
-        found = listener(port)?.is_none().then_some(port);
+        found = holder(port)?.is_none().then_some(port);
     }
     found.ok_or_else(|| {
         let text = format!(
@@ -77,6 +82,28 @@ fn check(taken: &mut BTreeMap<u16, String>, port: u16) -> Result<()> {
     }
 }
 
+/// All ports for API servers, from another one on in each home: a port that leads to a stopped node of
+/// another home looks free.
+fn candidates(home: &Path) -> impl Iterator<Item = u16> {
+    use std::os::unix::ffi::OsStrExt as _;
+
+    use sha2::{Digest as _, Sha256};
+    let hash = Sha256::digest(home.as_os_str().as_bytes());
+    let offset = u16::from_be_bytes([hash[0], hash[1]]) % (API.end() - API.start() + 1);
+    let first = API.start() + offset;
+    (first..=*API.end()).chain(*API.start()..first)
+}
+
+/// The program that listens at a port, or the node that the port leads to.
+fn holder(port: u16) -> Result<Option<&'static str>> {
+    if let Some(who) = listener(port)? {
+        return Ok(Some(who));
+    }
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let answers = TcpStream::connect_timeout(&address, ANSWER).is_ok();
+    Ok(answers.then_some("it leads to a container that answers there"))
+}
+
 /// Whether a program listens at a port.
 fn listener(port: u16) -> Result<Option<&'static str>> {
     match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
@@ -111,7 +138,9 @@ mod tests {
 
     fn refused(publish: &[&str], others: &[Record]) -> String {
         let wish = of(0, publish).publish;
-        choose(&wish, others).unwrap_err().to_string()
+        choose(Path::new("/h"), &wish, others)
+            .unwrap_err()
+            .to_string()
     }
 
     #[test]
@@ -120,8 +149,19 @@ mod tests {
         assert!(refused(&["8080:30080"], &others).contains("cluster other has it"));
         assert!(refused(&["16443:30080"], &others).contains("cluster other has it"));
         assert!(refused(&["8081:1", "8081:2"], &others).contains("published twice"));
-        let api = choose(&[], &others).unwrap();
-        assert!(api > 16443 && !clients().contains(&api), "{api}");
+        let api = choose(Path::new("/h"), &[], &others).unwrap();
+        assert!(API.contains(&api) && !clients().contains(&api), "{api}");
+        let next = choose(Path::new("/h"), &[], &[of(api, &[])]).unwrap();
+        assert_ne!(next, api);
+    }
+
+    #[test]
+    fn homes_begin_at_ports_of_their_own() {
+        let all = |home: &str| candidates(Path::new(home)).collect::<Vec<_>>();
+        let (one, other) = (all("/var/lib/crisp-clusters"), all("/srv"));
+        assert_ne!(one[0], other[0]);
+        assert_eq!((one.len(), other.len()), (16384, 16384));
+        assert_eq!(one, all("/var/lib/crisp-clusters"));
     }
 
     #[test]

@@ -110,7 +110,7 @@ fn new(home: &Home, name: &ClusterName, up: &Up, kubernetes: &Path) -> Result<Re
     })?;
     let nodes = up.nodes.unwrap_or(USUAL);
     let mut record = Record::new(name.clone(), nodes, number, kubernetes.to_owned());
-    record.port = ports::choose(&up.publish, &others)?;
+    record.port = ports::choose(home.path(), &up.publish, &others)?;
     record.publish.clone_from(&up.publish);
     Ok(record)
 }
