@@ -291,9 +291,97 @@ fn init(runs_pods: bool, programs: Vec<(&'static str, Vec<String>)>) -> Result<V
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
     use super::*;
+    use crate::cri::Cri;
+    use crate::home::Home;
+    use crate::network::tests::usual;
+    use crate::programs::Programs;
+    use crate::record::Record;
+
+    /// Has a cluster of two nodes in a directory, of which nothing runs.
+    fn with_nodes(place: &Path, judge: impl FnOnce(&Nodes<'_>, &[Node])) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        // A connection that is never made belongs to one.
+        let runtime = runtime.unwrap();
+        let _entered = runtime.enter();
+        let record = Record::new("x".parse().unwrap(), 2, 1, "/k".into());
+        let (dir, network) = (Home::at(place).unwrap().cluster(&record.name), usual());
+        let nodes = Nodes {
+            record: &record,
+            dir: &dir,
+            cri: &Cri::at(&place.join("sock"), "x").unwrap(),
+            image: "i",
+            programs: &Programs {
+                ours: "/o".into(),
+                kubernetes: "/k".into(),
+            },
+            network: &network,
+            resolvers: &["192.0.2.9".parse().unwrap()],
+        };
+        let all = record.all().map(|name| Node {
+            address: record.address(&network, &name).into(),
+            pod: String::new(),
+            name,
+        });
+        judge(&nodes, &all.collect::<Vec<Node>>());
+    }
+
+    /// The files below `/node` that a text names.
+    fn named(text: &str) -> BTreeSet<String> {
+        let is_of_name = |letter: &char| letter.is_ascii_alphanumeric() || "._-".contains(*letter);
+        let names = text.split("/node/").skip(1);
+        names
+            .map(|rest| rest.chars().take_while(is_of_name).collect())
+            .collect()
+    }
+
+    #[test]
+    fn each_file_that_a_program_is_told_of_is_there_and_keys_are_private() {
+        let place = tempfile::tempdir().unwrap();
+        with_nodes(place.path(), |nodes, all| {
+            write_files(nodes, all).unwrap();
+            for node in all {
+                let own = nodes.dir.node(&node.name);
+                let mut expected = named(&fs::read_to_string(own.join("init.json")).unwrap());
+                expected.insert("routes".to_owned());
+                if node.name != CONTROL {
+                    expected.insert("firewall.nft".to_owned());
+                }
+                for file in expected.clone() {
+                    let text = fs::read_to_string(own.join(&file)).unwrap_or_default();
+                    expected.extend(named(&text));
+                }
+                // It is there as soon as the crispd is.
+                expected.remove("crisp.sock");
+                assert!(expected.len() > 5, "{expected:?}");
+                for file in expected {
+                    let data = fs::metadata(own.join(&file));
+                    let mode = data
+                        .unwrap_or_else(|_| panic!("{}/{file}", node.name))
+                        .mode();
+                    let text = fs::read_to_string(own.join(&file)).unwrap_or_default();
+                    let has_key = text.contains("PRIVATE KEY") || text.contains("client-key-data");
+                    assert!(!has_key || mode & 0o077 == 0, "{file} {mode:o}");
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn only_nodes_whose_files_change_are_told() {
+        let place = tempfile::tempdir().unwrap();
+        with_nodes(place.path(), |nodes, all| {
+            assert_eq!(write_files(nodes, all).unwrap().len(), 3);
+            let kubeconfig = fs::read(nodes.dir.kubeconfig()).unwrap();
+            assert!(write_files(nodes, all).unwrap().is_empty());
+            fs::remove_file(nodes.dir.node("node-2").join("node.key")).unwrap();
+            let changed = write_files(nodes, all).unwrap();
+            assert_eq!(changed.into_iter().collect::<Vec<_>>(), ["node-2"]);
+            assert_eq!(fs::read(nodes.dir.kubeconfig()).unwrap(), kubeconfig);
+        });
+    }
 
     #[test]
     fn files_are_written_where_they_change() {
