@@ -146,6 +146,8 @@ fn the_daemon_is_killed(cluster: &Cluster) {
     let process: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let pid = i32::try_from(process["pid"].as_i64().unwrap()).unwrap();
     kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    // All nodes run, and nobody can tell.
+    assert!(cluster.crisp("list").contains("4  ?"));
     let said = cluster.refused("stop node-1");
     assert!(said.contains("crisp cluster up"), "{said}");
     cluster.crisp("up");

@@ -50,7 +50,8 @@ pub async fn delete(common: &Common) -> Result<()> {
 /// cluster, and yet the daemon: any name then does for the rest.
 fn has_nothing_of(home: &Home, common: &Common) -> Result<bool> {
     let is_there = home.cluster(&common.name).path().exists();
-    let is_left = home.daemon().exists() && home.names()?.is_empty();
+    let is_begun = home.daemon().exists() || home.network().exists();
+    let is_left = is_begun && home.names()?.is_empty();
     Ok(!is_there && !is_left)
 }
 
@@ -100,6 +101,13 @@ mod tests {
         assert!(has_nothing());
         crate::disk::make_dir(&home.daemon()).unwrap();
         assert!(!has_nothing());
+        std::fs::remove_dir(home.daemon()).unwrap();
+        assert!(has_nothing());
+        crate::disk::write(&home.network(), b"").unwrap();
+        assert!(
+            !has_nothing(),
+            "it was killed after the daemon's directory went"
+        );
         crate::disk::make_dir(home.cluster(&"y".parse().unwrap()).path()).unwrap();
         assert!(has_nothing(), "the daemon is for y");
         crate::disk::make_dir(home.cluster(&common.name).path()).unwrap();
