@@ -114,6 +114,18 @@ mod tests {
     }
 
     #[test]
+    fn a_lock_that_was_removed_is_no_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let file = file::lock_exclusive(&path).unwrap().unwrap();
+        assert!(is_at(&file, &path).unwrap());
+        fs::remove_file(&path).unwrap();
+        assert!(!is_at(&file, &path).unwrap());
+        let _another = File::create(&path).unwrap();
+        assert!(!is_at(&file, &path).unwrap());
+    }
+
+    #[test]
     fn who_waits_while_all_goes_has_the_lock_that_others_find() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("home/lock");

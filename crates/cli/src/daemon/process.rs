@@ -121,7 +121,7 @@ mod tests {
 
     fn sleeper() -> std::process::Child {
         crisp_sys::process::command("sleep")
-            .arg("1000")
+            .arg("20")
             .spawn()
             .unwrap()
     }
