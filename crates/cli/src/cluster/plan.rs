@@ -8,7 +8,7 @@ use crate::daemon::Daemon;
 use crate::failure::{Failure, Result};
 use crate::home::{ClusterDir, Home};
 use crate::names::ClusterName;
-use crate::network::{self, Network};
+use crate::network::{self, Network, Turn};
 use crate::ports;
 use crate::programs::Programs;
 use crate::progress::Progress;
@@ -31,6 +31,8 @@ pub struct Plan {
     pub cri: Cri,
     /// The image of nodes.
     pub image: String,
+    /// Held until the bridge is there, by which other homes know the ranges.
+    pub turn: Option<Turn>,
     /// Whether its nodes had Kubernetes' programs of another directory before.
     pub has_other_programs: bool,
 }
@@ -53,6 +55,7 @@ pub async fn begin(
         settings.fit(&dir)?;
         warn(progress, &ports::warnings(former)?);
     }
+    let turn = Turn::take().await?;
     let (network, warnings) = network::settle(&home, up.ranges)?;
     warn(progress, &warnings);
     record.write(&dir)?;
@@ -65,6 +68,7 @@ pub async fn begin(
     let image = super::image::ensure(&daemon, &cri, progress).await?;
     Ok(Plan {
         has_other_programs: former.is_some_and(|former| former.kubernetes != record.kubernetes),
+        turn: Some(turn),
         record,
         dir,
         network,

@@ -15,7 +15,7 @@ use crate::home::{ClusterDir, Home};
 use crate::kubectl;
 use crate::manifests;
 use crate::names::{self, CONTROL};
-use crate::network;
+use crate::network::{self, Turn};
 use crate::node::{self, Node, Nodes};
 use crate::programs::Programs;
 use crate::progress::Progress;
@@ -33,7 +33,7 @@ pub async fn up(common: &Common, up: &Up) -> Result<()> {
     let settings = Settings::read(up, &programs.ours)?;
     dir.check(&names::worker(up.nodes.unwrap_or(plan::USUAL)))?;
     let lock = home.lock_cluster(&common.name)?;
-    let plan = match plan::begin(common, up, &programs, &settings, &progress).await {
+    let mut plan = match plan::begin(common, up, &programs, &settings, &progress).await {
         Ok(plan) => plan,
         Err(failure) => {
             drop(lock);
@@ -41,7 +41,8 @@ pub async fn up(common: &Common, up: &Up) -> Result<()> {
             return Err(failure);
         }
     };
-    let made = make(&plan, &programs, &progress).await;
+    let turn = plan.turn.take();
+    let made = make(&plan, turn, &programs, &progress).await;
     made.remedy(|| {
         format!(
             "`crisp cluster up --name {name}` goes on from here, `crisp cluster delete --name \
@@ -54,7 +55,12 @@ pub async fn up(common: &Common, up: &Up) -> Result<()> {
     Ok(())
 }
 
-async fn make(plan: &Plan, programs: &Programs, progress: &Progress) -> Result<()> {
+async fn make(
+    plan: &Plan,
+    turn: Option<Turn>,
+    programs: &Programs,
+    progress: &Progress,
+) -> Result<()> {
     redirects::end_former(&plan.dir, &plan.record)?;
     let resolvers = network::resolvers();
     if resolvers.is_empty() {
@@ -73,6 +79,8 @@ async fn make(plan: &Plan, programs: &Programs, progress: &Progress) -> Result<(
         resolvers: &resolvers,
     };
     let all = make_pods(&nodes, progress).await?;
+    // The bridge is there with the first pod.
+    drop(turn);
     let mut changed = node::write_files(&nodes, &all)?;
     if plan.has_other_programs {
         changed.extend(plan.record.all());

@@ -6,11 +6,13 @@
 //! choice      how a home comes to its ranges, and keeps them
 //! machine     ranges that this machine uses otherwise
 //! resolvers   servers of names that nodes can ask
+//! turn        homes choose one after another
 //! ```
 
 mod choice;
 mod machine;
 mod resolvers;
+mod turn;
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -20,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use choice::{kept, kept_or_new, settle};
 pub use resolvers::resolvers;
+pub use turn::Turn;
 
 /// A range of 65,536 addresses, by its first two numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
