@@ -59,10 +59,17 @@ use arguments::{Arguments, ClusterCommand, Command};
 use clap::Parser as _;
 use failure::{Context as _, Result};
 
+/// The first descriptor behind standard error.
+const FIRST_FOREIGN: u32 = 3;
+
 fn main() -> ExitCode {
     crisp_sys::process::set_umask(0o022);
     if let Err(error) = crisp_sys::signals::begin() {
         eprintln!("crisp: signals may stay blocked: {error}");
+    }
+    // The daemon outlives this command: a lock or a pipe of who runs it is not held by that.
+    if let Err(error) = crisp_sys::process::close_on_exec_from(FIRST_FOREIGN) {
+        eprintln!("crisp: open files may stay with the daemon: {error}");
     }
     match run(Arguments::parse()) {
         Ok(code) => code,
