@@ -2,8 +2,11 @@
 
 use super::found::Cluster;
 use super::image;
+use super::ready::Ready;
 use crate::arguments::Common;
+use crate::cri::Pod;
 use crate::failure::{Failure, Remedy as _, Result};
+use crate::names::CONTROL;
 use crate::network;
 use crate::node::{self, Node, Nodes};
 use crate::programs::Programs;
@@ -22,7 +25,7 @@ pub async fn stop(common: &Common, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Starts a node that is stopped.
+/// Starts a node that is stopped, and waits until it does its part.
 pub async fn start(common: &Common, name: &str) -> Result<()> {
     let progress = Progress::begin();
     let (cluster, _lock) = Cluster::find_to_change(common)?;
@@ -38,11 +41,15 @@ pub async fn start(common: &Common, name: &str) -> Result<()> {
         let _decides = cluster.home.lock()?;
         image::ensure(&cluster.daemon(), &cri, &progress).await?
     };
-    let node = Node {
+    let node = |name: &str, pod: Pod| Node {
         name: name.to_owned(),
         pod: pod.id,
         address: cluster.record.address(&network, name).into(),
     };
+    let mut all = vec![node(name, pod)];
+    if name != CONTROL {
+        all.push(node(CONTROL, cluster.pod(CONTROL).await?.1));
+    }
     let nodes = Nodes {
         record: &cluster.record,
         dir: &cluster.dir,
@@ -52,7 +59,10 @@ pub async fn start(common: &Common, name: &str) -> Result<()> {
         network: &network,
         resolvers: &network::resolvers(),
     };
-    let started = nodes.start(&node).await?;
+    let started = nodes.start(&all[0]).await?;
+    if started {
+        Ready::of(&nodes, &all)?.started(&all[0]).await?;
+    }
     progress.done(&match started {
         true => format!("{name} started"),
         false => format!("{name} runs already"),

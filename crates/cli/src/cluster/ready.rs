@@ -9,6 +9,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use crate::cri::Cri;
 use crate::failure::{Failure, Result};
 use crate::init;
 use crate::kubectl::{self, Kubectl};
@@ -107,6 +108,16 @@ impl<'a> Ready<'a> {
         self.watched(&everywhere, come).await.map(drop)
     }
 
+    /// A node that was started has its crispd, or the API server.
+    pub async fn started(&self, node: &Node) -> Result<()> {
+        if node.name == CONTROL {
+            return self.api().await;
+        }
+        let cri = Cri::at(&self.nodes.dir.socket(&node.name), &node.name)?;
+        let answers = async || cri.answers().await;
+        self.asked(node, "crispd", answers).await
+    }
+
     /// The addresses of services lead to pods on each node, and names are known.
     pub async fn services(&self) -> Result<()> {
         for node in self.all {
@@ -114,24 +125,32 @@ impl<'a> Ready<'a> {
                 CONTROL => ("coredns", COREDNS_READY, "/ready"),
                 _ => ("kube-proxy", PROXY_HEALTH, "/healthz"),
             };
-            self.watched(&[node], async {
-                let deadline = Instant::now() + READY;
-                while !is_well(node, port, path).await {
-                    if Instant::now() > deadline {
-                        let text = format!(
-                            "node {}: {program} is not ready in {} s",
-                            node.name,
-                            READY.as_secs()
-                        );
-                        return Err(Failure::new(text));
-                    }
-                    tokio::time::sleep(PAUSE).await;
-                }
-                Ok(())
-            })
-            .await?;
+            let is_well = async || is_well(node, port, path).await;
+            self.asked(node, program, is_well).await?;
         }
         Ok(())
+    }
+
+    /// Asks a program of a node until it is ready.
+    async fn asked(
+        &self,
+        node: &Node,
+        program: &str,
+        is_ready: impl AsyncFn() -> bool,
+    ) -> Result<()> {
+        let come = async {
+            let deadline = Instant::now() + READY;
+            while !is_ready().await {
+                if Instant::now() > deadline {
+                    let (name, seconds) = (&node.name, READY.as_secs());
+                    let text = format!("node {name}: {program} is not ready in {seconds} s");
+                    return Err(Failure::new(text));
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+            Ok(())
+        };
+        self.watched(&[node], come).await
     }
 
     /// Waits for what has to come as long as these nodes run, and tells what their logs tell where it does
