@@ -1,7 +1,7 @@
 //! A cluster under test: `crisp cluster` and kubectl, run as people run them, in a network of its own.
 
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -20,6 +20,10 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 const SETTLING: Duration = Duration::from_secs(30);
 /// Lines of a log that are shown after a failure.
 const SHOWN: usize = 15;
+/// A setting that kubelets change, and a value that is none of theirs: machines on which one has run have
+/// theirs already.
+const PANIC: &str = "/proc/sys/kernel/panic";
+const NO_KUBELETS: &str = "7";
 /// The image of pods.
 pub const IMAGE: &str = "e2e.internal/busybox:1";
 
@@ -31,6 +35,8 @@ pub struct Cluster {
     dir: TempDir,
     machine: Picture,
     settings: Vec<String>,
+    /// What the setting was that the test has changed itself.
+    panic: String,
     /// Only one test at a time looks at the kernel.
     _lock: File,
 }
@@ -69,11 +75,14 @@ impl Cluster {
             return None;
         }
         let lock = node::lock();
+        let panic = std::fs::read_to_string(PANIC).unwrap();
+        std::fs::write(PANIC, NO_KUBELETS).unwrap();
         let net = Net::new();
         let dir = tempfile::Builder::new().prefix("crisp-e2e-").tempdir();
         Some(Self {
             machine: checker::of_machine_and(&net),
             settings: settings(),
+            panic,
             net,
             dir: dir.unwrap(),
             _lock: lock,
@@ -112,11 +121,43 @@ impl Cluster {
         self.net.run(|| command.output().unwrap())
     }
 
+    /// A file that `crisp cluster` has open when it is started.
+    #[must_use]
+    pub fn callers_file(&self) -> PathBuf {
+        self.work().join("callers-file")
+    }
+
+    /// `crisp cluster` with these words, which may name another directory.
+    fn crisp_command(&self, line: &str) -> Command {
+        // With an open file, as a script has one that does this under a lock.
+        let mut command = Command::new("sh");
+        command.args(["-c", "exec 9>\"$0\"; exec \"$@\""]);
+        command.arg(self.callers_file());
+        command.arg(tools::ours("crisp")).arg("cluster");
+        if !line.contains("--dir ") {
+            command.arg("--dir").arg(self.home());
+        }
+        command.args(line.split(' '));
+        command
+    }
+
     fn crisp_output(&self, line: &str) -> Output {
-        let home = self.home();
-        let mut words = vec!["cluster", "--dir", home.to_str().unwrap()];
-        words.extend(line.split(' '));
-        self.output(Command::new(tools::ours("crisp")).args(words))
+        self.output(&mut self.crisp_command(line))
+    }
+
+    /// Kills `crisp cluster` as soon as it has told of a step, which is not its last.
+    #[track_caller]
+    pub fn crisp_killed_at(&self, line: &str, step: &str) {
+        let mut command = self.crisp_command(line);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command.stderr(Stdio::piped());
+        let mut child = self.net.run(|| command.spawn().unwrap());
+        let told = BufReader::new(child.stderr.take().unwrap()).lines();
+        let is_told = told.map(Result::unwrap).any(|told| told.contains(step));
+        child.kill().unwrap();
+        let status = child.wait().unwrap();
+        assert!(is_told, "{line} has not told of {step}: {status}");
+        assert!(!status.success(), "{line} was over before it was killed");
     }
 
     /// The answer of `crisp cluster` to these words; a failure is a panic.
@@ -252,9 +293,17 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
-            return;
+        if std::thread::panicking() {
+            self.tell_and_delete();
         }
+        // The last delete has put it to what it was before the cluster.
+        std::fs::write(PANIC, &self.panic).ok();
+    }
+}
+
+impl Cluster {
+    /// After a failure.
+    fn tell_and_delete(&self) {
         for log in [
             "control node",
             "node-1 node",

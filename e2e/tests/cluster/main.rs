@@ -1,6 +1,7 @@
 //! A Kubernetes cluster by `crisp cluster`: pods on three nodes, their service from each of them and from
 //! this machine, names, pods of all kinds, sessions of people, a new version, nodes that are emptied or
-//! lose their power, daemons that are killed, and nothing left in the end.
+//! lose their power, daemons that are killed, other clusters beside it, commands that are killed half-way, and
+//! nothing left in the end.
 //!
 //! `hack/tools cluster` builds Kubernetes from its Go modules.
 
@@ -10,6 +11,7 @@
     reason = "a test: what goes wrong is a panic that says where"
 )]
 
+mod beside;
 mod changes;
 mod pods;
 mod sessions;
@@ -70,6 +72,9 @@ fn privileged_a_cluster_runs_pods_and_leaves_nothing() {
     the_machine_boots(&cluster);
     pods::the_clock_struck(&cluster);
     refuses_what_would_change_it(&cluster);
+    beside::another_cluster_comes_and_goes(&cluster);
+    beside::another_home_has_a_network_of_its_own(&cluster);
+    cluster.crisp_killed_at("delete", "nodes removed");
     cluster.crisp("delete");
     cluster.left_nothing();
 }
@@ -130,6 +135,14 @@ fn a_node_loses_its_power(cluster: &Cluster) {
     cluster.crisp("stop node-2");
     let said = cluster.refused("exec node-2 true");
     assert!(said.contains("crisp cluster start node-2"), "{said}");
+    let firewall = cluster
+        .home()
+        .join("clusters/crisp/nodes/node-2/firewall.nft");
+    let rules = fs::read(&firewall).unwrap();
+    fs::write(&firewall, "table broken {\n").unwrap();
+    let said = cluster.refused("start node-2");
+    assert!(said.contains("nft") && said.contains("node-2"), "{said}");
+    fs::write(&firewall, rules).unwrap();
     cluster.crisp("start node-2");
     cluster.until("the pod of node-2 was restarted", |cluster| {
         restarts(cluster) == 1
@@ -145,6 +158,7 @@ fn the_daemon_is_killed(cluster: &Cluster) {
     let path = cluster.home().join("daemon/process.json");
     let process: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let pid = i32::try_from(process["pid"].as_i64().unwrap()).unwrap();
+    holds_nothing_of_its_caller(cluster, pid);
     kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
     // All nodes run, and nobody can tell.
     assert!(cluster.crisp("list").contains("4  ?"));
@@ -153,6 +167,15 @@ fn the_daemon_is_killed(cluster: &Cluster) {
     cluster.crisp("up");
     assert_eq!(restarts(cluster), 1);
     service_answers_everywhere(cluster);
+}
+
+/// The daemon outlives the command that started it.
+fn holds_nothing_of_its_caller(cluster: &Cluster, pid: i32) {
+    let held = cluster.callers_file();
+    assert!(held.exists());
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let files = files.filter_map(|entry| fs::read_link(entry.path()).ok());
+    assert!(files.into_iter().all(|file| file != held));
 }
 
 /// A boot of the machine ends all pods with their namespaces; `up` brings the nodes back at their
