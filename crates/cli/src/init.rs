@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -33,6 +34,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_secs(5);
 /// How many bytes a log may have, and as many again those of before.
 const LARGEST: u64 = 16 << 20;
+/// How long the node may take to answer to itself.
+const ANSWER: Duration = Duration::from_millis(100);
 const SIGTERM: i32 = 15;
 const SIGINT: i32 = 2;
 
@@ -54,6 +57,9 @@ pub struct Program {
     pub name: String,
     /// Path and arguments.
     pub command: Vec<String>,
+    /// The port of the node at which somebody has to listen before it is started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<u16>,
 }
 
 /// A program that runs, or waits to be started again.
@@ -105,7 +111,8 @@ fn due() -> State {
 /// the start tried again: the end of this process would be the end of the node.
 fn start_due(programs: &[Program], states: &mut [State]) {
     for (program, state) in programs.iter().zip(states) {
-        if matches!(state, State::Waits(until) if *until <= Instant::now()) {
+        let is_due = matches!(state, State::Waits(until) if *until <= Instant::now());
+        if is_due && program.after.is_none_or(is_open) {
             *state = start(program).map_or_else(
                 |failure| {
                     eprintln!("{failure}; it is tried again");
@@ -115,6 +122,12 @@ fn start_due(programs: &[Program], states: &mut [State]) {
             );
         }
     }
+}
+
+/// Whether a program of the node listens at a port.
+fn is_open(port: u16) -> bool {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    TcpStream::connect_timeout(&address, ANSWER).is_ok()
 }
 
 fn log_of(program: &Program) -> PathBuf {
@@ -271,6 +284,8 @@ fn tool(path: &str, words: &[&str], file: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -316,6 +331,7 @@ mod tests {
         let programs = [Program {
             name: "x".into(),
             command: vec!["/bin/true".into()],
+            after: None,
         }];
         let mut states = [State::Runs(7)];
         note_end(&programs, &mut states, 8, WaitStatus::Code(0));
@@ -331,9 +347,30 @@ mod tests {
         let programs = [Program {
             name: "x/no/such/directory".into(),
             command: vec!["/bin/true".into()],
+            after: None,
         }];
         let mut states = [State::Waits(Instant::now())];
         start_due(&programs, &mut states);
         assert!(matches!(states[0], State::Waits(until) if until > Instant::now()));
+    }
+
+    #[test]
+    fn a_program_waits_for_the_one_that_it_asks() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let programs = [Program {
+            name: "x/no/such/directory".into(),
+            command: vec!["/bin/true".into()],
+            after: Some(port),
+        }];
+        let begun = Instant::now();
+        let is_tried = || {
+            let mut states = [State::Waits(begun)];
+            start_due(&programs, &mut states);
+            matches!(states[0], State::Waits(until) if until != begun)
+        };
+        assert!(is_tried());
+        drop(listener);
+        assert!(!is_tried());
     }
 }

@@ -19,6 +19,8 @@ pub const API_NAMES: [&str; 5] = [
     "kubernetes.default.svc",
     "kubernetes.default.svc.cluster.local",
 ];
+/// Where a control plane's API server listens, as it does by default.
+pub const API_PORT: u16 = 6443;
 /// The port at which CoreDNS tells that it can be asked.
 pub const COREDNS_READY: u16 = 8181;
 /// The port at which kube-proxy tells that it has written its rules.

@@ -13,7 +13,7 @@ use crate::disk::{make_dir, write, write_private};
 use crate::failure::{Context as _, Failure, Remedy as _, Result};
 use crate::init::{CRISP_DIR, Init, KUBERNETES_DIR, Program};
 use crate::kubeconfig;
-use crate::manifests;
+use crate::manifests::{self, API_PORT};
 use crate::names::CONTROL;
 use crate::pki::{Authority, Issued, Pki, Subject, Usage};
 use crate::settings;
@@ -179,7 +179,7 @@ impl Files<'_> {
     fn component(&self, dir: &mut Dir, name: &str, subject: &Subject, server: &str) -> Result<()> {
         let client = Client {
             subject,
-            server: format!("https://{server}:6443"),
+            server: format!("https://{server}:{API_PORT}"),
             cluster: "crisp".to_owned(),
         };
         dir.client(&self.pki.ca, &format!("{name}.kubeconfig"), &client)
@@ -280,6 +280,8 @@ fn init(runs_pods: bool, programs: Vec<(&'static str, Vec<String>)>) -> Result<V
         Program {
             name: name.to_owned(),
             command: std::iter::once(path).chain(words).collect(),
+            // Refused by an API server that is about to come, it would pause for longer and longer.
+            after: (name == "coredns").then_some(API_PORT),
         }
     });
     let init = Init {

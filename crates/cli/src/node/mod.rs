@@ -19,7 +19,7 @@ use crate::disk::make_dir;
 use crate::failure::{Context as _, Failure, Result};
 use crate::home::ClusterDir;
 use crate::init::{CRISP_DIR, KUBERNETES_DIR, NODE_DIR};
-use crate::manifests;
+use crate::manifests::{self, API_PORT};
 use crate::names::{self, CONTROL};
 use crate::network::Network;
 use crate::programs::Programs;
@@ -186,7 +186,7 @@ impl Nodes<'_> {
             host_ip: "127.0.0.1".to_owned(),
         };
         if name == CONTROL {
-            return vec![port(self.record.port, 6443)];
+            return vec![port(self.record.port, API_PORT)];
         }
         let published = self.record.publish.iter();
         let published = published.filter(|_| name == names::worker(1));
