@@ -1,5 +1,6 @@
 //! A cluster under test: `crisp cluster` and kubectl, run as people run them, in a network of its own.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -41,13 +42,21 @@ pub struct Cluster {
     _lock: File,
 }
 
-/// Where `hack/tools cluster` put a version of Kubernetes.
+/// Where `hack/tools cluster` put a version of Kubernetes: the latest one, which `crisp` takes too.
 #[must_use]
 pub fn kubernetes() -> Option<PathBuf> {
     let versions = tools::cache().parent()?.join("kubernetes");
-    let mut dirs = std::fs::read_dir(versions).ok()?.flatten();
-    let is_whole = |dir: &PathBuf| dir.join("kubelet").exists() && dir.join("coredns").exists();
-    dirs.find_map(|dir| Some(dir.path()).filter(is_whole))
+    let entries = std::fs::read_dir(versions).ok()?.flatten();
+    let dirs = entries.filter_map(|entry| Some((version(&entry.file_name())?, entry.path())));
+    let (_, latest) = dirs.max()?;
+    let is_whole = latest.join("kubelet").exists() && latest.join("coredns").exists();
+    is_whole.then_some(latest)
+}
+
+/// The numbers of a name like `v1.37.1`.
+fn version(name: &OsStr) -> Option<Vec<u32>> {
+    let numbers = name.to_str()?.strip_prefix('v')?.split('.');
+    numbers.map(|number| number.parse().ok()).collect()
 }
 
 /// Settings of the machine that kubelets change, for all that runs on it.

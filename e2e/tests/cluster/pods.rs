@@ -118,7 +118,9 @@ fn keeps_its_claims(cluster: &Cluster) {
     let node = |cluster: &Cluster| cluster.get(&["pod", "set-0"])["spec"]["nodeName"].take();
     let before = node(cluster);
     cluster.kubectl(&["delete", "pod", "set-0"]);
-    cluster.rolled_out("statefulset/set");
+    // The set's status may be of the time before.
+    cluster.waited("create", "pod/set-0");
+    cluster.waited("condition=Ready", "pod/set-0");
     assert_eq!(node(cluster), before);
     assert_eq!(cluster.sh("set-0", "cat /data/lives"), "set-0\nset-0\n");
     assert_eq!(cluster.sh("set-1", "cat /data/lives"), "set-1\n");

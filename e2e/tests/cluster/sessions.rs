@@ -8,7 +8,7 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use crisp_e2e::terminal::Terminal;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crisp_e2e::cluster::{Cluster, IMAGE};
 
@@ -46,10 +46,11 @@ impl Beside {
 
     /// Its lines. The program has its time, and with it ends the wait for a line that never comes.
     fn lines(&mut self) -> impl Iterator<Item = String> + use<> {
-        let pid = Pid::from_child(&self.0);
+        // Its number may be another's by then.
+        let process = pidfd_open(Pid::from_child(&self.0), PidfdFlags::empty()).unwrap();
         std::thread::spawn(move || {
             std::thread::sleep(Duration::from_secs(30));
-            kill_process(pid, Signal::KILL).ok();
+            pidfd_send_signal(&process, Signal::KILL).ok();
         });
         let output = BufReader::new(self.0.stdout.take().unwrap());
         output.lines().map(Result::unwrap)
