@@ -36,7 +36,7 @@ pub struct Cluster {
     dir: TempDir,
     machine: Picture,
     settings: Vec<String>,
-    /// What the setting was that the test has changed itself.
+    /// The value of the setting that the test changes itself.
     panic: String,
     /// Only one test at a time looks at the kernel.
     _lock: File,

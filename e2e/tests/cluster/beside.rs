@@ -66,7 +66,7 @@ fn only_root_reads_its_keys(dir: &Path) {
     assert!(keys > 8, "{keys} keys");
 }
 
-/// Who asks another address of this machine meets nobody.
+/// No other address of this machine answers at its port.
 fn the_api_is_at_loopback_alone(cluster: &Cluster, port: u16) {
     let gateway = gateway(&json(&cluster.home().join("network.json")));
     let connect = |host: &str| {
