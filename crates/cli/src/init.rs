@@ -26,6 +26,8 @@ pub const KUBERNETES_DIR: &str = "/opt/kubernetes";
 /// Where programs of a node are found, by the programs themselves.
 pub const PATH: &str =
     "/opt/crisp:/opt/kubernetes:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
+/// The file in a control plane's directory that tells that the cluster's first objects are made.
+pub const OBJECTS_MADE: &str = "objects-made";
 /// How the log of a node tells that a program has ended, after the program's name.
 pub const ENDED: &str = "ended with";
 /// Pause before a program that ended is started again.
@@ -57,9 +59,28 @@ pub struct Program {
     pub name: String,
     /// Path and arguments.
     pub command: Vec<String>,
-    /// The port of the node at which somebody has to listen before it is started.
+    /// The things that it has to find when it is started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub after: Option<u16>,
+    pub after: Option<After>,
+}
+
+/// Things that a program has to find, so that it does not fail and pause.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct After {
+    /// A file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+    /// A port of the node at which a program listens.
+    pub port: u16,
+}
+
+impl After {
+    fn is_there(&self) -> bool {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+        self.file.as_deref().is_none_or(Path::exists)
+            && TcpStream::connect_timeout(&address, ANSWER).is_ok()
+    }
 }
 
 /// A program that runs, or waits to be started again.
@@ -112,7 +133,7 @@ fn due() -> State {
 fn start_due(programs: &[Program], states: &mut [State]) {
     for (program, state) in programs.iter().zip(states) {
         let is_due = matches!(state, State::Waits(until) if *until <= Instant::now());
-        if is_due && program.after.is_none_or(is_open) {
+        if is_due && program.after.as_ref().is_none_or(After::is_there) {
             *state = start(program).map_or_else(
                 |failure| {
                     eprintln!("{failure}; it is tried again");
@@ -122,12 +143,6 @@ fn start_due(programs: &[Program], states: &mut [State]) {
             );
         }
     }
-}
-
-/// Whether a program of the node listens at a port.
-fn is_open(port: u16) -> bool {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    TcpStream::connect_timeout(&address, ANSWER).is_ok()
 }
 
 fn log_of(program: &Program) -> PathBuf {
@@ -355,13 +370,18 @@ mod tests {
     }
 
     #[test]
-    fn a_program_waits_for_the_one_that_it_asks() {
+    fn a_program_waits_for_what_it_has_to_find() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let programs = [Program {
             name: "x/no/such/directory".into(),
             command: vec!["/bin/true".into()],
-            after: Some(port),
+            after: Some(After {
+                file: Some(file.clone()),
+                port,
+            }),
         }];
         let begun = Instant::now();
         let is_tried = || {
@@ -369,6 +389,8 @@ mod tests {
             start_due(&programs, &mut states);
             matches!(states[0], State::Waits(until) if until != begun)
         };
+        assert!(!is_tried());
+        File::create(&file).unwrap();
         assert!(is_tried());
         drop(listener);
         assert!(!is_tried());

@@ -206,6 +206,10 @@ pub fn control_plane(network: &Network, address: &str) -> Vec<(&'static str, Vec
         "--leader-elect=false",
         "--bind-address=127.0.0.1",
         "--use-service-account-credentials",
+        // Forty controllers ask for credentials one after another before pods can have theirs; by default that
+        // is twenty requests in a second.
+        "--kube-api-qps=200",
+        "--kube-api-burst=400",
         "--service-account-private-key-file=/node/tokens.key",
         "--root-ca-file=/node/ca.crt",
         // It signs what CertificateSigningRequests that were approved ask for.

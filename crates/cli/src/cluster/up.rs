@@ -10,8 +10,10 @@ use super::plan::{self, Plan};
 use super::ready::Ready;
 use super::redirects;
 use crate::arguments::{Common, Up};
+use crate::disk;
 use crate::failure::{Failure, Remedy as _, Result};
 use crate::home::{ClusterDir, Home};
+use crate::init::OBJECTS_MADE;
 use crate::kubectl;
 use crate::manifests;
 use crate::names::{self, CONTROL};
@@ -130,6 +132,7 @@ async fn start_control(
     let address = ready.control.address.to_string();
     let objects = manifests::objects(nodes.network, &address, ranges);
     ready.objects(&objects).await?;
+    disk::write(&nodes.dir.node(CONTROL).join(OBJECTS_MADE), b"")?;
     Ok(is_new.then(|| CONTROL.to_owned()))
 }
 

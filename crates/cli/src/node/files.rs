@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{Node, Nodes};
 use crate::disk::{make_dir, write, write_private};
 use crate::failure::{Context as _, Failure, Remedy as _, Result};
-use crate::init::{CRISP_DIR, Init, KUBERNETES_DIR, Program};
+use crate::init::{After, CRISP_DIR, Init, KUBERNETES_DIR, NODE_DIR, OBJECTS_MADE, Program};
 use crate::kubeconfig;
 use crate::manifests::{self, API_PORT};
 use crate::names::CONTROL;
@@ -269,6 +269,20 @@ impl Dir {
     }
 }
 
+/// The things that a program of the control plane has to find: refused by an API server that is about to come, or
+/// without the right to ask, it would pause for longer and longer.
+fn after(program: &str) -> Option<After> {
+    let file = match program {
+        "coredns" => Some(Path::new(NODE_DIR).join(OBJECTS_MADE)),
+        "kube-controller-manager" | "kube-scheduler" => None,
+        _ => return None,
+    };
+    Some(After {
+        file,
+        port: API_PORT,
+    })
+}
+
 /// The description of a node for its first process.
 fn init(runs_pods: bool, programs: Vec<(&'static str, Vec<String>)>) -> Result<Value> {
     let programs = programs.into_iter().map(|(name, words)| {
@@ -280,8 +294,7 @@ fn init(runs_pods: bool, programs: Vec<(&'static str, Vec<String>)>) -> Result<V
         Program {
             name: name.to_owned(),
             command: std::iter::once(path).chain(words).collect(),
-            // Refused by an API server that is about to come, it would pause for longer and longer.
-            after: (name == "coredns").then_some(API_PORT),
+            after: after(name),
         }
     });
     let init = Init {
@@ -357,6 +370,8 @@ mod tests {
                 }
                 // It is there as soon as the crispd is.
                 expected.remove("crisp.sock");
+                // And this one once the API server is.
+                expected.remove(OBJECTS_MADE);
                 assert!(expected.len() > 5, "{expected:?}");
                 for file in expected {
                     let data = fs::metadata(own.join(&file));
