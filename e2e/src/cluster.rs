@@ -137,7 +137,8 @@ impl Cluster {
     }
 
     /// `crisp cluster` with these words, which may name another directory.
-    fn crisp_command(&self, line: &str) -> Command {
+    #[must_use]
+    pub fn crisp_command(&self, line: &str) -> Command {
         // With an open file, as a script has one that does this under a lock.
         let mut command = Command::new("sh");
         command.args(["-c", "exec 9>\"$0\"; exec \"$@\""]);

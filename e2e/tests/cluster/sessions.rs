@@ -20,6 +20,20 @@ pub(crate) fn work(cluster: &Cluster, web: &str) {
     files_are_copied(cluster, web);
     a_container_is_added(cluster, web);
     a_node_is_looked_at(cluster);
+    a_shell_in_a_node_has_its_keys(cluster);
+}
+
+/// A key ends what the shell runs, and the shell goes on to an end of its own.
+fn a_shell_in_a_node_has_its_keys(cluster: &Cluster) {
+    let command = cluster.crisp_command("exec node-1 sh");
+    let mut terminal = Terminal::start(&cluster.net, &command, (91, 17));
+    terminal.types("echo $((6*7)); sleep 100\n");
+    terminal.shows("42");
+    terminal.types("\x03");
+    terminal.types("echo $((7*11))\n");
+    terminal.shows("77");
+    terminal.types("exit 3\n");
+    assert_eq!(terminal.ended().code(), Some(3), "{}", terminal.shown());
 }
 
 fn commands(cluster: &Cluster, web: &str) {

@@ -7,6 +7,7 @@ use std::process::{ExitCode, ExitStatus};
 use crisp_sys::ns::Kind;
 use crisp_sys::pidfd::PidFd;
 
+use super::foreground;
 use crate::failure::{Context as _, Result};
 use crate::init;
 
@@ -69,7 +70,7 @@ impl Then {
             crisp_sys::signals::ignore(signal).context(step)?;
         }
         crisp_sys::process::reset_signals(&mut command);
-        let status = command.current_dir("/root").status();
+        let status = foreground::status(command.current_dir("/root"));
         let status = status.context(|| format!("node {node}: run {}", words[0]))?;
         Ok(ExitCode::from(code(status)))
     }

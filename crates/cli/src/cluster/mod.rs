@@ -2,6 +2,7 @@
 
 mod delete;
 mod enter;
+mod foreground;
 mod found;
 mod image;
 mod load;
