@@ -26,6 +26,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("crisp-model", &[]),
     ("crisp-sys", &[]),
     ("crisp-api", &[]),
+    ("crisp-bolt", &[]),
     ("crisp-seccomp", &[]),
     ("crisp-tasks", &[]),
     ("crisp-spec", &["crisp-model", "crisp-seccomp"]),
