@@ -84,7 +84,7 @@ async fn serve(
     let redirects = Redirects::begin(&cluster.dir, &cluster.record)?;
     for host in &hosts {
         for dir in redirects.nodes() {
-            images::redirect(dir, host, &registry.url(), images::Host::Others)?;
+            images::redirect(dir, host, &registry.url(host), images::Host::Others)?;
         }
     }
     for image in images {

@@ -74,10 +74,16 @@ impl Registry {
         })
     }
 
-    /// Where its API begins, without the `/v2` that clients add.
-    pub fn url(&self) -> String {
-        format!("http://{}/{}", self.address, self.secret)
+    /// Where its API begins for the images of a host, without the `/v2` that clients add.
+    pub fn url(&self, host: &str) -> String {
+        format!("http://{}/{}/{}", self.address, self.secret, place(host))
     }
+}
+
+/// The part of a path that stands for a host: two hosts may have images of one name.
+fn place(host: &str) -> String {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-');
+    host.replace(|letter| !is_plain(letter), "_")
 }
 
 /// A word that nobody guesses.
@@ -87,27 +93,33 @@ fn secret() -> std::io::Result<String> {
     Ok(digits.collect())
 }
 
-/// Blobs by digest, and digests by `REPOSITORY:TAG`.
+/// Blobs by digest, and digests by host, repository and tag.
 #[derive(Debug, Default)]
 struct Shelf {
     /// All paths begin with this.
     root: String,
     blobs: HashMap<String, Blob>,
-    tags: HashMap<(String, String), String>,
+    tags: HashMap<[String; 3], String>,
 }
 
 impl Shelf {
     fn of(images: &[Image], secret: &str) -> Result<Self> {
         let mut shelf = Self {
-            root: format!("/{secret}/v2/"),
+            root: format!("/{secret}/"),
             ..Self::default()
         };
         for image in images {
             let name = ImageRef::parse(&image.name)
                 .context(|| format!("image {}: read its name", image.name))?;
-            let tag = name.tag().unwrap_or("latest");
-            let key = (name.repository().to_owned(), tag.to_owned());
-            shelf.tags.insert(key, image.digest.clone());
+            // Beside a digest a tag is only a remark, and may stand for another image.
+            if let (Some(tag), None) = (name.tag(), name.digest()) {
+                let key = [
+                    place(name.host()),
+                    name.repository().to_owned(),
+                    tag.to_owned(),
+                ];
+                shelf.tags.insert(key, image.digest.clone());
+            }
             let blobs = image.blobs.iter().cloned();
             shelf
                 .blobs
@@ -117,9 +129,10 @@ impl Shelf {
     }
 
     fn answer(&self, method: &Method, path: &str) -> Response<Piecewise> {
-        let mut response = match path.strip_prefix(&self.root) {
-            Some("") => Response::new(Piecewise::default()),
-            Some(rest) => self.find(rest).map_or_else(missing, found),
+        let below = path.strip_prefix(&self.root);
+        let mut response = match below.and_then(|path| path.split_once("/v2/")) {
+            Some((_, "")) => Response::new(Piecewise::default()),
+            Some((host, rest)) => self.find(host, rest).map_or_else(missing, found),
             None => missing(),
         };
         if method == Method::HEAD {
@@ -130,12 +143,12 @@ impl Shelf {
         response
     }
 
-    fn find(&self, rest: &str) -> Option<&Blob> {
+    fn find(&self, host: &str, rest: &str) -> Option<&Blob> {
         if let Some((_, digest)) = rest.rsplit_once("/blobs/") {
             return self.blobs.get(digest);
         }
         let (repository, reference) = rest.rsplit_once("/manifests/")?;
-        let key = (repository.to_owned(), reference.to_owned());
+        let key = [host, repository, reference].map(str::to_owned);
         let digest = self.tags.get(&key).map_or(reference, String::as_str);
         self.blobs.get(digest)
     }
@@ -212,20 +225,23 @@ mod tests {
     use super::super::blob::Content;
     use super::*;
 
-    fn shelf() -> Shelf {
-        let content = Content::of(b"{}".to_vec());
+    fn image(name: &str, text: &str) -> Image {
+        let content = Content::of(text.as_bytes().to_vec());
         let digest = content.digest().unwrap();
         let blob = Blob {
             digest: digest.clone(),
             media_type: "application/x".to_owned(),
             content,
         };
-        let image = Image {
-            name: "docker.io/library/a:1".to_owned(),
+        Image {
+            name: name.to_owned(),
             digest,
             blobs: vec![blob],
-        };
-        Shelf::of(&[image], "s").unwrap()
+        }
+    }
+
+    fn shelf() -> Shelf {
+        Shelf::of(&[image("docker.io/library/a:1", "{}")], "s").unwrap()
     }
 
     #[test]
@@ -233,15 +249,36 @@ mod tests {
         let shelf = shelf();
         let digest = shelf.blobs.keys().next().unwrap().clone();
         let status = |path: &str| shelf.answer(&Method::GET, path).status().as_u16();
-        assert_eq!(status("/s/v2/"), 200);
-        assert_eq!(status("/v2/library/a/manifests/1"), 404, "no secret");
-        assert_eq!(status("/s/v2/library/a/manifests/1"), 200);
-        assert_eq!(status(&format!("/s/v2/library/a/manifests/{digest}")), 200);
-        assert_eq!(status(&format!("/s/v2/library/a/blobs/{digest}")), 200);
-        assert_eq!(status("/s/v2/library/a/manifests/2"), 404);
-        assert_eq!(status("/s/v2/library/b/manifests/1"), 404);
-        assert_eq!(status("/s/v2/library/a/blobs/sha256:0"), 404);
+        let below = |path: &str| status(&format!("/s/docker.io/v2/{path}"));
+        assert_eq!(below(""), 200);
+        assert_eq!(status("/docker.io/v2/library/a/manifests/1"), 404);
+        assert_eq!(below("library/a/manifests/1"), 200);
+        assert_eq!(below(&format!("library/a/manifests/{digest}")), 200);
+        assert_eq!(below(&format!("library/a/blobs/{digest}")), 200);
+        assert_eq!(below("library/a/manifests/2"), 404);
+        assert_eq!(below("library/b/manifests/1"), 404);
+        assert_eq!(status("/s/a.example/v2/library/a/manifests/1"), 404);
+        assert_eq!(below("library/a/blobs/sha256:0"), 404);
         assert_eq!(status("/"), 404);
+    }
+
+    #[test]
+    fn names_that_differ_in_their_host_or_have_a_digest_are_no_others_tag() {
+        let digest = "sha256:".to_owned() + &"0".repeat(64);
+        let images = [
+            image("a.example:5000/x:1", "one"),
+            image("b.example/x:1", "two"),
+            image(&format!("b.example/x:1@{digest}"), "three"),
+            image(&format!("b.example/x@{digest}"), "four"),
+        ];
+        let shelf = Shelf::of(&images, "s").unwrap();
+        let has = |host: &str| {
+            let found = shelf.find(&place(host), "x/manifests/1").unwrap();
+            found.digest.clone()
+        };
+        assert_eq!(has("a.example:5000"), images[0].digest);
+        assert_eq!(has("b.example"), images[1].digest);
+        assert!(shelf.find("b.example", "x/manifests/latest").is_none());
     }
 
     #[test]
@@ -252,7 +289,7 @@ mod tests {
 
     #[test]
     fn nothing_can_be_written() {
-        let answer = shelf().answer(&Method::PUT, "/s/v2/library/a/manifests/1");
+        let answer = shelf().answer(&Method::PUT, "/s/docker.io/v2/library/a/manifests/1");
         assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED);
     }
 }
