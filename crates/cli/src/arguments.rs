@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::names::ClusterName;
 use crate::network::Ranges;
 
-/// Kubernetes clusters on this machine, whose nodes are Crisp containers.
+/// Crisp's tool for people: Kubernetes clusters on this machine, and the way from containerd.
 #[derive(Debug, Parser)]
 #[command(name = "crisp", version)]
 pub struct Arguments {
@@ -21,8 +21,33 @@ pub struct Arguments {
 /// The first word.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Kubernetes clusters on this machine
+    /// Kubernetes clusters on this machine, whose nodes are Crisp containers
     Cluster(ClusterArguments),
+    /// Bring the images of a containerd that is stopped to a crispd, without any registry. Images that
+    /// are there already stay, and containerd's own files are only read
+    Import(Import),
+}
+
+/// Whose images go where.
+#[derive(Debug, Args)]
+pub struct Import {
+    /// The directory of containerd's that its configuration calls root
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/containerd")]
+    pub from: PathBuf,
+    /// Which of containerd's namespaces: k8s.io is that of kubelets, default that of ctr, moby Docker's
+    #[arg(long, value_name = "NAME", default_value = "k8s.io")]
+    pub namespace: String,
+    /// The socket of the crispd that gets them
+    #[arg(
+        long,
+        value_name = "SOCKET",
+        default_value = "unix:///run/crisp/crisp.sock"
+    )]
+    pub socket: String,
+    /// The directory where that crispd looks for HOST/hosts.toml, which its configuration calls
+    /// images.registry_config. Files in it give way for the time of the import
+    #[arg(long, value_name = "DIR", default_value = "/etc/crisp/certs.d")]
+    pub registry_config: PathBuf,
 }
 
 /// A command about clusters.
@@ -200,7 +225,9 @@ mod tests {
     #[test]
     fn a_command_in_a_node_keeps_its_flags() {
         let words = ["crisp", "cluster", "exec", "node-1", "ls", "-l", "--name"];
-        let Command::Cluster(cluster) = Arguments::parse_from(words).command;
+        let Command::Cluster(cluster) = Arguments::parse_from(words).command else {
+            panic!("another first word")
+        };
         let ClusterCommand::Exec { command, .. } = cluster.command else {
             panic!("{:?}", cluster.command)
         };

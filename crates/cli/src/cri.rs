@@ -217,20 +217,30 @@ impl Cri {
 
     /// Whether an image is there.
     pub async fn has_image(&self, name: &str) -> Result<bool> {
+        Ok(self.image(name).await?.is_some())
+    }
+
+    /// The digests by which an image is there, each as `HOST/REPOSITORY@DIGEST`; none where it is not.
+    pub async fn image_digests(&self, name: &str) -> Result<Vec<String>> {
+        let image = self.image(name).await?;
+        Ok(image.map(|image| image.repo_digests).unwrap_or_default())
+    }
+
+    async fn image(&self, name: &str) -> Result<Option<cri::Image>> {
         let mut images = self.images.clone();
         let call = images.image_status(cri::ImageStatusRequest {
-            image: Some(image(name)),
+            image: Some(spec(name)),
             verbose: false,
         });
         let step = format!("look for image {name}");
-        Ok(self.answer(&step, PATIENCE, call).await?.image.is_some())
+        Ok(self.answer(&step, PATIENCE, call).await?.image)
     }
 
     /// Pulls an image.
     pub async fn pull(&self, name: &str) -> Result<()> {
         let mut images = self.images.clone();
         let call = images.pull_image(cri::PullImageRequest {
-            image: Some(image(name)),
+            image: Some(spec(name)),
             ..Default::default()
         });
         let step = format!("pull image {name}");
@@ -238,7 +248,7 @@ impl Cri {
     }
 }
 
-fn image(name: &str) -> cri::ImageSpec {
+fn spec(name: &str) -> cri::ImageSpec {
     cri::ImageSpec {
         image: name.to_owned(),
         ..Default::default()

@@ -1,5 +1,6 @@
 //! `crisp`, the tool for people. Its first word is `cluster`: a Kubernetes cluster on this machine,
-//! whose nodes are privileged containers of a Crisp of their own.
+//! whose nodes are privileged containers of a Crisp of their own; or `import`: the images of a
+//! containerd become those of a crispd.
 //!
 //! ```text
 //! arguments   the command line
@@ -20,10 +21,12 @@
 //! pki/        keys and certificates of a cluster
 //! kubeconfig  how clients reach the API server
 //! manifests   configurations and objects of Kubernetes
-//! images/     the node's image, archives of images, the registry that nodes pull them from
+//! images/     the node's image, archives of images, the registry that a crispd pulls them from
 //! kubectl     the program by which the API server is asked
-//! cluster/    what commands do
+//! cluster/    what commands about clusters do
+//! import/     images of a containerd
 //! init        the first process of a node
+//! interrupt   steps that their user ends
 //! progress    lines that tell how far it is
 //! ```
 
@@ -37,7 +40,9 @@ mod disk;
 mod failure;
 mod home;
 mod images;
+mod import;
 mod init;
+mod interrupt;
 mod kubeconfig;
 mod kubectl;
 mod lock;
@@ -81,15 +86,21 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<ExitCode> {
-    let Command::Cluster(arguments) = arguments.command;
     // The first process of a node, and one that enters a node, have one thread.
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context(|| "start the runtime of this program".to_owned())
+    };
+    let arguments = match arguments.command {
+        Command::Import(arguments) => return runtime()?.block_on(import::import(&arguments)),
+        Command::Cluster(arguments) => arguments,
+    };
     match arguments.command {
         ClusterCommand::Init { file } => init::run(&file),
         command => {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .context(|| "start the runtime of this program".to_owned())?;
+            let runtime = runtime()?;
             let then = runtime.block_on(cluster::perform(&arguments.common, command))?;
             drop(runtime);
             then.finish()

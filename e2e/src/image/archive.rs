@@ -9,7 +9,11 @@ use super::layer::Layer;
 #[must_use]
 pub fn archive(image: &Packed, name: &str) -> Vec<u8> {
     let mut descriptor = image.manifest.descriptor();
-    descriptor["annotations"] = json!({"org.opencontainers.image.ref.name": name});
+    // The first is containerd's own; for it the other one is a tag alone.
+    descriptor["annotations"] = json!({
+        "io.containerd.image.name": name,
+        "org.opencontainers.image.ref.name": name,
+    });
     let index = json!({"schemaVersion": 2, "manifests": [descriptor]});
     let mut tar = Layer::new()
         .file("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#, 0o644)

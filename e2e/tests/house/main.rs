@@ -129,7 +129,13 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     // For people: it speaks CRI to daemons, as every other client.
     (
         "crisp-cli",
-        &["crisp-api", "crisp-model", "crisp-sys", "crisp-tasks"],
+        &[
+            "crisp-api",
+            "crisp-bolt",
+            "crisp-model",
+            "crisp-sys",
+            "crisp-tasks",
+        ],
     ),
     // The end-to-end tests see what a user sees: binaries, sockets and the wire.
     ("crisp-e2e", &["crisp-api"]),

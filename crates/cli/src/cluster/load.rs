@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use crisp_model::ImageRef;
 use futures::future::try_join_all;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::found::Cluster;
 use super::redirects::Redirects;
@@ -14,6 +13,7 @@ use crate::arguments::Common;
 use crate::cri::Cri;
 use crate::failure::{Context as _, Failure, Remedy as _, Result};
 use crate::images::{self, Archive, Image, Registry};
+use crate::interrupt::interruptible;
 use crate::progress::Progress;
 
 /// How often a pull is tried: pulls of a kubelet may be in the way of the first ones.
@@ -27,7 +27,8 @@ pub async fn load(common: &Common, image: &str, name: Option<&str>) -> Result<()
     let nodes = nodes(&cluster).await?;
     if is_archive(image, name)? {
         let images = Archive::open(Path::new(image))?.images(name)?;
-        return interruptible(serve(&cluster, &nodes, &images, &progress)).await;
+        let step = serve(&cluster, &nodes, &images, &progress);
+        return interruptible("load", step).await;
     }
     try_join_all(nodes.iter().map(|node| node.pull(image))).await?;
     progress.done(&format!("{image} on all nodes"));
@@ -51,18 +52,6 @@ fn is_archive(image: &str, name: Option<&str>) -> Result<bool> {
         true => Err(Failure::new(format!("{image}: there is no such archive"))
             .remedy("an image of a registry is named as docker.io/library/NAME:TAG")),
         false => Ok(false),
-    }
-}
-
-/// Ends a step when the user ends this program, so that what it has changed is put back.
-async fn interruptible(step: impl Future<Output = Result<()>>) -> Result<()> {
-    let listen = || "signals: wait for them".to_owned();
-    let mut interrupted = signal(SignalKind::interrupt()).context(listen)?;
-    let mut terminated = signal(SignalKind::terminate()).context(listen)?;
-    tokio::select! {
-        outcome = step => outcome,
-        _ = interrupted.recv() => Err(Failure::new("load: interrupted")),
-        _ = terminated.recv() => Err(Failure::new("load: asked to end")),
     }
 }
 

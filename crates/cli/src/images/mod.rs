@@ -1,12 +1,14 @@
 //! Images come to nodes from a registry that this program is while it brings them.
 
+mod architecture;
 mod archive;
 mod blob;
 mod node_image;
 mod registry;
 
+pub use architecture::architecture;
 pub use archive::Archive;
-pub use blob::Image;
+pub use blob::{Blob, Content, Image};
 pub use node_image::node_image;
 pub use registry::Registry;
 
@@ -32,7 +34,8 @@ pub fn redirect(certs: &Path, host: &str, registry: &str, whose: Host) -> Result
     write(&dir.join("hosts.toml"), hosts(registry, whose).as_bytes())
 }
 
-fn hosts(registry: &str, whose: Host) -> String {
+/// The content of a `hosts.toml` that leads there.
+pub fn hosts(registry: &str, whose: Host) -> String {
     let server = match whose {
         Host::Ours => format!("server = \"{registry}\"\n"),
         Host::Others => String::new(),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use tar::{Builder, EntryType, Header};
 
+use super::architecture::architecture;
 use super::blob::{Blob, Content, Image};
 use crate::failure::{Context as _, Failure, Result};
 
@@ -95,14 +96,9 @@ fn image(layer: Vec<u8>) -> std::io::Result<Image> {
         })
     };
     let layer = blob(LAYER, layer)?;
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
     let config = json!({
         "os": "linux",
-        "architecture": architecture,
+        "architecture": architecture(),
         "config": {"WorkingDir": "/root"},
         "rootfs": {"type": "layers", "diff_ids": [layer.digest]},
     });

@@ -8,6 +8,7 @@ use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, ready};
 
 use bytes::Bytes;
@@ -33,6 +34,7 @@ pub struct Registry {
     /// Where it listens.
     pub address: SocketAddr,
     secret: String,
+    is_asked: Arc<AtomicBool>,
     _server: Worker<()>,
 }
 
@@ -44,16 +46,19 @@ impl Registry {
         let address = listener.local_addr().context(step)?;
         let secret = secret().context(step)?;
         let shelf = Arc::new(Shelf::of(images, &secret)?);
+        let is_asked = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&is_asked);
         let server = Worker::start(async move {
             loop {
                 // A connection that failed before it was taken is its client's matter.
                 let Ok((stream, _)) = listener.accept().await else {
                     continue;
                 };
-                let shelf = Arc::clone(&shelf);
+                let (shelf, asked) = (Arc::clone(&shelf), Arc::clone(&asked));
                 // They end with their clients, and with this program at the latest.
                 crisp_tasks::detached(async move {
                     let answer = service_fn(move |request: Request<Incoming>| {
+                        asked.store(true, Ordering::Relaxed);
                         let response = shelf.answer(request.method(), request.uri().path());
                         std::future::ready(Ok::<_, Infallible>(response))
                     });
@@ -70,6 +75,7 @@ impl Registry {
         Ok(Self {
             address,
             secret,
+            is_asked,
             _server: server,
         })
     }
@@ -77,6 +83,11 @@ impl Registry {
     /// Where its API begins for the images of a host, without the `/v2` that clients add.
     pub fn url(&self, host: &str) -> String {
         format!("http://{}/{}/{}", self.address, self.secret, place(host))
+    }
+
+    /// Whether anybody has asked for anything.
+    pub fn is_asked(&self) -> bool {
+        self.is_asked.load(Ordering::Relaxed)
     }
 }
 
