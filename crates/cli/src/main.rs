@@ -57,6 +57,7 @@ mod programs;
 mod progress;
 mod record;
 mod settings;
+mod watches;
 
 use std::process::ExitCode;
 

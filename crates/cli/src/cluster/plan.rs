@@ -14,6 +14,7 @@ use crate::programs::Programs;
 use crate::progress::Progress;
 use crate::record::Record;
 use crate::settings::Settings;
+use crate::watches;
 
 /// How many nodes a new cluster has.
 pub const USUAL: u8 = 3;
@@ -113,6 +114,7 @@ fn new(home: &Home, name: &ClusterName, up: &Up, kubernetes: &Path) -> Result<Re
         Failure::new(text)
     })?;
     let nodes = up.nodes.unwrap_or(USUAL);
+    watches::check(nodes)?;
     let mut record = Record::new(name.clone(), nodes, number, kubernetes.to_owned());
     record.port = ports::choose(home.path(), &up.publish, &others)?;
     record.publish.clone_from(&up.publish);
