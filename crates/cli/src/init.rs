@@ -35,7 +35,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How long programs may take to end when the node is asked to.
 const GRACE: Duration = Duration::from_secs(5);
 /// How many bytes a log may have, and as many again those of before.
-const LARGEST: u64 = 16 << 20;
+pub const LARGEST: u64 = 16 << 20;
 /// How long the node may take to answer to itself.
 const ANSWER: Duration = Duration::from_millis(100);
 const SIGTERM: i32 = 15;
@@ -112,8 +112,10 @@ pub fn run(file: &Path) -> Result<ExitCode> {
         let signal = signals::wait(Some(Duration::from_millis(500)));
         let signal = signal.context(|| "signals: wait for one".to_owned())?;
         reap(&init.programs, &mut states)?;
-        for program in &init.programs {
-            if let Err(failure) = bound(&log_of(program), LARGEST) {
+        let logs = init.programs.iter().map(log_of);
+        // The last one is this process's own, which its shim writes.
+        for log in logs.chain([log("node")]) {
+            if let Err(failure) = bound(&log, LARGEST) {
                 eprintln!("{failure}");
             }
         }
@@ -146,7 +148,11 @@ fn start_due(programs: &[Program], states: &mut [State]) {
 }
 
 fn log_of(program: &Program) -> PathBuf {
-    Path::new("/var/log").join(format!("{}.log", program.name))
+    log(&program.name)
+}
+
+fn log(name: &str) -> PathBuf {
+    Path::new("/var/log").join(format!("{name}.log"))
 }
 
 /// The file with what a log had before it was begun anew.
@@ -160,7 +166,7 @@ pub fn older(log: &Path) -> PathBuf {
 ///
 /// Its program goes on with the file that it has, at the end, wherever that is. A line that it writes
 /// between the last look at the end and the cut is lost.
-fn bound(log: &Path, largest: u64) -> Result<()> {
+pub fn bound(log: &Path, largest: u64) -> Result<()> {
     let step = || format!("{}: begin it anew", log.display());
     let length = match fs::metadata(log) {
         Ok(data) => data.len(),

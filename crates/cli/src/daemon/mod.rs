@@ -15,6 +15,7 @@ use crate::cri::Cri;
 use crate::disk::{make_dir, write};
 use crate::failure::{Context as _, Failure, Result};
 use crate::home::Home;
+use crate::init;
 use crate::machine;
 use crate::network::Network;
 use crate::record::Record;
@@ -49,6 +50,11 @@ impl Daemon {
         self.dir.join("certs.d")
     }
 
+    /// Begins its log anew where it has become too large.
+    fn bound_log(&self) -> Result<()> {
+        init::bound(&self.log(), init::LARGEST)
+    }
+
     fn log(&self) -> PathBuf {
         self.dir.join("crispd.log")
     }
@@ -76,6 +82,7 @@ impl Daemon {
     /// Starts it where it does not run, from the directory of our programs, and waits until it answers.
     /// Tells whether it was started.
     pub async fn ensure(&self, ours: &Path, network: &Network) -> Result<bool> {
+        self.bound_log()?;
         if self.awaits_living().await? {
             self.process.note_holder()?;
             return Ok(false);
