@@ -43,6 +43,7 @@ pub mod rootfs;
 pub mod schedule;
 pub mod seccomp;
 pub mod selinux;
+pub mod session;
 pub mod signals;
 pub mod socket;
 pub mod spool;

@@ -169,13 +169,15 @@ fn the_daemon_is_killed(cluster: &Cluster) {
     service_answers_everywhere(cluster);
 }
 
-/// The daemon outlives the command that started it.
+/// The daemon outlives the command that started it, and its session.
 fn holds_nothing_of_its_caller(cluster: &Cluster, pid: i32) {
     let held = cluster.callers_file();
     assert!(held.exists());
     let files = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
     let files = files.filter_map(|entry| fs::read_link(entry.path()).ok());
     assert!(files.into_iter().all(|file| file != held));
+    let daemon = Pid::from_raw(pid).unwrap();
+    assert_eq!(rustix::process::getsid(Some(daemon)).unwrap(), daemon);
 }
 
 /// A boot of the machine ends all pods with their namespaces; `up` brings the nodes back at their

@@ -30,6 +30,8 @@ pub struct Plan {
     pub network: Network,
     /// The outer crispd.
     pub cri: Cri,
+    /// The cgroup that its nodes are below.
+    pub cgroup_parent: String,
     /// The image of nodes.
     pub image: String,
     /// Held until the bridge is there, by which other homes know the ranges.
@@ -70,6 +72,7 @@ pub async fn begin(
     Ok(Plan {
         has_other_programs: former.is_some_and(|former| former.kubernetes != record.kubernetes),
         turn: Some(turn),
+        cgroup_parent: daemon.cgroup_parent(&record),
         record,
         dir,
         network,

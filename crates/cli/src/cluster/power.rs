@@ -54,6 +54,7 @@ pub async fn start(common: &Common, name: &str) -> Result<()> {
         record: &cluster.record,
         dir: &cluster.dir,
         cri: &cri,
+        cgroup_parent: &cluster.daemon().cgroup_parent(&cluster.record),
         image: &image,
         programs: &programs,
         network: &network,

@@ -75,6 +75,7 @@ async fn make(
         record: &plan.record,
         dir: &plan.dir,
         cri: &plan.cri,
+        cgroup_parent: &plan.cgroup_parent,
         image: &plan.image,
         programs,
         network: &plan.network,

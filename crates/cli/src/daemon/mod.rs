@@ -4,7 +4,6 @@
 mod process;
 
 use std::fs::File;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -90,7 +89,7 @@ impl Daemon {
         machine::note(&self.home)?;
         make_dir(&self.registries())?;
         let config = self.config(network);
-        write(&self.dir.join("config.toml"), config.as_bytes())?;
+        write(&self.config_file(), config.as_bytes())?;
         let mut child = self.start(ours)?;
         let pid = i32::try_from(child.id()).context(|| "crispd: note its process".to_owned())?;
         self.process.note(pid)?;
@@ -147,12 +146,12 @@ impl Daemon {
         let mut command = crisp_sys::process::command(&program);
         command
             .arg("--config")
-            .arg(self.dir.join("config.toml"))
+            .arg(self.config_file())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(opened)
-            // Keys of this terminal are not for it.
-            .process_group(0);
+            .stderr(opened);
+        // Keys of this terminal are not for it, nor is its end.
+        crisp_sys::session::lead_session(&mut command);
         command
             .spawn()
             .context(|| format!("crispd: start {}", program.display()))
@@ -173,11 +172,36 @@ impl Daemon {
         machine::give_back(&self.home)
     }
 
+    /// The cgroup parent of a cluster's nodes. A cluster's name may have dashes, which make a slice of systemd
+    /// another one's child.
+    pub fn cgroup_parent(&self, cluster: &Record) -> String {
+        match self.has_systemd_make_cgroups() {
+            true => format!("crispclusters-{}.slice", cluster.number),
+            false => format!("/crisp-clusters/{}", cluster.name),
+        }
+    }
+
+    /// Whether this daemon has systemd make its cgroups. That is decided at its first start: the machine may
+    /// be another one later, and the nodes' cgroups stay where they are.
+    fn has_systemd_make_cgroups(&self) -> bool {
+        let text = std::fs::read_to_string(self.config_file()).unwrap_or_default();
+        let table: toml::Table = text.parse().unwrap_or_default();
+        let driver = table.get("cgroup").and_then(|cgroup| cgroup.get("driver"));
+        match driver.and_then(toml::Value::as_str) {
+            Some(driver) => driver == "systemd",
+            None => systemd_makes_cgroups(),
+        }
+    }
+
+    fn config_file(&self) -> PathBuf {
+        self.dir.join("config.toml")
+    }
+
     fn config(&self, network: &Network) -> String {
         let dir = self.dir.display();
         let Network { bridge, ranges } = network;
         let nodes = ranges.nodes;
-        let (driver, parent) = match systemd_makes_cgroups() {
+        let (driver, parent) = match self.has_systemd_make_cgroups() {
             true => ("systemd", "crispclusters.slice"),
             false => ("cgroupfs", "crisp-clusters"),
         };
@@ -208,15 +232,6 @@ impl Daemon {
     }
 }
 
-/// The cgroup parent of a cluster's nodes. A cluster's name may have dashes, which make a slice of systemd
-/// another one's child.
-pub fn cgroup_parent(cluster: &Record) -> String {
-    match systemd_makes_cgroups() {
-        true => format!("crispclusters-{}.slice", cluster.number),
-        false => format!("/crisp-clusters/{}", cluster.name),
-    }
-}
-
 /// Whether systemd runs the machine, makes cgroups there for others, and can be asked to.
 fn systemd_makes_cgroups() -> bool {
     let runs = Path::new("/run/systemd/system").is_dir();
@@ -238,5 +253,23 @@ mod tests {
         let builtin = &config["network"]["builtin"];
         assert_eq!(builtin["bridge"].as_str(), Some("crisp-x"));
         assert_eq!(builtin["subnets"][0].as_str(), Some("10.213.0.0/16"));
+    }
+
+    #[test]
+    fn who_makes_cgroups_is_decided_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let daemon = Daemon::of(&Home::at(dir.path()).unwrap());
+        let cluster = Record::new("a-b".parse().unwrap(), 1, 7, "/k".into());
+        make_dir(&daemon.dir).unwrap();
+        for (driver, parent) in [
+            ("systemd", "crispclusters-7.slice"),
+            ("cgroupfs", "/crisp-clusters/a-b"),
+        ] {
+            let text = format!("[cgroup]\ndriver = \"{driver}\"\n");
+            write(&daemon.config_file(), text.as_bytes()).unwrap();
+            assert_eq!(daemon.cgroup_parent(&cluster), parent);
+            let network = crate::network::tests::usual();
+            assert!(daemon.config(&network).contains(&text));
+        }
     }
 }

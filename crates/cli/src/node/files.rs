@@ -324,6 +324,7 @@ mod tests {
         let record = Record::new("x".parse().unwrap(), 2, 1, "/k".into());
         let (dir, network) = (Home::at(place).unwrap().cluster(&record.name), usual());
         let nodes = Nodes {
+            cgroup_parent: "/x",
             record: &record,
             dir: &dir,
             cri: &Cri::at(&place.join("sock"), "x").unwrap(),

@@ -14,7 +14,6 @@ use serde_json::json;
 pub use files::write_files;
 
 use crate::cri::{Cri, Pod};
-use crate::daemon;
 use crate::disk::make_dir;
 use crate::failure::{Context as _, Failure, Result};
 use crate::home::ClusterDir;
@@ -65,6 +64,8 @@ pub struct Nodes<'a> {
     pub dir: &'a ClusterDir,
     /// The outer crispd.
     pub cri: &'a Cri,
+    /// The cgroup that its nodes are below.
+    pub cgroup_parent: &'a str,
     /// The image of nodes.
     pub image: &'a str,
     /// Programs that nodes see.
@@ -159,7 +160,7 @@ impl Nodes<'_> {
             labels,
             annotations: BTreeMap::from([(ADDRESS.to_owned(), self.chosen_address(name))]),
             linux: Some(cri::LinuxPodSandboxConfig {
-                cgroup_parent: daemon::cgroup_parent(self.record),
+                cgroup_parent: self.cgroup_parent.to_owned(),
                 sysctls: BTreeMap::from([("net.ipv4.ip_forward".to_owned(), "1".to_owned())]),
                 security_context: Some(cri::LinuxSandboxSecurityContext {
                     namespace_options: Some(namespaces()),
