@@ -15,7 +15,7 @@ use crisp_shim_api::{Event, ExitRecord, FailureKind, FromShim, MAX_FRAME, Reply,
 use crisp_sys::process::ProcessId;
 use crisp_sys::socket::{Conn, Message as Packet};
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::error::{Context, Error, Result, ShimFailure};
 use crate::paths;
@@ -154,6 +154,8 @@ pub(crate) struct ShimClient {
     /// finds it gone. Asked a moment earlier it would say that the container does not run, and so
     /// the caller hears the same.
     is_over: Arc<AtomicBool>,
+    /// Held by the one who told the shim to leave, until it has left.
+    dismissal: Arc<Mutex<()>>,
     /// The shim's own process, when it is known.
     pub(crate) process: Option<ProcessId>,
 }
@@ -202,6 +204,7 @@ impl ShimClient {
             calls,
             container,
             is_over,
+            dismissal: Arc::default(),
             process,
         }
     }
@@ -265,11 +268,13 @@ impl ShimClient {
     }
 
     /// Tells the shim of a container that is over to leave, and waits until it has. A shim that
-    /// does not leave is killed: nothing depends on it any more.
+    /// does not leave is killed: nothing depends on it any more. A second
+    /// caller only waits.
     pub(crate) async fn dismiss(&self) {
         self.is_over.store(true, Ordering::Release);
-        let told = self.order(Request::Shutdown, LEAVE_WITHIN).await;
-        if let Err(error) = told
+        let dismissal = self.dismissal.try_lock();
+        if dismissal.is_ok()
+            && let Err(error) = self.order(Request::Shutdown, LEAVE_WITHIN).await
             && !self.calls.is_closed()
         {
             tracing::debug!(container_id = %self.container, %error, "shim not told to leave");

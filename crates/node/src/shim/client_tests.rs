@@ -110,3 +110,26 @@ async fn a_silent_shim_is_told_of() {
     let error = client.call(Request::KillAll, within).await.unwrap_err();
     assert!(matches!(error, Error::Unavailable(_)), "{error}");
 }
+
+#[tokio::test]
+async fn a_shim_is_told_to_leave_once() {
+    let (ours, theirs) = Conn::pair().unwrap();
+    let (events, _told) = mpsc::unbounded_channel();
+    let client = ShimClient::start(Connection::new(ours).unwrap(), id(), None, events);
+    let shim = Connection::new(theirs).unwrap();
+    let leaving = crisp_tasks::Worker::start(async move {
+        let (bytes, _) = shim.receive().await.unwrap().unwrap();
+        let ToShim { seq, request } = ToShim::decode(&bytes).unwrap();
+        assert_eq!(request, Request::Shutdown);
+        // The other who wants it gone has come by now, and would have asked.
+        let more = tokio::time::timeout(Duration::from_millis(100), shim.receive()).await;
+        let reply = Reply::Done;
+        let frame = FromShim::Reply { seq, reply }.encode().unwrap();
+        shim.send(&frame, &[]).await.unwrap();
+        more.is_ok()
+    });
+    let handle = client.clone();
+    tokio::join!(client.dismiss(), handle.dismiss());
+    assert!(client.calls.is_closed());
+    assert!(!leaving.outcome().await.unwrap());
+}
