@@ -34,7 +34,7 @@ use crate::shim::{judge, launch};
 /// A container that has a new shim gets the next one no sooner.
 const ADOPTED_AFTER: Duration = Duration::from_secs(1);
 /// How long the shim of a container that has ended stays. Callers that stop a container mostly stop
-/// its pod next, and the kernel unmounts slowly while processes leave.
+/// its pod next, and the end of a process takes a processor from them.
 const SHIM_STAYS: Duration = Duration::from_millis(100);
 
 /// The purpose of a worker, from which follows what its failure means.
@@ -264,18 +264,16 @@ impl Hands {
 
     fn teardown_step(&self, remains: PodRemains) -> Started {
         let shared = Arc::clone(&self.shared);
-        let shims: Vec<_> = self
-            .held
-            .values()
-            .filter_map(|held| held.shim.clone())
-            .collect();
+        // All containers are over by now: shims that have not left yet, leave. None has anything of
+        // the pod's, and the handles stay for the removals, which wait for that.
+        for shim in self.held.values().filter_map(|held| held.shim.clone()) {
+            crisp_tasks::apart(async move {
+                tokio::time::sleep(SHIM_STAYS).await;
+                shim.dismiss().await;
+            });
+        }
         started(Work::Teardown, async move {
             let errors = teardown::teardown(&shared, &remains).await;
-            // All containers are over: shims that have not left yet, leave now. None has anything
-            // of the pod's, and the handles stay for the removals, which wait for that.
-            for shim in shims {
-                crisp_tasks::apart(async move { shim.dismiss().await });
-            }
             let result = Error::gather("tear down", errors).map_or(Ok(()), Err);
             Outcome::Input(Input::TornDown(result))
         })
