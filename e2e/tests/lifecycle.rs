@@ -375,3 +375,37 @@ fn privileged_a_container_is_started_once() {
         assert!(refused.message().contains("has ended"), "{refused}");
     });
 }
+
+fn is_mounted(dir: &Path) -> bool {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mut targets = table.lines().filter_map(|line| line.split(' ').nth(4));
+    targets.any(|target| Path::new(target) == dir)
+}
+
+#[test]
+fn privileged_pins_of_namespaces_are_mounted_while_pods_have_some() {
+    trial(|node| {
+        let pins = node.state().join("pins");
+        let mut cri = node.cri();
+        let pod = node.pod("over");
+        let id = cri.run_pod(&pod);
+        assert!(node.terminate().success());
+        assert!(is_mounted(&pins), "the pod has lost its namespaces");
+        node.restart();
+        let request = cri::StopPodSandboxRequest {
+            pod_sandbox_id: id.clone(),
+        };
+        cri.stop_pod_sandbox(request).unwrap();
+        assert!(node.terminate().success());
+        assert!(!is_mounted(&pins), "no pod has pins any more");
+        let mut unusable = node.command();
+        unusable.env("CRISPD_DIES", "nowhere");
+        let output = node.net.run(|| unusable.output().unwrap());
+        assert!(!output.status.success(), "{output:?}");
+        assert!(!is_mounted(&pins), "the start came to nothing");
+        node.restart();
+        assert!(is_mounted(&pins));
+        assert_eq!(cri.pod(&id).state(), cri::PodSandboxState::SandboxNotready);
+        cri.remove_pod(&id);
+    });
+}

@@ -175,8 +175,6 @@ fn open(mut config: Config) -> Result<(Shared, Survey)> {
     std::fs::create_dir_all(paths.netns_dir())
         .context(|| format!("make {}", paths.netns_dir().display()))?;
     let locks = lock(&paths)?;
-    private_tmpfs(&paths.pins()).context(|| "mount a place for pins")?;
-    handlers::make_places(&mut config, &paths)?;
     let layout = Layout::detect().context(|| "look at the cgroup hierarchies")?;
     let boot_id = crisp_sys::boot::boot_id().context(|| "read the boot id")?;
     let pods = read_records(&paths, &boot_id)?;
@@ -191,6 +189,9 @@ fn open(mut config: Config) -> Result<(Shared, Survey)> {
         death: Death::from_environment()?,
         locks,
     };
+    // After all that may fail: a start that comes to nothing leaves no mount.
+    private_tmpfs(&paths.pins()).context(|| "mount a place for pins")?;
+    handlers::make_places(&mut config, &paths)?;
     Ok((Shared::new(config, machine), survey))
 }
 

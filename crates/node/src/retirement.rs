@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use crisp_model::PodId;
 use crisp_sys::mount;
 
 use crate::blocking::blocking;
 use crate::error::Context;
+use crate::paths;
 use crate::shared::Shared;
 
 /// Does both at once: the time for it is short, and a disk that is busy, or an interface that the
@@ -13,7 +15,12 @@ use crate::shared::Shared;
 pub(crate) async fn retire(shared: &Arc<Shared>) {
     // They may be in the shims' cgroup already.
     shared.spares.dismiss_all();
-    if shared.mailboxes.count() > 0 {
+    let pods = shared.mailboxes.count();
+    if pods > 0 {
+        // A pod that boots has no view yet.
+        if shared.views.over() == pods {
+            unmount(shared).await;
+        }
         return flush(shared).await;
     }
     tokio::join!(
@@ -38,10 +45,15 @@ async fn leave_network(shared: &Arc<Shared>) {
     }
 }
 
+/// Pods that are over have no pins, unless their teardown still owes some.
 async fn unmount(shared: &Arc<Shared>) {
-    let kernel = Arc::clone(shared);
+    let pins = shared.paths.pins();
     let unmount = move || {
-        mount::unmount(&kernel.paths.pins()).context(|| "unmount the directory of namespace pins")
+        let step = || "unmount the directory of namespace pins";
+        match paths::ids(&pins, |name| PodId::parse(name).ok()).is_empty() {
+            true => mount::unmount(&pins).context(step),
+            false => Ok(()),
+        }
     };
     if let Err(error) = blocking(unmount).await {
         tracing::warn!(%error, "the state directory keeps a mount");

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crisp_model::{ContainerId, Owner, PodId};
+use crisp_model::{ContainerId, Owner, PodId, PodPhase};
 
 use crate::error::{Error, Result};
 use crate::view::{ContainerView, PodView};
@@ -65,6 +65,13 @@ impl Views {
         let known = self.read();
         let pods = known.pods.values().filter(|view| view.owner == owner);
         pods.cloned().collect()
+    }
+
+    /// How many pods of all owners are over.
+    pub(crate) fn over(&self) -> usize {
+        let known = self.read();
+        let over = |view: &&Arc<PodView>| view.phase == PodPhase::NotReady;
+        known.pods.values().filter(over).count()
     }
 
     /// Finds an owner's pod by its id or the unique beginning of it.
