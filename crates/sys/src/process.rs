@@ -226,6 +226,14 @@ pub fn has_one_thread() -> io::Result<bool> {
     }
 }
 
+/// The number of this process's group; `None` where the group was made outside of this PID namespace, in
+/// which it has none.
+#[must_use]
+pub fn own_group() -> Option<i32> {
+    let group = nix::unistd::getpgrp().as_raw();
+    (group > 0).then_some(group)
+}
+
 /// Orphans below this process become its children.
 ///
 /// # Errors
@@ -460,6 +468,23 @@ pub fn change_dir(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The test runs itself in a new PID namespace, where its group is one of outside.
+    #[test]
+    fn privileged_a_group_of_outside_has_no_number() {
+        const INSIDE: &str = "CRISP_TEST_INSIDE";
+        if std::env::var_os(INSIDE).is_some() {
+            assert_eq!(own_group(), None);
+            return;
+        }
+        let mut inside = command("unshare");
+        inside.args(["--pid", "--fork"]);
+        inside.arg(std::env::current_exe().unwrap());
+        let name = "process::tests::privileged_a_group_of_outside_has_no_number";
+        inside.args(["--exact", name]).env(INSIDE, "1");
+        let status = inside.status().unwrap();
+        assert!(status.success(), "{status}");
+    }
 
     #[test]
     fn stat_lines_with_hostile_names_parse() {

@@ -5,19 +5,23 @@ use std::io::{self, Stdin};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Command, ExitStatus};
 
+use crisp_sys::process::own_group;
 use crisp_sys::signals;
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, Signal, WaitOptions, getpgrp, kill_current_process_group, kill_process_group, waitpid,
+    Pid, Signal, WaitOptions, kill_current_process_group, kill_process_group, waitpid,
 };
 use rustix::termios::{tcgetpgrp, tcsetpgrp};
 
-/// Runs a command until it ends. Where this program has no terminal, or not its foreground, the command is
-/// in this program's group.
+/// Runs a command until it ends. Where this program has no terminal, or not its foreground, or a group that
+/// has no number in its own PID namespace, the command is in this program's group.
 pub fn status(command: &mut Command) -> io::Result<ExitStatus> {
+    let Some(own) = own_group().and_then(Pid::from_raw) else {
+        return command.status();
+    };
     let terminal = Terminal {
         stdin: io::stdin(),
-        own: getpgrp(),
+        own,
     };
     if !terminal.is_of(terminal.own) {
         return command.status();
