@@ -1,6 +1,10 @@
 //! The home is the one directory that all clusters and their daemon are below.
 //!
+//! It has a mark that is written first, into a directory that was missing or empty, and removed last. Nothing
+//! is made or removed in a directory without it: that is somebody else's.
+//!
 //! ```text
+//! crisp-home                 the mark
 //! lock                       held by a command that decides about clusters, or about their daemon
 //! locks/NAME                 held by a command that changes one cluster
 //! network.json               bridge and ranges of all clusters
@@ -14,14 +18,21 @@
 //! ```
 
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use crate::failure::{Context as _, Failure, Result};
+use crate::disk;
+use crate::failure::{Context as _, Failure, Remedy as _, Result};
 use crate::lock::{self, Lock};
 use crate::names::ClusterName;
 
 /// Longest path of a socket (unix(7)).
 const LONGEST_SOCKET: usize = 107;
+
+/// The content of the mark.
+const MARK: &str = "This directory is of `crisp cluster`, and goes with its last cluster.\n";
+/// Longest line by which the holder of a lock names itself.
+const LONGEST_HOLDER: u64 = 64;
 
 /// The one directory.
 #[derive(Debug, Clone)]
@@ -72,7 +83,7 @@ impl Home {
         let step = || format!("clusters: read {}", dir.display());
         let entries = match fs::read_dir(&dir) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(error).context(step),
         };
         let mut names = Vec::new();
@@ -84,8 +95,94 @@ impl Home {
         Ok(names)
     }
 
-    /// Makes the home where it is missing, and waits until no other command decides about its clusters or
-    /// their daemon. Long steps for one cluster alone do without it.
+    fn mark(&self) -> PathBuf {
+        self.0.join("crisp-home")
+    }
+
+    /// Whether the directory is one of ours.
+    pub fn is_ours(&self) -> Result<bool> {
+        let path = self.mark();
+        match crisp_sys::file::read_bounded(&path, MARK.len() as u64) {
+            Ok(text) => Ok(text == MARK.as_bytes()),
+            // Another file of this name is longer, or no file.
+            Err(error) if path.exists() && error.kind() != ErrorKind::PermissionDenied => Ok(false),
+            Err(error) if is_missing(&error) => Ok(false),
+            Err(error) => Err(error).context(|| format!("{}: read it", path.display())),
+        }
+    }
+
+    /// Refuses a directory that is not ours.
+    pub fn check(&self) -> Result<()> {
+        match self.is_ours()? {
+            true => Ok(()),
+            false => Err(self.strangers("nothing in it is changed")),
+        }
+    }
+
+    /// Makes a directory ours that is missing or empty, and refuses one with files of others.
+    pub fn claim(&self) -> Result<()> {
+        if self.is_ours()? {
+            return Ok(());
+        }
+        let is_left = |name: &str| name == "lock" && is_left_lock(&self.0.join("lock"));
+        match self.has_others(is_left)? {
+            false => self.write_mark(),
+            // Another `up` may have been faster.
+            true if self.is_ours()? => Ok(()),
+            true => Err(self.strangers("clusters get one that is missing or empty")),
+        }
+    }
+
+    /// Makes it ours once more, where a `delete` of its last cluster came between [`Self::claim`] and the lock
+    /// of the home, which is held.
+    pub fn claim_again(&self) -> Result<()> {
+        if self.is_ours()? {
+            return Ok(());
+        }
+        match self.has_others(|name| name == "lock" || name == "locks")? {
+            false => self.write_mark(),
+            true => Err(self.strangers("clusters get one that is missing or empty")),
+        }
+    }
+
+    fn write_mark(&self) -> Result<()> {
+        disk::make_dir(&self.0)
+            .remedy(|| "run this as root, or name another directory by --dir".to_owned())?;
+        disk::write(&self.mark(), MARK.as_bytes())
+    }
+
+    fn strangers(&self, so: &str) -> Failure {
+        let text = format!(
+            "{}: it is no directory of clusters, for it has no file crisp-home with the line of that",
+            self.0.display()
+        );
+        Failure::new(text).remedy(format!("{so}: name another by --dir"))
+    }
+
+    /// Whether it has anything but the mark and what a judge of names calls ours.
+    fn has_others(&self, is_ours: impl Fn(&str) -> bool) -> Result<bool> {
+        let step = || format!("{}: read it", self.0.display());
+        let entries = match fs::read_dir(&self.0) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error).context(step),
+        };
+        for entry in entries {
+            let name = entry.context(step)?.file_name();
+            // It may be half written.
+            let is_mark = |name: &str| name.starts_with(".crisp-home.");
+            if !name
+                .to_str()
+                .is_some_and(|name| is_mark(name) || is_ours(name))
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Waits until no other command decides about its clusters or their daemon. Long steps for one cluster
+    /// alone do without it.
     pub fn lock(&self) -> Result<Lock> {
         let what = format!("the clusters of {}", self.0.display());
         lock::take(&self.0.join("lock"), &what)
@@ -93,6 +190,7 @@ impl Home {
 
     /// Waits until no other command changes this cluster. It is taken before that of the home.
     pub fn lock_cluster(&self, name: &ClusterName) -> Result<Lock> {
+        self.check()?;
         lock::take(&self.lock_of(name), &format!("cluster {name}"))
     }
 
@@ -107,19 +205,33 @@ impl Home {
 
     /// Removes what is left of a home without clusters. Its lock is held.
     pub fn remove(&self) -> Result<()> {
-        let step = |path: &Path| format!("{}: remove it", path.display());
-        for dir in [self.daemon(), self.clusters()] {
-            crisp_sys::file::remove_tree_if_there(&dir).context(|| step(&dir))?;
-        }
-        // The holder of one of these is about to make a cluster.
+        self.check()?;
+        let (daemon, network) = (self.daemon(), self.network());
+        crisp_sys::file::remove_tree_if_there(&daemon).context(|| removing(&daemon))?;
+        remove_file(&network)?;
+        // Others may have put something there, which is no cluster.
+        fs::remove_dir(self.clusters()).ok();
+        self.remove_frame()
+    }
+
+    /// Removes locks, mark and directory, unless somebody is about to make a cluster.
+    fn remove_frame(&self) -> Result<()> {
         for lock in fs::read_dir(self.locks()).into_iter().flatten().flatten() {
-            lock::remove_free(&lock.path())?;
+            let name = lock.file_name();
+            if name
+                .to_str()
+                .is_some_and(|name| name.parse::<ClusterName>().is_ok())
+            {
+                lock::remove_free(&lock.path())?;
+            }
         }
-        for file in [self.network(), self.0.join("lock")] {
-            crisp_sys::file::remove_if_there(&file).context(|| step(&file))?;
+        let removed = fs::remove_dir(self.locks());
+        if removed.is_err_and(|error| error.kind() != ErrorKind::NotFound) {
+            return Ok(());
         }
-        // They may have locks, or other things of the caller's in them.
-        fs::remove_dir(self.locks()).ok();
+        remove_file(&self.mark())?;
+        remove_file(&self.0.join("lock"))?;
+        // It may have things of others in it.
         fs::remove_dir(&self.0).ok();
         Ok(())
     }
@@ -137,11 +249,42 @@ impl Home {
         if !self.cluster(name).path().exists() {
             lock::remove_free(&self.lock_of(name))?;
         }
+        if !self.is_ours()? {
+            // Another command has removed it meanwhile, and only locks came since.
+            return self.remove_frame();
+        }
         match self.names()?.is_empty() && !self.daemon().exists() {
             true => self.remove(),
             false => Ok(()),
         }
     }
+}
+
+fn removing(path: &Path) -> String {
+    format!("{}: remove it", path.display())
+}
+
+/// Removes a file, and never a directory.
+fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed.context(|| removing(path)),
+    }
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
+/// Whether a file is the lock of a home whose removal was cut short: it names its former holder, by a pid and
+/// a time.
+fn is_left_lock(path: &Path) -> bool {
+    let Ok(bytes) = crisp_sys::file::read_bounded(path, LONGEST_HOLDER) else {
+        return false;
+    };
+    let line = std::str::from_utf8(&bytes).ok();
+    let words = line.and_then(|line| line.strip_suffix('\n')?.split_once(' '));
+    words.is_some_and(|(pid, time)| pid.parse::<u32>().is_ok() && time.parse::<u64>().is_ok())
 }
 
 /// The directory of one cluster.
@@ -205,67 +348,5 @@ impl ClusterDir {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sockets_fit_or_are_refused_before_anything_is_made() {
-        let name: ClusterName = "a".repeat(20).parse().unwrap();
-        let home = Home::at(Path::new("/var/lib/crisp-clusters")).unwrap();
-        assert!(home.cluster(&name).check("node-100").is_ok());
-        let home = Home::at(&Path::new("/tmp").join("x".repeat(60))).unwrap();
-        let refused = home.cluster(&name).check("node-100").unwrap_err();
-        assert!(refused.to_string().contains("--dir"), "{refused}");
-    }
-
-    #[test]
-    fn a_home_that_is_not_there_has_no_clusters() {
-        let dir = tempfile::tempdir().unwrap();
-        let home = Home::at(&dir.path().join("no")).unwrap();
-        assert_eq!(home.names().unwrap(), []);
-        assert!(!dir.path().join("no").exists());
-    }
-
-    #[test]
-    fn paths_that_others_would_read_as_something_else_are_refused() {
-        for wrong in ["/srv/a b", "/srv/a\"b", "/srv/100%", "/srv/a#b", "/srv/ä"] {
-            let refused = Home::at(Path::new(wrong)).unwrap_err().to_string();
-            assert!(refused.contains("no plain path"), "{refused}");
-        }
-        assert!(Home::at(Path::new("relative/dir-1.x_y")).is_ok());
-    }
-
-    #[test]
-    fn a_home_stays_for_who_is_about_to_make_a_cluster() {
-        let dir = tempfile::tempdir().unwrap();
-        let home = Home::at(&dir.path().join("home")).unwrap();
-        let name = "x".parse().unwrap();
-        let held = home.lock_cluster(&name).unwrap();
-        let decides = home.lock().unwrap();
-        home.remove().unwrap();
-        drop(decides);
-        assert!(home.lock_of(&name).exists());
-        drop(held);
-        fs::create_dir_all(home.daemon()).unwrap();
-        home.tidy(&name);
-        assert!(home.daemon().exists() && !home.lock_of(&name).exists());
-        fs::remove_dir(home.daemon()).unwrap();
-        home.tidy(&name);
-        assert!(!dir.path().join("home").exists());
-    }
-
-    #[test]
-    fn a_home_goes_whole_and_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let home = Home::at(&dir.path().join("home")).unwrap();
-        drop(home.lock().unwrap());
-        fs::create_dir_all(home.cluster(&"x".parse().unwrap()).path()).unwrap();
-        assert_eq!(home.names().unwrap().len(), 1);
-        home.remove().unwrap();
-        assert!(!dir.path().join("home").exists());
-        drop(home.lock().unwrap());
-        fs::create_dir(dir.path().join("home/strangers")).unwrap();
-        home.remove().unwrap();
-        assert!(dir.path().join("home/strangers").exists());
-    }
-}
+#[path = "home_tests.rs"]
+mod tests;

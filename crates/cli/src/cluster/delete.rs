@@ -15,6 +15,10 @@ use crate::progress::Progress;
 pub async fn delete(common: &Common) -> Result<()> {
     let progress = Progress::begin();
     let home = Home::at(&common.dir)?;
+    if !home.path().exists() {
+        return Err(missing(common));
+    }
+    home.check()?;
     if has_nothing_of(&home, common)? {
         return Err(missing(common));
     }
@@ -47,11 +51,10 @@ pub async fn delete(common: &Common) -> Result<()> {
 }
 
 /// Whether a home has nothing to remove for a cluster. A `delete` that was interrupted may have left no
-/// cluster, and yet the daemon: any name then does for the rest.
+/// cluster, and yet the daemon, or the mark of the home alone: any name then does for the rest.
 fn has_nothing_of(home: &Home, common: &Common) -> Result<bool> {
     let is_there = home.cluster(&common.name).path().exists();
-    let is_begun = home.daemon().exists() || home.network().exists();
-    let is_left = is_begun && home.names()?.is_empty();
+    let is_left = home.is_ours()? && home.names()?.is_empty();
     Ok(!is_there && !is_left)
 }
 
@@ -90,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_daemon_without_clusters_can_be_deleted() {
+    fn a_home_without_clusters_can_be_deleted_and_a_strangers_directory_cannot() {
         let place = tempfile::tempdir().unwrap();
         let common = Common {
             name: "x".parse().unwrap(),
@@ -100,17 +103,32 @@ mod tests {
         let has_nothing = || has_nothing_of(&home, &common).unwrap();
         assert!(has_nothing());
         crate::disk::make_dir(&home.daemon()).unwrap();
-        assert!(!has_nothing());
-        std::fs::remove_dir(home.daemon()).unwrap();
-        assert!(has_nothing());
         crate::disk::write(&home.network(), b"").unwrap();
-        assert!(
-            !has_nothing(),
-            "it was killed after the daemon's directory went"
-        );
+        assert!(has_nothing(), "somebody else's");
+        std::fs::remove_dir_all(home.path()).unwrap();
+        home.claim().unwrap();
+        assert!(!has_nothing(), "a delete was killed, or an up");
         crate::disk::make_dir(home.cluster(&"y".parse().unwrap()).path()).unwrap();
         assert!(has_nothing(), "the daemon is for y");
         crate::disk::make_dir(home.cluster(&common.name).path()).unwrap();
         assert!(!has_nothing());
+    }
+
+    #[tokio::test]
+    async fn files_of_others_outlive_a_delete() {
+        let place = tempfile::tempdir().unwrap();
+        let common = Common {
+            name: "x".parse().unwrap(),
+            dir: place.path().to_owned(),
+        };
+        let files =
+            ["daemon/mine", "clusters/My_Cluster/data", "lock"].map(|file| place.path().join(file));
+        for file in &files {
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            crate::disk::write(file, b"mine").unwrap();
+        }
+        let refused = delete(&common).await.unwrap_err().to_string();
+        assert!(refused.contains("no directory of clusters"), "{refused}");
+        assert!(files.iter().all(|file| file.is_file()));
     }
 }

@@ -52,6 +52,7 @@ pub async fn begin(
     let home = Home::at(&common.dir)?;
     let dir = home.cluster(&common.name);
     let _decides = home.lock()?;
+    home.claim_again()?;
     let former = Record::read(&dir)?;
     let record = decide(&home, &common.name, up, &programs.kubernetes)?;
     if let Some(former) = &former {

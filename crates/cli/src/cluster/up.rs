@@ -34,6 +34,7 @@ pub async fn up(common: &Common, up: &Up) -> Result<()> {
     // Bad input is refused before anything is made, also a lock.
     let settings = Settings::read(up, &programs.ours)?;
     dir.check(&names::worker(up.nodes.unwrap_or(plan::USUAL)))?;
+    home.claim()?;
     let lock = home.lock_cluster(&common.name)?;
     let mut plan = match plan::begin(common, up, &programs, &settings, &progress).await {
         Ok(plan) => plan,
