@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::Duration;
 
 use crisp_model::ImageRef;
 use futures::future::try_join_all;
@@ -12,13 +11,9 @@ use super::redirects::Redirects;
 use crate::arguments::Common;
 use crate::cri::Cri;
 use crate::failure::{Context as _, Failure, Remedy as _, Result};
-use crate::images::{self, Archive, Image, Registry};
+use crate::images::{self, Archive, Host, Image, Registry, arrival};
 use crate::interrupt::interruptible;
 use crate::progress::Progress;
-
-/// How often a pull is tried: pulls of a kubelet may be in the way of the first ones.
-const TRIES: u8 = 4;
-const PAUSE: Duration = Duration::from_millis(500);
 
 /// Brings the images of an archive, or one from its registry.
 pub async fn load(common: &Common, image: &str, name: Option<&str>) -> Result<()> {
@@ -30,7 +25,7 @@ pub async fn load(common: &Common, image: &str, name: Option<&str>) -> Result<()
         let step = serve(&cluster, &nodes, &images, &progress);
         return interruptible("load", step).await;
     }
-    try_join_all(nodes.iter().map(|node| node.pull(image))).await?;
+    try_join_all(nodes.iter().map(|(_, cri)| cri.pull(image))).await?;
     progress.done(&format!("{image} on all nodes"));
     Ok(())
 }
@@ -58,7 +53,7 @@ fn is_archive(image: &str, name: Option<&str>) -> Result<bool> {
 /// Brings images from a registry that lasts as long as this.
 async fn serve(
     cluster: &Cluster,
-    nodes: &[Cri],
+    nodes: &[(String, Cri)],
     images: &[Image],
     progress: &Progress,
 ) -> Result<()> {
@@ -71,26 +66,42 @@ async fn serve(
     let gateway = cluster.network()?.gateway();
     let registry = Registry::serve(gateway.into(), images).await?;
     let redirects = Redirects::begin(&cluster.dir, &cluster.record)?;
+    probe(&redirects, nodes, &registry).await?;
     for host in &hosts {
         for dir in redirects.nodes() {
-            images::redirect(dir, host, &registry.url(host), images::Host::Others)?;
+            images::redirect(dir, host, &registry.url(host), Host::Others)?;
         }
     }
     for image in images {
-        pull_here(nodes, &image.name).await.remedy(|| {
-            let address = registry.address;
-            format!(
-                "nodes ask this program at {address}: a firewall of this machine (ufw, firewalld) has to \
-                 let them in"
-            )
-        })?;
+        let pulls = nodes.iter().map(async |(name, cri)| {
+            let whose = format!("node {name}");
+            arrival::pull(cri, &whose, image).await
+        });
+        try_join_all(pulls).await?;
         progress.done(&format!("{} on all nodes", image.name));
     }
     Ok(())
 }
 
+/// Learns whether each node asks this program: one that cannot would take the world's image of that name.
+async fn probe(redirects: &Redirects, nodes: &[(String, Cri)], registry: &Registry) -> Result<()> {
+    let asked = nodes.iter().zip(redirects.nodes());
+    let asked = asked.map(async |((name, cri), dir)| {
+        let host = arrival::probe_host(name);
+        images::redirect(dir, &host, &registry.url(&host), Host::Ours)?;
+        if arrival::asks(cri, registry, &host).await {
+            return Ok(());
+        }
+        let address = registry.address;
+        let text = format!("node {name}: it does not ask this program at {address}");
+        Err(Failure::new(text))
+            .remedy(|| "a firewall of this machine (ufw, firewalld) has to let nodes in".to_owned())
+    });
+    try_join_all(asked).await.map(drop)
+}
+
 /// Calls to the crispd of each node; refused while one does not run, so that all have the same images.
-async fn nodes(cluster: &Cluster) -> Result<Vec<Cri>> {
+async fn nodes(cluster: &Cluster) -> Result<Vec<(String, Cri)>> {
     let mut nodes = Vec::new();
     for (_, name) in cluster.record.workers() {
         let cri = Cri::at(&cluster.dir.socket(&name), &format!("node {name}"))?;
@@ -98,24 +109,9 @@ async fn nodes(cluster: &Cluster) -> Result<Vec<Cri>> {
             let failure = Failure::new(format!("node {name}: its crispd does not answer"));
             return Err(failure).remedy(|| format!("`crisp cluster start {name}` starts the node"));
         }
-        nodes.push(cri);
+        nodes.push((name, cri));
     }
     Ok(nodes)
-}
-
-/// Pulls what this program serves. A pull that a kubelet began before goes elsewhere, and ours joins it:
-/// then it is tried again.
-async fn pull_here(nodes: &[Cri], image: &str) -> Result<()> {
-    let pulls = nodes.iter().map(async |node| {
-        for _ in 1..TRIES {
-            if node.pull(image).await.is_ok() {
-                return Ok(());
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
-        node.pull(image).await
-    });
-    try_join_all(pulls).await.map(drop)
 }
 
 #[cfg(test)]

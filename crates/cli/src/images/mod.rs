@@ -2,6 +2,7 @@
 
 mod architecture;
 mod archive;
+pub mod arrival;
 mod blob;
 mod node_image;
 mod registry;

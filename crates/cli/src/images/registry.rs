@@ -2,13 +2,12 @@
 //! half, on plain HTTP; it ends with the value. Its path has a random part, which nodes are told: others
 //! on their network, as pods are, cannot read what an owner brings to nodes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, ready};
 
 use bytes::Bytes;
@@ -28,13 +27,16 @@ use crate::failure::{Context as _, Result};
 /// Bytes of a blob that are sent at a time.
 const PIECE: usize = 1 << 16;
 
+/// Places of hosts that somebody has asked for, who was told of the secret.
+type Asked = Arc<Mutex<BTreeSet<String>>>;
+
 /// A registry that runs.
 #[derive(Debug)]
 pub struct Registry {
     /// Where it listens.
     pub address: SocketAddr,
     secret: String,
-    is_asked: Arc<AtomicBool>,
+    asked: Asked,
     _server: Worker<()>,
 }
 
@@ -46,20 +48,24 @@ impl Registry {
         let address = listener.local_addr().context(step)?;
         let secret = secret().context(step)?;
         let shelf = Arc::new(Shelf::of(images, &secret)?);
-        let is_asked = Arc::new(AtomicBool::new(false));
-        let asked = Arc::clone(&is_asked);
+        let asked = Asked::default();
+        let noted = Arc::clone(&asked);
         let server = Worker::start(async move {
             loop {
                 // A connection that failed before it was taken is its client's matter.
                 let Ok((stream, _)) = listener.accept().await else {
                     continue;
                 };
-                let (shelf, asked) = (Arc::clone(&shelf), Arc::clone(&asked));
+                let (shelf, noted) = (Arc::clone(&shelf), Arc::clone(&noted));
                 // They end with their clients, and with this program at the latest.
                 crisp_tasks::detached(async move {
                     let answer = service_fn(move |request: Request<Incoming>| {
-                        asked.store(true, Ordering::Relaxed);
-                        let response = shelf.answer(request.method(), request.uri().path());
+                        let path = request.uri().path();
+                        if let Some((host, _)) = shelf.host_of(path) {
+                            let mut noted = noted.lock().unwrap_or_else(PoisonError::into_inner);
+                            noted.insert(host.to_owned());
+                        }
+                        let response = shelf.answer(request.method(), path);
                         std::future::ready(Ok::<_, Infallible>(response))
                     });
                     let connection = http1::Builder::new();
@@ -75,7 +81,7 @@ impl Registry {
         Ok(Self {
             address,
             secret,
-            is_asked,
+            asked,
             _server: server,
         })
     }
@@ -85,9 +91,10 @@ impl Registry {
         format!("http://{}/{}/{}", self.address, self.secret, place(host))
     }
 
-    /// Whether anybody has asked for anything.
-    pub fn is_asked(&self) -> bool {
-        self.is_asked.load(Ordering::Relaxed)
+    /// Whether anybody has asked for anything of a host.
+    pub fn is_asked_for(&self, host: &str) -> bool {
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.contains(&place(host))
     }
 }
 
@@ -139,9 +146,13 @@ impl Shelf {
         Ok(shelf)
     }
 
+    /// The place of the host that a path is for, and the rest of it.
+    fn host_of<'a>(&self, path: &'a str) -> Option<(&'a str, &'a str)> {
+        path.strip_prefix(&self.root)?.split_once("/v2/")
+    }
+
     fn answer(&self, method: &Method, path: &str) -> Response<Piecewise> {
-        let below = path.strip_prefix(&self.root);
-        let mut response = match below.and_then(|path| path.split_once("/v2/")) {
+        let mut response = match self.host_of(path) {
             Some((_, "")) => Response::new(Piecewise::default()),
             Some((host, rest)) => self.find(host, rest).map_or_else(missing, found),
             None => missing(),

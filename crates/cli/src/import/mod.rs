@@ -17,7 +17,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use crisp_model::ImageRef;
 use futures::{StreamExt as _, stream};
@@ -25,7 +24,7 @@ use futures::{StreamExt as _, stream};
 use crate::arguments::Import;
 use crate::cri::Cri;
 use crate::failure::{Failure, Remedy as _, Result};
-use crate::images::{self, Blob, Host, Image, Registry};
+use crate::images::{self, Blob, Host, Image, Registry, arrival};
 use crate::interrupt::interruptible;
 use crate::progress::Progress;
 use detour::Detour;
@@ -34,13 +33,6 @@ use whole::Why;
 
 /// Images that are pulled at a time.
 const SIDE_BY_SIDE: usize = 2;
-/// How often a pull is tried: one that a kubelet began elsewhere may be in its way.
-const TRIES: u8 = 3;
-const PAUSE: Duration = Duration::from_millis(500);
-/// A host that no network knows, by which this program learns whether crispd asks it.
-const PROBE: &str = "import.crisp.internal";
-/// How long crispd may take to ask.
-const PROBING: Duration = Duration::from_secs(30);
 
 /// Names of images that are not imported, each with the reason.
 type Left = BTreeMap<String, Why>;
@@ -122,9 +114,7 @@ fn sort(
 async fn known(cri: &Cri, images: Vec<Image>) -> Result<(usize, Vec<Image>)> {
     let (mut there, mut missing) = (0, Vec::new());
     for image in images {
-        let digests = cri.image_digests(&image.name).await?;
-        let is_it = |known: &String| known.ends_with(&format!("@{}", image.digest));
-        match digests.iter().any(is_it) {
+        match arrival::is_there(cri, &image).await? {
             true => there += 1,
             false => missing.push(image),
         }
@@ -152,7 +142,7 @@ async fn bring(
     }
     let pulls = images
         .iter()
-        .map(async |image| (image, pull(cri, &image.name).await));
+        .map(async |image| (image, arrival::pull(cri, "crispd", image).await));
     let mut pulls = stream::iter(pulls).buffer_unordered(SIDE_BY_SIDE);
     let mut pulled = 0;
     while let Some((image, outcome)) = pulls.next().await {
@@ -169,11 +159,9 @@ async fn bring(
 
 /// Learns whether crispd asks this program at all: else it would ask the world.
 async fn probe(cri: &Cri, registry: &Registry, detour: &Detour) -> Result<()> {
-    detour.lead(PROBE, &images::hosts(&registry.url(PROBE), Host::Ours))?;
-    let name = format!("{PROBE}/probe:1");
-    // The image is not there: the question is what counts.
-    drop(tokio::time::timeout(PROBING, cri.pull(&name)).await);
-    if registry.is_asked() {
+    let host = arrival::probe_host("import");
+    detour.lead(&host, &images::hosts(&registry.url(&host), Host::Ours))?;
+    if arrival::asks(cri, registry, &host).await {
         return Ok(());
     }
     let (address, dir) = (registry.address, detour.dir().display());
@@ -183,16 +171,6 @@ async fn probe(cri: &Cri, registry: &Registry, detour: &Detour) -> Result<()> {
          crispd has to be in the same network namespace, and with HTTP_PROXY its NO_PROXY needs 127.0.0.1"
             .to_owned()
     })
-}
-
-async fn pull(cri: &Cri, name: &str) -> Result<()> {
-    for _ in 1..TRIES {
-        if cri.pull(name).await.is_ok() {
-            return Ok(());
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
-    cri.pull(name).await
 }
 
 fn told(pulled: usize, there: usize, left: &Left) -> String {
