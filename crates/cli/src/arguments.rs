@@ -61,18 +61,23 @@ pub struct ClusterArguments {
     pub command: ClusterCommand,
 }
 
+/// The name of a cluster that is given none.
+pub const USUAL_NAME: &str = "crisp";
+/// The directory of clusters, where none is named.
+pub const USUAL_DIR: &str = "/var/lib/crisp-clusters";
+
 /// Flags of all commands about clusters.
 #[derive(Debug, Args)]
 pub struct Common {
     /// Name of the cluster
-    #[arg(long, global = true, default_value = "crisp")]
+    #[arg(long, global = true, default_value = USUAL_NAME)]
     pub name: ClusterName,
     /// The directory that everything is below, clusters and the daemon that runs their nodes
     #[arg(
         long,
         global = true,
         value_name = "DIR",
-        default_value = "/var/lib/crisp-clusters"
+        default_value = USUAL_DIR
     )]
     pub dir: PathBuf,
 }

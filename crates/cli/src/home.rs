@@ -21,6 +21,7 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use crate::advice;
 use crate::disk;
 use crate::failure::{Context as _, Failure, Remedy as _, Result};
 use crate::lock::{self, Lock};
@@ -70,11 +71,20 @@ impl Home {
 
     /// Where a cluster has all that is its own.
     pub fn cluster(&self, name: &ClusterName) -> ClusterDir {
-        ClusterDir(self.clusters().join(name.to_string()))
+        ClusterDir {
+            path: self.clusters().join(name.to_string()),
+            name: name.clone(),
+            home: self.0.clone(),
+        }
     }
 
     fn clusters(&self) -> PathBuf {
         self.0.join("clusters")
+    }
+
+    /// Advice to type a command about all clusters.
+    pub fn command(&self, words: &str) -> String {
+        advice::command(words, None, &self.0)
     }
 
     /// The names of the clusters that there are.
@@ -289,42 +299,51 @@ fn is_left_lock(path: &Path) -> bool {
 
 /// The directory of one cluster.
 #[derive(Debug, Clone)]
-pub struct ClusterDir(PathBuf);
+pub struct ClusterDir {
+    path: PathBuf,
+    name: ClusterName,
+    home: PathBuf,
+}
 
 impl ClusterDir {
     /// The directory.
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
+    }
+
+    /// Advice to type a command about this cluster.
+    pub fn command(&self, words: &str) -> String {
+        advice::command(words, Some(&self.name), &self.home)
     }
 
     /// The record of the cluster.
     pub fn record(&self) -> PathBuf {
-        self.0.join("record.json")
+        self.path.join("record.json")
     }
 
     /// Its administrator's kubeconfig.
     pub fn kubeconfig(&self) -> PathBuf {
-        self.0.join("kubeconfig")
+        self.path.join("kubeconfig")
     }
 
     /// The configuration of the crispd in its nodes, where one was given.
     pub fn runtime(&self) -> PathBuf {
-        self.0.join("crispd.toml")
+        self.path.join("crispd.toml")
     }
 
     /// How the crispd in its nodes reaches registries.
     pub fn registries(&self) -> PathBuf {
-        self.0.join("certs.d")
+        self.path.join("certs.d")
     }
 
     /// Keys and certificates.
     pub fn pki(&self) -> PathBuf {
-        self.0.join("pki")
+        self.path.join("pki")
     }
 
     /// A node's own directory, which it sees as `/node`.
     pub fn node(&self, node: &str) -> PathBuf {
-        self.0.join("nodes").join(node)
+        self.path.join("nodes").join(node)
     }
 
     /// The socket of a node's crispd.

@@ -97,7 +97,7 @@ pub fn run(file: &Path) -> Result<ExitCode> {
         serde_json::from_slice(&text).context(|| format!("{}: read it", file.display()))?;
     if std::process::id() != 1 {
         let text = "crisp cluster init: it is the first process of a node, and of nothing else";
-        return Err(Failure::new(text).remedy("`crisp cluster up` makes nodes"));
+        return Err(Failure::new(text).remedy("`crisp cluster` makes nodes"));
     }
     // Blocked, they wait until they are asked for.
     let _blocked = SignalFd::block_all().context(|| "signals: block them".to_owned())?;

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! arguments   the command line
+//! advice      commands that an error or a warning tells to type
 //! failure     what an error tells: object, step, cause, what to do
 //! home        the one directory that all of it is below, and who may change it now
 //! lock        locks by which commands wait for each other
@@ -32,6 +33,7 @@
 
 #![forbid(unsafe_code)]
 
+mod advice;
 mod arguments;
 mod cluster;
 mod cri;

@@ -93,10 +93,12 @@ impl Record {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error).context(step),
         };
-        Self::parse(&text)
-            .context(step)
-            .map(Some)
-            .remedy(|| "`crisp cluster delete` removes the cluster without reading it".to_owned())
+        Self::parse(&text).context(step).map(Some).remedy(|| {
+            format!(
+                "{} removes the cluster without reading it",
+                dir.command("delete")
+            )
+        })
     }
 
     fn parse(text: &[u8]) -> std::result::Result<Self, String> {

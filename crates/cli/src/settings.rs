@@ -51,9 +51,10 @@ impl<'a> Settings<'a> {
             return Ok(());
         }
         let text = format!("{}: the cluster was made with this one", path.display());
-        Err(Failure::new(text).remedy(
-            "leave --runtime-config out, or delete the cluster first with `crisp cluster delete`",
-        ))
+        let delete = dir.command("delete");
+        Err(Failure::new(text).remedy(format!(
+            "leave --runtime-config out, or delete the cluster first with {delete}"
+        )))
     }
 
     /// Keeps them in the cluster's directory, and brings what is about registries to its nodes.

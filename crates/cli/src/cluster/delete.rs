@@ -16,11 +16,11 @@ pub async fn delete(common: &Common) -> Result<()> {
     let progress = Progress::begin();
     let home = Home::at(&common.dir)?;
     if !home.path().exists() {
-        return Err(missing(common));
+        return Err(missing(&home, common));
     }
     home.check()?;
     if has_nothing_of(&home, common)? {
-        return Err(missing(common));
+        return Err(missing(&home, common));
     }
     let own = home.lock_cluster(&common.name)?;
     let dir = home.cluster(&common.name);
@@ -28,7 +28,7 @@ pub async fn delete(common: &Common) -> Result<()> {
     if has_nothing_of(&home, common)? {
         drop(own);
         home.tidy(&common.name);
-        return Err(missing(common));
+        return Err(missing(&home, common));
     }
     if dir.path().exists() {
         remove_nodes(common, &home, &progress).await?;
@@ -67,10 +67,10 @@ fn end_daemon(home: &Home, progress: &Progress) -> Result<()> {
     Ok(())
 }
 
-fn missing(common: &Common) -> Failure {
+fn missing(home: &Home, common: &Common) -> Failure {
     let (name, dir) = (&common.name, common.dir.display());
     Failure::new(format!("cluster {name}: it is not in {dir}"))
-        .remedy("`crisp cluster list` shows those that are")
+        .remedy(format!("{} shows those that are", home.command("list")))
 }
 
 async fn remove_nodes(common: &Common, home: &Home, progress: &Progress) -> Result<()> {

@@ -35,7 +35,8 @@ impl Cluster {
             ))
         });
         let record = record.remedy(|| {
-            "`crisp cluster list` shows those that are; `crisp cluster up` makes it".to_owned()
+            let (list, up) = (home.command("list"), dir.command("up"));
+            format!("{list} shows those that are; {up} makes it")
         })?;
         Ok(Self { home, dir, record })
     }
@@ -67,19 +68,26 @@ impl Cluster {
         let path = self.home.network();
         network::kept(&self.home)?
             .ok_or_else(|| Failure::new(format!("{}: it is missing", path.display())))
-            .remedy(|| "`crisp cluster delete` removes the cluster without it".to_owned())
+            .remedy(|| {
+                format!(
+                    "{} removes the cluster without it",
+                    self.dir.command("delete")
+                )
+            })
     }
 
     /// The pod of a node, and the outer crispd that has it.
     pub async fn pod(&self, node: &str) -> Result<(Cri, Pod)> {
         self.record.has(node)?;
-        let cri = self.daemon().running(&format!("node {node}")).await?;
+        let up = || self.dir.command("up");
+        let cri = self.daemon().running(&format!("node {node}")).await;
+        let cri = cri.remedy(|| format!("{} starts it", up()))?;
         let pods = cri
             .pods(node::labels(&self.record.name.to_string()))
             .await?;
         let pod = pods.into_iter().find(|pod| node::of_pod(pod) == node);
         let pod = pod.ok_or_else(|| Failure::new(format!("node {node}: it has no pod")));
-        let pod = pod.remedy(|| "`crisp cluster up` brings it up again".to_owned())?;
+        let pod = pod.remedy(|| format!("{} brings it up again", up()))?;
         Ok((cri, pod))
     }
 }

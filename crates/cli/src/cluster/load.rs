@@ -107,7 +107,8 @@ async fn nodes(cluster: &Cluster) -> Result<Vec<(String, Cri)>> {
         let cri = Cri::at(&cluster.dir.socket(&name), &format!("node {name}"))?;
         if !cri.answers().await {
             let failure = Failure::new(format!("node {name}: its crispd does not answer"));
-            return Err(failure).remedy(|| format!("`crisp cluster start {name}` starts the node"));
+            let start = cluster.dir.command(&format!("start {name}"));
+            return Err(failure.remedy(format!("{start} starts the node")));
         }
         nodes.push((name, cri));
     }

@@ -35,8 +35,9 @@ pub async fn list(common: &Common) -> Result<()> {
         };
         println!("{:<20}  {line}", name.to_string());
     }
-    if cri.is_none() && !names.is_empty() {
-        eprintln!("crisp: crispd for nodes does not answer; `crisp cluster up` starts it");
+    if let (None, Some(first)) = (&cri, names.first()) {
+        let up = home.cluster(first).command("up");
+        eprintln!("crisp: crispd for nodes does not answer; {up} starts it");
     }
     Ok(())
 }
@@ -68,7 +69,8 @@ pub fn kubeconfig(common: &Common) -> Result<()> {
     let path = cluster.dir.kubeconfig();
     if !path.is_file() {
         let failure = Failure::new(format!("{}: it is not there yet", path.display()));
-        return Err(failure).remedy(|| "`crisp cluster up` has to come to its end".to_owned());
+        return Err(failure)
+            .remedy(|| format!("{} has to come to its end", cluster.dir.command("up")));
     }
     println!("{}", path.display());
     Ok(())
@@ -82,7 +84,10 @@ pub async fn process(common: &Common, name: &str) -> Result<i32> {
     let running = containers.iter().find(|container| container.runs);
     let running = running
         .ok_or_else(|| Failure::new(format!("node {name}: it is stopped")))
-        .remedy(|| format!("`crisp cluster start {name}` starts it"))?;
+        .remedy(|| {
+            let start = cluster.dir.command(&format!("start {name}"));
+            format!("{start} starts it")
+        })?;
     cri.process(&running.id).await
 }
 

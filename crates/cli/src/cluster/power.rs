@@ -5,7 +5,7 @@ use super::image;
 use super::ready::Ready;
 use crate::arguments::Common;
 use crate::cri::Pod;
-use crate::failure::{Failure, Remedy as _, Result};
+use crate::failure::{Failure, Result};
 use crate::names::CONTROL;
 use crate::network;
 use crate::node::{self, Node, Nodes};
@@ -32,7 +32,8 @@ pub async fn start(common: &Common, name: &str) -> Result<()> {
     let (cri, pod) = cluster.pod(name).await?;
     if !pod.is_ready {
         let failure = Failure::new(format!("node {name}: its network went with the last boot"));
-        return Err(failure).remedy(|| "`crisp cluster up` brings all nodes up again".to_owned());
+        let up = cluster.dir.command("up");
+        return Err(failure.remedy(format!("{up} brings all nodes up again")));
     }
     let programs = Programs::find(Some(&cluster.record.kubernetes))?;
     let network = cluster.network()?;

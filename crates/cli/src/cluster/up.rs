@@ -9,6 +9,7 @@ use futures::future::try_join_all;
 use super::plan::{self, Plan};
 use super::ready::Ready;
 use super::redirects;
+use crate::advice;
 use crate::arguments::{Common, Up};
 use crate::disk;
 use crate::failure::{Failure, Remedy as _, Result};
@@ -47,12 +48,10 @@ pub async fn up(common: &Common, up: &Up) -> Result<()> {
     let turn = plan.turn.take();
     let made = make(&plan, turn, &programs, &progress).await;
     made.remedy(|| {
-        format!(
-            "`crisp cluster up --name {name}` goes on from here, `crisp cluster delete --name \
-             {name}` removes what there is; logs are in {}",
-            dir.path().join("nodes/*/log").display(),
-            name = common.name,
-        )
+        let (up, delete) = (dir.command("up"), dir.command("delete"));
+        let logs = dir.path().join("nodes/*/log");
+        let logs = logs.display();
+        format!("{up} goes on from here, {delete} removes what there is; logs are in {logs}")
     })?;
     tell(&dir, &plan.record, &programs.kubernetes);
     Ok(())
@@ -95,9 +94,10 @@ async fn make(
     started.extend(start_workers(&nodes, &all, &ready, progress).await?);
     let old: Vec<&String> = changed.difference(&started).collect();
     for name in old {
+        let [stop, start] =
+            ["stop", "start"].map(|verb| plan.dir.command(&format!("{verb} {name}")));
         progress.done(&format!(
-            "warning: {name} runs with older settings; `crisp cluster stop {name}` and `start {name}` give it \
-             the new ones"
+            "warning: {name} runs with older settings; {stop} and {start} give it the new ones"
         ));
     }
     Ok(())
@@ -167,29 +167,11 @@ async fn start_workers(
 fn tell(dir: &ClusterDir, record: &Record, kubernetes: &Path) {
     let kubectl = kubernetes.join("kubectl").display().to_string();
     println!("export KUBECONFIG={}", dir.kubeconfig().display());
-    println!("{} get nodes", quoted(&kubectl));
+    println!("{} get nodes", advice::quoted(&kubectl));
     for publish in &record.publish {
         println!(
             "# 127.0.0.1:{} leads to port {} of node-1",
             publish.host, publish.node
         );
-    }
-}
-
-/// A word as a shell reads it.
-fn quoted(word: &str) -> String {
-    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+@,=".contains(letter);
-    match word.chars().all(is_plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn what_is_told_can_be_typed() {
-        assert_eq!(super::quoted("/usr/bin/kubectl"), "/usr/bin/kubectl");
-        assert_eq!(super::quoted("/a b/it's"), r"'/a b/it'\''s'");
     }
 }

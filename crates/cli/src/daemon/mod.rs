@@ -75,7 +75,7 @@ impl Daemon {
             return Ok(cri);
         }
         let text = format!("{whose}: the crispd of {} does not run", self.dir.display());
-        Err(Failure::new(text).remedy("`crisp cluster up` starts it"))
+        Err(Failure::new(text))
     }
 
     /// Starts it where it does not run, from the directory of our programs, and waits until it answers.
@@ -206,7 +206,7 @@ impl Daemon {
             false => ("cgroupfs", "crisp-clusters"),
         };
         format!(
-            "# Written by `crisp cluster up`, and again each time that it starts this daemon.\n\
+            "# Written by `crisp cluster`, and again each time that it starts this daemon.\n\
              root = \"{dir}/root\"\n\
              state = \"{dir}/state\"\n\
              listen = \"unix://{dir}/crisp.sock\"\n\

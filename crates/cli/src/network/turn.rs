@@ -41,7 +41,7 @@ impl Turn {
             }
             if begun.elapsed() > patience {
                 let text = format!(
-                    "network of the machine: another `crisp cluster up` chooses ranges, for {} s now",
+                    "network of the machine: another `crisp cluster` chooses ranges, for {} s now",
                     patience.as_secs()
                 );
                 let remedy = format!("`ss -lxp` shows who has @{name}: end it, and try again");
