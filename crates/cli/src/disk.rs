@@ -25,7 +25,7 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
 
 /// Writes to a file of the kernel's.
 pub fn put(path: &Path, text: &str) -> Result<()> {
-    let opened = File::options().write(true).open(path);
+    let opened = File::options().write(true).truncate(true).open(path);
     opened
         .and_then(|mut file| file.write_all(text.as_bytes()))
         .context(|| format!("{}: write {text}", path.display()))

@@ -15,7 +15,7 @@ use crate::disk::{make_dir, write};
 use crate::failure::{Context as _, Failure, Result};
 use crate::home::Home;
 use crate::init;
-use crate::machine;
+use crate::machine::Machine;
 use crate::network::Network;
 use crate::record::Record;
 
@@ -86,7 +86,7 @@ impl Daemon {
             self.process.note_holder()?;
             return Ok(false);
         }
-        machine::note(&self.home)?;
+        Machine::this()?.note(&self.home)?;
         make_dir(&self.registries())?;
         let config = self.config(network);
         write(&self.config_file(), config.as_bytes())?;
@@ -169,7 +169,7 @@ impl Daemon {
     /// tells how much that was.
     pub fn end(&self) -> Result<usize> {
         self.process.end(PATIENCE)?;
-        machine::give_back(&self.home)
+        Machine::this()?.give_back(&self.home)
     }
 
     /// The cgroup parent of a cluster's nodes. A cluster's name may have dashes, which make a slice of systemd
