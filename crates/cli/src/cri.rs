@@ -48,6 +48,8 @@ pub struct Container {
     pub attempt: u32,
     /// Whether it runs.
     pub runs: bool,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
 }
 
 impl Cri {
@@ -151,6 +153,7 @@ impl Cri {
             runs: container.state() == cri::ContainerState::ContainerRunning,
             attempt: container.metadata.map_or(0, |metadata| metadata.attempt),
             id: container.id,
+            labels: container.labels,
         });
         Ok(containers.collect())
     }

@@ -36,8 +36,6 @@ pub struct Plan {
     pub image: String,
     /// Held until the bridge is there, by which other homes know the ranges.
     pub turn: Option<Turn>,
-    /// Whether its nodes had Kubernetes' programs of another directory before.
-    pub has_other_programs: bool,
 }
 
 /// Decides, writes down, and has the outer crispd ready. The cluster is locked; while this is done the home
@@ -71,7 +69,6 @@ pub async fn begin(
     let cri = daemon.cri("crispd for nodes")?;
     let image = super::image::ensure(&daemon, &cri, progress).await?;
     Ok(Plan {
-        has_other_programs: former.is_some_and(|former| former.kubernetes != record.kubernetes),
         turn: Some(turn),
         cgroup_parent: daemon.cgroup_parent(&record),
         record,

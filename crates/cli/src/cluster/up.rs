@@ -1,7 +1,6 @@
 //! `up` makes a cluster, and brings one up again that is there: each step looks first whether it has
 //! been done.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use futures::future::try_join_all;
@@ -84,16 +83,15 @@ async fn make(
     let all = make_pods(&nodes, progress).await?;
     // The bridge is there with the first pod.
     drop(turn);
-    let mut changed = node::write_files(&nodes, &all)?;
-    if plan.has_other_programs {
-        changed.extend(plan.record.all());
-    }
+    node::write_files(&nodes, &all)?;
     let ready = Ready::of(&nodes, &all)?;
-    let mut started = BTreeSet::new();
-    started.extend(start_control(&nodes, &ready, progress).await?);
-    started.extend(start_workers(&nodes, &all, &ready, progress).await?);
-    let old: Vec<&String> = changed.difference(&started).collect();
-    for name in old {
+    start_control(&nodes, &ready, progress).await?;
+    start_workers(&nodes, &all, &ready, progress).await?;
+    for node in &all {
+        if !nodes.is_older(node).await? {
+            continue;
+        }
+        let name = &node.name;
         let [stop, start] =
             ["stop", "start"].map(|verb| plan.dir.command(&format!("{verb} {name}")));
         progress.done(&format!(
@@ -118,13 +116,8 @@ async fn make_pods(nodes: &Nodes<'_>, progress: &Progress) -> Result<Vec<Node>> 
     Ok(all)
 }
 
-/// Tells the name of the control plane's node when it was started.
-async fn start_control(
-    nodes: &Nodes<'_>,
-    ready: &Ready<'_>,
-    progress: &Progress,
-) -> Result<Option<String>> {
-    let is_new = nodes.start(ready.control).await?;
+async fn start_control(nodes: &Nodes<'_>, ready: &Ready<'_>, progress: &Progress) -> Result<()> {
+    nodes.start(ready.control).await?;
     ready.api().await?;
     progress.done("API server answers");
     let workers: Vec<(u8, String)> = nodes.record.workers().collect();
@@ -134,33 +127,29 @@ async fn start_control(
     let address = ready.control.address.to_string();
     let objects = manifests::objects(nodes.network, &address, ranges);
     ready.objects(&objects).await?;
-    disk::write(&nodes.dir.node(CONTROL).join(OBJECTS_MADE), b"")?;
-    Ok(is_new.then(|| CONTROL.to_owned()))
+    disk::write(&nodes.dir.node(CONTROL).join(OBJECTS_MADE), b"")
 }
 
-/// Tells the names of the nodes that were started.
 async fn start_workers(
     nodes: &Nodes<'_>,
     all: &[Node],
     ready: &Ready<'_>,
     progress: &Progress,
-) -> Result<BTreeSet<String>> {
+) -> Result<()> {
     let mut former = kubectl::heartbeats(&ready.listed().await?);
     let workers = all.iter().filter(|node| node.name != CONTROL);
     let starts = workers.map(async |node| Ok::<_, Failure>((node, nodes.start(node).await?)));
-    let mut started = BTreeSet::new();
     for (node, is_new) in try_join_all(starts).await? {
-        match is_new {
-            true => drop(started.insert(node.name.clone())),
+        if !is_new {
             // The kubelet of one that runs goes on, and its last word holds.
-            false => drop(former.remove(&node.name)),
+            former.remove(&node.name);
         }
     }
     progress.done("nodes started");
     ready.nodes(&former, progress).await?;
     ready.services().await?;
     progress.done("pods can come");
-    Ok(started)
+    Ok(())
 }
 
 #[expect(clippy::print_stdout, reason = "this is what to go on with")]

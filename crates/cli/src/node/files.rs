@@ -1,7 +1,6 @@
 //! The files of nodes, which each of them sees below `/node`. They are written by each `up`, and only
-//! where they are to be others than before, so that it is known which nodes have something to learn.
+//! where they are to be others than before: certificates last as long as they are good.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -18,9 +17,8 @@ use crate::names::CONTROL;
 use crate::pki::{Authority, Issued, Pki, Subject, Usage};
 use crate::settings;
 
-/// Writes the files of all nodes of a cluster, and its administrator's kubeconfig. Tells the nodes whose
-/// files are others than before.
-pub fn write_files(nodes: &Nodes<'_>, all: &[Node]) -> Result<BTreeSet<String>> {
+/// Writes the files of all nodes of a cluster, and its administrator's kubeconfig.
+pub fn write_files(nodes: &Nodes<'_>, all: &[Node]) -> Result<()> {
     let control = all.iter().find(|node| node.name == CONTROL);
     let control = control.ok_or_else(|| {
         let text = format!("cluster {}: it has no control plane", nodes.record.name);
@@ -32,19 +30,13 @@ pub fn write_files(nodes: &Nodes<'_>, all: &[Node]) -> Result<BTreeSet<String>> 
         all,
         control,
     };
-    let mut changed = BTreeSet::new();
-    if files.write_control()? {
-        changed.insert(CONTROL.to_owned());
-    }
+    files.write_control()?;
     for (number, name) in nodes.record.workers() {
         let node = all.iter().find(|node| node.name == name);
         let node = node.ok_or_else(|| Failure::new(format!("node {name}: it has no pod")))?;
-        if files.write_worker(number, node)? {
-            changed.insert(name);
-        }
+        files.write_worker(number, node)?;
     }
-    files.write_administrator()?;
-    Ok(changed)
+    files.write_administrator()
 }
 
 struct Files<'a> {
@@ -66,12 +58,12 @@ impl Files<'_> {
             server: format!("https://127.0.0.1:{}", self.nodes.record.port),
             cluster: format!("crisp-{cluster}"),
         };
-        let mut dir = Dir::of(self.nodes.dir.path());
+        let dir = Dir::of(self.nodes.dir.path());
         dir.client(&self.pki.ca, "kubeconfig", &client)
     }
 
-    fn write_control(&self) -> Result<bool> {
-        let mut dir = self.own_dir(self.control, &["var/etcd"])?;
+    fn write_control(&self) -> Result<()> {
+        let dir = self.own_dir(self.control, &["var/etcd"])?;
         let network = self.nodes.network;
         let apiserver = Subject {
             usage: Usage::Server,
@@ -98,19 +90,18 @@ impl Files<'_> {
             ("scheduler", "system:kube-scheduler"),
             ("coredns", manifests::COREDNS_USER),
         ] {
-            self.component(&mut dir, file, &Subject::client(user), "127.0.0.1")?;
+            self.component(&dir, file, &Subject::client(user), "127.0.0.1")?;
         }
         let address = self.control.address.to_string();
         let corefile = manifests::corefile(&address, self.nodes.resolvers);
         dir.public("Corefile", corefile.as_bytes())?;
         dir.public("routes", self.routes(CONTROL).as_bytes())?;
         let init = init(false, manifests::control_plane(network, &address));
-        dir.json("init.json", &init?)?;
-        Ok(dir.is_changed)
+        dir.json("init.json", &init?)
     }
 
-    fn write_worker(&self, number: u8, node: &Node) -> Result<bool> {
-        let mut dir = self.own_dir(node, &["net.d", "certs.d", "var", "log"])?;
+    fn write_worker(&self, number: u8, node: &Node) -> Result<()> {
+        let dir = self.own_dir(node, &["net.d", "certs.d", "var", "log"])?;
         let network = self.nodes.network;
         let client = Subject {
             group: Some("system:nodes"),
@@ -124,13 +115,8 @@ impl Files<'_> {
         };
         let api = self.control.address.to_string();
         dir.pair(&self.pki.ca, "node", &server)?;
-        self.component(&mut dir, "kubelet", &client, &api)?;
-        self.component(
-            &mut dir,
-            "proxy",
-            &Subject::client("system:kube-proxy"),
-            &api,
-        )?;
+        self.component(&dir, "kubelet", &client, &api)?;
+        self.component(&dir, "proxy", &Subject::client("system:kube-proxy"), &api)?;
         dir.json("kubelet.json", &manifests::kubelet(network))?;
         let kube_proxy = manifests::kube_proxy(network, &node.name);
         dir.json("kube-proxy.json", &kube_proxy)?;
@@ -142,8 +128,7 @@ impl Files<'_> {
         dir.public("routes", self.routes(&node.name).as_bytes())?;
         let address = node.address.to_string();
         let init = init(true, manifests::node_programs(&node.name, &address));
-        dir.json("init.json", &init?)?;
-        Ok(dir.is_changed)
+        dir.json("init.json", &init?)
     }
 
     fn routes(&self, own: &str) -> String {
@@ -162,7 +147,7 @@ impl Files<'_> {
 
     /// A node's directory, with what each node has.
     fn own_dir(&self, node: &Node, more: &[&str]) -> Result<Dir> {
-        let mut dir = Dir::of(&self.nodes.dir.node(&node.name));
+        let dir = Dir::of(&self.nodes.dir.node(&node.name));
         for name in more {
             make_dir(&dir.path.join(name))?;
         }
@@ -176,7 +161,7 @@ impl Files<'_> {
     }
 
     /// The kubeconfig of a program of a node.
-    fn component(&self, dir: &mut Dir, name: &str, subject: &Subject, server: &str) -> Result<()> {
+    fn component(&self, dir: &Dir, name: &str, subject: &Subject, server: &str) -> Result<()> {
         let client = Client {
             subject,
             server: format!("https://{server}:{API_PORT}"),
@@ -196,32 +181,28 @@ struct Client<'a> {
 /// A directory with files that are written where they change.
 struct Dir {
     path: PathBuf,
-    is_changed: bool,
 }
 
 impl Dir {
     fn of(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
-            is_changed: false,
         }
     }
 
     /// Whether a file is to be written.
-    fn differs(&mut self, name: &str, bytes: &[u8]) -> bool {
-        let differs = fs::read(self.path.join(name)).ok().as_deref() != Some(bytes);
-        self.is_changed |= differs;
-        differs
+    fn differs(&self, name: &str, bytes: &[u8]) -> bool {
+        fs::read(self.path.join(name)).ok().as_deref() != Some(bytes)
     }
 
-    fn public(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+    fn public(&self, name: &str, bytes: &[u8]) -> Result<()> {
         match self.differs(name, bytes) {
             true => write(&self.path.join(name), bytes),
             false => Ok(()),
         }
     }
 
-    fn private(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+    fn private(&self, name: &str, bytes: &[u8]) -> Result<()> {
         match self.differs(name, bytes) {
             true => {
                 write_private(&self.path.join(name), bytes).remedy(|| "make room there".to_owned())
@@ -231,12 +212,12 @@ impl Dir {
     }
 
     /// Keys may be in it.
-    fn json(&mut self, name: &str, value: &Value) -> Result<()> {
+    fn json(&self, name: &str, value: &Value) -> Result<()> {
         self.private(name, value.to_string().as_bytes())
     }
 
     /// A certificate and its key, which are made anew only where those that are there are no good.
-    fn pair(&mut self, ca: &Authority, name: &str, subject: &Subject) -> Result<()> {
+    fn pair(&self, ca: &Authority, name: &str, subject: &Subject) -> Result<()> {
         let files = [format!("{name}.crt"), format!("{name}.key")];
         let subject_text = format!("{subject:?}");
         let made_from = [subject_text.as_str(), &ca.certificate];
@@ -252,7 +233,7 @@ impl Dir {
     }
 
     /// A kubeconfig, which is made anew in the same way.
-    fn client(&mut self, ca: &Authority, file: &str, client: &Client<'_>) -> Result<()> {
+    fn client(&self, ca: &Authority, file: &str, client: &Client<'_>) -> Result<()> {
         let subject = format!("{:?}", client.subject);
         let made_from = [&subject, &client.server, &client.cluster, &ca.certificate];
         let issued = Issued::of(&self.path, file, &[file], &made_from.map(String::as_str));
@@ -306,6 +287,7 @@ fn init(runs_pods: bool, programs: Vec<(&'static str, Vec<String>)>) -> Result<V
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
     use super::*;
@@ -388,15 +370,22 @@ mod tests {
     }
 
     #[test]
-    fn only_nodes_whose_files_change_are_told() {
+    fn only_nodes_whose_files_change_have_other_settings() {
         let place = tempfile::tempdir().unwrap();
         with_nodes(place.path(), |nodes, all| {
-            assert_eq!(write_files(nodes, all).unwrap().len(), 3);
+            let written = || {
+                write_files(nodes, all).unwrap();
+                let settings = all.iter().map(|node| nodes.settings_of(&node.name));
+                settings.collect::<Result<Vec<String>>>().unwrap()
+            };
+            let first = written();
             let kubeconfig = fs::read(nodes.dir.kubeconfig()).unwrap();
-            assert!(write_files(nodes, all).unwrap().is_empty());
+            assert_eq!(written(), first);
             fs::remove_file(nodes.dir.node("node-2").join("node.key")).unwrap();
-            let changed = write_files(nodes, all).unwrap();
-            assert_eq!(changed.into_iter().collect::<Vec<_>>(), ["node-2"]);
+            let second = written();
+            assert_eq!(second[..2], first[..2]);
+            assert_ne!(second[2], first[2]);
+            assert_eq!(written(), second);
             assert_eq!(fs::read(nodes.dir.kubeconfig()).unwrap(), kubeconfig);
         });
     }
@@ -411,12 +400,14 @@ mod tests {
             server: "https://192.0.2.1".to_owned(),
             cluster: "c".to_owned(),
         };
+        let settings = || super::super::lived::settings(place.path(), &[]).unwrap();
         let write = |text: &str| {
-            let mut dir = Dir::of(place.path());
+            let before = settings();
+            let dir = Dir::of(place.path());
             dir.public("public", text.as_bytes()).unwrap();
             dir.pair(&pki.ca, "pair", &subject).unwrap();
             dir.client(&pki.ca, "kubeconfig", &client).unwrap();
-            dir.is_changed
+            settings() != before
         };
         assert!(write("a") && !write("a") && write("b") && !write("b"));
         // As after an end between the two of them.

@@ -2,6 +2,7 @@
 //! is started; its pod, which has the address, stays while the node is stopped.
 
 mod files;
+mod lived;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -28,6 +29,8 @@ use crate::record::Record;
 const CLUSTER: &str = "crisp.cluster/name";
 /// The label that tells a pod's node.
 const NODE: &str = "crisp.cluster/node";
+/// The label that tells the settings with which a container began.
+const BEGAN_WITH: &str = "crisp.cluster/began-with";
 /// The annotation by which a pod chooses its address.
 const ADDRESS: &str = "v1.multus-cni.io/default-network";
 /// How long the address of a former pod may be taken.
@@ -129,11 +132,34 @@ impl Nodes<'_> {
         }
         // A socket of its former life would seem to be there already.
         crisp_sys::file::remove_if_there(&self.dir.socket(&node.name)).context(step)?;
-        let config = self.container_config(&node.name, attempt.unwrap_or(0));
+        let mut config = self.container_config(&node.name, attempt.unwrap_or(0));
+        config
+            .labels
+            .insert(BEGAN_WITH.to_owned(), self.settings_of(&node.name)?);
         let sandbox = self.pod_config(&node.name);
         let started = self.cri.run(&node.pod, &sandbox, config).await;
         started.context(step)?;
         Ok(true)
+    }
+
+    /// Whether a node runs that began with other settings than it has now.
+    pub async fn is_older(&self, node: &Node) -> Result<bool> {
+        let containers = self.cri.containers(&node.pod).await;
+        let containers = containers.context(|| format!("node {}", node.name))?;
+        let now = self.settings_of(&node.name)?;
+        Ok(containers.iter().any(|container| {
+            container.runs
+                && container
+                    .labels
+                    .get(BEGAN_WITH)
+                    .is_none_or(|began| *began != now)
+        }))
+    }
+
+    /// A digest of the files that a node reads when it begins, and of the places of its programs.
+    fn settings_of(&self, name: &str) -> Result<String> {
+        let programs = [&self.programs.ours, &self.programs.kubernetes];
+        lived::settings(&self.dir.node(name), &programs.map(PathBuf::as_path))
     }
 
     fn pod_config(&self, name: &str) -> cri::PodSandboxConfig {
