@@ -93,10 +93,15 @@ fn attach(cluster: &Cluster) {
 /// No line is missing or twice, from the first to those that come while one looks.
 fn logs_go_on(cluster: &Cluster) {
     cluster.waited("condition=Ready", "pod/counter");
+    let output = cluster.fed(&["logs", "counter"], b"");
+    assert!(output.status.success(), "{output:?}");
+    let there = output.stdout.iter().filter(|byte| **byte == b'\n').count();
+    assert!(there > 0, "it has counted already");
+    let wanted = (there + 20).max(100);
     let mut client = Beside::of(cluster, &["logs", "-f", "counter"]);
-    for (number, line) in client.lines().take(100).enumerate() {
-        assert_eq!(line, format!("line {number}"));
-    }
+    let lines: Vec<String> = client.lines().take(wanted).collect();
+    let expected = (0..wanted).map(|number| format!("line {number}"));
+    assert_eq!(lines, expected.collect::<Vec<String>>());
 }
 
 fn a_port_is_forwarded(cluster: &Cluster, web: &str) {
