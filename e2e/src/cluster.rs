@@ -2,7 +2,8 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::Write as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use crate::{node, tools};
 pub const PATIENCE: Duration = Duration::from_secs(120);
 /// The kernel frees what a cluster had in batches.
 const SETTLING: Duration = Duration::from_secs(30);
+const KILL: i32 = 9;
 /// Lines of a log that are shown after a failure.
 const SHOWN: usize = 15;
 /// A setting that kubelets change, and a value that is none of theirs: machines on which one has run have
@@ -155,19 +157,14 @@ impl Cluster {
         self.output(&mut self.crisp_command(line))
     }
 
-    /// Kills `crisp cluster` as soon as it has told of a step, which is not its last.
+    /// `crisp cluster` dies by SIGKILL right after it has told of a step.
     #[track_caller]
     pub fn crisp_killed_at(&self, line: &str, step: &str) {
-        let mut command = self.crisp_command(line);
-        command.stdin(Stdio::null()).stdout(Stdio::null());
-        command.stderr(Stdio::piped());
-        let mut child = self.net.run(|| command.spawn().unwrap());
-        let told = BufReader::new(child.stderr.take().unwrap()).lines();
-        let is_told = told.map(Result::unwrap).any(|told| told.contains(step));
-        child.kill().unwrap();
-        let status = child.wait().unwrap();
-        assert!(is_told, "{line} has not told of {step}: {status}");
-        assert!(!status.success(), "{line} was over before it was killed");
+        let output = self.output(self.crisp_command(line).env("CRISP_DIES", step));
+        let told = String::from_utf8_lossy(&output.stderr);
+        let last = told.lines().last().unwrap_or_default();
+        assert!(last.contains(step), "{line} has not told of {step}: {told}");
+        assert_eq!(output.status.signal(), Some(KILL), "{line}: {told}");
     }
 
     /// The answer of `crisp cluster` to these words; a failure is a panic.

@@ -2,6 +2,12 @@
 
 use std::time::Instant;
 
+use rustix::process::{Signal, getpid, kill_process};
+
+/// For tests: this program dies by SIGKILL right after it has told of a step with this text. A build without
+/// debug assertions does not read the variable.
+const DIES: &str = "CRISP_DIES";
+
 /// Prints progress to standard error, which leaves standard output to answers.
 #[derive(Debug)]
 pub struct Progress(Instant);
@@ -15,6 +21,10 @@ impl Progress {
     /// Tells of a step that is done.
     pub fn done(&self, step: &str) {
         eprintln!("{}", line(self.0.elapsed().as_secs_f64(), step));
+        let dies = std::env::var(DIES).ok().filter(|_| cfg!(debug_assertions));
+        if dies.is_some_and(|point| step.contains(&point)) {
+            kill_process(getpid(), Signal::KILL).ok();
+        }
     }
 }
 

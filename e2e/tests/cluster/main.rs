@@ -40,9 +40,9 @@ fn privileged_a_cluster_runs_pods_and_leaves_nothing() {
     };
     refuses_before_anything_is_made(&cluster);
     let settings = settings(&cluster);
-    cluster.crisp(&format!(
-        "up --nodes 3 --publish {PUBLISHED}:30080 {settings}"
-    ));
+    let up = format!("up --nodes 3 --publish {PUBLISHED}:30080 {settings}");
+    cluster.crisp_killed_at(&up, "crispd for nodes started");
+    cluster.crisp(&up);
     let listed = cluster.crisp("list");
     assert!(
         listed
@@ -51,6 +51,8 @@ fn privileged_a_cluster_runs_pods_and_leaves_nothing() {
         "{listed}"
     );
     let archive = cluster.archive();
+    // Nodes look for images at a program that is gone by then.
+    cluster.crisp_killed_at(&format!("load {archive}"), "on all nodes");
     cluster.crisp(&format!("load {archive}"));
     settings_hold(&cluster);
     cluster.apply("web.yaml");
@@ -75,6 +77,7 @@ fn privileged_a_cluster_runs_pods_and_leaves_nothing() {
     beside::another_cluster_comes_and_goes(&cluster);
     beside::another_home_has_a_network_of_its_own(&cluster);
     cluster.crisp_killed_at("delete", "nodes removed");
+    cluster.crisp_killed_at("delete", "crispd for nodes ended");
     cluster.crisp("delete");
     cluster.left_nothing();
 }
