@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use crate::failure::{Context as _, Failure, Remedy as _, Result};
 
 /// Crisp's own, beside this program.
-const OURS: [&str; 3] = ["crispd", "crisp-shim", "crisp-holder"];
+const OURS: [&str; 1] = ["crispd"];
+/// Programs that crispd finds beside it, or where packages put them; nodes see that place as well.
+const HELPERS: [&str; 2] = ["crisp-shim", "crisp-holder"];
+const PACKAGED: &str = "/usr/libexec/crisp";
 /// Kubernetes' and all that belongs to its control plane.
 const KUBERNETES: [&str; 8] = [
     "kube-apiserver",
@@ -51,9 +54,11 @@ impl Programs {
     }
 
     fn check(&self) -> Result<()> {
-        all_in(&self.ours, &OURS)
+        let places = [self.ours.as_path(), Path::new(PACKAGED)];
+        all_in(&places[..1], &OURS)
+            .and_then(|()| all_in(&places, &HELPERS))
             .remedy(|| "hack/build builds all programs of Crisp into one directory".to_owned())?;
-        all_in(&self.kubernetes, &KUBERNETES).remedy(|| {
+        all_in(&[&self.kubernetes], &KUBERNETES).remedy(|| {
             "`hack/tools cluster` builds Kubernetes' programs; --kubernetes DIR names a directory \
              with others"
                 .to_owned()
@@ -108,21 +113,23 @@ pub fn of_machine(name: &str) -> Result<PathBuf> {
         .remedy(|| format!("install it (Debian's package is {package})"))
 }
 
-/// Refuses a directory in which programs are missing, and names them.
-fn all_in(dir: &Path, names: &[&str]) -> Result<()> {
+/// Refuses programs that are in none of some directories, and names them.
+fn all_in(dirs: &[&Path], names: &[&str]) -> Result<()> {
+    let is_there = |name: &str| dirs.iter().any(|dir| dir.join(name).is_file());
     let missing: Vec<&str> = names
         .iter()
-        .filter(|name| !dir.join(name).is_file())
+        .filter(|name| !is_there(name))
         .copied()
         .collect();
-    match missing.is_empty() {
-        true => Ok(()),
-        false => Err(Failure::new(format!(
-            "{}: these programs are missing: {}",
-            dir.display(),
-            missing.join(", ")
-        ))),
+    if missing.is_empty() {
+        return Ok(());
     }
+    let dirs: Vec<String> = dirs.iter().map(|dir| dir.display().to_string()).collect();
+    Err(Failure::new(format!(
+        "{}: these programs are missing: {}",
+        dirs.join(" or "),
+        missing.join(", ")
+    )))
 }
 
 /// The directory of the latest version that `hack/tools cluster` built.
@@ -185,8 +192,23 @@ mod tests {
             kubernetes: dir.path().to_owned(),
         };
         let text = failed.check().unwrap_err().to_string();
-        assert!(text.contains("crispd, crisp-shim") && text.contains("hack/build"));
-        let text = all_in(dir.path(), &KUBERNETES).unwrap_err().to_string();
+        assert!(text.contains("missing: crispd;") && text.contains("hack/build"));
+        let text = all_in(&[dir.path()], &KUBERNETES).unwrap_err().to_string();
         assert!(text.contains("etcd") && !text.contains("kubelet"), "{text}");
+    }
+
+    /// crispd in a directory for programs, its helpers in one of their own.
+    #[test]
+    fn helpers_may_be_where_packages_put_them() {
+        let [bin, libexec] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        std::fs::File::create(bin.path().join(HELPERS[0])).unwrap();
+        let both = [bin.path(), libexec.path()];
+        let text = all_in(&both, &HELPERS).unwrap_err().to_string();
+        assert!(
+            text.contains(" or ") && text.ends_with("missing: crisp-holder"),
+            "{text}"
+        );
+        std::fs::File::create(libexec.path().join(HELPERS[1])).unwrap();
+        assert!(all_in(&both, &HELPERS).is_ok());
     }
 }
