@@ -250,7 +250,7 @@ impl Home {
     /// called after a failure, and keeps the failure that is to be told.
     pub fn tidy(&self, name: &ClusterName) {
         if let Err(failure) = self.try_tidy(name) {
-            eprintln!("crisp: {failure}");
+            crate::progress::say(format_args!("crisp: {failure}"));
         }
     }
 

@@ -116,7 +116,7 @@ pub fn run(file: &Path) -> Result<ExitCode> {
         // The last one is this process's own, which its shim writes.
         for log in logs.chain([log("node")]) {
             if let Err(failure) = bound(&log, LARGEST) {
-                eprintln!("{failure}");
+                crate::progress::say(format_args!("{failure}"));
             }
         }
         if matches!(signal, Some((SIGTERM | SIGINT, _))) {
@@ -138,7 +138,7 @@ fn start_due(programs: &[Program], states: &mut [State]) {
         if is_due && program.after.as_ref().is_none_or(After::is_there) {
             *state = start(program).map_or_else(
                 |failure| {
-                    eprintln!("{failure}; it is tried again");
+                    crate::progress::say(format_args!("{failure}; it is tried again"));
                     State::Waits(Instant::now() + PAUSE)
                 },
                 State::Runs,
@@ -220,7 +220,9 @@ fn note_end(programs: &[Program], states: &mut [State], pid: i32, status: WaitSt
     let whose = all.find(|(_, state)| matches!(state, State::Runs(own) if *own == pid));
     if let Some((program, state)) = whose {
         let name = &program.name;
-        eprintln!("{name} {ENDED} {status:?} and is started again");
+        crate::progress::say(format_args!(
+            "{name} {ENDED} {status:?} and is started again"
+        ));
         *state = State::Waits(Instant::now() + PAUSE);
     }
 }

@@ -51,7 +51,7 @@ fn take_within(path: &Path, what: &str, patience: Duration) -> Result<Lock> {
             return Err(Failure::new(text).remedy("end it, or wait, and try again"));
         }
         if begun.elapsed() > SILENT && !is_told {
-            eprintln!("crisp: {}: waiting for it", who());
+            crate::progress::say(format_args!("crisp: {}: waiting for it", who()));
             is_told = true;
         }
         std::thread::sleep(PAUSE);

@@ -32,6 +32,8 @@
 //! ```
 
 #![forbid(unsafe_code)]
+// See progress::say.
+#![deny(clippy::print_stderr)]
 
 mod advice;
 mod arguments;
@@ -73,16 +75,18 @@ const FIRST_FOREIGN: u32 = 3;
 fn main() -> ExitCode {
     crisp_sys::process::set_umask(0o022);
     if let Err(error) = crisp_sys::signals::begin() {
-        eprintln!("crisp: signals may stay blocked: {error}");
+        progress::say(format_args!("crisp: signals may stay blocked: {error}"));
     }
     // The daemon outlives this command: a lock or a pipe of who runs it is not held by that.
     if let Err(error) = crisp_sys::process::close_on_exec_from(FIRST_FOREIGN) {
-        eprintln!("crisp: open files may stay with the daemon: {error}");
+        progress::say(format_args!(
+            "crisp: open files may stay with the daemon: {error}"
+        ));
     }
     match run(Arguments::parse()) {
         Ok(code) => code,
         Err(failure) => {
-            eprintln!("crisp: {failure}");
+            progress::say(format_args!("crisp: {failure}"));
             ExitCode::FAILURE
         }
     }

@@ -1,5 +1,7 @@
 //! Progress is a line for each step that is done, with the time since the command began.
 
+use std::fmt;
+use std::io::Write as _;
 use std::time::Instant;
 
 use rustix::process::{Signal, getpid, kill_process};
@@ -7,6 +9,12 @@ use rustix::process::{Signal, getpid, kill_process};
 /// For tests: this program dies by SIGKILL right after it has told of a step with this text. A build without
 /// debug assertions does not read the variable.
 const DIES: &str = "CRISP_DIES";
+
+/// Says something on standard error. It may be closed or full, as after `2>&1 | head -1`: that is no reason to
+/// leave in the middle what is being done.
+pub fn say(text: fmt::Arguments<'_>) {
+    writeln!(std::io::stderr(), "{text}").ok();
+}
 
 /// Prints progress to standard error, which leaves standard output to answers.
 #[derive(Debug)]
@@ -20,7 +28,10 @@ impl Progress {
 
     /// Tells of a step that is done.
     pub fn done(&self, step: &str) {
-        eprintln!("{}", line(self.0.elapsed().as_secs_f64(), step));
+        say(format_args!(
+            "{}",
+            line(self.0.elapsed().as_secs_f64(), step)
+        ));
         let dies = std::env::var(DIES).ok().filter(|_| cfg!(debug_assertions));
         if dies.is_some_and(|point| step.contains(&point)) {
             kill_process(getpid(), Signal::KILL).ok();
@@ -34,6 +45,31 @@ fn line(seconds: f64, step: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Stdio;
+
+    const CHILD: &str = "CRISP_TEST_SAYS";
+
+    /// This test's own program, once more, with a standard error that is full.
+    #[test]
+    fn nobody_has_to_hear_what_is_said() {
+        if std::env::var_os(CHILD).is_some() {
+            super::say(format_args!("x"));
+            return;
+        }
+        let full = std::fs::File::options().write(true).open("/dev/full");
+        let status = crisp_sys::process::command(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "--nocapture",
+                "progress::tests::nobody_has_to_hear_what_is_said",
+            ])
+            .env(CHILD, "1")
+            .stdout(Stdio::null())
+            .stderr(full.unwrap())
+            .status();
+        assert!(status.unwrap().success());
+    }
+
     #[test]
     fn times_stand_below_each_other() {
         assert_eq!(super::line(0.04, "a"), "   0.0 s  a");

@@ -37,7 +37,9 @@ pub async fn list(common: &Common) -> Result<()> {
     }
     if let (None, Some(first)) = (&cri, names.first()) {
         let up = home.cluster(first).command("up");
-        eprintln!("crisp: crispd for nodes does not answer; {up} starts it");
+        crate::progress::say(format_args!(
+            "crisp: crispd for nodes does not answer; {up} starts it"
+        ));
     }
     Ok(())
 }

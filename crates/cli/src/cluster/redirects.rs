@@ -60,7 +60,9 @@ impl Redirects {
 impl Drop for Redirects {
     fn drop(&mut self) {
         if let Err(failure) = self.0.put_back() {
-            eprintln!("crisp: {failure}; the next command that changes the cluster does it again");
+            crate::progress::say(format_args!(
+                "crisp: {failure}; the next command that changes the cluster does it again"
+            ));
         }
     }
 }

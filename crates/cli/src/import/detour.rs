@@ -92,7 +92,9 @@ impl Detour {
 impl Drop for Detour {
     fn drop(&mut self) {
         if let Err(failure) = put_back(&self.dir) {
-            eprintln!("crisp: {failure}; the next `crisp import` does it again");
+            crate::progress::say(format_args!(
+                "crisp: {failure}; the next `crisp import` does it again"
+            ));
         }
         if self.is_new {
             // It stays where somebody has put more into it.

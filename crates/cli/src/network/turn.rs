@@ -48,7 +48,9 @@ impl Turn {
                 return Err(Failure::new(text).remedy(remedy));
             }
             if begun.elapsed() > SILENT && !is_told {
-                eprintln!("crisp: another directory's clusters get their network: waiting for it");
+                crate::progress::say(format_args!(
+                    "crisp: another directory's clusters get their network: waiting for it"
+                ));
                 is_told = true;
             }
             tokio::time::sleep(PAUSE).await;
