@@ -2,10 +2,13 @@
 //! how registries are reached. Both are copied into the cluster's directory, so that the files that were
 //! named may go.
 
-use std::fs;
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::{fs, io};
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use toml::{Table, Value};
 
 use crate::arguments::Up;
@@ -122,19 +125,54 @@ fn merge(all: &mut Table, given: Table, above: &str) -> std::result::Result<(), 
 }
 
 /// Makes a directory have the files of another one, and no others. It may be a part of the other one, or
-/// the other one itself.
+/// the other one itself. It is there at any moment, with the old files or the new ones, and nothing is
+/// touched where they are the same.
 pub fn replace(from: &Path, to: &Path) -> Result<()> {
     let mut beside = to.as_os_str().to_owned();
     beside.push(".new");
     let beside = PathBuf::from(beside);
+    let step = || format!("{}: replace it", to.display());
     let remove = |dir: &Path| {
         let removed = crisp_sys::file::remove_tree_if_there(dir);
         removed.context(|| format!("{}: remove it", dir.display()))
     };
     remove(&beside)?;
+    if to.is_dir() && is_same(from, to).context(step)? {
+        return Ok(());
+    }
     copy(from, &beside)?;
-    remove(to)?;
-    std::fs::rename(&beside, to).context(|| format!("{}: replace it", to.display()))
+    if !to.exists() {
+        return fs::rename(&beside, to).context(step);
+    }
+    renameat_with(CWD, &beside, CWD, to, RenameFlags::EXCHANGE).context(step)?;
+    remove(&beside)
+}
+
+/// Whether two directories have the same files with the same contents and rights.
+fn is_same(one: &Path, other: &Path) -> io::Result<bool> {
+    let names = |dir: &Path| -> io::Result<BTreeSet<OsString>> {
+        let entries = fs::read_dir(dir)?;
+        entries.map(|entry| Ok(entry?.file_name())).collect()
+    };
+    let all = names(one)?;
+    if all != names(other)? {
+        return Ok(false);
+    }
+    for name in all {
+        let (one, other) = (one.join(&name), other.join(&name));
+        let is_same = match (one.is_dir(), other.is_dir()) {
+            (true, true) => is_same(&one, &other)?,
+            (false, false) => {
+                let rights = |path: &Path| Ok::<_, io::Error>(fs::metadata(path)?.permissions());
+                rights(&one)? == rights(&other)? && fs::read(&one)? == fs::read(&other)?
+            }
+            _ => false,
+        };
+        if !is_same {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
@@ -153,6 +191,9 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
     use crate::home::Home;
 
@@ -211,6 +252,45 @@ mod tests {
         // The cluster's own directory may be named as well.
         keep(Some(dir.registries().as_path()));
         assert!(of_node.join("a.example:5000/hosts.toml").is_file());
+    }
+
+    /// A pull of a running node may come at any moment.
+    #[test]
+    fn a_directory_of_registries_is_there_while_it_is_replaced() {
+        let place = tempfile::tempdir().unwrap();
+        let [one, two, to] = ["one", "two", "to"].map(|name| place.path().join(name));
+        for from in [&one, &two] {
+            make_dir(&from.join("a.example")).unwrap();
+            write(
+                &from.join("a.example/hosts.toml"),
+                from.as_os_str().as_encoded_bytes(),
+            )
+            .unwrap();
+        }
+        replace(&one, &to).unwrap();
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut missed = 0;
+                while !is_over.load(Ordering::Relaxed) {
+                    missed += usize::from(!to.is_dir());
+                }
+                missed
+            });
+            for from in [&two, &one].into_iter().cycle().take(300) {
+                replace(from, &to).unwrap();
+            }
+            is_over.store(true, Ordering::Relaxed);
+            assert_eq!(reader.join().unwrap(), 0);
+        });
+        let inode = || fs::metadata(&to).unwrap().ino();
+        let before = inode();
+        replace(&two, &to).unwrap();
+        let changed = inode();
+        assert_ne!(changed, before);
+        replace(&two, &to).unwrap();
+        assert_eq!(inode(), changed, "nothing differs");
+        assert!(!place.path().join("to.new").exists());
     }
 
     #[test]
