@@ -21,6 +21,25 @@ pub(crate) fn work(cluster: &Cluster, web: &str) {
     a_container_is_added(cluster, web);
     a_node_is_looked_at(cluster);
     a_shell_in_a_node_has_its_keys(cluster);
+    a_command_in_a_node_ends_with_its_caller(cluster);
+}
+
+/// As where timeout(1) ends it, or a job that is given up.
+fn a_command_in_a_node_ends_with_its_caller(cluster: &Cluster) {
+    const SLEEP: &str = "sleep 86397";
+    let words = SLEEP.replace(' ', "\0") + "\0";
+    let runs = || {
+        let all = fs::read_dir("/proc").unwrap().map(Result::unwrap);
+        let mut lines = all.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+        lines.any(|line| line == words.as_bytes())
+    };
+    let mut command = cluster.crisp_command(&format!("exec node-1 {SLEEP}"));
+    command.stdin(Stdio::null());
+    let mut caller = Beside(cluster.net.run(|| command.spawn().unwrap()));
+    cluster.until("the command runs", |_| runs());
+    caller.0.kill().unwrap();
+    caller.0.wait().unwrap();
+    cluster.until("the command is gone", |_| !runs());
 }
 
 /// A key ends what the shell runs, and the shell goes on to an end of its own.

@@ -70,6 +70,8 @@ impl Then {
             crisp_sys::signals::ignore(signal).context(step)?;
         }
         crisp_sys::process::reset_signals(&mut command);
+        // Else it would stay in the node when this program is ended, as by timeout(1) or a job that is given up.
+        crisp_sys::process::end_with_parent(&mut command);
         let status = foreground::status(command.current_dir("/root"));
         let status = status.context(|| format!("node {node}: run {}", words[0]))?;
         Ok(ExitCode::from(code(status)))
