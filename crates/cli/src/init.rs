@@ -30,6 +30,8 @@ pub const PATH: &str =
 pub const OBJECTS_MADE: &str = "objects-made";
 /// How the log of a node tells that a program has ended, after the program's name.
 pub const ENDED: &str = "ended with";
+/// The line by which a node's log, which has all its lives, tells of the beginning of one.
+pub const BEGINS: &str = "the node begins";
 /// Pause before a program that ended is started again.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long programs may take to end when the node is asked to.
@@ -99,6 +101,7 @@ pub fn run(file: &Path) -> Result<ExitCode> {
         let text = "crisp cluster init: it is the first process of a node, and of nothing else";
         return Err(Failure::new(text).remedy("`crisp cluster` makes nodes"));
     }
+    crate::progress::say(format_args!("{BEGINS}"));
     // Blocked, they wait until they are asked for.
     let _blocked = SignalFd::block_all().context(|| "signals: block them".to_owned())?;
     if init.runs_pods {

@@ -219,10 +219,11 @@ fn last_lines(log: &str) -> String {
     lines[lines.len().saturating_sub(SHOWN)..].join("\n")
 }
 
-/// How often each program has ended, by the log of its node's first process.
+/// How often each program has ended since its node began, by the log of that one's first process.
 fn ends(log: &str) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
-    for line in log.lines() {
+    let this_life = log.rsplit(init::BEGINS).next().unwrap_or_default();
+    for line in this_life.lines() {
         let told = line.split_once(init::ENDED);
         let program = told.and_then(|(before, _)| before.trim_end().rsplit(' ').next());
         if let Some(program) = program {
@@ -282,6 +283,17 @@ mod tests {
         ] {
             assert!(!says_well(other));
         }
+    }
+
+    #[test]
+    fn ends_of_former_lives_are_not_counted() {
+        let begins = init::BEGINS;
+        let log = format!(
+            "1 stderr F kubelet ended with Code(1) and is started again\n2 stderr F {begins}\n\
+             3 stderr F kubelet ended with Code(1) and is started again\n"
+        );
+        assert_eq!(ends(&log)["kubelet"], 1);
+        assert!(ends(&format!("{log}4 stderr F {begins}\n")).is_empty());
     }
 
     #[test]
