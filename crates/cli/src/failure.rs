@@ -33,6 +33,15 @@ impl Failure {
         }
     }
 
+    /// Says what to do, where nobody has said it yet.
+    #[must_use]
+    pub fn or_remedy(self, remedy: impl Into<String>) -> Self {
+        match self.remedy {
+            Some(_) => self,
+            None => self.remedy(remedy),
+        }
+    }
+
     /// Says what to do.
     #[must_use]
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
@@ -111,5 +120,9 @@ mod tests {
             failed.to_string(),
             "node node-1: write its files: no space left; make room"
         );
+        let again = failed.or_remedy("do it again").to_string();
+        assert!(again.ends_with("; make room"), "{again}");
+        let other = Failure::new("x").or_remedy("do it again");
+        assert_eq!(other.to_string(), "x; do it again");
     }
 }

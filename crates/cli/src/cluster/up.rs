@@ -41,19 +41,27 @@ pub async fn up(common: &Common, up: &Up) -> Result<()> {
         Err(failure) => {
             drop(lock);
             home.tidy(&common.name);
-            return Err(failure);
+            // It was refused before anything was made, unless the cluster is written down by now.
+            let is_begun = kept.is_none() && dir.record().exists();
+            return Err(match is_begun {
+                true => failure.or_remedy(goes_on(&dir)),
+                false => failure,
+            });
         }
     };
     let turn = plan.turn.take();
     let made = make(&plan, turn, &programs, &progress).await;
-    made.remedy(|| {
-        let (up, delete) = (dir.command("up"), dir.command("delete"));
-        let logs = dir.path().join("nodes/*/log");
-        let logs = logs.display();
-        format!("{up} goes on from here, {delete} removes what there is; logs are in {logs}")
-    })?;
+    made.remedy(|| goes_on(&dir))?;
     tell(&dir, &plan.record, &programs.kubernetes);
     Ok(())
+}
+
+/// The remedy for a cluster that is begun.
+fn goes_on(dir: &ClusterDir) -> String {
+    let (up, delete) = (dir.command("up"), dir.command("delete"));
+    let logs = dir.path().join("nodes/*/log");
+    let logs = logs.display();
+    format!("{up} goes on from here, {delete} removes what there is; logs are in {logs}")
 }
 
 async fn make(
