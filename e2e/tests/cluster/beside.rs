@@ -55,15 +55,18 @@ fn only_root_reads_its_keys(dir: &Path) {
                 dirs.push(path);
                 continue;
             }
-            let is_key = path.extension().is_some_and(|end| end == "key");
-            if kind.is_file() && (is_key || path.ends_with("kubeconfig")) {
+            // Components have kubelet.kubeconfig and the like.
+            let end = path.extension().or(path.file_name());
+            let has_key = end.is_some_and(|end| end == "key" || end == "kubeconfig");
+            if kind.is_file() && has_key {
                 let mode = entry.metadata().unwrap().permissions().mode() & 0o7777;
                 assert_eq!(mode, 0o600, "{}", path.display());
                 keys += 1;
             }
         }
     }
-    assert!(keys > 8, "{keys} keys");
+    // Of a cluster with one node: 3 of its authorities, the administrator's, 8 of the control plane, 3 of the node.
+    assert!(keys >= 15, "{keys} keys");
 }
 
 /// No other address of this machine answers at its port.
