@@ -1,8 +1,8 @@
 //! Directories and files of ours: made and replaced as a whole, with the rights that they are to have.
 
-use std::fs::File;
-use std::io::Write as _;
-use std::path::Path;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
 
 use crate::failure::{Context as _, Result};
 
@@ -21,6 +21,19 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
     crisp_sys::file::write_atomic(path, bytes, 0o600)
         .context(|| format!("{}: write it", path.display()))
+}
+
+/// The paths in a directory; none where there is no such directory.
+pub fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        read => read,
+    };
+    let paths = entries.and_then(|entries| {
+        let paths = entries.map(|entry| Ok(entry?.path()));
+        paths.collect::<io::Result<_>>()
+    });
+    paths.context(|| format!("{}: read it", dir.display()))
 }
 
 /// Writes to a file of the kernel's.

@@ -89,18 +89,9 @@ impl Home {
 
     /// The names of the clusters that there are.
     pub fn names(&self) -> Result<Vec<ClusterName>> {
-        let dir = self.clusters();
-        let step = || format!("clusters: read {}", dir.display());
-        let entries = match fs::read_dir(&dir) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error).context(step),
-        };
-        let mut names = Vec::new();
-        for entry in entries {
-            let name = entry.context(step)?.file_name();
-            names.extend(name.to_str().and_then(|name| name.parse().ok()));
-        }
+        let paths = disk::entries(&self.clusters())?;
+        let name = |path: &PathBuf| path.file_name()?.to_str()?.parse().ok();
+        let mut names: Vec<ClusterName> = paths.iter().filter_map(name).collect();
         names.sort();
         Ok(names)
     }

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::disk::{make_dir, put, write};
+use crate::disk::{entries, make_dir, put, write};
 use crate::failure::{Context as _, Result};
 use crate::home::Home;
 use crate::lock::{self, Lock};
@@ -142,16 +142,9 @@ impl Machine {
 
     /// Homes that have noted them and are there yet: the directory of one may have been removed by hand.
     fn homes(&self) -> Result<Vec<PathBuf>> {
-        let dir = self.dir.join("homes");
-        let step = || format!("{}: read it", dir.display());
-        let entries = match fs::read_dir(&dir) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error).context(step),
-        };
         let mut homes = Vec::new();
-        for entry in entries {
-            let path = entry.context(step)?.path();
+        for path in entries(&self.dir.join("homes"))? {
+            let step = || format!("{}: read it", path.display());
             let home = PathBuf::from(fs::read_to_string(&path).context(step)?);
             match home.is_dir() {
                 true => homes.push(home),

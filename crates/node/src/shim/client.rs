@@ -268,8 +268,8 @@ impl ShimClient {
     }
 
     /// Tells the shim of a container that is over to leave, and waits until it has. A shim that
-    /// does not leave is killed: nothing depends on it any more. A second
-    /// caller only waits.
+    /// does not leave is killed: nothing depends on it any more. A second caller
+    /// only waits.
     pub(crate) async fn dismiss(&self) {
         self.is_over.store(true, Ordering::Release);
         let dismissal = self.dismissal.try_lock();
