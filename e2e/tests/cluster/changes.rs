@@ -1,7 +1,7 @@
 //! Changes in a cluster that runs: a new version while the runtimes of two nodes are killed, and a node
 //! that is emptied.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::web::{NODES, node_of, pods, restarts, service_url, settled};
@@ -43,6 +43,8 @@ pub(crate) fn a_version_is_rolled_out_while_runtimes_are_killed(cluster: &Cluste
     assert!(asked.0 > 0 && asked.1 <= LOST, "{asked:?}");
     let pods = pods(cluster);
     assert_eq!(pods.len(), 3);
+    let nodes: BTreeSet<String> = pods.iter().map(node_of).collect();
+    assert_eq!(nodes.len(), NODES.len(), "each node has one");
     for pod in &pods {
         let containers = pod["spec"]["containers"].as_array().unwrap();
         let web = containers
