@@ -139,9 +139,14 @@ impl Network {
             collection: RwLock::default(),
             _releasing: releasing,
         };
-        Ok(Self {
+        let network = Self {
             inner: Arc::new(inner),
-        })
+        };
+        let compiled = network.inner.compiled.as_ref();
+        if let Some(subnets) = compiled.and_then(|compiled| compiled.waits()) {
+            network.settle(subnets, &Ok(PodCidr::InUse));
+        }
+        Ok(network)
     }
 
     /// Whether pods can be attached now; never waits.
@@ -152,15 +157,22 @@ impl Network {
 
     /// Takes the subnets that the cluster gives to this node, where the configuration of the
     /// built-in network names none: now, or once no pod has an address of other subnets, unless
-    /// others come before. Runs to its end even when the caller stops waiting.
+    /// others come before; the next daemon waits for that as well. Runs to its end even when the
+    /// caller stops waiting.
     ///
     /// # Errors
     /// When they make no sense or cannot be put in force; those before stay.
     pub async fn take_pod_cidr(&self, subnets: Vec<String>) -> Result<PodCidr> {
         let (inner, wanted) = (Arc::clone(&self.inner), subnets.clone());
         let taken = on_thread(move || inner.take_pod_cidr(&wanted)).await;
+        self.settle(subnets, &taken);
+        taken
+    }
+
+    /// Goes on trying where subnets have to wait.
+    fn settle(&self, subnets: Vec<String>, taken: &Result<PodCidr>) {
         let network = Arc::downgrade(&self.inner);
-        self.inner.put_off.settle(&taken, move || {
+        self.inner.put_off.settle(taken, move || {
             let taken = network.upgrade()?.take_pod_cidr(&subnets);
             if matches!(taken, Ok(PodCidr::InForce)) {
                 let pod_cidr = subnets.join(",");
@@ -168,7 +180,6 @@ impl Network {
             }
             Some(taken)
         });
-        taken
     }
 
     /// Attaches a pod: brings loopback up, then `ADD`. Runs to its end even when the caller stops
@@ -267,6 +278,7 @@ impl Inner {
             return Ok(PodCidr::Configured);
         };
         let Some(_still) = self.stand_still() else {
+            compiled.wait_for(subnets)?;
             let why = "pod CIDR put off: attachments under way";
             return Err(Error::NotReady(why.to_owned()));
         };

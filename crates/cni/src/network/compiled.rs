@@ -50,22 +50,51 @@ pub(super) struct Compiled {
     mode: Builtin,
     data_root: PathBuf,
     crisp: Mutex<Arc<Crisp>>,
+    memory: Mutex<Memory>,
 }
 
-/// The bridge and subnets that a cluster has given.
-fn remembered(data_root: &Path, bridge: &str) -> Option<Value> {
-    const LONGEST: u64 = 1 << 16;
-    if let Err(error) = file::sweep_unfinished(data_root) {
-        tracing::warn!(dir = %data_root.display(), %error, "unfinished files stay");
+/// The word of a cluster, which the next daemon begins with: the bridge and the subnets in force,
+/// `{"bridge": "crisp0", "subnets": ["10.99.1.0/24"]}`, and in `waits` the subnets that have to wait.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Memory {
+    in_force: Option<Value>,
+    waits: Vec<String>,
+}
+
+impl Memory {
+    fn path(data_root: &Path) -> PathBuf {
+        data_root.join("pod-cidr.json")
     }
-    let bytes = file::read_bounded(&memory(data_root), LONGEST).ok()?;
-    let place: Value = serde_json::from_slice(&bytes).ok()?;
-    let fits = bridge.is_empty() || place["bridge"] == bridge;
-    (fits && Settings::parse(&place, data_root).is_ok()).then_some(place)
-}
 
-fn memory(data_root: &Path) -> PathBuf {
-    data_root.join("pod-cidr.json")
+    /// What was written; nothing of what makes no sense here.
+    fn read(data_root: &Path, bridge: &str) -> Self {
+        const LONGEST: u64 = 1 << 16;
+        if let Err(error) = file::sweep_unfinished(data_root) {
+            tracing::warn!(dir = %data_root.display(), %error, "unfinished files stay");
+        }
+        let bytes = file::read_bounded(&Self::path(data_root), LONGEST).unwrap_or_default();
+        let mut place: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let waits = place
+            .as_object_mut()
+            .and_then(|place| place.remove("waits"));
+        let named = place["bridge"].as_str();
+        let fits = named.is_some_and(|name| bridge.is_empty() || name == bridge);
+        let makes_sense = |place: &Value| Settings::parse(place, data_root).is_ok();
+        Self {
+            waits: serde_json::from_value(waits.unwrap_or_default()).unwrap_or_default(),
+            in_force: (fits && makes_sense(&place)).then_some(place),
+        }
+    }
+
+    fn write(&self, data_root: &Path) -> Result<()> {
+        let mut text = self.in_force.clone().unwrap_or_else(|| json!({}));
+        if !self.waits.is_empty() {
+            text["waits"] = json!(self.waits);
+        }
+        let path = Self::path(data_root);
+        file::write_atomic(&path, text.to_string().as_bytes(), 0o600)
+            .context(|| format!("write {}", path.display()))
+    }
 }
 
 /// The compiled-in list. Without a bridge and subnets in the configuration a free bridge is chosen,
@@ -80,7 +109,7 @@ fn list(mode: &Builtin, mut plugin: Value) -> Result<ConfList> {
     ConfList::inline(&json!({"cniVersion": "1.1.0", "name": "crisp", "plugins": [plugin]}))
 }
 
-fn place(mode: &Builtin, data_root: &Path) -> Result<Value> {
+fn place(mode: &Builtin, data_root: &Path, memory: &Memory) -> Result<Value> {
     let Builtin {
         bridge, subnets, ..
     } = mode;
@@ -88,8 +117,8 @@ fn place(mode: &Builtin, data_root: &Path) -> Result<Value> {
     if !subnets.is_empty() {
         return Ok(configured());
     }
-    match remembered(data_root, bridge) {
-        Some(place) => Ok(place),
+    match &memory.in_force {
+        Some(place) => Ok(place.clone()),
         None if bridge.is_empty() => builtin::choose(data_root),
         None => Ok(configured()),
     }
@@ -102,9 +131,11 @@ impl Compiled {
         data_root: &Path,
         caller: &Caller,
     ) -> Result<(Self, ConfList)> {
-        let list = list(&mode, place(&mode, data_root)?)?;
+        let memory = Memory::read(data_root, &mode.bridge);
+        let list = list(&mode, place(&mode, data_root, &memory)?)?;
         let compiled = Self {
             crisp: Mutex::new(caller.crisp_of(&list)?),
+            memory: Mutex::new(memory),
             data_root: data_root.to_owned(),
             mode,
         };
@@ -124,29 +155,36 @@ impl Compiled {
 
 impl Compiled {
     /// Gives pods addresses of other subnets from now on, and returns the list that says so, where
-    /// that is a change. No ADD or DEL may be under way.
+    /// that is a change. Subnets that have to wait are remembered. No ADD or DEL may be under way.
     pub(super) fn change(
         &self,
         subnets: &[String],
         caller: &Caller,
     ) -> Result<(PodCidr, Option<ConfList>)> {
-        if !self.mode.subnets.is_empty() {
+        let Some(wanted) = self.wanted(subnets)? else {
             return Ok((PodCidr::Configured, None));
-        }
+        };
         let old = Arc::clone(&self.crisp());
-        let place = json!({"bridge": old.settings().bridge, "subnets": subnets});
-        let wanted = Settings::parse(&place, &self.data_root)?;
         if wanted.subnets == old.settings().subnets {
+            self.remember(|memory| memory.waits.clear())?;
             return Ok((PodCidr::InForce, None));
         }
         if old.is_used()? {
+            self.wait_for(subnets)?;
             return Ok((PodCidr::InUse, None));
         }
         old.retire()?;
+        let place = self.place_of(subnets);
         let list = list(&self.mode, place.clone())?;
         let new = caller.crisp_of(&list);
         let new = new.and_then(|new| new.prepare().map(|_left| new));
-        match new.and_then(|new| self.remember(&place).map(|()| new)) {
+        let in_force = || {
+            self.remember(|memory| {
+                memory.in_force = Some(place);
+                memory.waits.clear();
+            })
+        };
+        match new.and_then(|new| in_force().map(|()| new)) {
             Ok(new) => {
                 *self.crisp() = new;
                 Ok((PodCidr::InForce, Some(list)))
@@ -159,10 +197,46 @@ impl Compiled {
         }
     }
 
-    fn remember(&self, place: &Value) -> Result<()> {
-        let path = memory(&self.data_root);
-        let text = place.to_string();
-        file::write_atomic(&path, text.as_bytes(), 0o600)
-            .context(|| format!("write {}", path.display()))
+    /// Remembers subnets that have to wait, in place of others that did, where they make sense and no
+    /// configuration names others.
+    pub(super) fn wait_for(&self, subnets: &[String]) -> Result<()> {
+        if self.wanted(subnets)?.is_none() {
+            return Ok(());
+        }
+        self.remember(|memory| memory.waits = subnets.to_vec())
+    }
+
+    /// The subnets that an earlier daemon was told and could not put in force.
+    pub(super) fn waits(&self) -> Option<Vec<String>> {
+        let waits = self.memory().waits.clone();
+        (self.mode.subnets.is_empty() && !waits.is_empty()).then_some(waits)
+    }
+
+    fn place_of(&self, subnets: &[String]) -> Value {
+        json!({"bridge": self.crisp().settings().bridge, "subnets": subnets})
+    }
+
+    /// The network with these subnets; `None` where the configuration names others.
+    fn wanted(&self, subnets: &[String]) -> Result<Option<Settings>> {
+        if !self.mode.subnets.is_empty() {
+            return Ok(None);
+        }
+        Settings::parse(&self.place_of(subnets), &self.data_root).map(Some)
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes what is remembered. What is not written does not count as such.
+    fn remember(&self, change: impl FnOnce(&mut Memory)) -> Result<()> {
+        let mut memory = self.memory();
+        let mut changed = memory.clone();
+        change(&mut changed);
+        if changed != *memory {
+            changed.write(&self.data_root)?;
+            *memory = changed;
+        }
+        Ok(())
     }
 }

@@ -61,6 +61,11 @@ fn privileged_a_pod_cidr_is_taken_while_no_pod_has_an_address() {
         next.take_pod_cidr(cidr(&["10.99.4.1/24"]))
             .await
             .unwrap_err();
+        // Also after the daemon was replaced, once more.
+        drop(next);
+        drop(open(lab.builtin()));
+        let next = open(lab.builtin());
+        assert_eq!(gateways(&lab), ["10.99.2.1/24", "fd00:99::1/64"]);
         next.detach(&pod).await.unwrap();
         lab.unpin("a");
         for _ in 0..100 {
