@@ -1,10 +1,13 @@
-//! Progress is a line for each step that is done, with the time since the command began.
+//! Progress is a line for each step that is done, with the time since the command began. It goes to standard
+//! error, which leaves standard output to answers.
 
 use std::fmt;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::time::Instant;
 
 use rustix::process::{Signal, getpid, kill_process};
+
+use crate::failure::{Context as _, Result};
 
 /// For tests: this program dies by SIGKILL right after it has told of a step with this text. A build without
 /// debug assertions does not read the variable.
@@ -13,10 +16,25 @@ const DIES: &str = "CRISP_DIES";
 /// Says something on standard error. It may be closed or full, as after `2>&1 | head -1`: that is no reason to
 /// leave in the middle what is being done.
 pub fn say(text: fmt::Arguments<'_>) {
-    writeln!(std::io::stderr(), "{text}").ok();
+    writeln!(io::stderr(), "{text}").ok();
 }
 
-/// Prints progress to standard error, which leaves standard output to answers.
+/// Prints a line of a command's answer on standard output. Its reader may have seen enough, as after `| head -1`.
+///
+/// # Errors
+/// It could not be written for another reason: a script would take what came for all of it.
+pub fn answer(text: fmt::Arguments<'_>) -> Result<()> {
+    print(&mut io::stdout(), text)
+}
+
+fn print(to: &mut dyn io::Write, text: fmt::Arguments<'_>) -> Result<()> {
+    match writeln!(to, "{text}") {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context(|| "print the answer".to_owned()),
+    }
+}
+
+/// Prints progress to standard error.
 #[derive(Debug)]
 pub struct Progress(Instant);
 
@@ -45,9 +63,15 @@ fn line(seconds: f64, step: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::io;
     use std::process::Stdio;
 
     const CHILD: &str = "CRISP_TEST_SAYS";
+
+    fn full() -> File {
+        File::options().write(true).open("/dev/full").unwrap()
+    }
 
     /// This test's own program, once more, with a standard error that is full.
     #[test]
@@ -56,7 +80,6 @@ mod tests {
             super::say(format_args!("x"));
             return;
         }
-        let full = std::fs::File::options().write(true).open("/dev/full");
         let status = crisp_sys::process::command(std::env::current_exe().unwrap())
             .args([
                 "--exact",
@@ -65,9 +88,23 @@ mod tests {
             ])
             .env(CHILD, "1")
             .stdout(Stdio::null())
-            .stderr(full.unwrap())
+            .stderr(full())
             .status();
         assert!(status.unwrap().success());
+    }
+
+    #[test]
+    fn only_its_reader_may_cut_an_answer() {
+        let (reader, mut closed) = io::pipe().unwrap();
+        drop(reader);
+        super::print(&mut closed, format_args!("x")).unwrap();
+        let failure = super::print(&mut full(), format_args!("x")).unwrap_err();
+        assert!(
+            failure
+                .to_string()
+                .starts_with("print the answer: No space"),
+            "{failure}"
+        );
     }
 
     #[test]

@@ -7,10 +7,10 @@ use crate::daemon::Daemon;
 use crate::failure::{Failure, Remedy as _, Result};
 use crate::home::Home;
 use crate::node;
+use crate::progress::{answer, say};
 use crate::record::Record;
 
 /// Prints a line for each cluster.
-#[expect(clippy::print_stdout, reason = "the answer")]
 pub async fn list(common: &Common) -> Result<()> {
     let home = Home::at(&common.dir)?;
     let daemon = Daemon::of(&home);
@@ -18,7 +18,10 @@ pub async fn list(common: &Common) -> Result<()> {
         true => Some(daemon.cri("crispd for nodes")?),
         false => None,
     };
-    println!("{:<20}  {:>5}  {:<10}  API", "CLUSTER", "NODES", "RUNNING");
+    answer(format_args!(
+        "{:<20}  {:>5}  {:<10}  API",
+        "CLUSTER", "NODES", "RUNNING"
+    ))?;
     let names = home.names()?;
     for name in &names {
         let line = match Record::read(&home.cluster(name)) {
@@ -33,11 +36,11 @@ pub async fn list(common: &Common) -> Result<()> {
             Ok(None) => "it has no record: delete it".to_owned(),
             Err(failure) => failure.to_string(),
         };
-        println!("{:<20}  {line}", name.to_string());
+        answer(format_args!("{:<20}  {line}", name.to_string()))?;
     }
     if let (None, Some(first)) = (&cri, names.first()) {
         let up = home.cluster(first).command("up");
-        crate::progress::say(format_args!(
+        say(format_args!(
             "crisp: crispd for nodes does not answer; {up} starts it"
         ));
     }
@@ -65,7 +68,6 @@ async fn running(cri: &Cri, record: &Record) -> Result<usize> {
 }
 
 /// Prints the path of the administrator's kubeconfig.
-#[expect(clippy::print_stdout, reason = "the answer")]
 pub fn kubeconfig(common: &Common) -> Result<()> {
     let cluster = Cluster::find(common)?;
     let path = cluster.dir.kubeconfig();
@@ -74,8 +76,7 @@ pub fn kubeconfig(common: &Common) -> Result<()> {
         return Err(failure)
             .remedy(|| format!("{} has to come to its end", cluster.dir.command("up")));
     }
-    println!("{}", path.display());
-    Ok(())
+    answer(format_args!("{}", path.display()))
 }
 
 /// The first process of a node.

@@ -20,7 +20,7 @@ use crate::names::{self, CONTROL};
 use crate::network::{self, Turn};
 use crate::node::{self, Node, Nodes};
 use crate::programs::Programs;
-use crate::progress::Progress;
+use crate::progress::{Progress, answer};
 use crate::record::Record;
 use crate::settings::Settings;
 
@@ -52,8 +52,7 @@ pub async fn up(common: &Common, up: &Up) -> Result<()> {
     let turn = plan.turn.take();
     let made = make(&plan, turn, &programs, &progress).await;
     made.remedy(|| goes_on(&dir))?;
-    tell(&dir, &plan.record, &programs.kubernetes);
-    Ok(())
+    tell(&dir, &plan.record, &programs.kubernetes)
 }
 
 /// The remedy for a cluster that is begun.
@@ -160,15 +159,17 @@ async fn start_workers(
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "this is what to go on with")]
-fn tell(dir: &ClusterDir, record: &Record, kubernetes: &Path) {
+/// Tells what to go on with.
+fn tell(dir: &ClusterDir, record: &Record, kubernetes: &Path) -> Result<()> {
     let kubectl = kubernetes.join("kubectl").display().to_string();
-    println!("export KUBECONFIG={}", dir.kubeconfig().display());
-    println!("{} get nodes", advice::quoted(&kubectl));
+    let kubeconfig = dir.kubeconfig();
+    answer(format_args!("export KUBECONFIG={}", kubeconfig.display()))?;
+    answer(format_args!("{} get nodes", advice::quoted(&kubectl)))?;
     for publish in &record.publish {
-        println!(
+        answer(format_args!(
             "# 127.0.0.1:{} leads to port {} of node-1",
             publish.host, publish.node
-        );
+        ))?;
     }
+    Ok(())
 }
