@@ -19,6 +19,7 @@ mod memory;
 mod stream_client;
 mod streams;
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -61,6 +62,10 @@ struct Options {
     /// Milliseconds of quiet before each pod: a node rarely starts pods back to back.
     #[arg(long, default_value_t = 0)]
     pause: u64,
+    /// Milliseconds between the stop of a pod and its removal: a kubelet removes what it sees ended at
+    /// one of its looks, a second apart.
+    #[arg(long, default_value_t = 0)]
+    rest: u64,
     /// Seconds of grace for StopContainer; the container's `sleep` ignores SIGTERM.
     #[arg(long, default_value_t = 0)]
     grace: i64,
@@ -154,7 +159,7 @@ async fn measure(options: &Options, nodes: &[Node], files: &Path) -> Result<()> 
             let kind = format!("{}-life", kind(&contender.name));
             let life = Life::prepare(files, &kind, number, &options.image)?;
             tokio::time::sleep(Duration::from_millis(options.pause)).await;
-            let lived = one_life(contender, &life, options.grace).await;
+            let lived = one_life(contender, &life, options).await;
             lived.with_context(|| format!("pod {number} of {}", contender.name))?;
         }
     }
@@ -190,14 +195,14 @@ fn write_json(path: &Path, results: &[(&str, &Figures)]) -> Result<()> {
 }
 
 /// Leads a pod from nothing to nothing; every call's time goes into the figures.
-async fn one_life(contender: &mut Contender<'_>, life: &Life, grace: i64) -> Result<()> {
+async fn one_life(contender: &mut Contender<'_>, life: &Life, options: &Options) -> Result<()> {
     let Contender {
         client, figures, ..
     } = contender;
-    let mut clock = Instant::now();
-    let mut lap = |figures: &mut Figures, name: &'static str| {
-        figures.add(name, clock.elapsed());
-        clock = Instant::now();
+    let clock = Cell::new(Instant::now());
+    let lap = |figures: &mut Figures, name: &'static str| {
+        figures.add(name, clock.get().elapsed());
+        clock.set(Instant::now());
     };
     let pod = client.run_pod(life).await?;
     lap(figures, "RunPodSandbox");
@@ -209,10 +214,12 @@ async fn one_life(contender: &mut Contender<'_>, life: &Life, grace: i64) -> Res
     lap(figures, "ExecSync true");
     client.exec_true(&container).await?;
     lap(figures, "ExecSync true, again");
-    client.stop(&container, grace).await?;
+    client.stop(&container, options.grace).await?;
     lap(figures, "StopContainer");
     client.stop_pod(&pod).await?;
     lap(figures, "StopPodSandbox");
+    tokio::time::sleep(Duration::from_millis(options.rest)).await;
+    clock.set(Instant::now());
     client.remove(&container).await?;
     lap(figures, "RemoveContainer");
     client.remove_pod(&pod).await?;
