@@ -66,7 +66,7 @@ impl Memory {
         data_root.join("pod-cidr.json")
     }
 
-    /// What was written; nothing of what makes no sense here.
+    /// Reads what an earlier daemon wrote, and leaves out the parts that make no sense here.
     fn read(data_root: &Path, bridge: &str) -> Self {
         const LONGEST: u64 = 1 << 16;
         if let Err(error) = file::sweep_unfinished(data_root) {
@@ -228,7 +228,7 @@ impl Compiled {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes what is remembered. What is not written does not count as such.
+    /// Changes the memory once the change is on the disk.
     fn remember(&self, change: impl FnOnce(&mut Memory)) -> Result<()> {
         let mut memory = self.memory();
         let mut changed = memory.clone();
