@@ -168,8 +168,8 @@ fn find(shared: &Shared, plan: &LaunchPlan) -> Result<Found> {
 /// Takes a shim that is loaded already, or loads one.
 pub(super) fn load(shared: &Shared, plan: &LaunchPlan) -> Result<Found> {
     let step = |what: &str| format!("{what} for container {}", plan.id);
-    let last_words =
-        last_words(&shared.paths.bundle(&plan.id)).context(|| step("open the shim's log"))?;
+    let last_words = last_words(&shared.paths.bundle(&plan.id));
+    let last_words = last_words.context(|| step("open /dev/null for the shim's log"))?;
     let loaded = shared.spares.take(&plan.id);
     let spare = loaded.is_some();
     let (child, conn) = match loaded {
@@ -191,13 +191,16 @@ pub(super) fn load(shared: &Shared, plan: &LaunchPlan) -> Result<Found> {
     })
 }
 
-/// Where a shim that panics says why.
+/// Where a shim that panics says why. A container starts without such a place as well.
 fn last_words(bundle: &Path) -> std::io::Result<File> {
-    std::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(bundle.join(crisp_shim_api::LAST_WORDS))
+    let path = bundle.join(crisp_shim_api::LAST_WORDS);
+    let mut options = File::options();
+    let opened = options.create(true).append(true).mode(0o600).open(&path);
+    opened.or_else(|error| {
+        let path = path.display();
+        tracing::warn!(%path, %error, "the last words of a shim will be lost");
+        File::options().write(true).open("/dev/null")
+    })
 }
 
 /// The first frame of a shim that starts this container.
@@ -346,5 +349,15 @@ mod tests {
             assert!(matches!(error, Error::Unavailable(_)), "{error}");
             assert_eq!(told, reads, "{error}");
         }
+    }
+
+    #[test]
+    fn a_place_for_last_words_is_no_condition() {
+        let bundle = tempfile::tempdir().unwrap();
+        super::last_words(bundle.path()).unwrap();
+        let path = bundle.path().join(crisp_shim_api::LAST_WORDS);
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        super::last_words(bundle.path()).unwrap();
     }
 }
