@@ -262,6 +262,47 @@ mod tests {
     }
 
     #[test]
+    #[expect(deprecated, reason = "older clients still send the deprecated form")]
+    fn the_new_field_of_a_profile_wins() {
+        let new = |kind: ProfileType| cri::SecurityProfile {
+            profile_type: kind.into(),
+            localhost_ref: "/p.json".to_owned(),
+        };
+        let file = Profile::Localhost("/p.json".to_owned());
+        for (field, text, wanted) in [
+            (None, "", Profile::Unspecified),
+            (None, "unconfined", Profile::Unconfined),
+            (None, "localhost//p.json", file.clone()),
+            (
+                Some(new(ProfileType::RuntimeDefault)),
+                "unconfined",
+                Profile::RuntimeDefault,
+            ),
+            (
+                Some(new(ProfileType::Unconfined)),
+                "runtime/default",
+                Profile::Unconfined,
+            ),
+            // What does not count is not looked at either.
+            (Some(new(ProfileType::Localhost)), "no profile", file),
+        ] {
+            let pod = cri::LinuxSandboxSecurityContext {
+                seccomp: field.clone(),
+                seccomp_profile_path: text.to_owned(),
+                ..Default::default()
+            };
+            let container = cri::LinuxContainerSecurityContext {
+                seccomp: field,
+                seccomp_profile_path: text.to_owned(),
+                ..Default::default()
+            };
+            assert_eq!(of_pod("at", pod).unwrap().seccomp, wanted, "{text:?}");
+            let container = of_container("at", Some(container)).unwrap();
+            assert_eq!(container.seccomp, wanted, "{text:?}");
+        }
+    }
+
+    #[test]
     fn an_apparmor_profile_is_named_with_and_without_the_prefix() {
         let new = |reference: &str| {
             Some(cri::SecurityProfile {

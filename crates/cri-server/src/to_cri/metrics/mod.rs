@@ -141,3 +141,64 @@ fn labels_of_interfaces(pod: &PodMetrics) -> [String; 6] {
         name,
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    /// The metrics that a kubelet's own tests (`e2e_node`, Kubernetes 1.37) want of each runtime.
+    const WANTED: [&str; 42] = [
+        "container_blkio_device_usage_total",
+        "container_cpu_system_seconds_total",
+        "container_cpu_usage_seconds_total",
+        "container_cpu_user_seconds_total",
+        "container_file_descriptors",
+        "container_fs_reads_bytes_total",
+        "container_fs_reads_total",
+        "container_fs_usage_bytes",
+        "container_fs_writes_bytes_total",
+        "container_fs_writes_total",
+        "container_last_seen",
+        "container_memory_cache",
+        "container_memory_events_high_total",
+        "container_memory_events_max_total",
+        "container_memory_failcnt",
+        "container_memory_failures_total",
+        "container_memory_mapped_file",
+        "container_memory_max_usage_bytes",
+        "container_memory_rss",
+        "container_memory_swap",
+        "container_memory_usage_bytes",
+        "container_memory_working_set_bytes",
+        "container_oom_events_total",
+        "container_processes",
+        "container_sockets",
+        "container_spec_cpu_period",
+        "container_spec_cpu_shares",
+        "container_spec_memory_limit_bytes",
+        "container_spec_memory_reservation_limit_bytes",
+        "container_spec_memory_swap_limit_bytes",
+        "container_start_time_seconds",
+        "container_threads",
+        "container_threads_max",
+        "container_ulimits_soft",
+        "container_network_receive_bytes_total",
+        "container_network_receive_errors_total",
+        "container_network_receive_packets_dropped_total",
+        "container_network_receive_packets_total",
+        "container_network_transmit_bytes_total",
+        "container_network_transmit_errors_total",
+        "container_network_transmit_packets_dropped_total",
+        "container_network_transmit_packets_total",
+    ];
+
+    #[test]
+    fn all_that_a_kubelet_wants_is_described() {
+        let described = super::descriptors();
+        for name in WANTED {
+            let found = described.iter().find(|metric| metric.name == name);
+            assert!(
+                found.is_some_and(|metric| !metric.help.is_empty()),
+                "{name}"
+            );
+        }
+    }
+}
