@@ -82,6 +82,8 @@ calls! {
         -> UpdatePodSandboxResourcesResponse;
     pods.update_runtime_config(UpdateRuntimeConfigRequest) -> UpdateRuntimeConfigResponse;
     pods.checkpoint_container(CheckpointContainerRequest) -> CheckpointContainerResponse;
+    pods.checkpoint_pod(CheckpointPodRequest) -> CheckpointPodResponse;
+    pods.restore_pod(RestorePodRequest) -> RestorePodResponse;
     images.pull_image(PullImageRequest) -> PullImageResponse;
     images.image_status(ImageStatusRequest) -> ImageStatusResponse;
     images.list_images(ListImagesRequest) -> ListImagesResponse;

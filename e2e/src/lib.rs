@@ -17,6 +17,7 @@
 //! streams    other clients of streams
 //! terminal   a terminal with a program at it
 //! cri        calls a node by gRPC
+//! raw        calls of a client that sends anything, or leaves half-way
 //! configs    pods and containers as tests want them
 //! owners     finds shims and holders among the processes
 //! patience   waits for conditions, not for times
@@ -52,6 +53,7 @@ pub mod netns;
 pub mod node;
 pub mod owners;
 pub mod patience;
+pub mod raw;
 pub mod registry;
 #[path = "../../crates/registry/tests/protocol/served.rs"]
 mod served;

@@ -6,73 +6,17 @@
     reason = "a test: what goes wrong is a panic that says where"
 )]
 
-use std::path::Path;
 use std::time::Duration;
 
 use crisp_api::runtime::v1 as cri;
-use crisp_e2e::{Cri, Node, configs, trial};
-use h2::{Reason, client};
-use http::Request;
-use prost::Message;
-use prost::bytes::Bytes;
+use crisp_e2e::raw::{Fickle, Leaving};
+use crisp_e2e::{Cri, Node, configs, eventually, trial};
 use tonic::Code;
 
 /// Moments after which calls are given up, in milliseconds: before anything was done, and in the
 /// midst of what a call takes.
 const MOMENTS: [u64; 5] = [0, 1, 3, 10, 30];
-/// Time in which what was sent last is written to the socket.
-const SENT_WITHIN: Duration = Duration::from_millis(2);
 const MIB: i64 = 1 << 20;
-
-/// How a client gives up a call.
-#[derive(Debug, Clone, Copy)]
-enum Leaving {
-    /// It cancels the call, and its connection stays for a moment.
-    Reset,
-    /// Its connection breaks.
-    Vanish,
-}
-
-/// How and when a client gives up each call.
-#[derive(Debug, Clone, Copy)]
-struct Fickle<'a> {
-    socket: &'a Path,
-    how: Leaving,
-    after: Duration,
-}
-
-impl Fickle<'_> {
-    /// Makes a call and gives it up.
-    fn begin(self, rpc: &str, request: &impl Message) {
-        let executor = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        executor.block_on(self.call(rpc, request.encode_to_vec()));
-    }
-
-    async fn call(self, rpc: &str, message: Vec<u8>) {
-        let stream = tokio::net::UnixStream::connect(self.socket).await.unwrap();
-        let (mut client, connection) = client::handshake(stream).await.unwrap();
-        tokio::spawn(connection);
-        let request = Request::post(format!("http://localhost/runtime.v1.RuntimeService/{rpc}"))
-            .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .body(())
-            .unwrap();
-        let length = u32::try_from(message.len()).unwrap().to_be_bytes();
-        let frame = [&[0], &length[..], &message].concat();
-        let (response, mut sender) = client.send_request(request, false).unwrap();
-        sender.send_data(Bytes::from(frame), true).unwrap();
-        // The request is first written while this waits; an answer may well come earlier.
-        tokio::time::sleep(self.after).await;
-        if matches!(self.how, Leaving::Reset) {
-            sender.send_reset(Reason::CANCEL);
-            drop(response);
-            tokio::time::sleep(SENT_WITHIN).await;
-        }
-    }
-}
 
 /// A life of a pod with a container, each step begun by a client that gives it up.
 fn live(node: &Node, cri: &mut Cri, fickle: Fickle<'_>) {
@@ -155,7 +99,7 @@ fn start(cri: &mut Cri, fickle: Fickle<'_>, id: &str) {
     let running = cri::ContainerState::ContainerRunning;
     assert_eq!(status.state(), running, "{fickle:?}");
     let begun = || std::fs::read_to_string(&status.log_path).unwrap();
-    crisp_e2e::eventually("it has begun", || !begun().is_empty());
+    eventually("it has begun", || !begun().is_empty());
     assert_eq!(begun().lines().count(), 1, "{fickle:?}: {}", begun());
 }
 
@@ -247,4 +191,164 @@ fn privileged_a_call_that_is_never_made_again_leaves_what_is_listed() {
         }
         assert_eq!(cri.pod_ids(), [""; 0]);
     });
+}
+
+/// Calls that make and end neither pod nor container.
+#[test]
+fn privileged_calls_of_all_other_kinds_are_made_again() {
+    trial(|node| {
+        let (socket, mut cri) = (node.socket(), node.cri());
+        node.pull(&["zstd"]);
+        cri.forget("zstd");
+        let config = node.pod("others");
+        let pod = cri.run_pod(&config);
+        let id = cri.run(&pod, &config, &configs::idle("main"));
+        for how in [Leaving::Reset, Leaving::Vanish] {
+            for after in [0, 1, 10].map(Duration::from_millis) {
+                let fickle = Fickle {
+                    socket: &socket,
+                    how,
+                    after,
+                };
+                commands_end(&mut cri, fickle, &id);
+                changes_come(&mut cri, fickle, (&pod, &id));
+                sessions_are_given(&mut cri, fickle, (&pod, &id));
+                images_come_and_go(&mut cri, fickle);
+                lists_are_whole(&mut cri, fickle, (&pod, &id));
+            }
+        }
+        cri.remove_pod(&pod);
+    });
+}
+
+/// A command that nobody waits for ends with all that it has started.
+fn commands_end(cri: &mut Cri, fickle: Fickle<'_>, id: &str) {
+    let request = cri::ExecSyncRequest {
+        container_id: id.to_owned(),
+        cmd: ["sh", "-c", "sleep 4321 & sleep 4321"]
+            .map(str::to_owned)
+            .into(),
+        timeout: 0,
+    };
+    fickle.begin("ExecSync", &request);
+    assert_eq!(cri.shell(id, "echo again"), "again\n", "{fickle:?}");
+    eventually("the command is over", || {
+        // The looking one has the words in its own line, in brackets.
+        let found = cri.shell(id, "grep -l '[4]321' /proc/[0-9]*/cmdline || true");
+        found.is_empty()
+    });
+}
+
+fn changes_come(cri: &mut Cri, fickle: Fickle<'_>, (pod, id): (&str, &str)) {
+    let request = cri::ReopenContainerLogRequest {
+        container_id: id.to_owned(),
+    };
+    fickle.begin("ReopenContainerLog", &request);
+    cri.reopen_container_log(request).unwrap();
+    let request = cri::UpdatePodSandboxResourcesRequest {
+        pod_sandbox_id: pod.to_owned(),
+        resources: Some(cri::LinuxContainerResources {
+            cpu_shares: 512,
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    fickle.begin("UpdatePodSandboxResources", &request);
+    cri.update_pod_sandbox_resources(request).unwrap();
+    let request = cri::UpdateRuntimeConfigRequest {
+        runtime_config: Some(cri::RuntimeConfig {
+            network_config: Some(cri::NetworkConfig::default()),
+        }),
+    };
+    fickle.begin("UpdateRuntimeConfig", &request);
+    cri.update_runtime_config(request).unwrap();
+}
+
+fn sessions_are_given(cri: &mut Cri, fickle: Fickle<'_>, (pod, id): (&str, &str)) {
+    let request = cri::ExecRequest {
+        container_id: id.to_owned(),
+        cmd: vec!["true".to_owned()],
+        stdout: true,
+        ..Default::default()
+    };
+    fickle.begin("Exec", &request);
+    let exec = cri.exec(request).unwrap().url;
+    let request = cri::AttachRequest {
+        container_id: id.to_owned(),
+        stdout: true,
+        ..Default::default()
+    };
+    fickle.begin("Attach", &request);
+    let attach = cri.attach(request).unwrap().url;
+    let request = cri::PortForwardRequest {
+        pod_sandbox_id: pod.to_owned(),
+        port: vec![80],
+    };
+    fickle.begin("PortForward", &request);
+    let forward = cri.port_forward(request).unwrap().url;
+    for url in [exec, attach, forward] {
+        assert!(url.starts_with("http://127.0.0.1:"), "{url}");
+    }
+}
+
+fn images_come_and_go(cri: &mut Cri, fickle: Fickle<'_>) {
+    let image = cri::ImageSpec {
+        image: configs::image("zstd"),
+        ..Default::default()
+    };
+    let request = cri::PullImageRequest {
+        image: Some(image.clone()),
+        ..Default::default()
+    };
+    fickle.begin_at("ImageService/PullImage", &request);
+    cri.pull_image(request).unwrap();
+    assert!(cri.image_names().contains(&image.image), "{fickle:?}");
+    let request = cri::RemoveImageRequest {
+        image: Some(image.clone()),
+    };
+    fickle.begin_at("ImageService/RemoveImage", &request);
+    cri.remove_image(request).unwrap();
+    assert!(!cri.image_names().contains(&image.image), "{fickle:?}");
+    for rpc in ["ListImages", "StreamImages", "ImageFsInfo"] {
+        fickle.begin_at(
+            &format!("ImageService/{rpc}"),
+            &cri::ListImagesRequest::default(),
+        );
+    }
+    let listed = cri.list_images(cri::ListImagesRequest::default());
+    assert_eq!(listed.unwrap().images.len(), 1, "{fickle:?}");
+}
+
+fn lists_are_whole(cri: &mut Cri, fickle: Fickle<'_>, (pod, id): (&str, &str)) {
+    // An empty message is one of each of these calls.
+    for rpc in [
+        "Version",
+        "Status",
+        "RuntimeConfig",
+        "ListPodSandbox",
+        "ListContainers",
+        "ListContainerStats",
+        "ListPodSandboxStats",
+        "ListPodSandboxMetrics",
+        "ListMetricDescriptors",
+        "StreamPodSandboxes",
+        "StreamContainers",
+        "StreamContainerStats",
+        "StreamPodSandboxStats",
+        "StreamPodSandboxMetrics",
+        "GetContainerEvents",
+    ] {
+        fickle.begin(rpc, &cri::VersionRequest::default());
+    }
+    assert_eq!(cri.pod_ids(), [pod], "{fickle:?}");
+    assert_eq!(cri.container_ids(), [id], "{fickle:?}");
+    let stats = cri.list_container_stats(cri::ListContainerStatsRequest::default());
+    assert_eq!(stats.unwrap().stats.len(), 1, "{fickle:?}");
+    let parts = cri.stream_containers(cri::StreamContainersRequest::default());
+    let streamed: usize = parts
+        .unwrap()
+        .iter()
+        .map(|part| part.containers.len())
+        .sum();
+    assert_eq!(streamed, 1, "{fickle:?}");
 }

@@ -49,6 +49,8 @@ fn privileged_empty_requests_get_their_answer() {
             attach InvalidArgument,
             port_forward NotFound,
             checkpoint_container Unimplemented,
+            checkpoint_pod Unimplemented,
+            restore_pod Unimplemented,
             version Ok,
             status Ok,
             runtime_config Ok,
@@ -73,6 +75,35 @@ fn privileged_empty_requests_get_their_answer() {
             .collect();
         assert!(wrong.is_empty(), "call, seen, wanted: {wrong:?}");
         assert!(cri.pod_ids().is_empty());
+    });
+}
+
+/// Bytes that are no message, at every call of both services.
+#[test]
+fn privileged_bytes_that_are_no_message_are_refused() {
+    // A field of a length that does not follow, and one of a kind that there is not.
+    const BYTES: [&[u8]; 2] = [&[0x0a, 0xff, 0xff, 0xff, 0x7f], &[0xff; 64]];
+    const PROTO: &str = include_str!("../../proto/runtime/v1/api.proto");
+    trial(|node| {
+        let mut calls = Vec::new();
+        let mut service = "";
+        for line in PROTO.lines() {
+            let words: Vec<&str> = line.split([' ', '(']).filter(|w| !w.is_empty()).collect();
+            match words[..] {
+                ["service", name, ..] => service = name,
+                ["rpc", name, ..] => calls.push(format!("{service}/{name}")),
+                _ => {}
+            }
+        }
+        assert_eq!(calls.len(), 43, "{calls:?}");
+        for call in &calls {
+            for bytes in BYTES {
+                let code = crisp_e2e::raw::code(&node.socket(), call, bytes);
+                // As with gRPC's own servers.
+                assert_eq!(code, Code::Internal, "{call}");
+            }
+        }
+        assert!(node.cri().pod_ids().is_empty());
     });
 }
 
