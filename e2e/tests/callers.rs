@@ -13,66 +13,32 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crisp_api::runtime::v1 as cri;
 use crisp_e2e::{Cri, Events, cgroups, configs, eventually, in_pod, trial};
-use tonic::Code;
 
-/// Enough ids to have two that begin alike, of which there are 16.
-const ENOUGH: usize = 17;
-
-/// The beginning that two of several ids share, and the ids that begin so.
-fn shared_prefix(ids: &[String]) -> (String, usize) {
-    let firsts = ids.iter().map(|id| id[..1].to_owned());
-    let mut seen = BTreeSet::new();
-    let prefix = firsts.into_iter().find(|first| !seen.insert(first.clone()));
-    let prefix = prefix.unwrap();
-    let count = ids.iter().filter(|id| id.starts_with(&prefix)).count();
-    (prefix, count)
-}
-
+/// A prefix of one id alone is that one, as crictl shows it; `odd_ids` has those of several.
 #[test]
-fn privileged_a_prefix_of_several_ids_is_refused_and_ends_none_of_them() {
-    in_pod("prefixes", |node, cri, id, pod| {
-        let names = (0..ENOUGH).map(|number| format!("c{number}"));
-        let ids: Vec<String> = names
-            .map(|name| cri.create(id, pod, &configs::idle(&name)).unwrap())
-            .collect();
-        let (prefix, count) = shared_prefix(&ids);
-        let container_id = prefix.clone();
-        let outcomes = [
-            cri.start_container(cri::StartContainerRequest { container_id })
-                .map(drop),
-            cri.container_status(cri::ContainerStatusRequest {
-                container_id: prefix.clone(),
-                verbose: false,
-            })
-            .map(drop),
-            cri.stop_container(cri::StopContainerRequest {
-                container_id: prefix.clone(),
-                timeout: 0,
-            })
-            .map(drop),
-            cri.remove_container(cri::RemoveContainerRequest {
-                container_id: prefix.clone(),
-            })
-            .map(drop),
-            cri.execute(&prefix, &["true"]).map(drop),
-        ];
-        for outcome in outcomes {
-            let error = outcome.unwrap_err();
-            let told = format!("container id {prefix:?} is ambiguous: {count} ids begin so");
-            assert_eq!(
-                (error.code(), error.message()),
-                (Code::InvalidArgument, told.as_str())
-            );
-        }
-        assert_eq!(cri.container_ids().len(), ENOUGH);
-        // A prefix of one alone is that one, as crictl shows it.
-        let short = &ids[0][..13];
+fn privileged_an_id_may_be_short() {
+    in_pod("short", |node, cri, id, pod| {
+        let container = cri.create(id, pod, &configs::idle("main")).unwrap();
+        let short = &container[..13];
         let text = node.crictl().ok(&["start", short]);
         assert_eq!(text.trim(), short);
-        assert_eq!(
-            cri.look(&ids[0]).state(),
-            cri::ContainerState::ContainerRunning
-        );
+        let running = cri::ContainerState::ContainerRunning;
+        assert_eq!(cri.look(&container).state(), running);
+    });
+}
+
+/// A kubelet looks for the file systems of images and of containers at these paths itself.
+#[test]
+fn privileged_the_file_systems_are_at_directories_that_are_there() {
+    trial(|node| {
+        let info = node.cri().image_fs_info(cri::ImageFsInfoRequest::default());
+        let info = info.unwrap();
+        for told in [info.image_filesystems, info.container_filesystems] {
+            assert_eq!(told.len(), 1);
+            let path = &told[0].fs_id.as_ref().unwrap().mountpoint;
+            assert!(std::fs::metadata(path).unwrap().is_dir(), "{path}");
+            assert!(told[0].timestamp > 0 && told[0].used_bytes.is_some());
+        }
     });
 }
 

@@ -10,6 +10,8 @@
     reason = "some requests of a macro have more fields than an id"
 )]
 
+use std::collections::BTreeSet;
+
 use crisp_api::runtime::v1 as cri;
 use crisp_e2e::{Cri, configs, in_pod};
 use tonic::{Code, Status};
@@ -27,30 +29,50 @@ macro_rules! about {
     };
 }
 
-fn look_up(cri: &mut Cri, id: &str) -> Vec<(&'static str, Result<(), Status>)> {
-    about!(cri, id;
+type Answers = Vec<(&'static str, Result<(), Status>)>;
+
+fn look_up_pods(cri: &mut Cri, id: &str) -> Answers {
+    let mut answers = about!(cri, id;
         pod_sandbox_status(PodSandboxStatusRequest.pod_sandbox_id),
         pod_sandbox_stats(PodSandboxStatsRequest.pod_sandbox_id),
         port_forward(PortForwardRequest.pod_sandbox_id),
         create_container(CreateContainerRequest.pod_sandbox_id),
+    );
+    let updated = cri.update_pod_sandbox_resources(cri::UpdatePodSandboxResourcesRequest {
+        pod_sandbox_id: id.to_owned(),
+        resources: Some(Default::default()),
+        ..Default::default()
+    });
+    answers.push(("update_pod_sandbox_resources", updated.map(drop)));
+    answers
+}
+
+fn look_up_containers(cri: &mut Cri, id: &str) -> Answers {
+    let simple = about!(cri, id;
         start_container(StartContainerRequest.container_id),
         container_status(ContainerStatusRequest.container_id),
         container_stats(ContainerStatsRequest.container_id),
         reopen_container_log(ReopenContainerLogRequest.container_id),
-    )
+    );
+    [simple, with_more(cri, id)].into_iter().flatten().collect()
 }
 
-fn end(cri: &mut Cri, id: &str) -> Vec<(&'static str, Result<(), Status>)> {
+fn end_pods(cri: &mut Cri, id: &str) -> Answers {
     about!(cri, id;
-        stop_container(StopContainerRequest.container_id),
-        remove_container(RemoveContainerRequest.container_id),
         stop_pod_sandbox(StopPodSandboxRequest.pod_sandbox_id),
         remove_pod_sandbox(RemovePodSandboxRequest.pod_sandbox_id),
     )
 }
 
+fn end_containers(cri: &mut Cri, id: &str) -> Answers {
+    about!(cri, id;
+        stop_container(StopContainerRequest.container_id),
+        remove_container(RemoveContainerRequest.container_id),
+    )
+}
+
 /// Calls that have more to check than an id.
-fn with_more(cri: &mut Cri, id: &str) -> Vec<(&'static str, Result<(), Status>)> {
+fn with_more(cri: &mut Cri, id: &str) -> Answers {
     let cmd = vec!["true".to_owned()];
     let exec = cri.exec_sync(cri::ExecSyncRequest {
         container_id: id.to_owned(),
@@ -73,13 +95,7 @@ fn with_more(cri: &mut Cri, id: &str) -> Vec<(&'static str, Result<(), Status>)>
         linux: Some(Default::default()),
         ..Default::default()
     });
-    let of_pod = cri.update_pod_sandbox_resources(cri::UpdatePodSandboxResourcesRequest {
-        pod_sandbox_id: id.to_owned(),
-        resources: Some(Default::default()),
-        ..Default::default()
-    });
     vec![
-        ("update_pod_sandbox_resources", of_pod.map(drop)),
         ("exec_sync", exec.map(drop)),
         ("exec", session.map(drop)),
         ("attach", attached.map(drop)),
@@ -103,19 +119,69 @@ fn privileged_ids_that_cannot_be_are_of_nothing() {
             &*with_end,
         ] {
             let shown: String = id.chars().take(80).collect();
-            let looked = look_up(cri, id).into_iter().chain(with_more(cri, id));
-            for (call, reply) in looked {
+            let looked = [look_up_pods, look_up_containers].map(|look| look(cri, id));
+            for (call, reply) in looked.into_iter().flatten() {
                 let error = reply.unwrap_err();
                 let length = error.message().len();
                 assert_eq!(error.code(), Code::NotFound, "{call} {shown:?}: {error:?}");
                 assert!(length < LONGEST, "{call} {shown:?}: {length} bytes");
             }
-            for (call, reply) in end(cri, id) {
+            let ended = [end_pods, end_containers].map(|end| end(cri, id));
+            for (call, reply) in ended.into_iter().flatten() {
                 assert!(reply.is_ok(), "{call} {shown:?}: {reply:?}");
             }
         }
         let running = cri::ContainerState::ContainerRunning;
         assert_eq!(cri.look(&container).state(), running);
+    });
+}
+
+/// Enough ids to have two that begin alike, of which there are 16.
+const ENOUGH: usize = 17;
+
+/// The beginning that two of several ids share, and the ids that begin so.
+fn shared_prefix(ids: &[String]) -> (String, usize) {
+    let firsts = ids.iter().map(|id| id[..1].to_owned());
+    let mut seen = BTreeSet::new();
+    let prefix = firsts.into_iter().find(|first| !seen.insert(first.clone()));
+    let prefix = prefix.unwrap();
+    let count = ids.iter().filter(|id| id.starts_with(&prefix)).count();
+    (prefix, count)
+}
+
+type Calls = fn(&mut Cri, &str) -> Answers;
+
+/// These calls refuse the beginning of several ids.
+fn check_ambiguous(cri: &mut Cri, kind: &str, ids: &[String], calls: [Calls; 2]) {
+    let (prefix, count) = shared_prefix(ids);
+    let told = format!("{kind} id {prefix:?} is ambiguous: {count} ids begin so");
+    for (call, reply) in calls.map(|ask| ask(cri, &prefix)).into_iter().flatten() {
+        let error = reply.unwrap_err();
+        let seen = (error.code(), error.message());
+        assert_eq!(seen, (Code::InvalidArgument, told.as_str()), "{call}");
+    }
+}
+
+#[test]
+fn privileged_a_prefix_of_several_ids_is_refused_and_ends_none_of_them() {
+    in_pod("prefixes", |_, cri, pod, config| {
+        let containers: Vec<String> = (0..ENOUGH)
+            .map(|number| configs::idle(&format!("c{number}")))
+            .map(|container| cri.create(pod, config, &container).unwrap())
+            .collect();
+        let pods: Vec<String> = (0..ENOUGH)
+            .map(|number| configs::host_network(&format!("p{number}")))
+            .map(|pod| cri.run_pod(&pod))
+            .collect();
+        let of_containers: [Calls; 2] = [look_up_containers, end_containers];
+        check_ambiguous(cri, "container", &containers, of_containers);
+        let all_pods = cri.pod_ids();
+        check_ambiguous(cri, "pod sandbox", &all_pods, [look_up_pods, end_pods]);
+        assert_eq!(cri.container_ids().len(), ENOUGH);
+        assert_eq!(cri.pod_ids().len(), ENOUGH + 1);
+        for pod in &pods {
+            cri.remove_pod(pod);
+        }
     });
 }
 
