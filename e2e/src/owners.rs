@@ -3,12 +3,27 @@
 
 use std::fs;
 
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::patience::eventually;
 
 /// The shim of a container, if it is there.
 #[must_use]
 pub fn shim(container: &str) -> Option<Pid> {
     owner("crisp-shim", container)
+}
+
+/// Kills the shim of a container, and waits for the next one.
+#[track_caller]
+pub fn replace_shim(container: &str) -> Pid {
+    let old = shim(container).unwrap();
+    kill_process(old, Signal::KILL).unwrap();
+    let mut new = None;
+    eventually("another shim is there", || {
+        new = shim(container).filter(|shim| *shim != old);
+        new.is_some()
+    });
+    new.unwrap()
 }
 
 /// The init of the PID namespace that the containers of a pod share, if it is there.

@@ -12,7 +12,7 @@ use std::process::{Child, ChildStdin, Stdio};
 use crisp_api::runtime::v1 as cri;
 use crisp_e2e::streams::{self, TRANSPORTS, upgrade};
 use crisp_e2e::terminal::Terminal;
-use crisp_e2e::{Cri, Node, configs, eventually, trial};
+use crisp_e2e::{Cri, Node, configs, eventually, owners, trial};
 use tonic::Code;
 
 /// A container that runs a shell line and takes input.
@@ -115,6 +115,35 @@ fn privileged_what_is_said_reaches_the_container_and_all_who_listen() {
         }
         cri.stop(&id, 0);
         assert!(second.ended());
+    });
+}
+
+/// The shim that takes the place of a killed one has the container's input and terminal as well.
+#[test]
+fn privileged_another_shim_is_attached_to_alike() {
+    in_pod(|node, cri, pod, config| {
+        let id = cri.run(pod, config, &talker("main", ECHO));
+        owners::replace_shim(&id);
+        for transport in TRANSPORTS {
+            let mut attached = Attached::start(node, transport, &id);
+            attached.says(&format!("{transport}\n"));
+            assert_eq!(attached.line(), format!("said {transport}\n"));
+        }
+        let shell = cri::ContainerConfig {
+            tty: true,
+            ..talker("tty", "sh")
+        };
+        let id = cri.run(pod, config, &shell);
+        owners::replace_shim(&id);
+        let command = streams::crictl(node, "attach", "websocket", &["-it", &id]);
+        let mut user = Terminal::start(&node.net, &command, (91, 17));
+        eventually("the terminal has the user's size", || {
+            user.types("stty size\n");
+            user.shown().contains("17 91")
+        });
+        user.types("exit 3\n");
+        assert!(user.ended().success());
+        assert_eq!(cri.wait_exit(&id).exit_code, 3);
     });
 }
 

@@ -6,10 +6,13 @@
     reason = "a test: what goes wrong is a panic that says where"
 )]
 
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
 use cri::SupplementalGroupsPolicy as Policy;
 use cri::security_profile::ProfileType;
 use crisp_api::runtime::v1 as cri;
-use crisp_e2e::{Cri, Node, cgroups, configs, in_pod, owners};
+use crisp_e2e::{Cri, Node, cgroups, configs, eventually, in_pod, owners};
 
 /// Runs a test in a pod.
 fn with_pod(test: impl FnOnce(&Node, &mut Cri, &str, &cri::PodSandboxConfig)) {
@@ -248,6 +251,79 @@ fn privileged_a_localhost_profile_is_ours_to_write() {
             error.message().contains("/no/such/profile.json"),
             "{error:?}"
         );
+    });
+}
+
+/// An agent of the node, which answers each call that is left to it with ENETDOWN.
+struct Agent(Child);
+
+impl Agent {
+    fn start(dir: &Path, socket: &Path) -> Self {
+        let (source, program) = (dir.join("agent.c"), dir.join("agent"));
+        let text = include_str!("../../crates/runtime/tests/containers/agent.c");
+        std::fs::write(&source, text).unwrap();
+        let mut compiler = Command::new("gcc");
+        let made = compiler.arg("-o").args([&program, &source]).status();
+        assert!(made.unwrap().success());
+        let mut agent = Command::new(&program);
+        let agent = Self(agent.arg(socket).stdout(Stdio::null()).spawn().unwrap());
+        eventually("the agent listens", || socket.exists());
+        agent
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+#[test]
+fn privileged_a_profile_may_leave_calls_to_an_agent() {
+    with_pod(|node, cri, id, pod| {
+        let (socket, path) = (node.path("agent.sock"), node.path("agent.json"));
+        let profile = serde_json::json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "listenerPath": socket,
+            "syscalls": [{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY" }]
+        });
+        std::fs::write(&path, profile.to_string()).unwrap();
+        let mut config = configs::idle("agent");
+        configs::security(&mut config).seccomp = Some(cri::SecurityProfile {
+            profile_type: ProfileType::Localhost.into(),
+            localhost_ref: path.to_str().unwrap().to_owned(),
+        });
+        // Nobody listens there yet.
+        let refused = match cri.create(id, pod, &config) {
+            Ok(container) => cri.start(&container).unwrap_err(),
+            Err(error) => error,
+        };
+        let message = refused.message();
+        assert!(message.contains("listenerPath"), "{message}");
+        assert!(message.contains(socket.to_str().unwrap()), "{message}");
+        for container in cri.container_ids() {
+            let request = cri::RemoveContainerRequest {
+                container_id: container,
+            };
+            cri.remove_container(request).unwrap();
+        }
+        let agent = Agent::start(&node.path(""), &socket);
+        let container = cri.run(id, pod, &config);
+        let refused = |cri: &mut Cri, words: &str| {
+            let made = cri.execute(&container, &["mkdir", "/tmp/d"]).unwrap();
+            let text = String::from_utf8_lossy(&made.stderr).into_owned();
+            assert!(text.contains(words), "{text}");
+        };
+        refused(cri, "Network is down");
+        // Another shim knows the agent too.
+        owners::replace_shim(&container);
+        eventually("commands run in it", || {
+            cri.execute(&container, &["true"]).is_ok()
+        });
+        refused(cri, "Network is down");
+        drop(agent);
+        cri.stop(&container, 0);
     });
 }
 

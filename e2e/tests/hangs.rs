@@ -25,14 +25,11 @@ fn shim(container: &str) -> Pid {
 /// Kills the shim of a container and the one that takes its place: the third comes no sooner than a
 /// second later, and until then there is none.
 fn leave_alone(cri: &mut Cri, container: &str) {
-    let first = shim(container);
-    kill_process(first, Signal::KILL).unwrap();
-    let second = || owners::shim(container).filter(|second| *second != first);
-    eventually("another shim is there", || second().is_some());
+    let second = owners::replace_shim(container);
     eventually("it has taken over", || {
         cri.execute(container, &["true"]).is_ok()
     });
-    kill_process(second().unwrap(), Signal::KILL).unwrap();
+    kill_process(second, Signal::KILL).unwrap();
     eventually("its shim is gone", || owners::shim(container).is_none());
 }
 

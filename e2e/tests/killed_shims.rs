@@ -12,20 +12,11 @@ use std::path::Path;
 
 use crisp_api::runtime::v1 as cri;
 use crisp_e2e::{Cri, Node, configs, eventually, in_pod, owners, trial};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 
 /// Writes numbered lines as fast as a shell can sleep, and ends with a code of its own.
 const COUNTS: &str = "trap 'exit 7' TERM; i=0; \
     while :; do echo line $i; i=$((i+1)); sleep 0.01; done";
-
-/// Kills the shim of a container, and waits for the next one.
-fn kill_shim(container: &str) -> Pid {
-    let old = owners::shim(container).unwrap();
-    kill_process(old, Signal::KILL).unwrap();
-    let replaced = || owners::shim(container).filter(|shim| *shim != old);
-    eventually("another shim is there", || replaced().is_some());
-    replaced().unwrap()
-}
 
 /// A configuration whose process is not the init of its PID namespace: a pipe that nobody reads
 /// ends it by SIGPIPE.
@@ -121,7 +112,7 @@ fn privileged_a_writer_that_is_no_init_outlives_its_shims() {
         };
         let before = open_files();
         for _ in 0..3 {
-            kill_shim(&container);
+            owners::replace_shim(&container);
             goes_on(&log, 20);
         }
         let running = cri::ContainerState::ContainerRunning;
@@ -162,7 +153,7 @@ fn loses_nothing(tty: bool) {
         for _ in 0..kills {
             let before = length();
             eventually("the log goes on", || length() > before + between);
-            kill_shim(&container);
+            owners::replace_shim(&container);
         }
         let before = length();
         eventually("the log goes on", || length() > before);
@@ -188,7 +179,7 @@ fn privileged_a_daemon_that_returned_replaces_shims_too() {
         goes_on(&log, 5);
         node.kill();
         node.restart();
-        kill_shim(&container);
+        owners::replace_shim(&container);
         goes_on(&log, 20);
         check_lines(&numbers(&log));
         node.kill();
@@ -244,8 +235,8 @@ fn privileged_a_terminal_and_an_open_input_stay_open() {
         let [tty, reads] = [tty, reads].map(|config| cri.run(id, pod, &config));
         let log = node.path("logs/open/tty.log");
         goes_on(&log, 5);
-        kill_shim(&tty);
-        kill_shim(&reads);
+        owners::replace_shim(&tty);
+        owners::replace_shim(&reads);
         goes_on(&log, 20);
         let numbers = numbers(&log);
         check_lines(&numbers);

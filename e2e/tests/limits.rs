@@ -225,6 +225,67 @@ fn privileged_a_read_only_hierarchy_is_told_as_the_cause() {
     });
 }
 
+/// hide NUMBER PROGRAM ARGUMENTS...: a program for which a system call does not exist.
+const HIDE: &str = r#"
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+int main(int argc, char **argv) {
+  struct sock_filter code[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, atoi(argv[1]), 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  struct sock_fprog program = {sizeof code / sizeof *code, code};
+  if (argc < 3 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program)) return 1;
+  execv(argv[2], argv + 2);
+  return 1;
+}
+"#;
+
+/// Numbers of system calls, the same for all processors.
+const OPENAT2: u32 = 437;
+const MOUNT_SETATTR: u32 = 442;
+
+/// Before Linux 5.6 and 5.12 the kernel has not all that a container needs: the daemon says which it is.
+#[test]
+fn privileged_a_kernel_that_lacks_a_call_is_told_as_the_cause() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, hide) = (dir.path().join("hide.c"), dir.path().join("hide"));
+    fs::write(&source, HIDE).unwrap();
+    let made = Command::new("gcc")
+        .arg("-o")
+        .args([&hide, &source])
+        .status();
+    assert!(made.unwrap().success());
+    for (number, words) in [
+        (OPENAT2, "no container can start before Linux 5.6"),
+        (MOUNT_SETATTR, "no container can start before Linux 5.12"),
+    ] {
+        let line = format!("exec {} {number} \"$@\"", hide.display());
+        let node = Node::start(Options {
+            through: Some(line.leak()),
+            ..Options::default()
+        });
+        let status = node.cri().status(cri::StatusRequest::default());
+        let conditions = status.unwrap().status.unwrap().conditions;
+        let ready = conditions.iter().find(|c| c.r#type == "RuntimeReady");
+        let ready = ready.unwrap();
+        assert!(!ready.status && ready.message.contains(words), "{ready:?}");
+        assert!(
+            node.log().contains("a feature is missing"),
+            "{}",
+            node.log()
+        );
+    }
+}
+
 /// How a daemon ends that is started beside the one of a node, at some of its places: the exit code
 /// and all that it says.
 fn beside(node: &Node, config: &Path, shared: &[&str]) -> (Option<i32>, String) {
