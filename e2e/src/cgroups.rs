@@ -20,6 +20,17 @@ pub fn is_v2() -> bool {
     Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
+/// Whether the daemon makes cgroups itself. Where systemd does, the calling test, which is about that, is told
+/// to be left out.
+#[must_use]
+pub fn are_made_by_the_daemon(test: &str) -> bool {
+    let is_so = crate::node::cgroup_driver() == "cgroupfs";
+    if !is_so {
+        tools::say(&format!("SKIPPED: {test}: systemd makes the cgroups"));
+    }
+    is_so
+}
+
 /// Whether crun can start containers here. It takes no controllers of version 1 beside a version 2 tree
 /// that has some too. Where it cannot, the calling test is told to be left out.
 #[must_use]

@@ -11,9 +11,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crisp_api::runtime::v1 as cri;
+use crisp_e2e::cgroups::are_made_by_the_daemon;
 use crisp_e2e::configs;
 use crisp_e2e::cri::Cri;
-use crisp_e2e::node::{Node, cgroup_driver};
+use crisp_e2e::node::Node;
 use crisp_e2e::{owners, trial};
 use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::process::{Signal, kill_process};
@@ -78,7 +79,7 @@ fn with_a_killed_shim(cri: &mut Cri, pod: &str, containers: &[String; 2]) {
 
 #[test]
 fn privileged_parents_that_the_daemon_made_go_with_their_last_pod() {
-    if cgroup_driver() != "cgroupfs" {
+    if !are_made_by_the_daemon("parents that the daemon made go with their last pod") {
         return;
     }
     trial(|node| {
@@ -114,7 +115,7 @@ fn privileged_parents_that_the_daemon_made_go_with_their_last_pod() {
 
 #[test]
 fn privileged_a_parent_that_is_held_is_owed_and_gone_later() {
-    if cgroup_driver() != "cgroupfs" {
+    if !are_made_by_the_daemon("a parent that is held is owed and gone later") {
         return;
     }
     trial(|node| {
@@ -151,7 +152,7 @@ fn privileged_a_parent_that_is_held_is_owed_and_gone_later() {
 
 #[test]
 fn privileged_common_cgroups_go_with_the_daemon_however_busy_its_disk_is() {
-    if cgroup_driver() != "cgroupfs" {
+    if !are_made_by_the_daemon("common cgroups go with the daemon however busy its disk is") {
         return;
     }
     trial(|node| {

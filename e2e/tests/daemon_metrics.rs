@@ -16,6 +16,7 @@ use crisp_api::runtime::v1 as cri;
 use crisp_e2e::patience::eventually;
 use crisp_e2e::registry::known;
 use crisp_e2e::{Node, Options, configs, streams, trial, trial_with};
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 const ADDRESS: &str = "127.0.0.1:9477";
 const OPEN_METRICS: &str =
@@ -391,6 +392,10 @@ fn privileged_the_page_is_whole_in_both_formats_and_tells_of_the_process() {
 
 #[test]
 fn privileged_a_thousand_clients_that_say_nothing_harm_nobody() {
+    // The usual limit is 1,024 files.
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).unwrap();
     trial_with(&options(), |node| {
         let files = || {
             fs::read_dir(format!("/proc/{}/fd", node.pid()))

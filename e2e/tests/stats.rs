@@ -14,10 +14,9 @@ use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crisp_api::runtime::v1 as cri;
-use crisp_e2e::cgroups::{self, is_v2};
+use crisp_e2e::cgroups::{self, are_made_by_the_daemon, is_v2};
 use crisp_e2e::configs::{self, resources};
-use crisp_e2e::node::cgroup_driver;
-use crisp_e2e::{Cri, Node, in_pod, trial};
+use crisp_e2e::{Cri, Node, in_pod, tools, trial};
 
 /// Longest that a writable layer's measure may stand.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -287,10 +286,10 @@ fn check_pressure(file: &Path, before: Option<Vec<(u64, [f64; 3])>>, told: Optio
 
 #[test]
 fn privileged_pressure_of_pods_and_containers_is_the_kernels() {
+    if !are_made_by_the_daemon("pressure of pods and containers") {
+        return;
+    }
     trial(|node| {
-        if cgroup_driver() != "cgroupfs" {
-            return;
-        }
         let mut cri = node.cri();
         let mut pod = node.pod("pressure");
         // As a kubelet names it: a cgroup of the pod's own.
@@ -381,6 +380,7 @@ impl Swap {
     fn on_a_node_of_tests() -> Option<Self> {
         let processor = fs::read_to_string("/proc/cpuinfo").unwrap();
         if !processor.contains("User Mode Linux") {
+            tools::say("SKIPPED: swap: it is this machine's own; the cgroup v2 node has its own");
             return None;
         }
         let file = tempfile::NamedTempFile::new().unwrap();

@@ -33,7 +33,7 @@ const RUNS: &str = "CRITEST_RUNS";
 const REPORT: &str = "report.json";
 /// How long a run may take, in the words of Ginkgo.
 const WITHIN: &str = "15m";
-/// Pulls by a digest that is compiled in and that no image made here can have. The test `images`
+/// Pulls by a digest that is compiled in and that no image made here can have. `crictl_images`
 /// pulls by digest and removes likewise.
 const UNMAKEABLE: &str = "public image with digest should be pulled and removed";
 /// Words in the titles of specs that may be skipped, each with the reason.
