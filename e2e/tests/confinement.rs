@@ -294,7 +294,7 @@ fn privileged_a_profile_may_leave_calls_to_an_agent() {
             profile_type: ProfileType::Localhost.into(),
             localhost_ref: path.to_str().unwrap().to_owned(),
         });
-        // Nobody listens there yet.
+        // The agent does not listen there yet.
         let refused = match cri.create(id, pod, &config) {
             Ok(container) => cri.start(&container).unwrap_err(),
             Err(error) => error,

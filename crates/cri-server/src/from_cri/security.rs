@@ -283,7 +283,7 @@ mod tests {
                 "runtime/default",
                 Profile::Unconfined,
             ),
-            // What does not count is not looked at either.
+            // The deprecated text is not even parsed then.
             (Some(new(ProfileType::Localhost)), "no profile", file),
         ] {
             let pod = cri::LinuxSandboxSecurityContext {
