@@ -1,5 +1,7 @@
 //! A file of bbolt: its pages, by their numbers.
 
+use std::io::ErrorKind;
+
 use crate::meta::Meta;
 use crate::page::{HEADER, Header, Page};
 use crate::source::ReadAt;
@@ -39,7 +41,7 @@ impl<S: ReadAt> Database<S> {
         let offset = number.checked_mul(self.meta.page_size);
         let offset = offset.ok_or_else(|| damaged("no file is that long"))?;
         let mut header = [0; HEADER];
-        self.read(offset, &mut header)?;
+        self.read(number, offset, &mut header)?;
         let header = Header::parse(&header);
         if header.number != number {
             return Err(damaged("it says that it is another page"));
@@ -51,18 +53,23 @@ impl<S: ReadAt> Database<S> {
             return Err(damaged("it is longer than any entry of containerd's"));
         }
         let mut bytes = vec![0; length];
-        self.read(offset, &mut bytes)?;
+        self.read(number, offset, &mut bytes)?;
         Page::new(number, bytes)
     }
 
-    fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+    fn read(&self, number: u64, offset: u64, buffer: &mut [u8]) -> Result<()> {
         let length = buffer.len();
-        self.source
-            .read_at(offset, buffer)
-            .map_err(|source| Error::Io {
+        let read = self.source.read_at(offset, buffer);
+        read.map_err(|source| match source.kind() {
+            ErrorKind::UnexpectedEof => Error::Damaged {
+                page: number,
+                why: "the file ends before it does",
+            },
+            _ => Error::Io {
                 offset,
                 length,
                 source,
-            })
+            },
+        })
     }
 }

@@ -129,28 +129,54 @@ fn the_newer_meta_is_the_one() {
 #[test]
 fn a_file_that_is_cut_is_told_with_the_place() {
     let lengths = (600..CONTAINERD.len()).step_by(512);
-    let failed = lengths.filter(|length| images(&CONTAINERD[..*length]).is_err());
-    let failed = failed.count();
-    assert!(failed > 5, "{failed}");
+    let failed = lengths.filter_map(|length| images(&CONTAINERD[..length]).err());
+    let failed: Vec<String> = failed.map(|error| error.to_string()).collect();
+    assert!(failed.len() > 5, "{failed:?}");
+    let is_told = |text: &String| text.starts_with("page ") && text.contains("the file ends");
+    assert!(failed.iter().all(is_told), "{failed:?}");
 }
 
-#[test]
-fn a_tree_that_leads_back_to_itself_is_told() {
-    // A branch of two keys below the root, which both lead to the branch.
+/// A file whose root is page 5: a branch whose elements, without keys, all lead to this page.
+fn with_branch(elements: u8, leads_to: u64) -> Vec<u8> {
     let page = 5_u64;
     let mut file = vec![0; 6 * 512];
     file[..1024].copy_from_slice(&CONTAINERD[..1024]);
     let begin = 5 * 512;
     file[begin..begin + 8].copy_from_slice(&page.to_le_bytes());
-    file[begin + 8..begin + 12].copy_from_slice(&[1, 0, 2, 0]);
-    for at in [begin + 16, begin + 32] {
-        file[at + 8..at + 16].copy_from_slice(&page.to_le_bytes());
+    file[begin + 8..begin + 12].copy_from_slice(&[1, 0, elements, 0]);
+    for element in 0..usize::from(elements) {
+        let at = begin + 16 + element * 16;
+        file[at + 8..at + 16].copy_from_slice(&leads_to.to_le_bytes());
     }
-    let file = changed(&file, |bytes| {
+    changed(&file, |bytes| {
         for begin in [16, 512 + 16] {
             bytes[begin + 16..begin + 24].copy_from_slice(&page.to_le_bytes());
         }
-    });
+    })
+}
+
+/// Else a search would find no image in a file that is damaged, and a walk would find none at all.
+#[test]
+fn a_branch_that_leads_nowhere_is_told() {
+    let file = with_branch(0, 0);
+    let database = Database::open(&file[..]).unwrap();
+    let root = Bucket::outermost(&database);
+    let told = [
+        root.entries(&database).unwrap_err(),
+        root.get(&database, b"v1").unwrap_err(),
+    ];
+    for error in told {
+        let told = error.to_string();
+        assert!(
+            told.contains("page 5 is damaged") && told.contains("nowhere"),
+            "{told}"
+        );
+    }
+}
+
+#[test]
+fn a_tree_that_leads_back_to_itself_is_told() {
+    let file = with_branch(2, 5);
     let database = Database::open(&file[..]).unwrap();
     let root = Bucket::outermost(&database);
     let walk = root.entries(&database).unwrap_err();

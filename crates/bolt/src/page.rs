@@ -78,6 +78,10 @@ impl Page {
     /// All its elements.
     pub(crate) fn elements(&self) -> Result<Elements<'_>> {
         let (elements, length) = match self.header.kind {
+            // A search in a branch that leads nowhere would find that its keys are not there.
+            BRANCH if self.header.count == 0 => {
+                return Err(self.damaged("it is a branch, and leads nowhere"));
+            }
             BRANCH => {
                 let branches = self.each(Self::branch)?;
                 let length = branches.iter().map(|(key, _)| key.len()).sum();
