@@ -111,10 +111,117 @@ fn other_things_and_damaged_documents_are_told() {
     let empty = shelf.put_json(INDEX, &json!({"manifests": []}));
     let told = shelf.collect(&empty).unwrap_err();
     assert!(told.contains("names no image"), "{told}");
-    let mut index = shelf.image("other");
+    let mut index = shelf.image(architecture());
     for _ in 0..=DEEPEST {
         index = shelf.put_json(INDEX, &json!({"manifests": [index]}));
     }
     let told = shelf.collect(&index).unwrap_err();
     assert!(told.contains("deep"), "{told}");
+    let schema_1 = "application/vnd.docker.distribution.manifest.v1+prettyjws";
+    let old = shelf.put(schema_1, b"{\"fsLayers\":[]}");
+    let told = shelf.collect(&old).unwrap_err();
+    assert!(
+        told.contains("manifest.v1") && told.contains("no image"),
+        "{told}"
+    );
+}
+
+/// An owner of an image could have all that follows from it walked through, which never ends.
+#[test]
+fn an_index_that_leads_to_others_over_and_over_is_told() {
+    let mut shelf = Shelf::default();
+    let mut index = shelf.image(architecture());
+    for _ in 0..DEEPEST {
+        let many = vec![index.clone(); 1000];
+        index = shelf.put_json(INDEX, &json!({"manifests": many}));
+    }
+    let blobs = shelf.collect(&index);
+    assert_eq!(blobs, Ok(DEEPEST + 4));
+    let config = shelf.put("config", b"{}");
+    let layers = vec![shelf.put("layer", b"x"); MOST_LAYERS + 1];
+    let manifest = json!({"config": config, "layers": layers});
+    let manifest = shelf.put_json(MANIFEST, &manifest);
+    let told = shelf.collect(&manifest).unwrap_err();
+    assert!(told.contains("501 layers"), "{told}");
+}
+
+/// containerd has run them, and crispd takes them.
+#[test]
+fn odd_but_common_forms_are_read_as_go_reads_them() {
+    let mut shelf = Shelf::default();
+    let ours = shelf.image(architecture());
+    let digest = ours["digest"].as_str().unwrap().to_owned();
+    let entries = [
+        json!({"mediaType": MANIFEST, "digest": "blake3:0", "size": -1, "platform": {}}),
+        json!({"digest": 3.to_string()}),
+        json!({"MediaType": MANIFEST, "Digest": digest, "Size": ours["size"],
+            "Platform": {"OS": "Linux", "Architecture": architecture().to_uppercase()}}),
+        json!({"mediaType": MANIFEST, "digest": digest, "platform": null}),
+    ];
+    for (entries, expected) in [(&entries[..3], 5), (&entries[3..], 5)] {
+        let index = shelf.put_json(INDEX, &json!({"manifests": entries}));
+        assert_eq!(shelf.collect(&index), Ok(expected), "{entries:?}");
+    }
+    let mut config = shelf.put("config", b"{}");
+    config.as_object_mut().unwrap().remove("mediaType");
+    for layers in [json!([]), Value::Null] {
+        let manifest = json!({"config": config, "layers": layers});
+        let manifest = shelf.put_json(MANIFEST, &manifest);
+        assert_eq!(shelf.collect(&manifest), Ok(2), "{layers}");
+    }
+    let nothing = shelf.put_json(INDEX, &json!({"manifests": null}));
+    let told = shelf.collect(&nothing).unwrap_err();
+    assert!(told.contains("names no image"), "{told}");
+}
+
+#[test]
+fn images_for_other_machines_are_told_by_what_they_are_for() {
+    let mut shelf = Shelf::default();
+    let other = shelf.image("other");
+    let mut attestation = shelf.image("unknown");
+    attestation["platform"] = json!({"os": "unknown", "architecture": "unknown"});
+    let index = json!({"manifests": [other, attestation]});
+    let index = shelf.put_json(INDEX, &index);
+    let told = shelf.collect(&index).unwrap_err();
+    assert!(
+        told.contains("it is for linux/other, and not for"),
+        "{told}"
+    );
+    assert!(!told.contains("unknown"), "{told}");
+    let fit = |os: &str, named: &str, processor: &str| {
+        let [os, architecture] = [os, named].map(str::to_owned);
+        Platform { os, architecture }.fit(processor)
+    };
+    for (os, named, processor, expected) in [
+        ("linux", "amd64", "amd64", Some(Fit::Own)),
+        ("Linux", "x86_64", "amd64", Some(Fit::Own)),
+        ("linux", "aarch64", "arm64", Some(Fit::Own)),
+        ("linux", "386", "amd64", Some(Fit::Older)),
+        ("linux", "arm", "arm64", Some(Fit::Older)),
+        ("linux", "amd64", "386", None),
+        ("linux", "arm64", "amd64", None),
+        ("windows", "amd64", "amd64", None),
+        ("", "", "amd64", None),
+    ] {
+        assert_eq!(fit(os, named, processor), expected, "{os}/{named}");
+    }
+    assert!(Fit::Own < Fit::Older && Fit::Older < Fit::Unnamed);
+}
+
+#[test]
+fn layers_are_brought_in_any_form_but_encrypted() {
+    let mut shelf = Shelf::default();
+    let config = shelf.put("config", b"{}");
+    let kind = "application/vnd.oci.image.layer";
+    for (media_type, is_whole) in [
+        (format!("{kind}.v1.tar+zstd"), true),
+        (format!("{kind}.nondistributable.v1.tar+gzip"), true),
+        (format!("{kind}.v1.tar+gzip+encrypted"), false),
+    ] {
+        let layer = shelf.put(&media_type, b"layer");
+        let manifest = json!({"config": config, "layers": [layer]});
+        let manifest = shelf.put_json(MANIFEST, &manifest);
+        let outcome = shelf.collect(&manifest);
+        assert_eq!(outcome.is_ok(), is_whole, "{media_type}: {outcome:?}");
+    }
 }
