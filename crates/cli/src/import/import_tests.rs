@@ -10,6 +10,7 @@ fn named(name: &str, digest: &str) -> Named {
             digest: digest.to_owned(),
             media_type: String::new(),
         },
+        is_pinned: false,
     }
 }
 

@@ -1,7 +1,8 @@
 //! The store of a containerd: names of images in its database, and blobs in files that are named by
 //! their digests.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use crisp_bolt::{Bucket, Database, Entry};
 use crisp_model::Digest;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
 use crate::failure::{Context as _, Failure, Remedy as _, Result};
 use crate::images::Content;
@@ -18,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(100);
 /// The version of the layout, the outermost bucket. A later one would be another layout.
 const LAYOUT: &str = "v1";
+/// A label of images that the kubelet may not collect, and its value.
+const PINNED: [&str; 2] = ["io.cri-containerd.pinned", "pinned"];
 
 /// An index, a manifest or a blob, as a name or one of the first two leads there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +39,8 @@ pub struct Named {
     pub name: String,
     /// An index or a manifest.
     pub target: Target,
+    /// Whether the kubelet may not collect it.
+    pub is_pinned: bool,
 }
 
 /// The store of a containerd that does not run. As long as this is there, none can be started with it.
@@ -52,12 +58,19 @@ impl Store {
     }
 
     fn open_within(root: &Path, patience: Duration) -> Result<Self> {
-        let path = root.join("io.containerd.metadata.v1.bolt/meta.db");
+        let dir = root.join("io.containerd.metadata.v1.bolt");
+        let path = dir.join("meta.db");
         let step = || format!("{}: open it", path.display());
-        let file = File::open(&path).context(step).remedy(|| {
+        let file = crisp_sys::owned::open(&path).context(step).remedy(|| {
             "run this as root; --from DIR names the root of a containerd, as `containerd config dump` tells it"
                 .to_owned()
         })?;
+        // Blobs are what their digests say. Names are what this file says.
+        trust(&path, &file.metadata().context(step)?)?;
+        for above in [root, dir.as_path()] {
+            let step = || format!("{}: look at it", above.display());
+            trust(above, &above.metadata().context(step)?)?;
+        }
         let begun = Instant::now();
         // containerd has it locked while it runs, and reads it only with the lock.
         while let Err(error) = flock(&file, FlockOperation::NonBlockingLockShared) {
@@ -109,8 +122,14 @@ impl Store {
             let name = text(name);
             let target = self.target(entry).context(step)?;
             let target = target
-                .ok_or_else(|| Failure::new(format!("{}: image {name} has no target", step())))?;
-            Ok(Named { name, target })
+                .ok_or_else(|| Failure::new(format!("{}: image {name:?} has no target", step())))?;
+            let [key, value] = PINNED;
+            let label = self.label(entry, key).context(step)?;
+            Ok(Named {
+                name,
+                target,
+                is_pinned: label.as_deref() == Some(value),
+            })
         });
         named.collect()
     }
@@ -128,6 +147,17 @@ impl Store {
         };
         let both = field("digest")?.zip(field("mediatype")?);
         Ok(both.map(|(digest, media_type)| Target { digest, media_type }))
+    }
+
+    fn label(&self, image: &Entry, key: &str) -> crisp_bolt::Result<Option<String>> {
+        let Entry::Bucket(image) = image else {
+            return Ok(None);
+        };
+        let Some(labels) = self.inner(image, "labels")? else {
+            return Ok(None);
+        };
+        let value = labels.value(&self.database, key.as_bytes())?;
+        Ok(value.map(|bytes| text(&bytes)))
     }
 
     fn namespaces(&self, layout: &Bucket) -> crisp_bolt::Result<Vec<String>> {
@@ -153,14 +183,43 @@ pub fn blob(blobs: &Path, digest: &str) -> Option<Content> {
     // Another text could lead out of the directory.
     let digest = Digest::parse(digest).ok()?;
     let path = blobs.join(digest.as_str().replacen(':', "/", 1));
-    let there = std::fs::metadata(&path)
+    // A link or a pipe is none of containerd's.
+    let there = std::fs::symlink_metadata(&path)
         .ok()
-        .filter(std::fs::Metadata::is_file)?;
+        .filter(Metadata::is_file)?;
     Some(Content::Part {
         path,
         offset: 0,
         size: there.len(),
     })
+}
+
+/// Refuses a file or directory that others than root and the user of this program may change: they would
+/// say which image is the one of a name.
+fn trust(path: &Path, there: &Metadata) -> Result<()> {
+    let us = geteuid().as_raw();
+    let Some(who) = stranger(there.uid(), there.gid(), there.mode(), us) else {
+        return Ok(());
+    };
+    let text = format!(
+        "{}: {who} may change it, and so which image has which name",
+        path.display()
+    );
+    Err(Failure::new(text).remedy(
+        "containerd's own are root's: look what is in it, then `chown root:root` and `chmod go-w`",
+    ))
+}
+
+/// The user or group beside root and us that may write to a file with this owner, group and mode.
+fn stranger(user: u32, group: u32, mode: u32, us: u32) -> Option<String> {
+    if user != 0 && user != us {
+        return Some(format!("user {user}"));
+    }
+    if mode & 0o002 != 0 {
+        return Some("everybody".to_owned());
+    }
+    // Root's group is root's.
+    (mode & 0o020 != 0 && group != 0).then(|| format!("group {group}"))
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -199,6 +258,68 @@ mod tests {
         assert_eq!(images[1].target, by_tag.target);
         assert!(by_tag.target.media_type.ends_with("index.v1+json"));
         assert!(store.images("default").unwrap().is_empty());
+    }
+
+    #[test]
+    fn labels_are_containerds() {
+        let (root, _) = root();
+        let store = Store::open(root.path()).unwrap();
+        let mut bucket = Bucket::outermost(&store.database);
+        for name in ["v1", "k8s.io", "images"] {
+            bucket = store.inner(&bucket, name).unwrap().unwrap();
+        }
+        let (_, image) = bucket.entries(&store.database).unwrap().remove(0);
+        let label = |key: &str| store.label(&image, key).unwrap();
+        assert_eq!(label("io.cri-containerd.image").as_deref(), Some("managed"));
+        assert_eq!(label(PINNED[0]), None);
+        let images = store.images("k8s.io").unwrap();
+        assert!(images.iter().all(|named| !named.is_pinned));
+    }
+
+    /// Their writers would say which image is the one of a name.
+    #[test]
+    fn files_that_others_may_change_are_refused_by_their_path() {
+        for (user, group, mode, who) in [
+            (0, 0, 0o644, None),
+            (0, 0, 0o775, None),
+            (7, 7, 0o755, None),
+            (8, 0, 0o600, Some("user 8")),
+            (0, 5, 0o755, None),
+            (0, 5, 0o775, Some("group 5")),
+            (0, 0, 0o777, Some("everybody")),
+            (7, 7, 0o757, Some("everybody")),
+        ] {
+            let told = stranger(user, group, mode, 7);
+            assert_eq!(told.as_deref(), who, "{user} {group} {mode:o}");
+        }
+        let (root, file) = root();
+        for path in [file.as_path(), file.parent().unwrap(), root.path()] {
+            let before = path.metadata().unwrap().permissions();
+            let mode = rustix::fs::Mode::from_raw_mode(0o777);
+            rustix::fs::chmod(path, mode).unwrap();
+            let told = refused(Store::open(root.path()));
+            let begins = format!("{}: everybody may change it", path.display());
+            assert!(told.starts_with(&begins), "{told}");
+            std::fs::set_permissions(path, before).unwrap();
+        }
+        assert!(Store::open(root.path()).is_ok());
+    }
+
+    #[test]
+    fn a_root_may_be_a_link_and_a_pipe_is_no_database() {
+        let (root, file) = root();
+        let link = root.path().join("link");
+        std::os::unix::fs::symlink(root.path(), &link).unwrap();
+        assert_eq!(
+            Store::open(&link).unwrap().images("k8s.io").unwrap().len(),
+            4
+        );
+        std::fs::remove_file(&file).unwrap();
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        let kind = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &file, kind, mode, 0).unwrap();
+        let told = refused(Store::open(root.path()));
+        assert!(told.contains("no regular file"), "{told}");
     }
 
     #[test]
@@ -253,6 +374,8 @@ mod tests {
         let found = blob(dir.path(), &format!("sha256:{hex}")).unwrap();
         assert_eq!(found.size(), 3);
         let other = format!("sha256:{}", "1".repeat(64));
+        let link = dir.path().join("sha256").join("1".repeat(64));
+        std::os::unix::fs::symlink("x", link).unwrap();
         for wrong in ["sha256:x", "sha256:../sha256/x", "", &hex, &other] {
             assert!(blob(dir.path(), wrong).is_none(), "{wrong}");
         }
