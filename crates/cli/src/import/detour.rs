@@ -3,12 +3,13 @@
 //! can put back what a killed one has left.
 
 use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
-use crate::disk::{make_dir, write};
+use crate::disk::{make_dir, write_private};
 use crate::failure::{Context as _, Failure, Remedy as _, Result};
 
 /// How a file of ours begins, and one in a directory that was made for it.
@@ -19,12 +20,20 @@ const KEPT: &str = "hosts.toml.before-import";
 /// A directory that is about to become one of a host.
 const NEW: &str = ".crisp-import";
 
+/// Whose settings are in the directories of hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Settings {
+    Ours,
+    Owners,
+}
+
 /// Directories of hosts that lead elsewhere until it is dropped.
 #[derive(Debug)]
 pub struct Detour {
     dir: PathBuf,
     /// Whether it was made for this.
     is_new: bool,
+    settings: Settings,
     /// Keeps other imports out.
     _lock: File,
 }
@@ -40,14 +49,18 @@ impl Detour {
                 .to_owned()
         })?;
         let lock = File::open(dir).context(step)?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-            let text = format!("{}: another import is at work there", dir.display());
-            Failure::new(text).remedy("wait until it has ended")
-        })?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => {
+                let text = format!("{}: another import is at work there", dir.display());
+                return Err(Failure::new(text).remedy("wait until it has ended"));
+            }
+            locked => locked.context(step)?,
+        }
         put_back(dir)?;
         Ok(Self {
             dir: dir.to_owned(),
             is_new,
+            settings: Settings::Ours,
             _lock: lock,
         })
     }
@@ -57,7 +70,24 @@ impl Detour {
         &self.dir
     }
 
-    /// Has images of a host looked for where the content of a `hosts.toml` says.
+    /// Gives all back to its owner, and fails where that cannot be done.
+    pub fn end(mut self) -> Result<()> {
+        self.settings = Settings::Owners;
+        self.leave()
+            .remedy(|| "the next `crisp import` does it again".to_owned())
+    }
+
+    fn leave(&self) -> Result<()> {
+        let outcome = put_back(&self.dir);
+        if self.is_new {
+            // It stays where somebody has put more into it.
+            fs::remove_dir(&self.dir).ok();
+        }
+        outcome
+    }
+
+    /// Has images of a host looked for where the content of a `hosts.toml` says. The content is crispd's to
+    /// read alone: it tells the way to images of the node.
     pub fn lead(&self, host: &str, content: &str) -> Result<()> {
         let text = format!("{MARK}{content}");
         let Some(place) = self.place(host) else {
@@ -68,7 +98,7 @@ impl Detour {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             linked => linked.context(|| format!("{}: keep it aside", file.display()))?,
         }
-        write(&file, text.as_bytes())
+        write_private(&file, text.as_bytes())
     }
 
     /// The directory of a host, where there is one; the first that crispd looks for.
@@ -84,63 +114,78 @@ impl Detour {
     fn lead_new(&self, host: &str, text: &str) -> Result<()> {
         let (new, place) = (self.dir.join(NEW), self.dir.join(host));
         make_dir(&new)?;
-        write(&new.join("hosts.toml"), text.as_bytes())?;
+        write_private(&new.join("hosts.toml"), text.as_bytes())?;
         fs::rename(&new, &place).context(|| format!("{}: make it", place.display()))
     }
 }
 
 impl Drop for Detour {
     fn drop(&mut self) {
-        if let Err(failure) = put_back(&self.dir) {
+        if self.settings == Settings::Owners {
+            return;
+        }
+        if let Err(failure) = self.leave() {
             crate::progress::say(format_args!(
                 "crisp: {failure}; the next `crisp import` does it again"
             ));
         }
-        if self.is_new {
-            // It stays where somebody has put more into it.
-            fs::remove_dir(&self.dir).ok();
-        }
     }
 }
 
+/// Puts back what an import has left. Hosts do not wait for one that cannot be put back, which is told in the
+/// end.
 fn put_back(dir: &Path) -> Result<()> {
     let step = || format!("{}: put the settings of registries back", dir.display());
-    crisp_sys::file::remove_tree_if_there(&dir.join(NEW)).context(step)?;
-    for entry in fs::read_dir(dir).context(step)? {
-        let place = entry.context(step)?.path();
+    let mut outcome = crisp_sys::file::remove_tree_if_there(&dir.join(NEW)).context(step);
+    for place in crate::disk::entries(dir)? {
         if place.is_dir() {
-            put_back_one(&place).context(|| format!("{}: put it back", place.display()))?;
+            let one = put_back_one(&place);
+            let one = one.context(|| format!("{}: put its settings back", place.display()));
+            outcome = outcome.and(one);
         }
     }
-    Ok(())
+    outcome
 }
 
-fn put_back_one(place: &Path) -> std::io::Result<()> {
+fn put_back_one(place: &Path) -> io::Result<()> {
     let (file, kept) = (place.join("hosts.toml"), place.join(KEPT));
-    let text = match fs::read(&file) {
-        Err(error) if error.kind() == ErrorKind::NotFound => None,
-        read => Some(read?),
-    };
-    let is_ours = |text: &Vec<u8>| text.starts_with(MARK.as_bytes());
     // Also a link that leads nowhere is one that was kept.
     let is_kept = fs::symlink_metadata(&kept).is_ok();
-    match text.filter(is_ours) {
-        Some(_) if is_kept => fs::rename(&kept, &file),
-        Some(text) => {
-            fs::remove_file(&file)?;
-            match text[MARK.len()..].starts_with(MADE.as_bytes()) {
-                // It stays where somebody has put more into it.
-                true => fs::remove_dir(place).or_else(|error| match error.kind() {
-                    ErrorKind::DirectoryNotEmpty => Ok(()),
-                    _ => Err(error),
-                }),
-                false => Ok(()),
-            }
-        }
+    match beginning(&file) {
+        Ok(text) if text.starts_with(MARK.as_bytes()) => match is_kept {
+            true => fs::rename(&kept, &file),
+            false => remove(place, &file, &text),
+        },
         // Ours was never written, or the owner has written or removed one meanwhile.
-        None if is_kept => fs::remove_file(&kept),
-        None => Ok(()),
+        Ok(_) if is_kept => fs::remove_file(&kept),
+        Err(error) if is_kept => Err(error),
+        // Nothing of ours was here, and faults in their place are the owner's.
+        Ok(_) | Err(_) => Ok(()),
     }
+}
+
+fn remove(place: &Path, file: &Path, text: &[u8]) -> io::Result<()> {
+    fs::remove_file(file)?;
+    if !text[MARK.len()..].starts_with(MADE.as_bytes()) {
+        return Ok(());
+    }
+    match fs::remove_dir(place) {
+        // It stays where somebody has put more into it.
+        Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => Ok(()),
+        removed => removed,
+    }
+}
+
+/// The first bytes of a file, by which ours are known; none of anything else.
+fn beginning(file: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // To open a pipe would be to wait for a writer.
+    if fs::metadata(file).is_ok_and(|there| there.is_file()) {
+        let length = MARK.len() + MADE.len();
+        let file = File::open(file)?;
+        file.take(length as u64).read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! The owner's settings are there again, whatever becomes of an import.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use super::*;
+use crate::disk::write;
 
 const OWNERS: &str = "server = \"https://mirror.example\"\n";
 
@@ -122,4 +125,52 @@ fn two_imports_do_not_mix_and_nothing_is_left_of_a_directory_that_was_not() {
     assert!(certs.join("a.example/hosts.toml").exists());
     drop(detour);
     assert!(!certs.exists());
+}
+
+/// Its content tells the way to images of the node.
+#[test]
+fn ours_are_for_crispd_alone_and_the_owners_keep_their_mode() {
+    let dir = settings();
+    let mode = |host: &str| {
+        let file = dir.path().join(host).join("hosts.toml");
+        file.metadata().unwrap().permissions().mode() & 0o777
+    };
+    assert_eq!(mode("a.example"), 0o644);
+    let detour = lead(dir.path());
+    assert_eq!([mode("a.example"), mode("d.example")], [0o600; 2]);
+    detour.end().unwrap();
+    assert_eq!(mode("a.example"), 0o644);
+}
+
+/// Others would be led here for ever, where nobody answers any more.
+#[test]
+fn a_host_that_cannot_be_put_back_is_told_and_does_not_keep_others() {
+    let dir = settings();
+    let detour = lead(dir.path());
+    // A directory does not take the place of a file.
+    let place = dir.path().join("a.example");
+    fs::remove_file(place.join(KEPT)).unwrap();
+    make_dir(&place.join(KEPT)).unwrap();
+    let told = detour.end().unwrap_err().to_string();
+    assert!(
+        told.contains("a.example: put its settings back") && told.contains("the next `crisp"),
+        "{told}"
+    );
+    let text = |host: &str| fs::read_to_string(dir.path().join(host).join("hosts.toml"));
+    assert_eq!(text("c.example_5000_").unwrap(), OWNERS);
+    assert!(!dir.path().join("d.example").exists());
+    assert!(!dir.path().join("b.example/hosts.toml").exists());
+}
+
+#[test]
+fn oddities_of_the_owner_are_no_hindrance() {
+    let dir = settings();
+    make_dir(&dir.path().join("odd.example/hosts.toml")).unwrap();
+    let pipe = dir.path().join("pipe.example");
+    make_dir(&pipe).unwrap();
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    let kind = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, pipe.join("hosts.toml"), kind, mode, 0).unwrap();
+    lead(dir.path()).end().unwrap();
+    assert!(pipe.join("hosts.toml").exists());
 }

@@ -68,7 +68,7 @@ pub async fn import(arguments: &Import) -> Result<ExitCode> {
             interruptible("import", step).await?
         }
     };
-    drop(detour);
+    detour.end()?;
     progress.done(&told(pulled, there, &left));
     Ok(match left.is_empty() {
         true => ExitCode::SUCCESS,
