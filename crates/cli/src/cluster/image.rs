@@ -18,7 +18,8 @@ pub async fn ensure(daemon: &Daemon, cri: &Cri, progress: &Progress) -> Result<S
     let registry = Registry::serve(Ipv4Addr::LOCALHOST.into(), &[image]).await?;
     let host = name.split('/').next().unwrap_or_default();
     let registries = daemon.registries();
-    images::redirect(&registries, host, &registry.url(host), images::Host::Ours)?;
+    let way = registry.way(host, images::Host::Ours);
+    way.write(&registries.join(host))?;
     cri.pull(&name).await?;
     progress.done("image of nodes made");
     Ok(name)

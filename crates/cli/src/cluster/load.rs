@@ -11,7 +11,7 @@ use super::redirects::Redirects;
 use crate::arguments::Common;
 use crate::cri::Cri;
 use crate::failure::{Context as _, Failure, Remedy as _, Result};
-use crate::images::{self, Archive, Host, Image, Registry, arrival};
+use crate::images::{Archive, Host, Image, Registry, arrival};
 use crate::interrupt::interruptible;
 use crate::progress::Progress;
 
@@ -69,7 +69,7 @@ async fn serve(
     probe(&redirects, nodes, &registry).await?;
     for host in &hosts {
         for dir in redirects.nodes() {
-            images::redirect(dir, host, &registry.url(host), Host::Others)?;
+            registry.way(host, Host::Others).write(&dir.join(host))?;
         }
     }
     for image in images {
@@ -88,7 +88,7 @@ async fn probe(redirects: &Redirects, nodes: &[(String, Cri)], registry: &Regist
     let asked = nodes.iter().zip(redirects.nodes());
     let asked = asked.map(async |((name, cri), dir)| {
         let host = arrival::probe_host(name);
-        images::redirect(dir, &host, &registry.url(&host), Host::Ours)?;
+        registry.way(&host, Host::Ours).write(&dir.join(&host))?;
         if arrival::asks(cri, registry, &host).await {
             return Ok(());
         }

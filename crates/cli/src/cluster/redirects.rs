@@ -81,7 +81,6 @@ mod tests {
     use super::*;
     use crate::disk::make_dir;
     use crate::home::Home;
-    use crate::images;
 
     #[test]
     fn settings_of_nodes_are_the_owners_again_whether_it_ends_or_is_killed() {
@@ -91,7 +90,7 @@ mod tests {
         let record = Record::new(name, 2, 1, "/k".into());
         make_dir(&dir.registries().join("a.example")).unwrap();
         let hosts = dir.node("node-2").join("certs.d");
-        let redirect = || images::redirect(&hosts, "b.example", "http://x", images::Host::Others);
+        let redirect = || make_dir(&hosts.join("b.example"));
         let begin = || Redirects::begin(&dir, &record).unwrap();
         let is_owners = || hosts.join("a.example").is_dir() && !hosts.join("b.example").exists();
         let ends = begin();

@@ -4,6 +4,9 @@ mod architecture;
 mod archive;
 pub mod arrival;
 mod blob;
+#[cfg(test)]
+pub mod client;
+mod identity;
 mod node_image;
 mod registry;
 
@@ -15,8 +18,11 @@ pub use registry::Registry;
 
 use std::path::Path;
 
-use crate::disk::{make_dir, write};
+use crate::disk::{make_dir, write, write_private};
 use crate::failure::Result;
+
+/// The file with the certificate of a registry of ours, beside the `hosts.toml` that leads to it.
+pub const CERTIFICATE: &str = "crisp-registry.crt";
 
 /// Whose the images of a host are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,21 +33,38 @@ pub enum Host {
     Others,
 }
 
-/// Has a crispd look for the images of a host at a registry on plain HTTP first. Where that has not the
-/// image, the host itself is asked, unless it is of ours alone.
-pub fn redirect(certs: &Path, host: &str, registry: &str, whose: Host) -> Result<()> {
-    let dir = certs.join(host);
-    make_dir(&dir)?;
-    write(&dir.join("hosts.toml"), hosts(registry, whose).as_bytes())
+/// The content of a host's directory by which a crispd looks for the host's images at a registry of ours.
+#[derive(Debug, Clone)]
+pub struct Way {
+    /// Of `hosts.toml`. It tells the way to images of an owner, and is for crispd alone.
+    pub hosts: String,
+    /// Of [`CERTIFICATE`].
+    pub certificate: String,
 }
 
-/// The content of a `hosts.toml` that leads there.
-pub fn hosts(registry: &str, whose: Host) -> String {
-    let server = match whose {
-        Host::Ours => format!("server = \"{registry}\"\n"),
-        Host::Others => String::new(),
-    };
-    format!("{server}[host.\"{registry}\"]\ncapabilities = [\"pull\", \"resolve\"]\n")
+impl Way {
+    /// The way to a URL. Where it has not the image, the host itself is asked, unless it is of ours alone.
+    fn to(url: &str, certificate: &str, whose: Host) -> Self {
+        let ca = format!("ca = \"{CERTIFICATE}\"\n");
+        let server = match whose {
+            Host::Ours => format!("server = \"{url}\"\n{ca}"),
+            Host::Others => String::new(),
+        };
+        Self {
+            hosts: format!(
+                "{server}[host.\"{url}\"]\ncapabilities = [\"pull\", \"resolve\"]\n{ca}"
+            ),
+            certificate: certificate.to_owned(),
+        }
+    }
+
+    /// Writes it into a host's directory.
+    pub fn write(&self, place: &Path) -> Result<()> {
+        make_dir(place)?;
+        // A crispd that looks in between finds no settings that need what is not there.
+        write(&place.join(CERTIFICATE), self.certificate.as_bytes())?;
+        write_private(&place.join("hosts.toml"), self.hosts.as_bytes())
+    }
 }
 
 #[cfg(test)]
@@ -50,9 +73,13 @@ mod tests {
 
     #[test]
     fn the_world_is_asked_for_what_is_not_ours() {
-        let registry = "http://127.0.0.1:1/x";
-        let server = "server = \"http://127.0.0.1:1/x\"";
-        assert!(hosts(registry, Host::Ours).contains(server));
-        assert!(!hosts(registry, Host::Others).contains("server"));
+        let url = "https://127.0.0.1:1/x";
+        let server = "server = \"https://127.0.0.1:1/x\"\nca = \"crisp-registry.crt\"\n";
+        let hosts = |whose| Way::to(url, "", whose).hosts;
+        assert!(hosts(Host::Ours).starts_with(server));
+        assert!(!hosts(Host::Others).contains("server"));
+        for whose in [Host::Ours, Host::Others] {
+            assert!(hosts(whose).ends_with("\nca = \"crisp-registry.crt\"\n"));
+        }
     }
 }

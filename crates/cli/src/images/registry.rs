@@ -1,6 +1,6 @@
 //! A registry that serves some images to whom it is told to, by the distribution protocol's reading
-//! half, on plain HTTP; it ends with the value. Its path has a random part, which nodes are told: others
-//! on their network, as pods are, cannot read what an owner brings to nodes.
+//! half; it ends with the value, and so does its key. Its path has a random part, which nodes are told:
+//! others on their network, as pods are, cannot read what an owner brings to nodes.
 
 use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use crisp_model::ImageRef;
@@ -19,13 +20,18 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use serde_json::json;
 use tokio::net::TcpListener;
 
-use super::blob::{Blob, Image};
+use super::blob::{Blob, Content, Image};
+use super::identity::Identity;
+use super::{Host, Way};
 use crate::failure::{Context as _, Result};
 
 /// Bytes of a blob that are sent at a time.
 const PIECE: usize = 1 << 16;
+/// How long no connection is taken after one that could not be, as where all descriptors are in use.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Places of hosts that somebody has asked for, who was told of the secret.
 type Asked = Arc<Mutex<BTreeSet<String>>>;
@@ -36,6 +42,7 @@ pub struct Registry {
     /// Where it listens.
     pub address: SocketAddr,
     secret: String,
+    certificate: String,
     asked: Asked,
     _server: Worker<()>,
 }
@@ -48,17 +55,23 @@ impl Registry {
         let address = listener.local_addr().context(step)?;
         let secret = secret().context(step)?;
         let shelf = Arc::new(Shelf::of(images, &secret)?);
+        let identity = Identity::of(ip)?;
+        let certificate = identity.certificate.clone();
         let asked = Asked::default();
         let noted = Arc::clone(&asked);
         let server = Worker::start(async move {
             loop {
-                // A connection that failed before it was taken is its client's matter.
                 let Ok((stream, _)) = listener.accept().await else {
+                    tokio::time::sleep(PAUSE).await;
                     continue;
                 };
                 let (shelf, noted) = (Arc::clone(&shelf), Arc::clone(&noted));
+                let identity = identity.clone();
                 // They end with their clients, and with this program at the latest.
                 crisp_tasks::detached(async move {
+                    let Some(stream) = identity.meet(stream).await else {
+                        return;
+                    };
                     let answer = service_fn(move |request: Request<Incoming>| {
                         let path = request.uri().path();
                         if let Some((host, _)) = shelf.host_of(path) {
@@ -81,14 +94,17 @@ impl Registry {
         Ok(Self {
             address,
             secret,
+            certificate,
             asked,
             _server: server,
         })
     }
 
-    /// Where its API begins for the images of a host, without the `/v2` that clients add.
-    pub fn url(&self, host: &str) -> String {
-        format!("http://{}/{}/{}", self.address, self.secret, place(host))
+    /// The way here for the images of a host.
+    pub fn way(&self, host: &str, whose: Host) -> Way {
+        // Clients add the `/v2` at which its API begins.
+        let url = format!("https://{}/{}/{}", self.address, self.secret, place(host));
+        Way::to(&url, &self.certificate, whose)
     }
 
     /// Whether anybody has asked for anything of a host.
@@ -189,7 +205,7 @@ fn missing() -> Response<Piecewise> {
 fn found(blob: &Blob) -> Response<Piecewise> {
     let reader = match blob.content.open() {
         Ok(reader) => reader,
-        Err(_) => return empty(StatusCode::INTERNAL_SERVER_ERROR),
+        Err(error) => return failed(&blob.digest, &error),
     };
     let response = Response::builder()
         .header(header::CONTENT_TYPE, &blob.media_type)
@@ -199,6 +215,16 @@ fn found(blob: &Blob) -> Response<Piecewise> {
             reader: Some(reader),
         });
     response.unwrap_or_else(|_| empty(StatusCode::INTERNAL_SERVER_ERROR))
+}
+
+/// A blob that cannot be read: crispd tells the words of a registry.
+fn failed(digest: &str, error: &std::io::Error) -> Response<Piecewise> {
+    let message = format!("{digest} cannot be read: {error}");
+    let document = json!({"errors": [{"code": "UNKNOWN", "message": message}]});
+    let mut response = empty(StatusCode::INTERNAL_SERVER_ERROR);
+    let content = Content::of(document.to_string().into_bytes());
+    response.body_mut().reader = content.open().ok();
+    response
 }
 
 /// A body that is read as it is sent.
@@ -244,7 +270,7 @@ impl Body for Piecewise {
 
 #[cfg(test)]
 mod tests {
-    use super::super::blob::Content;
+    use super::super::client;
     use super::*;
 
     fn image(name: &str, text: &str) -> Image {
@@ -313,5 +339,37 @@ mod tests {
     fn nothing_can_be_written() {
         let answer = shelf().answer(&Method::PUT, "/s/docker.io/v2/library/a/manifests/1");
         assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED);
+    }
+
+    #[test]
+    fn a_blob_that_cannot_be_read_is_told_with_the_cause() {
+        let mut image = image("docker.io/library/a:1", "{}");
+        image.blobs[0].content = Content::Part {
+            path: "/nowhere".into(),
+            offset: 0,
+            size: 2,
+        };
+        let shelf = Shelf::of(&[image], "s").unwrap();
+        let answer = shelf.answer(&Method::GET, "/s/docker.io/v2/library/a/manifests/1");
+        assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let mut words = String::new();
+        let mut reader = answer.into_body().reader.unwrap();
+        reader.read_to_string(&mut words).unwrap();
+        assert!(words.contains("cannot be read: No such file"), "{words}");
+    }
+
+    /// Else a program that listens on the port of a killed command would be the registry of a crispd.
+    #[tokio::test]
+    async fn clients_that_were_led_here_know_it_from_another_one() {
+        let images = [image("docker.io/library/a:1", "{}")];
+        let serve = || Registry::serve(std::net::Ipv4Addr::LOCALHOST.into(), &images);
+        let (registry, another) = (serve().await.unwrap(), serve().await.unwrap());
+        let path = format!("/{}/docker.io/v2/library/a/manifests/1", registry.secret);
+        let answer = client::get(registry.address, &path, &registry.certificate);
+        let answer = answer.await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let refused = client::get(another.address, &path, &registry.certificate);
+        let refused = refused.await.unwrap_err().to_string();
+        assert!(refused.contains("certificate"), "{refused}");
     }
 }

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use crate::disk::{make_dir, write_private};
+use crate::disk::make_dir;
 use crate::failure::{Context as _, Failure, Remedy as _, Result};
+use crate::images::{CERTIFICATE, Way};
 
 /// How a file of ours begins, and one in a directory that was made for it.
 const MARK: &str = "# Of `crisp import`, for the time that it takes.\n";
@@ -86,19 +87,17 @@ impl Detour {
         outcome
     }
 
-    /// Has images of a host looked for where the content of a `hosts.toml` says. The content is crispd's to
-    /// read alone: it tells the way to images of the node.
-    pub fn lead(&self, host: &str, content: &str) -> Result<()> {
-        let text = format!("{MARK}{content}");
+    /// Has images of a host looked for at a registry of ours.
+    pub fn lead(&self, host: &str, way: &Way) -> Result<()> {
         let Some(place) = self.place(host) else {
-            return self.lead_new(host, &format!("{MARK}{MADE}{content}"));
+            return self.lead_new(host, &marked(way, &format!("{MARK}{MADE}")));
         };
         let (file, kept) = (place.join("hosts.toml"), place.join(KEPT));
         match fs::hard_link(&file, &kept) {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             linked => linked.context(|| format!("{}: keep it aside", file.display()))?,
         }
-        write_private(&file, text.as_bytes())
+        marked(way, MARK).write(&place)
     }
 
     /// The directory of a host, where there is one; the first that crispd looks for.
@@ -111,11 +110,18 @@ impl Detour {
     }
 
     /// The directory appears with its file: an empty one would be found by crispd, and be no one's.
-    fn lead_new(&self, host: &str, text: &str) -> Result<()> {
+    fn lead_new(&self, host: &str, way: &Way) -> Result<()> {
         let (new, place) = (self.dir.join(NEW), self.dir.join(host));
-        make_dir(&new)?;
-        write_private(&new.join("hosts.toml"), text.as_bytes())?;
+        way.write(&new)?;
         fs::rename(&new, &place).context(|| format!("{}: make it", place.display()))
+    }
+}
+
+/// A way whose `hosts.toml` says that it is of an import.
+fn marked(way: &Way, mark: &str) -> Way {
+    Way {
+        hosts: format!("{mark}{}", way.hosts),
+        ..way.clone()
     }
 }
 
@@ -152,28 +158,41 @@ fn put_back_one(place: &Path) -> io::Result<()> {
     // Also a link that leads nowhere is one that was kept.
     let is_kept = fs::symlink_metadata(&kept).is_ok();
     match beginning(&file) {
-        Ok(text) if text.starts_with(MARK.as_bytes()) => match is_kept {
-            true => fs::rename(&kept, &file),
-            false => remove(place, &file, &text),
-        },
+        Ok(text) if text.starts_with(MARK.as_bytes()) => {
+            if text[MARK.len()..].starts_with(MADE.as_bytes()) && has_ours_alone(place)? {
+                return remove_whole(place);
+            }
+            match is_kept {
+                true => fs::rename(&kept, &file)?,
+                false => fs::remove_file(&file)?,
+            }
+        }
         // Ours was never written, or the owner has written or removed one meanwhile.
-        Ok(_) if is_kept => fs::remove_file(&kept),
-        Err(error) if is_kept => Err(error),
+        Ok(_) if is_kept => fs::remove_file(&kept)?,
+        Err(error) if is_kept => return Err(error),
         // Nothing of ours was here, and faults in their place are the owner's.
-        Ok(_) | Err(_) => Ok(()),
+        Ok(_) | Err(_) => {}
     }
+    // Settings that need it are gone.
+    crisp_sys::file::remove_if_there(&place.join(CERTIFICATE))
 }
 
-fn remove(place: &Path, file: &Path, text: &[u8]) -> io::Result<()> {
-    fs::remove_file(file)?;
-    if !text[MARK.len()..].starts_with(MADE.as_bytes()) {
-        return Ok(());
+/// Whether nobody has put more into a directory that was made for an import.
+fn has_ours_alone(place: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(place)? {
+        let name = entry?.file_name();
+        if name != "hosts.toml" && name != CERTIFICATE {
+            return Ok(false);
+        }
     }
-    match fs::remove_dir(place) {
-        // It stays where somebody has put more into it.
-        Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => Ok(()),
-        removed => removed,
-    }
+    Ok(true)
+}
+
+/// Removes a host's directory at once: an empty one would hide the owner's `_default`.
+fn remove_whole(place: &Path) -> io::Result<()> {
+    let goes = place.with_file_name(NEW);
+    fs::rename(place, &goes)?;
+    crisp_sys::file::remove_tree_if_there(&goes)
 }
 
 /// The first bytes of a file, by which ours are known; none of anything else.

@@ -38,14 +38,22 @@ fn picture(dir: &Path) -> Vec<(PathBuf, Option<String>)> {
     found
 }
 
+fn way() -> Way {
+    Way {
+        hosts: "server = \"ours\"\n".to_owned(),
+        certificate: "c".to_owned(),
+    }
+}
+
 fn lead(dir: &Path) -> Detour {
     let detour = Detour::begin(dir).unwrap();
     for host in HOSTS {
-        detour.lead(host, "server = \"ours\"\n").unwrap();
+        detour.lead(host, &way()).unwrap();
     }
     let leads = |path: &str| {
         let text = fs::read_to_string(dir.join(path).join("hosts.toml"));
-        text.is_ok_and(|text| text.contains("ours"))
+        let is_ours = text.is_ok_and(|text| text.contains("ours"));
+        is_ours && dir.join(path).join(CERTIFICATE).exists()
     };
     let places = ["a.example", "b.example", "c.example_5000_", "d.example"];
     assert!(places.iter().all(|place| leads(place)));
@@ -119,7 +127,7 @@ fn two_imports_do_not_mix_and_nothing_is_left_of_a_directory_that_was_not() {
     let dir = tempfile::tempdir().unwrap();
     let certs = dir.path().join("certs.d");
     let detour = Detour::begin(&certs).unwrap();
-    detour.lead("a.example", "x").unwrap();
+    detour.lead("a.example", &way()).unwrap();
     let told = Detour::begin(&certs).unwrap_err().to_string();
     assert!(told.contains("another import"), "{told}");
     assert!(certs.join("a.example/hosts.toml").exists());

@@ -24,7 +24,7 @@ use futures::{StreamExt as _, stream};
 use crate::arguments::Import;
 use crate::cri::Cri;
 use crate::failure::{Failure, Remedy as _, Result};
-use crate::images::{self, Blob, Host, Image, Registry, arrival};
+use crate::images::{Blob, Host, Image, Registry, arrival};
 use crate::interrupt::interruptible;
 use crate::progress::Progress;
 use detour::Detour;
@@ -137,8 +137,7 @@ async fn bring(
         .filter_map(|image| ImageRef::parse(&image.name).ok());
     let hosts: BTreeSet<String> = names.map(|name| name.host().to_owned()).collect();
     for host in hosts {
-        let content = images::hosts(&registry.url(&host), Host::Others);
-        detour.lead(&host, &content)?;
+        detour.lead(&host, &registry.way(&host, Host::Others))?;
     }
     let pulls = images
         .iter()
@@ -160,7 +159,7 @@ async fn bring(
 /// Learns whether crispd asks this program at all: else it would ask the world.
 async fn probe(cri: &Cri, registry: &Registry, detour: &Detour) -> Result<()> {
     let host = arrival::probe_host("import");
-    detour.lead(&host, &images::hosts(&registry.url(&host), Host::Ours))?;
+    detour.lead(&host, &registry.way(&host, Host::Ours))?;
     if arrival::asks(cri, registry, &host).await {
         return Ok(());
     }
