@@ -13,11 +13,14 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status};
 
 use crate::failure::{Context as _, Failure, Result};
+use crate::refusal::Refusal;
 
 /// How long a call may take. Pulls take as long as they take, in [`PULLING`].
 const PATIENCE: Duration = Duration::from_secs(120);
-/// How long a pull may take.
-const PULLING: Duration = Duration::from_secs(1800);
+/// How long a crispd may take to say that it is there.
+const GREETING: Duration = Duration::from_secs(10);
+/// How long a pull may take, of an image whose length nobody knows.
+pub const PULLING: Duration = Duration::from_secs(1800);
 
 /// A connection to a crispd.
 #[derive(Debug, Clone)]
@@ -73,22 +76,23 @@ impl Cri {
     ) -> Result<T> {
         let step = || format!("{}: {step}", self.whose);
         match tokio::time::timeout(within, call).await {
-            // The status' own text begins with words about gRPC.
-            Ok(Err(status)) => Err(status.message().to_owned()).context(step),
             Ok(Ok(response)) => Ok(response.into_inner()),
-            Err(_) => {
-                let text = format!("{}: no answer in {} s", step(), within.as_secs());
-                Err(Failure::new(text))
-            }
+            Ok(Err(status)) => Err(Refusal::from(status)).context(step),
+            Err(_) => Err(Refusal::late(within)).context(step),
         }
     }
 
     /// Whether somebody answers.
     pub async fn answers(&self) -> bool {
+        self.runtime().await.is_ok()
+    }
+
+    /// The name of the runtime that answers: another one than a crispd may have the socket.
+    pub async fn runtime(&self) -> Result<String> {
         let mut pods = self.pods.clone();
-        let asked = pods.version(cri::VersionRequest::default());
-        let within = tokio::time::timeout(Duration::from_secs(10), asked).await;
-        matches!(within, Ok(Ok(_)))
+        let call = pods.version(cri::VersionRequest::default());
+        let version = self.answer("ask what it is", GREETING, call).await?;
+        Ok(version.runtime_name)
     }
 
     /// Runs a pod and tells its id.
@@ -223,10 +227,9 @@ impl Cri {
         Ok(self.image(name).await?.is_some())
     }
 
-    /// The digests by which an image is there, each as `HOST/REPOSITORY@DIGEST`; none where it is not.
-    pub async fn image_digests(&self, name: &str) -> Result<Vec<String>> {
-        let image = self.image(name).await?;
-        Ok(image.map(|image| image.repo_digests).unwrap_or_default())
+    /// The digests by which an image is there, each as `HOST/REPOSITORY@DIGEST`.
+    pub async fn image_digests(&self, name: &str) -> Result<Option<Vec<String>>> {
+        Ok(self.image(name).await?.map(|image| image.repo_digests))
     }
 
     async fn image(&self, name: &str) -> Result<Option<cri::Image>> {
@@ -241,13 +244,18 @@ impl Cri {
 
     /// Pulls an image.
     pub async fn pull(&self, name: &str) -> Result<()> {
+        self.pull_within(name, PULLING).await
+    }
+
+    /// Pulls an image within a time.
+    pub async fn pull_within(&self, name: &str, within: Duration) -> Result<()> {
         let mut images = self.images.clone();
         let call = images.pull_image(cri::PullImageRequest {
             image: Some(spec(name)),
             ..Default::default()
         });
         let step = format!("pull image {name}");
-        self.answer(&step, PULLING, call).await.map(drop)
+        self.answer(&step, within, call).await.map(drop)
     }
 }
 
@@ -255,5 +263,22 @@ fn spec(name: &str) -> cri::ImageSpec {
     cri::ImageSpec {
         image: name.to_owned(),
         ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_crispd_that_is_not_there_is_told_with_the_cause() {
+        let dir = tempfile::tempdir().unwrap();
+        let cri = Cri::at(&dir.path().join("crisp.sock"), "crispd").unwrap();
+        let failure = cri.runtime().await.unwrap_err();
+        assert!(failure.cause::<Refusal>().unwrap().may_pass());
+        let told = failure.to_string();
+        assert!(told.contains("crispd: ask what it is: "), "{told}");
+        assert!(told.contains("No such file"), "{told}");
+        assert!(!cri.answers().await);
     }
 }

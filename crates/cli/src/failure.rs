@@ -33,6 +33,11 @@ impl Failure {
         }
     }
 
+    /// The cause, where it is of this type.
+    pub fn cause<E: Error + 'static>(&self) -> Option<&E> {
+        self.cause.as_deref()?.downcast_ref()
+    }
+
     /// Says what to do, where nobody has said it yet.
     #[must_use]
     pub fn or_remedy(self, remedy: impl Into<String>) -> Self {
@@ -120,9 +125,12 @@ mod tests {
             failed.to_string(),
             "node node-1: write its files: no space left; make room"
         );
-        let again = failed.or_remedy("do it again").to_string();
-        assert!(again.ends_with("; make room"), "{again}");
+        let again = failed.or_remedy("do it again");
+        assert!(again.cause::<std::io::Error>().is_some());
+        assert!(again.cause::<fmt::Error>().is_none());
+        let again = again.to_string();
         let other = Failure::new("x").or_remedy("do it again");
         assert_eq!(other.to_string(), "x; do it again");
+        assert!(again.ends_with("; make room"), "{again}");
     }
 }

@@ -17,6 +17,7 @@
 //! daemon/     the outer crispd, whose containers the nodes are
 //! machine     settings of this machine that nodes change
 //! cri         calls to an outer or inner crispd
+//! refusal     calls that came to nothing, with their codes
 //! node/       a node: its pod, its container, its files
 //! ports       ports of loopback that lead to nodes
 //! pki/        keys and certificates of a cluster
@@ -60,6 +61,7 @@ mod ports;
 mod programs;
 mod progress;
 mod record;
+mod refusal;
 mod settings;
 mod watches;
 

@@ -89,12 +89,9 @@ async fn probe(redirects: &Redirects, nodes: &[(String, Cri)], registry: &Regist
     let asked = asked.map(async |((name, cri), dir)| {
         let host = arrival::probe_host(name);
         registry.way(&host, Host::Ours).write(&dir.join(&host))?;
-        if arrival::asks(cri, registry, &host).await {
-            return Ok(());
-        }
         let address = registry.address;
-        let text = format!("node {name}: it does not ask this program at {address}");
-        Err(Failure::new(text))
+        let asks = arrival::probe(cri, registry, &host).await;
+        asks.context(|| format!("node {name}: it does not ask this program at {address}"))
             .remedy(|| "a firewall of this machine (ufw, firewalld) has to let nodes in".to_owned())
     });
     try_join_all(asked).await.map(drop)

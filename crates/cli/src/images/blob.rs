@@ -92,6 +92,14 @@ pub struct Image {
     pub blobs: Vec<Blob>,
 }
 
+impl Image {
+    /// Bytes of all its blobs.
+    pub fn size(&self) -> u64 {
+        let sizes = self.blobs.iter().map(|blob| blob.content.size());
+        sizes.fold(0, u64::saturating_add)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

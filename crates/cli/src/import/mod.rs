@@ -23,8 +23,9 @@ use futures::{StreamExt as _, stream};
 
 use crate::arguments::Import;
 use crate::cri::Cri;
-use crate::failure::{Failure, Remedy as _, Result};
-use crate::images::{Blob, Host, Image, Registry, arrival};
+use crate::failure::{Context as _, Failure, Remedy as _, Result};
+use crate::images::arrival::{self, Known};
+use crate::images::{Blob, Host, Image, Registry};
 use crate::interrupt::interruptible;
 use crate::progress::Progress;
 use detour::Detour;
@@ -33,6 +34,8 @@ use whole::Why;
 
 /// Images that are pulled at a time.
 const SIDE_BY_SIDE: usize = 2;
+/// The name by which a crispd says what it is.
+const RUNTIME: &str = "crisp";
 
 /// Names of images that are not imported, each with the reason.
 type Left = BTreeMap<String, Why>;
@@ -45,11 +48,15 @@ pub async fn import(arguments: &Import) -> Result<ExitCode> {
     let socket = arguments.socket.strip_prefix("unix://");
     let socket = socket.unwrap_or(&arguments.socket);
     let cri = Cri::at(Path::new(socket), "crispd")?;
-    if !cri.answers().await {
-        let text = format!("crispd: nobody answers at {socket}");
-        return Err(Failure::new(text).remedy(
-            "start it first, as with `systemctl start crispd`; --socket names its socket",
-        ));
+    let runtime = cri.runtime().await.remedy(|| {
+        format!(
+            "nobody answers at {socket}: start it first, as with `systemctl start crispd`; --socket names \
+             its socket"
+        )
+    })?;
+    if runtime != RUNTIME {
+        let text = format!("{socket}: {runtime:?} answers there, and no crispd");
+        return Err(Failure::new(text).remedy("--socket names the socket of the crispd"));
     }
     let (whole, mut left) = sort(named, |named| {
         whole::collect(&named.target, &|digest| store.blob(digest))
@@ -114,9 +121,9 @@ fn sort(
 async fn known(cri: &Cri, images: Vec<Image>) -> Result<(usize, Vec<Image>)> {
     let (mut there, mut missing) = (0, Vec::new());
     for image in images {
-        match arrival::is_there(cri, &image).await? {
-            true => there += 1,
-            false => missing.push(image),
+        match arrival::known(cri, &image.name, &image.digest).await? {
+            Known::Same => there += 1,
+            Known::Missing | Known::Other(_) => missing.push(image),
         }
     }
     Ok((there, missing))
@@ -160,16 +167,14 @@ async fn bring(
 async fn probe(cri: &Cri, registry: &Registry, detour: &Detour) -> Result<()> {
     let host = arrival::probe_host("import");
     detour.lead(&host, &registry.way(&host, Host::Ours))?;
-    if arrival::asks(cri, registry, &host).await {
-        return Ok(());
-    }
     let (address, dir) = (registry.address, detour.dir().display());
-    let text = format!("crispd: it does not ask this program at {address}, as {dir} tells it to");
-    Err(Failure::new(text)).remedy(|| {
-        "--registry-config has to name its images.registry_config, \
-         crispd has to be in the same network namespace, and with HTTP_PROXY its NO_PROXY needs 127.0.0.1"
-            .to_owned()
-    })
+    let asks = arrival::probe(cri, registry, &host).await;
+    asks.context(|| format!("crispd: it does not ask this program at {address}, as {dir} tells it to"))
+        .remedy(|| {
+            "--registry-config has to name its images.registry_config, and crispd has to be in the same \
+             network namespace"
+                .to_owned()
+        })
 }
 
 fn told(pulled: usize, there: usize, left: &Left) -> String {
