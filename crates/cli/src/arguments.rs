@@ -23,8 +23,8 @@ pub struct Arguments {
 pub enum Command {
     /// Kubernetes clusters on this machine, whose nodes are Crisp containers
     Cluster(ClusterArguments),
-    /// Bring the images of a containerd that is stopped to a crispd, without any registry. Images that
-    /// are there already stay, and containerd's own files are only read
+    /// Bring the images of a containerd that is stopped to a crispd, without any registry. Images and
+    /// tags that are there already stay, and containerd's own files are only read
     Import(Import),
 }
 
@@ -48,6 +48,9 @@ pub struct Import {
     /// images.registry_config. Files in it give way for the time of the import
     #[arg(long, value_name = "DIR", default_value = "/etc/crisp/certs.d")]
     pub registry_config: PathBuf,
+    /// Lead tags that crispd has already where they led in containerd. Without it they stay, and are told
+    #[arg(long)]
+    pub move_tags: bool,
 }
 
 /// A command about clusters.

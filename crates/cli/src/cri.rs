@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cri::image_service_client::ImageServiceClient;
@@ -232,6 +232,21 @@ impl Cri {
         Ok(self.image(name).await?.map(|image| image.repo_digests))
     }
 
+    /// Whether an image is there that no kubelet may collect.
+    pub async fn is_pinned(&self, name: &str) -> Result<bool> {
+        Ok(self.image(name).await?.is_some_and(|image| image.pinned))
+    }
+
+    /// Where its images are on the disk, as it sees it.
+    pub async fn images_dir(&self) -> Result<Option<PathBuf>> {
+        let mut images = self.images.clone();
+        let call = images.image_fs_info(cri::ImageFsInfoRequest {});
+        let told = self.answer("ask where images are", PATIENCE, call).await?;
+        let mut places = told.image_filesystems.into_iter();
+        let place = places.find_map(|usage| usage.fs_id);
+        Ok(place.map(|place| place.mountpoint.into()))
+    }
+
     async fn image(&self, name: &str) -> Result<Option<cri::Image>> {
         let mut images = self.images.clone();
         let call = images.image_status(cri::ImageStatusRequest {
@@ -275,7 +290,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let cri = Cri::at(&dir.path().join("crisp.sock"), "crispd").unwrap();
         let failure = cri.runtime().await.unwrap_err();
-        assert!(failure.cause::<Refusal>().unwrap().may_pass());
+        assert!(failure.cause::<Refusal>().unwrap().is_gone());
         let told = failure.to_string();
         assert!(told.contains("crispd: ask what it is: "), "{told}");
         assert!(told.contains("No such file"), "{told}");

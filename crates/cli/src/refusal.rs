@@ -12,6 +12,8 @@ use tonic::{Code, Status};
 pub struct Refusal {
     code: Code,
     text: String,
+    /// Whether it was never answered, because the connection failed.
+    is_gone: bool,
 }
 
 impl Refusal {
@@ -20,7 +22,13 @@ impl Refusal {
         Self {
             code: Code::DeadlineExceeded,
             text: format!("no answer in {} s", within.as_secs()),
+            is_gone: false,
         }
+    }
+
+    /// Whether no crispd answers there any more.
+    pub fn is_gone(&self) -> bool {
+        self.is_gone
     }
 
     /// Whether the same call may have another outcome a moment later.
@@ -55,7 +63,9 @@ impl From<Status> for Refusal {
             "" => status.code().description().to_owned(),
             message => message.to_owned(),
         };
+        // A server's status has no source: only a failed connection has.
         let mut cause = status.source();
+        let is_gone = cause.is_some();
         while let Some(error) = cause {
             let part = error.to_string();
             if !text.contains(&part) {
@@ -66,6 +76,7 @@ impl From<Status> for Refusal {
         Self {
             code: status.code(),
             text,
+            is_gone,
         }
     }
 }
@@ -91,7 +102,7 @@ mod tests {
         assert!(told.contains("permission"), "{told}");
         let late = Refusal::late(Duration::from_secs(7));
         assert_eq!(late.to_string(), "no answer in 7 s");
-        assert!(!late.may_pass());
+        assert!(!late.may_pass() && !late.is_gone());
     }
 
     #[test]
@@ -106,6 +117,7 @@ mod tests {
         ] {
             let refusal = Refusal::from(Status::new(code, "x"));
             assert_eq!(refusal.may_pass(), may_pass, "{code:?}");
+            assert!(!refusal.is_gone(), "a server has answered");
         }
     }
 }

@@ -54,14 +54,23 @@ fn with_certs(node: &Node, certs: &Path) -> Command {
 }
 
 fn import(node: &Node) -> Output {
+    import_with(node, &[])
+}
+
+fn import_with(node: &Node, flags: &[&str]) -> Output {
     let mut command = with_certs(node, &node.certs());
+    command.args(flags);
     node.net.run(|| command.output().unwrap())
 }
 
 /// Its words on success.
 #[track_caller]
 fn imported(node: &Node) -> String {
-    let output = import(node);
+    succeeded(&import(node))
+}
+
+#[track_caller]
+fn succeeded(output: &Output) -> String {
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{told}");
     told
@@ -173,7 +182,7 @@ fn privileged_pods_start_from_containerds_images_without_a_registry() {
 }
 
 #[test]
-fn privileged_a_tag_leads_where_it_led_in_containerd() {
+fn privileged_a_tag_of_crispd_stays_until_it_is_to_lead_where_it_led_in_containerd() {
     if !has_containerd("import of a tag that has moved") {
         return;
     }
@@ -191,7 +200,14 @@ fn privileged_a_tag_leads_where_it_led_in_containerd() {
         let containerd = start(node, true);
         containerd.crictl().ok(&["pull", &image]);
         containerd.stop();
-        imported(node);
+        let told = imported(node);
+        let reason = format!("{image}: it leads to ");
+        assert!(
+            told.contains(&reason) && told.contains("--move-tags"),
+            "{told}"
+        );
+        has("web");
+        succeeded(&import_with(node, &["--move-tags"]));
         has("plain");
         forget(node, &[&id("web"), &id("plain")]);
     });

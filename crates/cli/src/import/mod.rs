@@ -2,18 +2,27 @@
 //!
 //! ```text
 //! store    names and blobs, as containerd has them
+//! names    which names a kubelet uses
 //! whole    which images are all there
+//! room     which images crispd's disk takes
 //! detour   crispd's settings about registries, which lead here meanwhile
-//! mod      the way of an image: whole, not there yet, pulled by its own name
+//! told     what came, and what did not
+//! mod      the way of an image: not there yet, whole, pulled by its own name
 //! ```
 //!
 //! crispd pulls each image as any other, so that it verifies, unpacks and records it in its own way.
+//! crispd is asked first: what it has is its own, however much of it containerd still has.
 
 mod detour;
+#[cfg(test)]
+mod fake_crispd;
+mod names;
+mod room;
 mod store;
+mod told;
 mod whole;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -25,28 +34,64 @@ use crate::arguments::Import;
 use crate::cri::Cri;
 use crate::failure::{Context as _, Failure, Remedy as _, Result};
 use crate::images::arrival::{self, Known};
-use crate::images::{Blob, Host, Image, Registry};
+use crate::images::{Host, Image, Registry};
 use crate::interrupt::interruptible;
 use crate::progress::Progress;
+use crate::refusal::Refusal;
 use detour::Detour;
+use names::Names;
+use room::Room;
 use store::{Named, Store};
+use told::{Outcome, plain};
 use whole::Why;
 
 /// Images that are pulled at a time.
 const SIDE_BY_SIDE: usize = 2;
+/// Images that crispd is asked for at a time.
+const ASKED: usize = 8;
 /// The name by which a crispd says what it is.
 const RUNTIME: &str = "crisp";
 
-/// Names of images that are not imported, each with the reason.
-type Left = BTreeMap<String, Why>;
-
-/// Brings the images of a stopped containerd to a crispd. Fails in the end if any could not be brought.
+/// Brings the images of a stopped containerd to a crispd. Fails in the end if any could not be brought that
+/// a kubelet may ask for.
 pub async fn import(arguments: &Import) -> Result<ExitCode> {
     let progress = Progress::begin();
     let store = Store::open(&arguments.from)?;
-    let named = store.images(&arguments.namespace)?;
-    let socket = arguments.socket.strip_prefix("unix://");
-    let socket = socket.unwrap_or(&arguments.socket);
+    let names = Names::of(store.images(&arguments.namespace)?);
+    let cri = crispd(&arguments.socket).await?;
+    let detour = Detour::begin(&arguments.registry_config)?;
+    let mut outcome = Outcome {
+        left: names
+            .wrong
+            .into_iter()
+            .map(|(name, why)| (name, why.into()))
+            .collect(),
+        useless: names.useless,
+        ..Outcome::default()
+    };
+    let work = Work {
+        store: &store,
+        cri: &cri,
+        detour: &detour,
+        progress: &progress,
+        moves_tags: arguments.move_tags,
+    };
+    let done = interruptible("import", work.run(names.wanted, &mut outcome)).await;
+    let put_back = detour.end();
+    if done.is_ok() || outcome.pulled > 0 {
+        progress.done(&outcome.told());
+    }
+    done.map_err(|failure| failure.or_remedy("once more it goes on: what has come stays"))
+        .and(put_back)?;
+    Ok(match outcome.is_whole() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+/// The crispd of a socket, which answers.
+async fn crispd(socket: &str) -> Result<Cri> {
+    let socket = socket.strip_prefix("unix://").unwrap_or(socket);
     let cri = Cri::at(Path::new(socket), "crispd")?;
     let runtime = cri.runtime().await.remedy(|| {
         format!(
@@ -55,147 +100,184 @@ pub async fn import(arguments: &Import) -> Result<ExitCode> {
         )
     })?;
     if runtime != RUNTIME {
-        let text = format!("{socket}: {runtime:?} answers there, and no crispd");
+        let text = format!("{socket}: {} answers there, and no crispd", plain(&runtime));
         return Err(Failure::new(text).remedy("--socket names the socket of the crispd"));
     }
-    let (whole, mut left) = sort(named, |named| {
-        whole::collect(&named.target, &|digest| store.blob(digest))
-    });
-    let detour = Detour::begin(&arguments.registry_config)?;
-    let (there, missing) = known(&cri, whole).await?;
-    progress.done(&format!(
-        "{} names of images read: {} to import, {there} are there already",
-        there + missing.len() + left.len(),
-        missing.len()
-    ));
-    let pulled = match missing.is_empty() {
-        true => 0,
-        false => {
-            let step = bring(&cri, &detour, &missing, &mut left, &progress);
-            interruptible("import", step).await?
-        }
-    };
-    detour.end()?;
-    progress.done(&told(pulled, there, &left));
-    Ok(match left.is_empty() {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
-    })
+    Ok(cri)
 }
 
-/// Images that are whole, and those that stay behind.
-fn sort(
-    named: Vec<Named>,
-    collect: impl Fn(&Named) -> std::result::Result<Vec<Blob>, Why>,
-) -> (Vec<Image>, Left) {
-    let (mut whole, mut left) = (Vec::new(), Left::new());
-    // An id is no name that anything is pulled by: it comes with the image's other names.
-    let (ids, named): (Vec<Named>, Vec<Named>) = named
-        .into_iter()
-        .partition(|named| named.name.starts_with("sha256:"));
-    let others: BTreeSet<String> = named.iter().map(|it| it.target.digest.clone()).collect();
-    for named in named {
-        let outcome = match ImageRef::parse(&named.name) {
-            Ok(name) if name.to_string() == named.name => collect(&named),
-            Ok(name) => Err(format!("a kubelet never finds it: it asks for {name}").into()),
-            Err(error) => Err(error.to_string().into()),
-        };
-        match outcome {
-            Ok(blobs) => whole.push(Image {
-                name: named.name,
-                digest: named.target.digest,
-                blobs,
-            }),
-            Err(why) => drop(left.insert(named.name, why)),
-        }
-    }
-    for id in ids {
-        if !others.contains(&id.target.digest) {
-            left.insert(id.name, "it has no name but its id".to_owned().into());
-        }
-    }
-    (whole, left)
+/// An import under way.
+struct Work<'a> {
+    store: &'a Store,
+    cri: &'a Cri,
+    detour: &'a Detour,
+    progress: &'a Progress,
+    moves_tags: bool,
 }
 
-/// How many are there already, and those that are not.
-async fn known(cri: &Cri, images: Vec<Image>) -> Result<(usize, Vec<Image>)> {
-    let (mut there, mut missing) = (0, Vec::new());
-    for image in images {
-        match arrival::known(cri, &image.name, &image.digest).await? {
-            Known::Same => there += 1,
-            Known::Missing | Known::Other(_) => missing.push(image),
+impl Work<'_> {
+    async fn run(&self, wanted: Vec<Named>, outcome: &mut Outcome) -> Result<()> {
+        let room = Room::of(self.cri).await;
+        let pinned = wanted.iter().filter(|named| named.is_pinned);
+        // Its digest and its id are pinned together with a tag.
+        let pinned = pinned
+            .map(|named| named.name.clone())
+            .filter(|name| !name.contains('@'));
+        let pinned: Vec<String> = pinned.collect();
+        let missing = self.missing(wanted, &room, outcome).await?;
+        self.progress.done(&format!(
+            "{} names of images read: {} to import, {} are there already",
+            outcome.there + outcome.kept.len() + missing.len() + outcome.left.len(),
+            missing.len(),
+            outcome.there + outcome.kept.len(),
+        ));
+        if !missing.is_empty() {
+            self.bring(&missing, &room, outcome).await?;
         }
-    }
-    Ok((there, missing))
-}
-
-/// Has crispd pull images from here. Tells how many it has then, and adds those that it has not.
-async fn bring(
-    cri: &Cri,
-    detour: &Detour,
-    images: &[Image],
-    left: &mut Left,
-    progress: &Progress,
-) -> Result<usize> {
-    let registry = Registry::serve(Ipv4Addr::LOCALHOST.into(), images).await?;
-    probe(cri, &registry, detour).await?;
-    let names = images
-        .iter()
-        .filter_map(|image| ImageRef::parse(&image.name).ok());
-    let hosts: BTreeSet<String> = names.map(|name| name.host().to_owned()).collect();
-    for host in hosts {
-        detour.lead(&host, &registry.way(&host, Host::Others))?;
-    }
-    let pulls = images
-        .iter()
-        .map(async |image| (image, arrival::pull(cri, "crispd", image).await));
-    let mut pulls = stream::iter(pulls).buffer_unordered(SIDE_BY_SIDE);
-    let mut pulled = 0;
-    while let Some((image, outcome)) = pulls.next().await {
-        match outcome {
-            Ok(()) => {
-                pulled += 1;
-                progress.done(&format!("{}/{}  {}", pulled, images.len(), image.name));
+        for name in pinned {
+            if !outcome.left.contains_key(&name) && !self.cri.is_pinned(&name).await? {
+                outcome.unpinned.insert(name);
             }
-            Err(failure) => drop(left.insert(image.name.clone(), failure.to_string().into())),
         }
+        Ok(())
     }
-    Ok(pulled)
-}
 
-/// Learns whether crispd asks this program at all: else it would ask the world.
-async fn probe(cri: &Cri, registry: &Registry, detour: &Detour) -> Result<()> {
-    let host = arrival::probe_host("import");
-    detour.lead(&host, &registry.way(&host, Host::Ours))?;
-    let (address, dir) = (registry.address, detour.dir().display());
-    let asks = arrival::probe(cri, registry, &host).await;
-    asks.context(|| format!("crispd: it does not ask this program at {address}, as {dir} tells it to"))
+    /// The images that crispd has not and containerd's store has all of. Notes the others.
+    async fn missing(
+        &self,
+        wanted: Vec<Named>,
+        room: &Room,
+        outcome: &mut Outcome,
+    ) -> Result<Vec<Image>> {
+        let asked = wanted.into_iter().map(async |named| {
+            let known = arrival::known(self.cri, &named.name, &named.target.digest).await;
+            (named, known)
+        });
+        let mut asked = stream::iter(asked).buffered(ASKED);
+        let mut missing = Vec::new();
+        while let Some((named, known)) = asked.next().await {
+            let blobs = whole::collect(&named.target, &|digest| self.store.blob(digest));
+            let Named { name, target, .. } = named;
+            let image = blobs.map(|blobs| Image {
+                name: name.clone(),
+                digest: target.digest.clone(),
+                blobs,
+            });
+            match known? {
+                Known::Same => {
+                    outcome.there += 1;
+                    image.iter().for_each(|image| room.has(image));
+                }
+                Known::Other(here) if !self.moves_tags => {
+                    let (here, there) = (here.join(", "), target.digest);
+                    let why = format!("it leads to {here}, and led to {there} there");
+                    outcome.kept.insert(name, why);
+                }
+                Known::Missing | Known::Other(_) => match image {
+                    Ok(image) => missing.push(image),
+                    Err(why) => drop(outcome.left.insert(name, why)),
+                },
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Has crispd pull images from here. Notes which it has then, and which it has not.
+    async fn bring(&self, images: &[Image], room: &Room, outcome: &mut Outcome) -> Result<()> {
+        let registry = Registry::serve(Ipv4Addr::LOCALHOST.into(), images).await?;
+        self.probe(&registry).await?;
+        let led = self.lead(&registry, images, outcome);
+        let pulls = led
+            .iter()
+            .map(async |image| (*image, self.pull(image, room).await));
+        let mut pulls = stream::iter(pulls).buffer_unordered(SIDE_BY_SIDE);
+        let mut tried = 0;
+        while let Some((image, pulled)) = pulls.next().await {
+            tried += 1;
+            let step = format!("{tried}/{}  {}", led.len(), image.name);
+            match pulled {
+                Ok(()) => {
+                    outcome.pulled += 1;
+                    self.progress.done(&step);
+                }
+                Err(failure) if is_gone(&failure) => {
+                    return Err(failure.or_remedy("start it, and import again, which goes on"));
+                }
+                Err(failure) => {
+                    let why = failure.to_string();
+                    self.progress
+                        .done(&format!("{step}: not imported: {}", plain(&why)));
+                    outcome.left.insert(image.name.clone(), why.into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn pull(&self, image: &Image, room: &Room) -> Result<()> {
+        if let Some(why) = room.lacks_for(image) {
+            return Err(Failure::new(why));
+        }
+        arrival::pull(self.cri, "crispd", image).await?;
+        room.has(image);
+        Ok(())
+    }
+
+    /// Leads crispd here for the hosts of images. One whose settings cannot give way keeps its own images
+    /// alone behind.
+    fn lead<'i>(
+        &self,
+        registry: &Registry,
+        images: &'i [Image],
+        outcome: &mut Outcome,
+    ) -> Vec<&'i Image> {
+        let mut led = Vec::new();
+        for (host, images) in by_host(images) {
+            match self.detour.lead(&host, &registry.way(&host, Host::Others)) {
+                Ok(()) => led.extend(images),
+                Err(failure) => {
+                    let why = failure.to_string();
+                    let left = images
+                        .iter()
+                        .map(|image| (image.name.clone(), Why::from(why.clone())));
+                    outcome.left.extend(left);
+                }
+            }
+        }
+        led
+    }
+
+    /// Learns whether crispd asks this program at all: else it would ask the world.
+    async fn probe(&self, registry: &Registry) -> Result<()> {
+        let host = arrival::probe_host("import");
+        self.detour.lead(&host, &registry.way(&host, Host::Ours))?;
+        let (address, dir) = (registry.address, self.detour.dir().display());
+        let asks = arrival::probe(self.cri, registry, &host).await;
+        asks.context(|| {
+            format!("crispd: it does not ask this program at {address}, as {dir} tells it to")
+        })
         .remedy(|| {
             "--registry-config has to name its images.registry_config, and crispd has to be in the same \
              network namespace"
                 .to_owned()
         })
+    }
 }
 
-fn told(pulled: usize, there: usize, left: &Left) -> String {
-    let mut text = format!("{pulled} imported, {there} were there already");
-    if left.is_empty() {
-        return text;
+fn is_gone(failure: &Failure) -> bool {
+    failure.cause::<Refusal>().is_some_and(Refusal::is_gone)
+}
+
+/// Images by the hosts of their names.
+fn by_host(images: &[Image]) -> BTreeMap<String, Vec<&Image>> {
+    let mut hosts: BTreeMap<String, Vec<&Image>> = BTreeMap::new();
+    for image in images {
+        // Names that are none were sorted out before.
+        if let Ok(name) = ImageRef::parse(&image.name) {
+            hosts.entry(name.host().to_owned()).or_default().push(image);
+        }
     }
-    text.push_str(&format!(
-        ", {} not imported; those are pulled from their registries when a pod needs them:",
-        left.len()
-    ));
-    for (name, why) in left {
-        text.push_str(&format!("\n          {name}: {why}"));
-    }
-    if left.values().any(|why| matches!(why, Why::Layers { .. })) {
-        text.push_str(
-            "\n          containerd keeps no layers that it has unpacked where its configuration says \
-             discard_unpacked_layers = true",
-        );
-    }
-    text
+    hosts
 }
 
 #[cfg(test)]
