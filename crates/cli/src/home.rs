@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 use crate::advice;
 use crate::disk;
-use crate::failure::{Context as _, Failure, Remedy as _, Result};
+use crate::failure::{Context as _, Failure, Result};
 use crate::lock::{self, Lock};
 use crate::names::ClusterName;
 
@@ -147,9 +147,8 @@ impl Home {
     }
 
     fn write_mark(&self) -> Result<()> {
-        disk::make_dir(&self.0)
-            .remedy(|| "run this as root, or name another directory by --dir".to_owned())?;
-        disk::write(&self.mark(), MARK.as_bytes())
+        disk::make_dir(&self.0)?;
+        disk::keep(&self.mark(), MARK.as_bytes())
     }
 
     fn strangers(&self, so: &str) -> Failure {

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use crisp_sys::{file, holder};
 
-use crate::failure::{Context as _, Failure, Remedy as _, Result};
+use crate::disk;
+use crate::failure::{Context as _, Failure, Result};
 
 /// How long a command waits for another one to end.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -30,14 +31,10 @@ pub fn take(path: &Path, what: &str) -> Result<Lock> {
 }
 
 fn take_within(path: &Path, what: &str, patience: Duration) -> Result<Lock> {
-    let step = || format!("{}: lock it", path.display());
     let begun = Instant::now();
     let mut is_told = false;
     loop {
-        if let Some(file) = try_take(path)
-            .context(step)
-            .remedy(|| "run this as root, or name another directory by --dir".to_owned())?
-        {
+        if let Some(file) = disk::told(try_take(path), path, "lock")? {
             // A lock without a name holds as well.
             holder::name(&file).ok();
             return Ok(Lock { _file: file });

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::arguments::Publish;
-use crate::disk::{make_dir, write};
+use crate::disk::{keep, make_dir};
 use crate::failure::{Context as _, Failure, Remedy as _, Result};
 use crate::home::ClusterDir;
 use crate::names::{self, CONTROL, ClusterName};
@@ -121,7 +121,7 @@ impl Record {
         let text = serde_json::to_vec_pretty(self)
             .context(|| format!("cluster {}: write down what it is", self.name))?;
         make_dir(dir.path())?;
-        write(&path, &text)
+        keep(&path, &text)
     }
 }
 

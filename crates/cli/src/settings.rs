@@ -12,7 +12,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use toml::{Table, Value};
 
 use crate::arguments::Up;
-use crate::disk::{make_dir, write};
+use crate::disk::{keep, make_dir};
 use crate::failure::{Context as _, Failure, Remedy as _, Result};
 use crate::home::ClusterDir;
 use crate::manifests;
@@ -63,7 +63,7 @@ impl<'a> Settings<'a> {
     /// Keeps them in the cluster's directory, and brings what is about registries to its nodes.
     pub fn keep(&self, dir: &ClusterDir, record: &Record) -> Result<()> {
         if let Some(text) = &self.runtime {
-            write(&dir.runtime(), text.as_bytes())?;
+            keep(&dir.runtime(), text.as_bytes())?;
         }
         let master = dir.registries();
         if let Some(named) = self.registries {
@@ -183,10 +183,14 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
         let (from, to) = (from.join(&name), to.join(&name));
         match from.is_dir() {
             true => copy(&from, &to)?,
-            false => drop(fs::copy(&from, &to).context(step)?),
+            false => {
+                fs::copy(&from, &to).context(step)?;
+                let copied = fs::File::open(&to).and_then(|file| file.sync_all());
+                copied.context(step)?;
+            }
         }
     }
-    Ok(())
+    crisp_sys::file::sync_dir(to).context(step)
 }
 
 #[cfg(test)]
@@ -195,6 +199,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
+    use crate::disk::write;
     use crate::home::Home;
 
     fn merged(given: &str) -> std::result::Result<Table, String> {

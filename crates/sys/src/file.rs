@@ -28,14 +28,33 @@ fn beside(path: &Path) -> io::Result<PathBuf> {
 /// # Errors
 /// The errors of creating, writing and renaming.
 pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    match write_once(path, bytes, mode) {
+    replace(path, |path| write_once(path, bytes, mode, |_| Ok(())))
+}
+
+/// As [`write_atomic`], and flushed to disk with the file's name: after a power cut the file is the old one or the
+/// new one, and never empty.
+///
+/// # Errors
+/// Those of [`write_atomic`], and of fsync.
+pub fn write_durable(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    replace(path, |path| write_once(path, bytes, mode, File::sync_all))?;
+    sync_dir(path.parent().ok_or(io::ErrorKind::InvalidInput)?)
+}
+
+fn replace(path: &Path, write: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
+    match write(path) {
         // A sweep met the new file in the moment before it was locked.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => write_once(path, bytes, mode),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => write(path),
         outcome => outcome,
     }
 }
 
-fn write_once(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+fn write_once(
+    path: &Path,
+    bytes: &[u8],
+    mode: u32,
+    flush: impl FnOnce(&File) -> io::Result<()>,
+) -> io::Result<()> {
     let temporary = beside(path)?;
     let written = (|| {
         let mut file = OpenOptions::new()
@@ -46,6 +65,7 @@ fn write_once(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         // Tells a sweep that the writer lives; a file system without locks is not swept.
         flock(&file, FlockOperation::NonBlockingLockExclusive).ok();
         file.write_all(bytes)?;
+        flush(&file)?;
         fs::rename(&temporary, path)
     })();
     if written.is_err() {
@@ -321,9 +341,11 @@ mod tests {
     fn atomic_writes_replace_and_leave_nothing_else() {
         let dir = scratch("atomic");
         let path = dir.join("file");
-        for content in ["one", "two"] {
-            write_atomic(&path, content.as_bytes(), 0o600).unwrap();
-            assert_eq!(fs::read_to_string(&path).unwrap(), content);
+        for write in [write_atomic, write_durable] {
+            for content in ["one", "two"] {
+                write(&path, content.as_bytes(), 0o600).unwrap();
+                assert_eq!(fs::read_to_string(&path).unwrap(), content);
+            }
         }
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
         fs::remove_dir_all(&dir).unwrap();

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::machine::{self, Used};
 use super::{Network, Range, Ranges};
-use crate::disk::write;
+use crate::disk::keep;
 use crate::failure::{Context as _, Failure, Result};
 use crate::home::Home;
 
@@ -44,7 +44,7 @@ pub fn settle(home: &Home, wish: Option<Ranges>) -> Result<(Network, Vec<String>
     let warnings = judge(&ranges, &used)?;
     let network = Network { bridge, ranges };
     let text = serde_json::to_vec_pretty(&network).context(|| "network: describe it".to_owned())?;
-    write(&home.network(), &text)?;
+    keep(&home.network(), &text)?;
     Ok((network, warnings))
 }
 

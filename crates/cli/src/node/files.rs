@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{Node, Nodes};
 use crate::disk::{make_dir, write, write_private};
-use crate::failure::{Context as _, Failure, Remedy as _, Result};
+use crate::failure::{Context as _, Failure, Result};
 use crate::init::{After, CRISP_DIR, Init, KUBERNETES_DIR, NODE_DIR, OBJECTS_MADE, Program};
 use crate::kubeconfig;
 use crate::manifests::{self, API_PORT};
@@ -204,9 +204,7 @@ impl Dir {
 
     fn private(&self, name: &str, bytes: &[u8]) -> Result<()> {
         match self.differs(name, bytes) {
-            true => {
-                write_private(&self.path.join(name), bytes).remedy(|| "make room there".to_owned())
-            }
+            true => write_private(&self.path.join(name), bytes),
             false => Ok(()),
         }
     }

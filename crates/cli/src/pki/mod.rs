@@ -13,8 +13,8 @@ use rcgen::{
     Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 
-use crate::disk::{make_dir, write, write_private};
-use crate::failure::{Context as _, Result};
+use crate::disk::{keep, keep_private, make_dir};
+use crate::failure::{Context as _, Failure, Result};
 
 pub use issued::Issued;
 
@@ -108,19 +108,20 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Reads what there is of it, or makes it.
+    /// Reads what there is of it, or makes it. A certificate that is none of its key is made anew: by name and key
+    /// it is the same authority.
     fn of(dir: &Path, file: &str, name: &str) -> Result<Self> {
         let key = key(&dir.join(format!("{file}.key")))?;
         let params = authority(name);
         let path = dir.join(format!("{file}.crt"));
-        let certificate = match read(&path)? {
+        let certificate = match read(&path)?.filter(|text| is_of(text, &key)) {
             Some(text) => text,
             None => {
                 let made = params.self_signed(&key);
                 let text = made
                     .context(|| format!("{}: make it", path.display()))?
                     .pem();
-                write(&path, text.as_bytes())?;
+                keep(&path, text.as_bytes())?;
                 text
             }
         };
@@ -187,13 +188,35 @@ fn authority(common_name: &str) -> CertificateParams {
     params
 }
 
-/// Reads a key, or makes it.
+/// Whether a certificate in PEM is one of a key.
+fn is_of(certificate: &str, key: &KeyPair) -> bool {
+    use base64::Engine as _;
+    let lines = certificate.lines().map(str::trim);
+    let lines = lines.skip_while(|line| *line != "-----BEGIN CERTIFICATE-----");
+    let lines = lines.skip(1).take_while(|line| !line.starts_with('-'));
+    let text: String = lines.collect();
+    let bytes = base64::engine::general_purpose::STANDARD.decode(text);
+    let (bytes, key) = (bytes.unwrap_or_default(), key.public_key_raw());
+    bytes.windows(key.len()).any(|part| part == key)
+}
+
+/// Reads a key, or makes it. One that cannot be read is never replaced: all that it signed would be worth nothing.
 fn key(path: &Path) -> Result<KeyPair> {
     if let Some(text) = read(path)? {
-        return KeyPair::from_pem(&text).context(|| format!("{}: read the key", path.display()));
+        let step = || format!("{}: read the key", path.display());
+        let key = match text.trim().is_empty() {
+            true => Err(Failure::new(format!("{}: it is empty", step()))),
+            false => KeyPair::from_pem(&text).context(step),
+        };
+        return key.map_err(|failure| {
+            failure.remedy(format!(
+                "bring {} back, of which nodes/control may have a copy; a cluster without it can only be deleted",
+                path.display()
+            ))
+        });
     }
     let key = KeyPair::generate().context(|| format!("{}: make the key", path.display()))?;
-    write_private(path, key.serialize_pem().as_bytes())?;
+    keep_private(path, key.serialize_pem().as_bytes())?;
     Ok(key)
 }
 
@@ -218,6 +241,7 @@ mod tests {
     use std::process::Output;
 
     use super::*;
+    use crate::disk::write;
 
     fn openssl(words: &[&str]) -> Output {
         let mut command = crisp_sys::process::command("openssl");
@@ -317,9 +341,34 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let pki = dir.path().join("pki");
         make_private(&pki).unwrap();
-        write(&pki.join("ca.key"), b"x").unwrap();
-        let error = Pki::of(&pki).unwrap_err().to_string();
-        assert!(error.contains("ca.key"), "{error}");
-        assert_eq!(std::fs::read(pki.join("ca.key")).unwrap(), b"x");
+        for damaged in ["x", "", "\n"] {
+            write(&pki.join("ca.key"), damaged.as_bytes()).unwrap();
+            let error = Pki::of(&pki).unwrap_err().to_string();
+            assert!(error.contains("ca.key"), "{error}");
+            assert!(error.contains("deleted"), "{error}");
+            let left = std::fs::read_to_string(pki.join("ca.key")).unwrap();
+            assert_eq!(left, damaged);
+        }
+    }
+
+    #[test]
+    fn a_damaged_certificate_is_made_anew_of_its_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = dir.path().join("pki");
+        let first = Pki::of(&pki).unwrap();
+        let made = first.ca.issue(&server()).unwrap();
+        let path = dir.path().join("made");
+        write(&path, made.certificate.as_bytes()).unwrap();
+        let others = first.front_proxy.certificate.clone();
+        for damaged in ["", "x", "-----BEGIN CERTIFICATE-----\nAAAA\n", &others] {
+            write(&pki.join("ca.crt"), damaged.as_bytes()).unwrap();
+            let again = Pki::of(&pki).unwrap();
+            assert_eq!(again.ca.key, first.ca.key);
+            assert_ne!(again.ca.certificate, damaged);
+            let ca = pki.join("ca.crt");
+            let [ca, path] = [&ca, &path].map(|path| path.to_str().unwrap());
+            let verified = openssl(&["verify", "-CAfile", ca, path]);
+            assert!(verified.status.success(), "{verified:?}");
+        }
     }
 }
