@@ -56,8 +56,10 @@ pub async fn begin(
     if let Some(former) = &former {
         settings.fit(&dir)?;
         warn(progress, &ports::warnings(former)?);
+        warn(progress, &other_programs(former, &record));
     }
-    let turn = Turn::take().await?;
+    warn(progress, &room::warnings(home.path()));
+    let turn = Turn::take()?;
     let (network, warnings) = network::settle(&home, up.ranges)?;
     warn(progress, &warnings);
     record.write(&dir)?;

@@ -1,79 +1,74 @@
 //! Homes choose their ranges one after another: what one has chosen is seen by others once its bridge is
 //! there.
 
-use std::io::ErrorKind;
-use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::net::{SocketAddr, UnixListener};
-use std::time::{Duration, Instant};
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
-use crate::failure::{Context as _, Failure, Result};
+use crate::failure::{Context as _, Result};
+use crate::lock::{self, Lock};
 
-/// A network of a machine has one such name, which the kernel frees with its holder.
-const NAME: &str = "crisp-cluster-ranges";
-/// How long the commands of other homes may take: each waits for its crispd at most a minute.
-const PATIENCE: Duration = Duration::from_secs(180);
-/// How long a command waits without a word.
-const SILENT: Duration = Duration::from_secs(1);
-const PAUSE: Duration = Duration::from_millis(50);
+/// A directory in which root alone can make files: no other user holds anybody up.
+const DIR: &str = "/run/crisp-clusters";
+/// The network of this program; each has ranges of its own.
+const NETWORK: &str = "/proc/self/ns/net";
 
 /// The turn of one home in this machine's network, until it is dropped.
 #[derive(Debug)]
 pub struct Turn {
-    _holds: UnixListener,
+    path: PathBuf,
+    _lock: Lock,
 }
 
 impl Turn {
     /// Waits for it.
-    pub async fn take() -> Result<Self> {
-        Self::named(NAME, PATIENCE).await
+    pub fn take() -> Result<Self> {
+        let network =
+            fs::metadata(NETWORK).context(|| "network of the machine: find it".to_owned());
+        Self::at(Path::new(DIR).join(format!("ranges-{}.lock", network?.ino())))
     }
 
-    async fn named(name: &str, patience: Duration) -> Result<Self> {
-        let step = || format!("network of the machine: take the name @{name}");
-        let address = SocketAddr::from_abstract_name(name).context(step)?;
-        let begun = Instant::now();
-        let mut is_told = false;
-        loop {
-            match UnixListener::bind_addr(&address) {
-                Ok(_holds) => return Ok(Self { _holds }),
-                Err(error) if error.kind() == ErrorKind::AddrInUse => (),
-                Err(error) => return Err(error).context(step),
-            }
-            if begun.elapsed() > patience {
-                let text = format!(
-                    "network of the machine: another `crisp cluster` chooses ranges, for {} s now",
-                    patience.as_secs()
-                );
-                let remedy = format!("`ss -lxp` shows who has @{name}: end it, and try again");
-                return Err(Failure::new(text).remedy(remedy));
-            }
-            if begun.elapsed() > SILENT && !is_told {
-                crate::progress::say(format_args!(
-                    "crisp: another directory's clusters get their network: waiting for it"
-                ));
-                is_told = true;
-            }
-            tokio::time::sleep(PAUSE).await;
+    fn at(path: PathBuf) -> Result<Self> {
+        let lock = lock::take(&path, "the ranges of clusters on this machine")?;
+        Ok(Self { path, _lock: lock })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // While it is held: a home that waits for this file takes another one then.
+        fs::remove_file(&self.path).ok();
+        // The note of the machine's settings may be there.
+        if let Some(dir) = self.path.parent() {
+            fs::remove_dir(dir).ok();
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
     use super::*;
 
-    #[tokio::test]
-    async fn one_home_at_a_time_has_its_turn() {
-        let name = format!("crisp-test-{}", std::process::id());
-        let held = Turn::named(&name, Duration::ZERO).await.unwrap();
-        let refused = Turn::named(&name, Duration::ZERO).await.unwrap_err();
-        assert!(refused.to_string().contains("ss -lxp"), "{refused}");
-        let waits = Turn::named(&name, Duration::from_secs(60));
-        let waits = std::pin::pin!(waits);
-        let (second, ()) = futures::join!(waits, async {
-            tokio::time::sleep(PAUSE).await;
-            drop(held);
+    #[test]
+    fn one_home_at_a_time_has_its_turn_and_nothing_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run/ranges-1.lock");
+        let first = Turn::at(path.clone()).unwrap();
+        let is_free = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| {
+                let second = Turn::at(path.clone()).unwrap();
+                assert!(is_free.load(Ordering::SeqCst), "two have it");
+                second
+            });
+            std::thread::sleep(Duration::from_millis(150));
+            is_free.store(true, Ordering::SeqCst);
+            drop(first);
+            drop(waits.join().unwrap());
         });
-        assert!(second.is_ok());
+        assert!(!dir.path().join("run").exists());
     }
 }
