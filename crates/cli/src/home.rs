@@ -19,6 +19,7 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::advice;
@@ -47,11 +48,12 @@ impl Home {
             std::path::absolute(dir).context(|| format!("{}: make the path absolute", named()))?;
         // It becomes a part of URIs, configurations and command lines.
         let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+@,=".contains(byte);
-        match path.as_os_str().as_encoded_bytes().iter().all(is_plain) {
-            true => Ok(Self(path)),
-            false => Err(Failure::new(format!("{}: it is no plain path", named()))
-                .remedy("name one of a-z, A-Z, 0-9 and /._-+@,= alone")),
+        if !path.as_os_str().as_encoded_bytes().iter().all(is_plain) {
+            let failure = Failure::new(format!("{}: it is no plain path", named()));
+            return Err(failure.remedy("name one of a-z, A-Z, 0-9 and /._-+@,= alone"));
         }
+        check_owner(&path)?;
+        Ok(Self(path))
     }
 
     /// The directory.
@@ -258,6 +260,27 @@ impl Home {
             false => Ok(()),
         }
     }
+}
+
+/// Refuses a directory into which another user can put files: its clusters' programs and sockets are what records
+/// in it say, and they are used as root.
+fn check_owner(path: &Path) -> Result<()> {
+    let data = match fs::metadata(path) {
+        Ok(data) => data,
+        Err(error) if is_missing(&error) => return Ok(()),
+        Err(error) => return Err(error).context(|| format!("{}: look at it", path.display())),
+    };
+    let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
+    let why = match (data.uid() == user.as_raw(), data.mode()) {
+        (false, _) => format!("it belongs to user {}", data.uid()),
+        (true, mode) if mode & 0o002 != 0 => "all users can write to it".to_owned(),
+        (true, mode) if mode & 0o020 != 0 && data.gid() != group.as_raw() => {
+            format!("group {} can write to it", data.gid())
+        }
+        _ => return Ok(()),
+    };
+    let failure = Failure::new(format!("{}: {why}", path.display()));
+    Err(failure.remedy("name a directory by --dir that root alone can write to"))
 }
 
 fn removing(path: &Path) -> String {

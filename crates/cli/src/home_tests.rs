@@ -145,3 +145,35 @@ fn a_home_that_was_removed_meanwhile_is_claimed_again() {
     home.claim().unwrap();
     assert!(home.is_ours().unwrap());
 }
+
+#[test]
+fn a_directory_that_others_can_fill_is_refused() {
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+    let dir = tempfile::tempdir().unwrap();
+    let refused = |path: &Path| Home::at(path).map(drop).unwrap_err().to_string();
+    let set_mode = |mode| {
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    set_mode(0o755);
+    Home::at(dir.path()).unwrap().claim().unwrap();
+    set_mode(0o757);
+    let told = refused(dir.path());
+    assert!(
+        told.contains("all users") && told.contains("--dir"),
+        "{told}"
+    );
+    set_mode(0o755);
+    // Root alone can give files away.
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    chown(dir.path(), None, Some(4711)).unwrap();
+    assert!(Home::at(dir.path()).is_ok());
+    set_mode(0o775);
+    assert!(refused(dir.path()).contains("group 4711"));
+    chown(dir.path(), Some(4711), None).unwrap();
+    let told = refused(dir.path());
+    assert!(told.contains("user 4711"), "{told}");
+    // Of a place that is not there yet nobody has filled anything.
+    assert!(Home::at(&dir.path().join("new")).is_ok());
+}
