@@ -53,6 +53,16 @@ impl Failure {
         self.remedy = Some(remedy.into());
         self
     }
+
+    /// Says what to do after what has been said already.
+    #[must_use]
+    pub fn then_remedy(self, then: impl Into<String>) -> Self {
+        let remedy = match &self.remedy {
+            Some(first) => format!("{first}; {}", then.into()),
+            None => then.into(),
+        };
+        self.remedy(remedy)
+    }
 }
 
 impl fmt::Display for Failure {
@@ -129,6 +139,8 @@ mod tests {
         assert!(again.cause::<std::io::Error>().is_some());
         assert!(again.cause::<fmt::Error>().is_none());
         let again = again.to_string();
+        let both = Failure::new("x").then_remedy("a").then_remedy("b");
+        assert_eq!(both.to_string(), "x; a; b");
         let other = Failure::new("x").or_remedy("do it again");
         assert_eq!(other.to_string(), "x; do it again");
         assert!(again.ends_with("; make room"), "{again}");

@@ -11,7 +11,7 @@ use super::redirects;
 use crate::advice;
 use crate::arguments::{Common, Up};
 use crate::disk;
-use crate::failure::{Failure, Remedy as _, Result};
+use crate::failure::{Failure, Result};
 use crate::home::{ClusterDir, Home};
 use crate::init::OBJECTS_MADE;
 use crate::kubectl;
@@ -44,19 +44,19 @@ pub async fn up(common: &Common, up: &Up) -> Result<()> {
             // It was refused before anything was made, unless the cluster is written down by now.
             let is_begun = kept.is_none() && dir.record().exists();
             return Err(match is_begun {
-                true => failure.or_remedy(goes_on(&dir)),
+                true => failure.then_remedy(goes_on(&dir)),
                 false => failure,
             });
         }
     };
     let turn = plan.turn.take();
     let made = make(&plan, turn, &programs, &progress).await;
-    made.remedy(|| goes_on(&dir))?;
+    made.map_err(|failure| failure.then_remedy(goes_on(&dir)))?;
     tell(&dir, &plan.record, &programs.kubernetes)
 }
 
 /// The remedy for a cluster that is begun.
-fn goes_on(dir: &ClusterDir) -> String {
+pub fn goes_on(dir: &ClusterDir) -> String {
     let (up, delete) = (dir.command("up"), dir.command("delete"));
     let logs = dir.path().join("nodes/*/log");
     let logs = logs.display();
