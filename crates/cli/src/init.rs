@@ -182,7 +182,14 @@ pub fn bound(log: &Path, largest: u64) -> Result<()> {
     let cut = File::options().write(true).open(log);
     // On a full disk the new lines are worth more than the old ones.
     cut.and_then(|file| file.set_len(0)).context(step)?;
-    kept.map(drop).context(step)
+    if let Err(error) = kept {
+        // It is cut, and that was the need.
+        crate::progress::say(format_args!(
+            "{}: what was in it is lost: {error}",
+            log.display()
+        ));
+    }
+    Ok(())
 }
 
 fn start(program: &Program) -> Result<i32> {

@@ -84,6 +84,15 @@ impl Machine {
         write(&self.entry(home.path()), home.path().as_os_str().as_bytes())
     }
 
+    /// Whether a home has nodes for the first time since this boot.
+    pub fn is_new(&self, home: &Home) -> Result<bool> {
+        if !self.dir.exists() {
+            return Ok(true);
+        }
+        let _alone = self.lock()?;
+        Ok(self.read()?.is_none() || !self.entry(home.path()).exists())
+    }
+
     /// Gives those back that kubelets changed, where no other home is left, and tells how many.
     pub fn give_back(&self, home: &Home) -> Result<usize> {
         if !self.dir.exists() {
@@ -271,9 +280,12 @@ mod tests {
     fn settings_of_another_boot_do_not_come_back() {
         let dir = tempfile::tempdir().unwrap();
         let (mut machine, [home, other]) = machine(dir.path(), ["a", "b"]);
+        assert!(machine.is_new(&home).unwrap());
         machine.note(&home).unwrap();
+        assert!(machine.is_new(&other).unwrap() && !machine.is_new(&home).unwrap());
         machine.note(&other).unwrap();
         machine.boot = "two".to_owned();
+        assert!(machine.is_new(&home).unwrap());
         for (name, _) in KUBELETS {
             write(&machine.sysctls.join(name), b"8").unwrap();
         }

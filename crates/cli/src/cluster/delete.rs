@@ -1,9 +1,12 @@
 //! `delete` removes a cluster with all that it has; with the last one its daemon goes too.
 
+use std::path::Path;
+
 use futures::future::try_join_all;
 
 use crate::arguments::Common;
 use crate::daemon::Daemon;
+use crate::disk::entries;
 use crate::failure::{Context as _, Failure, Result};
 use crate::home::Home;
 use crate::network;
@@ -31,6 +34,7 @@ pub async fn delete(common: &Common) -> Result<()> {
         return Err(missing(&home, common));
     }
     if dir.path().exists() {
+        drop_old_logs(dir.path());
         remove_nodes(common, &home, &progress).await?;
     }
     let _decides = home.lock()?;
@@ -56,6 +60,18 @@ fn has_nothing_of(home: &Home, common: &Common) -> Result<bool> {
     let is_there = home.cluster(&common.name).path().exists();
     let is_left = home.is_ours()? && home.names()?.is_empty();
     Ok(!is_there && !is_left)
+}
+
+/// Removes what logs of nodes had before they were begun anew. A disk that is full has some room then, which a crispd
+/// needs to start. All else goes later, where a failure is told.
+fn drop_old_logs(cluster: &Path) {
+    for node in entries(&cluster.join("nodes")).unwrap_or_default() {
+        for log in entries(&node.join("log")).unwrap_or_default() {
+            if log.extension().is_some_and(|end| end == "1") && log.is_file() {
+                std::fs::remove_file(&log).ok();
+            }
+        }
+    }
 }
 
 fn end_daemon(home: &Home, progress: &Progress) -> Result<()> {
@@ -112,6 +128,22 @@ mod tests {
         assert!(has_nothing(), "the daemon is for y");
         crate::disk::make_dir(home.cluster(&common.name).path()).unwrap();
         assert!(!has_nothing());
+    }
+
+    #[test]
+    fn old_logs_go_first_and_nothing_else() {
+        let place = tempfile::tempdir().unwrap();
+        drop_old_logs(place.path());
+        let logs = place.path().join("nodes/node-1/log");
+        std::fs::create_dir_all(logs.join("pods.1")).unwrap();
+        for name in ["kubelet.log", "kubelet.log.1", "x.10"] {
+            crate::disk::write(&logs.join(name), b"").unwrap();
+        }
+        drop_old_logs(place.path());
+        let mut left = entries(&logs).unwrap();
+        left.sort();
+        let names = ["kubelet.log", "pods.1", "x.10"].map(|name| logs.join(name));
+        assert_eq!(left, names);
     }
 
     #[tokio::test]

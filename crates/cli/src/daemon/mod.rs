@@ -1,22 +1,25 @@
 //! The outer crispd, whose containers the nodes are. It is started when a cluster needs it, goes on
 //! without the command that started it, and is ended with the last cluster.
 
+mod launch;
 mod process;
+mod state;
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
+use launch::Place;
 use process::Process;
 
 use crate::cri::Cri;
-use crate::disk::{make_dir, write};
+use crate::disk::{keep_changed, make_dir};
 use crate::failure::{Context as _, Failure, Result};
 use crate::home::Home;
 use crate::init;
 use crate::machine::Machine;
 use crate::network::Network;
+use crate::progress::say;
 use crate::record::Record;
 
 /// How long it may take to answer, and to end.
@@ -50,8 +53,10 @@ impl Daemon {
     }
 
     /// Begins its log anew where it has become too large.
-    fn bound_log(&self) -> Result<()> {
-        init::bound(&self.log(), init::LARGEST)
+    fn bound_log(&self) {
+        if let Err(failure) = init::bound(&self.log(), init::LARGEST) {
+            say(format_args!("crisp: {failure}"));
+        }
     }
 
     fn log(&self) -> PathBuf {
@@ -81,18 +86,43 @@ impl Daemon {
     /// Starts it where it does not run, from the directory of our programs, and waits until it answers.
     /// Tells whether it was started.
     pub async fn ensure(&self, ours: &Path, network: &Network) -> Result<bool> {
-        self.bound_log()?;
+        self.bound_log();
         if self.awaits_living().await? {
-            self.process.note_holder()?;
+            self.note_holder();
+            self.tell_older(ours);
             return Ok(false);
         }
-        Machine::this()?.note(&self.home)?;
+        let machine = Machine::this()?;
+        if machine.is_new(&self.home)? {
+            state::begin_anew(&self.dir.join("state"), self.process.noted_in())?;
+        }
+        machine.note(&self.home)?;
         make_dir(&self.registries())?;
-        let config = self.config(network);
-        write(&self.config_file(), config.as_bytes())?;
-        let mut child = self.start(ours)?;
+        // On a full disk a `delete` comes here as well.
+        keep_changed(&self.config_file(), self.config(network).as_bytes())?;
+        let place = Place::of_machine();
+        if let Some(status) = self.starts(&place, ours).await? {
+            if place == Place::Here {
+                return Err(self.silent(&format!("it ended with {status}")));
+            }
+            say(format_args!(
+                "crisp: crispd for nodes did not start in a scope of systemd's: it is started beside this command, and \
+                 ends with its unit"
+            ));
+            if let Some(status) = self.starts(&Place::Here, ours).await? {
+                return Err(self.silent(&format!("it ended with {status}")));
+            }
+        }
+        self.note_holder();
+        Ok(true)
+    }
+
+    /// Starts it and waits until it answers. Tells how it ended where it did.
+    async fn starts(&self, place: &Place, ours: &Path) -> Result<Option<ExitStatus>> {
+        let program = ours.join("crispd");
+        let mut child = place.start(&program, &self.config_file(), &self.log())?;
         let pid = i32::try_from(child.id()).context(|| "crispd: note its process".to_owned())?;
-        self.process.note(pid)?;
+        warned(self.process.note(pid));
         let cri = self.cri("crispd")?;
         let deadline = Instant::now() + PATIENCE;
         while !cri.answers().await {
@@ -100,8 +130,8 @@ impl Daemon {
                 .try_wait()
                 .context(|| "crispd: look whether it runs".to_owned())?;
             // It ends at once beside one that was started before and had told nobody yet.
-            if let Some(status) = ended.filter(|_| !matches!(self.process.living(), Ok(Some(_)))) {
-                return Err(self.silent(&format!("it ended with {status}")));
+            if ended.is_some() && !matches!(self.process.living(), Ok(Some(_))) {
+                return Ok(ended);
             }
             if Instant::now() > deadline {
                 let text = format!("it does not answer in {} s", PATIENCE.as_secs());
@@ -109,8 +139,29 @@ impl Daemon {
             }
             tokio::time::sleep(PAUSE).await;
         }
-        self.process.note_holder()?;
-        Ok(true)
+        Ok(None)
+    }
+
+    /// Its lock names it as well, also where a full disk takes no note.
+    fn note_holder(&self) {
+        warned(self.process.note_holder());
+    }
+
+    /// Tells of one that goes on with the program of before an upgrade.
+    fn tell_older(&self, ours: &Path) {
+        let Ok(Some(living)) = self.process.living() else {
+            return;
+        };
+        let program = ours.join("crispd");
+        if launch::runs_another(living.pid, &program) {
+            let up = self.home.command("up");
+            say(format_args!(
+                "crisp: warning: crispd for nodes runs another program than {} has now; `kill {}` ends it, {up} \
+                 starts that one, and nodes go on meanwhile",
+                program.display(),
+                living.pid
+            ));
+        }
     }
 
     /// Whether a daemon lives and answers. The answer of a living one is waited for: a second daemon would
@@ -136,25 +187,6 @@ impl Daemon {
             }
             tokio::time::sleep(PAUSE).await;
         }
-    }
-
-    fn start(&self, ours: &Path) -> Result<Child> {
-        let log = self.log();
-        let opened = File::options().create(true).append(true).open(&log);
-        let opened = opened.context(|| format!("crispd: open its log {}", log.display()))?;
-        let program = ours.join("crispd");
-        let mut command = crisp_sys::process::command(&program);
-        command
-            .arg("--config")
-            .arg(self.config_file())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(opened);
-        // Keys of this terminal are not for it, nor is its end.
-        crisp_sys::session::lead_session(&mut command);
-        command
-            .spawn()
-            .context(|| format!("crispd: start {}", program.display()))
     }
 
     fn silent(&self, why: &str) -> Failure {
@@ -232,17 +264,24 @@ impl Daemon {
     }
 }
 
+/// A failure that holds nothing up is told.
+fn warned(outcome: Result<()>) {
+    if let Err(failure) = outcome {
+        say(format_args!("crisp: {failure}"));
+    }
+}
+
 /// Whether systemd runs the machine, makes cgroups there for others, and can be asked to.
 fn systemd_makes_cgroups() -> bool {
-    let runs = Path::new("/run/systemd/system").is_dir();
-    let hears = Path::new("/run/dbus/system_bus_socket").exists();
     // On version 1 it delegates nothing safely.
-    runs && hears && crisp_sys::cgroup::Layout::detect().is_ok_and(|layout| layout.is_v2())
+    launch::systemd_answers()
+        && crisp_sys::cgroup::Layout::detect().is_ok_and(|layout| layout.is_v2())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::write;
 
     #[test]
     fn its_bridge_and_addresses_are_those_of_the_home() {

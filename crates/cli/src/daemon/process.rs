@@ -35,6 +35,11 @@ impl Process {
         }
     }
 
+    /// The file in which it is noted.
+    pub fn noted_in(&self) -> &Path {
+        &self.note
+    }
+
     /// Notes it, so that it can be ended.
     pub fn note(&self, pid: i32) -> Result<()> {
         let step = || "crispd: note its process".to_owned();
