@@ -1,5 +1,6 @@
 //! The command line of `crisp`.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::ClusterName;
 use crate::network::Ranges;
+use crate::versions::Version;
 
 /// Crisp's tool for people: Kubernetes clusters on this machine, and the way from containerd.
 #[derive(Debug, Parser)]
@@ -149,6 +151,14 @@ pub struct Up {
     /// The directory with Kubernetes' programs, etcd and coredns; without it, what `hack/tools cluster` built
     #[arg(long, value_name = "DIR")]
     pub kubernetes: Option<PathBuf>,
+    /// Which of the versions that `hack/tools cluster` built, as v1.37.1; without it, the latest for a new
+    /// cluster, and its own for one that is there
+    #[arg(long, value_name = "VERSION", conflicts_with = "kubernetes")]
+    pub kubernetes_version: Option<Version>,
+    /// Server of names for nodes and pods, in place of those of this machine; may be repeated. Kept for the
+    /// cluster
+    #[arg(long, value_name = "IP")]
+    pub resolver: Vec<Ipv4Addr>,
     /// Port of 127.0.0.1 that leads to a port of node-1, as a NodePort or a hostPort; may be repeated
     #[arg(long, value_name = "PORT:NODE_PORT")]
     pub publish: Vec<Publish>,
@@ -214,6 +224,7 @@ mod tests {
         for line in [
             "up --ranges 10.1.0.0/16,10.2.0.0/16,10.3.0.0/16",
             "up --runtime-config f --registry-config d",
+            "up --kubernetes-version 1.37.1 --resolver 192.0.2.1 --resolver 192.0.2.2",
             "up --nodes 2 --kubernetes /k --publish 80:30080 --publish 81:30081",
             "list --dir /d",
             "load a.tar --as b:1 --name x",
@@ -227,6 +238,19 @@ mod tests {
         ] {
             let words = ["crisp", "cluster"].into_iter().chain(line.split(' '));
             assert!(Arguments::try_parse_from(words).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_version_and_a_directory_are_not_both_taken() {
+        for wrong in [
+            "--kubernetes /k --kubernetes-version v1.37.1",
+            "--kubernetes-version latest",
+            "--resolver ::1",
+        ] {
+            let words = ["crisp", "cluster", "up"].into_iter();
+            let words = words.chain(wrong.split(' '));
+            assert!(Arguments::try_parse_from(words).is_err(), "{wrong}");
         }
     }
 

@@ -22,6 +22,9 @@ const GREETING: Duration = Duration::from_secs(10);
 /// How long a pull may take, of an image whose length nobody knows.
 pub const PULLING: Duration = Duration::from_secs(1800);
 
+/// How long it may take to say how it is.
+const SOON: Duration = Duration::from_secs(10);
+
 /// A connection to a crispd.
 #[derive(Debug, Clone)]
 pub struct Cri {
@@ -40,6 +43,19 @@ pub struct Pod {
     pub is_ready: bool,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+}
+
+/// A condition of a crispd.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    /// `RuntimeReady`, `NetworkReady` and others.
+    pub kind: String,
+    /// Whether it holds.
+    pub holds: bool,
+    /// Why, in one word.
+    pub reason: String,
+    /// Why, in a sentence; it may tell of something also where it holds.
+    pub message: String,
 }
 
 /// A container as it is listed.
@@ -93,6 +109,21 @@ impl Cri {
         let call = pods.version(cri::VersionRequest::default());
         let version = self.answer("ask what it is", GREETING, call).await?;
         Ok(version.runtime_name)
+    }
+
+    /// How it says that it is.
+    pub async fn conditions(&self) -> Result<Vec<Condition>> {
+        let mut pods = self.pods.clone();
+        let call = pods.status(cri::StatusRequest { verbose: false });
+        let told = self.answer("ask how it is", SOON, call).await?;
+        let told = told.status.unwrap_or_default().conditions.into_iter();
+        let conditions = told.map(|condition| Condition {
+            kind: condition.r#type,
+            holds: condition.status,
+            reason: condition.reason,
+            message: condition.message,
+        });
+        Ok(conditions.collect())
     }
 
     /// Runs a pod and tells its id.

@@ -16,6 +16,9 @@ const TIMEOUT: &str = "--request-timeout=20s";
 /// Between two looks at what has to come.
 const STEP: Duration = Duration::from_millis(250);
 
+/// How long it is looked for without a word.
+const SILENT: Duration = Duration::from_secs(5);
+
 /// kubectl of one cluster, as its administrator.
 #[derive(Debug)]
 pub struct Kubectl {
@@ -86,13 +89,18 @@ impl Kubectl {
         within: Duration,
         mut look: impl FnMut(&Self) -> Result<Option<T>>,
     ) -> Result<T> {
-        let deadline = Instant::now() + within;
+        let begun = Instant::now();
+        let mut is_told = false;
         loop {
             let looked = look(self);
             if let Ok(Some(found)) = looked {
                 return Ok(found);
             }
-            if Instant::now() > deadline {
+            if begun.elapsed() > SILENT && !is_told {
+                crate::progress::say(format_args!("crisp: {}: waiting until {what}", self.whose));
+                is_told = true;
+            }
+            if begun.elapsed() > within {
                 let text = format!("{}: {what}: not in {} s", self.whose, within.as_secs());
                 return Err(match looked {
                     Err(failure) => Failure::because(text, failure),

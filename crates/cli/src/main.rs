@@ -10,10 +10,12 @@
 //! lock        locks by which commands wait for each other
 //! record      what a cluster is, as it is kept
 //! settings    what its owner says of the crispd in its nodes
+//! room        room on the disk of clusters
 //! names       names of clusters and nodes
 //! disk        directories and files of ours
 //! network/    the bridge of nodes, ranges of addresses, servers of names
 //! programs    which programs are needed, and where they are
+//! versions    versions of Kubernetes that were built here
 //! daemon/     the outer crispd, whose containers the nodes are
 //! machine     settings of this machine that nodes change
 //! cri         calls to an outer or inner crispd
@@ -62,7 +64,9 @@ mod programs;
 mod progress;
 mod record;
 mod refusal;
+mod room;
 mod settings;
+mod versions;
 mod watches;
 
 use std::process::ExitCode;

@@ -4,7 +4,9 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
+use crate::arguments::Up;
 use crate::failure::{Context as _, Failure, Remedy as _, Result};
+use crate::versions;
 
 /// Crisp's own, beside this program.
 const OURS: [&str; 1] = ["crispd"];
@@ -38,12 +40,21 @@ pub struct Programs {
 }
 
 impl Programs {
+    /// Finds those that `up` asks for, or else those that a cluster has kept.
+    pub fn chosen(up: &Up, kept: Option<&Path>) -> Result<Self> {
+        let version = up.kubernetes_version.as_ref();
+        match version.map(|version| versions::cached(Some(version))) {
+            Some(dir) => Self::find(Some(&dir?)),
+            None => Self::find(up.kubernetes.as_deref().or(kept)),
+        }
+    }
+
     /// Finds all of them; Kubernetes' in a directory that was named, or in the cache.
     pub fn find(named: Option<&Path>) -> Result<Self> {
         let kubernetes = match named {
             Some(dir) => std::path::absolute(dir)
                 .context(|| format!("--kubernetes {}: make the path absolute", dir.display()))?,
-            None => newest_cached()?,
+            None => versions::cached(None)?,
         };
         let found = Self {
             ours: ours()?,
@@ -132,46 +143,9 @@ fn all_in(dirs: &[&Path], names: &[&str]) -> Result<()> {
     )))
 }
 
-/// The directory of the latest version that `hack/tools cluster` built.
-fn newest_cached() -> Result<PathBuf> {
-    let home = || env::var_os("HOME").map_or("/root".into(), PathBuf::from);
-    let cache = env::var_os("XDG_CACHE_HOME").map_or_else(|| home().join(".cache"), PathBuf::from);
-    let dir = cache.join("crisp/kubernetes");
-    let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten();
-    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    let newest = newest(names).ok_or_else(|| {
-        Failure::new(format!(
-            "{}: no version of Kubernetes is there",
-            dir.display()
-        ))
-    });
-    newest.map(|name| dir.join(name)).remedy(|| {
-        "`hack/tools cluster` builds one; --kubernetes DIR names a directory with its programs"
-            .to_owned()
-    })
-}
-
-/// The latest of versions as `v1.37.1`; other names are none.
-fn newest(names: impl Iterator<Item = String>) -> Option<String> {
-    let version = |name: &str| -> Option<Vec<u32>> {
-        let numbers = name.strip_prefix('v')?.split('.');
-        numbers.map(|number| number.parse().ok()).collect()
-    };
-    let versions = names.filter_map(|name| version(&name).map(|version| (version, name)));
-    versions.max().map(|(_, name)| name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_latest_version_is_not_the_last_by_letters() {
-        let names = ["v1.9.3", "v1.37.1", "v1.37.0", "x", "v2.x", ".v9.tmp"];
-        let newest = newest(names.iter().map(|name| (*name).to_owned()));
-        assert_eq!(newest.as_deref(), Some("v1.37.1"));
-        assert_eq!(super::newest(std::iter::empty()), None);
-    }
 
     #[test]
     fn kernels_without_services_are_refused() {

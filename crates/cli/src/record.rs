@@ -2,7 +2,7 @@
 //! `delete` finds all of it and `up` can bring it up again.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use crate::disk::{keep, make_dir};
 use crate::failure::{Context as _, Failure, Remedy as _, Result};
 use crate::home::ClusterDir;
 use crate::names::{self, CONTROL, ClusterName};
-use crate::network::Network;
+use crate::network::{self, Network};
 
 /// The version that this program writes, and the only one that it reads.
 const VERSION: u32 = 1;
@@ -34,6 +34,9 @@ pub struct Record {
     pub kubernetes: PathBuf,
     /// More ports of 127.0.0.1.
     pub publish: Vec<Publish>,
+    /// Servers of names that its owner named; else those of the machine are asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resolvers: Vec<Ipv4Addr>,
 }
 
 impl Record {
@@ -47,6 +50,15 @@ impl Record {
             port: 0,
             kubernetes,
             publish: Vec::new(),
+            resolvers: Vec::new(),
+        }
+    }
+
+    /// The servers of names that its nodes ask.
+    pub fn resolvers(&self) -> Vec<IpAddr> {
+        match self.resolvers.is_empty() {
+            true => network::resolvers(),
+            false => self.resolvers.iter().copied().map(IpAddr::from).collect(),
         }
     }
 
@@ -138,8 +150,12 @@ mod tests {
         assert_eq!(Record::read(&cluster).unwrap(), None);
         let mut record = Record::new(name, 3, 4, "/k".into());
         record.publish = vec!["80:30080".parse().unwrap()];
-        record.write(&cluster).unwrap();
-        assert_eq!(Record::read(&cluster).unwrap(), Some(record));
+        for resolvers in [vec![], vec!["192.0.2.1".parse().unwrap()]] {
+            record.resolvers = resolvers;
+            record.write(&cluster).unwrap();
+            assert_eq!(Record::read(&cluster).unwrap().as_ref(), Some(&record));
+        }
+        assert_eq!(record.resolvers(), ["192.0.2.1".parse::<IpAddr>().unwrap()]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::failure::{Failure, Result};
+use crate::names::CONTROL as CONTROL_PLANE;
 
 /// Instances of a control plane, with some more for its later life.
 const CONTROL: usize = 12;
@@ -12,25 +13,43 @@ const CONTROL: usize = 12;
 const NODE: usize = 8;
 const LIMIT: &str = "/proc/sys/fs/inotify/max_user_instances";
 
-/// Refuses more nodes than the kernel has instances for.
-pub fn check(nodes: u8) -> Result<()> {
+/// The setting, as sysctl(8) names it.
+const SETTING: &str = "fs.inotify.max_user_instances";
+
+/// Refuses to start nodes that the kernel has no instances for. Another boot may have set fewer than those that a
+/// cluster was made with.
+pub fn check<'a>(nodes: impl Iterator<Item = &'a str>) -> Result<()> {
     let limit = fs::read_to_string(LIMIT).ok();
     // Where it cannot be read it cannot be judged.
     let limit = limit.and_then(|text| text.trim().parse().ok());
-    judge(nodes, used(Path::new("/proc")), limit.unwrap_or(usize::MAX))
+    let names: Vec<&str> = nodes.collect();
+    judge(
+        &names,
+        used(Path::new("/proc")),
+        limit.unwrap_or(usize::MAX),
+    )
 }
 
-fn judge(nodes: u8, used: usize, limit: usize) -> Result<()> {
-    let wanted = CONTROL + NODE * usize::from(nodes);
-    if used + wanted <= limit {
+fn judge(nodes: &[&str], used: usize, limit: usize) -> Result<()> {
+    let wants = |node: &&str| {
+        if *node == CONTROL_PLANE {
+            CONTROL
+        } else {
+            NODE
+        }
+    };
+    let wanted: usize = nodes.iter().map(wants).sum();
+    if wanted == 0 || used + wanted <= limit {
         return Ok(());
     }
+    let (first, last) = (nodes[0], nodes[nodes.len() - 1]);
     let text = format!(
-        "--nodes {nodes}: they take {wanted} instances of inotify, and of the kernel's {limit} others have {used}"
+        "nodes {first} to {last}: they take {wanted} instances of inotify, and of the kernel's {limit} others have {used}"
     );
     let enough = (used + wanted).next_power_of_two();
     Err(Failure::new(text).remedy(format!(
-        "name fewer, or have more by `sysctl fs.inotify.max_user_instances={enough}`"
+        "start fewer, or have more by `sysctl {SETTING}={enough}`, and after each boot by \
+         `echo {SETTING}={enough} >/etc/sysctl.d/crisp-clusters.conf`"
     )))
 }
 
@@ -53,10 +72,22 @@ mod tests {
 
     #[test]
     fn nodes_without_instances_are_refused_with_what_they_need() {
-        assert!(judge(3, 10, 128).is_ok() && judge(14, 4, 128).is_ok());
-        let refused = judge(100, 5, 128).unwrap_err().to_string();
+        let all = |count: usize| {
+            let mut all = vec!["node-1"; count];
+            all.push(CONTROL_PLANE);
+            all
+        };
+        assert!(judge(&all(3), 10, 128).is_ok() && judge(&all(14), 4, 128).is_ok());
+        assert!(judge(&[], 200, 128).is_ok(), "all of them run");
+        assert!(judge(&["node-1"], 120, 128).is_ok());
+        assert!(
+            judge(&["node-1"], 121, 128).is_err(),
+            "one that is started again"
+        );
+        let refused = judge(&all(100), 5, 128).unwrap_err().to_string();
         assert!(refused.contains("812 instances"), "{refused}");
         assert!(refused.contains("max_user_instances=1024"), "{refused}");
+        assert!(refused.contains("/etc/sysctl.d/"), "{refused}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Commands about clusters.
 
+mod conditions;
 mod delete;
 mod enter;
 mod foreground;

@@ -13,7 +13,9 @@ use crate::ports;
 use crate::programs::Programs;
 use crate::progress::Progress;
 use crate::record::Record;
+use crate::room;
 use crate::settings::Settings;
+use crate::versions::Version;
 use crate::watches;
 
 /// How many nodes a new cluster has.
@@ -87,6 +89,30 @@ fn warn(progress: &Progress, warnings: &[String]) {
     }
 }
 
+/// Tells that a cluster gets other programs than it has had.
+fn other_programs(former: &Record, now: &Record) -> Vec<String> {
+    let [old, new] = [former, now].map(|record| record.kubernetes.display());
+    let is_other = former.kubernetes != now.kubernetes;
+    let told = is_other
+        .then(|| format!("Kubernetes' programs are those of {new} now, and were those of {old}"));
+    told.into_iter().collect()
+}
+
+/// Refuses programs of an earlier version than those that have written the cluster's objects.
+fn check_not_earlier(former: &Record, kubernetes: &Path) -> Result<()> {
+    let versions = Version::of(&former.kubernetes).zip(Version::of(kubernetes));
+    let Some((has, wish)) = versions.filter(|(has, wish)| wish < has) else {
+        return Ok(());
+    };
+    let text = format!(
+        "cluster {}: it has run Kubernetes {has}, whose objects {wish} may not read",
+        former.name
+    );
+    Err(Failure::new(text).remedy(format!(
+        "name {has} or a later one, or delete the cluster first"
+    )))
+}
+
 /// Decides how the cluster is to be. A cluster that is there stays as it was made.
 fn decide(home: &Home, name: &ClusterName, up: &Up, kubernetes: &Path) -> Result<Record> {
     let Some(mut former) = Record::read(&home.cluster(name))? else {
@@ -95,7 +121,11 @@ fn decide(home: &Home, name: &ClusterName, up: &Up, kubernetes: &Path) -> Result
     let same_nodes = up.nodes.is_none_or(|nodes| nodes == former.nodes);
     let same_ports = up.publish.is_empty() || up.publish == former.publish;
     if same_nodes && same_ports {
+        check_not_earlier(&former, kubernetes)?;
         kubernetes.clone_into(&mut former.kubernetes);
+        if !up.resolver.is_empty() {
+            former.resolvers.clone_from(&up.resolver);
+        }
         return Ok(former);
     }
     let text = format!(
@@ -117,8 +147,10 @@ fn new(home: &Home, name: &ClusterName, up: &Up, kubernetes: &Path) -> Result<Re
         Failure::new(text)
     })?;
     let nodes = up.nodes.unwrap_or(USUAL);
-    watches::check(nodes)?;
     let mut record = Record::new(name.clone(), nodes, number, kubernetes.to_owned());
+    let all: Vec<String> = record.all().collect();
+    watches::check(all.iter().map(String::as_str))?;
+    record.resolvers.clone_from(&up.resolver);
     record.port = ports::choose(home.path(), &up.publish, &others)?;
     record.publish.clone_from(&up.publish);
     Ok(record)
@@ -135,6 +167,8 @@ mod tests {
             runtime_config: None,
             registry_config: None,
             ranges: None,
+            kubernetes_version: None,
+            resolver: Vec::new(),
             publish: publish.iter().map(|text| text.parse().unwrap()).collect(),
         }
     }
@@ -156,6 +190,11 @@ mod tests {
             let refused = decide("x", &other).unwrap_err().to_string();
             assert!(refused.contains("delete the cluster first"), "{refused}");
         }
+        let resolver = Up {
+            resolver: vec!["192.0.2.1".parse().unwrap()],
+            ..up(None, &[])
+        };
+        assert_eq!(decide("x", &resolver).unwrap().resolvers, resolver.resolver);
         let second = decide("y", &up(None, &[])).unwrap();
         assert_eq!(second.number, 2);
         assert_ne!(second.port, new.port);
@@ -163,5 +202,26 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(refused.contains("cluster x has it"), "{refused}");
+    }
+
+    #[test]
+    fn other_programs_are_told_and_earlier_ones_refused() {
+        let of = |dir: &str| Record::new("x".parse().unwrap(), 1, 1, dir.into());
+        let (first, later) = (of("/c/v1.37.1"), of("/c/v1.38.0"));
+        assert!(other_programs(&first, &first).is_empty());
+        assert_eq!(other_programs(&first, &later).len(), 1);
+        for (former, wish) in [
+            (&first, "/c/v1.38.0"),
+            (&first, "/elsewhere/v1.37.1"),
+            (&first, "/my/build"),
+            (&of("/my/build"), "/c/v1.0.0"),
+        ] {
+            assert!(check_not_earlier(former, Path::new(wish)).is_ok(), "{wish}");
+        }
+        let refused = check_not_earlier(&later, &first.kubernetes).unwrap_err();
+        assert!(
+            refused.to_string().contains("v1.38.0 or a later one"),
+            "{refused}"
+        );
     }
 }

@@ -7,10 +7,10 @@ use crate::arguments::Common;
 use crate::cri::Pod;
 use crate::failure::{Failure, Result};
 use crate::names::CONTROL;
-use crate::network;
 use crate::node::{self, Node, Nodes};
 use crate::programs::Programs;
 use crate::progress::Progress;
+use crate::watches;
 
 /// Stops a node at once.
 pub async fn stop(common: &Common, name: &str) -> Result<()> {
@@ -59,8 +59,9 @@ pub async fn start(common: &Common, name: &str) -> Result<()> {
         image: &image,
         programs: &programs,
         network: &network,
-        resolvers: &network::resolvers(),
+        resolvers: &cluster.record.resolvers(),
     };
+    watches::check(nodes.stopped(&all[..1]).await?.into_iter())?;
     let started = nodes.start(&all[0]).await?;
     if started {
         Ready::of(&nodes, &all)?.started(&all[0]).await?;

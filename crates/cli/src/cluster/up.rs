@@ -5,6 +5,7 @@ use std::path::Path;
 
 use futures::future::try_join_all;
 
+use super::conditions;
 use super::plan::{self, Plan};
 use super::ready::Ready;
 use super::redirects;
@@ -17,12 +18,13 @@ use crate::init::OBJECTS_MADE;
 use crate::kubectl;
 use crate::manifests;
 use crate::names::{self, CONTROL};
-use crate::network::{self, Turn};
+use crate::network::Turn;
 use crate::node::{self, Node, Nodes};
 use crate::programs::Programs;
 use crate::progress::{Progress, answer};
 use crate::record::Record;
 use crate::settings::Settings;
+use crate::watches;
 
 /// Makes a cluster, or brings it up again.
 pub async fn up(common: &Common, up: &Up) -> Result<()> {
@@ -30,7 +32,7 @@ pub async fn up(common: &Common, up: &Up) -> Result<()> {
     let home = Home::at(&common.dir)?;
     let dir = home.cluster(&common.name);
     let kept = Record::read(&dir)?.map(|record| record.kubernetes);
-    let programs = Programs::find(up.kubernetes.as_deref().or(kept.as_deref()))?;
+    let programs = Programs::chosen(up, kept.as_deref())?;
     // Bad input is refused before anything is made, also a lock.
     let settings = Settings::read(up, &programs.ours)?;
     dir.check(&names::worker(up.nodes.unwrap_or(plan::USUAL)))?;
@@ -70,12 +72,14 @@ async fn make(
     progress: &Progress,
 ) -> Result<()> {
     redirects::end_former(&plan.dir, &plan.record)?;
-    let resolvers = network::resolvers();
+    let resolvers = plan.record.resolvers();
     if resolvers.is_empty() {
-        progress.done(
+        let up = plan.dir.command("up --resolver IP");
+        progress.done(&format!(
             "warning: this machine's servers of names are on its loopback or of IPv6, where nodes cannot \
-             ask them: names of the world are not known in the cluster",
-        );
+             ask them: names of the world are not known in the cluster, and images are not pulled by name; \
+             {up} names a server with an address of IPv4 beyond loopback"
+        ));
     }
     let nodes = Nodes {
         record: &plan.record,
@@ -87,13 +91,18 @@ async fn make(
         network: &plan.network,
         resolvers: &resolvers,
     };
-    let all = make_pods(&nodes, progress).await?;
-    // The bridge is there with the first pod.
+    let made = make_pods(&nodes, progress).await;
+    // The bridge is there with the first pod, and so is the crispd's judgement of it.
+    conditions::tell_outer(&nodes, progress).await;
+    let all = made?;
     drop(turn);
+    watches::check(nodes.stopped(&all).await?.into_iter())?;
     node::write_files(&nodes, &all)?;
     let ready = Ready::of(&nodes, &all)?;
     start_control(&nodes, &ready, progress).await?;
-    start_workers(&nodes, &all, &ready, progress).await?;
+    let started = start_workers(&nodes, &all, &ready, progress).await;
+    conditions::tell_inner(&nodes, progress).await;
+    started?;
     for node in &all {
         if !nodes.is_older(node).await? {
             continue;

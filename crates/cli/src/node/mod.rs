@@ -119,6 +119,19 @@ impl Nodes<'_> {
         }
     }
 
+    /// The names of those that do not run.
+    pub async fn stopped<'n>(&self, all: &'n [Node]) -> Result<Vec<&'n str>> {
+        let mut stopped = Vec::new();
+        for node in all {
+            let containers = self.cri.containers(&node.pod).await;
+            let containers = containers.context(|| format!("node {}", node.name))?;
+            if !containers.iter().any(|container| container.runs) {
+                stopped.push(node.name.as_str());
+            }
+        }
+        Ok(stopped)
+    }
+
     /// Starts a node's container, unless it runs.
     pub async fn start(&self, node: &Node) -> Result<bool> {
         let step = || format!("node {}", node.name);
