@@ -11,6 +11,7 @@
 mod bans;
 mod blocking;
 mod circles;
+mod docs;
 mod fuzz;
 mod modules;
 mod prose;

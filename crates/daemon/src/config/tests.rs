@@ -264,3 +264,20 @@ fn streaming_is_on_loopback_unless_told_otherwise() {
     assert_eq!((tls.certificate, tls.key), ("/c".into(), "/k".into()));
     assert_eq!(other.idle.as_secs(), 5);
 }
+
+/// Blocks for another file begin with its name.
+#[test]
+fn examples_of_the_page_for_operators_are_taken() {
+    let page = include_str!("../../../../docs/kubernetes.md");
+    let blocks = page.split("\n```toml\n").skip(1);
+    let blocks: Vec<&str> = blocks
+        .filter_map(|rest| rest.split("\n```").next())
+        .filter(|block| !block.starts_with("# /etc/crisp/certs.d/"))
+        .collect();
+    assert!(blocks.len() >= 5, "{}", blocks.len());
+    for block in blocks {
+        let loaded = Place::new(&[("config.toml", block)]).load();
+        let loaded = loaded.unwrap_or_else(|error| panic!("{block}\n{error}"));
+        assert!(resolve(loaded.written).is_ok(), "{block}");
+    }
+}
