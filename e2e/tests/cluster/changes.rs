@@ -103,3 +103,20 @@ pub(crate) fn a_node_is_emptied(cluster: &Cluster) {
     settled(cluster);
     assert!(pods(cluster).iter().any(|pod| node_of(pod) == node));
 }
+
+/// A firewall of the machine that comes later rejects the world to nodes: `up` names it, and what to do.
+pub(crate) fn a_firewall_is_named(cluster: &Cluster) {
+    let nft = |words: &str| drop(cluster.net.run(|| crisp_e2e::tools::run("nft", &[words])));
+    let hook = "type filter hook forward priority 0; policy accept;";
+    nft(&format!(
+        "add table inet late; add chain inet late passing {{ {hook} }}; \
+         add rule inet late passing counter reject"
+    ));
+    cluster.until("the firewall is named", |cluster| {
+        let mut up = cluster.crisp_command("up");
+        let output = cluster.net.run(|| up.output().unwrap());
+        let told = String::from_utf8_lossy(&output.stderr);
+        told.contains("chain inet late passing") && told.contains("--add-interface=crisp-")
+    });
+    nft("delete table inet late");
+}

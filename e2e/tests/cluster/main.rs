@@ -69,6 +69,7 @@ fn privileged_a_cluster_runs_pods_and_leaves_nothing() {
     changes::a_version_is_rolled_out_while_runtimes_are_killed(&cluster);
     changes::a_node_is_emptied(&cluster);
     cluster.crisp("up");
+    changes::a_firewall_is_named(&cluster);
     a_node_loses_its_power(&cluster);
     the_daemon_is_killed(&cluster);
     the_machine_boots(&cluster);
@@ -119,6 +120,7 @@ fn refuses_before_anything_is_made(cluster: &Cluster) {
         ("up --runtime-config /nonexistent", "No such file"),
         ("up --registry-config /nonexistent", "HOST/hosts.toml"),
         ("up --kubernetes /nonexistent", "hack/tools cluster"),
+        ("up --kubernetes-version v0.0.1", "hack/tools cluster"),
         ("up --name ../x", "cluster's name"),
         ("up --nodes 0", "--nodes"),
         ("load x", "crisp cluster list"),

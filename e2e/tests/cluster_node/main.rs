@@ -44,6 +44,13 @@ fn privileged_pods_of_nodes_in_containers_are_limited_by_cgroups_of_version_2() 
             NODES.len() + 1,
             "each node is a scope of systemd"
         );
+        let process = fs::read(cluster.home().join("daemon/process.json")).unwrap();
+        let process: serde_json::Value = serde_json::from_slice(&process).unwrap();
+        let own = fs::read_to_string(format!("/proc/{}/cgroup", process["pid"])).unwrap();
+        assert!(
+            own.contains("system.slice/run-"),
+            "crispd is in the cgroup of its caller: {own}"
+        );
     }
     cluster.crisp(&format!("load {}", cluster.archive()));
     cluster.apply("../cluster_node/pods.yaml");
