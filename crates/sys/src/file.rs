@@ -28,7 +28,7 @@ fn beside(path: &Path) -> io::Result<PathBuf> {
 /// # Errors
 /// The errors of creating, writing and renaming.
 pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    replace(path, |path| write_once(path, bytes, mode, |_| Ok(())))
+    write_finished(path, bytes, mode, |_| Ok(()))
 }
 
 /// As [`write_atomic`], and flushed to disk with the file's name: after a power cut the file is the old one or the
@@ -37,14 +37,26 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 /// # Errors
 /// Those of [`write_atomic`], and of fsync.
 pub fn write_durable(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    replace(path, |path| write_once(path, bytes, mode, File::sync_all))?;
+    write_finished(path, bytes, mode, File::sync_all)?;
     sync_dir(path.parent().ok_or(io::ErrorKind::InvalidInput)?)
 }
 
-fn replace(path: &Path, write: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
-    match write(path) {
+/// As [`write_atomic`], for a file that needs more than content and mode before it has its name, such
+/// as an owner or a label.
+///
+/// # Errors
+/// The errors of creating, writing, `finish` and renaming.
+pub fn write_finished(
+    path: &Path,
+    bytes: &[u8],
+    mode: u32,
+    finish: impl Fn(&File) -> io::Result<()>,
+) -> io::Result<()> {
+    match write_once(path, bytes, mode, &finish) {
         // A sweep met the new file in the moment before it was locked.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => write(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            write_once(path, bytes, mode, &finish)
+        }
         outcome => outcome,
     }
 }
@@ -53,7 +65,7 @@ fn write_once(
     path: &Path,
     bytes: &[u8],
     mode: u32,
-    flush: impl FnOnce(&File) -> io::Result<()>,
+    finish: impl Fn(&File) -> io::Result<()>,
 ) -> io::Result<()> {
     let temporary = beside(path)?;
     let written = (|| {
@@ -65,12 +77,40 @@ fn write_once(
         // Tells a sweep that the writer lives; a file system without locks is not swept.
         flock(&file, FlockOperation::NonBlockingLockExclusive).ok();
         file.write_all(bytes)?;
-        flush(&file)?;
+        finish(&file)?;
         fs::rename(&temporary, path)
     })();
     if written.is_err() {
         // The error of the write is the one to tell; the file may not even be there.
         drop(fs::remove_file(&temporary));
+    }
+    written
+}
+
+/// Writes a file that nobody looks for before it is whole, such as a part of something that is being
+/// made: that saves a rename, for which a disk's journal is written. What has its name already is
+/// replaced as by [`write_finished`].
+///
+/// # Errors
+/// The errors of creating, writing and `finish`; the file is not there then.
+pub fn write_new(
+    path: &Path,
+    bytes: &[u8],
+    mode: u32,
+    finish: impl Fn(&File) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let made = options.write(true).create_new(true).mode(mode).open(path);
+    let mut file = match made {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            return write_finished(path, bytes, mode, finish);
+        }
+        made => made?,
+    };
+    let written = file.write_all(bytes).and_then(|()| finish(&file));
+    if written.is_err() {
+        // The error of the write is the one to tell.
+        drop(fs::remove_file(path));
     }
     written
 }
@@ -334,6 +374,23 @@ mod tests {
             assert_eq!(error.kind(), io::ErrorKind::AlreadyExists, "{refused}");
         }
         assert!(!dir.join("nowhere").exists());
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn new_files_are_whole_or_not_there() {
+        let dir = scratch("new");
+        let path = dir.join("file");
+        let no_luck = |_: &File| Err(io::ErrorKind::Unsupported.into());
+        write_new(&path, b"one", 0o600, no_luck).unwrap_err();
+        assert!(!path.exists());
+        for content in ["one", "two"] {
+            write_new(&path, content.as_bytes(), 0o600, |_| Ok(())).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), content);
+        }
+        write_new(&path, b"three", 0o600, no_luck).unwrap_err();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "two");
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
         fs::remove_dir_all(&dir).unwrap();
     }
 

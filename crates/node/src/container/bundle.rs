@@ -1,6 +1,6 @@
 //! A container's bundle: the OCI runtime spec that its shim reads.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crisp_model::Field;
 use crisp_model::nul::place_of_nul_in;
@@ -35,7 +35,10 @@ impl Bundle {
         made.context(|| format!("make {}", dir.display()))?;
         write_raw_environment(dir, &self.raw_environment)?;
         write_foreign(dir, self.foreign.as_ref())?;
-        write_spec(dir, &self.spec)
+        let (path, bytes) = encoded(dir, &self.spec)?;
+        // A container whose creation is not recorded as over is unmade.
+        let written = file::write_new(&path, &bytes, 0o600, |_| Ok(()));
+        written.context(|| format!("write {}", path.display()))
     }
 }
 
@@ -68,10 +71,17 @@ pub(crate) fn read_foreign(bundle: &Path) -> Option<Foreign> {
     Foreign::decode(&bytes).ok()
 }
 
-/// Writes the spec of a bundle, unless nobody would read all of it.
+/// Writes the spec of a bundle anew, unless nobody would read all of it.
 pub(crate) fn write_spec(bundle: &Path, spec: &Spec) -> Result<()> {
+    let (path, bytes) = encoded(bundle, spec)?;
+    let written = file::write_atomic(&path, &bytes, 0o600);
+    written.context(|| format!("write {}", path.display()))
+}
+
+/// The file of a spec and its content, which is refused if nobody would read all of it.
+fn encoded(bundle: &Path, spec: &Spec) -> Result<(PathBuf, Vec<u8>)> {
     let path = bundle.join("config.json");
-    let step = || format!("write {}", path.display());
+    let step = || format!("encode {}", path.display());
     let bytes = serde_json::to_vec(spec).context(step)?;
     if bytes.len() as u64 > MAX_SPEC {
         return Err(Error::invalid(
@@ -86,7 +96,7 @@ pub(crate) fn write_spec(bundle: &Path, spec: &Spec) -> Result<()> {
         let why = format!("{place} holds a NUL byte: no path, argument or variable can have one");
         return Err(Error::invalid(Field::RuntimeSpec, why));
     }
-    file::write_atomic(&path, &bytes, 0o600).context(step)
+    Ok((path, bytes))
 }
 
 #[cfg(test)]

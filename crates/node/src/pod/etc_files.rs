@@ -2,9 +2,11 @@
 //! `/etc/hostname`. A kubelet usually mounts a hosts file of its own over the first.
 
 use std::fmt::Write;
+use std::fs::File;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
+use std::os::unix::fs::fchown;
 use std::path::Path;
 
 use crisp_model::{DnsConfig, NamespaceMode, PodConfig};
@@ -29,57 +31,73 @@ const FILES: [(&str, Content); 3] = [
 /// A pod, and the SELinux label of its files.
 type Labelled<'a> = (&'a PodConfig, Option<&'a str>);
 
-/// Writes the three files into a pod's directory.
+/// The last step of writing a file.
+type Finish<'a> = &'a dyn Fn(&File) -> io::Result<()>;
+
+/// When files are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum When {
+    /// While the pod boots: a daemon that is killed meanwhile leaves a pod that is undone.
+    Boot,
+    /// Afterwards: those that are missing.
+    Later,
+}
+
+/// Writes the three files into the directory of a pod that boots.
 pub(crate) fn write(dir: &Path, pod: Labelled<'_>, ips: &[IpAddr]) -> io::Result<()> {
     file::make_private_dirs(dir)?;
-    write_some(dir, (pod, ips), |_| true)
+    write_some(dir, (pod, ips), When::Boot)
 }
 
 /// Writes the files that a disk has lost since: no container of the pod could be started without
 /// them. The others keep what containers wrote into them.
 pub(crate) fn complete(dir: &Path, pod: Labelled<'_>, ips: &[IpAddr]) -> io::Result<()> {
     file::make_private_dirs(dir)?;
-    let is_lost = |path: &Path| match path.symlink_metadata() {
+    write_some(dir, (pod, ips), When::Later)
+}
+
+fn is_lost(path: &Path) -> bool {
+    match path.symlink_metadata() {
         Ok(found) => !found.is_file(),
         Err(error) => error.kind() == io::ErrorKind::NotFound,
-    };
-    write_some(dir, (pod, ips), is_lost)
+    }
 }
 
 fn write_some(
     dir: &Path,
     ((config, label), ips): (Labelled<'_>, &[IpAddr]),
-    wanted: impl Fn(&Path) -> bool,
+    when: When,
 ) -> io::Result<()> {
+    let (user, group) = config.root_on_host();
+    let finish = |file: &File| {
+        fchown(file, Some(user), Some(group))?;
+        label.map_or(Ok(()), |label| give_label(file, label))
+    };
     for (name, content) in FILES {
         let path = dir.join(name);
-        if wanted(&path) {
-            file::remove_if_there(&path)?;
-            write_whole(
-                &path,
-                &content(config, ips)?,
-                (config.root_on_host(), label),
-            )?;
+        if when == When::Boot || is_lost(&path) {
+            write_whole(&path, &content(config, ips)?, (&finish, when))?;
         }
     }
     Ok(())
 }
 
-/// The file has its name once it has its owner and its label: one that a crash left without them
-/// would be taken for whole ever after.
-fn write_whole(
-    path: &Path,
-    content: &[u8],
-    ((user, group), label): ((u32, u32), Option<&str>),
-) -> io::Result<()> {
-    let unfinished = path.with_extension("unfinished");
+/// Writes a file in the place of whatever has its name.
+fn write_whole(path: &Path, content: &[u8], (finish, when): (Finish<'_>, When)) -> io::Result<()> {
     // Readable by every user of the containers; the directories above keep others out.
-    file::write_atomic(&unfinished, content, 0o644)?;
-    std::os::unix::fs::chown(&unfinished, Some(user), Some(group))?;
-    if let Some(label) = label {
-        give_label(std::fs::File::open(&unfinished)?, label)?;
+    let write = || match when {
+        When::Boot => file::write_new(path, content, 0o644, finish),
+        // It has its name once it has its owner and its label: a file that a crash left without them
+        // would be taken for whole ever after.
+        When::Later => file::write_finished(path, content, 0o644, finish),
+    };
+    match write() {
+        Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+            file::remove_if_there(path)?;
+            write()
+        }
+        written => written,
     }
-    std::fs::rename(&unfinished, path)
 }
 
 /// A file system that keeps no labels is passed over: the policy decides about all of it at once.
