@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 
 use crisp_model::{ContainerId, PodId};
-use crisp_records::{ContainerState, Entry, Journal, PodState, Replay};
+use crisp_records::{ContainerState, Entry, Frame, Journal, PodState, Replay};
 use crisp_sys::file;
 
 use crate::paths::Paths;
@@ -28,7 +28,7 @@ impl Twin {
             journal: None,
             path,
         };
-        match Journal::create_small(&twin.path, entries) {
+        match Journal::begin_small(&twin.path, entries) {
             Ok(journal) => twin.journal = Some(journal),
             Err(error) => twin.give_up(&error),
         }
@@ -36,9 +36,9 @@ impl Twin {
     }
 
     /// Takes an entry that is, or is about to be, in the journal.
-    pub(crate) fn append(&mut self, entry: &Entry) {
+    pub(crate) fn append(&mut self, entry: &Frame) {
         if let Some(journal) = &mut self.journal
-            && let Err(error) = journal.append(entry)
+            && let Err(error) = journal.append_frame(entry)
         {
             self.give_up(&error);
         }

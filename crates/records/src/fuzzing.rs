@@ -1,7 +1,8 @@
 //! Laws for any bytes that the disk may give back as a journal: the fuzzer tries bytes
 //! of its own, the tests those of `fuzz/corpus`.
 
-use crate::journal::{frame, scan};
+use crate::frame::frame;
+use crate::journal::scan;
 
 /// The sound part of a journal is read again as it is written anew; so is each entry alone.
 pub fn journal(data: &[u8]) {

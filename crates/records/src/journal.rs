@@ -12,18 +12,18 @@
 //! makes a pod larger is refused first, so that what becomes of it can still be written. Nothing
 //! here knows what the JSON says: see `v1`.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crisp_sys::{file, owned};
 
+use crate::frame::{Frame, HEAD, frame, sound};
 use crate::record::{Entry, Replay};
 use crate::v1::{self, Refused, VERSION};
 
 const MAGIC: &[u8; 8] = b"crispjn1";
-const HEAD: usize = 8;
 /// Reserved when a journal is created.
 const RESERVED: u64 = 64 << 10;
 /// No pod's journal is longer; a longer file is not read into memory.
@@ -71,32 +71,6 @@ pub struct Journal {
     rewrite_at: u64,
     /// It never grows beyond this length.
     limit: u64,
-}
-
-pub(crate) fn frame(entry: &Entry) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; HEAD];
-    v1::write(entry, &mut bytes)?;
-    let length = u32::try_from(bytes.len() - HEAD).map_err(io::Error::other)?;
-    bytes[..4].copy_from_slice(&length.to_le_bytes());
-    let sum = checksum(&bytes[..4], &bytes[HEAD..]);
-    bytes[4..HEAD].copy_from_slice(&sum.to_le_bytes());
-    Ok(bytes)
-}
-
-fn checksum(length: &[u8], json: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(length);
-    hasher.update(json);
-    hasher.finalize()
-}
-
-/// The JSON of the whole and sound frame at the beginning of `bytes`.
-fn sound(bytes: &[u8]) -> Option<&[u8]> {
-    let (head, rest) = bytes.split_at_checked(HEAD)?;
-    let length = u32::from_le_bytes(head[..4].try_into().ok()?);
-    let sum = u32::from_le_bytes(head[4..].try_into().ok()?);
-    let json = rest.get(..usize::try_from(length).ok()?)?;
-    (length > 0 && checksum(&head[..4], json) == sum).then_some(json)
 }
 
 fn decode(at: usize, json: &[u8]) -> Result<Entry, Damage> {
@@ -175,34 +149,64 @@ impl Journal {
     /// # Errors
     /// When the disk fails.
     pub fn create(path: &Path, entries: &[Entry]) -> io::Result<Self> {
-        Self::replace(path, entries, RESERVED)
+        Self::replace(path, &content(entries)?, RESERVED)
     }
 
-    /// Like [`Journal::create`], without room in reserve: for where a file takes memory.
+    /// Makes the journal of a new pod, in a directory that is there. A kill before all of it is
+    /// written leaves a journal that says nothing.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn begin(path: &Path, entries: &[Entry]) -> io::Result<Self> {
+        Self::begin_with(path, entries, RESERVED)
+    }
+
+    /// Like [`Journal::begin`], without room in reserve: for where a file takes memory. It takes the
+    /// place of an earlier one.
     ///
     /// # Errors
     /// When the file system fails.
-    pub fn create_small(path: &Path, entries: &[Entry]) -> io::Result<Self> {
-        Self::replace(path, entries, 0)
+    pub fn begin_small(path: &Path, entries: &[Entry]) -> io::Result<Self> {
+        Self::begin_with(path, entries, 0)
     }
 
-    fn replace(path: &Path, entries: &[Entry], reserved: u64) -> io::Result<Self> {
-        let (file, end) = written_anew(path, entries, reserved)?;
-        if let Err(error) = fs::rename(temporary(path), path) {
-            if error.kind() != io::ErrorKind::IsADirectory {
-                return Err(error);
+    fn begin_with(path: &Path, entries: &[Entry], reserved: u64) -> io::Result<Self> {
+        let content = content(entries)?;
+        let made = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path);
+        let file = match made {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Self::replace(path, &content, reserved);
             }
-            file::remove_if_there(path)?;
-            fs::rename(temporary(path), path)?;
+            made => made?,
+        };
+        if let Err(error) = fill(&file, &content, reserved) {
+            // The error of the write is the one to tell.
+            drop(file::remove_if_there(path));
+            return Err(error);
         }
-        Ok(Self {
+        Ok(Self::new(path, file, &content, reserved))
+    }
+
+    fn replace(path: &Path, content: &[u8], reserved: u64) -> io::Result<Self> {
+        let file = written_anew(path, content, reserved)?;
+        owned::rename(&temporary(path), path)?;
+        Ok(Self::new(path, file, content, reserved))
+    }
+
+    fn new(path: &Path, file: File, content: &[u8], reserved: u64) -> Self {
+        let end = content.len() as u64;
+        Self {
             path: path.to_owned(),
             file,
             end,
             reserved,
             rewrite_at: RESERVED.max(2 * end),
             limit: MAX_JOURNAL,
-        })
+        }
     }
 
     /// Opens a journal to go on with it; a torn tail is cut off.
@@ -244,11 +248,18 @@ impl Journal {
     /// # Errors
     /// When the disk fails, and when the journal would become too long to be read again.
     pub fn append(&mut self, entry: &Entry) -> io::Result<()> {
-        let frame = frame(entry)?;
-        let length = frame.len() as u64;
-        let limit = match entry {
-            Entry::Pod(_) | Entry::Container(_) => self.limit - self.limit / KEPT_PART,
-            Entry::Progress(_) | Entry::State { .. } | Entry::Gone { .. } => self.limit,
+        self.append_frame(&Frame::of(entry)?)
+    }
+
+    /// As [`Journal::append`], for an entry that several journals take.
+    ///
+    /// # Errors
+    /// As [`Journal::append`].
+    pub fn append_frame(&mut self, frame: &Frame) -> io::Result<()> {
+        let length = frame.bytes.len() as u64;
+        let limit = match frame.grows {
+            true => self.limit - self.limit / KEPT_PART,
+            false => self.limit,
         };
         if self.end + length > self.rewrite_at.min(limit) {
             self.shorten();
@@ -256,7 +267,7 @@ impl Journal {
         if self.end + length > limit {
             return Err(too_long(limit));
         }
-        self.file.write_all_at(&frame, self.end)?;
+        self.file.write_all_at(&frame.bytes, self.end)?;
         self.end += length;
         Ok(())
     }
@@ -275,13 +286,13 @@ impl Journal {
 
     fn rewrite(&mut self) -> io::Result<()> {
         let bytes = file::read_bounded(&self.path, MAX_JOURNAL)?;
-        let entries = scan(&bytes).replay.entries();
-        let (shorter, end) = written_anew(&self.path, &entries, self.reserved)?;
+        let content = content(&scan(&bytes).replay.entries())?;
+        let shorter = written_anew(&self.path, &content, self.reserved)?;
         // Synced before the rename, or a power cut could leave the name with an empty file.
         shorter.sync_data()?;
         fs::rename(temporary(&self.path), &self.path)?;
         self.file = shorter;
-        self.end = end;
+        self.end = content.len() as u64;
         Ok(())
     }
 }
@@ -299,8 +310,8 @@ fn temporary(path: &Path) -> PathBuf {
     path.with_extension("new")
 }
 
-/// Writes a journal beside the one of a path: the file and its length.
-fn written_anew(path: &Path, entries: &[Entry], reserved: u64) -> io::Result<(File, u64)> {
+/// All that a journal with these entries holds.
+fn content(entries: &[Entry]) -> io::Result<Vec<u8>> {
     let mut content = MAGIC.to_vec();
     for entry in entries {
         content.extend(frame(entry)?);
@@ -308,14 +319,23 @@ fn written_anew(path: &Path, entries: &[Entry], reserved: u64) -> io::Result<(Fi
     if content.len() as u64 > MAX_JOURNAL {
         return Err(too_long(MAX_JOURNAL));
     }
+    Ok(content)
+}
+
+/// Writes a journal beside the one of a path.
+fn written_anew(path: &Path, content: &[u8], reserved: u64) -> io::Result<File> {
     let temporary = temporary(path);
     file::remove_if_there(&temporary)?;
     let file = file::open_or_make(&temporary)?;
+    fill(&file, content, reserved)?;
+    Ok(file)
+}
+
+fn fill(file: &File, content: &[u8], reserved: u64) -> io::Result<()> {
     if reserved > 0 {
-        file::preallocate(&file, reserved.max(content.len() as u64))?;
+        file::preallocate(file, reserved.max(content.len() as u64))?;
     }
-    file.write_all_at(&content, 0)?;
-    Ok((file, content.len() as u64))
+    file.write_all_at(content, 0)
 }
 
 #[cfg(test)]
@@ -323,6 +343,7 @@ mod tests {
     use crisp_model::ContainerId;
 
     use super::*;
+    use crate::frame::checksum;
     use crate::record::{PodProgress, PodState};
 
     fn progress(phase: PodState) -> Entry {
@@ -420,6 +441,22 @@ mod tests {
             PodState::Ready,
             "left alone"
         );
+    }
+
+    #[test]
+    fn a_journal_that_begins_takes_the_place_of_an_earlier_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        for phase in [PodState::Booting, PodState::Ready] {
+            let mut journal = Journal::begin(&path, &[progress(phase)]).unwrap();
+            assert_eq!(read(&path).0.progress.unwrap().phase, phase);
+            journal.append(&progress(PodState::Stopping)).unwrap();
+            let end = journal.end;
+            assert_eq!(Journal::resume(&path).unwrap().end, end);
+        }
+        let names = fs::read_dir(dir.path()).unwrap();
+        assert_eq!(names.count(), 1, "nothing unfinished is left");
+        Journal::begin(&dir.path().join("missing/journal"), &[]).unwrap_err();
     }
 
     #[test]

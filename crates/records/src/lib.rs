@@ -28,12 +28,14 @@
 
 #![forbid(unsafe_code)]
 
+mod frame;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod journal;
 mod record;
 mod v1;
 
+pub use frame::Frame;
 pub use journal::{Damage, Journal, read};
 pub use record::{
     ContainerRecord, ContainerState, Entry, MadeRecord, PodProgress, PodRecord, PodState, Replay,

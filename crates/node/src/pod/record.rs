@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crisp_model::PodId;
-use crisp_records::{Entry, Journal};
+use crisp_records::{Entry, Frame, Journal};
 use crisp_sys::file;
 
 use crate::blocking::brief;
@@ -52,7 +52,7 @@ impl Record {
                 }
                 Source::New(entries) => {
                     let made = file::make_private_dirs(&paths.exits(&owned))
-                        .and_then(|()| Journal::create(&paths.journal(&owned), &entries));
+                        .and_then(|()| Journal::begin(&paths.journal(&owned), &entries));
                     if made.is_err() {
                         // Nothing but this directory exists; the cause is what the caller must know.
                         // It may be that no file can be opened, which a removal needs too.
@@ -116,12 +116,13 @@ impl Both {
     fn append(&mut self, entry: &Entry) -> std::io::Result<()> {
         let is_end = matches!(entry, Entry::Gone { .. });
         if is_end {
-            self.twin.append(entry);
+            self.twin.append(&frame);
         }
-        self.journal.append(entry)?;
+        self.journal.append_frame(&frame)?;
         if !is_end {
-            self.twin.append(entry);
+            self.twin.append(&frame);
         }
+        let frame = Frame::of(entry)?;
         Ok(())
     }
 }
