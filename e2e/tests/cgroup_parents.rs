@@ -15,6 +15,7 @@ use crisp_e2e::cgroups::are_made_by_the_daemon;
 use crisp_e2e::configs;
 use crisp_e2e::cri::Cri;
 use crisp_e2e::node::Node;
+use crisp_e2e::patience::eventually;
 use crisp_e2e::{owners, trial};
 use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::process::{Signal, kill_process};
@@ -146,7 +147,7 @@ fn privileged_a_parent_that_is_held_is_owed_and_gone_later() {
         for dir in &held {
             fs::remove_dir(dir.join("crisp-strangers")).unwrap();
         }
-        crisp_e2e::patience::eventually("the owed cgroup is gone", || dirs(TOP).is_empty());
+        eventually("the owed cgroup is gone", || dirs(TOP).is_empty());
     });
 }
 
@@ -167,6 +168,7 @@ fn privileged_common_cgroups_go_with_the_daemon_however_busy_its_disk_is() {
             assert!(!dirs("crisp").is_empty());
             // The flush of the record hangs.
             let record = node.root().join("pods").join(&id);
+            eventually("its directory is gone", || !record.exists());
             fs::create_dir(&record).unwrap();
             mkfifoat(CWD, record.join("journal"), Mode::RWXU).unwrap();
             assert!(node.terminate().success());

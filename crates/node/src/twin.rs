@@ -47,12 +47,12 @@ impl Twin {
     /// A twin that lags behind would be worse than none.
     fn give_up(&mut self, error: &std::io::Error) {
         tracing::warn!(path = %self.path.display(), %error, "a pod has no second record");
+        self.journal = None;
         self.remove();
     }
 
-    /// Removes it, before the record that it is the twin of.
-    pub(crate) fn remove(&mut self) {
-        self.journal = None;
+    /// Removes it, before the record that it is the twin of. Its file is closed with the record's.
+    pub(crate) fn remove(&self) {
         if let Err(error) = file::remove_if_there(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "the second record of a pod stays");
         }

@@ -328,14 +328,15 @@ impl Pod {
         !self.removals.is_empty() || self.progress.phase == PodState::Removing
     }
 
-    /// Removes every container, then the record.
+    /// Removes every container, then the record. A later daemon is told to go on with that where
+    /// there are containers; the record alone goes at once.
     fn clear_all(&mut self, now: Moment, out: &mut Effects) {
+        if self.containers.is_empty() {
+            return self.forget(out);
+        }
         if self.progress.phase != PodState::Removing {
             let entry = self.enter(PodState::Removing);
             out.record(entry);
-        }
-        if self.containers.is_empty() {
-            return self.forget(out);
         }
         let (mut scene, containers) = self.scene(now, out);
         for container in containers.values_mut() {
@@ -343,13 +344,17 @@ impl Pod {
         }
     }
 
-    /// Clearing a container failed: the removal is over for now, a next one tries again.
+    /// A container could not be cleared, or the record not be removed: the removal is over for now, a
+    /// next one tries again. One that waits for the stop goes on.
     pub(super) fn removal_failed(&mut self, out: &mut Effects, error: &Error) {
+        if !matches!(self.phase, Phase::NotReady { owed: None }) {
+            return;
+        }
         if self.progress.phase == PodState::Removing {
             let entry = self.enter(PodState::NotReady);
             out.record(entry);
-            out.answer_all(&mut self.removals, &Err(error.clone()));
         }
+        out.answer_all(&mut self.removals, &Err(error.clone()));
     }
 
     /// Nothing of the pod is left but its record.

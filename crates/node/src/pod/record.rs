@@ -8,7 +8,7 @@ use crisp_model::PodId;
 use crisp_records::{Entry, Frame, Journal};
 use crisp_sys::file;
 
-use crate::blocking::brief;
+use crate::blocking::{blocking, brief};
 use crate::error::{Context, Result};
 use crate::shared::Shared;
 use crate::twin::Twin;
@@ -90,24 +90,31 @@ impl Record {
         written.context(|| format!("record pod {} in {}", self.id, self.path.display()))
     }
 
-    /// Removes it: the pod is gone.
+    /// Removes it: the pod is gone. Its directory is left to [`Self::clear_away`].
     pub(super) async fn remove(&self) -> Result<()> {
-        let (both, dir) = (Arc::clone(&self.both), self.shared.paths.record(&self.id));
+        let (both, path) = (Arc::clone(&self.both), self.path.clone());
         let remove = move || {
-            let mut both = both.lock().unwrap_or_else(PoisonError::into_inner);
+            let both = both.lock().unwrap_or_else(PoisonError::into_inner);
             both.twin.remove();
-            Ok(file::remove_tree_if_there(&dir))
+            Ok(file::remove_if_there(&path))
         };
         let removed = brief(remove).await?;
         removed.context(|| format!("remove the record of pod {}", self.id))
     }
 
-    /// Lets go of its files. The last close of one that was removed frees its space, and waits for
-    /// the disk.
-    pub(super) async fn close(self) {
-        let both = self.both;
-        // Dropping them cannot panic.
-        crisp_tasks::blocking(move || drop(both)).await.ok();
+    /// Lets go of the files of a record that was removed, and removes the directory. No caller waits
+    /// for it: the last close of a file frees its space, and waits for the disk. A directory without
+    /// a record, which a daemon that is killed now leaves, is removed by the next one.
+    pub(super) async fn clear_away(self) {
+        let (both, dir) = (self.both, self.shared.paths.record(&self.id));
+        let clear = move || {
+            drop(both);
+            let step = || format!("remove {}", dir.display());
+            file::remove_tree_if_there(&dir).context(step)
+        };
+        if let Err(error) = blocking(clear).await {
+            tracing::warn!(pod_id = %self.id, %error, "the directory of a pod's record stays until the next start");
+        }
     }
 }
 
@@ -115,6 +122,7 @@ impl Both {
     /// The end of a container goes to the twin first: a twin that knows more tells of a loss.
     fn append(&mut self, entry: &Entry) -> std::io::Result<()> {
         let is_end = matches!(entry, Entry::Gone { .. });
+        let frame = Frame::of(entry)?;
         if is_end {
             self.twin.append(&frame);
         }
@@ -122,7 +130,6 @@ impl Both {
         if !is_end {
             self.twin.append(&frame);
         }
-        let frame = Frame::of(entry)?;
         Ok(())
     }
 }

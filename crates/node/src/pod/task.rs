@@ -212,7 +212,7 @@ impl Task {
             }
         }
         turn_away(&task.hands.names, task.hands.owner, inbox);
-        crisp_tasks::apart(task.hands.record.close());
+        crisp_tasks::apart(task.hands.record.clear_away());
     }
 
     fn shim_told(&self, id: &ContainerId, event: ShimEvent) -> Input {

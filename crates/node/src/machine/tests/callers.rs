@@ -1,9 +1,10 @@
-//! The calls that callers make of the pod in the world.
+//! The calls that callers make of the pod in the world, and what becomes of its record.
 
 use crisp_model::{CgroupPath, Timestamp};
 
 use super::sample::{config, container_id};
-use super::world::World;
+use super::world::{Disk, World};
+use crate::error::{Error, Result};
 use crate::machine::facts::Caller;
 use crate::machine::input::{ContainerInput, Fresh, Input};
 
@@ -44,5 +45,16 @@ impl World {
         let caller = self.caller();
         self.happen(Input::Remove { caller });
         caller
+    }
+
+    /// Removes the pod's record, the last that it has.
+    pub(super) fn forget(&mut self) -> Result<()> {
+        let things = &self.things;
+        assert!(things.is_empty(), "left without a record: {things:?}");
+        if self.disk == Disk::KeepsRecords {
+            return Err(Error::Unavailable("no luck".to_owned()));
+        }
+        self.has_record = false;
+        Ok(())
     }
 }

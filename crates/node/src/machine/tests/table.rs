@@ -5,7 +5,7 @@ use std::time::Duration;
 use crisp_model::CgroupPath;
 
 use super::sample::{config, container_id, ended, made, pod_config};
-use super::world::World;
+use super::world::{Disk, World};
 use crate::error::Error;
 use crate::machine::container::{State, Step, Watch};
 use crate::machine::effect::Job;
@@ -380,6 +380,30 @@ fn each_transition_leads_where_it_should() {
         now(&mut world);
         assert_eq!(state(&world), *after, "{what}");
     }
+}
+
+#[test]
+fn a_record_that_cannot_be_removed_is_told_and_tried_again() {
+    let mut world = World::new(None);
+    ready(&mut world);
+    stop_pod(&mut world);
+    world.settle();
+    let written = world.journal.len();
+    world.disk = Disk::KeepsRecords;
+    let refused = world.remove_pod();
+    world.settle();
+    assert!(matches!(world.answers.get(&refused), Some(Err(_))));
+    assert_eq!(state(&world), "not ready, none");
+    assert_eq!(
+        world.journal.len(),
+        written,
+        "nothing is left to go on with"
+    );
+    world.disk = Disk::Works;
+    let removed = world.remove_pod();
+    world.settle();
+    assert!(matches!(world.answers.get(&removed), Some(Ok(_))));
+    assert_eq!(state(&world), "gone");
 }
 
 #[test]

@@ -26,6 +26,14 @@ enum Daemon {
     Killed,
 }
 
+/// The disk of records.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Disk {
+    Works,
+    /// Records can be written, and not removed.
+    KeepsRecords,
+}
+
 /// The world, with one pod in it.
 pub(super) struct World {
     /// Resources that exist: `netns`, `bundle 1`, …
@@ -38,6 +46,7 @@ pub(super) struct World {
     pub(super) slots: BTreeMap<ContainerId, ExitRecord>,
     pub(super) journal: Vec<Entry>,
     pub(super) has_record: bool,
+    pub(super) disk: Disk,
     pub(super) pod: Option<Pod>,
     /// Workers that have not told their outcome.
     pub(super) jobs: VecDeque<Job>,
@@ -95,6 +104,7 @@ impl World {
                 Entry::Progress(progress.clone()),
             ],
             has_record: true,
+            disk: Disk::Works,
             pod: None,
             jobs: VecDeque::new(),
             told: VecDeque::new(),
@@ -184,15 +194,7 @@ impl World {
             }
             Effect::Run(job) => self.begin(job),
             Effect::Wake(_, alarm) => self.alarms.push(alarm),
-            Effect::Forget => {
-                assert!(
-                    self.things.is_empty(),
-                    "left without a record: {:?}",
-                    self.things
-                );
-                self.has_record = false;
-                return Some(Input::Forgotten(Ok(())));
-            }
+            Effect::Forget => return Some(Input::Forgotten(self.forget())),
             Effect::End => {
                 self.pod = None;
                 self.jobs.retain(|job| !matches!(job, Job::WatchHolder(_)));
