@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use crisp_model::{ContainerId, Digest, ImageRef};
 use crisp_registry::Credentials;
@@ -17,6 +18,10 @@ use crate::info::{FsInfo, ImageInfo};
 use crate::open::open;
 use crate::pull::pull;
 use crate::store::{Store, blocking, brief};
+
+/// How long a removed container's files stay. Callers that remove a container mostly remove its pod
+/// next, and a deletion takes the disk and a processor from them.
+const FILES_STAY: Duration = Duration::from_millis(100);
 
 /// All images of one daemon. Clones share everything.
 #[derive(Debug, Clone)]
@@ -146,7 +151,8 @@ impl Images {
         .await
     }
 
-    /// Removes a container's snapshot, and the layers that nobody needs any more. Idempotent.
+    /// Takes a container's snapshot away, and the layers that nobody needs any more; their trees are
+    /// deleted in the background. Idempotent.
     ///
     /// # Errors
     /// When the disk fails.
@@ -305,8 +311,8 @@ fn prepare(
     Ok((snapshot, views.collect::<std::result::Result<_, _>>()?))
 }
 
-fn release(store: &Store, container: &ContainerId) -> Result<()> {
-    store.snapshotter.remove_container(container)?;
+fn release(store: &Arc<Store>, container: &ContainerId) -> Result<()> {
+    store.delete_after(FILES_STAY, store.snapshotter.retire_container(container)?);
     store.end_lease(container)?;
     if store.has_idle_layers() {
         store.sweep()?;
@@ -314,7 +320,7 @@ fn release(store: &Store, container: &ContainerId) -> Result<()> {
     Ok(())
 }
 
-fn discard(store: &Store, container: &ContainerId) {
+fn discard(store: &Arc<Store>, container: &ContainerId) {
     if let Err(error) = release(store, container) {
         tracing::warn!(%container, %error, "cannot remove a failed snapshot");
     }

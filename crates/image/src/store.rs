@@ -273,6 +273,21 @@ impl Store {
         failed.map_or(Ok(()), |error| Err(error.into()))
     }
 
+    /// Deletes the nameless tree of a container in the background, after a while. Once the store is
+    /// closed, that is left to whoever opens it next, and may give the tree's place to another.
+    pub(crate) fn delete_after(self: &Arc<Self>, pause: Duration, doomed: Doomed) {
+        if doomed.is_empty() {
+            return;
+        }
+        let store = Arc::downgrade(self);
+        crisp_tasks::apart(async move {
+            tokio::time::sleep(pause).await;
+            if let Some(open) = store.upgrade() {
+                delete(doomed, Some(open)).await;
+            }
+        });
+    }
+
     /// Whether a sweep would find a layer to remove: a cheap question on the stop path.
     pub(crate) fn has_idle_layers(&self) -> bool {
         !self.catalog().idle_layers().is_empty()
@@ -347,11 +362,19 @@ pub(crate) fn delete_later(doomed: Doomed) {
         return;
     }
     // A big tree takes longer than the call that retired it.
-    crisp_tasks::apart(async move {
-        if let Err(error) = crisp_tasks::blocking(move || doomed.delete()).await {
-            tracing::warn!(%error, "deleting layers ended early; the next start goes on with it");
-        }
-    });
+    crisp_tasks::apart(delete(doomed, None));
+}
+
+/// Deletes trees, and closes a store after that unless others have it open.
+async fn delete(doomed: Doomed, open: Option<Arc<Store>>) {
+    let work = move || {
+        let deleted = doomed.delete();
+        drop(open);
+        Ok(deleted?)
+    };
+    if let Err(error) = blocking("delete a tree that nobody needs", work).await {
+        tracing::warn!(%error, "a tree that nobody needs stays on the disk until the next start");
+    }
 }
 
 /// Layers and blobs that a pull under way relies on.

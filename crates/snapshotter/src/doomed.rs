@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::error::{Error, Result};
 use crate::place::remove_path;
 
 /// Nameless trees. A tree that is not deleted is a leftover for the next opening of the store.
@@ -25,11 +26,13 @@ impl Doomed {
         self.0.is_empty()
     }
 
-    /// Deletes them all. Blocks, and may take long. A tree that cannot be deleted stays for another
-    /// time.
-    pub fn delete(self) {
-        for path in &self.0 {
-            drop(remove_path(path));
-        }
+    /// Deletes them all. Blocks, and may take long.
+    ///
+    /// # Errors
+    /// The first failure: a tree that cannot be deleted stays for another time, the others go.
+    pub fn delete(self) -> Result<()> {
+        let deleted = self.0.iter().map(|path| remove_path(path));
+        let failures: Vec<Error> = deleted.filter_map(Result::err).collect();
+        failures.into_iter().next().map_or(Ok(()), Err)
     }
 }

@@ -35,7 +35,8 @@ pub fn layer(dir: &Path, data: &[u8]) {
             assert!(unpacked.inodes > 0, "a layer has a root");
             let id = unpacked.commit().expect("name the layer");
             store.layer_usage(&id).expect("its size");
-            store.retire_layer(&id).expect("take its name").delete();
+            let doomed = store.retire_layer(&id).expect("take its name");
+            doomed.delete().expect("delete its tree");
         }
         Err(error) => assert!(!error.to_string().is_empty()),
     }

@@ -14,7 +14,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::layer::{LayerWriter, recorded_usage};
 use crate::layer_id::LayerId;
 use crate::merged::{Lookup, Merged};
-use crate::place::{open_dir, remove_path, set_mode};
+use crate::place::{open_dir, set_mode};
 use crate::reserve::Reserve;
 use crate::usage::{Usage, measure};
 use crate::{metadata, unsettled, volume};
@@ -186,12 +186,14 @@ impl Snapshotter {
         Ok(snapshot)
     }
 
-    /// Removes what a container wrote; nothing there is fine.
+    /// Takes the name of a container's writable part away, by one rename; nothing there is fine. Its
+    /// tree is the caller's to delete, as with [`Self::retire_layer`].
     ///
     /// # Errors
     /// When the disk fails.
-    pub fn remove_container(&self, container: &ContainerId) -> Result<()> {
-        self.discard(&self.container_dir(container))
+    pub fn retire_container(&self, container: &ContainerId) -> Result<Doomed> {
+        let taken = self.take_name(&self.container_dir(container))?;
+        Ok(Doomed::of(taken.into_iter().collect()))
     }
 
     /// Containers that have a writable part.
@@ -315,12 +317,6 @@ impl Snapshotter {
     fn fresh(&self) -> PathBuf {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
         self.root.join("ingest").join(serial.to_string())
-    }
-
-    /// Takes a tree's name away, then deletes it.
-    fn discard(&self, path: &Path) -> Result<()> {
-        let doomed = self.take_name(path)?;
-        doomed.map_or(Ok(()), |doomed| remove_path(&doomed))
     }
 
     /// Takes a tree's name away; where it is then, if it was there.

@@ -183,3 +183,30 @@ async fn privileged_a_distrusted_layer_is_for_nobody_new() {
     assert!(!motd.exists());
     assert!(new.lower[0].exists());
 }
+
+#[tokio::test]
+async fn privileged_files_of_a_removed_container_go_soon_or_with_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_registry, mut images, name) = pulled(dir.path()).await;
+    let nameless = || names(&dir.path().join("snapshots/ingest")).len();
+    for is_closed in [false, true] {
+        let image = images.find(&name).unwrap().unwrap();
+        images.prepare(&container(1), &image).await.unwrap();
+        images.release(&container(1)).await.unwrap();
+        assert_eq!(images.snapshots(), []);
+        if is_closed {
+            close(images, dir.path());
+            let left = nameless();
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            assert_eq!(nameless(), left, "its place may be another's by now");
+            images = open(dir.path());
+        }
+        for _ in 0..500 {
+            if nameless() == 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(nameless(), 0);
+    }
+}

@@ -30,7 +30,7 @@ fn privileged_a_layer_has_a_name_when_it_is_whole() {
     let next = next.unpack(Compression::None, blob.as_slice()).unwrap();
     assert!(next.commit().unwrap().generation > twice[1].generation);
     assert_eq!(lab.store.layer_usage(&twice[0]).unwrap().bytes, 8192);
-    lab.store.retire_layer(&twice[0]).unwrap().delete();
+    lab.store.retire_layer(&twice[0]).unwrap().delete().unwrap();
     assert!(lab.store.retire_layer(&twice[0]).unwrap().is_empty());
     assert!(matches!(
         lab.store.layer_usage(&twice[0]),
@@ -48,7 +48,7 @@ fn privileged_what_a_crash_left_is_collected() {
     assert_eq!(lab.in_transit(), 1);
     let again = Snapshotter::open(&lab.dir.path().join("snapshots")).unwrap();
     let under_way = again.begin_layer(&id(1).chain).unwrap();
-    again.leftovers().unwrap().delete();
+    again.leftovers().unwrap().delete().unwrap();
     assert_eq!(lab.in_transit(), 1, "what is of this life stays");
     drop(under_way);
     assert_eq!(lab.in_transit(), 0);
@@ -67,7 +67,7 @@ fn privileged_names_go_at_once_and_trees_later() {
     }
     assert_eq!(lab.in_transit(), 2, "deleted before it returned");
     assert_eq!(lab.store.layers().unwrap(), [id(3)]);
-    doomed.delete();
+    doomed.delete().unwrap();
     assert_eq!(lab.in_transit(), 0);
 }
 
@@ -103,8 +103,8 @@ fn privileged_snapshots_come_and_go() {
         "{after:?}"
     );
 
-    lab.store.remove_container(&container(1)).unwrap();
-    lab.store.remove_container(&container(1)).unwrap();
+    remove_container(&lab);
+    remove_container(&lab);
     assert!(lab.store.containers().unwrap().is_empty());
     assert!(matches!(
         lab.store.usage(&container(1)),
@@ -117,6 +117,11 @@ fn privileged_snapshots_come_and_go() {
     assert!(lab.store.containers().unwrap().is_empty());
     let bare = lab.store.prepare(&container(3), &[]).unwrap();
     assert!(bare.lower[0].is_dir() && bare.lower.len() == 1);
+}
+
+fn remove_container(lab: &Lab) {
+    let doomed = lab.store.retire_container(&container(1)).unwrap();
+    doomed.delete().unwrap();
 }
 
 #[test]
@@ -137,7 +142,7 @@ fn privileged_trees_deeper_than_paths_are_measured_and_removed() {
     }
     drop(dir);
     assert!(lab.store.usage(&container(1)).unwrap().inodes > 800);
-    lab.store.remove_container(&container(1)).unwrap();
+    remove_container(&lab);
     assert_eq!(lab.in_transit(), 0);
 }
 
