@@ -157,10 +157,18 @@ impl Images {
     /// # Errors
     /// When the disk fails.
     pub async fn release(&self, container: &ContainerId) -> Result<()> {
-        let store = Arc::clone(&self.0);
-        let container = container.clone();
-        let work = move || release(&store, &container);
+        let (images, container) = (self.clone(), container.clone());
+        let work = move || images.release_here(&container);
         blocking("release a snapshot", work).await
+    }
+
+    /// As [`Images::release`], on the caller's thread, which has to be one that may block, and of a
+    /// tokio runtime.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn release_here(&self, container: &ContainerId) -> Result<()> {
+        release(&self.0, container)
     }
 
     /// A file of the image, symlinks followed inside the image's root; `None` when there is no

@@ -179,7 +179,10 @@ fn open(mut config: Config) -> Result<(Shared, Survey)> {
     let boot_id = crisp_sys::boot::boot_id().context(|| "read the boot id")?;
     let pods = read_records(&paths, &boot_id)?;
     let survey = survey(&config, &paths, pods);
+    let has_handler = config.handlers.iter().any(|handler| handler.oci.is_some());
+    let has_states = || !paths::ids(&paths.runtimes(), |name| Some(name.to_owned())).is_empty();
     let machine = shared::Machine {
+        has_foreign: has_handler || has_states(),
         host: config.host.facts(),
         layout: Arc::new(layout),
         shim: seal_shim(&config.shim_path),

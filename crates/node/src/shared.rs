@@ -63,6 +63,8 @@ pub(crate) struct Shared {
     pub(crate) spares: Arc<Spares>,
     pub(crate) host: HostFacts,
     pub(crate) boot_id: String,
+    /// Whether other OCI runtimes start containers, or have started some.
+    pub(crate) has_foreign: bool,
     /// Soft limit of open files before it was raised.
     pub(crate) open_files: Option<u64>,
     /// Open files for removals alone.
@@ -86,6 +88,7 @@ pub(crate) struct Machine {
     pub(crate) shim: Option<OwnedFd>,
     pub(crate) host: HostFacts,
     pub(crate) boot_id: String,
+    pub(crate) has_foreign: bool,
     pub(crate) open_files: Option<u64>,
     pub(crate) latest: Timestamp,
     pub(crate) death: Death,
@@ -122,6 +125,7 @@ impl Shared {
             levels: Levels::default(),
             host: found.host,
             boot_id: found.boot_id,
+            has_foreign: found.has_foreign,
             open_files: found.open_files,
             reserve: Reserve::default(),
             creation: CreationClock::after(found.latest),

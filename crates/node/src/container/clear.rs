@@ -29,27 +29,38 @@ pub(crate) async fn clear(
     shim: Option<&ShimClient>,
 ) -> Result<()> {
     shared.spares.dismiss(&remains.id).await;
-    dismiss(shared, &remains.id, shim).await;
+    let errors = match shim {
+        // All else goes while the shim ends.
+        Some(shim) => {
+            let leaving = shim.send_away().await;
+            tokio::join!(remove(shared, remains), leaving.over()).0
+        }
+        None => {
+            dismiss_stranger(&shared.paths.shim_socket(&remains.id), remains.id.as_str()).await;
+            remove(shared, remains).await
+        }
+    };
+    shared
+        .sampler
+        .forget(&remains.id, remains.cgroup_path.as_ref());
+    let step = format!("remove container {}", remains.id);
+    Error::gather(&step, errors).map_or(Ok(()), Err)
+}
+
+/// Removes all but the shim.
+async fn remove(shared: &Arc<Shared>, remains: &Remains) -> Vec<Error> {
     let mut errors = Vec::new();
     errors.extend(remove_cgroup(shared, remains).await.err());
     errors.extend(foreign::forget(shared, &remains.id).await.err());
     if let Some(pod) = &remains.pod {
         shared.cgroups.tidy(pod).await;
     }
-    let released = shared.config.images.release(&remains.id).await;
-    let step = || format!("release the snapshot of container {}", remains.id);
-    errors.extend(released.context(step).err());
     let (kernel, owned) = (Arc::clone(shared), remains.clone());
-    let files = brief(move || Ok(remove_files(&kernel, &owned))).await;
-    match files {
+    match blocking(move || Ok(remove_files(&kernel, &owned))).await {
         Ok(more) => errors.extend(more),
         Err(error) => errors.push(error),
     }
-    shared
-        .sampler
-        .forget(&remains.id, remains.cgroup_path.as_ref());
-    let step = format!("remove container {}", remains.id);
-    Error::gather(&step, errors).map_or(Ok(()), Err)
+    errors
 }
 
 /// Sends the shim of a container that is over away, unless it alone knows how that ended: on a disk
@@ -64,12 +75,9 @@ pub(crate) async fn dismiss_recorded(
         let slot = file::read_bounded(&slot, SLOT_SIZE as u64);
         Ok(slot.is_ok_and(|slot| ExitRecord::from_slot(&slot).is_some()))
     });
-    if is_recorded.await.unwrap_or(false) {
-        dismiss(shared, id, shim).await;
+    if !is_recorded.await.unwrap_or(false) {
+        return;
     }
-}
-
-async fn dismiss(shared: &Shared, id: &ContainerId, shim: Option<&ShimClient>) {
     match shim {
         Some(shim) => shim.dismiss().await,
         None => dismiss_stranger(&shared.paths.shim_socket(id), id.as_str()).await,
@@ -147,6 +155,9 @@ fn remove_files(shared: &Shared, remains: &Remains) -> Vec<Error> {
     let id = &remains.id;
     let paths = &shared.paths;
     let mut errors = Vec::new();
+    let released = shared.config.images.release_here(id);
+    let step = || format!("release the snapshot of container {id}");
+    errors.extend(released.context(step).err());
     let mut check = |what: &str, removed: std::io::Result<()>| {
         let step = || format!("remove the {what} of container {id}");
         errors.extend(removed.context(step).err());

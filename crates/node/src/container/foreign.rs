@@ -130,6 +130,9 @@ pub(super) fn check_confinement(oci: &OciRuntime, spec: &Spec) -> Result<()> {
 /// Has the runtime of a container that is over forget it, whatever the configuration says by now.
 /// Its directory goes even when the program has gone or fails.
 pub(super) async fn forget(shared: &Arc<Shared>, id: &ContainerId) -> Result<()> {
+    if !shared.has_foreign {
+        return Ok(());
+    }
     let (kernel, owned) = (Arc::clone(shared), id.clone());
     let (states, foreign) = blocking(move || {
         let states = states(&kernel, &owned);

@@ -22,7 +22,7 @@ use crate::paths;
 use crate::tally::Counted;
 
 /// How long a shim that was told to leave may take.
-const LEAVE_WITHIN: Duration = Duration::from_secs(5);
+pub(super) const LEAVE_WITHIN: Duration = Duration::from_secs(5);
 
 /// A message that a shim sends unasked.
 #[derive(Debug)]
@@ -148,14 +148,14 @@ fn try_send(conn: &Conn, bytes: &[u8], fds: &[OwnedFd]) -> io::Result<()> {
 /// A handle for asking a shim.
 #[derive(Debug, Clone)]
 pub(crate) struct ShimClient {
-    calls: mpsc::UnboundedSender<Call>,
-    container: ContainerId,
+    pub(super) calls: mpsc::UnboundedSender<Call>,
+    pub(super) container: ContainerId,
     /// Whether the container's end was told: its shim leaves then, and what is asked of it late
     /// finds it gone. Asked a moment earlier it would say that the container does not run, and so
     /// the caller hears the same.
-    is_over: Arc<AtomicBool>,
+    pub(super) is_over: Arc<AtomicBool>,
     /// Held by the one who told the shim to leave, until it has left.
-    dismissal: Arc<Mutex<()>>,
+    pub(super) dismissal: Arc<Mutex<()>>,
     /// The shim's own process, when it is known.
     pub(crate) process: Option<ProcessId>,
 }
@@ -170,7 +170,7 @@ pub(crate) enum End {
 }
 
 #[derive(Debug)]
-struct Call {
+pub(super) struct Call {
     request: Request,
     fds: Vec<OwnedFd>,
     answer: oneshot::Sender<Answer>,
@@ -265,27 +265,6 @@ impl ShimClient {
         };
         // A shim that has gone is asked nothing.
         self.calls.send(call).ok();
-    }
-
-    /// Tells the shim of a container that is over to leave, and waits until it has. A shim that
-    /// does not leave is killed: nothing depends on it any more. A second caller
-    /// only waits.
-    pub(crate) async fn dismiss(&self) {
-        self.is_over.store(true, Ordering::Release);
-        let dismissal = self.dismissal.try_lock();
-        if dismissal.is_ok()
-            && let Err(error) = self.order(Request::Shutdown, LEAVE_WITHIN).await
-            && !self.calls.is_closed()
-        {
-            tracing::debug!(container_id = %self.container, %error, "shim not told to leave");
-        }
-        let left = tokio::time::timeout(LEAVE_WITHIN, self.calls.closed()).await;
-        if left.is_err()
-            && let Some(process) = self.process
-        {
-            tracing::warn!(container_id = %self.container, pid = process.pid, "killing a shim that does not leave");
-            kill(&process);
-        }
     }
 }
 

@@ -5,5 +5,6 @@ pub(crate) mod adopt;
 pub(crate) mod client;
 pub(crate) mod judge;
 pub(crate) mod launch;
+mod leaving;
 pub(crate) mod loan;
 pub(crate) mod spares;
