@@ -177,14 +177,30 @@ impl Images {
     /// # Errors
     /// When it has more than `max` bytes, a layer is gone, or the disk fails.
     pub async fn lookup(&self, image: &ImageInfo, path: &str, max: u64) -> Result<Option<Vec<u8>>> {
+        let [found] = self.lookup_each(image, [path], max).await?;
+        Ok(found)
+    }
+
+    /// As [`Images::lookup`], for several paths.
+    ///
+    /// # Errors
+    /// As [`Images::lookup`].
+    pub async fn lookup_each<const N: usize>(
+        &self,
+        image: &ImageInfo,
+        paths: [&str; N],
+        max: u64,
+    ) -> Result<[Option<Vec<u8>>; N]> {
         let store = Arc::clone(&self.0);
         let layers = self.layers(image)?;
-        let path = PathBuf::from(path);
+        let paths = paths.map(PathBuf::from);
         let look = move || {
-            Ok(match store.snapshotter.lookup(&layers, &path, max)? {
+            let paths = paths.each_ref().map(PathBuf::as_path);
+            let found = store.snapshotter.lookup_each(&layers, paths, max)?;
+            Ok(found.map(|found| match found {
                 Lookup::File(content) => Some(content),
                 Lookup::Absent | Lookup::Dir | Lookup::Other => None,
-            })
+            }))
         };
         brief("look into an image", look).await
     }

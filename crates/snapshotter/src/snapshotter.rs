@@ -224,7 +224,26 @@ impl Snapshotter {
     /// # Errors
     /// [`Error::NoLayer`], [`Error::TooLarge`] beyond `max` bytes, or when the disk fails.
     pub fn lookup(&self, layers: &[LayerId], path: &Path, max: u64) -> Result<Lookup> {
-        Merged::open(&self.lower(layers)?)?.lookup(path, max)
+        let [found] = self.lookup_each(layers, [path], max)?;
+        Ok(found)
+    }
+
+    /// As [`Self::lookup`], for several paths of the same layers.
+    ///
+    /// # Errors
+    /// As [`Self::lookup`].
+    pub fn lookup_each<const N: usize>(
+        &self,
+        layers: &[LayerId],
+        paths: [&Path; N],
+        max: u64,
+    ) -> Result<[Lookup; N]> {
+        let merged = Merged::open(&self.lower(layers)?)?;
+        let mut found = [const { Lookup::Absent }; N];
+        for (found, path) in found.iter_mut().zip(paths) {
+            *found = merged.lookup(path, max)?;
+        }
+        Ok(found)
     }
 
     /// Whether layers, given bottom first, have a directory or a regular file behind a path.

@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use super::bundle::Bundle;
 use super::labels::{self, ToLabel};
 use super::{cdi, devices, foreign, look, mounts, profiles, shown};
-use crate::blocking::blocking;
+use crate::blocking::{blocking, brief};
 use crate::error::{Context, Error, Result, image_error};
 use crate::machine::effect::CreatePlan;
 use crate::shared::Shared;
@@ -55,6 +55,7 @@ pub(crate) async fn create(
     plan: CreatePlan,
     cancel: &Notify,
 ) -> Result<Made> {
+    let plan = Arc::new(plan);
     check(&plan)?;
     foreign::check(shared, &plan)?;
     let asked = &plan.record.config.security.selinux.level;
@@ -62,13 +63,18 @@ pub(crate) async fn create(
     let image = find_image(shared, &plan)?;
     let shown = shown::find(shared, &plan.record.config).await?;
     let mut user = resolve_user(shared, &plan, &image).await?;
-    let owner = (user.uid, user.gid);
+    // The layer that will be written to needs nothing of the node. The one of both that gives its work
+    // to another thread comes first.
+    let host = look_at_host(shared, &plan, ((user.uid, user.gid), cancel));
+    let root = prepare_root(shared, &plan, (&image, &shown));
+    let (host, root) = tokio::join!(host, root);
     let Host {
         mut mounts,
         devices,
         edits,
         seccomp,
-    } = look_at_host(shared, &plan, (owner, cancel)).await?;
+    } = host?;
+    let (mut ahead, views) = root?;
     cdi::add_groups(&edits, &mut user);
     let volumes = mounts::make_volumes(shared, &plan, (&image, cancel)).await?;
     let users = plan.pod.config.namespaces.users.as_ref();
@@ -88,7 +94,8 @@ pub(crate) async fn create(
         seccomp,
     });
     let labelled = labels::to_give(shared, &plan, (&parts.mounts, &volumes));
-    let ahead = make_files(shared, &plan, (&parts, labelled, cancel)).await?;
+    let bundle = make_bundle(shared, &plan, (&parts, views), (labelled, cancel));
+    ahead.bundle = Some(bundle.await?);
     let is_ours = foreign::of(shared, &plan.pod.config)?.is_none();
     let (image, user) = (&parts.image, &parts.user);
     let record = Box::new(MadeRecord {
@@ -115,45 +122,15 @@ fn reference(image: &ImageInfo) -> String {
     digest.unwrap_or_else(|| image.id.to_string())
 }
 
-/// Makes the writable layer and the bundle.
-async fn make_files(
-    shared: &Arc<Shared>,
-    plan: &CreatePlan,
-    (parts, labelled, cancel): (&Arc<Parts>, Option<ToLabel>, &Notify),
-) -> Result<Ahead> {
-    let root = prepare_root(shared, plan, parts);
-    let (mut ahead, bundle) = if parts.shown.is_empty() && labelled.is_none() {
-        // The two write to different directories, and neither needs the other.
-        // The one that gives its work to another thread comes first.
-        let bundle = write_bundle(shared, plan, (parts, Vec::new()));
-        let (bundle, root) = tokio::join!(bundle, root);
-        (root?.0, bundle?)
-    } else {
-        let (ahead, views) = root.await?;
-        let bundle = match labelled {
-            None => write_bundle(shared, plan, (parts, views)).await?,
-            Some(labelled) => {
-                // The last of all, when nothing else is refused: this changes the caller's files.
-                let composed = compose_apart(shared, plan, (parts, views)).await?;
-                labels::give(shared, plan, (labelled, cancel)).await?;
-                blocking(move || composed.1.write(&composed.0).map(|()| composed.0)).await?
-            }
-        };
-        (ahead, bundle)
-    };
-    ahead.bundle = Some(bundle);
-    Ok(ahead)
-}
-
 /// Makes the writable layer. Returns the layers of the images that mounts show as well.
 async fn prepare_root(
     shared: &Shared,
     plan: &CreatePlan,
-    parts: &Parts,
+    (image, shown): (&ImageInfo, &[ImageInfo]),
 ) -> Result<(Ahead, Vec<Vec<PathBuf>>)> {
     let id = &plan.record.id;
     let images = &shared.config.images;
-    let prepared = images.prepare_with_views(id, &parts.image, &parts.shown);
+    let prepared = images.prepare_with_views(id, image, shown);
     let (snapshot, views) = prepared.await.map_err(image_error("prepare a snapshot"))?;
     let ahead = Ahead {
         ahead_of: id.clone(),
@@ -168,31 +145,26 @@ async fn prepare_root(
     Ok((ahead, views))
 }
 
-/// Returns the bundle's directory.
-async fn write_bundle(
+/// Writes the bundle, and returns its directory.
+async fn make_bundle(
     shared: &Arc<Shared>,
-    plan: &CreatePlan,
+    plan: &Arc<CreatePlan>,
     (parts, views): (&Arc<Parts>, Vec<Vec<PathBuf>>),
+    (labelled, cancel): (Option<ToLabel>, &Notify),
 ) -> Result<PathBuf> {
-    let (kernel, plan, parts) = (Arc::clone(shared), plan.clone(), Arc::clone(parts));
-    blocking(move || {
-        let (dir, bundle) = compose_for(&kernel, &plan, (&parts, views))?;
-        bundle.write(&dir)?;
-        Ok(dir)
-    })
-    .await
+    let (kernel, owned, parts) = (Arc::clone(shared), Arc::clone(plan), Arc::clone(parts));
+    let compose = move || compose_for(&kernel, &owned, (&parts, views));
+    let write = |(dir, bundle): (PathBuf, Bundle)| bundle.write(&dir).map(|()| dir);
+    let Some(labelled) = labelled else {
+        return brief(move || compose().and_then(write)).await;
+    };
+    // The last of all, when nothing else is refused: this changes the caller's files.
+    let composed = blocking(compose).await?;
+    labels::give(shared, plan, (labelled, cancel)).await?;
+    blocking(move || write(composed)).await
 }
 
 /// The bundle and its directory, in which nothing is written yet.
-async fn compose_apart(
-    shared: &Arc<Shared>,
-    plan: &CreatePlan,
-    (parts, views): (&Arc<Parts>, Vec<Vec<PathBuf>>),
-) -> Result<(PathBuf, Bundle)> {
-    let (kernel, plan, parts) = (Arc::clone(shared), plan.clone(), Arc::clone(parts));
-    blocking(move || compose_for(&kernel, &plan, (&parts, views))).await
-}
-
 fn compose_for(
     shared: &Shared,
     plan: &CreatePlan,
@@ -216,10 +188,10 @@ struct Host {
 /// the kernel lets it go, and until then no other look is begun for this pod or at that mount.
 async fn look_at_host(
     shared: &Arc<Shared>,
-    plan: &CreatePlan,
+    plan: &Arc<CreatePlan>,
     (owner, cancel): ((u32, u32), &Notify),
 ) -> Result<Host> {
-    let (kernel, owned) = (Arc::clone(shared), plan.clone());
+    let (kernel, owned) = (Arc::clone(shared), Arc::clone(plan));
     let things = look::things(shared, plan).await;
     let look = shared.host_lane.look(things, move || {
         let config = &owned.record.config;
@@ -301,11 +273,9 @@ async fn resolve_user(
     image: &ImageInfo,
 ) -> Result<ResolvedUser> {
     let images = &shared.config.images;
-    let read = async |path: &'static str| {
-        let found = images.lookup(image, path, MAX_DATABASE).await;
-        found.map_err(image_error(path))
-    };
-    let (passwd, group) = (read("/etc/passwd").await?, read("/etc/group").await?);
+    let paths = ["/etc/passwd", "/etc/group"];
+    let found = images.lookup_each(image, paths, MAX_DATABASE).await;
+    let [passwd, group] = found.map_err(image_error("read the users of the image"))?;
     let wanted = &plan.record.config.security.user;
     crisp_spec::resolve_user(
         &image.config.user,
