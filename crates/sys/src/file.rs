@@ -88,8 +88,8 @@ fn write_once(
 }
 
 /// Writes a file that nobody looks for before it is whole, such as a part of something that is being
-/// made: that saves a rename, for which a disk's journal is written. What has its name already is
-/// replaced as by [`write_finished`].
+/// made: that saves a rename, for which a disk's journal is written. A file that has its name already
+/// is replaced as by [`write_finished`].
 ///
 /// # Errors
 /// The errors of creating, writing and `finish`; the file is not there then.

@@ -345,7 +345,7 @@ impl Pod {
     }
 
     /// A container could not be cleared, or the record not be removed: the removal is over for now, a
-    /// next one tries again. One that waits for the stop goes on.
+    /// next one tries again. A removal that waits for the stop goes on.
     pub(super) fn removal_failed(&mut self, out: &mut Effects, error: &Error) {
         if !matches!(self.phase, Phase::NotReady { owed: None }) {
             return;
