@@ -11,6 +11,7 @@
 //! fake_registry  one that says what a test wants it to say
 //! node       a daemon with its own root, state and registry; stopped, killed, started again
 //! cluster    a cluster by `crisp cluster` with all that it left behind in the end
+//! moving     a node of it that moves from containerd to Crisp and back
 //! crictl     runs crictl against an endpoint
 //! crictl_files  the files that crictl reads pods and containers from
 //! forwarding crictl port-forward, left running
@@ -49,6 +50,7 @@ pub mod fake_registry;
 pub mod forwarding;
 pub mod image;
 pub mod mounts;
+pub mod moving;
 pub mod netns;
 pub mod node;
 pub mod owners;

@@ -68,6 +68,14 @@ pub fn has(name: &str, word: &str, test: &str) -> bool {
     there
 }
 
+/// Whether a containerd is there with its client; else the calling test is told to be left out.
+#[must_use]
+pub fn has_containerd(test: &str) -> bool {
+    ["containerd", "ctr"]
+        .iter()
+        .all(|program| has(program, "containerd", test))
+}
+
 /// Says a line past the test runner, which keeps what a passing test prints.
 pub fn say(line: &str) {
     let mut stderr = std::io::stderr();

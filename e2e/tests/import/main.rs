@@ -24,13 +24,6 @@ use rustix::process::{Pid, Signal, kill_process};
 /// Another name of the image `web`, of a host that no crispd and no containerd is told of.
 const OTHER: &str = "other.test:5000/team/site:2";
 
-/// The tests' containerd, or a word that they are left out.
-fn has_containerd(test: &str) -> bool {
-    ["containerd", "ctr"]
-        .iter()
-        .all(|program| tools::has(program, "containerd", test))
-}
-
 fn start(node: &Node, keeps_layers: bool) -> Containerd {
     let dir = node.path("containerd");
     Containerd::start(&node.net, &dir, &node.certs(), keeps_layers)
@@ -117,7 +110,7 @@ fn forget(node: &Node, names: &[&str]) {
 
 #[test]
 fn privileged_pods_start_from_containerds_images_without_a_registry() {
-    if !has_containerd("import") {
+    if !tools::has_containerd("import") {
         return;
     }
     trial(|node| {
@@ -183,7 +176,7 @@ fn privileged_pods_start_from_containerds_images_without_a_registry() {
 
 #[test]
 fn privileged_a_tag_of_crispd_stays_until_it_is_to_lead_where_it_led_in_containerd() {
-    if !has_containerd("import of a tag that has moved") {
+    if !tools::has_containerd("import of a tag that has moved") {
         return;
     }
     trial(|node| {
@@ -215,7 +208,7 @@ fn privileged_a_tag_of_crispd_stays_until_it_is_to_lead_where_it_led_in_containe
 
 #[test]
 fn privileged_images_whose_layers_containerd_dropped_are_told_and_others_come() {
-    if !has_containerd("import of what is left") {
+    if !tools::has_containerd("import of what is left") {
         return;
     }
     trial(|node| {
@@ -269,7 +262,7 @@ fn end(process: &mut Child, signal: Signal) {
 
 #[test]
 fn privileged_an_import_that_is_ended_in_the_middle_can_be_repeated() {
-    if !has_containerd("import that is ended") {
+    if !tools::has_containerd("import that is ended") {
         return;
     }
     trial(|node| {

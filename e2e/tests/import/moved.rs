@@ -1,236 +1,49 @@
-//! A node of a cluster moves from containerd to Crisp and back, as `docs/migrate.md` says, while another
-//! node has Crisp all the time.
+//! A node in a container moves from containerd to Crisp and back. One with a kernel of its own does in `mixed`.
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
 
-use crisp_e2e::cluster::{Cluster, IMAGE};
-use crisp_e2e::image::{archive, busybox};
+use crisp_e2e::cluster::Cluster;
+use crisp_e2e::moving::{self, Moving};
 use crisp_e2e::tools;
-use serde_json::{Value, json};
-
-use crate::has_containerd;
 
 const NODE: &str = "node-2";
-/// The image that containerd keeps a pod's namespaces with.
-const PAUSE: &str = "e2e.internal/pause:1";
-const SOCKET: &str = "/node/crisp.sock";
-/// Programs that the node has beside those of each node.
-const PROGRAMS: [&str; 5] = [
-    "containerd",
-    "containerd-shim-runc-v2",
-    "ctr",
-    "crictl",
-    "runc",
-];
-/// Requests from each node. That some pod gets none of them is less likely than one in 10^9.
-const REQUESTS: usize = 32;
 
-/// The files of the node that moves, on this machine; it sees them below `/node`.
-struct Files {
-    dir: PathBuf,
-    /// The node's description with a crispd.
-    crisp: Value,
-}
+/// The node, by `crisp cluster`.
+struct Container<'a>(&'a Cluster);
 
-impl Files {
-    /// Gives the node containerd's programs and a network by plugins that both runtimes call.
-    fn prepare(cluster: &Cluster) -> Self {
-        let dir = cluster.home().join("clusters/crisp/nodes").join(NODE);
-        fs::create_dir_all(dir.join("bin")).unwrap();
-        for program in PROGRAMS {
-            fs::copy(tools::tool(program), dir.join("bin").join(program)).unwrap();
-        }
-        fs::write(dir.join("containerd.toml"), configuration()).unwrap();
-        let pause = busybox::image().config(json!({"Cmd": ["sleep", "2147483647"]}));
-        for (file, image, name) in [
-            ("image.tar", busybox::image(), IMAGE),
-            ("pause.tar", pause, PAUSE),
-        ] {
-            fs::write(dir.join(file), archive::archive(&image.pack(), name)).unwrap();
-        }
-        let list = dir.join("net.d/10-crisp.conflist");
-        let subnet = read(&list)["plugins"][0]["subnets"][0].take();
-        fs::write(list, plugins(&subnet).to_string()).unwrap();
-        let crisp = read(&dir.join("init.json"));
-        Self { dir, crisp }
+impl Moving for Container<'_> {
+    fn run(&self, line: &str) -> String {
+        self.0.crisp(&format!("exec {NODE} {line}"))
     }
 
-    /// The node starts with a crispd the next time.
-    fn describe_with_crisp(&self) {
-        fs::write(self.dir.join("init.json"), self.crisp.to_string()).unwrap();
+    fn start(&self) {
+        self.0.crisp(&format!("start {NODE}"));
     }
 
-    /// The node starts with a containerd in the crispd's place.
-    fn describe_with_containerd(&self) {
-        let mut node = self.crisp.clone();
-        let programs = node["programs"].as_array_mut().unwrap();
-        let runtime = programs.iter_mut().find(|it| it["name"] == "crispd");
-        let line = "PATH=/node/bin:$PATH exec containerd --config /node/containerd.toml";
-        runtime.unwrap()["command"] = json!(["/bin/sh", "-c", line]);
-        fs::write(self.dir.join("init.json"), node.to_string()).unwrap();
+    fn stop(&self) {
+        self.0.crisp(&format!("stop {NODE}"));
     }
-}
 
-fn read(path: &Path) -> Value {
-    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
-}
-
-fn configuration() -> String {
-    format!(
-        "version = 3\n\
-         root = \"/var/lib/containerd\"\n\
-         state = \"/run/containerd\"\n\
-         disabled_plugins = [\"io.containerd.nri.v1.nri\"]\n\
-         [grpc]\n\
-         address = \"{SOCKET}\"\n\
-         [plugins.\"io.containerd.cri.v1.images\".pinned_images]\n\
-         sandbox = \"{PAUSE}\"\n\
-         [plugins.\"io.containerd.cri.v1.runtime\"]\n\
-         restrict_oom_score_adj = true\n\
-         cni = {{bin_dirs = [\"/usr/lib/cni\"], conf_dir = \"/node/net.d\"}}\n\
-         [plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.runc]\n\
-         runtime_type = \"io.containerd.runc.v2\"\n\
-         options = {{BinaryName = \"/node/bin/runc\", SystemdCgroup = false}}\n"
-    )
-}
-
-fn plugins(subnet: &Value) -> Value {
-    json!({
-        "cniVersion": "1.0.0",
-        "name": "pods",
-        "plugins": [{
-            "type": "bridge",
-            "bridge": "cni0",
-            "isGateway": true,
-            "hairpinMode": true,
-            "ipam": {
-                "type": "host-local",
-                "ranges": [[{"subnet": subnet}]],
-                "routes": [{"dst": "0.0.0.0/0"}],
-                "dataDir": "/run/host-local",
-            },
-        }],
-    })
-}
-
-/// The runtime that the API server knows the node by, once it is ready.
-fn runtime(cluster: &Cluster) -> Option<String> {
-    let node = cluster.get(&["node", NODE]);
-    let conditions = node["status"]["conditions"].as_array()?;
-    let ready = conditions.iter().find(|it| it["type"] == "Ready")?;
-    let version = &node["status"]["nodeInfo"]["containerRuntimeVersion"];
-    (ready["status"] == "True").then(|| version.as_str().unwrap_or_default().to_owned())
-}
-
-fn has_runtime(cluster: &Cluster, name: &str) {
-    cluster.until(&format!("{NODE} is ready with {name}"), |cluster| {
-        runtime(cluster).is_some_and(|version| version.starts_with(name))
-    });
-}
-
-/// Runs a command in the node.
-fn on_node(cluster: &Cluster, line: &str) -> String {
-    cluster.crisp(&format!("exec {NODE} {line}"))
-}
-
-/// Empties the node, removes what a drain leaves, and ends its programs.
-fn leave(cluster: &Cluster) {
-    let all = [
-        "--ignore-daemonsets",
-        "--delete-emptydir-data",
-        "--timeout=100s",
-    ];
-    cluster.kubectl(&[&["drain", NODE], &all[..]].concat());
-    let remove = "rmp --all --force";
-    on_node(
-        cluster,
-        &format!("/node/bin/crictl --runtime-endpoint unix://{SOCKET} {remove}"),
-    );
-    cluster.crisp(&format!("stop {NODE}"));
-}
-
-/// Both pods answer from each node, and one of them is on the node.
-fn serves(cluster: &Cluster) {
-    cluster.rolled_out("deployment/web");
-    let pods = cluster.get(&["pods", "-l", "app=web"])["items"].take();
-    let pods = pods.as_array().unwrap();
-    let pods = pods
-        .iter()
-        .filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
-    let text = |value: &Value| value.as_str().unwrap().to_owned();
-    let places: Vec<(String, String)> = pods
-        .map(|pod| {
-            (
-                text(&pod["metadata"]["name"]),
-                text(&pod["spec"]["nodeName"]),
-            )
-        })
-        .collect();
-    assert!(places.iter().any(|(_, node)| node == NODE), "{places:?}");
-    let names: BTreeSet<String> = places.into_iter().map(|(name, _)| name).collect();
-    assert_eq!(names.len(), 2);
-    let service = cluster.get(&["service", "web"]);
-    let url = format!("http://{}/", text(&service["spec"]["clusterIP"]));
-    for node in ["node-1", NODE] {
-        // A node hears of new pods a moment after they are ready.
-        cluster.until(&format!("both pods answer {node}"), |cluster| {
-            let answers = (0..REQUESTS).map(|_| cluster.page(node, &url));
-            answers.collect::<BTreeSet<String>>() == names
-        });
+    fn page(&self, url: &str) -> String {
+        self.0.page(NODE, url)
     }
 }
 
 #[test]
 fn privileged_a_node_of_a_cluster_moves_and_comes_back() {
     let test = "a node that moves";
-    if !has_containerd(test) || !tools::has("runc", "differential", test) {
+    if !moving::can(test) {
+        return;
+    }
+    // A kubelet starts nowhere without a clock speed, and user-mode Linux tells none.
+    if !fs::read_to_string("/proc/cpuinfo").unwrap().contains("MHz") {
+        tools::say(&format!(
+            "SKIPPED: {test}: no clock speed; mixed has it there"
+        ));
         return;
     }
     let Some(cluster) = Cluster::place(test) else {
         return;
     };
-    cluster.crisp("up --nodes 2");
-    let archive = cluster.archive();
-    cluster.crisp(&format!("load {archive}"));
-    cluster.crisp(&format!("stop {NODE}"));
-    let files = Files::prepare(&cluster);
-    // Its crispd has had the image as well.
-    fs::remove_dir_all(files.dir.join("var/crisp")).unwrap();
-    files.describe_with_containerd();
-    cluster.crisp(&format!("start {NODE}"));
-    has_runtime(&cluster, "containerd://");
-    for file in ["image.tar", "pause.tar"] {
-        let address = format!("--address {SOCKET} --namespace k8s.io");
-        on_node(
-            &cluster,
-            &format!("/node/bin/ctr {address} images import /node/{file}"),
-        );
-    }
-    cluster.apply("web.yaml");
-    cluster.kubectl(&["scale", "deployment/web", "--replicas=2"]);
-    serves(&cluster);
-
-    leave(&cluster);
-    files.describe_with_crisp();
-    cluster.crisp(&format!("start {NODE}"));
-    has_runtime(&cluster, "crisp://");
-    on_node(
-        &cluster,
-        &format!(
-            "/opt/crisp/crisp import --socket unix://{SOCKET} --registry-config /node/certs.d"
-        ),
-    );
-    cluster.kubectl(&["uncordon", NODE]);
-    serves(&cluster);
-
-    leave(&cluster);
-    files.describe_with_containerd();
-    cluster.crisp(&format!("start {NODE}"));
-    has_runtime(&cluster, "containerd://");
-    cluster.kubectl(&["uncordon", NODE]);
-    serves(&cluster);
-    cluster.crisp("delete");
-    cluster.left_nothing();
+    moving::there_and_back(&cluster, NODE, || Container(&cluster));
 }
