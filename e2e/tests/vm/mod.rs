@@ -24,14 +24,23 @@ pub fn run_tests(driver: &str, filter: &str) {
     boot(options, filter, &[("CRISP_CGROUP_DRIVER", driver)]);
 }
 
+/// `hack/vm` with these options, which wants the words of a command for its node.
+pub fn command(options: &[&str]) -> Command {
+    let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../hack/vm"));
+    command.args(options).env("CRISP_BIN_DIR", tools::bin_dir());
+    command
+}
+
 /// As [`run_tests`], on a node with these options of `hack/vm` and these variables.
 #[track_caller]
+#[allow(
+    dead_code,
+    reason = "a program with other uses of a node has this module as well"
+)]
 pub fn boot(options: &[&str], filter: &str, variables: &[(&str, &str)]) {
     let me = std::env::current_exe().unwrap();
-    let output = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../hack/vm"))
-        .args(options)
+    let output = command(options)
         .arg(format!("{} --test-threads 1 {filter} 2>&1", me.display()))
-        .env("CRISP_BIN_DIR", tools::bin_dir())
         .envs(variables.iter().copied())
         .output()
         .expect("hack/vm can be started");
