@@ -108,7 +108,7 @@ fn privileged_hack_cluster_makes_its_own_and_removes_it() {
     assert!(String::from_utf8_lossy(&output.stdout).contains(&format!("--down {dir}")));
 }
 
-/// One that is coming up has no kubeconfig yet, and is somebody's all the same.
+/// A cluster that is coming up has no kubeconfig yet, and is somebody's all the same.
 #[test]
 fn privileged_hack_cluster_leaves_a_cluster_that_it_has_not_made() {
     let tree = Tree::new();

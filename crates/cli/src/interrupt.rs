@@ -1,5 +1,5 @@
-//! Steps that their user ends. One that has changed what is to be put back is dropped; one that can go on where it
-//! was ended says how, and ends this program at once, also while it waits for a lock.
+//! Steps that their user ends. A step is dropped that has changed what is to be put back; a step that can go on
+//! where it was ended says how, and ends this program at once, also while it waits for a lock.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -39,7 +39,7 @@ pub fn tell(what: &str, standing: impl FnOnce() -> String + Send + 'static) -> R
             return;
         };
         crate::progress::say(format_args!("crisp: {what}: {how}; {}", standing()));
-        // Whoever started this program learns that it was ended by that signal.
+        // The caller of this program learns by the signal that it was ended.
         crisp_sys::signals::reset().ok();
         let pid = std::process::id();
         if let Ok(pid) = i32::try_from(pid) {

@@ -33,7 +33,7 @@ pub async fn inner(nodes: &Nodes<'_>) -> Vec<String> {
         let Ok(cri) = Cri::at(&nodes.dir.socket(&name), &name) else {
             continue;
         };
-        // One that does not answer is waited for elsewhere.
+        // A node that does not answer is waited for elsewhere.
         if let Ok(conditions) = cri.conditions().await {
             told.push((name, conditions));
         }

@@ -200,7 +200,7 @@ fn is_of(certificate: &str, key: &KeyPair) -> bool {
     bytes.windows(key.len()).any(|part| part == key)
 }
 
-/// Reads a key, or makes it. One that cannot be read is never replaced: all that it signed would be worth nothing.
+/// Reads a key, or makes it. A key that cannot be read is never replaced: all that it signed would be worth nothing.
 fn key(path: &Path) -> Result<KeyPair> {
     if let Some(text) = read(path)? {
         let step = || format!("{}: read the key", path.display());
