@@ -35,7 +35,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 /// new one, and never empty.
 ///
 /// # Errors
-/// Those of [`write_atomic`], and of fsync.
+/// The errors of [`write_atomic`] and of fsync.
 pub fn write_durable(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     write_finished(path, bytes, mode, File::sync_all)?;
     sync_dir(path.parent().ok_or(io::ErrorKind::InvalidInput)?)
