@@ -121,6 +121,14 @@ fn privileged_hack_cluster_leaves_a_cluster_that_it_has_not_made() {
     assert!(tree.cluster().exists() && tree.calls("").is_empty());
 }
 
+/// Where the script says that it keeps the logs of nodes.
+fn logs_in(output: &Output) -> PathBuf {
+    let told = said(output);
+    let mut lines = told.lines();
+    let logs = lines.find_map(|line| line.split("nodes are in ").nth(1));
+    logs.unwrap().into()
+}
+
 #[test]
 fn privileged_hack_cluster_keeps_logs_of_a_cluster_that_did_not_come_up() {
     let tree = Tree::new();
@@ -130,11 +138,7 @@ fn privileged_hack_cluster_keeps_logs_of_a_cluster_that_did_not_come_up() {
         !output.status.success() && !tree.cluster().exists(),
         "{output:?}"
     );
-    let told = said(&output);
-    let logs = told
-        .lines()
-        .find_map(|line| line.split("nodes are in ").nth(1));
-    let logs = Path::new(logs.unwrap());
+    let logs = logs_in(&output);
     let log = fs::read_to_string(logs.join("control/etcd.log")).unwrap();
     assert_eq!(log, "broken\n");
     fs::remove_dir_all(logs).unwrap();
@@ -155,9 +159,5 @@ fn privileged_hack_cluster_takes_no_page_of_an_error_for_its_own() {
         !output.status.success() && !tree.cluster().exists(),
         "{output:?}"
     );
-    let told = said(&output);
-    let logs = told
-        .lines()
-        .find_map(|line| line.split("nodes are in ").nth(1));
-    fs::remove_dir_all(logs.unwrap()).unwrap();
+    fs::remove_dir_all(logs_in(&output)).unwrap();
 }
