@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use crisp_model::PodId;
-use crisp_sys::ns::{self, Kind};
+use crisp_sys::ns;
 use crisp_tasks::Worker;
 
 use self::compiled::Compiled;
@@ -448,7 +448,7 @@ impl Inner {
 fn inside<T: Send>(netns: &Path, f: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let file =
         File::open(netns).context(|| format!("open network namespace {}", netns.display()))?;
-    ns::inside(file.as_fd(), Kind::Net, f)
+    ns::in_network(file.as_fd(), f)
         .context(|| format!("enter network namespace {}", netns.display()))?
 }
 

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crisp_model::{NamespaceMode, PodId, PodPhase};
-use crisp_sys::ns::{self, Kind};
+use crisp_sys::ns;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
@@ -68,7 +68,7 @@ impl Place {
         let make = || socket_with(family, SocketType::STREAM, flags, None);
         let made = match self {
             Self::Node => make(),
-            Self::Pin(pin) => ns::inside(File::open(pin)?.as_fd(), Kind::Net, make)?,
+            Self::Pin(pin) => ns::in_network(File::open(pin)?.as_fd(), make)?,
         };
         Ok(made?)
     }
@@ -154,6 +154,8 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+
+    use crisp_sys::ns::Kind;
 
     #[tokio::test]
     async fn privileged_a_socket_belongs_to_the_namespace_that_it_was_made_in() {

@@ -1,4 +1,4 @@
-//! Namespaces: made, pinned to files, entered, left behind with a throw-away thread.
+//! Namespaces: made, pinned to files, entered, left again or left behind with a throw-away thread.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -141,6 +141,55 @@ fn on_own_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Re
     })
 }
 
+/// Where a thread is at home that goes elsewhere for a while. It is back when this is dropped.
+#[derive(Debug)]
+struct Home(Vec<(Kind, OwnedFd)>);
+
+impl Home {
+    /// The calling thread's namespaces of these kinds. `None` when it could not come back: somebody
+    /// who is root in a user namespace alone may leave the node's network, and not enter it.
+    fn of_this_thread(kinds: &[Kind]) -> Option<Self> {
+        let mut own = Vec::with_capacity(kinds.len());
+        for kind in kinds {
+            let namespace = open_own(*kind).ok()?;
+            enter(namespace.as_fd(), *kind).ok()?;
+            own.push((*kind, namespace));
+        }
+        Some(Self(own))
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        for (kind, namespace) in &self.0 {
+            if let Err(error) = enter(namespace.as_fd(), *kind) {
+                let kind = kind.file();
+                eprintln!("crisp: a thread cannot go back to its {kind} namespace: {error}");
+                // Its next work would be done in a pod's namespace for the node's.
+                std::process::abort();
+            }
+        }
+    }
+}
+
+/// Runs `work`, which takes its thread to other namespaces of these kinds. The calling thread does it
+/// where it can come back from them: that costs a tenth of a thread.
+fn away<T: Send>(
+    kinds: impl Iterator<Item = Kind>,
+    work: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
+    let kinds: Vec<Kind> = kinds.collect();
+    let is_easy = |kind: &Kind| matches!(kind, Kind::Net | Kind::Uts | Kind::Ipc);
+    let home = kinds
+        .iter()
+        .all(is_easy)
+        .then(|| Home::of_this_thread(&kinds));
+    match home.flatten() {
+        Some(_home) => work(),
+        None => on_own_thread(work),
+    }
+}
+
 /// Makes namespaces and pins each to a file, which is created.
 ///
 /// # Errors
@@ -157,7 +206,7 @@ pub fn pin_with<T: Send>(
     namespaces: &[(Kind, PathBuf)],
     inside: impl FnOnce() -> io::Result<T> + Send,
 ) -> io::Result<T> {
-    on_own_thread(move || {
+    away(namespaces.iter().map(|(kind, _)| *kind), move || {
         let flags = namespaces
             .iter()
             .fold(CloneFlags::NONE, |all, (kind, _)| all | kind.flag());
@@ -250,6 +299,21 @@ pub fn inside<T: Send>(
     })
 }
 
+/// Runs `work` in a network namespace. It must leave the thread as it found it: what a throw-away
+/// thread may do is for [`inside`].
+///
+/// # Errors
+/// The errors of setns; the value of `work` is passed on as it is.
+pub fn in_network<T: Send>(
+    namespace: BorrowedFd<'_>,
+    work: impl FnOnce() -> T + Send,
+) -> io::Result<T> {
+    away(std::iter::once(Kind::Net), move || {
+        enter(namespace, Kind::Net)?;
+        Ok(work())
+    })
+}
+
 /// Brings the loopback interface of the calling thread's network namespace up.
 ///
 /// # Errors
@@ -314,5 +378,70 @@ mod tests {
         unpin(&path).unwrap();
         unpin(&path).unwrap();
         fs::remove_dir(&dir).unwrap();
+    }
+
+    #[test]
+    fn privileged_threads_come_back_from_namespaces() {
+        let dir = std::env::temp_dir().join(format!("crisp-ns-back-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let kinds = [Kind::Net, Kind::Uts, Kind::Ipc];
+        let number = |kind: Kind| {
+            let path = format!("/proc/thread-self/ns/{}", kind.file());
+            fs::metadata(path).unwrap().ino()
+        };
+        let home = kinds.map(number);
+        let thread = std::thread::current().id();
+        let pins = kinds.map(|kind| (kind, dir.join(kind.file())));
+        let made = pin_with(&pins, || {
+            Ok((std::thread::current().id(), kinds.map(number)))
+        });
+        let (maker, made) = made.unwrap();
+        assert_eq!(maker, thread);
+        assert!((0..3).all(|kind| made[kind] != home[kind]));
+        assert_eq!(kinds.map(number), home);
+        // So they do from work that fails or panics.
+        let other = pins
+            .clone()
+            .map(|(kind, path)| (kind, path.with_extension("other")));
+        pin_with(&other, || Err::<(), _>(io::Error::other("no"))).unwrap_err();
+        assert_eq!(kinds.map(number), home);
+        let pin = File::open(&pins[0].1).unwrap();
+        let there = in_network(pin.as_fd(), || number(Kind::Net)).unwrap();
+        assert_eq!(there, made[0]);
+        let panics = || in_network(pin.as_fd(), || panic!("on purpose"));
+        std::panic::catch_unwind(panics).unwrap_err();
+        assert_eq!(kinds.map(number), home);
+        for (_, path) in &pins {
+            unpin(path).unwrap();
+        }
+        fs::remove_dir(&dir).unwrap();
+    }
+
+    /// Root of a user namespace alone, in the node's network, may leave that and not come back.
+    #[test]
+    fn privileged_another_thread_goes_where_there_is_no_way_back() {
+        const ALONE: &str = "CRISP_TEST_WITHOUT_A_WAY_BACK";
+        let name = "ns::tests::privileged_another_thread_goes_where_there_is_no_way_back";
+        let Some(dir) = std::env::var_os(ALONE).map(PathBuf::from) else {
+            let dir = std::env::temp_dir().join(format!("crisp-ns-alone-{}", std::process::id()));
+            fs::create_dir_all(&dir).unwrap();
+            let mut alone = crate::process::command("unshare");
+            alone.args(["--map-root-user", "--mount"]);
+            alone.arg(std::env::current_exe().unwrap());
+            let output = alone.args(["--exact", name]).env(ALONE, &dir).output();
+            fs::remove_dir_all(&dir).unwrap();
+            let output = output.unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(said.contains("1 passed"), "{output:?}");
+            return;
+        };
+        assert!(Home::of_this_thread(&[Kind::Net]).is_none());
+        let path = dir.join("net");
+        let thread = || Ok(std::thread::current().id());
+        let maker = pin_with(&[(Kind::Net, path.clone())], thread).unwrap();
+        assert_ne!(maker, std::thread::current().id());
+        let pin = File::open(&path).unwrap();
+        in_network(pin.as_fd(), raise_loopback).unwrap().unwrap();
+        unpin(&path).unwrap();
     }
 }

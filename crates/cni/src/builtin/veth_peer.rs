@@ -5,7 +5,7 @@ use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 
-use crisp_sys::ns::{self, Kind};
+use crisp_sys::ns;
 
 use super::sysctl::set_sysctl;
 use crate::error::{Context, Error, Result};
@@ -20,7 +20,7 @@ fn find(channel: &mut Channel, interface: &str) -> Result<u32> {
 }
 
 fn inside<T: Send>(netns: &File, f: impl FnOnce(&mut Channel) -> Result<T> + Send) -> Result<T> {
-    ns::inside(netns.as_fd(), Kind::Net, || f(&mut link::open()?))
+    ns::in_network(netns.as_fd(), || f(&mut link::open()?))
         .context(|| "enter the pod's network namespace")?
 }
 
