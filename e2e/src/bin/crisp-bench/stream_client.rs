@@ -82,6 +82,7 @@ impl StreamClient {
             };
             if transport == Transport::Spdy {
                 socket.write_all(&syn_stream(stream, headers)?)?;
+                replied(&mut socket, stream)?;
             }
         }
         Ok(Self {
@@ -182,6 +183,23 @@ fn upgrade(
     let first = answer.lines().next().unwrap_or_default();
     ensure!(first.contains(" 101 "), "no upgrade: {first}");
     Ok(())
+}
+
+/// Reads the server's SYN_REPLY: some drop what they are sent on a stream before it.
+fn replied(socket: &mut TcpStream, stream: u32) -> Result<()> {
+    loop {
+        let mut head = [0; 8];
+        socket.read_exact(&mut head).context("read a reply")?;
+        let [a, _, _, kind, _, x, y, z] = head;
+        ensure!(a & 0x80 != 0, "data came on a stream before it was open");
+        let mut body = vec![0; usize::try_from(u32::from_be_bytes([0, x, y, z]))?];
+        socket.read_exact(&mut body).context("read a reply")?;
+        match kind {
+            2 if body.starts_with(&stream.to_be_bytes()) => return Ok(()),
+            3 | 7 => bail!("the server refused stream {stream}"),
+            _ => {}
+        }
+    }
 }
 
 /// The frame that opens a stream. Its headers are stored, not compressed; the empty block after them

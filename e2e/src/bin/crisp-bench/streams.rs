@@ -80,11 +80,26 @@ pub async fn measure(
             ),
         };
         let time = exec_output(client, target, transport).await;
-        figures.rate(output, target.bytes, time.context(output)?);
+        note(figures, target, output, time)?;
         let time = exec_input(client, target, transport).await;
-        figures.rate(input, target.bytes, time.context(input)?);
+        note(figures, target, input, time)?;
         let time = port_forward(client, target, transport).await;
-        figures.rate(ports, target.bytes, time.context(ports)?);
+        note(figures, target, ports, time)?;
+    }
+    Ok(())
+}
+
+/// Notes a figure. Where another runtime does not do it, that is told, and the others are measured.
+fn note(
+    figures: &mut Figures,
+    target: &Target<'_>,
+    name: &'static str,
+    time: Result<Duration>,
+) -> Result<()> {
+    match time.context(name) {
+        Ok(time) => figures.rate(name, target.bytes, time),
+        Err(error) if target.net.is_none() => eprintln!("not measured: {error:#}"),
+        Err(error) => return Err(error),
     }
     Ok(())
 }
