@@ -5,7 +5,7 @@ use oci_spec::runtime::{LinuxResources, Process};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::attach::AttachRequest;
+use crate::attach::{AttachRequest, CutOff};
 use crate::streams::StreamEnd;
 use crate::{Error, ExitRecord, MAX_FRAME, Result};
 
@@ -265,8 +265,11 @@ pub enum Event {
         /// Which.
         attach_id: String,
         /// The container's end, when all its output was passed on; `None` when the attachment was
-        /// cut off because it took nothing for too long, or had not taken all in time after the end.
+        /// cut off.
         exit: Option<ExitRecord>,
+        /// The reason for a cut. Older shims do not tell it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cut: Option<CutOff>,
     },
     /// The OOM killer struck in the container's cgroup; it may go on.
     Oom,
@@ -373,6 +376,27 @@ mod tests {
         assert_eq!(failed(None).encode().unwrap(), older);
         let newer = failed(Some(28));
         assert_eq!(FromShim::decode(&newer.encode().unwrap()).unwrap(), newer);
+    }
+
+    #[test]
+    fn a_cut_has_a_reason_where_the_shim_tells_one() {
+        let detached = |cut| {
+            let attach_id = "a".to_owned();
+            let exit = None;
+            FromShim::Event(Event::Detached {
+                attach_id,
+                exit,
+                cut,
+            })
+        };
+        let older = br#"{"Event":{"Detached":{"attach_id":"a","exit":null}}}"#;
+        assert_eq!(FromShim::decode(older).unwrap(), detached(None));
+        assert_eq!(detached(None).encode().unwrap(), older);
+        let told = detached(Some(CutOff::TooFarBehind));
+        assert_eq!(FromShim::decode(&told.encode().unwrap()).unwrap(), told);
+        let later = br#"{"Event":{"Detached":{"attach_id":"a","exit":null,"cut":"Whatever"}}}"#;
+        let unknown = detached(Some(CutOff::Unknown));
+        assert_eq!(FromShim::decode(later).unwrap(), unknown);
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub mod opening;
 pub mod streams;
 
 pub use adoption::Adoption;
-pub use attach::{AttachRequest, AttachedInput};
+pub use attach::{AttachRequest, AttachedInput, CutOff, MAX_BEHIND};
 pub use exit::ExitRecord;
 pub use foreign::{FOREIGN, Foreign, MAX_FOREIGN};
 pub use frame::{

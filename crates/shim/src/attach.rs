@@ -87,6 +87,7 @@ impl Shim {
             let event = Event::Detached {
                 attach_id: over.id,
                 exit: over.exit,
+                cut: over.cut,
             };
             self.clients.tell(over.asker, event);
         }

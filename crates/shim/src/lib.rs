@@ -13,6 +13,7 @@
 mod adoption;
 mod again;
 mod attach;
+mod backlog;
 mod bundle;
 mod clients;
 mod container;

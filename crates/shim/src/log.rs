@@ -108,6 +108,11 @@ impl Log {
         })
     }
 
+    /// The name of the file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Opens the file of a shim that was killed: of a line that it was writing, the beginning is
     /// taken back.
     ///

@@ -3,9 +3,11 @@
 //! On its way to the log output is in the [`Spool`], where a shim that takes this one's place finds
 //! it. A terminal's output passes a pipe before, its relay: the kernel moves nothing from a
 //! terminal to a file. The log cuts chunks into lines itself; clients that are attached get the
-//! same raw chunks, after the log. [`Output::pump`] is the only place that reads. While the
-//! container runs, it reads no faster than those clients take: the container's own pipe fills up,
-//! and its program waits.
+//! same raw chunks, after the log. [`Output::pump`] is the only place that reads.
+//!
+//! No client holds a pipe up: what it has yet to take is kept for it ([`Sinks`]). A terminal is read
+//! no faster than its clients take, as long as the container runs: a key that stops its program has
+//! to end what the user sees soon, and not after minutes of output that was kept.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -54,7 +56,7 @@ enum Spooled {
 /// The speed at which streams are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pace {
-    /// That of the slowest client.
+    /// Clients that are behind have their turn between two chunks, and a terminal waits for them.
     Clients,
     /// As fast as they bring something: no more than the rest of it will come.
     Rest,
@@ -112,9 +114,9 @@ impl Output {
             (Some(log), Spooled::Later(path))
         });
         Self {
+            sinks: Sinks::new(log.as_ref().map(Log::path)),
             log,
             spool,
-            sinks: Sinks::default(),
             streams: Vec::new(),
             buffer: Vec::new(),
             pace: Pace::Clients,
@@ -185,7 +187,7 @@ impl Output {
         self.sinks.add(client)
     }
 
-    /// The container writes no more: its terminal may end, and no client holds up the rest.
+    /// The container writes no more: its terminal may end, and no client holds the rest up.
     pub(crate) fn let_end(&mut self) {
         self.pace = Pace::Rest;
         for stream in &mut self.streams {
@@ -193,15 +195,20 @@ impl Output {
         }
     }
 
+    /// Whether clients have their turn before a stream brings more.
+    fn is_shared(&self, channel: Channel) -> bool {
+        self.pace == Pace::Clients && self.sinks.is_behind(channel)
+    }
+
     /// Whether a stream waits until clients have taken what it brought.
-    fn is_held(&self, channel: Channel) -> bool {
-        self.pace == Pace::Clients && self.sinks.holds(channel)
+    fn is_held(&self, stream: &Stream) -> bool {
+        stream.end == StreamEnd::Terminal && self.is_shared(stream.channel)
     }
 
     /// The streams that may bring something that is wanted now.
     pub(crate) fn sources(&self) -> impl Iterator<Item = (Channel, BorrowedFd<'_>)> {
         let sources = self.streams.iter();
-        let wanted = sources.filter(|stream| !self.is_held(stream.channel));
+        let wanted = sources.filter(|stream| !self.is_held(stream));
         wanted.map(|stream| (stream.channel, stream.end_to_watch()))
     }
 
@@ -253,11 +260,12 @@ impl Output {
             return;
         };
         for _ in 0..TURN {
-            if self.is_held(channel) {
+            if self.is_held(&self.streams[index]) {
                 return;
             }
             match self.take_next(index) {
                 Ok(0) => return self.close(index),
+                Ok(_) if self.is_shared(channel) => return,
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -391,6 +399,7 @@ impl Output {
     /// Frees what only a busy stream needs.
     pub(crate) fn rest(&mut self) {
         self.buffer = Vec::new();
+        self.sinks.rest();
         if let Some(log) = &mut self.log {
             log.rest();
         }
@@ -407,63 +416,5 @@ fn is_passing(error: &io::Error) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs::File;
-    use std::io::{Read, Write};
-
-    use crisp_shim_api::AttachedInput;
-    use crisp_sys::pipe::{pipe, set_capacity};
-
-    #[test]
-    fn a_stream_is_read_as_fast_as_its_clients_take() {
-        const MUCH: usize = 512 << 10;
-        let (source, far) = pipe().unwrap();
-        set_capacity(&far, MUCH).unwrap();
-        let mut output = Output::new(None);
-        output.add(Channel::Stdout, source).unwrap();
-        let (reader, sink) = pipe().unwrap();
-        let (_leased, lease) = pipe().unwrap();
-        let client = NewClient {
-            id: "a".to_owned(),
-            asker: 1,
-            lease,
-            sinks: vec![(Channel::Stdout, sink)],
-            input: AttachedInput::StaysOpen,
-            patience: i64::MAX,
-        };
-        output.attach(client).unwrap();
-        let mut far = File::from(far);
-        far.write_all(&vec![b'x'; MUCH]).unwrap();
-        output.pump(Channel::Stdout);
-        let left = rustix::io::ioctl_fionread(&output.streams[0].source).unwrap();
-        assert!(
-            left >= MUCH as u64 / 2,
-            "all but {left} bytes were read for nobody"
-        );
-        assert_eq!(output.sources().count(), 0);
-        assert_eq!(output.ends().count(), 1);
-        let mut reader = File::from(reader);
-        let mut taken = vec![0; BUFFER];
-        reader.read_exact(&mut taken).unwrap();
-        output.sinks.flush(0);
-        assert_eq!(output.sources().count(), 1);
-        output.pump(Channel::Stdout);
-        assert_eq!(output.sources().count(), 0);
-        // Once the container has ended nobody is waited for, and nothing is lost.
-        output.let_end();
-        assert_eq!(output.sources().count(), 1);
-        drop(far);
-        output.finish();
-        let reading = std::thread::spawn(move || {
-            let mut rest = Vec::new();
-            reader.read_to_end(&mut rest).unwrap();
-            rest.len()
-        });
-        while output.sinks.until().is_some() {
-            output.sinks.flush(0);
-            std::thread::yield_now();
-        }
-        assert_eq!(reading.join().unwrap(), MUCH - BUFFER);
-    }
-}
+#[path = "output_tests.rs"]
+mod tests;

@@ -1,30 +1,29 @@
 //! Clients that are attached to a container: each gets its output from the moment it came, beside
 //! the log.
 //!
-//! The container writes as fast as its slowest client takes: a stream is not read while a sink of it
-//! keeps output ([`Sinks::holds`]). A client that takes nothing at all is waited for only so long,
-//! then it is cut off. Once the container has ended it writes no more, so what is left of its output
-//! is read at once, and kept up to a bound.
+//! No client slows the container down or another client: output that a client's pipe does not take
+//! stays in the stream's [`Backlog`] until the client takes it. A client is cut off when it is
+//! further behind than is kept, or takes nothing at all for its patience. A terminal alone waits for
+//! its clients, which [`crate::output`] sees to.
 
-use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
-use crisp_shim_api::{AttachedInput, ExitRecord};
+use crisp_shim_api::{AttachedInput, CutOff, ExitRecord};
 use crisp_sys::clock;
 use crisp_sys::pipe::set_nonblocking;
 use rustix::io::{Errno, write};
 
+use crate::backlog::{Backlog, Bounds};
 use crate::log::Channel;
 
 /// Attachments at a time: each has up to three descriptors here.
 const MAX_ATTACHED: usize = 256;
 
-/// Output that is kept for one sink, bytes: more than a pipe can hold at the container's end.
-const MAX_KEPT: usize = 2 << 20;
-
-/// Output that is kept for all of them.
-const ALL_KEPT: usize = 16 << 20;
+/// Pieces of the backlog that a client gets before others get their turn.
+const TURN: usize = 16;
 
 /// After the container's end, a client that takes nothing is waited for so long, nanoseconds.
 const OFFERED: i64 = 2_000_000_000;
@@ -33,11 +32,15 @@ const OFFERED: i64 = 2_000_000_000;
 /// waits for that.
 const LEFT: i64 = 4_000_000_000;
 
+const CHANNELS: [Channel; 2] = [Channel::Stdout, Channel::Stderr];
+
 /// All attachments.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Sinks {
     next: u64,
     all: Vec<Attachment>,
+    /// By the channel's number.
+    backlogs: [Backlog; 2],
     /// When the last of them is given up: the shim is to leave.
     last: Option<i64>,
 }
@@ -68,18 +71,19 @@ struct Attachment {
     input: AttachedInput,
     confirmed: AttachedInput,
     patience: i64,
-    is_cut: bool,
+    cut: Option<CutOff>,
 }
 
 #[derive(Debug)]
 struct Sink {
     channel: Channel,
     pipe: OwnedFd,
-    kept: VecDeque<u8>,
-    /// When the client last took some of what is kept, or that began to be kept: on the monotonic
+    /// The place in its stream of the next byte that the client is to get.
+    at: u64,
+    /// When the client last took something, while it was behind, or fell behind: on the monotonic
     /// clock.
     moved: i64,
-    /// Nothing follows what is kept.
+    /// The stream has ended.
     is_last: bool,
 }
 
@@ -91,6 +95,8 @@ pub(crate) struct Detached {
     pub input: AttachedInput,
     /// The container's end, when all output was given out.
     pub exit: Option<ExitRecord>,
+    /// The reason, when it was cut off.
+    pub cut: Option<CutOff>,
 }
 
 /// A descriptor's part in poll(2), with the key of its attachment.
@@ -107,10 +113,22 @@ enum Fate {
     Stays,
     /// Its reader is gone, or it has all that there is.
     Closes,
-    IsCut,
+    IsCut(CutOff),
 }
 
 impl Sinks {
+    /// No client yet, of a container with this log.
+    pub(crate) fn new(log: Option<&Path>) -> Self {
+        let backlog =
+            |channel| Backlog::new(log.map(|log| beside(log, channel)), Bounds::default());
+        Self {
+            next: 0,
+            all: Vec::new(),
+            backlogs: CHANNELS.map(backlog),
+            last: None,
+        }
+    }
+
     /// Takes a client on.
     ///
     /// # Errors
@@ -126,7 +144,7 @@ impl Sinks {
             sinks.push(Sink {
                 channel,
                 pipe,
-                kept: VecDeque::new(),
+                at: self.backlogs[channel as usize].end(),
                 moved: 0,
                 is_last: false,
             });
@@ -140,7 +158,7 @@ impl Sinks {
             input: AttachedInput::StaysOpen,
             confirmed: client.input,
             patience: client.patience,
-            is_cut: false,
+            cut: None,
         });
         self.next += 1;
         Ok(())
@@ -155,9 +173,8 @@ impl Sinks {
     }
 
     /// Whether a client has yet to take what this stream brought.
-    pub(crate) fn holds(&self, channel: Channel) -> bool {
-        let mut sinks = self.all.iter().flat_map(|a| &a.sinks);
-        sinks.any(|sink| sink.channel == channel && !sink.kept.is_empty())
+    pub(crate) fn is_behind(&self, channel: Channel) -> bool {
+        !self.backlogs[channel as usize].is_empty()
     }
 
     /// Whether there is none.
@@ -167,28 +184,68 @@ impl Sinks {
 
     /// The descriptors to poll.
     pub(crate) fn interests(&self) -> impl Iterator<Item = Interest<'_>> {
-        self.all.iter().flat_map(|attachment| {
-            let full = attachment.sinks.iter().filter(|sink| !sink.kept.is_empty());
-            let rooms = full.map(|sink| Interest::Room(attachment.key, sink.pipe.as_fd()));
+        let backlogs = &self.backlogs;
+        self.all.iter().flat_map(move |attachment| {
+            let behind = attachment.behind(backlogs);
+            let rooms = behind.map(|sink| Interest::Room(attachment.key, sink.pipe.as_fd()));
             rooms.chain([Interest::Lease(attachment.key, attachment.lease.as_fd())])
         })
     }
 
-    /// Gives a chunk of a stream to all who want it.
+    /// Gives a chunk of a stream to all who want it, and keeps what a client does not take now.
     pub(crate) fn write(&mut self, channel: Channel, chunk: &[u8]) {
         if self.all.is_empty() {
             return;
         }
-        let kept: usize = self.all.iter().map(Attachment::kept).sum();
-        let mut room = ALL_KEPT.saturating_sub(kept);
+        let backlog = &mut self.backlogs[channel as usize];
+        let place = backlog.end();
+        let mut wanted = place + chunk.len() as u64;
         for attachment in &mut self.all {
-            let before = attachment.kept();
-            attachment.each(|sink| match sink.channel == channel {
-                true => sink.write(chunk, room),
-                false => Fate::Stays,
+            attachment.each(|sink| {
+                if sink.channel != channel {
+                    return Fate::Stays;
+                }
+                let fate = sink.take(chunk, place);
+                if fate == Fate::Stays {
+                    wanted = wanted.min(sink.at);
+                }
+                fate
             });
-            room = (room + before).saturating_sub(attachment.kept());
         }
+        backlog.push(chunk, wanted);
+        if wanted < backlog.start() {
+            self.cut(channel);
+        }
+    }
+
+    /// Cuts the clients off that want what is not kept any more.
+    fn cut(&mut self, channel: Channel) {
+        let backlog = &self.backlogs[channel as usize];
+        for attachment in &mut self.all {
+            attachment.each(|sink| match sink.channel == channel {
+                true if sink.at < backlog.start() => Fate::IsCut(backlog.lack(sink.at)),
+                _ => Fate::Stays,
+            });
+        }
+        self.release();
+    }
+
+    /// Lets go of what all clients have taken.
+    fn release(&mut self) {
+        for channel in CHANNELS {
+            let sinks = self.all.iter().flat_map(|attachment| &attachment.sinks);
+            let sinks = sinks.filter(|sink| sink.channel == channel);
+            let wanted = sinks.map(|sink| sink.at).min();
+            self.backlogs[channel as usize].release(wanted.unwrap_or(u64::MAX));
+        }
+        if self.all.is_empty() {
+            self.rest();
+        }
+    }
+
+    /// Frees what only a busy stream needs.
+    pub(crate) fn rest(&mut self) {
+        self.backlogs.iter_mut().for_each(Backlog::rest);
     }
 
     /// A stream has ended: its sinks end with what they have.
@@ -196,16 +253,15 @@ impl Sinks {
         for attachment in &mut self.all {
             attachment.each(|sink| {
                 sink.is_last |= sink.channel == channel;
-                sink.flush()
+                sink.flush(&mut self.backlogs)
             });
         }
+        self.release();
     }
 
     /// The container is over, and its last output was given out.
     pub(crate) fn finish(&mut self) {
-        for channel in [Channel::Stdout, Channel::Stderr] {
-            self.end(channel);
-        }
+        CHANNELS.into_iter().for_each(|channel| self.end(channel));
         let now = clock::monotonic();
         for attachment in &mut self.all {
             attachment.patience = attachment.patience.min(OFFERED);
@@ -224,20 +280,25 @@ impl Sinks {
 
     /// When the next client is given up that takes nothing until then.
     pub(crate) fn until(&self) -> Option<i64> {
-        let next = self.all.iter().filter_map(Attachment::until).min()?;
+        let all = self.all.iter();
+        let next = all.filter_map(|a| a.until(&self.backlogs)).min()?;
         Some(self.last.map_or(next, |last| last.min(next)))
     }
 
     /// There is room for what is kept.
     pub(crate) fn flush(&mut self, key: u64) {
         let attachment = self.all.iter_mut().find(|a| a.key == key);
-        attachment.into_iter().for_each(|a| a.each(Sink::flush));
+        if let Some(attachment) = attachment {
+            attachment.each(|sink| sink.flush(&mut self.backlogs));
+        }
+        self.release();
     }
 
     /// A client has left; the fate of the container's input.
     pub(crate) fn remove(&mut self, key: u64) -> AttachedInput {
         let index = self.all.iter().position(|a| a.key == key);
         let removed = index.map(|index| self.all.remove(index));
+        self.release();
         removed.map(|removed| removed.input).unwrap_or_default()
     }
 
@@ -248,83 +309,107 @@ impl Sinks {
         }
         let now = clock::monotonic();
         let is_late = self.last.is_some_and(|last| now >= last);
+        let late = match exit {
+            Some(_) => CutOff::NotInTime,
+            None => CutOff::TookNothing,
+        };
+        let backlogs = &self.backlogs;
         let is_over = |a: &mut Attachment| {
-            let is_given_up = a.until().is_some_and(|until| is_late || now >= until);
-            a.is_cut || is_given_up || exit.is_some() && a.sinks.is_empty()
+            let until = a.until(backlogs);
+            if until.is_some_and(|until| is_late || now >= until) {
+                a.cut.get_or_insert(late);
+            }
+            a.cut.is_some() || exit.is_some() && a.sinks.is_empty()
         };
         let over = self.all.extract_if(.., is_over);
         let told = over.map(|attachment| Detached {
-            exit: exit.filter(|_| !attachment.is_cut && attachment.sinks.is_empty()),
+            exit: exit.filter(|_| attachment.cut.is_none()),
+            cut: attachment.cut,
             id: attachment.id,
             asker: attachment.asker,
             input: attachment.input,
         });
-        told.collect()
+        let told: Vec<Detached> = told.collect();
+        if !told.is_empty() {
+            self.release();
+        }
+        told
     }
 }
 
 impl Attachment {
-    /// When it is given up, if it takes nothing until then.
-    fn until(&self) -> Option<i64> {
-        let kept = self.sinks.iter().filter(|sink| !sink.kept.is_empty());
-        let until = kept.map(|sink| sink.moved.saturating_add(self.patience));
-        until.min()
+    /// The sinks that do not have all yet.
+    fn behind<'a>(&'a self, backlogs: &'a [Backlog; 2]) -> impl Iterator<Item = &'a Sink> {
+        let sinks = self.sinks.iter();
+        sinks.filter(|sink| sink.at < backlogs[sink.channel as usize].end())
     }
 
-    fn kept(&self) -> usize {
-        self.sinks.iter().map(|sink| sink.kept.len()).sum()
+    /// When it is given up, if it takes nothing until then.
+    fn until(&self, backlogs: &[Backlog; 2]) -> Option<i64> {
+        let behind = self.behind(backlogs);
+        let until = behind.map(|sink| sink.moved.saturating_add(self.patience));
+        until.min()
     }
 
     /// Does something to each sink; one that is cut takes the others along.
     fn each(&mut self, mut act: impl FnMut(&mut Sink) -> Fate) {
         self.sinks.retain_mut(|sink| {
             let fate = act(sink);
-            self.is_cut |= fate == Fate::IsCut;
+            if let Fate::IsCut(why) = fate {
+                self.cut.get_or_insert(why);
+            }
             fate == Fate::Stays
         });
-        if self.is_cut {
+        if self.cut.is_some() {
             self.sinks.clear();
         }
     }
 }
 
 impl Sink {
-    fn write(&mut self, chunk: &[u8], room: usize) -> Fate {
-        if self.flush() == Fate::Closes {
-            return Fate::Closes;
+    /// Gives out what there is room for of the chunk that begins at this place, unless the client
+    /// has yet to take what came before.
+    fn take(&mut self, chunk: &[u8], place: u64) -> Fate {
+        if self.at < place {
+            return Fate::Stays;
         }
         let mut rest = chunk;
-        while self.kept.is_empty() && !rest.is_empty() {
+        while !rest.is_empty() {
             match self.offer(rest) {
-                Ok(0) => break,
-                Ok(written) => rest = &rest[written..],
+                Ok(0) => {
+                    self.moved = clock::monotonic();
+                    break;
+                }
+                Ok(written) => {
+                    rest = &rest[written..];
+                    self.at += written as u64;
+                }
                 Err(fate) => return fate,
             }
         }
-        if rest.len() > room || self.kept.len() + rest.len() > MAX_KEPT {
-            return Fate::IsCut;
-        }
-        if self.kept.is_empty() {
-            self.moved = clock::monotonic();
-        }
-        self.kept.extend(rest);
         Fate::Stays
     }
 
-    /// Gives out what is kept, as far as there is room.
-    fn flush(&mut self) -> Fate {
-        while !self.kept.is_empty() {
-            match self.offer(self.kept.as_slices().0) {
-                Ok(0) => return Fate::Stays,
+    /// Gives out what is kept, as far as there is room, for one turn.
+    fn flush(&mut self, backlogs: &mut [Backlog; 2]) -> Fate {
+        let backlog = &mut backlogs[self.channel as usize];
+        for _ in 0..TURN {
+            if self.at == backlog.end() {
+                break;
+            }
+            let Ok(piece) = backlog.at(self.at) else {
+                return Fate::IsCut(CutOff::NoRoom);
+            };
+            match self.offer(piece) {
+                Ok(0) => break,
                 Ok(written) => {
-                    self.kept.drain(..written);
+                    self.at += written as u64;
                     self.moved = clock::monotonic();
                 }
                 Err(fate) => return fate,
             }
         }
-        self.kept = VecDeque::new();
-        match self.is_last {
+        match self.is_last && self.at == backlog.end() {
             true => Fate::Closes,
             false => Fate::Stays,
         }
@@ -342,6 +427,17 @@ impl Sink {
             }
         }
     }
+}
+
+/// The name that a stream's file has beside the log, where it has to have one.
+fn beside(log: &Path, channel: Channel) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(log.file_name().unwrap_or_default());
+    name.push(match channel {
+        Channel::Stdout => ".stdout",
+        Channel::Stderr => ".stderr",
+    });
+    log.with_file_name(name)
 }
 
 #[cfg(test)]

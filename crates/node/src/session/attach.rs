@@ -1,16 +1,16 @@
 //! A session with a container itself.
 //!
 //! The container's output comes through its shim, which goes on writing the log: the daemon gives
-//! it pipes, and the container writes no faster than they are read. A client that does not read at
-//! all is cut off after a while. The input goes straight to the container, by a copy of what the
-//! shim has lent.
+//! it pipes, and what they do not take is kept in the shim. A client that is far behind, or does not
+//! read at all for a while, is cut off. The input goes straight to the container, by a copy of what
+//! the shim has lent.
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use crisp_model::{ContainerId, ExitStatus};
 use crisp_shim_api::{
-    AttachRequest, AttachedInput, ExitRecord, FailureKind, Reply, Request, StreamEnd,
+    AttachRequest, AttachedInput, CutOff, FailureKind, MAX_BEHIND, Reply, Request, StreamEnd,
 };
 use crisp_sys::pipe::pipe;
 use futures::FutureExt;
@@ -22,11 +22,12 @@ use super::input::{Closer, Input, OnEnd};
 use super::terminal::Terminal;
 use super::{Ended, Session, Wanted};
 use crate::error::{Context, Error, Result};
-use crate::shim::client::{End, ShimClient, failure};
+use crate::shim::client::{Detached, End, ShimClient, failure};
 use crate::shim::loan::Loan;
 
-/// How long a client that takes nothing may hold the container up: a network that stalls recovers
-/// within this time, and a container's probes outlive it.
+/// How long a client may take nothing while there is something for it: a network that stalls
+/// recovers within this time. A client of a terminal holds its container up meanwhile, whose probes
+/// outlive it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A container to attach to.
@@ -161,23 +162,46 @@ fn older(container: &ContainerId) -> Error {
 async fn watch(
     container: ContainerId,
     (shim, lease): (ShimClient, OwnedFd),
-    ended: oneshot::Receiver<Option<ExitRecord>>,
+    ended: oneshot::Receiver<Detached>,
 ) -> Ended {
     let ended = ended.await;
     drop((shim, lease));
     match ended {
-        Ok(Some(record)) if record.status == ExitStatus::Lost => {
+        Ok(Ok(record)) if record.status == ExitStatus::Lost => {
             Ended::Lost(format!("the exit code of container {container} is lost"))
         }
-        Ok(Some(record)) => Ended::Exited(record.status.code()),
-        Ok(None) => Ended::Lost(format!(
-            "cut off: the output of container {container} was not taken in time; its log has all \
-             of it"
-        )),
+        Ok(Ok(record)) => Ended::Exited(record.status.code()),
+        Ok(Err(cut)) => Ended::Lost(words(cut, &container)),
         Err(_) => Ended::Lost(format!(
             "the shim of container {container} ended during an attach"
         )),
     }
+}
+
+/// The reason for a cut, as its client is told.
+fn words(cut: Option<CutOff>, container: &ContainerId) -> String {
+    let output = format!("the output of container {container}");
+    let why = match cut {
+        Some(CutOff::TookNothing) => {
+            let seconds = PATIENCE.as_secs();
+            format!("nothing of {output} was taken for {seconds} seconds; its log has all of it")
+        }
+        Some(CutOff::TooFarBehind) => {
+            let mebibytes = MAX_BEHIND >> 20;
+            format!("more than {mebibytes} MiB behind {output}; its log has all of it")
+        }
+        Some(CutOff::NoLog) => {
+            format!("too far behind {output}, which has no log; only beside a log more is kept")
+        }
+        Some(CutOff::NoRoom) => format!(
+            "too far behind {output}, and the disk of its log took no more that could be kept; \
+             make room there"
+        ),
+        Some(CutOff::NotInTime | CutOff::Unknown) | None => {
+            format!("{output} was not taken in time; its log has all of it")
+        }
+    };
+    format!("cut off: {why}")
 }
 
 #[cfg(test)]

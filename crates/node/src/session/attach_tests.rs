@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crisp_model::Timestamp;
-use crisp_shim_api::{Event, FromShim};
+use crisp_shim_api::{Event, ExitRecord, FromShim};
 use crisp_sys::pty;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -62,7 +62,7 @@ async fn attach(
     (session, shim, fds, told)
 }
 
-async fn detached(shim: &FakeShim, status: Option<ExitStatus>) {
+async fn detached(shim: &FakeShim, status: Option<ExitStatus>, cut: Option<CutOff>) {
     let event = Event::Detached {
         attach_id: "1".to_owned(),
         exit: status.map(|status| ExitRecord {
@@ -70,6 +70,7 @@ async fn detached(shim: &FakeShim, status: Option<ExitStatus>) {
             finished_at: Timestamp(7),
             oom: false,
         }),
+        cut,
     };
     shim.say(FromShim::Event(event), &[]).await;
 }
@@ -92,7 +93,7 @@ async fn streams_lead_to_the_container_and_its_end_is_told() {
     let mut text = String::new();
     file(far).read_to_string(&mut text).unwrap();
     assert_eq!(text, "asked");
-    detached(&shim, Some(ExitStatus::Signal(9))).await;
+    detached(&shim, Some(ExitStatus::Signal(9)), None).await;
     assert_eq!(session.end.await, Ended::Exited(137));
     for (wanted, stream) in [("out", session.stdout), ("err", session.stderr)] {
         let mut text = String::new();
@@ -105,12 +106,20 @@ async fn streams_lead_to_the_container_and_its_end_is_told() {
 async fn an_end_that_is_no_exit_is_told_as_such() {
     let (_far, near) = pipe().unwrap();
     let loan = lent(StreamEnd::Input, near);
-    for (status, wanted) in [
+    let cuts = [
         (None, "not taken in time"),
-        (Some(ExitStatus::Lost), "exit code"),
-    ] {
+        (Some(CutOff::TookNothing), "was taken for 30 seconds"),
+        (Some(CutOff::TooFarBehind), "more than 64 MiB behind"),
+        (Some(CutOff::NoLog), "has no log"),
+        (Some(CutOff::NoRoom), "make room there"),
+        (Some(CutOff::NotInTime), "not taken in time"),
+        (Some(CutOff::Unknown), "not taken in time"),
+    ];
+    let cuts = cuts.map(|(cut, wanted)| (None, cut, wanted));
+    let lost = (Some(ExitStatus::Lost), None, "exit code");
+    for (status, cut, wanted) in cuts.into_iter().chain([lost]) {
         let (session, shim, _fds, _) = attach(&loan, EVERYTHING, Reply::Done).await;
-        detached(&shim, status).await;
+        detached(&shim, status, cut).await;
         let ended = session.unwrap().end.await;
         let is_told = matches!(&ended, Ended::Lost(why) if why.contains(wanted));
         assert!(is_told, "{ended:?}");

@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crisp_model::{ContainerId, ExitStatus};
-use crisp_shim_api::{Event, ExitRecord, FailureKind, FromShim, MAX_FRAME, Reply, Request, ToShim};
+use crisp_shim_api::{
+    CutOff, Event, ExitRecord, FailureKind, FromShim, MAX_FRAME, Reply, Request, ToShim,
+};
 use crisp_sys::process::ProcessId;
 use crisp_sys::socket::{Conn, Message as Packet};
 use tokio::io::unix::AsyncFd;
@@ -160,13 +162,17 @@ pub(crate) struct ShimClient {
     pub(crate) process: Option<ProcessId>,
 }
 
+/// The end of an attachment: that of the container, or the reason why it was cut off, where the shim
+/// tells one.
+pub(crate) type Detached = std::result::Result<ExitRecord, Option<CutOff>>;
+
 /// Where a shim's word about the end of something goes that a call begins.
 #[derive(Debug)]
 pub(crate) enum End {
     /// Of a command.
     Exec(oneshot::Sender<ExitStatus>),
-    /// Of an attachment, with the container's end unless it was cut off.
-    Attach(oneshot::Sender<Option<ExitRecord>>),
+    /// Of an attachment.
+    Attach(oneshot::Sender<Detached>),
 }
 
 #[derive(Debug)]
@@ -324,7 +330,7 @@ struct Talk {
     next: u64,
     waiting: HashMap<u64, oneshot::Sender<Answer>>,
     execs: HashMap<String, oneshot::Sender<ExitStatus>>,
-    attached: HashMap<String, oneshot::Sender<Option<ExitRecord>>>,
+    attached: HashMap<String, oneshot::Sender<Detached>>,
     outgoing: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
     /// The pod's task.
     events: mpsc::UnboundedSender<(ContainerId, ShimEvent)>,
@@ -433,9 +439,13 @@ impl Talk {
                     end.send(status).ok();
                 }
             }
-            FromShim::Event(Event::Detached { attach_id, exit }) => {
+            FromShim::Event(Event::Detached {
+                attach_id,
+                exit,
+                cut,
+            }) => {
                 if let Some(end) = self.attached.remove(&attach_id) {
-                    end.send(exit).ok();
+                    end.send(exit.ok_or(cut)).ok();
                 }
             }
             // The exit record tells whether it mattered.

@@ -3,10 +3,12 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use crisp_model::ExitStatus;
 use crisp_shim_api::{
-    AttachRequest, AttachedInput, Event, ExitRecord, FailureKind, Reply, Request, Stdin, StreamEnd,
+    AttachRequest, AttachedInput, CutOff, Event, ExitRecord, FailureKind, Reply, Request, Stdin,
+    StreamEnd,
 };
 use crisp_sys::pipe::pipe;
 use serde_json::json;
@@ -50,11 +52,22 @@ fn attached(lab: &mut Lab, id: &str, sinks: &[StreamEnd], input: AttachedInput) 
     client
 }
 
-fn detached(lab: &mut Lab, id: &str) -> Option<ExitRecord> {
+fn detached(lab: &mut Lab, id: &str) -> (Option<ExitRecord>, Option<CutOff>) {
     lab.event(|event| match event {
-        Event::Detached { attach_id, exit } if attach_id == id => Some(*exit),
+        Event::Detached {
+            attach_id,
+            exit,
+            cut,
+        } if attach_id == id => Some((*exit, *cut)),
         _ => None,
     })
+}
+
+/// The end of a client that got all.
+fn told_all(lab: &mut Lab, id: &str) -> ExitRecord {
+    let (exit, cut) = detached(lab, id);
+    assert_eq!(cut, None);
+    exit.unwrap()
 }
 
 /// A container that reads its input, and the far end of that.
@@ -89,17 +102,32 @@ fn privileged_each_client_gets_what_comes_from_its_moment_on() {
     assert_eq!(read_all(stream.into()), "bye\n");
     let record = lab.exited();
     assert_eq!(record.status, ExitStatus::Code(4));
-    assert_eq!(detached(&mut lab, "one"), Some(record));
-    assert_eq!(detached(&mut lab, "two"), Some(record));
+    assert_eq!(told_all(&mut lab, "one"), record);
+    assert_eq!(told_all(&mut lab, "two"), record);
     assert_eq!(lab.log().len(), 5);
     drop((one.lease, two.lease));
     lab.shut_down();
 }
 
+/// Says so many lines of more than 6 KiB, once its input has ended.
+fn talker(lines: usize) -> (Lab, File) {
+    let line = "line=$(seq -s - 1 1500)";
+    let each = format!("for n in $(seq 1 {lines}); do echo $n $line; done");
+    reader(&format!("{line}; cat; {each}; exit 7"))
+}
+
+/// Whether a text is all lines of a [`talker`], each after these words.
+fn is_all<'a>(texts: impl IntoIterator<Item = &'a str>, before: &str, lines: usize) -> bool {
+    let line: Vec<String> = (1..=1500).map(|n| n.to_string()).collect();
+    let line = line.join("-");
+    let lines = (1..=lines).map(|n| format!("{before}{n} {line}"));
+    texts.into_iter().eq(lines)
+}
+
 #[test]
 fn privileged_a_client_that_does_not_read_is_cut_and_the_log_is_whole() {
     const LINES: usize = 500_000;
-    let (mut lab, input) = reader(&format!("cat; seq 1 {LINES}"));
+    let (mut lab, input) = reader(&format!("cat; seq 1 {LINES}; sleep 1000"));
     let request = AttachRequest {
         patience_ms: 100,
         ..wants("slow", &BOTH, AttachedInput::StaysOpen)
@@ -108,7 +136,10 @@ fn privileged_a_client_that_does_not_read_is_cut_and_the_log_is_whole() {
     assert_eq!(reply, Reply::Done);
     drop(input);
     assert_eq!(lab.ask(Request::CloseInput), Reply::Done);
-    assert_eq!(detached(&mut lab, "slow"), None);
+    let cut = Some(CutOff::TookNothing);
+    assert_eq!(detached(&mut lab, "slow"), (None, cut));
+    until("all lines", || lab.log().len() == LINES);
+    lab.ask(Request::KillAll);
     lab.exited();
     let log = lab.log();
     let lines = (1..=LINES).map(|n| format!("stdout F {n}"));
@@ -121,31 +152,54 @@ fn privileged_a_client_that_does_not_read_is_cut_and_the_log_is_whole() {
 }
 
 #[test]
-fn privileged_the_container_writes_as_fast_as_its_client_reads() {
-    const LINES: usize = 500_000;
-    let (mut lab, input) = reader(&format!("cat; seq 1 {LINES}; exit 7"));
-    let mut slow = attached(&mut lab, "slow", &BOTH[..1], AttachedInput::StaysOpen);
-    let held = attached(&mut lab, "held", &BOTH[..1], AttachedInput::StaysOpen);
+fn privileged_the_container_writes_on_while_its_clients_do_not_read() {
+    // More than 32 MiB.
+    const LINES: usize = 5400;
+    let (mut lab, input) = talker(LINES);
+    let stays = AttachedInput::StaysOpen;
+    let slow = attached(&mut lab, "slow", &BOTH[..1], stays);
+    let other = attached(&mut lab, "other", &BOTH[..1], stays);
     drop(input);
     assert_eq!(lab.ask(Request::CloseInput), Reply::Done);
-    // Neither the log nor another client goes on while one client reads nothing.
-    let mut stream = File::from(slow.streams.remove(0));
-    let mut text = vec![0; 4096];
-    stream.read_exact(&mut text).unwrap();
-    assert!(lab.log().len() < LINES);
-    assert!(lab.exit_slot().is_none());
-    // A client that leaves holds nothing any more.
-    drop(held);
-    let mut piece = [0; 1000];
-    while let Ok(read @ 1..) = stream.read(&mut piece) {
-        text.extend_from_slice(&piece[..read]);
-    }
-    let lines = (1..=LINES).map(|n| format!("{n}\n"));
-    assert_eq!(String::from_utf8(text).unwrap(), lines.collect::<String>());
+    // No client has read by then.
     let record = lab.exited();
     assert_eq!(record.status, ExitStatus::Code(7));
-    assert_eq!(detached(&mut lab, "slow"), Some(record));
-    assert_eq!(lab.log().len(), LINES);
+    let readers = [slow, other].map(|client| {
+        std::thread::spawn(move || {
+            let text: String = client.streams.into_iter().map(read_all).collect();
+            (client.lease, text)
+        })
+    });
+    for reader in readers {
+        let (_lease, text) = reader.join().unwrap();
+        assert!(text.len() > 32 << 20 && is_all(text.lines(), "", LINES));
+    }
+    for id in ["slow", "other"] {
+        assert_eq!(told_all(&mut lab, id), record);
+    }
+    let log = lab.log();
+    assert!(is_all(log.iter().map(String::as_str), "stdout F ", LINES));
+    lab.shut_down();
+}
+
+#[test]
+fn privileged_a_client_that_is_too_far_behind_is_told_and_the_container_goes_on() {
+    // More than 70 MiB.
+    const LINES: usize = 11_500;
+    let (mut lab, input) = talker(LINES);
+    let slow = attached(&mut lab, "slow", &BOTH[..1], AttachedInput::StaysOpen);
+    drop(input);
+    assert_eq!(lab.ask(Request::CloseInput), Reply::Done);
+    let cut = Some(CutOff::TooFarBehind);
+    assert_eq!(detached(&mut lab, "slow"), (None, cut));
+    let text: String = slow.streams.into_iter().map(read_all).collect();
+    assert!(text.starts_with("1 1-2-3-"));
+    assert_eq!(lab.exited().status, ExitStatus::Code(7));
+    let log = lab.log();
+    assert!(is_all(log.iter().map(String::as_str), "stdout F ", LINES));
+    // Nothing but the log is beside the log.
+    let dir = lab.launch.log.as_ref().unwrap().parent().unwrap();
+    assert_eq!(std::fs::read_dir(dir).unwrap().count(), 1);
     lab.shut_down();
 }
 
@@ -160,7 +214,7 @@ fn privileged_the_shim_leaves_once_the_last_output_is_taken() {
     let asked = lab.send(Request::Shutdown, &[]);
     let text: String = client.streams.into_iter().map(read_all).collect();
     assert!(text.ends_with("\n14000\n") && text.lines().count() == 14_000);
-    assert_eq!(detached(&mut lab, "late"), Some(record));
+    assert_eq!(told_all(&mut lab, "late"), record);
     assert_eq!(lab.reply_to(asked).0, Reply::Done);
     lab.is_gone();
 }
@@ -197,8 +251,37 @@ fn privileged_a_terminal_is_one_stream() {
     drop(master);
     let texts: Vec<String> = client.streams.into_iter().map(read_all).collect();
     assert_eq!(texts, ["this\r\ngot this\r\n", ""]);
-    let exit = detached(&mut lab, "tty").unwrap();
+    let exit = told_all(&mut lab, "tty");
     assert_eq!(exit.status, ExitStatus::Code(3));
+    lab.shut_down();
+}
+
+#[test]
+fn privileged_a_terminal_writes_as_fast_as_its_client_reads() {
+    const LINES: usize = 200_000;
+    let mut lab = Lab::new(&format!("read go; seq 1 {LINES}; exit 3"));
+    lab.spec["process"]["terminal"] = json!(true);
+    let [_, master, _relay] = <[OwnedFd; 3]>::try_from(lab.start().fds).unwrap();
+    let stays = AttachedInput::StaysOpen;
+    let mut slow = attached(&mut lab, "slow", &BOTH[..1], stays);
+    let held = attached(&mut lab, "held", &BOTH[..1], stays);
+    File::from(master).write_all(b"go\n").unwrap();
+    let mut stream = File::from(slow.streams.remove(0));
+    let mut text = vec![0; 4096];
+    stream.read_exact(&mut text).unwrap();
+    // As much is on its way as pipes hold.
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(lab.log().len() < LINES / 2);
+    assert!(lab.exit_slot().is_none());
+    // A client that leaves holds nothing any more.
+    drop(held);
+    let rest = read_all(stream.into());
+    let text = String::from_utf8(text).unwrap() + &rest;
+    let text = text.replace("\r\n", "\n");
+    let lines = text.lines().skip(1);
+    assert!(lines.eq((1..=LINES).map(|n| n.to_string())));
+    let record = told_all(&mut lab, "slow");
+    assert_eq!(record.status, ExitStatus::Code(3));
     lab.shut_down();
 }
 
