@@ -248,33 +248,95 @@ fn privileged_a_terminal_is_the_containers_own() {
     });
 }
 
+/// Whether a container has said that it wrote all.
+fn has_written(cri: &mut Cri, id: &str) -> bool {
+    let looked = cri.execute(id, &["test", "-e", "/written"]).unwrap();
+    looked.exit_code == 0
+}
+
 #[test]
-fn privileged_who_does_not_read_holds_the_container_up_until_it_leaves() {
+fn privileged_a_client_that_does_not_read_holds_nothing_up_and_gets_all() {
+    // More than 32 MiB.
+    const LAST: usize = 4_500_000;
+    let all: String = (1..=LAST).map(|n| format!("{n}\n")).collect();
+    let line = format!("read -r go; seq 1 {LAST}; touch /written; read -r end");
     in_pod(|node, cri, pod, config| {
-        let line = "read -r go; dd if=/dev/zero bs=1M count=64 2>/dev/null | tr '\\0' 'x'";
-        let id = cri.run(pod, config, &talker("main", line));
+        for transport in TRANSPORTS {
+            let id = cri.run(pod, config, &talker(transport, &line));
+            let mut attached = Attached::start(node, transport, &id);
+            attached.says("go\n");
+            eventually("the container has written all", || has_written(cri, &id));
+            let mut heard = vec![0; all.len()];
+            attached.stdout.read_exact(&mut heard).unwrap();
+            assert!(heard == all.as_bytes());
+            attached.says("end\n");
+            assert!(attached.ended());
+            assert_eq!(cri.wait_exit(&id).exit_code, 0);
+        }
+        let kib = node.peak_memory();
+        assert!(kib < 100 * 1024, "the daemon's peak memory: {kib} KiB");
+    });
+}
+
+#[test]
+fn privileged_a_client_that_is_too_far_behind_is_told_so() {
+    const MIBS: u64 = 120;
+    let line = format!("read -r go; dd if=/dev/zero bs=1M count={MIBS} | tr '\\0' x");
+    in_pod(|node, cri, pod, config| {
+        for transport in TRANSPORTS {
+            let id = cri.run(pod, config, &talker(transport, &line));
+            let mut attached = Attached::start(node, transport, &id);
+            attached.says("go\n");
+            assert_eq!(cri.wait_exit(&id).exit_code, 0);
+            let heard = std::io::copy(&mut attached.stdout, &mut std::io::sink()).unwrap();
+            assert!(heard > 1 << 20 && heard < MIBS << 20, "{heard}");
+            let mut told = String::new();
+            let stderr = attached.crictl.stderr.as_mut().unwrap();
+            stderr.read_to_string(&mut told).unwrap();
+            assert!(
+                told.contains("more than 64 MiB behind the output"),
+                "{told}"
+            );
+            assert!(!attached.ended());
+            let log = node.path(&format!("logs/attach/{transport}.log"));
+            let log = std::fs::metadata(log).unwrap().len();
+            assert!(log > MIBS << 20, "the log has {log} bytes");
+        }
+    });
+}
+
+#[test]
+fn privileged_a_terminal_waits_for_a_client_that_does_not_read() {
+    in_pod(|node, cri, pod, config| {
+        let line = "until [ -e /go ]; do echo waits; sleep 0.1; done; seq 1 5000000; exit 3";
+        let terminal = cri::ContainerConfig {
+            tty: true,
+            ..configs::shell("main", line)
+        };
+        let id = cri.run(pod, config, &terminal);
         let request = cri::AttachRequest {
             container_id: id.clone(),
             stdout: true,
+            tty: true,
             ..Default::default()
         };
         let url = cri.attach(request).unwrap().url;
         let (silent, answer) = upgrade(node, &url);
         assert!(answer.contains(" 101 "), "{answer}");
-        let mut attached = Attached::start(node, "spdy", &id);
-        attached.says("go\n");
-        attached.stdin = None;
-        let mut begin = [0; 64 << 10];
-        attached.stdout.read_exact(&mut begin).unwrap();
+        eventually("the client is attached", || node.log().contains("attach"));
+        cri.execute(&id, &["touch", "/go"]).unwrap();
+        let log = node.path("logs/attach/main.log");
+        let written = || std::fs::metadata(&log).unwrap().len();
+        let mut before = None;
+        eventually("the container waits", || {
+            std::thread::sleep(std::time::Duration::from_millis(500));
+            let now = Some(written()).filter(|written| *written > 0);
+            now.is_some() && now == std::mem::replace(&mut before, now)
+        });
         assert_eq!(cri.look(&id).state(), cri::ContainerState::ContainerRunning);
         drop(silent);
-        let rest = std::io::copy(&mut attached.stdout, &mut std::io::sink()).unwrap();
-        assert_eq!(rest, (64 << 20) - begin.len() as u64);
-        assert_eq!(cri.wait_exit(&id).exit_code, 0);
-        let log = std::fs::metadata(node.path("logs/attach/main.log")).unwrap();
-        assert!(log.len() > 64 << 20, "the log has {} bytes", log.len());
-        let kib = node.peak_memory();
-        assert!(kib < 100 * 1024, "the daemon's peak memory: {kib} KiB");
+        assert_eq!(cri.wait_exit(&id).exit_code, 3);
+        assert!(written() > before.unwrap());
     });
 }
 
