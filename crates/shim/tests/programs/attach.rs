@@ -204,6 +204,20 @@ fn privileged_a_client_that_is_too_far_behind_is_told_and_the_container_goes_on(
 }
 
 #[test]
+fn privileged_what_is_kept_goes_with_a_shim_that_is_killed() {
+    let (mut lab, input) = talker(1000);
+    let slow = attached(&mut lab, "slow", &BOTH[..1], AttachedInput::StaysOpen);
+    drop(input);
+    assert_eq!(lab.ask(Request::CloseInput), Reply::Done);
+    lab.exited();
+    lab.kill_shim();
+    let text: String = slow.streams.into_iter().map(read_all).collect();
+    assert!(text.starts_with("1 1-2-3-") && text.len() < 1 << 20);
+    let dir = lab.launch.log.as_ref().unwrap().parent().unwrap();
+    assert_eq!(std::fs::read_dir(dir).unwrap().count(), 1);
+}
+
+#[test]
 fn privileged_the_shim_leaves_once_the_last_output_is_taken() {
     // More than a pipe holds, and less than two: the container ends while a part of it is left.
     let (mut lab, input) = reader("cat; seq 1 14000");
