@@ -306,6 +306,31 @@ fn privileged_a_client_that_is_too_far_behind_is_told_so() {
 }
 
 #[test]
+fn privileged_a_slow_client_gets_the_rest_of_a_container_that_is_over() {
+    const MIBS: usize = 32;
+    let line = format!("read -r go; dd if=/dev/zero bs=1M count={MIBS} | tr '\\0' x");
+    in_pod(|node, cri, pod, config| {
+        let id = cri.run(pod, config, &talker("main", &line));
+        let mut attached = Attached::start(node, "websocket", &id);
+        attached.says("go\n");
+        assert_eq!(cri.wait_exit(&id).exit_code, 0);
+        // As a kubelet does with a pod whose containers are all over.
+        let pod_sandbox_id = pod.to_owned();
+        cri.stop_pod_sandbox(cri::StopPodSandboxRequest { pod_sandbox_id })
+            .unwrap();
+        let mut piece = vec![0; 1 << 20];
+        for _ in 0..MIBS {
+            std::thread::sleep(std::time::Duration::from_millis(250));
+            attached.stdout.read_exact(&mut piece).unwrap();
+            assert!(piece.iter().all(|byte| *byte == b'x'));
+        }
+        let more = std::io::copy(&mut attached.stdout, &mut std::io::sink()).unwrap();
+        assert_eq!(more, 0);
+        assert!(attached.ended());
+    });
+}
+
+#[test]
 fn privileged_a_terminal_waits_for_a_client_that_does_not_read() {
     in_pod(|node, cri, pod, config| {
         let line = "until [ -e /go ]; do echo waits; sleep 0.1; done; seq 1 5000000; exit 3";

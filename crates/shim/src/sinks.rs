@@ -26,7 +26,7 @@ const MAX_ATTACHED: usize = 256;
 const TURN: usize = 16;
 
 /// After the container's end, a client that takes nothing is waited for so long, nanoseconds.
-const OFFERED: i64 = 2_000_000_000;
+const OFFERED: i64 = 10_000_000_000;
 
 /// A client that takes a little is waited for so long, once the shim is to leave: less than a daemon
 /// waits for that.

@@ -269,6 +269,7 @@ impl Hands {
         for shim in self.held.values().filter_map(|held| held.shim.clone()) {
             crisp_tasks::apart(async move {
                 tokio::time::sleep(SHIM_STAYS).await;
+                shim.all_have_the_rest().await;
                 shim.dismiss().await;
             });
         }
@@ -333,6 +334,9 @@ impl Hands {
         let work = Work::Passing("dismiss shim", Some(id.clone()));
         started(work, async move {
             tokio::time::sleep(SHIM_STAYS).await;
+            if let Some(shim) = &shim {
+                shim.all_have_the_rest().await;
+            }
             clear::dismiss_recorded(&shared, (&pod, &id), shim.as_ref()).await;
             Outcome::Nothing
         })

@@ -17,7 +17,7 @@ use crisp_shim_api::{
 use crisp_sys::process::ProcessId;
 use crisp_sys::socket::{Conn, Message as Packet};
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use crate::error::{Context, Error, Result, ShimFailure};
 use crate::paths;
@@ -156,6 +156,8 @@ pub(crate) struct ShimClient {
     /// finds it gone. Asked a moment earlier it would say that the container does not run, and so
     /// the caller hears the same.
     pub(super) is_over: Arc<AtomicBool>,
+    /// How many attachments have not ended.
+    pub(super) clients: watch::Receiver<usize>,
     /// Held by the one who told the shim to leave, until it has left.
     pub(super) dismissal: Arc<Mutex<()>>,
     /// The shim's own process, when it is known.
@@ -193,6 +195,7 @@ impl ShimClient {
     ) -> Self {
         let (calls, inbox) = mpsc::unbounded_channel();
         let is_over = Arc::new(AtomicBool::new(false));
+        let (told_clients, clients) = watch::channel(0);
         let talk = Talk {
             connection,
             container: container.clone(),
@@ -201,6 +204,7 @@ impl ShimClient {
             waiting: HashMap::new(),
             execs: HashMap::new(),
             attached: HashMap::new(),
+            clients: told_clients,
             outgoing: VecDeque::new(),
             events,
         };
@@ -210,6 +214,7 @@ impl ShimClient {
             calls,
             container,
             is_over,
+            clients,
             dismissal: Arc::default(),
             process,
         }
@@ -331,6 +336,8 @@ struct Talk {
     waiting: HashMap<u64, oneshot::Sender<Answer>>,
     execs: HashMap<String, oneshot::Sender<ExitStatus>>,
     attached: HashMap<String, oneshot::Sender<Detached>>,
+    /// How many those are.
+    clients: watch::Sender<usize>,
     outgoing: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
     /// The pod's task.
     events: mpsc::UnboundedSender<(ContainerId, ShimEvent)>,
@@ -397,6 +404,7 @@ impl Talk {
             }
             (Request::Attach(attach), Some(End::Attach(end))) => {
                 self.attached.insert(attach.attach_id.clone(), end);
+                self.clients.send_replace(self.attached.len());
             }
             _ => {}
         }
@@ -454,6 +462,7 @@ impl Talk {
         // Callers that have left wait for nothing.
         self.execs.retain(|_, end| !end.is_closed());
         self.attached.retain(|_, end| !end.is_closed());
+        self.clients.send_replace(self.attached.len());
         self.waiting.retain(|_, waiter| !waiter.is_closed());
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! Tests of the talk with a shim, against its other end of the connection.
 
+use crisp_shim_api::AttachRequest;
+
 use super::*;
 
 fn id() -> ContainerId {
@@ -132,4 +134,58 @@ async fn a_shim_is_told_to_leave_once() {
     tokio::join!(client.dismiss(), handle.dismiss());
     assert!(client.calls.is_closed());
     assert!(!leaving.outcome().await.unwrap());
+}
+
+#[tokio::test]
+async fn clients_are_waited_for_that_take_the_rest() {
+    let (ours, theirs) = Conn::pair().unwrap();
+    let (events, _told) = mpsc::unbounded_channel();
+    let client = ShimClient::start(Connection::new(ours).unwrap(), id(), None, events);
+    client.all_have_the_rest().await;
+    let shim = Connection::new(theirs).unwrap();
+    let ask = |name: &str| {
+        let (end, ended) = oneshot::channel();
+        let request = Request::Attach(Box::new(AttachRequest {
+            attach_id: name.to_owned(),
+            ..Default::default()
+        }));
+        let within = Duration::from_secs(5);
+        let asked = client.clone();
+        let end = Some(End::Attach(end));
+        (ended, async move {
+            asked.call_with(request, Vec::new(), end, within).await
+        })
+    };
+    let ((one, asking_one), (two, asking_two)) = (ask("one"), ask("two"));
+    let answering = async {
+        for _ in 0..2 {
+            let (bytes, _) = shim.receive().await.unwrap().unwrap();
+            let ToShim { seq, .. } = ToShim::decode(&bytes).unwrap();
+            let reply = Reply::Done;
+            let frame = FromShim::Reply { seq, reply }.encode().unwrap();
+            shim.send(&frame, &[]).await.unwrap();
+        }
+    };
+    let (first, second, ()) = tokio::join!(asking_one, asking_two, answering);
+    first.unwrap();
+    second.unwrap();
+    let mut rest = std::pin::pin!(client.all_have_the_rest());
+    let soon = Duration::from_millis(50);
+    tokio::time::timeout(soon, &mut rest).await.unwrap_err();
+    // A client that has left is not waited for, once the shim says something.
+    drop(two);
+    let event = Event::Detached {
+        attach_id: "one".to_owned(),
+        exit: None,
+        cut: None,
+    };
+    let frame = FromShim::Event(event).encode().unwrap();
+    shim.send(&frame, &[]).await.unwrap();
+    rest.await;
+    one.await.unwrap().unwrap_err();
+    // Nor is anybody once the shim has gone.
+    let (_three, asking) = ask("three");
+    drop(shim);
+    asking.await.unwrap_err();
+    client.all_have_the_rest().await;
 }

@@ -1,13 +1,26 @@
 //! The end of a shim whose container is over: it is told to leave, answers, and ends.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crisp_shim_api::Request;
 use tokio::sync::MutexGuard;
 
 use super::client::{LEAVE_WITHIN, ShimClient, kill};
 
+/// How long the clients of a container that is over may take for the rest of its output, all together:
+/// the most that is kept for one passes a slow network within it. The shim gives up those that take
+/// nothing.
+const REST_WITHIN: Duration = Duration::from_secs(300);
+
 impl ShimClient {
+    /// Waits until those who are attached have the rest of the container's output.
+    pub(crate) async fn all_have_the_rest(&self) {
+        let mut clients = self.clients.clone();
+        let none = clients.wait_for(|clients| *clients == 0);
+        tokio::time::timeout(REST_WITHIN, none).await.ok();
+    }
+
     /// Tells the shim of a container that is over to leave, and waits until it has. A shim that
     /// does not leave is killed: nothing depends on it any more. A second caller
     /// only waits.
