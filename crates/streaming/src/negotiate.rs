@@ -11,7 +11,7 @@ use http::{Response, StatusCode};
 use crate::status::Manner;
 use crate::websocket::channels::Codec;
 
-const ASKED: HeaderName = HeaderName::from_static("x-stream-protocol-version");
+pub(crate) const ASKED: HeaderName = HeaderName::from_static("x-stream-protocol-version");
 const ACCEPTED: HeaderName = HeaderName::from_static("x-accepted-stream-protocol-versions");
 const SPDY: &str = "SPDY/3.1";
 /// Appended to a client's key: the proof that its request was understood.
