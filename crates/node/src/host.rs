@@ -278,8 +278,6 @@ impl Host {
 
 /// The features that Crisp uses, and the substitute for each that is missing.
 fn features(release: &str, cgroups: Option<&Layout>, capabilities: CapSet) -> Vec<Feature> {
-    let since =
-        |major, minor, name, instead| feature(name, version(release) >= (major, minor), instead);
     let kernel = vec![
         feature(OVERLAYFS, has_overlay(), "no container can be created"),
         feature(
@@ -303,10 +301,9 @@ fn features(release: &str, cgroups: Option<&Layout>, capabilities: CapSet) -> Ve
             has_cgroup_kill(version(release), cgroups),
             "processes are frozen and killed one by one",
         ),
-        since(
-            6,
-            15,
+        feature(
             "exit status by pidfd",
+            fork::exits_are_told(),
             "the status of a container whose shim was killed may be lost",
         ),
         feature(
@@ -418,7 +415,8 @@ fn has_mount_setattr() -> bool {
     })
 }
 
-/// Linux 5.14; every cgroup but the root has the file.
+/// Linux 5.14; every cgroup but the root has the file. Where there is none but the root the release
+/// decides: a look makes no cgroup, since what the daemon may make, and where, is not known yet.
 fn has_cgroup_kill(version: (u32, u32), cgroups: Option<&Layout>) -> bool {
     let root = cgroups.and_then(Layout::unified);
     let groups = root.and_then(|root| fs::read_dir(root).ok());

@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use rustix::fs::{Mode, OFlags};
 
 use crate::pidfd::PidFd;
+use crate::process::WaitStatus;
 use crate::syscall::check;
 
 /// A set of `CLONE_NEW*` flags, and whose child it is.
@@ -148,7 +149,7 @@ fn clone3(
     }
     let size = std::mem::size_of::<CloneArgs>();
     // SAFETY: without CLONE_VM and with no stack this is fork(2): the child has its own copy of
-    // our only thread. The struct and the pidfd it points to outlive the call.
+    // this thread. The struct and the pidfd it points to outlive the call.
     check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size) })
 }
 
@@ -191,4 +192,77 @@ pub fn is_born_in_cgroup() -> bool {
     // SAFETY: the descriptor is none that can be open, so the call fails before there is a child.
     let asked = check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size) });
     matches!(asked, Err(error) if error.raw_os_error() == Some(libc::EBADF))
+}
+
+/// Whether the kernel tells how a process ended that was reaped by another ([`PidFd::exit_info`]):
+/// Linux 6.15, or an older one that was given it, and no filter that hides the call. Tried on a child
+/// that ends at once, since of a process that lives no kernel tells whether it would.
+#[must_use]
+pub fn exits_are_told() -> bool {
+    let told = ended_child().and_then(|child| child.exit_info());
+    matches!(told, Ok(Some(WaitStatus::Code(0))))
+}
+
+/// A child that has ended and was reaped. It makes no call but its last, so that it does not matter
+/// which locks other threads of this process hold.
+fn ended_child() -> io::Result<PidFd> {
+    let mut pidfd: i32 = -1;
+    let pid = match clone3(CloneFlags::NONE, None, &mut pidfd) {
+        Err(error) if is_refused_as_such(&error) => clone(CloneFlags::NONE, &mut pidfd)?,
+        born => born?,
+    };
+    if pid == 0 {
+        crate::process::exit_now(0);
+    }
+    let child = PidFd::from_number(pidfd.into())?;
+    let pid = i32::try_from(pid).map_err(io::Error::other)?;
+    // It fails where the kernel reaps children itself, since SIGCHLD is ignored: then it is over too.
+    drop(crate::process::wait(pid));
+    Ok(child)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seccomp::{self, SockFilter};
+
+    /// Has the kernel say to this thread that it knows no such request of ioctl(2).
+    fn hide_ioctl(request: u32) {
+        let step = |code, jf, k| SockFilter { code, jt: 0, jf, k };
+        let (load, jump, answer) = (0x20, 0x15, 0x06);
+        let call = u32::try_from(libc::SYS_ioctl).unwrap();
+        let refusal = 0x0005_0000 | libc::ENOTTY.unsigned_abs();
+        let filter = [
+            step(load, 0, 0),
+            step(jump, 3, call),
+            // The second argument's lower half.
+            step(load, 0, 24),
+            step(jump, 1, request),
+            step(answer, 0, refusal),
+            step(answer, 0, 0x7fff_0000),
+        ];
+        rustix::thread::set_no_new_privs(true).unwrap();
+        seccomp::load(&filter, 0).unwrap();
+    }
+
+    #[test]
+    fn exits_are_told_by_the_kernel_and_not_by_its_release() {
+        let release = rustix::system::uname()
+            .release()
+            .to_string_lossy()
+            .into_owned();
+        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+        let mut next = || numbers.next().unwrap().unwrap();
+        let is_new = (next(), next()) >= (6_u32, 15_u32);
+        assert!(exits_are_told() || !is_new, "not told by Linux {release}");
+        let hidden = std::thread::spawn(|| {
+            hide_ioctl(0xC040_FF0B);
+            exits_are_told()
+        });
+        assert!(!hidden.join().unwrap());
+        assert!(
+            exits_are_told() || !is_new,
+            "the filter is that thread's own"
+        );
+    }
 }
