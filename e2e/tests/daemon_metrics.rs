@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crisp_api::runtime::v1 as cri;
 use crisp_e2e::patience::eventually;
 use crisp_e2e::registry::known;
-use crisp_e2e::{Node, Options, configs, streams, trial, trial_with};
+use crisp_e2e::{Node, Options, configs, owners, streams, trial, trial_with};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 const ADDRESS: &str = "127.0.0.1:9477";
@@ -265,6 +265,31 @@ fn privileged_figures_follow_the_life_of_a_pod_and_survive_a_restart() {
                 "{kind}"
             );
         }
+    });
+}
+
+#[test]
+fn privileged_a_shim_that_was_replaced_is_counted_once() {
+    trial_with(&options(), |node| {
+        let mut cri = node.cri();
+        let pod = node.pod("mended");
+        let id = cri.run_pod(&pod);
+        let main = cri.run(&id, &pod, &configs::idle("main"));
+        let before = Page::of(node);
+        let replaced = "crisp_shims_replaced_total";
+        assert_eq!(before.get(replaced), 0.0);
+        owners::replace_shim(&main);
+        eventually("commands run in it", || {
+            cri.execute(&main, &["true"]).is_ok()
+        });
+        Page::of(node).grew(&before, replaced, 1.0);
+        // The next one leaves with its container, and is not replaced.
+        cri.stop(&main, 0);
+        eventually("its shim has left", || {
+            Page::of(node).get("crisp_shims") == 0.0
+        });
+        Page::of(node).grew(&before, replaced, 1.0);
+        cri.remove_pod(&id);
     });
 }
 
