@@ -33,6 +33,11 @@ const CADVISOR: [&str; 3] = [
     "container_memory_working_set_bytes",
     "container_fs_usage_bytes",
 ];
+/// The kubelet reads these of them from cgroups.
+const OF_CGROUPS: [&str; 2] = [
+    "container_cpu_usage_seconds_total{",
+    "container_memory_working_set_bytes{",
+];
 
 #[test]
 fn privileged_statistics_come_from_the_daemon() {
@@ -49,6 +54,7 @@ fn privileged_statistics_come_from_cgroups_too() {
     with_web(json!({}), |node, kubelet| {
         summary_has(node, kubelet, &OF_EACH);
         labelled(node, kubelet, "/metrics/resource", &RESOURCE);
+        labelled_by_cgroups(node, kubelet);
     });
 }
 
@@ -93,4 +99,40 @@ fn labelled(node: &Node, kubelet: &Kubelet, path: &str, metrics: &[&str]) {
             })
         });
     }
+}
+
+/// Without the gate the kubelet knows pods by the names of their cgroups, and containers not at all: a
+/// row of the pod's cgroup has the pod's name, a row of its container's has nothing but the path.
+#[track_caller]
+fn labelled_by_cgroups(node: &Node, kubelet: &Kubelet) {
+    let container = node.crictl().line(&["ps", "--quiet", "--name", "^main$"]);
+    let group = format!("/crisp-{container}");
+    for metric in OF_CGROUPS {
+        let mut all = Vec::new();
+        eventually("/metrics/cadvisor has rows of pod and container", || {
+            let text = kubelet.get(node, "/metrics/cadvisor").unwrap_or_default();
+            let rows = text.lines().filter(|line| line.starts_with(metric));
+            all = rows.map(str::to_owned).collect();
+            all.iter().any(|row| label(row, "id").contains(&group))
+                && all.iter().any(|row| label(row, "pod") == "web-node")
+        });
+        for row in &all {
+            let pod = ["pod", "namespace"].map(|name| label(row, name));
+            let own = ["container", "image", "name"].map(|name| label(row, name));
+            assert_eq!(own, ["", "", ""], "{row}");
+            let of_container = label(row, "id").contains(&group);
+            assert!(!of_container || pod == ["", ""], "{row}");
+            assert!(pod == ["", ""] || pod == ["web-node", "default"], "{row}");
+        }
+    }
+}
+
+/// A label of a row.
+#[track_caller]
+fn label<'a>(row: &'a str, name: &str) -> &'a str {
+    let found = row.split(['{', ',']).find_map(|part| {
+        let value = part.strip_prefix(name)?.strip_prefix("=\"")?;
+        value.split('"').next()
+    });
+    found.unwrap_or_else(|| panic!("no {name} in {row}"))
 }
