@@ -40,6 +40,8 @@ const SYSCTLS: [&str; 6] = [
 pub(crate) struct Kubelet {
     dir: PathBuf,
     gates: Value,
+    /// Other settings, which a test has of its own.
+    settings: Value,
     evicts: Value,
     crictl: Crictl,
     data: PathBuf,
@@ -53,6 +55,12 @@ impl Kubelet {
     /// Starts one with these feature gates.
     #[track_caller]
     pub(crate) fn start(node: &Node, gates: Value) -> Self {
+        Self::start_with(node, gates, json!({}))
+    }
+
+    /// Starts one with these feature gates, and with these settings over those that all have.
+    #[track_caller]
+    pub(crate) fn start_with(node: &Node, gates: Value, settings: Value) -> Self {
         let dir = node.path("kubelet");
         for name in ["static", "root/seccomp", "logs", "plugins"] {
             fs::create_dir_all(dir.join(name)).unwrap();
@@ -77,6 +85,7 @@ impl Kubelet {
         let mut kubelet = Self {
             dir,
             gates,
+            settings,
             // Disks of test machines may be full by its own measure.
             evicts: json!({"memory.available": "10Mi"}),
             crictl: node.crictl(),
@@ -124,7 +133,7 @@ impl Kubelet {
     }
 
     fn config(&self, node: &Node) -> Value {
-        json!({
+        let mut config = json!({
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
             "staticPodPath": self.dir.join("static"),
@@ -154,7 +163,10 @@ impl Kubelet {
             "imageGCHighThresholdPercent": 100,
             "imageMinimumGCAge": "1s",
             "featureGates": self.gates,
-        })
+        });
+        let own = self.settings.as_object().unwrap().clone();
+        config.as_object_mut().unwrap().extend(own);
+        config
     }
 
     /// Has it run this pod.

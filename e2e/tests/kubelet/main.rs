@@ -14,6 +14,7 @@ mod images;
 mod kubelet;
 mod life;
 mod logs;
+mod memory_qos;
 mod pressure;
 mod reboot;
 mod relay;
@@ -27,15 +28,20 @@ use std::time::{Duration, Instant};
 use crisp_e2e::node::Node;
 use crisp_e2e::tools;
 use crisp_e2e::trial::trial;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use kubelet::Kubelet;
 
 /// Runs a test with a kubelet that has these feature gates, where one was built.
 fn with_kubelet(gates: Value, test: impl FnOnce(&mut Node, &mut Kubelet)) {
+    with_settings(gates, json!({}), test);
+}
+
+/// As [`with_kubelet`], with settings that the test has of its own.
+fn with_settings(gates: Value, settings: Value, test: impl FnOnce(&mut Node, &mut Kubelet)) {
     if tools::has("kubelet", "kubelet", "pods of a kubelet") {
         trial(|node| {
-            let mut kubelet = Kubelet::start(node, gates);
+            let mut kubelet = Kubelet::start_with(node, gates, settings);
             test(node, &mut kubelet);
         });
     }
