@@ -10,6 +10,7 @@ use std::time::Duration;
 use crisp_e2e::cgroups::is_v2;
 use crisp_e2e::netns::{NODE, Net};
 use crisp_e2e::node::Node;
+use crisp_e2e::patience::eventually;
 use serde_json::{Value, json};
 
 use crate::cases::{self, Cases, watch};
@@ -204,4 +205,36 @@ fn resized(node: &Node, kubelet: &Kubelet, cpu: &str, memory: &str) -> BTreeSet<
     let container = node.crictl().line(&["ps", "--quiet", "--name", "^main$"]);
     node.cri().shell(&container, &look);
     containers(node, kubelet)
+}
+
+/// A volume that is not there holds its pod up before the daemon hears of it; the pod runs once it is.
+#[test]
+fn privileged_a_pod_waits_for_a_volume_that_comes_late() {
+    with_kubelet(json!({}), |node, kubelet| {
+        let mut waits = cases::some(node, &["bad-mount"]);
+        let pod = waits["bad-mount"].pod.clone();
+        let dir = pod["spec"]["volumes"][0]["hostPath"]["path"].as_str();
+        let dir = dir.unwrap().to_owned();
+        kubelet.add(&pod);
+        watch(node, kubelet, &mut waits);
+        eventually("the kubelet has looked for it", || {
+            let errors = kubelet.errors();
+            let mut refusals = errors
+                .iter()
+                .filter(|line| line.contains("hostPath type check"));
+            refusals.any(|line| line.contains(&format!("{dir} is not a directory")))
+        });
+        watch(node, kubelet, &mut waits);
+        assert_eq!(node.crictl().ok(&["pods", "--quiet"]), "");
+        fs::create_dir(&dir).unwrap();
+        let ended = json!({"exitCode": 0, "reason": "Completed"});
+        let state = json!({
+            "phase": "Succeeded",
+            "containerStatuses":
+                [{"name": "main", "restartCount": 0, "state": {"terminated": ended}}],
+        });
+        watch(node, kubelet, &mut cases::one(pod, state));
+        kubelet.remove("bad-mount");
+        gone(node, kubelet);
+    });
 }
