@@ -14,6 +14,7 @@
 mod beside;
 mod changes;
 mod pods;
+mod runtimes;
 mod sessions;
 mod web;
 
@@ -57,6 +58,7 @@ fn privileged_a_cluster_runs_pods_and_leaves_nothing() {
     settings_hold(&cluster);
     cluster.apply("web.yaml");
     pods::begin(&cluster);
+    cluster.apply("runtimes.yaml");
     cluster.rolled_out("deployment/web");
     let nodes: BTreeSet<String> = web_pods(&cluster).iter().map(node_of).collect();
     assert_eq!(nodes, NODES.map(str::to_owned).into());
@@ -65,6 +67,7 @@ fn privileged_a_cluster_runs_pods_and_leaves_nothing() {
     the_issuer_of_tokens_is_trusted(&cluster);
     names_are_known(&cluster);
     pods::do_what_they_are_for(&cluster);
+    runtimes::are_those_of_their_classes(&cluster);
     sessions::work(&cluster, &name_of(&web_pods(&cluster)[0]));
     changes::a_version_is_rolled_out_while_runtimes_are_killed(&cluster);
     changes::a_node_is_emptied(&cluster);
@@ -86,7 +89,9 @@ fn privileged_a_cluster_runs_pods_and_leaves_nothing() {
 /// A part of crispd's configuration and a registry, which nodes are to have, as flags.
 fn settings(cluster: &Cluster) -> String {
     let (runtime, registries) = (cluster.file("runtime.toml"), cluster.file("certs.d"));
-    fs::write(&runtime, "[images]\nparallel_layers = 3\n").unwrap();
+    let handler = "[runtimes.nested]\ncgroup_namespaces = \"private\"\n";
+    let text = format!("[images]\nparallel_layers = 3\n{handler}");
+    fs::write(&runtime, text).unwrap();
     fs::create_dir_all(format!("{registries}/e2e.internal")).unwrap();
     fs::write(format!("{registries}/e2e.internal/hosts.toml"), HOSTS).unwrap();
     format!("--runtime-config {runtime} --registry-config {registries}")
