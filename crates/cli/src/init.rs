@@ -265,8 +265,21 @@ fn prepare() -> Result<()> {
     // Of a former life of the node nothing is left there.
     mount::mount_classic("tmpfs", Path::new("/run"), "tmpfs", "mode=755")
         .context(|| "/run: mount it".to_owned())?;
+    show_security_modules();
     make_way_for_controllers()?;
     tool("/usr/sbin/nft", &["-f"], &own_file("firewall.nft"))
+}
+
+/// AppArmor's profiles are loaded by way of securityfs, which kernels without security modules lack: a
+/// node does without it, and its crispd tells what that means for pods.
+fn show_security_modules() {
+    let place = Path::new("/sys/kernel/security");
+    if place.is_dir()
+        && let Err(error) = mount::mount_classic("securityfs", place, "securityfs", "")
+    {
+        let place = place.display();
+        crate::progress::say(format_args!("{place} cannot be mounted: {error}"));
+    }
 }
 
 /// A file that was written for this node.
