@@ -12,12 +12,15 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::checker::{self, Picture, remains};
+use crate::emulated::{self, ClockSpeed};
 use crate::image::{archive, busybox};
 use crate::netns::Net;
 use crate::{node, tools};
 
 /// How long something may take that has to come.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a page may take.
+const ANSWER: Duration = Duration::from_secs(5);
 /// The kernel frees what a cluster had in batches.
 const SETTLING: Duration = Duration::from_secs(30);
 const KILL: i32 = 9;
@@ -40,6 +43,7 @@ pub struct Cluster {
     settings: Vec<String>,
     /// The value of the setting that the test changes itself.
     panic: String,
+    _clock_speed: ClockSpeed,
     /// Only one test at a time looks at the kernel.
     _lock: File,
 }
@@ -59,6 +63,11 @@ pub fn kubernetes() -> Option<PathBuf> {
 fn version(name: &OsStr) -> Option<Vec<u32>> {
     let numbers = name.to_str()?.strip_prefix('v')?.split('.');
     numbers.map(|number| number.parse().ok()).collect()
+}
+
+/// How long something may take here.
+fn patience() -> Duration {
+    emulated::at_most(PATIENCE)
 }
 
 /// Settings of the machine that kubelets change, for all that runs on it.
@@ -94,6 +103,7 @@ impl Cluster {
             machine: checker::of_machine_and(&net),
             settings: settings(),
             panic,
+            _clock_speed: ClockSpeed::of_nodes(),
             net,
             dir: dir.unwrap(),
             _lock: lock,
@@ -232,13 +242,15 @@ impl Cluster {
     /// Waits until all pods of something are the new ones, and ready.
     #[track_caller]
     pub fn rolled_out(&self, what: &str) {
-        self.kubectl(&["rollout", "status", what, "--timeout=120s"]);
+        let within = format!("--timeout={}s", patience().as_secs());
+        self.kubectl(&["rollout", "status", what, &within]);
     }
 
     /// Waits until an object is as it is to be.
     #[track_caller]
     pub fn waited(&self, how: &str, what: &str) {
-        self.kubectl(&["wait", &format!("--for={how}"), what, "--timeout=120s"]);
+        let within = format!("--timeout={}s", patience().as_secs());
+        self.kubectl(&["wait", &format!("--for={how}"), what, &within]);
     }
 
     /// The output of a script in a pod.
@@ -264,7 +276,8 @@ impl Cluster {
     /// Sends a request from a node, and tells the answer; nothing for a request that was lost.
     #[must_use]
     pub fn page(&self, node: &str, url: &str) -> String {
-        let line = format!("exec {node} timeout 5 busybox wget -q -O - {url}");
+        let within = emulated::at_most(ANSWER).as_secs();
+        let line = format!("exec {node} timeout {within} busybox wget -q -O - {url}");
         let output = self.crisp_output(&line);
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
@@ -272,9 +285,9 @@ impl Cluster {
     /// Waits until something is so.
     #[track_caller]
     pub fn until(&self, what: &str, mut is_so: impl FnMut(&Self) -> bool) {
-        let begun = Instant::now();
+        let (begun, patience) = (Instant::now(), patience());
         while !is_so(self) {
-            assert!(begun.elapsed() < PATIENCE, "not in {PATIENCE:?}: {what}");
+            assert!(begun.elapsed() < patience, "not in {patience:?}: {what}");
             std::thread::sleep(Duration::from_millis(200));
         }
         eprintln!("{:6.1} s until {what}", begun.elapsed().as_secs_f64());
@@ -285,7 +298,7 @@ impl Cluster {
     pub fn left_nothing(&self) {
         assert_eq!(settings(), self.settings, "the machine's settings");
         assert!(!self.home().exists(), "its directory is there");
-        let deadline = Instant::now() + SETTLING;
+        let deadline = Instant::now() + emulated::at_most(SETTLING);
         loop {
             let now = checker::of_machine_and(&self.net);
             let left = remains(&self.machine, &now);

@@ -46,6 +46,7 @@ pub mod cri;
 pub mod crictl;
 pub mod crictl_files;
 mod debris;
+pub mod emulated;
 pub mod fake_registry;
 pub mod forwarding;
 pub mod image;
