@@ -7,9 +7,15 @@
 //! and once more for the same call: `LT 1 << 32` besides `LT 0` refuses 2, and `NE 2` (with a
 //! condition on another argument that fails) besides `EQ 0` allows 1. There, the profile read
 //! plainly judges ours alone.
+//!
+//! libseccomp 2.5 goes round in circles for one profile in some thousands: such a profile is left
+//! out, and told.
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Seek as _};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use libseccomp::{
     ScmpAction, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall, error::SeccompError,
@@ -178,6 +184,27 @@ fn libseccomp(profile: &LinuxSeccomp) -> Result<Vec<Instruction>, SeccompError> 
     Ok(instructions.collect())
 }
 
+/// How long libseccomp may take for a profile; it takes some milliseconds, or for ever.
+const WITHIN: Duration = Duration::from_secs(10);
+/// Profiles that may be left out for that: each keeps a processor busy to the end.
+const ENDLESS: u32 = 16;
+
+/// The program that libseccomp makes; none where it refuses the profile, or never ends.
+fn judge(profile: &LinuxSeccomp) -> Option<Vec<Instruction>> {
+    static LEFT_OUT: AtomicU32 = AtomicU32::new(0);
+    let (sender, receiver) = mpsc::channel();
+    let owned = profile.clone();
+    // Nobody listens any more when it ends late.
+    std::thread::spawn(move || sender.send(libseccomp(&owned).ok()).ok());
+    receiver.recv_timeout(WITHIN).unwrap_or_else(|_| {
+        let before = LEFT_OUT.fetch_add(1, Ordering::Relaxed);
+        assert!(before < ENDLESS, "libseccomp ends for too few profiles");
+        let text = serde_json::to_string(profile).unwrap();
+        eprintln!("left out, libseccomp goes round in circles: {text}");
+        None
+    })
+}
+
 /// The rules of one call, each with a list of conditions that have to hold at once.
 fn about(profile: &LinuxSeccomp, number: u32) -> Vec<(ScmpAction, Vec<LinuxSeccompArg>)> {
     let mut rules = rules(profile);
@@ -229,7 +256,7 @@ proptest! {
     #[test]
     fn both_compilers_mean_the_same(profile in profile(), calls in calls()) {
         // It refuses the same conditions with different actions.
-        let Ok(theirs) = libseccomp(&profile) else { return Ok(()) };
+        let Some(theirs) = judge(&profile) else { return Ok(()) };
         let ours = compile(&profile, Arch::X86_64).unwrap().instructions;
         let newest = profile.syscalls().iter().flatten().flat_map(LinuxSyscall::names);
         let newest = newest.filter_map(|name| Arch::X86_64.number(name)).max();
