@@ -194,7 +194,7 @@ fn judge(profile: &LinuxSeccomp) -> Option<Vec<Instruction>> {
     static LEFT_OUT: AtomicU32 = AtomicU32::new(0);
     let (sender, receiver) = mpsc::channel();
     let owned = profile.clone();
-    // Nobody listens any more when it ends late.
+    // The other end is gone when it ends late.
     std::thread::spawn(move || sender.send(libseccomp(&owned).ok()).ok());
     receiver.recv_timeout(WITHIN).unwrap_or_else(|_| {
         let before = LEFT_OUT.fetch_add(1, Ordering::Relaxed);
