@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::emulated::at_most;
+
 /// Longest that a test waits for something that has to come.
 const LONGEST: Duration = Duration::from_secs(30);
 /// Between two looks.
@@ -10,14 +12,15 @@ const STEP: Duration = Duration::from_millis(10);
 /// Waits until something is so. `what` completes the sentence "after 30 s it is still not so that".
 ///
 /// # Panics
-/// When it is not so after half a minute.
+/// When it is not so after half a minute, or longer where the machine is emulated.
 #[track_caller]
 pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LONGEST;
+    let longest = at_most(LONGEST);
+    let deadline = Instant::now() + longest;
     while !is_so() {
         assert!(
             Instant::now() < deadline,
-            "after {LONGEST:?} it is still not so that {what}"
+            "after {longest:?} it is still not so that {what}"
         );
         std::thread::sleep(STEP);
     }
