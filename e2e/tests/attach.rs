@@ -333,8 +333,8 @@ fn privileged_a_slow_client_gets_the_rest_of_a_container_that_is_over() {
 #[test]
 fn privileged_a_terminal_waits_for_a_client_that_does_not_read() {
     in_pod(|node, cri, pod, config| {
-        let line =
-            "until [ -e /go ]; do echo waits; sleep 0.1; done; while :; do seq 1 100000; done";
+        let line = "until [ -e /go ]; do echo waits; sleep 0.1; done; \
+                    exec yes $(seq 1 300 | tr -d '\\n')";
         let terminal = cri::ContainerConfig {
             tty: true,
             ..configs::shell("main", line)
