@@ -168,7 +168,7 @@ impl Backlog {
     /// The bytes from a place on that is kept, as many as are together.
     ///
     /// # Errors
-    /// Those of pread(2) of the file.
+    /// The file failed a read (pread(2)).
     pub(crate) fn at(&mut self, place: u64) -> io::Result<&[u8]> {
         if let Some(offset) = place.checked_sub(self.fresh) {
             let offset = usize::try_from(offset).unwrap_or(usize::MAX);
