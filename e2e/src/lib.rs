@@ -10,6 +10,7 @@
 //! registry   Debian's docker-registry on loopback
 //! fake_registry  one that says what a test wants it to say
 //! node       a daemon with its own root, state and registry; stopped, killed, started again
+//! clock_speed  of processors, for kubelets
 //! cluster    a cluster by `crisp cluster` with all that it left behind in the end
 //! moving     a node of it that moves from containerd to Crisp and back
 //! crictl     runs crictl against an endpoint
@@ -27,6 +28,7 @@
 //! mounts     a test whose mounts are its own
 //! bait       what an attack would change
 //! checker/   an own look at kernel and disk, before and after
+//! suite/     Kubernetes' own suites: their images, their run, how their specs ended
 //! trial      the frame of a test: a node, a look before, the test, a look after
 //! ```
 
@@ -40,6 +42,7 @@
 pub mod bait;
 pub mod cgroups;
 pub mod checker;
+pub mod clock_speed;
 pub mod cluster;
 pub mod configs;
 pub mod cri;
@@ -61,6 +64,7 @@ pub mod registry;
 #[path = "../../crates/registry/tests/protocol/served.rs"]
 mod served;
 pub mod streams;
+pub mod suite;
 pub mod terminal;
 pub mod tools;
 pub mod trial;

@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crisp_e2e::cgroups::is_v2;
+use crisp_e2e::clock_speed::ClockSpeed;
 use crisp_e2e::crictl::Crictl;
 use crisp_e2e::node::{Node, cgroup_driver};
 use crisp_e2e::tools;
@@ -19,8 +20,6 @@ use serde_json::{Value, json};
 
 /// Where it answers without asking who calls, in the node's network.
 const OPEN: &str = "127.0.0.1:10255";
-/// The file by which a kubelet knows the processors.
-const CPUS: &str = "/proc/cpuinfo";
 /// How long it may take to answer.
 const STARTING: Duration = Duration::from_secs(90);
 /// Its cgroup root, where it has one of its own.
@@ -45,8 +44,7 @@ pub(crate) struct Kubelet {
     evicts: Value,
     crictl: Crictl,
     data: PathBuf,
-    /// Whether there is another `/proc/cpuinfo` than the kernel's.
-    cpus: bool,
+    _speed: ClockSpeed,
     child: Option<Child>,
     sysctls: Vec<(PathBuf, String)>,
 }
@@ -69,7 +67,7 @@ impl Kubelet {
         fs::write(profile, without_mkdir().to_string()).unwrap();
         let data = node.path("data");
         share(&data);
-        let cpus = with_clock_speed(&dir);
+        let speed = ClockSpeed::tell(&dir);
         if is_v2() {
             let controllers = "+cpu +cpuset +memory +pids";
             fs::write("/sys/fs/cgroup/cgroup.subtree_control", controllers).unwrap();
@@ -90,7 +88,7 @@ impl Kubelet {
             evicts: json!({"memory.available": "10Mi"}),
             crictl: node.crictl(),
             data,
-            cpus,
+            _speed: speed,
             child: None,
             sysctls: SYSCTLS.iter().filter_map(sysctl).collect(),
         };
@@ -258,9 +256,6 @@ impl Drop for Kubelet {
         }
         unmount_below(&self.dir);
         unmount_below(&self.data);
-        if self.cpus {
-            drop(tools::run("umount", &[CPUS]));
-        }
         match cgroup_driver().as_str() {
             // Not there when the test failed early.
             "systemd" => drop(
@@ -312,25 +307,6 @@ fn share(dir: &Path) {
     let path = dir.to_str().unwrap();
     drop(tools::run("mount", &["--bind", path, path]));
     drop(tools::run("mount", &["--make-shared", path]));
-}
-
-/// A kubelet starts nowhere without a clock speed, and user-mode Linux tells none: it is given one.
-fn with_clock_speed(dir: &Path) -> bool {
-    let told = fs::read_to_string(CPUS).unwrap();
-    if told.contains("MHz") {
-        return false;
-    }
-    let file = dir.join("cpuinfo");
-    fs::write(
-        &file,
-        format!("{}\ncpu MHz\t\t: 1000.000\n", told.trim_end()),
-    )
-    .unwrap();
-    drop(tools::run(
-        "mount",
-        &["--bind", file.to_str().unwrap(), CPUS],
-    ));
-    true
 }
 
 fn cgroup_root() -> String {

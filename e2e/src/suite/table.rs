@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crisp_e2e::tools;
 use serde_json::Value;
 
-use crate::known::Known;
+use crate::tools;
+
+/// Words of a spec's title, and why it does not pass.
+pub type Known = (&'static str, &'static str);
 
 /// So much is shown of what a spec told before it failed.
 const TOLD: usize = 60;
@@ -25,25 +27,28 @@ struct Spec {
 
 /// All of them.
 #[derive(Debug)]
-pub(crate) struct Table(Vec<Spec>);
+pub struct Table(Vec<Spec>);
 
 impl Table {
     /// Takes the specs of a report that were to run. Ginkgo's report has all others of the suite too, as
     /// skipped without a word why.
-    pub(crate) fn of(report: &Value) -> Self {
+    #[must_use]
+    pub fn of(report: &Value) -> Self {
         let suites = report.as_array().unwrap().iter();
         let specs = suites.flat_map(|suite| suite["SpecReports"].as_array().unwrap());
         let specs = specs.map(Spec::of);
         Self(specs.filter(Spec::was_to_run).collect())
     }
 
-    pub(crate) fn len(&self) -> usize {
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
         self.0.len()
     }
 
     /// Each spec has passed, or is listed with the reason why it does not.
     #[track_caller]
-    pub(crate) fn is_as_known(&self, known: &[Known]) {
+    pub fn is_as_known(&self, known: &[Known]) {
         let mut wrong = Vec::new();
         for spec in &self.0 {
             let listed = known.iter().find(|(words, _)| spec.title.contains(words));

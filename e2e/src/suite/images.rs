@@ -3,14 +3,20 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
-use crisp_e2e::image::Image;
-use crisp_e2e::image::layer::{Layer, Packing};
-use crisp_e2e::image::suites::{base, compiled, effective, nginx, pause, programs, with};
 use serde_json::json;
 
+use crate::image::catalogue::Entry;
+use crate::image::layer::{Layer, Packing};
+use crate::image::suites::{base, compiled, effective, nginx, pause, programs, with};
+use crate::image::{Image, push};
+use crate::netns::Net;
+use crate::registry::Registry;
+use crate::tools;
+
 /// The host in the names.
-pub(crate) const HOST: &str = "registry.k8s.io";
+pub const HOST: &str = "registry.k8s.io";
 /// Busybox' shell says what the suite expects of a shell, and Debian's drops variables whose names no
 /// shell can use, as `data-1`, which the suite sets. Then bash takes its place.
 const SHELL: &str = r#"
@@ -41,8 +47,34 @@ const GROUPS: &str = "root:x:0:\n\
                       group-defined-in-image:x:50000:user-defined-in-image\n\
                       nogroup:x:65534:\n";
 
+/// Makes all images, each of them one that the suite's program names, and serves them on an address.
+#[must_use]
+#[track_caller]
+pub fn serve(net: &Net, work: &Path, address: &str, program: &Path) -> Registry {
+    let named = tools::succeeded(
+        "--list-images",
+        &Command::new(program).arg("--list-images").output().unwrap(),
+    );
+    let named: Vec<&str> = named.lines().collect();
+    let all = all(work, program.parent().unwrap());
+    for (name, tag, _) in &all {
+        let name = format!("{HOST}/{name}:{tag}");
+        assert!(named.contains(&name.as_str()), "{name} is in no spec");
+    }
+    let registry = Registry::start_at(net, work, address);
+    let (_, port) = address.rsplit_once(':').unwrap();
+    let pusher = push::Registry::at(&format!("127.0.0.1:{port}"));
+    net.run(|| {
+        for (name, tag, image) in &all {
+            let pushed = pusher.push(name, tag, &Entry::from(image));
+            pushed.unwrap_or_else(|error| panic!("push {name}:{tag}: {error:#}"));
+        }
+    });
+    registry
+}
+
 /// Repository, tag and image. The work directory takes what is compiled; `kubernetes` has agnhost.
-pub(crate) fn all(work: &Path, kubernetes: &Path) -> Vec<(&'static str, &'static str, Image)> {
+fn all(work: &Path, kubernetes: &Path) -> Vec<(&'static str, &'static str, Image)> {
     let shell = shell(work);
     let resolver = with(&shell, programs(resolving(), &["dig", "getent"]));
     let agnhost = agnhost(&resolver, kubernetes);
