@@ -1,0 +1,106 @@
+//! Kubernetes' own suite of nodes, `e2e_node.test`, against the daemon of a node that systemd runs: the
+//! specs of node conformance that need no node for themselves.
+//!
+//! The suite brings an API server and starts a kubelet. `hack/tools conformance` builds it, `hack/test
+//! nodes` runs it on a node that boots for it. `CRISP_NODE_FOCUS` is a regular expression of the titles of
+//! the specs to run, all without it. `CRISP_NODE_REPORT` names a directory that keeps Ginkgo's report and
+//! the logs. Nothing is tried twice. A spec that does not pass fails the test, unless `known.rs` has a
+//! reason.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test: what goes wrong is a panic that says where"
+)]
+
+mod host;
+mod known;
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use crisp_e2e::clock_speed::ClockSpeed;
+use crisp_e2e::cluster;
+use crisp_e2e::node::{Node, Options, cgroup_driver};
+use crisp_e2e::suite::{Specs, Table, images};
+use crisp_e2e::tools;
+use crisp_e2e::trial::trial_with;
+use host::{Host, PROGRAM};
+use serde_json::Value;
+
+/// The title of any spec.
+const ALL: &str = ".";
+/// So many specs are found without a focus at least: a suite that finds nothing to run would pass.
+const LEAST: usize = 300;
+/// Specs that may run beside others.
+const LABELS: &str = "NodeConformance && !Serial && !Flaky";
+/// How many specs run at a time: they wait more than they compute.
+const AT_ONCE: usize = 4;
+/// How long all of them may take, in the words of Ginkgo.
+const WITHIN: &str = "3h";
+/// Where the images come from: specs have a registry of their own at the usual port.
+const REGISTRY: &str = "127.0.0.1:5050";
+
+#[test]
+fn privileged_specs_of_nodes_pass() {
+    if cgroup_driver() != "systemd" {
+        tools::say(
+            "SKIPPED: the suite of nodes: it needs a node that systemd runs: hack/test nodes",
+        );
+        return;
+    }
+    let Some(kubernetes) = cluster::kubernetes().filter(|dir| is_built(dir)) else {
+        tools::say("SKIPPED: the suite of nodes: not built: hack/tools conformance");
+        return;
+    };
+    let options = Options {
+        through: Some(host::RUNTIME),
+        ..Options::default()
+    };
+    trial_with(&options, |node| {
+        let begun = Instant::now();
+        let table = Table::of(&run(node, &kubernetes));
+        tools::say(&format!("{table}in {:.0?}", begun.elapsed()));
+        table.is_as_known(known::KNOWN.as_slice());
+        let least = if focus() == ALL { LEAST } else { 1 };
+        assert!(table.len() >= least, "{} specs were found", table.len());
+    });
+}
+
+fn is_built(kubernetes: &Path) -> bool {
+    let names = [PROGRAM, "ginkgo", "kubelet", "agnhost", "localhost.key"];
+    names.iter().all(|name| kubernetes.join(name).is_file())
+}
+
+fn focus() -> String {
+    env::var("CRISP_NODE_FOCUS").unwrap_or_else(|_| ALL.to_owned())
+}
+
+/// Runs the suite, and returns Ginkgo's report.
+fn run(node: &mut Node, kubernetes: &Path) -> Value {
+    node.registry.stop();
+    let host = Host::prepare(node, kubernetes, REGISTRY);
+    let _speed = ClockSpeed::tell(host.dir());
+    let _registry = images::serve(&node.net, host.dir(), REGISTRY, &kubernetes.join(PROGRAM));
+    let report = report_dir(node);
+    let specs = Specs {
+        program: host.program(),
+        ginkgo: kubernetes.join("ginkgo"),
+        focus: &focus(),
+        labels: LABELS,
+        at_once: AT_ONCE,
+        within: WITHIN,
+        options: host.options(&report),
+        report,
+        work: host.dir(),
+        programs: Some(host.path("programs")),
+    };
+    specs.run(&node.net)
+}
+
+/// Where the report goes: to who asked for it, else away with the test.
+fn report_dir(node: &Node) -> PathBuf {
+    let asked = env::var_os("CRISP_NODE_REPORT").map(PathBuf::from);
+    asked.unwrap_or_else(|| node.path("report"))
+}
