@@ -47,16 +47,18 @@ const GROUPS: &str = "root:x:0:\n\
                       group-defined-in-image:x:50000:user-defined-in-image\n\
                       nogroup:x:65534:\n";
 
-/// Makes all images, each of them one that the suite's program names, and serves them on an address.
+/// Makes all images but those of these repositories, each of them one that the suite's program names, and
+/// serves them on an address.
 #[must_use]
 #[track_caller]
-pub fn serve(net: &Net, work: &Path, address: &str, program: &Path) -> Registry {
+pub fn serve(net: &Net, work: &Path, address: &str, program: &Path, without: &[&str]) -> Registry {
     let named = tools::succeeded(
         "--list-images",
         &Command::new(program).arg("--list-images").output().unwrap(),
     );
     let named: Vec<&str> = named.lines().collect();
-    let all = all(work, program.parent().unwrap());
+    let mut all = all(work, program.parent().unwrap());
+    all.retain(|(name, _, _)| !without.contains(name));
     for (name, tag, _) in &all {
         let name = format!("{HOST}/{name}:{tag}");
         assert!(named.contains(&name.as_str()), "{name} is in no spec");

@@ -54,7 +54,7 @@ fn privileged_specs_of_kubernetes_pass() {
     }
     let begun = Instant::now();
     let suite = kubernetes.join(PROGRAM);
-    let registry = images::serve(&cluster.net, cluster.work(), EVERYWHERE, &suite);
+    let registry = images::serve(&cluster.net, cluster.work(), EVERYWHERE, &suite, &[]);
     let hosts = cluster.file("certs.d");
     write_hosts(Path::new(&hosts), images::HOST, &[FROM_NODES]);
     cluster.crisp(&format!(
