@@ -75,10 +75,29 @@ impl FreshMount<'_> {
             };
         }
         let context = self.label.tell(context, self.kind)?;
-        let tree = context.mount(self.options.attributes)?;
+        let tree = context.mount(self.options.attributes);
+        let tree = tree.map_err(|error| with_remedy(self.kind, error))?;
         self.label.put(tree.as_fd(), self.kind)?;
         Ok(tree)
     }
+}
+
+/// Says what to do where the kernel gives a user namespace no view of the node that its own user has not.
+fn with_remedy(kind: &str, error: io::Error) -> io::Error {
+    let text = error.to_string();
+    let at = if kind == "sysfs" { "/sys" } else { "/proc" };
+    if !text.contains("too revealing") {
+        return error;
+    }
+    io::Error::new(
+        error.kind(),
+        format!(
+            "{text}: a container in a user namespace has a {kind} of its own only where the node has a \
+             whole one, and something covers a part of the node's, as lxcfs does: `findmnt -R {at}` \
+             names it; unmount it there, or have a whole one beside it by `mkdir /run/whole-{kind} && \
+             mount -t {kind} {kind} /run/whole-{kind}`"
+        ),
+    )
 }
 
 fn mode_of(found: &OwnedFd) -> Option<u32> {

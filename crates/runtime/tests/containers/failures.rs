@@ -25,6 +25,10 @@ pub const CASES: &[Case] = &[
         working_directories,
     ),
     ("privileged_a_missing_source_is_named", missing_source),
+    (
+        "privileged_a_covered_proc_is_told_to_user_namespaces",
+        covered_proc,
+    ),
     ("privileged_a_failed_create_leaves_nothing", nothing_left),
     ("privileged_an_init_that_is_killed_says_by_what", killed),
 ];
@@ -128,6 +132,30 @@ fn specs() {
         assert!(error.contains(text), "{text}: {error}");
         assert!(!bench.cgroup.exists());
     }
+}
+
+/// As a node in a container has it whose files of /proc lxcfs makes.
+fn covered_proc() {
+    in_private_mounts(|| {
+        let mut bench = Bench::new("true");
+        let map = json!([{ "containerID": 0, "hostID": 0, "size": 65536 }]);
+        bench.spec["linux"]["uidMappings"] = map.clone();
+        bench.spec["linux"]["gidMappings"] = map;
+        let namespaces = bench.spec["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.push(json!({ "type": "user" }));
+        mount::bind(Path::new("/proc/version"), Path::new("/proc/cpuinfo")).unwrap();
+        let error = bench.run().unwrap_err().to_string();
+        let remedy = "`findmnt -R /proc` names it";
+        assert!(
+            error.contains("/proc: ") && error.contains(remedy),
+            "{error}"
+        );
+        let whole = bench.dir.path().join("whole");
+        std::fs::create_dir(&whole).unwrap();
+        mount::mount_classic("proc", &whole, "proc", "").unwrap();
+        assert_eq!(bench.output(), "");
+        mount::unmount(&whole).unwrap();
+    });
 }
 
 /// The kernel mounts it all the same, read-only.
