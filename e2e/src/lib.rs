@@ -12,6 +12,7 @@
 //! node       a daemon with its own root, state and registry; stopped, killed, started again
 //! clock_speed  of processors, for kubelets
 //! cluster    a cluster by `crisp cluster` with all that it left behind in the end
+//! containerd_node  a node of it with containerd in the place of its crispd
 //! moving     a node of it that moves from containerd to Crisp and back
 //! crictl     runs crictl against an endpoint
 //! crictl_files  the files that crictl reads pods and containers from
@@ -45,6 +46,7 @@ pub mod checker;
 pub mod clock_speed;
 pub mod cluster;
 pub mod configs;
+pub mod containerd_node;
 pub mod cri;
 pub mod crictl;
 pub mod crictl_files;

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, IMAGE};
+use crate::containerd_node::{Files, SOCKET};
 use crate::image::{archive, busybox};
 use crate::tools;
 
@@ -15,15 +15,6 @@ use crate::tools;
 const OTHER: &str = "node-1";
 /// The image that containerd keeps a pod's namespaces with.
 const PAUSE: &str = "e2e.internal/pause:1";
-const SOCKET: &str = "/node/crisp.sock";
-/// Programs that the node has beside those of each node.
-const PROGRAMS: [&str; 5] = [
-    "containerd",
-    "containerd-shim-runc-v2",
-    "ctr",
-    "crictl",
-    "runc",
-];
 /// Requests from each node. That some pod gets none of them is less likely than one in 10^9.
 const REQUESTS: usize = 32;
 
@@ -43,94 +34,6 @@ pub trait Moving {
 #[must_use]
 pub fn can(test: &str) -> bool {
     tools::has_containerd(test) && tools::has("runc", "differential", test)
-}
-
-/// The files of the node that moves, on this machine; it sees them below `/node`.
-struct Files {
-    dir: PathBuf,
-    /// The node's description with a crispd.
-    crisp: Value,
-}
-
-impl Files {
-    /// Gives the node containerd's programs and a network by plugins that both runtimes call.
-    fn prepare(cluster: &Cluster, node: &str) -> Self {
-        let dir = cluster.home().join("clusters/crisp/nodes").join(node);
-        fs::create_dir_all(dir.join("bin")).unwrap();
-        for program in PROGRAMS {
-            fs::copy(tools::tool(program), dir.join("bin").join(program)).unwrap();
-        }
-        fs::write(dir.join("containerd.toml"), configuration()).unwrap();
-        let pause = busybox::image().config(json!({"Cmd": ["sleep", "2147483647"]}));
-        for (file, image, name) in [
-            ("image.tar", busybox::image(), IMAGE),
-            ("pause.tar", pause, PAUSE),
-        ] {
-            fs::write(dir.join(file), archive::archive(&image.pack(), name)).unwrap();
-        }
-        let list = dir.join("net.d/10-crisp.conflist");
-        let subnet = read(&list)["plugins"][0]["subnets"][0].take();
-        fs::write(list, plugins(&subnet).to_string()).unwrap();
-        let crisp = read(&dir.join("init.json"));
-        Self { dir, crisp }
-    }
-
-    /// The node starts with a crispd the next time.
-    fn describe_with_crisp(&self) {
-        fs::write(self.dir.join("init.json"), self.crisp.to_string()).unwrap();
-    }
-
-    /// The node starts with a containerd in the crispd's place.
-    fn describe_with_containerd(&self) {
-        let mut node = self.crisp.clone();
-        let programs = node["programs"].as_array_mut().unwrap();
-        let runtime = programs.iter_mut().find(|it| it["name"] == "crispd");
-        let line = "PATH=/node/bin:$PATH exec containerd --config /node/containerd.toml";
-        runtime.unwrap()["command"] = json!(["/bin/sh", "-c", line]);
-        fs::write(self.dir.join("init.json"), node.to_string()).unwrap();
-    }
-}
-
-fn read(path: &Path) -> Value {
-    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
-}
-
-fn configuration() -> String {
-    format!(
-        "version = 3\n\
-         root = \"/var/lib/containerd\"\n\
-         state = \"/run/containerd\"\n\
-         disabled_plugins = [\"io.containerd.nri.v1.nri\"]\n\
-         [grpc]\n\
-         address = \"{SOCKET}\"\n\
-         [plugins.\"io.containerd.cri.v1.images\".pinned_images]\n\
-         sandbox = \"{PAUSE}\"\n\
-         [plugins.\"io.containerd.cri.v1.runtime\"]\n\
-         restrict_oom_score_adj = true\n\
-         cni = {{bin_dirs = [\"/usr/lib/cni\"], conf_dir = \"/node/net.d\"}}\n\
-         [plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.runc]\n\
-         runtime_type = \"io.containerd.runc.v2\"\n\
-         options = {{BinaryName = \"/node/bin/runc\", SystemdCgroup = false}}\n"
-    )
-}
-
-fn plugins(subnet: &Value) -> Value {
-    json!({
-        "cniVersion": "1.0.0",
-        "name": "pods",
-        "plugins": [{
-            "type": "bridge",
-            "bridge": "cni0",
-            "isGateway": true,
-            "hairpinMode": true,
-            "ipam": {
-                "type": "host-local",
-                "ranges": [[{"subnet": subnet}]],
-                "routes": [{"dst": "0.0.0.0/0"}],
-                "dataDir": "/run/host-local",
-            },
-        }],
-    })
 }
 
 /// The cluster, and its node that moves.
@@ -168,13 +71,7 @@ impl Move<'_> {
 
     /// Empties the node, removes what a drain leaves, and ends its programs.
     fn leave(&self) {
-        let all = [
-            "--ignore-daemonsets",
-            "--delete-emptydir-data",
-            "--timeout=100s",
-        ];
-        self.cluster
-            .kubectl(&[&["drain", self.name], &all[..]].concat());
+        self.cluster.drain(self.name, &[]);
         let remove = "rmp --all --force";
         self.node.run(&format!(
             "/node/bin/crictl --runtime-endpoint unix://{SOCKET} {remove}"
@@ -220,6 +117,18 @@ impl Move<'_> {
     }
 }
 
+/// The node finds them below `/node`.
+fn write_images(files: &Files) {
+    let pause = busybox::image().config(json!({"Cmd": ["sleep", "2147483647"]}));
+    for (file, image, name) in [
+        ("image.tar", busybox::image(), IMAGE),
+        ("pause.tar", pause, PAUSE),
+    ] {
+        let archive = archive::archive(&image.pack(), name);
+        fs::write(files.dir().join(file), archive).unwrap();
+    }
+}
+
 /// Brings up a cluster of two nodes and has one of them move from containerd to Crisp and back. That one is
 /// stopped when it is asked what it is from then on.
 pub fn there_and_back<N: Moving>(cluster: &Cluster, name: &str, node: impl FnOnce() -> N) {
@@ -227,9 +136,10 @@ pub fn there_and_back<N: Moving>(cluster: &Cluster, name: &str, node: impl FnOnc
     let archive = cluster.archive();
     cluster.crisp(&format!("load {archive}"));
     cluster.crisp(&format!("stop {name}"));
-    let files = Files::prepare(cluster, name);
+    let files = Files::prepare(cluster, name, PAUSE);
+    write_images(&files);
     // Its crispd has had the image as well.
-    fs::remove_dir_all(files.dir.join("var/crisp")).unwrap();
+    fs::remove_dir_all(files.dir().join("var/crisp")).unwrap();
     let node = node();
     let moves = Move {
         cluster,

@@ -1,6 +1,8 @@
 //! Kubernetes' own suite against a cluster of `crisp cluster`: its conformance specs that need no node
 //! for themselves.
 //!
+//! With `CONFORMANCE_RUNTIME=containerd` its nodes have containerd, which tells whether a spec that fails
+//! fails for a reason of Crisp's own.
 //! `hack/tools conformance` builds the suite. `CONFORMANCE_FOCUS` is a regular expression of the titles
 //! of the specs to run, [`USUAL`] without it. `CONFORMANCE_REPORT` names a directory that keeps Ginkgo's
 //! report. Nothing is tried twice. A spec that does not pass fails the test, unless `known.rs` has a reason.
@@ -18,12 +20,15 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crisp_e2e::cluster::{self, Cluster};
+use crisp_e2e::containerd_node::Files;
 use crisp_e2e::registry::write_hosts;
 use crisp_e2e::suite::{Specs, Table, images};
-use crisp_e2e::tools;
+use crisp_e2e::{moving, tools};
 use serde_json::Value;
 
 const PROGRAM: &str = "e2e.test";
+/// One of the suite's images, which containerd keeps a pod's namespaces with.
+const PAUSE: &str = "registry.k8s.io/pause:3.10.2";
 
 /// Specs that run without another word: kubelets, runtimes and networks have a part in them.
 const USUAL: &str = r"\[sig-(node|network|apps|storage)\]";
@@ -39,6 +44,7 @@ const WITHIN: &str = "3h";
 /// network.
 const EVERYWHERE: &str = "0.0.0.0:5000";
 const FROM_NODES: &str = "10.213.0.1:5000";
+const NODES: [&str; 3] = ["node-1", "node-2", "node-3"];
 const RANGES: &str = "10.213.0.0/16,10.244.0.0/16,10.96.0.0/16";
 
 #[test]
@@ -60,14 +66,33 @@ fn privileged_specs_of_kubernetes_pass() {
     cluster.crisp(&format!(
         "up --nodes 3 --ranges {RANGES} --registry-config {hosts}"
     ));
+    if env::var("CONFORMANCE_RUNTIME").is_ok_and(|name| name == "containerd") {
+        assert!(moving::can("conformance of containerd"), "not built");
+        NODES.iter().for_each(|node| has_containerd(&cluster, node));
+    }
     let table = Table::of(&run(&cluster, &kubernetes));
     tools::say(&format!("{table}in {:.0?}", begun.elapsed()));
     table.is_as_known(known::KNOWN.as_slice());
     let least = if focus() == USUAL { LEAST } else { 1 };
-    assert!(table.len() >= least, "{} specs were found", table.len());
+    assert!(table.count() >= least, "{} specs were found", table.count());
     cluster.crisp("delete");
     drop(registry);
     cluster.left_nothing();
+}
+
+/// The node starts again, with containerd.
+fn has_containerd(cluster: &Cluster, node: &str) {
+    cluster.crisp(&format!("stop {node}"));
+    Files::prepare(cluster, node, PAUSE).describe_with_containerd();
+    cluster.crisp(&format!("start {node}"));
+    cluster.until(&format!("{node} is ready with containerd"), |cluster| {
+        let status = cluster.get(&["node", node])["status"].take();
+        let conditions = status["conditions"].as_array().unwrap();
+        let ready = |it: &Value| it["type"] == "Ready" && it["status"] == "True";
+        let runtime = status["nodeInfo"]["containerRuntimeVersion"].as_str();
+        runtime.is_some_and(|told| told.starts_with("containerd://"))
+            && conditions.iter().any(ready)
+    });
 }
 
 fn focus() -> String {
