@@ -12,6 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::checker::{self, Picture, remains};
+use crate::crictl::Crictl;
 use crate::emulated::{self, ClockSpeed};
 use crate::image::{archive, busybox};
 use crate::netns::Net;
@@ -68,6 +69,11 @@ fn version(name: &OsStr) -> Option<Vec<u32>> {
 /// How long something may take here.
 fn patience() -> Duration {
     emulated::at_most(PATIENCE)
+}
+
+/// How long kubectl may wait, in its words.
+fn within() -> String {
+    format!("--timeout={}s", patience().as_secs())
 }
 
 /// Settings of the machine that kubelets change, for all that runs on it.
@@ -232,6 +238,30 @@ impl Cluster {
         child.wait_with_output().unwrap()
     }
 
+    /// The network of a node.
+    #[must_use]
+    #[track_caller]
+    pub fn net_of(&self, node: &str) -> Net {
+        let crictl = Crictl::at(&self.home().join("daemon/crisp.sock"));
+        let label = format!("crisp.cluster/node={node}");
+        let pod = crictl.line(&["pods", "--quiet", "--no-trunc", "--label", &label]);
+        Net::at(&Path::new("/run/netns").join(format!("crisp-{pod}")))
+    }
+
+    /// Empties a node, but for what belongs to every one.
+    #[track_caller]
+    pub fn drain(&self, node: &str, more: &[&str]) {
+        let within = within();
+        let words = [
+            "drain",
+            node,
+            "--ignore-daemonsets",
+            "--delete-emptydir-data",
+            &within,
+        ];
+        self.kubectl(&[&words[..], more].concat());
+    }
+
     /// Makes the objects of a file of the test `cluster`.
     #[track_caller]
     pub fn apply(&self, file: &str) {
@@ -242,15 +272,13 @@ impl Cluster {
     /// Waits until all pods of something are the new ones, and ready.
     #[track_caller]
     pub fn rolled_out(&self, what: &str) {
-        let within = format!("--timeout={}s", patience().as_secs());
-        self.kubectl(&["rollout", "status", what, &within]);
+        self.kubectl(&["rollout", "status", what, &within()]);
     }
 
     /// Waits until an object is as it is to be.
     #[track_caller]
     pub fn waited(&self, how: &str, what: &str) {
-        let within = format!("--timeout={}s", patience().as_secs());
-        self.kubectl(&["wait", &format!("--for={how}"), what, &within]);
+        self.kubectl(&["wait", &format!("--for={how}"), what, &within()]);
     }
 
     /// The output of a script in a pod.

@@ -8,6 +8,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 const CPUS: &str = "/proc/cpuinfo";
+/// Another proc file system, of which nothing is covered.
+const WHOLE: &str = "/run/whole-proc";
 /// How much longer everything takes.
 const SLOWER: u32 = 4;
 /// How often nodes are looked for that have begun.
@@ -72,11 +74,12 @@ fn inits() -> Vec<u32> {
     pids.filter(is_init).collect()
 }
 
-/// In the node's own mounts, with which it goes.
+/// In the node's own mounts, with which it goes. A user namespace may have a proc file system only where a
+/// whole one is to be seen, which that of the node is no more.
 fn give(pid: u32) {
     let script = format!(
         "grep -q MHz {CPUS} || {{ {{ cat {CPUS}; printf 'cpu MHz\\t\\t: 1000.000\\n'; }} >/run/cpuinfo && \
-         mount --bind /run/cpuinfo {CPUS}; }}"
+         mkdir -p {WHOLE} && mount -t proc proc {WHOLE} && mount --bind /run/cpuinfo {CPUS}; }}"
     );
     let mut enter = Command::new("nsenter");
     enter.args(["--target", &pid.to_string(), "--mount", "--"]);

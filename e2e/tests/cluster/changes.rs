@@ -82,14 +82,7 @@ fn others(cluster: &Cluster) -> BTreeMap<String, Value> {
 /// A drained node has no pods but those that belong to every node, and takes new ones when it may.
 pub(crate) fn a_node_is_emptied(cluster: &Cluster) {
     let node = NODES[2];
-    cluster.kubectl(&[
-        "drain",
-        node,
-        "--ignore-daemonsets",
-        "--delete-emptydir-data",
-        "--force",
-        "--timeout=100s",
-    ]);
+    cluster.drain(node, &["--force"]);
     let field = format!("spec.nodeName={node}");
     let left = cluster.get(&["pods", "--field-selector", &field]);
     for pod in left["items"].as_array().unwrap() {

@@ -7,10 +7,14 @@ use std::net::TcpStream;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use crisp_e2e::emulated::at_most;
 use crisp_e2e::terminal::Terminal;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crisp_e2e::cluster::{Cluster, IMAGE};
+
+/// How long a program may take for the lines that it is asked for.
+const SILENCE: Duration = Duration::from_secs(30);
 
 pub(crate) fn work(cluster: &Cluster, web: &str) {
     commands(cluster, web);
@@ -82,7 +86,7 @@ impl Beside {
         // Its number may be another's by then.
         let process = pidfd_open(Pid::from_child(&self.0), PidfdFlags::empty()).unwrap();
         std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_secs(30));
+            std::thread::sleep(at_most(SILENCE));
             pidfd_send_signal(&process, Signal::KILL).ok();
         });
         let output = BufReader::new(self.0.stdout.take().unwrap());

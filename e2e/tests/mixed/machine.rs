@@ -8,7 +8,6 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crisp_e2e::cluster::{Cluster, kubernetes};
-use crisp_e2e::crictl::Crictl;
 use crisp_e2e::moving::Moving;
 use crisp_e2e::netns::Net;
 use crisp_e2e::tools;
@@ -42,7 +41,7 @@ impl Machine {
     /// node's programs are not started yet. `boot` is `hack/vm` with its options.
     pub fn in_place_of(cluster: &Cluster, node: &str, mut boot: Command) -> Self {
         cluster.crisp(&format!("stop {node}"));
-        let net = network(cluster, node);
+        let net = cluster.net_of(node);
         let address = word_after(&net.ip("-o -4 addr show dev eth0"), "inet");
         let gateway = word_after(&net.ip("route show default"), "via");
         // This kernel would answer as well, or hand on what is for pods.
@@ -167,14 +166,6 @@ impl Moving for Machine {
 fn forward(net: &Net, does: bool) {
     let value = u8::from(does).to_string();
     net.run(|| fs::write("/proc/sys/net/ipv4/ip_forward", value).unwrap());
-}
-
-/// The network namespace of a node's pod.
-fn network(cluster: &Cluster, node: &str) -> Net {
-    let crictl = Crictl::at(&cluster.home().join("daemon/crisp.sock"));
-    let label = format!("crisp.cluster/node={node}");
-    let pod = crictl.line(&["pods", "--quiet", "--no-trunc", "--label", &label]);
-    Net::at(&Path::new("/run/netns").join(format!("crisp-{pod}")))
 }
 
 fn word_after(line: &str, word: &str) -> String {
