@@ -1,7 +1,7 @@
 //! A Kubernetes cluster by `crisp cluster`: pods on three nodes, their service from each of them and from
 //! this machine, names, pods of all kinds, sessions of people, a new version, nodes that are emptied or
-//! lose their power, daemons that are killed, other clusters beside it, commands that are killed half-way, and
-//! nothing left in the end.
+//! lose their power, daemons that are killed, a node with Crisp's own network, other clusters beside it,
+//! commands that are killed half-way, and nothing left in the end.
 //!
 //! `hack/tools cluster` builds Kubernetes from its Go modules.
 
@@ -12,6 +12,7 @@
 )]
 
 mod beside;
+mod builtin;
 mod changes;
 mod pods;
 mod runtimes;
@@ -77,6 +78,7 @@ fn privileged_a_cluster_runs_pods_and_leaves_nothing() {
     the_daemon_is_killed(&cluster);
     the_machine_boots(&cluster);
     pods::the_clock_struck(&cluster);
+    builtin::is_all_that_a_node_needs(&cluster);
     refuses_what_would_change_it(&cluster);
     beside::another_cluster_comes_and_goes(&cluster);
     beside::another_home_has_a_network_of_its_own(&cluster);
