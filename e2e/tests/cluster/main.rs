@@ -1,7 +1,7 @@
 //! A Kubernetes cluster by `crisp cluster`: pods on three nodes, their service from each of them and from
-//! this machine, names, pods of all kinds, sessions of people, a new version, nodes that are emptied or
-//! lose their power, daemons that are killed, a node with Crisp's own network, other clusters beside it,
-//! commands that are killed half-way, and nothing left in the end.
+//! this machine, names, the world around them, pods of all kinds, sessions of people, a new version, nodes
+//! that are emptied or lose their power, daemons that are killed, a node with Crisp's own network, other
+//! clusters beside it, commands that are killed half-way, and nothing left in the end.
 //!
 //! `hack/tools cluster` builds Kubernetes from its Go modules.
 
@@ -18,6 +18,7 @@ mod pods;
 mod runtimes;
 mod sessions;
 mod web;
+mod world;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -67,6 +68,7 @@ fn privileged_a_cluster_runs_pods_and_leaves_nothing() {
     the_api_server_reaches_pods(&cluster);
     the_issuer_of_tokens_is_trusted(&cluster);
     names_are_known(&cluster);
+    world::is_reached(&cluster);
     pods::do_what_they_are_for(&cluster);
     runtimes::are_those_of_their_classes(&cluster);
     sessions::work(&cluster, &name_of(&web_pods(&cluster)[0]));
@@ -96,7 +98,9 @@ fn settings(cluster: &Cluster) -> String {
     fs::write(&runtime, text).unwrap();
     fs::create_dir_all(format!("{registries}/e2e.internal")).unwrap();
     fs::write(format!("{registries}/e2e.internal/hosts.toml"), HOSTS).unwrap();
-    format!("--runtime-config {runtime} --registry-config {registries}")
+    world::write_registry(&registries);
+    let world = world::flags();
+    format!("--runtime-config {runtime} --registry-config {registries} {world}")
 }
 
 /// Also after images of the same registry were loaded past it.
