@@ -33,4 +33,6 @@ mod turns;
 pub use attachment::{Attachment, Interface, InterfaceStats, NetworkStatus, PodNetwork};
 pub use builtin::Sources;
 pub use error::{Error, PluginCall, Result};
-pub use network::{Builtin, Config, Mode, Network, OwedDel, PodCidr, interface_stats, loopback_up};
+pub use network::{
+    Builtin, Config, Mode, Need, Network, OwedDel, PodCidr, interface_stats, loopback_up,
+};

@@ -22,13 +22,15 @@ use crisp_sys::ns;
 use crisp_tasks::Worker;
 
 use self::compiled::Compiled;
-pub use self::compiled::{Builtin, PodCidr};
+pub use self::compiled::{Builtin, Need, PodCidr};
 pub use self::debts::OwedDel;
 use self::debts::{Debts, Leaving};
 use self::put_off::PutOff;
 use crate::attachment::{Attachment, InterfaceStats, NetworkStatus, PodNetwork};
 use crate::builtin;
-use crate::client::{Cache, Caller, ConfList, Found, NotAdded, Record, Target, Watch, unasked};
+use crate::client::{
+    Cache, Caller, ConfList, Found, NotAdded, Record, Target, Watch, not_ready, unasked,
+};
 use crate::error::{Context, Error, Result};
 use crate::lane::{Lane, on_thread, to_the_end};
 use crate::netlink::{Batch, link};
@@ -152,7 +154,7 @@ impl Network {
     /// Whether pods can be attached now; never waits.
     #[must_use]
     pub fn status(&self) -> NetworkStatus {
-        self.inner.watch.status()
+        self.inner.status()
     }
 
     /// Takes the subnets that the cluster gives to this node, where the configuration of the
@@ -273,6 +275,19 @@ impl Network {
 }
 
 impl Inner {
+    fn status(&self) -> NetworkStatus {
+        let status = self.watch.status();
+        match self.awaited() {
+            Some(why) if status.ready => not_ready(why),
+            _ => status,
+        }
+    }
+
+    /// Why pods have to wait for their addresses.
+    fn awaited(&self) -> Option<&'static str> {
+        self.compiled.as_ref()?.awaited()
+    }
+
     fn take_pod_cidr(&self, subnets: &[String]) -> Result<PodCidr> {
         let Some(compiled) = &self.compiled else {
             return Ok(PodCidr::Configured);
@@ -292,6 +307,9 @@ impl Inner {
     fn attach(&self, pod: &PodNetwork, turn: &Turn) -> Result<Attachment> {
         if let Some(error) = self.too_much_owed() {
             return Err(error);
+        }
+        if let Some(why) = self.awaited() {
+            return Err(Error::NotReady(why.to_owned()));
         }
         let growing = self.uncollected();
         let list = self.watch.list()?;

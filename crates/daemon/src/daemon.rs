@@ -272,6 +272,7 @@ fn network_config(config: &Config) -> cni::Config {
             Source::Builtin {
                 bridge,
                 subnets,
+                wait_for_pod_cidr,
                 allow_annotations,
                 allow_foreign_sources,
                 masquerade_except,
@@ -279,6 +280,11 @@ fn network_config(config: &Config) -> cni::Config {
             } => cni::Mode::Builtin(cni::Builtin {
                 bridge,
                 subnets,
+                pod_cidr: if wait_for_pod_cidr {
+                    cni::Need::Required
+                } else {
+                    cni::Need::Optional
+                },
                 allow_annotations,
                 sources: if allow_foreign_sources {
                     cni::Sources::Any

@@ -16,6 +16,7 @@ listen = "unix:///node/crisp.sock"
 [network]
 mode = "builtin"
 [network.builtin]
+wait_for_pod_cidr = true
 masquerade_except = ["10.244.0.0/16"]
 [images]
 registry_config = "/node/certs.d"

@@ -20,4 +20,4 @@ pub(crate) use complaint::Complaint;
 pub(crate) use conf::ConfList;
 pub(crate) use runtime_config::unasked;
 pub(crate) use target::Target;
-pub(crate) use watch::Watch;
+pub(crate) use watch::{Watch, not_ready};

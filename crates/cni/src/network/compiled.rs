@@ -23,6 +23,8 @@ pub struct Builtin {
     /// Pod subnets (`10.88.0.0/16`). A pod gets an address from each; empty means those of
     /// `crisp0`, or the pod CIDR.
     pub subnets: Vec<String>,
+    /// Whether pods need addresses of the pod CIDR.
+    pub pod_cidr: Need,
     /// Whether a pod may choose its address and MAC by annotation, and so take a neighbour's.
     pub allow_annotations: bool,
     /// The addresses that pods may send from.
@@ -31,6 +33,16 @@ pub struct Builtin {
     pub masquerade_except: Vec<String>,
     /// MTU of the bridge and of the pods' interfaces; `None` is the kernel's, 1500.
     pub mtu: Option<u32>,
+}
+
+/// Whether pods need addresses of the pod CIDR, where no subnets are configured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Need {
+    /// They have addresses of the bridge's own subnets until it is known. Other nodes have no route there.
+    #[default]
+    Optional,
+    /// The network is not ready before it is in force.
+    Required,
 }
 
 /// The fate of a pod CIDR.
@@ -166,7 +178,11 @@ impl Compiled {
         };
         let old = Arc::clone(&self.crisp());
         if wanted.subnets == old.settings().subnets {
-            self.remember(|memory| memory.waits.clear())?;
+            let place = self.place_of(subnets);
+            self.remember(|memory| {
+                memory.in_force = Some(place);
+                memory.waits.clear();
+            })?;
             return Ok((PodCidr::InForce, None));
         }
         if old.is_used()? {
@@ -204,6 +220,22 @@ impl Compiled {
             return Ok(());
         }
         self.remember(|memory| memory.waits = subnets.to_vec())
+    }
+
+    /// Why pods have to wait, where they wait for the pod CIDR and it is not in force.
+    pub(super) fn awaited(&self) -> Option<&'static str> {
+        let memory = self.memory();
+        let waits = self.mode.pod_cidr == Need::Required && self.mode.subnets.is_empty();
+        if !waits || memory.in_force.is_some() {
+            return None;
+        }
+        Some(if memory.waits.is_empty() {
+            "the kubelet has not told the pod CIDR yet, which network.builtin.wait_for_pod_cidr waits for: the \
+             Node object has it in spec.podCIDR once a controller has given the node one"
+        } else {
+            "the pod CIDR waits until no pod has an address of other subnets, and new pods wait for it \
+             (network.builtin.wait_for_pod_cidr): remove the pods that are there"
+        })
     }
 
     /// The subnets that an earlier daemon was told and could not put in force.

@@ -5,7 +5,7 @@ use crisp_sys::process::command;
 
 use super::lab::{Lab, NODE_V4, OUTSIDE_V4, eventually, open};
 use crate::netlink::link;
-use crate::{Builtin, Mode, PodCidr};
+use crate::{Builtin, Error, Mode, Need, PodCidr};
 
 fn gateways(lab: &Lab) -> Vec<String> {
     lab.inside("node", || {
@@ -75,6 +75,41 @@ fn privileged_a_pod_cidr_is_taken_while_no_pod_has_an_address() {
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
         panic!("{:?}", gateways(&lab));
+    });
+}
+
+#[test]
+fn privileged_pods_wait_for_the_pod_cidr_where_that_is_asked_for() {
+    let lab = Lab::new();
+    let pod = lab.pod("a");
+    let waits = |subnets: &[&str]| {
+        lab.config(Mode::Builtin(Builtin {
+            subnets: subnets.iter().map(|net| (*net).to_owned()).collect(),
+            pod_cidr: Need::Required,
+            ..Builtin::default()
+        }))
+    };
+    lab.on_node(|| async {
+        let network = open(waits(&[]));
+        let status = network.status();
+        assert!(
+            !status.ready && status.message.contains("spec.podCIDR"),
+            "{status:?}"
+        );
+        let error = network.attach(&pod).await.unwrap_err();
+        assert!(matches!(error, Error::NotReady(_)), "{error:?}");
+        // Also where it is what the bridge has without one.
+        for net in ["10.88.0.0/16", "10.99.1.0/24"] {
+            let taken = network.take_pod_cidr(vec![net.to_owned()]).await;
+            assert_eq!(taken.unwrap(), PodCidr::InForce);
+            assert!(network.status().ready, "{:?}", network.status());
+        }
+        let attached = network.attach(&pod).await.unwrap();
+        assert!(attached.ips[0].to_string().starts_with("10.99.1."));
+        drop(network);
+        // The next daemon knows it, and one whose subnets are named needs none.
+        assert!(open(waits(&[])).status().ready);
+        assert!(open(waits(&["10.77.0.0/24"])).status().ready);
     });
 }
 

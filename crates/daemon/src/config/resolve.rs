@@ -107,6 +107,8 @@ pub enum Source {
         bridge: String,
         /// Networks of the pods.
         subnets: Vec<String>,
+        /// Whether pods wait for the pod CIDR.
+        wait_for_pod_cidr: bool,
         /// Whether annotations choose addresses and MACs.
         allow_annotations: bool,
         /// Whether pods send from addresses that are not their own.
@@ -332,6 +334,7 @@ fn network(table: &NetworkTable) -> Result<Network, Error> {
                 bridge: bridge.clone(),
                 subnets: texts(&table.builtin.subnets),
                 masquerade_except: texts(&table.builtin.masquerade_except),
+                wait_for_pod_cidr: table.builtin.wait_for_pod_cidr,
                 allow_annotations: table.builtin.allow_annotations,
                 allow_foreign_sources: table.builtin.allow_foreign_sources,
                 mtu: mtu(table.builtin.mtu.get())?,

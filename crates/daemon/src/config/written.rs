@@ -195,6 +195,10 @@ table! {
         /// Pods get an address of each, as ["10.88.0.0/16", "fd00:88::/64"]; empty means the pod CIDR
         /// that the kubelet tells while no pod has an address, and until then those of the bridge.
         subnets: Vec<Subnet> = Vec::new();
+        /// Whether the network is ready only once pods get addresses of the pod CIDR, as it is to be on a
+        /// node of a cluster: a pod that came before would have an address that no other node has a
+        /// route to. Of no effect where subnets are named.
+        wait_for_pod_cidr: bool = false;
         /// Whether a pod may choose its address and MAC by the annotation
         /// v1.multus-cni.io/default-network. Any pod could then take a neighbour's.
         allow_annotations: bool = false;
