@@ -41,7 +41,9 @@ pub struct Cluster {
     pub net: Net,
     /// The network of its neighbour, which is all of the world.
     pub world: Net,
-    dir: TempDir,
+    dir: PathBuf,
+    /// The directory, where it is to go with the value.
+    _temporary: Option<TempDir>,
     machine: Picture,
     settings: Vec<String>,
     /// The value of the setting that the test changes itself.
@@ -102,21 +104,33 @@ impl Cluster {
             tools::say(&format!("SKIPPED: {test}: not built: hack/tools cluster"));
             return None;
         }
+        let dir = tempfile::Builder::new().prefix("crisp-e2e-").tempdir();
+        let dir = dir.unwrap();
+        Some(Self::at(dir.path().to_owned(), Some(dir)))
+    }
+
+    /// A directory that stays, with what is in it. Kubernetes has been built.
+    #[must_use]
+    pub fn in_place(dir: &Path) -> Self {
+        Self::at(dir.to_owned(), None)
+    }
+
+    fn at(dir: PathBuf, temporary: Option<TempDir>) -> Self {
         let lock = node::lock();
         let panic = std::fs::read_to_string(PANIC).unwrap();
         std::fs::write(PANIC, NO_KUBELETS).unwrap();
         let (net, world) = Net::pair();
-        let dir = tempfile::Builder::new().prefix("crisp-e2e-").tempdir();
-        Some(Self {
+        Self {
             machine: checker::of_machine_and(&net),
             settings: settings(),
             panic,
             _clock_speed: ClockSpeed::of_nodes(),
             net,
             world,
-            dir: dir.unwrap(),
+            dir,
+            _temporary: temporary,
             _lock: lock,
-        })
+        }
     }
 
     /// The one directory of all clusters.
@@ -128,7 +142,7 @@ impl Cluster {
     /// A directory for files of the test's own.
     #[must_use]
     pub fn work(&self) -> &Path {
-        self.dir.path()
+        &self.dir
     }
 
     /// The file by which its administrator reaches it.
@@ -140,7 +154,7 @@ impl Cluster {
     /// Writes the archive of the image of pods, and tells its path.
     #[must_use]
     pub fn archive(&self) -> String {
-        let path = self.dir.path().join("busybox.tar");
+        let path = self.dir.join("busybox.tar");
         let image = busybox::image().pack();
         std::fs::write(&path, archive::archive(&image, IMAGE)).unwrap();
         path.to_str().unwrap().to_owned()
@@ -225,7 +239,7 @@ impl Cluster {
     /// The path of a file of the test's own.
     #[must_use]
     pub fn file(&self, name: &str) -> String {
-        self.dir.path().join(name).to_str().unwrap().to_owned()
+        self.dir.join(name).to_str().unwrap().to_owned()
     }
 
     /// The end of kubectl with an input.

@@ -8,6 +8,7 @@
     reason = "a test: what goes wrong is a panic that says where"
 )]
 
+mod boots;
 mod machine;
 #[path = "../vm/mod.rs"]
 mod vm;
