@@ -12,8 +12,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::checker::{self, Picture, remains};
+use crate::clock_speed::OfNodes;
 use crate::crictl::Crictl;
-use crate::emulated::{self, ClockSpeed};
+use crate::emulated;
 use crate::image::{archive, busybox};
 use crate::netns::Net;
 use crate::{node, tools};
@@ -48,7 +49,7 @@ pub struct Cluster {
     settings: Vec<String>,
     /// The value of the setting that the test changes itself.
     panic: String,
-    _clock_speed: ClockSpeed,
+    _clock_speed: OfNodes,
     /// Only one test at a time looks at the kernel.
     _lock: File,
 }
@@ -124,7 +125,7 @@ impl Cluster {
             machine: checker::of_machine_and(&net),
             settings: settings(),
             panic,
-            _clock_speed: ClockSpeed::of_nodes(),
+            _clock_speed: OfNodes::watch(),
             net,
             world,
             dir,

@@ -11,6 +11,7 @@
 //! fake_registry  one that says what a test wants it to say
 //! node       a daemon with its own root, state and registry; stopped, killed, started again
 //! clock_speed  of processors, for kubelets
+//! emulated   whether processors are, and how much longer all takes then
 //! cluster    a cluster by `crisp cluster` with all that it left behind in the end
 //! containerd_node  a node of it with containerd in the place of its crispd
 //! moving     a node of it that moves from containerd to Crisp and back

@@ -19,7 +19,7 @@ const HOST: &str = "world.internal";
 const NAME: &str = "page.example";
 const PORT: u16 = 8000;
 
-/// What `up` is told: no other server of names is there.
+/// Words for `up`: no other server of names is there.
 pub(crate) fn flags() -> String {
     format!("--resolver {NEIGHBOUR}")
 }

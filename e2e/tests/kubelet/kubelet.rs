@@ -67,7 +67,7 @@ impl Kubelet {
         fs::write(profile, without_mkdir().to_string()).unwrap();
         let data = node.path("data");
         share(&data);
-        let speed = ClockSpeed::tell(&dir);
+        let speed = ClockSpeed::tell();
         if is_v2() {
             let controllers = "+cpu +cpuset +memory +pids";
             fs::write("/sys/fs/cgroup/cgroup.subtree_control", controllers).unwrap();

@@ -20,7 +20,7 @@ const KUBELET: &str = "/var/lib/kubelet";
 pub(crate) const RUNTIME: &str = r#"exec systemd-run --quiet --scope --collect --unit=crispd.scope --slice=system.slice -- "$@""#;
 const RUNTIME_CGROUP: &str = "/system.slice/crispd.scope";
 
-/// What was made for the suite; dropped, it goes.
+/// Files and mounts that the suite needs; dropped, they go.
 #[derive(Debug)]
 pub(crate) struct Host<'a> {
     node: &'a Node,

@@ -87,7 +87,7 @@ fn focus() -> String {
 fn run(node: &mut Node, kubernetes: &Path) -> Value {
     node.registry.stop();
     let host = Host::prepare(node, kubernetes, REGISTRY);
-    let _speed = ClockSpeed::tell(host.dir());
+    let _speed = ClockSpeed::tell();
     let _registry = images::serve(
         &node.net,
         host.dir(),
