@@ -36,7 +36,7 @@ const LEAST: usize = 300;
 /// Specs that may run beside others.
 const LABELS: &str = "NodeConformance && !Serial && !Flaky";
 /// How many specs run at a time: they wait more than they compute.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 12;
 /// How long all of them may take, in the words of Ginkgo.
 const WITHIN: &str = "3h";
 /// Images that only specs of clusters name: to pack them takes its time on one emulated processor.
