@@ -97,7 +97,8 @@ pub(crate) fn a_node_is_emptied(cluster: &Cluster) {
     assert!(pods(cluster).iter().any(|pod| node_of(pod) == node));
 }
 
-/// A firewall of the machine that comes later rejects the world to nodes: `up` names it, and what to do.
+/// A firewall of the machine that comes later rejects the world to nodes, and nodes to the machine: `up` names
+/// it, and what to do, which `load` says too.
 pub(crate) fn a_firewall_is_named(cluster: &Cluster) {
     let nft = |words: &str| drop(cluster.net.run(|| crisp_e2e::tools::run("nft", &[words])));
     let hook = "type filter hook forward priority 0; policy accept;";
@@ -111,5 +112,12 @@ pub(crate) fn a_firewall_is_named(cluster: &Cluster) {
         let told = String::from_utf8_lossy(&output.stderr);
         told.contains("chain inet late passing") && told.contains("--add-interface=crisp-")
     });
+    let hook = "type filter hook input priority 0; policy accept;";
+    nft(&format!(
+        "add chain inet late entering {{ {hook} }}; \
+         add rule inet late entering iifname \"crisp-*\" reject"
+    ));
+    let said = cluster.refused(&format!("load {}", cluster.archive()));
+    assert!(said.contains("--add-interface=crisp-"), "{said}");
     nft("delete table inet late");
 }

@@ -78,20 +78,24 @@ fn text(condition: &Condition, remedy: impl Fn(&Condition) -> String) -> Option<
 }
 
 fn outer_remedy(condition: &Condition, network: &Network) -> String {
-    let bridge = &network.bridge;
     match condition.kind.as_str() {
-        "NetworkReady" => format!(
-            "let the bridge of nodes through: `firewall-cmd --zone=trusted --add-interface={bridge}` (firewalld), \
-             `ufw allow in on {bridge}` and `ufw route allow in on {bridge}` (ufw), or a rule before that chain's"
-        ),
+        "NetworkReady" => through_firewalls(&network.bridge),
         "RuntimeReady" => "nodes cannot start until that is mended".to_owned(),
         _ => String::new(),
     }
 }
 
+/// How firewalls of the machine let nodes in and through.
+pub(super) fn through_firewalls(bridge: &str) -> String {
+    format!(
+        "let the bridge of nodes through: `firewall-cmd --zone=trusted --add-interface={bridge}` (firewalld), \
+         `ufw allow in on {bridge}` and `ufw route allow in on {bridge}` (ufw), or a rule before that chain's"
+    )
+}
+
 fn inner_remedy(condition: &Condition, dir: &ClusterDir) -> String {
     match condition.kind.as_str() {
-        // Nodes have no securityfs, so no parser of theirs can load it.
+        // The machine's parser is too old for it, or is not there.
         "AppArmorDefaultReady" => {
             "pods of this cluster run without AppArmor's default profile, and those \
              that ask for RuntimeDefault are refused; nothing else is amiss"

@@ -6,6 +6,7 @@ use std::path::Path;
 use crisp_model::ImageRef;
 use futures::future::try_join_all;
 
+use super::conditions::through_firewalls;
 use super::found::Cluster;
 use super::redirects::Redirects;
 use crate::arguments::Common;
@@ -63,10 +64,10 @@ async fn serve(
         let name = name.context(|| format!("image {}: read its name", image.name))?;
         hosts.insert(name.host().to_owned());
     }
-    let gateway = cluster.network()?.gateway();
-    let registry = Registry::serve(gateway.into(), images).await?;
+    let network = cluster.network()?;
+    let registry = Registry::serve(network.gateway().into(), images).await?;
     let redirects = Redirects::begin(&cluster.dir, &cluster.record)?;
-    probe(&redirects, nodes, &registry).await?;
+    probe(&redirects, nodes, &registry, &network.bridge).await?;
     for host in &hosts {
         for dir in redirects.nodes() {
             registry.way(host, Host::Others).write(&dir.join(host))?;
@@ -84,7 +85,12 @@ async fn serve(
 }
 
 /// Learns whether each node asks this program: one that cannot would take the world's image of that name.
-async fn probe(redirects: &Redirects, nodes: &[(String, Cri)], registry: &Registry) -> Result<()> {
+async fn probe(
+    redirects: &Redirects,
+    nodes: &[(String, Cri)],
+    registry: &Registry,
+    bridge: &str,
+) -> Result<()> {
     let asked = nodes.iter().zip(redirects.nodes());
     let asked = asked.map(async |((name, cri), dir)| {
         let host = arrival::probe_host(name);
@@ -92,7 +98,7 @@ async fn probe(redirects: &Redirects, nodes: &[(String, Cri)], registry: &Regist
         let address = registry.address;
         let asks = arrival::probe(cri, registry, &host).await;
         asks.context(|| format!("node {name}: it does not ask this program at {address}"))
-            .remedy(|| "a firewall of this machine (ufw, firewalld) has to let nodes in".to_owned())
+            .remedy(|| through_firewalls(bridge))
     });
     try_join_all(asked).await.map(drop)
 }
