@@ -100,7 +100,7 @@ fn privileged_pods_get_addresses_of_the_pod_cidr() {
             in_force(node, "10.96.0.0/24")
         });
         // A network with bits of a host is no subnet for pods.
-        take(&mut cri, "10.96.0.1/24").ok();
+        take(&mut cri, "10.96.0.1/24").unwrap_err();
         let (id, addresses) = run(node, &mut cri, "as-before");
         check(&addresses, &["10.96.0."]);
         cri.remove_pod(&id);

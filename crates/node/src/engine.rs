@@ -14,7 +14,7 @@ use tracing::Span;
 
 use crate::config::{Config, Features};
 use crate::debts::OwedRemains;
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result, network_error};
 use crate::events::Listener;
 use crate::exec::ExecOutput;
 use crate::figures::Figures;
@@ -366,10 +366,10 @@ impl Engine {
     /// Takes the subnets that the cluster gives to this node's pods.
     ///
     /// # Errors
-    /// When they cannot be put in force; those before stay.
+    /// When they cannot be put in force, `Unavailable` where they still may be; the ones before stay.
     pub async fn take_pod_cidr(&self, subnets: Vec<String>) -> Result<crisp_cni::PodCidr> {
         let taken = self.shared.config.network.take_pod_cidr(subnets).await;
-        taken.context(|| "take the pod CIDR")
+        taken.map_err(network_error("take the pod CIDR"))
     }
 
     /// Why no container can start on this machine now; `None` when they can.

@@ -97,6 +97,17 @@ pub(crate) fn image_error(step: &'static str) -> impl FnOnce(crisp_image::Error)
     }
 }
 
+/// A network's error in our terms; for `map_err`.
+pub(crate) fn network_error(step: &'static str) -> impl FnOnce(crisp_cni::Error) -> Error {
+    move |error| match error {
+        crisp_cni::Error::NotReady(why) => Error::Unavailable(why),
+        other => Error::Internal {
+            step: step.to_owned(),
+            cause: Cause::of(other),
+        },
+    }
+}
+
 /// Kinds of errors, one to one with gRPC's codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Code {

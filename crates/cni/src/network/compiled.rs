@@ -224,18 +224,21 @@ impl Compiled {
 
     /// Why pods have to wait, where they wait for the pod CIDR and it is not in force.
     pub(super) fn awaited(&self) -> Option<&'static str> {
-        let memory = self.memory();
-        let waits = self.mode.pod_cidr == Need::Required && self.mode.subnets.is_empty();
-        if !waits || memory.in_force.is_some() {
+        const UNKNOWN: &str = "the kubelet has told this daemon no pod CIDR yet, which \
+             network.builtin.wait_for_pod_cidr waits for: the Node object has it in spec.podCIDR once a \
+             controller has given the node one; where it is there, restart the kubelet, which tells it once";
+        const WAITS: &str = "the pod CIDR waits until no pod has an address of other subnets, and new pods \
+             wait for it (network.builtin.wait_for_pod_cidr): drain the node";
+        if self.mode.pod_cidr == Need::Optional || !self.mode.subnets.is_empty() {
             return None;
         }
-        Some(if memory.waits.is_empty() {
-            "the kubelet has not told the pod CIDR yet, which network.builtin.wait_for_pod_cidr waits for: the \
-             Node object has it in spec.podCIDR once a controller has given the node one"
-        } else {
-            "the pod CIDR waits until no pod has an address of other subnets, and new pods wait for it \
-             (network.builtin.wait_for_pod_cidr): remove the pods that are there"
-        })
+        let memory = self.memory();
+        let in_force = memory.in_force.as_ref().map(|place| &place["subnets"]);
+        if memory.waits.is_empty() {
+            return in_force.is_none().then_some(UNKNOWN);
+        }
+        // A pod CIDR that is in force already may wait for the end of an attachment.
+        (in_force != Some(&json!(memory.waits))).then_some(WAITS)
     }
 
     /// The subnets that an earlier daemon was told and could not put in force.

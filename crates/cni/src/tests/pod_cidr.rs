@@ -106,6 +106,18 @@ fn privileged_pods_wait_for_the_pod_cidr_where_that_is_asked_for() {
         }
         let attached = network.attach(&pod).await.unwrap();
         assert!(attached.ips[0].to_string().starts_with("10.99.1."));
+        // One more pod would keep the next range waiting.
+        let other = vec!["10.99.2.0/24".to_owned()];
+        let taken = network.take_pod_cidr(other).await;
+        assert_eq!(taken.unwrap(), PodCidr::InUse);
+        let status = network.status();
+        assert!(
+            !status.ready && status.message.contains("drain"),
+            "{status:?}"
+        );
+        let taken = network.take_pod_cidr(vec!["10.99.1.0/24".to_owned()]).await;
+        assert_eq!(taken.unwrap(), PodCidr::InForce);
+        assert!(network.status().ready, "{:?}", network.status());
         drop(network);
         // The next daemon knows it, and one whose subnets are named needs none.
         assert!(open(waits(&[])).status().ready);

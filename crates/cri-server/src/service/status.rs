@@ -7,9 +7,10 @@ use crisp_cgroups::CgroupDriver;
 use crisp_cni::PodCidr;
 use crisp_node::Support;
 use serde_json::json;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::Service;
+use crate::answer;
 use crate::from_cri::check::required;
 use crate::from_cri::invalid;
 
@@ -157,7 +158,6 @@ impl Service {
             return Ok(cri::UpdateRuntimeConfigResponse::default());
         }
         let pod_cidr = cidr.join(",");
-        // The kubelet would make the node's status wait for a success.
         match self.engine.take_pod_cidr(cidr).await {
             Ok(PodCidr::InForce) => {
                 tracing::info!(pod_cidr, "pods get their addresses of the pod CIDR")
@@ -172,7 +172,15 @@ impl Service {
                 "the pod CIDR is taken later, since pods have addresses of other subnets: once they are \
                  removed, as by draining the node"
             ),
-            Err(error) => tracing::warn!(pod_cidr, %error, "the pod CIDR is not taken"),
+            Err(error) => {
+                tracing::warn!(pod_cidr, %error, "the pod CIDR is not taken");
+                let status = answer::engine(error);
+                // It is tried again here. Of anything else the kubelet has to know, which tells a pod
+                // CIDR again until a runtime has taken it.
+                if status.code() != Code::Unavailable {
+                    return Err(status);
+                }
+            }
         }
         Ok(cri::UpdateRuntimeConfigResponse::default())
     }
