@@ -82,20 +82,24 @@ impl FreshMount<'_> {
     }
 }
 
-/// Says what to do where the kernel gives a user namespace no view of the node that its own user has not.
+/// The kernel gives a user namespace a new proc or sysfs only where a whole one is visible in its mount
+/// namespace (mount_too_revealing in fs/namespace.c).
 fn with_remedy(kind: &str, error: io::Error) -> io::Error {
-    let text = error.to_string();
-    let at = if kind == "sysfs" { "/sys" } else { "/proc" };
-    if !text.contains("too revealing") {
+    let at = match kind {
+        "proc" => "/proc",
+        "sysfs" => "/sys",
+        _ => return error,
+    };
+    if error.kind() != io::ErrorKind::PermissionDenied {
         return error;
     }
     io::Error::new(
         error.kind(),
         format!(
-            "{text}: a container in a user namespace has a {kind} of its own only where the node has a \
-             whole one, and something covers a part of the node's, as lxcfs does: `findmnt -R {at}` \
-             names it; unmount it there, or have a whole one beside it by `mkdir /run/whole-{kind} && \
-             mount -t {kind} {kind} /run/whole-{kind}`"
+            "{error}: a container in a user namespace has a {kind} of its own only where the node has a \
+             whole one; where something covers a part of the node's, as lxcfs does, or has it read-only \
+             (`findmnt -R {at}` tells), unmount that, or have a whole one beside it until the next boot: \
+             `mkdir /run/whole-{kind} && mount -t {kind} {kind} /run/whole-{kind}`"
         ),
     )
 }

@@ -145,7 +145,7 @@ fn covered_proc() {
         namespaces.push(json!({ "type": "user" }));
         mount::bind(Path::new("/proc/version"), Path::new("/proc/cpuinfo")).unwrap();
         let error = bench.run().unwrap_err().to_string();
-        let remedy = "`findmnt -R /proc` names it";
+        let remedy = "`findmnt -R /proc`";
         assert!(
             error.contains("/proc: ") && error.contains(remedy),
             "{error}"
