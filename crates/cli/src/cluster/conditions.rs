@@ -79,7 +79,10 @@ fn text(condition: &Condition, remedy: impl Fn(&Condition) -> String) -> Option<
 
 fn outer_remedy(condition: &Condition, network: &Network) -> String {
     match condition.kind.as_str() {
-        "NetworkReady" => through_firewalls(&network.bridge),
+        "NetworkReady" => {
+            let remedy = through_firewalls(&network.bridge);
+            format!("{remedy}, or a rule before that chain's")
+        }
         "RuntimeReady" => "nodes cannot start until that is mended".to_owned(),
         _ => String::new(),
     }
@@ -89,7 +92,7 @@ fn outer_remedy(condition: &Condition, network: &Network) -> String {
 pub(super) fn through_firewalls(bridge: &str) -> String {
     format!(
         "let the bridge of nodes through: `firewall-cmd --zone=trusted --add-interface={bridge}` (firewalld), \
-         `ufw allow in on {bridge}` and `ufw route allow in on {bridge}` (ufw), or a rule before that chain's"
+         `ufw allow in on {bridge}` and `ufw route allow in on {bridge}` (ufw)"
     )
 }
 

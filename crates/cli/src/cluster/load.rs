@@ -98,7 +98,12 @@ async fn probe(
         let address = registry.address;
         let asks = arrival::probe(cri, registry, &host).await;
         asks.context(|| format!("node {name}: it does not ask this program at {address}"))
-            .remedy(|| through_firewalls(bridge))
+            .remedy(|| {
+                format!(
+                    "{}; `nft list ruleset` shows what drops it",
+                    through_firewalls(bridge)
+                )
+            })
     });
     try_join_all(asked).await.map(drop)
 }
