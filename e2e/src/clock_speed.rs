@@ -1,4 +1,4 @@
-//! The clock speed of processors: a kubelet starts nowhere without one, and user-mode Linux tells none.
+//! The clock speed of processors: a kubelet does not start on x86 without one, and user-mode Linux tells none.
 
 use std::process::{Command, Stdio};
 use std::sync::Arc;

@@ -37,6 +37,17 @@ int main(int count, char **words) {
     return 127;
 }
 "#;
+/// The time of day with its milliseconds, as busybox' own says it, which Debian's lacks.
+const NMETER: &str = r#"
+#include <stdio.h>
+#include <time.h>
+int main(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    struct tm *day = gmtime(&now.tv_sec);
+    printf("%02d:%02d:%02d.%03ld\n", day->tm_hour, day->tm_min, day->tm_sec, now.tv_nsec / 1000000);
+}
+"#;
 const USERS: &str = "root:x:0:0:root:/root:/bin/sh\n\
                      www-data:x:33:33:www-data:/var/www:/bin/false\n\
                      user-defined-in-image:x:1000:1000::/home:/bin/sh\n\
@@ -115,6 +126,7 @@ fn all(work: &Path, kubernetes: &Path) -> Vec<(&'static str, &'static str, Image
 fn shell(work: &Path) -> Image {
     let shell = programs(Layer::new(), &["bash"])
         .symlink("bin/bash", "../usr/bin/bash")
+        .file("bin/nmeter", compiled(work, "nmeter", NMETER), 0o755)
         .file("bin/sh", compiled(work, "sh", SHELL), 0o755);
     with(&base(), shell)
 }

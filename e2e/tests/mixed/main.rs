@@ -1,6 +1,7 @@
 //! A cluster with nodes of two kinds: containers below this machine's cgroups of version 1, and a machine
 //! with a kernel of its own and cgroups of version 2. Deployments, DaemonSets, services and sessions of
-//! people are one over both, and a node of version 2 moves from containerd to Crisp and back.
+//! people are one over both, and a node of version 2 moves from containerd to Crisp and back. And a machine that
+//! boots has its cluster again.
 
 #![allow(
     clippy::unwrap_used,

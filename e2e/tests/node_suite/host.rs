@@ -92,6 +92,8 @@ impl<'a> Host<'a> {
             "serializeImagePulls": false,
             "evictionPressureTransitionPeriod": "30s",
             "evictionHard": {"memory.available": "10Mi"},
+            // Without it a kubelet looks for a pod's network in its pause container, which is not there.
+            "featureGates": {"PodAndContainerStatsFromCRI": true},
             "failSwapOn": false,
             "makeIPTablesUtilChains": false,
         });
