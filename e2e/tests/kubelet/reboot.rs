@@ -29,19 +29,8 @@ fn privileged_pods_run_once_across_a_reboot() {
             "SKIPPED: pods across a reboot: a node boots for them, and none does on a node",
         ),
         Err(_) if tools::has("kubelet", "kubelet", "pods across a reboot") => {
-            let dir = tempfile::tempdir().unwrap();
-            let disk = dir.path().join("disk");
-            let path = disk.to_str().unwrap();
-            drop(tools::run("truncate", &["--size", "1G", path]));
-            drop(tools::run("mkfs.ext4", &["-q", path]));
-            for boot in ["first", "second"] {
-                let test = "reboot::privileged_pods_run_once_across_a_reboot";
-                vm::boot(
-                    &["-m", "3G", "-t", "280", "-d", path],
-                    test,
-                    &[(BOOT, boot)],
-                );
-            }
+            let test = "reboot::privileged_pods_run_once_across_a_reboot";
+            vm::boot_twice("1G", &["-m", "3G", "-t", "280"], test, BOOT);
         }
         Err(_) => {}
     }

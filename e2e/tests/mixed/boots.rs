@@ -31,17 +31,7 @@ fn privileged_a_cluster_comes_back_after_a_boot_of_the_machine() {
         Err(_) if kubernetes().is_none() => {
             tools::say(&format!("SKIPPED: {what}: not built: hack/tools cluster"));
         }
-        Err(_) => {
-            let dir = tempfile::tempdir().unwrap();
-            let disk = dir.path().join("disk");
-            let path = disk.to_str().unwrap();
-            drop(tools::run("truncate", &["--size", "4G", path]));
-            drop(tools::run("mkfs.ext4", &["-q", path]));
-            for boot in ["first", "second"] {
-                let options = ["-m", "4G", "-t", "400", "-d", path];
-                vm::boot(&options, TEST, &[(BOOT, boot)]);
-            }
-        }
+        Err(_) => vm::boot_twice("4G", &["-m", "4G", "-t", "400"], TEST, BOOT),
     }
 }
 

@@ -47,3 +47,25 @@ pub fn boot(options: &[&str], filter: &str, variables: &[(&str, &str)]) {
     let told = tools::succeeded("tests on a cgroup v2 node", &output);
     assert!(!told.contains(" 0 passed"), "{told}");
 }
+
+/// As [`boot`], on a node that boots twice with the same disk, whose power goes in between. The variable
+/// tells which boot it is, `first` or `second`.
+#[track_caller]
+#[allow(
+    dead_code,
+    reason = "a program with other uses of a node has this module as well"
+)]
+pub fn boot_twice(disk_size: &str, options: &[&str], test: &str, variable: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = dir.path().join("disk");
+    let path = disk.to_str().unwrap();
+    drop(tools::run("truncate", &["--size", disk_size, path]));
+    drop(tools::run("mkfs.ext4", &["-q", path]));
+    for which in ["first", "second"] {
+        boot(
+            &[options, &["-d", path]].concat(),
+            test,
+            &[(variable, which)],
+        );
+    }
+}
