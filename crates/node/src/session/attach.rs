@@ -180,11 +180,13 @@ async fn watch(
 
 /// The reason for a cut, as its client is told.
 fn words(cut: Option<CutOff>, container: &ContainerId) -> String {
+    // A container of a creation without `log_path` has none.
+    const LOG: &str = "its log has all of it, if it has one";
     let output = format!("the output of container {container}");
     let why = match cut {
         Some(CutOff::TookNothing) => {
             let seconds = PATIENCE.as_secs();
-            format!("nothing of {output} was taken for {seconds} seconds; its log has all of it")
+            format!("nothing of {output} was taken for {seconds} seconds; {LOG}")
         }
         Some(CutOff::TooFarBehind) => {
             let mebibytes = MAX_BEHIND >> 20;
@@ -198,7 +200,7 @@ fn words(cut: Option<CutOff>, container: &ContainerId) -> String {
              make room there"
         ),
         Some(CutOff::NotInTime | CutOff::Unknown) | None => {
-            format!("{output} was not taken in time; its log has all of it")
+            format!("{output} was not taken in time; {LOG}")
         }
     };
     format!("cut off: {why}")
