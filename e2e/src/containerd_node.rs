@@ -1,5 +1,5 @@
-//! A node of a cluster that has containerd in the place of its crispd: to move from one to the other, and
-//! to tell what is Crisp's part in a spec that fails.
+//! A node that has containerd in the place of its crispd: to move from one to the other, and to tell what
+//! is Crisp's part in a spec that fails.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,10 +39,21 @@ impl Files {
         for program in PROGRAMS {
             fs::copy(tools::tool(program), dir.join("bin").join(program)).unwrap();
         }
-        fs::write(dir.join("containerd.toml"), configuration(pause)).unwrap();
+        let settings = Settings {
+            root: "/var/lib/containerd",
+            state: "/run/containerd",
+            socket: SOCKET,
+            certs: "/node/certs.d",
+            networks: "/node/net.d",
+            runc: "/node/bin/runc",
+            machine: Machine::Container,
+            pause,
+            handlers: &[],
+        };
+        fs::write(dir.join("containerd.toml"), settings.text()).unwrap();
         let list = dir.join("net.d/10-crisp.conflist");
         let subnet = read(&list)["plugins"][0]["subnets"][0].take();
-        fs::write(list, plugins(&subnet).to_string()).unwrap();
+        fs::write(list, plugins(&subnet, "/run/host-local").to_string()).unwrap();
         let crisp = read(&dir.join("init.json"));
         Self { dir, crisp }
     }
@@ -73,28 +84,87 @@ fn read(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
-fn configuration(pause: &str) -> String {
-    format!(
-        "version = 3\n\
-         root = \"/var/lib/containerd\"\n\
-         state = \"/run/containerd\"\n\
-         disabled_plugins = [\"io.containerd.nri.v1.nri\"]\n\
-         [grpc]\n\
-         address = \"{SOCKET}\"\n\
-         [plugins.\"io.containerd.cri.v1.images\".registry]\n\
-         config_path = \"/node/certs.d\"\n\
-         [plugins.\"io.containerd.cri.v1.images\".pinned_images]\n\
-         sandbox = \"{pause}\"\n\
-         [plugins.\"io.containerd.cri.v1.runtime\"]\n\
-         restrict_oom_score_adj = true\n\
-         cni = {{bin_dirs = [\"/usr/lib/cni\"], conf_dir = \"/node/net.d\"}}\n\
-         [plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.runc]\n\
-         runtime_type = \"io.containerd.runc.v2\"\n\
-         options = {{BinaryName = \"/node/bin/runc\", SystemdCgroup = false}}\n"
-    )
+/// The kind of machine that a containerd is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Machine {
+    /// A container: it makes the cgroups itself, and may lack `CAP_SYS_RESOURCE`, which a lower
+    /// `oom_score_adj` takes.
+    Container,
+    /// One where systemd makes them, and everything may be done.
+    Systemd,
 }
 
-fn plugins(subnet: &Value) -> Value {
+/// The configuration of a containerd, as far as machines differ.
+#[derive(Debug)]
+pub struct Settings<'a> {
+    /// Its directory that stays.
+    pub root: &'a str,
+    /// Its directory until the machine boots again.
+    pub state: &'a str,
+    /// The socket that it answers at.
+    pub socket: &'a str,
+    /// The directory of how registries are reached.
+    pub certs: &'a str,
+    /// The directory of pods' networks.
+    pub networks: &'a str,
+    /// The path of runc.
+    pub runc: &'a str,
+    /// The kind of machine.
+    pub machine: Machine,
+    /// The image that a pod's namespaces are kept with.
+    pub pause: &'a str,
+    /// Names of handlers beside its own, which do the same.
+    pub handlers: &'a [&'a str],
+}
+
+impl Settings<'_> {
+    /// Its configuration.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let Self {
+            root,
+            state,
+            socket,
+            certs,
+            networks,
+            machine,
+            pause,
+            ..
+        } = self;
+        let is_confined = *machine == Machine::Container;
+        let head = format!(
+            "version = 3\n\
+             root = \"{root}\"\n\
+             state = \"{state}\"\n\
+             disabled_plugins = [\"io.containerd.nri.v1.nri\"]\n\
+             [grpc]\n\
+             address = \"{socket}\"\n\
+             [plugins.\"io.containerd.cri.v1.images\".registry]\n\
+             config_path = \"{certs}\"\n\
+             [plugins.\"io.containerd.cri.v1.images\".pinned_images]\n\
+             sandbox = \"{pause}\"\n\
+             [plugins.\"io.containerd.cri.v1.runtime\"]\n\
+             restrict_oom_score_adj = {is_confined}\n\
+             cni = {{bin_dirs = [\"/usr/lib/cni\"], conf_dir = \"{networks}\"}}\n"
+        );
+        let handlers = ["runc"].iter().chain(self.handlers);
+        handlers.fold(head, |text, name| text + &self.handler(name))
+    }
+
+    fn handler(&self, name: &str) -> String {
+        let runc = self.runc;
+        let has_systemd = self.machine == Machine::Systemd;
+        format!(
+            "[plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.{name}]\n\
+             runtime_type = \"io.containerd.runc.v2\"\n\
+             options = {{BinaryName = \"{runc}\", SystemdCgroup = {has_systemd}}}\n"
+        )
+    }
+}
+
+/// A network for pods of a range, by plugins that keep its addresses in a directory.
+#[must_use]
+pub fn plugins(subnet: &Value, addresses: &str) -> Value {
     json!({
         "cniVersion": "1.0.0",
         "name": "pods",
@@ -107,7 +177,7 @@ fn plugins(subnet: &Value) -> Value {
                 "type": "host-local",
                 "ranges": [[{"subnet": subnet}]],
                 "routes": [{"dst": "0.0.0.0/0"}],
-                "dataDir": "/run/host-local",
+                "dataDir": addresses,
             },
         }],
     })

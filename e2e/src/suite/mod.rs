@@ -26,6 +26,8 @@ pub struct Specs<'a> {
     pub focus: &'a str,
     /// Ginkgo's filter of their labels.
     pub labels: &'a str,
+    /// More words for Ginkgo, which choose among them.
+    pub among: Vec<String>,
     /// How many run at a time.
     pub at_once: usize,
     /// How long all of them may take, in the words of Ginkgo.
@@ -75,6 +77,7 @@ impl Specs<'_> {
             .arg(format!("--timeout={}", self.within))
             .arg(format!("--focus={}", self.focus))
             .arg(format!("--label-filter={}", self.labels))
+            .args(&self.among)
             .arg(format!("--output-dir={}", self.report.display()))
             .arg(format!("--json-report={REPORT}"))
             .arg(&self.program)

@@ -114,6 +114,7 @@ fn run(cluster: &Cluster, kubernetes: &Path) -> Value {
         ginkgo: kubernetes.join("ginkgo"),
         focus: &focus(),
         labels: LABELS,
+        among: Vec::new(),
         at_once: AT_ONCE,
         within: WITHIN,
         options: [

@@ -12,26 +12,32 @@ use crisp_e2e::suite::images::HOST;
 use crisp_e2e::tools;
 use serde_json::json;
 
+use crate::runtime::Runtime;
+
 /// The suite's program.
 pub(crate) const PROGRAM: &str = "e2e_node.test";
 /// The suite has its kubelet's files here, whatever it is told.
 const KUBELET: &str = "/var/lib/kubelet";
-/// Has the daemon in a cgroup of its own, which kubelets tell statistics of.
-pub(crate) const RUNTIME: &str = r#"exec systemd-run --quiet --scope --collect --unit=crispd.scope --slice=system.slice -- "$@""#;
-const RUNTIME_CGROUP: &str = "/system.slice/crispd.scope";
 
 /// Files and mounts that the suite needs; dropped, they go.
 #[derive(Debug)]
 pub(crate) struct Host<'a> {
     node: &'a Node,
+    runtime: &'a Runtime,
     dir: PathBuf,
 }
 
 impl<'a> Host<'a> {
-    /// Makes it for a node, whose network the kubelet joins.
-    pub(crate) fn prepare(node: &'a Node, kubernetes: &Path, registry: &str) -> Self {
+    /// Makes it for a runtime of a node, whose network the kubelet joins.
+    pub(crate) fn prepare(
+        node: &'a Node,
+        runtime: &'a Runtime,
+        kubernetes: &Path,
+        registry: &str,
+    ) -> Self {
         let host = Self {
             node,
+            runtime,
             dir: node.path("suite"),
         };
         fs::create_dir_all(host.path("bin")).unwrap();
@@ -92,8 +98,6 @@ impl<'a> Host<'a> {
             "serializeImagePulls": false,
             "evictionPressureTransitionPeriod": "30s",
             "evictionHard": {"memory.available": "10Mi"},
-            // Without it a kubelet looks for a pod's network in its pause container, which is not there.
-            "featureGates": {"PodAndContainerStatsFromCRI": true},
             "failSwapOn": false,
             "makeIPTablesUtilChains": false,
         });
@@ -110,23 +114,31 @@ impl<'a> Host<'a> {
 
     /// The suite's words for all of it.
     pub(crate) fn options(&self, report: &Path) -> Vec<String> {
-        let socket = format!("unix://{}", self.node.socket().display());
+        let runtime = self.runtime;
+        let socket = format!("unix://{}", runtime.socket().display());
+        let cgroup = runtime.cgroup();
         let path = |name: &str| self.path(name).display().to_string();
-        [
+        let mut options = [
             format!("--container-runtime-endpoint={socket}"),
             format!("--image-service-endpoint={socket}"),
             format!("--kubelet-config-file={}", path("kubelet.json")),
             format!("--system-spec-file={}", path("system.json")),
             format!("--report-dir={}", report.display()),
             // With its address it asks nobody for that: there is no server of names, and it would wait.
-            format!("--kubelet-flags=--runtime-cgroups={RUNTIME_CGROUP} --node-ip={NODE}"),
-            "--container-runtime-process-name=crispd".to_owned(),
+            format!("--kubelet-flags=--runtime-cgroups={cgroup} --node-ip={NODE}"),
+            format!("--container-runtime-process-name={}", runtime.name()),
             "--container-runtime-pid-file=".to_owned(),
             "--node-name=node".to_owned(),
             "--prepull-images=false".to_owned(),
             "--server-start-timeout=600s".to_owned(),
         ]
-        .to_vec()
+        .to_vec();
+        options.extend(
+            runtime
+                .gates()
+                .map(|gates| format!("--feature-gates={gates}")),
+        );
+        options
     }
 }
 
@@ -137,7 +149,7 @@ impl Drop for Host<'_> {
             &["systemctl", "stop", "kubepods.slice"],
             &["umount", "--recursive", KUBELET],
         ];
-        drop(self.node.crictl().output(&["rmp", "--force", "--all"]));
+        drop(self.runtime.crictl().output(&["rmp", "--force", "--all"]));
         for call in calls {
             drop(Command::new(call[0]).args(&call[1..]).output());
         }

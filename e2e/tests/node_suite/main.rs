@@ -4,7 +4,8 @@
 //! The suite brings an API server and starts a kubelet. `hack/tools conformance` builds it, `hack/test
 //! nodes` runs it on a node that boots for it. `CRISP_NODE_FOCUS` is a regular expression of the titles of
 //! the specs to run, all without it. `CRISP_NODE_REPORT` names a directory that keeps Ginkgo's report and
-//! the logs, on a disk that outlives the node. Nothing is tried twice. A spec that does not pass fails the test, unless `known.rs` has a
+//! the logs, on a disk that outlives the node. With `CRISP_NODE_RUNTIME=containerd` the pods are on
+//! containerd. Nothing is tried twice. A spec that does not pass fails the test, unless `known.rs` has a
 //! reason.
 
 #![allow(
@@ -15,8 +16,10 @@
 
 mod host;
 mod known;
+mod runtime;
 
 use std::env;
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -24,23 +27,26 @@ use crisp_e2e::clock_speed::ClockSpeed;
 use crisp_e2e::cluster;
 use crisp_e2e::node::{Node, Options, cgroup_driver};
 use crisp_e2e::suite::{Specs, Table, images};
-use crisp_e2e::tools;
 use crisp_e2e::trial::trial_with;
+use crisp_e2e::{moving, tools};
 use host::{Host, PROGRAM};
+use runtime::{HANDLER, Runtime, THROUGH};
 use serde_json::Value;
 
-/// A spec of pods' overhead wants a handler of this name, as any other.
-const HANDLER: &str = "[runtimes.test-handler]\n";
 /// The title of any spec.
 const ALL: &str = ".";
 /// So many specs are found without a focus at least: a suite that finds nothing to run would pass.
 const LEAST: usize = 300;
 /// Specs that may run beside others.
 const LABELS: &str = "NodeConformance && !Serial && !Flaky";
-/// How many specs run at a time: they wait more than they compute.
-const AT_ONCE: usize = 12;
-/// How long all of them may take, in the words of Ginkgo.
-const WITHIN: &str = "150m";
+/// Specs of this file count on programs that begin and end within a second.
+const TIMED: &str = "container_lifecycle_test.go";
+/// Names of the parts that run one after the other, Ginkgo's words for the specs of each, and how many run
+/// at a time: they wait more than they compute, but those of [`TIMED`] fail where others take the processor.
+const PARTS: [(&str, &str, usize); 2] =
+    [("timed", "--focus-file", 3), ("others", "--skip-file", 12)];
+/// How long a part may take, in the words of Ginkgo.
+const WITHIN: &str = "90m";
 /// Images that only specs of clusters name: to pack them takes its time on one emulated processor.
 const OF_CLUSTERS: [&str; 3] = [
     "e2e-test-images/nautilus",
@@ -62,9 +68,12 @@ fn privileged_specs_of_nodes_pass() {
         tools::say("SKIPPED: the suite of nodes: not built: hack/tools conformance");
         return;
     };
+    if runtime::is_other() && !moving::can("the suite of nodes on containerd") {
+        return;
+    }
     let options = Options {
-        through: Some(host::RUNTIME),
-        config: HANDLER.to_owned(),
+        through: Some(THROUGH),
+        config: format!("[runtimes.{HANDLER}]\n"),
         ..Options::default()
     };
     trial_with(&options, |node| {
@@ -94,10 +103,11 @@ fn focus() -> String {
     env::var("CRISP_NODE_FOCUS").unwrap_or_else(|_| ALL.to_owned())
 }
 
-/// Runs the suite, and returns Ginkgo's report.
+/// Runs all parts of the suite, and returns Ginkgo's reports as one.
 fn run(node: &mut Node, kubernetes: &Path) -> Value {
     node.registry.stop();
-    let host = Host::prepare(node, kubernetes, REGISTRY);
+    let runtime = Runtime::of(node);
+    let host = Host::prepare(node, &runtime, kubernetes, REGISTRY);
     let _speed = ClockSpeed::tell();
     let _registry = images::serve(
         &node.net,
@@ -106,23 +116,29 @@ fn run(node: &mut Node, kubernetes: &Path) -> Value {
         &kubernetes.join(PROGRAM),
         &OF_CLUSTERS,
     );
-    let report = report_dir(node);
-    let specs = Specs {
-        program: host.program(),
-        ginkgo: kubernetes.join("ginkgo"),
-        focus: &focus(),
-        labels: LABELS,
-        at_once: AT_ONCE,
-        within: WITHIN,
-        options: host.options(&report),
-        report,
-        work: host.dir(),
-        programs: Some(host.path("programs")),
-    };
-    specs.run(&node.net)
+    let dir = report_dir(node);
+    let parts = PARTS.iter().flat_map(|(name, chosen, at_once)| {
+        let report = dir.join(name);
+        let specs = Specs {
+            program: host.program(),
+            ginkgo: kubernetes.join("ginkgo"),
+            focus: &focus(),
+            labels: LABELS,
+            among: vec![format!("{chosen}={TIMED}")],
+            at_once: *at_once,
+            within: WITHIN,
+            options: host.options(&report),
+            report,
+            work: host.dir(),
+            programs: Some(host.path("programs")),
+        };
+        let mut suites = specs.run(&node.net);
+        suites.as_array_mut().map(mem::take).unwrap_or_default()
+    });
+    parts.collect()
 }
 
-/// Where the report goes: to who asked for it, else away with the test.
+/// Where reports go: to who asked for it, else away with the test.
 fn report_dir(node: &Node) -> PathBuf {
     let asked = env::var_os("CRISP_NODE_REPORT").map(PathBuf::from);
     asked.unwrap_or_else(|| node.path("report"))
