@@ -152,6 +152,32 @@ fn privileged_a_parent_that_is_held_is_owed_and_gone_later() {
 }
 
 #[test]
+fn privileged_what_is_owed_goes_with_the_daemon() {
+    if !are_made_by_the_daemon("what is owed goes with the daemon") {
+        return;
+    }
+    trial(|node| {
+        let mut cri = node.cri();
+        let config = pod(node, "held", "held");
+        let id = cri.run_pod(&config);
+        let strangers = dirs(&format!("{TOP}/held")).into_iter();
+        let strangers: Vec<PathBuf> = strangers.map(|dir| dir.join("crisp-strangers")).collect();
+        strangers
+            .iter()
+            .for_each(|dir| fs::create_dir(dir).unwrap());
+        cri.remove_pod(&id);
+        strangers
+            .iter()
+            .for_each(|dir| fs::remove_dir(dir).unwrap());
+        // Sooner than it is tried again.
+        assert!(node.terminate().success());
+        let left = dirs(TOP);
+        node.restart();
+        assert!(left.is_empty(), "{left:?}");
+    });
+}
+
+#[test]
 fn privileged_common_cgroups_go_with_the_daemon_however_busy_its_disk_is() {
     if !are_made_by_the_daemon("common cgroups go with the daemon however busy its disk is") {
         return;

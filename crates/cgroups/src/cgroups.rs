@@ -191,7 +191,11 @@ impl Cgroups {
 
     /// Tries again to remove the cgroups that are owed, those whose turn it is.
     pub async fn pay(&self) {
-        for made in self.parents.due() {
+        self.try_again(self.parents.due()).await;
+    }
+
+    async fn try_again(&self, owed: Vec<Made>) {
+        for made in owed {
             match (self.remove_parents(&made).await, &made.top) {
                 (Err(stays), Some(top)) => self.parents.owe(top, &made.bottom, stays.why()),
                 _ => self.parents.settle(&made.bottom),
@@ -414,8 +418,16 @@ impl Cgroups {
         joined
     }
 
-    /// Removes the common cgroups unless a pod or another daemon uses them.
+    /// Removes the common cgroups unless a pod or another daemon uses them, and before them all that is
+    /// owed: where a cluster is deleted, no later daemon comes.
     pub async fn retire(&self) {
+        for pause in [1, 4, 16, 64] {
+            self.try_again(self.parents.all_owed()).await;
+            if self.owed().is_empty() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+        }
         let shims = async {
             if self.config.driver == CgroupDriver::Cgroupfs {
                 self.retire_one(&self.config.shims).await;

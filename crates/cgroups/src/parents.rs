@@ -201,13 +201,22 @@ impl Parents {
     /// The owed parents whose next attempt is due.
     pub(crate) fn due(&self) -> Vec<Made> {
         let now = Instant::now();
+        self.owed_if(|debt| debt.due <= now)
+    }
+
+    /// All owed parents.
+    pub(crate) fn all_owed(&self) -> Vec<Made> {
+        self.owed_if(|_| true)
+    }
+
+    fn owed_if(&self, is_meant: impl Fn(&Debt) -> bool) -> Vec<Made> {
         let of = |(bottom, debt): (&String, &Debt)| Made {
             top: Some(debt.top.clone()),
             bottom: bottom.clone(),
         };
         self.with(|book| {
-            let due = book.owed.iter().filter(|(_, debt)| debt.due <= now);
-            due.map(of).collect()
+            let meant = book.owed.iter().filter(|(_, debt)| is_meant(debt));
+            meant.map(of).collect()
         })
     }
 
