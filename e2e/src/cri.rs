@@ -317,6 +317,15 @@ impl Cri {
         text
     }
 
+    /// Waits until the container's process 1 takes SIGTERM, which it ignores until it has its trap: bit 14
+    /// of what it catches.
+    #[track_caller]
+    pub fn wait_for_trap(&mut self, id: &str) {
+        let trapped =
+            "until grep ^SigCgt /proc/1/status | grep -q '[4567cdef]...$'; do sleep 0.02; done";
+        self.shell(id, trapped);
+    }
+
     /// Ids of all pods.
     #[track_caller]
     pub fn pod_ids(&mut self) -> Vec<String> {

@@ -187,6 +187,7 @@ fn privileged_a_stop_is_not_held_up_by_a_command() {
         let pod = node.pod("exec");
         let id = cri.run_pod(&pod);
         let container = cri.run(&id, &pod, &configs::idle("main"));
+        cri.wait_for_trap(&container);
         std::thread::scope(|scope| {
             let running = scope.spawn(|| exec(&mut node.cri(), &container, "sleep 71000", 0));
             eventually("the command runs", || owners::runs("sleep 71000"));

@@ -200,10 +200,7 @@ fn privileged_how_it_ended_is_told_as_callers_know_it() {
         let status = cri.look(&container);
         assert_eq!((status.exit_code, status.reason.as_str()), (137, "Error"));
         let container = cri.run(id, pod, &configs::idle("terminated"));
-        // Process 1 ignores the signal until it has its trap, which is bit 14 of what it catches.
-        let trapped =
-            "until grep ^SigCgt /proc/1/status | grep -q '[4567cdef]...$'; do sleep 0.02; done";
-        cri.shell(&container, trapped);
+        cri.wait_for_trap(&container);
         cri.stop(&container, 30);
         assert_eq!(cri.look(&container).exit_code, 0);
     });
