@@ -13,7 +13,7 @@
 //! clock_speed  of processors, for kubelets
 //! emulated   whether processors are, and how much longer all takes then
 //! cluster    a cluster by `crisp cluster` with all that it left behind in the end
-//! containerd_node  a node of it with containerd in the place of its crispd
+//! containerd_node  a node with containerd in the place of its crispd
 //! moving     a node of it that moves from containerd to Crisp and back
 //! crictl     runs crictl against an endpoint
 //! crictl_files  the files that crictl reads pods and containers from

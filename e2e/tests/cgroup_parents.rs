@@ -41,6 +41,22 @@ fn pod(node: &Node, name: &str, parent: &str) -> cri::PodSandboxConfig {
     pod
 }
 
+/// Cgroups below a parent that are not the daemon's: it cannot remove the parent before they are gone.
+fn strangers(parent: &str) -> Vec<PathBuf> {
+    let parents = dirs(&format!("{TOP}/{parent}")).into_iter();
+    let strangers: Vec<PathBuf> = parents.map(|dir| dir.join("crisp-strangers")).collect();
+    strangers
+        .iter()
+        .for_each(|dir| fs::create_dir(dir).unwrap());
+    strangers
+}
+
+fn leave(strangers: &[PathBuf]) {
+    strangers
+        .iter()
+        .for_each(|dir| fs::remove_dir(dir).unwrap());
+}
+
 /// Two containers; one of them has left a process behind in an exec.
 fn fill(cri: &mut Cri, id: &str, pod: &cri::PodSandboxConfig) -> [String; 2] {
     ["main", "side"].map(|name| {
@@ -123,10 +139,7 @@ fn privileged_a_parent_that_is_held_is_owed_and_gone_later() {
         let mut cri = node.cri();
         let config = pod(node, "held", "held");
         let id = cri.run_pod(&config);
-        let held = dirs(&format!("{TOP}/held"));
-        for dir in &held {
-            fs::create_dir(dir.join("crisp-strangers")).unwrap();
-        }
+        let strangers = strangers("held");
         cri.remove_pod(&id);
         let owed = |cri: &mut Cri| {
             let status = cri.status(cri::StatusRequest { verbose: true });
@@ -144,9 +157,7 @@ fn privileged_a_parent_that_is_held_is_owed_and_gone_later() {
         node.restart();
         let mut cri = node.cri();
         assert!(owed(&mut cri).contains("/held"));
-        for dir in &held {
-            fs::remove_dir(dir.join("crisp-strangers")).unwrap();
-        }
+        leave(&strangers);
         eventually("the owed cgroup is gone", || dirs(TOP).is_empty());
     });
 }
@@ -160,15 +171,9 @@ fn privileged_what_is_owed_goes_with_the_daemon() {
         let mut cri = node.cri();
         let config = pod(node, "held", "held");
         let id = cri.run_pod(&config);
-        let strangers = dirs(&format!("{TOP}/held")).into_iter();
-        let strangers: Vec<PathBuf> = strangers.map(|dir| dir.join("crisp-strangers")).collect();
-        strangers
-            .iter()
-            .for_each(|dir| fs::create_dir(dir).unwrap());
+        let strangers = strangers("held");
         cri.remove_pod(&id);
-        strangers
-            .iter()
-            .for_each(|dir| fs::remove_dir(dir).unwrap());
+        leave(&strangers);
         // Sooner than it is tried again.
         assert!(node.terminate().success());
         let left = dirs(TOP);

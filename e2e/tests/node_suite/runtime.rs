@@ -19,8 +19,8 @@ pub(crate) const HANDLER: &str = "test-handler";
 pub(crate) const THROUGH: &str = r#"exec systemd-run --quiet --scope --collect --unit=crispd.scope --slice=system.slice -- "$@""#;
 /// One of the suite's images, which containerd keeps a pod's namespaces with.
 const PAUSE: &str = "registry.k8s.io/pause:3.10.2";
-/// Range of the pods of containerd; those of the daemon under test have another one.
-const RANGE: &str = "10.88.0.0/16";
+/// Range of the pods of containerd; those of the daemon under test are in 10.88.0.0/16.
+const RANGE: &str = "10.77.0.0/16";
 /// How long containerd may take until it answers.
 const PATIENCE: Duration = Duration::from_secs(60);
 
