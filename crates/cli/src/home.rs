@@ -15,12 +15,13 @@
 //! clusters/NAME/pki/         keys and certificates of all components
 //! clusters/NAME/nodes/NODE/  the node's /node: init.json, configurations, its crispd's socket
 //! clusters/NAME/nodes/NODE/var, log    its /var/lib and /var/log
+//! crisp-removed/             a directory of the above that goes: out of its place at once, then file by file
 //! ```
 
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::advice;
 use crate::disk;
@@ -41,11 +42,10 @@ const LONGEST_HOLDER: u64 = 64;
 pub struct Home(PathBuf);
 
 impl Home {
-    /// The home at a path, which may be relative. Nothing is made yet.
+    /// The home at a path, which may be relative and lead through links. Nothing is made yet.
     pub fn at(dir: &Path) -> Result<Self> {
         let named = || format!("--dir {}", dir.display());
-        let path =
-            std::path::absolute(dir).context(|| format!("{}: make the path absolute", named()))?;
+        let path = real(dir).context(|| format!("{}: find the directory", named()))?;
         // It becomes a part of URIs, configurations and command lines.
         let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+@,=".contains(byte);
         if !path.as_os_str().as_encoded_bytes().iter().all(is_plain) {
@@ -205,12 +205,43 @@ impl Home {
         self.0.join("locks")
     }
 
+    /// Removes the directory of a cluster. The lock of the home is held.
+    pub fn remove_cluster(&self, cluster: &ClusterDir) -> Result<()> {
+        self.remove_whole(cluster.path())
+    }
+
+    /// Whether a removal was cut short.
+    pub fn has_rest(&self) -> bool {
+        self.rest().exists()
+    }
+
+    /// Removes what a removal that was cut short has left. The lock of the home is held.
+    pub fn remove_rest(&self) -> Result<()> {
+        let rest = self.rest();
+        crisp_sys::file::remove_tree_if_there(&rest).context(|| removing(&rest))
+    }
+
+    fn rest(&self) -> PathBuf {
+        self.0.join("crisp-removed")
+    }
+
+    /// Removes a directory, out of its place at once: a part of it, as one that is cut short would leave, would
+    /// be taken for a cluster or for the daemon's.
+    fn remove_whole(&self, path: &Path) -> Result<()> {
+        self.remove_rest()?;
+        match fs::rename(path, self.rest()) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Ok(()) => self.remove_rest(),
+            // It is on a file system of its own.
+            Err(_) => crisp_sys::file::remove_tree_if_there(path).context(|| removing(path)),
+        }
+    }
+
     /// Removes what is left of a home without clusters. Its lock is held.
     pub fn remove(&self) -> Result<()> {
         self.check()?;
-        let (daemon, network) = (self.daemon(), self.network());
-        crisp_sys::file::remove_tree_if_there(&daemon).context(|| removing(&daemon))?;
-        remove_file(&network)?;
+        self.remove_whole(&self.daemon())?;
+        remove_file(&self.network())?;
         // Others may have put something there, which is no cluster.
         fs::remove_dir(self.clusters()).ok();
         self.remove_frame()
@@ -260,6 +291,26 @@ impl Home {
             false => Ok(()),
         }
     }
+}
+
+/// The one path of a directory, whichever way leads there: it is part of what others are told, and has to be the
+/// same each time. The end of it need not be there.
+fn real(dir: &Path) -> io::Result<PathBuf> {
+    let path = std::path::absolute(dir)?;
+    for there in path.ancestors() {
+        let real = match there.canonicalize() {
+            Err(error) if is_missing(&error) => continue,
+            real => real?,
+        };
+        let rest = path.strip_prefix(there).unwrap_or(Path::new(""));
+        let parts: Vec<Component<'_>> = rest.components().collect();
+        if parts.contains(&Component::ParentDir) {
+            let text = "nothing is there whose parent `..` could be";
+            return Err(io::Error::new(ErrorKind::NotFound, text));
+        }
+        return Ok(real.components().chain(parts).collect());
+    }
+    Ok(path)
 }
 
 /// Refuses a directory into which another user can put files: its clusters' programs and sockets are what records

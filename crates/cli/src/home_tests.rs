@@ -30,6 +30,50 @@ fn paths_that_others_would_read_as_something_else_are_refused() {
 }
 
 #[test]
+fn a_home_has_one_path_whichever_way_leads_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().canonicalize().unwrap();
+    fs::create_dir(root.join("a")).unwrap();
+    std::os::unix::fs::symlink(root.join("a"), root.join("link")).unwrap();
+    for (way, expected) in [
+        ("a", "a"),
+        ("a/", "a"),
+        ("a/.", "a"),
+        ("a/../a", "a"),
+        ("link", "a"),
+        ("link/new/x/", "a/new/x"),
+        ("a/../new", "new"),
+    ] {
+        let home = Home::at(&root.join(way)).unwrap();
+        assert_eq!(home.path().as_os_str(), root.join(expected).as_os_str());
+    }
+    let refused = Home::at(&root.join("no/../new")).unwrap_err().to_string();
+    assert!(refused.contains("`..`"), "{refused}");
+}
+
+#[test]
+fn a_removal_that_is_cut_short_leaves_nothing_in_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = Home::at(&dir.path().join("home")).unwrap();
+    let cluster = home.cluster(&"x".parse().unwrap());
+    home.claim().unwrap();
+    let rest = home.rest();
+    let make = |path: &Path| fs::create_dir_all(path.join("nodes/node-1")).unwrap();
+    for path in [cluster.path(), &home.daemon(), &rest] {
+        make(path);
+    }
+    assert!(home.has_rest());
+    home.remove_cluster(&cluster).unwrap();
+    assert!(!cluster.path().exists() && !home.has_rest() && home.daemon().exists());
+    make(&rest);
+    home.remove_cluster(&cluster).unwrap();
+    assert!(!home.has_rest(), "it goes also where the cluster has gone");
+    make(&rest);
+    home.remove().unwrap();
+    assert!(!home.path().exists());
+}
+
+#[test]
 fn a_home_stays_for_who_is_about_to_make_a_cluster() {
     let dir = tempfile::tempdir().unwrap();
     let home = Home::at(&dir.path().join("home")).unwrap();

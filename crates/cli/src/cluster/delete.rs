@@ -1,14 +1,17 @@
 //! `delete` removes a cluster with all that it has; with the last one its daemon goes too.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use futures::future::try_join_all;
 
 use crate::arguments::Common;
+use crate::cri::Pod;
 use crate::daemon::Daemon;
 use crate::disk::entries;
 use crate::failure::{Context as _, Failure, Result};
 use crate::home::Home;
+use crate::names::ClusterName;
 use crate::network;
 use crate::node;
 use crate::programs;
@@ -33,8 +36,9 @@ pub async fn delete(common: &Common) -> Result<()> {
         home.tidy(&common.name);
         return Err(missing(&home, common));
     }
-    if dir.path().exists() {
-        drop_old_logs(dir.path());
+    drop_old_logs(dir.path());
+    // Nodes may run whose cluster's directory was removed by hand.
+    if dir.path().exists() || home.daemon().exists() {
         remove_nodes(common, &home, &progress).await?;
     }
     let _decides = home.lock()?;
@@ -43,8 +47,8 @@ pub async fn delete(common: &Common) -> Result<()> {
         // Before the directory goes: by that the next `delete` knows that there is something left to do.
         end_daemon(&home, &progress)?;
     }
-    crisp_sys::file::remove_tree_if_there(dir.path())
-        .context(|| format!("cluster {}: remove {}", common.name, dir.path().display()))?;
+    home.remove_cluster(&dir)
+        .context(|| format!("cluster {}", common.name))?;
     crisp_sys::file::remove_if_there(&home.lock_of(&common.name))
         .context(|| format!("cluster {}: remove its lock", common.name))?;
     if is_last {
@@ -55,10 +59,10 @@ pub async fn delete(common: &Common) -> Result<()> {
 }
 
 /// Whether a home has nothing to remove for a cluster. A `delete` that was interrupted may have left no
-/// cluster, and yet the daemon, or the mark of the home alone: any name then does for the rest.
+/// cluster, and yet the daemon, some files, or the mark of the home alone: any name then does for the rest.
 fn has_nothing_of(home: &Home, common: &Common) -> Result<bool> {
     let is_there = home.cluster(&common.name).path().exists();
-    let is_left = home.is_ours()? && home.names()?.is_empty();
+    let is_left = home.is_ours()? && (home.names()?.is_empty() || home.has_rest());
     Ok(!is_there && !is_left)
 }
 
@@ -98,15 +102,39 @@ async fn remove_nodes(common: &Common, home: &Home, progress: &Progress) -> Resu
         daemon.ensure(&programs::ours()?, &network).await?;
     }
     let cri = daemon.cri(&format!("cluster {}", common.name))?;
-    let pods = cri.pods(node::labels(&common.name.to_string())).await?;
+    let mut pods = cri.pods(BTreeMap::new()).await?;
+    // Read after the pods: a cluster has its directory before them.
+    let others = home.names()?;
+    pods.retain(|pod| goes(pod, &common.name, &others));
     try_join_all(pods.iter().map(|pod| cri.remove_pod(&pod.id))).await?;
     progress.done("nodes removed");
     Ok(())
 }
 
+/// Whether a pod goes with a cluster: as one of its nodes, or of a cluster that is not there. With the daemon, nobody
+/// would know of that one.
+fn goes(pod: &Pod, cluster: &ClusterName, all: &[ClusterName]) -> bool {
+    let is_of = |name: &ClusterName| node::cluster_of(pod) == name.to_string();
+    is_of(cluster) || !all.iter().any(is_of)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nodes_go_with_their_cluster_or_without_one() {
+        let pod = |cluster: &str| Pod {
+            id: "1".to_owned(),
+            is_ready: true,
+            labels: node::labels(cluster),
+        };
+        let [x, y] = ["x", "y"].map(|name| name.parse::<ClusterName>().unwrap());
+        let all = [x.clone(), y];
+        for (of, expected) in [("x", true), ("y", false), ("lost", true)] {
+            assert_eq!(goes(&pod(of), &x, &all), expected, "{of}");
+        }
+    }
 
     #[test]
     fn a_home_without_clusters_can_be_deleted_and_a_strangers_directory_cannot() {

@@ -42,6 +42,11 @@ pub fn labels(cluster: &str) -> BTreeMap<String, String> {
     BTreeMap::from([(CLUSTER.to_owned(), cluster.to_owned())])
 }
 
+/// The cluster of a pod.
+pub fn cluster_of(pod: &Pod) -> &str {
+    pod.labels.get(CLUSTER).map_or("", String::as_str)
+}
+
 /// The node of a pod.
 pub fn of_pod(pod: &Pod) -> &str {
     pod.labels.get(NODE).map_or("", String::as_str)
