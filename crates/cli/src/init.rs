@@ -30,6 +30,8 @@ pub const PATH: &str =
 pub const OBJECTS_MADE: &str = "objects-made";
 /// How the log of a node tells that a program has ended, after the program's name.
 pub const ENDED: &str = "ended with";
+/// After the name of a program that could not be started.
+pub const NOT_STARTED: &str = ": start it";
 /// The line by which a node's log, which has all its lives, tells of the beginning of one.
 pub const BEGINS: &str = "the node begins";
 /// Pause before a program that ended is started again.
@@ -193,7 +195,7 @@ pub fn bound(log: &Path, largest: u64) -> Result<()> {
 }
 
 fn start(program: &Program) -> Result<i32> {
-    let step = || format!("{}: start it", program.name);
+    let step = || format!("{}{NOT_STARTED}", program.name);
     let log = log_of(program);
     let log = File::options().create(true).append(true).open(log);
     let log = log.context(step)?;

@@ -2,7 +2,7 @@
 //! people know.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::io::{self, ErrorKind, Write as _};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -93,8 +93,11 @@ impl Kubectl {
         let mut is_told = false;
         loop {
             let looked = look(self);
-            if let Ok(Some(found)) = looked {
-                return Ok(found);
+            match looked {
+                Ok(Some(found)) => return Ok(found),
+                // It does not become a program by waiting.
+                Err(failure) if is_no_program(&failure) => return Err(failure),
+                _ => {}
             }
             if begun.elapsed() > SILENT && !is_told {
                 crate::progress::say(format_args!("crisp: {}: waiting until {what}", self.whose));
@@ -110,6 +113,17 @@ impl Kubectl {
             tokio::time::sleep(STEP).await;
         }
     }
+}
+
+/// Whether kubectl could not be run at all.
+fn is_no_program(failure: &Failure) -> bool {
+    let error = failure.cause::<io::Error>();
+    error.is_some_and(|error| {
+        matches!(
+            error.kind(),
+            ErrorKind::NotFound | ErrorKind::PermissionDenied
+        )
+    })
 }
 
 /// When the kubelet of each node last told whether it is Ready, as an answer to `get nodes` says it.
@@ -178,6 +192,19 @@ mod tests {
         assert!(ready(&at("True", "2026-01-01T00:00:00Z"), &former).is_empty());
         assert!(ready(&at("False", "2026-01-01T00:00:05Z"), &former).is_empty());
         assert_eq!(ready(&at("True", "2026-01-01T00:00:05Z"), &former), ["a"]);
+    }
+
+    #[tokio::test]
+    async fn a_kubectl_that_cannot_be_run_is_not_waited_for() {
+        let kubectl = Kubectl {
+            program: "/nonexistent/kubectl".into(),
+            kubeconfig: "/k".into(),
+            whose: "cluster x".into(),
+        };
+        let ask = |kubectl: &Kubectl| kubectl.run(&["version"], b"").map(Some);
+        let asked = kubectl.until("it answers", Duration::from_secs(300), ask);
+        let error = asked.await.unwrap_err().to_string();
+        assert!(error.contains("No such file"), "{error}");
     }
 
     #[test]

@@ -4,6 +4,8 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Access;
+
 use crate::arguments::Up;
 use crate::failure::{Context as _, Failure, Remedy as _, Result};
 use crate::versions;
@@ -124,28 +126,62 @@ pub fn of_machine(name: &str) -> Result<PathBuf> {
         .remedy(|| format!("install it (Debian's package is {package})"))
 }
 
-/// Refuses programs that are in none of some directories, and names them.
+/// Refuses programs that are in none of some directories, or cannot be run there, and names them.
 fn all_in(dirs: &[&Path], names: &[&str]) -> Result<()> {
-    let is_there = |name: &str| dirs.iter().any(|dir| dir.join(name).is_file());
-    let missing: Vec<&str> = names
-        .iter()
-        .filter(|name| !is_there(name))
-        .copied()
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
+    let lacking = |is_well: fn(&Path) -> bool| {
+        let is_well = |name: &str| dirs.iter().any(|dir| is_well(&dir.join(name)));
+        let names: Vec<&str> = names
+            .iter()
+            .copied()
+            .filter(|name| !is_well(name))
+            .collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    };
+    let dirs = || {
+        let dirs: Vec<String> = dirs.iter().map(|dir| dir.display().to_string()).collect();
+        dirs.join(" or ")
+    };
+    if let Some(names) = lacking(Path::is_file) {
+        let text = format!("{}: these programs are missing: {names}", dirs());
+        return Err(Failure::new(text));
     }
-    let dirs: Vec<String> = dirs.iter().map(|dir| dir.display().to_string()).collect();
-    Err(Failure::new(format!(
-        "{}: these programs are missing: {}",
-        dirs.join(" or "),
-        missing.join(", ")
-    )))
+    match lacking(can_be_run) {
+        None => Ok(()),
+        Some(names) => Err(Failure::new(format!(
+            "{}: these are no programs that can be run: {names}; `chmod +x` makes them ones, unless their file system \
+             is mounted noexec",
+            dirs()
+        ))),
+    }
+}
+
+/// Whether it has the mode of a program, on a file system from which programs run.
+fn can_be_run(path: &Path) -> bool {
+    path.is_file() && rustix::fs::access(path, Access::EXEC_OK).is_ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn put(dir: &Path, name: &str, mode: u32) {
+        use std::os::unix::fs::PermissionsExt as _;
+        let path = dir.join(name);
+        std::fs::File::create(&path).unwrap();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn files_that_cannot_be_run_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = ["etcd", "kubelet"];
+        put(dir.path(), names[0], 0o644);
+        put(dir.path(), names[1], 0o755);
+        let text = all_in(&[dir.path()], &names).unwrap_err().to_string();
+        assert!(text.contains("be run: etcd; `chmod +x`"), "{text}");
+        put(dir.path(), names[0], 0o755);
+        assert!(all_in(&[dir.path()], &names).is_ok());
+    }
 
     #[test]
     fn kernels_without_services_are_refused() {
@@ -175,14 +211,14 @@ mod tests {
     #[test]
     fn helpers_may_be_where_packages_put_them() {
         let [bin, libexec] = [(); 2].map(|()| tempfile::tempdir().unwrap());
-        std::fs::File::create(bin.path().join(HELPERS[0])).unwrap();
+        put(bin.path(), HELPERS[0], 0o755);
         let both = [bin.path(), libexec.path()];
         let text = all_in(&both, &HELPERS).unwrap_err().to_string();
         assert!(
             text.contains(" or ") && text.ends_with("missing: crisp-holder"),
             "{text}"
         );
-        std::fs::File::create(libexec.path().join(HELPERS[1])).unwrap();
+        put(libexec.path(), HELPERS[1], 0o755);
         assert!(all_in(&both, &HELPERS).is_ok());
     }
 }

@@ -31,20 +31,25 @@ pub async fn up(common: &Common, up: &Up) -> Result<()> {
     let progress = Progress::begin();
     let home = Home::at(&common.dir)?;
     let dir = home.cluster(&common.name);
-    let kept = Record::read(&dir)?.map(|record| record.kubernetes);
-    let programs = Programs::chosen(up, kept.as_deref())?;
     // Bad input is refused before anything is made, also a lock.
-    let settings = Settings::read(up, &programs.ours)?;
+    let settings = Settings::read(up, &programs(up, &dir)?.ours)?;
     dir.check(&names::worker(up.nodes.unwrap_or(plan::USUAL)))?;
     home.claim()?;
     let lock = home.lock_cluster(&common.name)?;
-    let mut plan = match plan::begin(common, up, &programs, &settings, &progress).await {
-        Ok(plan) => plan,
+    let was_there = dir.record().exists();
+    let begun = async {
+        // Another `up` may have made the cluster meanwhile, with programs of its choice.
+        let programs = programs(up, &dir)?;
+        let plan = plan::begin(common, up, &programs, &settings, &progress).await?;
+        Ok::<_, Failure>((plan, programs))
+    };
+    let (mut plan, programs) = match begun.await {
+        Ok(begun) => begun,
         Err(failure) => {
             drop(lock);
             home.tidy(&common.name);
             // It was refused before anything was made, unless the cluster is written down by now.
-            let is_begun = kept.is_none() && dir.record().exists();
+            let is_begun = !was_there && dir.record().exists();
             return Err(match is_begun {
                 true => failure.then_remedy(goes_on(&dir)),
                 false => failure,
@@ -55,6 +60,12 @@ pub async fn up(common: &Common, up: &Up) -> Result<()> {
     let made = make(&plan, turn, &programs, &progress).await;
     made.map_err(|failure| failure.then_remedy(goes_on(&dir)))?;
     tell(&dir, &plan.record, &programs.kubernetes)
+}
+
+/// The programs that it asks for, or those that the cluster has kept.
+fn programs(up: &Up, dir: &ClusterDir) -> Result<Programs> {
+    let kept = Record::read(dir)?.map(|record| record.kubernetes);
+    Programs::chosen(up, kept.as_deref())
 }
 
 /// The remedy for a cluster that is begun.
