@@ -79,7 +79,7 @@ async fn comes(signal: &mut Option<Signal>) {
 }
 
 /// Whether who started this program has it ignore a signal (proc(5), `SigIgn`).
-fn is_ignored(kind: SignalKind) -> bool {
+pub fn is_ignored(kind: SignalKind) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mut lines = status.lines();
     let set = lines.find_map(|line| line.strip_prefix("SigIgn:"));

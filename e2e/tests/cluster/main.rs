@@ -192,6 +192,9 @@ fn holds_nothing_of_its_caller(cluster: &Cluster, pid: i32) {
     let files = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
     let files = files.filter_map(|entry| fs::read_link(entry.path()).ok());
     assert!(files.into_iter().all(|file| file != held));
+    // The test's own directory is another.
+    let works_in = fs::read_link(format!("/proc/{pid}/cwd")).unwrap();
+    assert_eq!(works_in, std::path::Path::new("/"));
     let daemon = Pid::from_raw(pid).unwrap();
     assert_eq!(rustix::process::getsid(Some(daemon)).unwrap(), daemon);
 }

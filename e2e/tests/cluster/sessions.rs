@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crisp_e2e::emulated::at_most;
 use crisp_e2e::terminal::Terminal;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 
 use crisp_e2e::cluster::{Cluster, IMAGE};
 
@@ -26,9 +26,11 @@ pub(crate) fn work(cluster: &Cluster, web: &str) {
     a_node_is_looked_at(cluster);
     a_shell_in_a_node_has_its_keys(cluster);
     a_command_in_a_node_ends_with_its_caller(cluster);
+    a_command_in_a_node_is_asked_to_end(cluster);
+    a_command_that_a_node_has_not_is_told_as_by_a_shell(cluster);
 }
 
-/// As where timeout(1) ends it, or a job that is given up.
+/// As where timeout(1) ends it, or a job that is given up. Where it is killed, its command alone ends with it.
 fn a_command_in_a_node_ends_with_its_caller(cluster: &Cluster) {
     const SLEEP: &str = "sleep 86397";
     let words = SLEEP.replace(' ', "\0") + "\0";
@@ -37,13 +39,41 @@ fn a_command_in_a_node_ends_with_its_caller(cluster: &Cluster) {
         let mut lines = all.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
         lines.any(|line| line == words.as_bytes())
     };
-    let mut command = cluster.crisp_command(&format!("exec node-1 {SLEEP}"));
-    command.stdin(Stdio::null());
-    let mut caller = Beside(cluster.net.run(|| command.spawn().unwrap()));
-    cluster.until("the command runs", |_| runs());
-    caller.0.kill().unwrap();
-    caller.0.wait().unwrap();
-    cluster.until("the command is gone", |_| !runs());
+    let below = format!("{SLEEP}; true");
+    for (signal, script) in [(Signal::KILL, "exec sleep 86397"), (Signal::TERM, &below)] {
+        let mut caller = Beside::of_node(cluster, script);
+        cluster.until("the command runs", |_| runs());
+        kill_process(Pid::from_child(&caller.0), signal).unwrap();
+        caller.0.wait().unwrap();
+        cluster.until("the command is gone", |_| !runs());
+    }
+}
+
+/// It has its time to clean up, and its own end.
+fn a_command_in_a_node_is_asked_to_end(cluster: &Cluster) {
+    let script = "trap 'echo cleaned; exit 7' TERM; echo ready; while :; do sleep 0.1; done";
+    let mut caller = Beside::of_node(cluster, script);
+    let mut lines = caller.lines();
+    assert_eq!(lines.next().as_deref(), Some("ready"));
+    kill_process(Pid::from_child(&caller.0), Signal::TERM).unwrap();
+    assert_eq!(lines.next().as_deref(), Some("cleaned"));
+    assert_eq!(caller.0.wait().unwrap().code(), Some(7));
+}
+
+fn a_command_that_a_node_has_not_is_told_as_by_a_shell(cluster: &Cluster) {
+    for (line, code) in [
+        ("exec node-1 no-such-program", 127),
+        ("exec node-1 /no/such/program", 127),
+        ("exec node-1 /etc/machine-id", 126),
+        ("exec node-1 sh -c no-such-program", 127),
+    ] {
+        let mut command = cluster.crisp_command(line);
+        command.stdin(Stdio::null());
+        let output = cluster.net.run(|| command.output().unwrap());
+        assert_eq!(output.status.code(), Some(code), "{line}: {output:?}");
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(told.contains(line.rsplit(' ').next().unwrap()), "{told}");
+    }
 }
 
 /// A key ends what the shell runs, and the shell goes on to an end of its own.
@@ -72,12 +102,22 @@ fn commands(cluster: &Cluster, web: &str) {
 }
 
 /// A program that runs beside the test, and ends with the value.
-struct Beside(Child);
+pub(crate) struct Beside(pub(crate) Child);
 
 impl Beside {
     fn of(cluster: &Cluster, words: &[&str]) -> Self {
         let mut command = cluster.command(words);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        Self(cluster.net.run(|| command.spawn().unwrap()))
+    }
+
+    /// A script in a node.
+    fn of_node(cluster: &Cluster, script: &str) -> Self {
+        let mut command = cluster.crisp_command("exec node-1 sh -c");
+        command
+            .arg(script)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
         Self(cluster.net.run(|| command.spawn().unwrap()))
     }
 

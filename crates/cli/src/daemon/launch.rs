@@ -26,20 +26,25 @@ impl Place {
     }
 
     fn command(&self, program: &Path) -> Command {
-        let Self::Scope(launcher) = self else {
-            return crisp_sys::process::command(program);
+        let mut command = match self {
+            Self::Here => crisp_sys::process::command(program),
+            Self::Scope(launcher) => {
+                let mut command = crisp_sys::process::command(launcher);
+                command
+                    .args(["--scope", "--quiet", "--collect", "--slice=system.slice"])
+                    .arg("--property=TasksMax=infinity")
+                    .arg("--description=crispd for the nodes of crisp cluster")
+                    .arg("--")
+                    .arg(program);
+                command
+            }
         };
-        let mut command = crisp_sys::process::command(launcher);
-        command
-            .args(["--scope", "--quiet", "--collect", "--slice=system.slice"])
-            .arg("--property=TasksMax=infinity")
-            .arg("--description=crispd for the nodes of crisp cluster")
-            .arg("--")
-            .arg(program);
+        // The file system of the caller's directory could not be unmounted while it runs.
+        command.current_dir("/");
         command
     }
 
-    /// Starts a crispd with its configuration; it writes to its log.
+    /// Starts a crispd with its configuration; it writes to its log. All paths are absolute, since it works in `/`.
     pub fn start(&self, program: &Path, config: &Path, log: &Path) -> Result<Child> {
         let opened = File::options().create(true).append(true).open(log);
         let opened = opened.context(|| format!("crispd: open its log {}", log.display()))?;
@@ -85,6 +90,7 @@ mod tests {
 
     fn words(place: &Place) -> Vec<String> {
         let command = place.command(Path::new("/o/crispd"));
+        assert_eq!(command.get_current_dir(), Some(Path::new("/")), "{place:?}");
         let all = std::iter::once(command.get_program()).chain(command.get_args());
         all.map(|word| word.to_str().unwrap().to_owned()).collect()
     }
