@@ -93,6 +93,21 @@ impl Machine {
         Ok(self.read()?.is_none() || !self.entry(home.path()).exists())
     }
 
+    /// Other homes that have nodes, or had, since this boot.
+    pub fn others(&self, home: &Home) -> Result<Vec<PathBuf>> {
+        // Without one the lock would be all that is there, and stay.
+        if !self.path().exists() {
+            return Ok(Vec::new());
+        }
+        let _alone = self.lock()?;
+        if self.read()?.is_none() {
+            return Ok(Vec::new());
+        }
+        let mut homes = self.homes()?;
+        homes.retain(|other| other != home.path());
+        Ok(homes)
+    }
+
     /// Gives those back that kubelets changed, where no other home is left, and tells how many.
     pub fn give_back(&self, home: &Home) -> Result<usize> {
         if !self.dir.exists() {
@@ -253,6 +268,7 @@ mod tests {
                 kubelet_starts(&machine);
                 machine.note(home).unwrap();
             }
+            assert_eq!(machine.others(&homes[0]).unwrap(), [homes[1].path()]);
             assert_eq!(machine.give_back(&homes[first]).unwrap(), 0);
             assert!(!is_as_before(&machine), "the other one has nodes");
             assert_eq!(
@@ -285,6 +301,7 @@ mod tests {
         assert!(machine.is_new(&other).unwrap() && !machine.is_new(&home).unwrap());
         machine.note(&other).unwrap();
         machine.boot = "two".to_owned();
+        assert!(machine.others(&home).unwrap().is_empty());
         assert!(machine.is_new(&home).unwrap());
         for (name, _) in KUBELETS {
             write(&machine.sysctls.join(name), b"8").unwrap();

@@ -20,8 +20,7 @@ const ANSWER: Duration = Duration::from_millis(500);
 
 /// The port for the API server of a new cluster, and the ports that are to be published, judged by
 /// those of other clusters and by who listens.
-pub fn choose(home: &Path, publish: &[Publish], others: &[Record]) -> Result<u16> {
-    let mut taken = of_others(others);
+pub fn choose(home: &Path, publish: &[Publish], mut taken: BTreeMap<u16, String>) -> Result<u16> {
     for Publish { host, .. } in publish {
         check(&mut taken, *host)?;
         if let Some(who) = holder(*host)? {
@@ -46,12 +45,15 @@ pub fn choose(home: &Path, publish: &[Publish], others: &[Record]) -> Result<u16
     })
 }
 
-/// Warnings about ports of a cluster that is there on which a program listens.
-pub fn warnings(record: &Record) -> Result<Vec<String>> {
-    let published = record.publish.iter().map(|publish| publish.host);
+/// Warnings about ports of a cluster that is there on which a program listens, or which are another's.
+pub fn warnings(record: &Record, others: &BTreeMap<u16, String>) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
-    for port in published.chain([record.port]) {
-        if let Some(who) = listener(port)? {
+    for port in all(record) {
+        let listener = listener(port)?;
+        for who in listener
+            .into_iter()
+            .chain(others.get(&port).map(String::as_str))
+        {
             warnings.push(format!(
                 "port {port} of 127.0.0.1 leads to a node, and {who}"
             ));
@@ -60,15 +62,20 @@ pub fn warnings(record: &Record) -> Result<Vec<String>> {
     Ok(warnings)
 }
 
-/// Whose each port is.
-fn of_others(others: &[Record]) -> BTreeMap<u16, String> {
-    let all = others.iter().flat_map(|record| {
-        let published = record.publish.iter().map(|publish| publish.host);
-        let whose = format!("cluster {} has it", record.name);
-        let ports = published.chain([record.port]);
-        ports.map(move |port| (port, whose.clone()))
-    });
-    all.collect()
+/// Whose each port of some clusters is, with their directory where it is another one.
+pub fn of(clusters: &[Record], dir: Option<&Path>) -> BTreeMap<u16, String> {
+    let whose = |record: &Record| match dir {
+        Some(dir) => format!("cluster {} of {} has it", record.name, dir.display()),
+        None => format!("cluster {} has it", record.name),
+    };
+    let ports = |record| all(record).map(move |port| (port, whose(record)));
+    clusters.iter().flat_map(ports).collect()
+}
+
+/// The ports of a cluster.
+fn all(record: &Record) -> impl Iterator<Item = u16> {
+    let published = record.publish.iter().map(|publish| publish.host);
+    published.chain([record.port])
 }
 
 /// Takes a port, or refuses it by the name of who has it.
@@ -82,8 +89,8 @@ fn check(taken: &mut BTreeMap<u16, String>, port: u16) -> Result<()> {
     }
 }
 
-/// All ports for API servers, from another one on in each home: a port that leads to a stopped node of
-/// another home looks free.
+/// All ports for API servers, from another one on in each home: a port of a home that has not been up since the
+/// machine's boot looks free.
 fn candidates(home: &Path) -> impl Iterator<Item = u16> {
     use std::os::unix::ffi::OsStrExt as _;
 
@@ -138,9 +145,8 @@ mod tests {
 
     fn refused(publish: &[&str], others: &[Record]) -> String {
         let wish = of(0, publish).publish;
-        choose(Path::new("/h"), &wish, others)
-            .unwrap_err()
-            .to_string()
+        let refused = choose(Path::new("/h"), &wish, super::of(others, None));
+        refused.unwrap_err().to_string()
     }
 
     #[test]
@@ -149,10 +155,13 @@ mod tests {
         assert!(refused(&["8080:30080"], &others).contains("cluster other has it"));
         assert!(refused(&["16443:30080"], &others).contains("cluster other has it"));
         assert!(refused(&["8081:1", "8081:2"], &others).contains("published twice"));
-        let api = choose(Path::new("/h"), &[], &others).unwrap();
+        let choose = |others: &[Record]| {
+            let others = super::of(others, Some(Path::new("/srv")));
+            super::choose(Path::new("/h"), &[], others).unwrap()
+        };
+        let api = choose(&others);
         assert!(API.contains(&api) && !clients().contains(&api), "{api}");
-        let next = choose(Path::new("/h"), &[], &[of(api, &[])]).unwrap();
-        assert_ne!(next, api);
+        assert_ne!(choose(&[of(api, &[])]), api);
     }
 
     #[test]
@@ -170,8 +179,13 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let publish = format!("{port}:30080");
         assert!(refused(&[&publish], &[]).contains("listens there"));
-        assert_eq!(warnings(&of(port, &[])).unwrap().len(), 1);
+        let warnings = |others| warnings(&of(port, &[]), others).unwrap();
+        let none = BTreeMap::new();
+        assert_eq!(warnings(&none).len(), 1);
         drop(listener);
-        assert!(warnings(&of(port, &[])).unwrap().is_empty());
+        assert!(warnings(&none).is_empty());
+        let others = super::of(&[of(port, &[])], Some(Path::new("/srv")));
+        let told = warnings(&others).concat();
+        assert!(told.contains("cluster other of /srv has it"), "{told}");
     }
 }

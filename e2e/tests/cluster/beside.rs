@@ -1,17 +1,23 @@
 //! Other clusters on the same machine, of the same directory and of another one, and commands that are killed
 //! half-way.
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::sessions::Beside;
 use crate::web::service_answers_everywhere;
 use crisp_e2e::cluster::Cluster;
 
+/// A port that a cluster publishes, and at which nothing answers.
+const UNUSED: u16 = 31999;
+/// The file for logs that are followed.
+const FOLLOWED: &str = "followed";
 /// How long a packet of this machine to itself may take.
 const SOON: Duration = Duration::from_secs(2);
 
@@ -23,9 +29,15 @@ fn json(path: &Path) -> Value {
 /// there has seen nothing of it.
 pub(crate) fn another_cluster_comes_and_goes(cluster: &Cluster) {
     cluster.crisp_killed_at("up --name other --nodes 1", "networks of nodes made");
+    let mut follower = follow(cluster, "other");
     cluster.crisp_killed_at("up --name other", "API server answers");
-    cluster.crisp("up --name other");
     let dir = cluster.home().join("clusters/other");
+    with_programs_of_one(cluster, &dir);
+    cluster.until("programs are followed that began later", |cluster| {
+        let shown = fs::read_to_string(cluster.file(FOLLOWED)).unwrap();
+        let all = ["etcd", "kube-scheduler", "coredns"];
+        all.iter().all(|it| shown.contains(&format!("== {it}\n")))
+    });
     let port = json(&dir.join("record.json"))["port"].as_u64().unwrap();
     let own = json(&cluster.home().join("clusters/crisp/record.json"));
     assert_ne!(own["port"].as_u64(), Some(port));
@@ -41,7 +53,30 @@ pub(crate) fn another_cluster_comes_and_goes(cluster: &Cluster) {
     cluster.crisp_killed_at("delete --name other", "nodes removed");
     cluster.crisp("delete --name other");
     assert!(!dir.exists());
+    assert!(follower.0.wait().unwrap().success());
     service_answers_everywhere(cluster);
+}
+
+/// Goes on with the logs of a control plane of which nothing has begun, into a file.
+fn follow(cluster: &Cluster, name: &str) -> Beside {
+    let said = cluster.refused(&format!("logs control coredns --name {name}"));
+    assert!(said.contains("logs -f control coredns --name"), "{said}");
+    let mut command = cluster.crisp_command(&format!("logs -f control --name {name}"));
+    command.stdin(Stdio::null());
+    command.stdout(File::create(cluster.file(FOLLOWED)).unwrap());
+    Beside(cluster.net.run(|| command.spawn().unwrap()))
+}
+
+/// Of two commands at once, one alone names programs: the cluster has these, whichever is first.
+fn with_programs_of_one(cluster: &Cluster, dir: &Path) {
+    let had = json(&dir.join("record.json"))["kubernetes"].take();
+    let link = cluster.file("kubernetes");
+    symlink(had.as_str().unwrap(), &link).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| cluster.crisp(&format!("up --name other --kubernetes {link}")));
+        scope.spawn(|| cluster.crisp("up --name other"));
+    });
+    assert_eq!(json(&dir.join("record.json"))["kubernetes"], link);
 }
 
 fn only_root_reads_its_keys(dir: &Path) {
@@ -87,16 +122,17 @@ fn gateway(network: &Value) -> String {
     format!("{}.1", range.strip_suffix(".0/16").unwrap())
 }
 
-/// Two directories know nothing of each other, and both have clusters.
+/// Two directories know of each other what they share on this machine, and both have clusters.
 pub(crate) fn another_home_has_a_network_of_its_own(cluster: &Cluster) {
     let (one, other) = (cluster.work().join("one"), cluster.work().join("two"));
-    let homes = [&one, &other];
-    let up = |home: &PathBuf| cluster.crisp(&format!("up --nodes 1 --dir {}", home.display()));
+    // The same directory by another way.
+    let way = format!("{}/../{}/", one.display(), file_name(&one));
+    fs::create_dir(&one).unwrap();
+    let up = |words: &str| cluster.crisp(&format!("up --nodes 1 {words}"));
     // They choose at the same time.
     std::thread::scope(|scope| {
-        for home in homes {
-            scope.spawn(|| up(home));
-        }
+        scope.spawn(|| up(&format!("--dir {way} --publish {UNUSED}:{UNUSED}")));
+        scope.spawn(|| up(&format!("--dir {}", other.display())));
     });
     let all = [&one, &other, &cluster.home()];
     let networks = all.map(|home| json(&home.join("network.json")));
@@ -106,10 +142,46 @@ pub(crate) fn another_home_has_a_network_of_its_own(cluster: &Cluster) {
             .map(|network| network.pointer(kind).unwrap());
         assert!(a != b && b != c && a != c, "{networks:?}");
     }
+    let cgroups = networks.each_ref().map(cgroups_of);
+    assert!(cgroups.iter().all(|paths| paths.len() == 1), "{cgroups:?}");
+    // Nothing answers at that port.
+    let more = format!(
+        "up --name more --publish {UNUSED}:80 --dir {}",
+        other.display()
+    );
+    let said = cluster.refused(&more);
+    let whose = format!("cluster crisp of {} has it", one.display());
+    assert!(said.contains(&whose), "{said}");
     service_answers_everywhere(cluster);
-    for home in homes {
+    // As one that was removed by hand: its nodes are known to its crispd alone then.
+    fs::rename(one.join("clusters/crisp"), cluster.work().join("lost")).unwrap();
+    for home in [&one, &other] {
         cluster.crisp(&format!("delete --dir {}", home.display()));
         assert!(!home.exists());
     }
+    let [of_one, of_other, of_ours] = networks.each_ref().map(cgroups_of);
+    assert!(of_one.is_empty() && of_other.is_empty() && !of_ours.is_empty());
     service_answers_everywhere(cluster);
+}
+
+fn file_name(path: &Path) -> &str {
+    path.file_name().unwrap().to_str().unwrap()
+}
+
+/// The cgroups of a home's clusters.
+fn cgroups_of(network: &Value) -> Vec<PathBuf> {
+    let bridge = network["bridge"].as_str().unwrap();
+    let home = bridge.strip_prefix("crisp-").unwrap();
+    let parents = [
+        "pids/crisp-clusters",
+        "crisp-clusters",
+        "crispclusters.slice",
+    ];
+    let parents = parents.map(|name| Path::new("/sys/fs/cgroup").join(name));
+    let all = parents
+        .iter()
+        .flat_map(|parent| fs::read_dir(parent).into_iter().flatten());
+    let all = all.map(|entry| entry.unwrap().path());
+    all.filter(|path| path.is_dir() && file_name(path).contains(home))
+        .collect()
 }

@@ -28,8 +28,10 @@ fn privileged_pods_of_nodes_in_containers_are_limited_by_cgroups_of_version_2() 
     };
     cluster.crisp(&format!("up --nodes {}", NODES.len()));
     if node::cgroup_driver() == "systemd" {
-        let slice = "/sys/fs/cgroup/crispclusters.slice/crispclusters-1.slice";
-        let all = fs::read_dir(slice).unwrap().flatten();
+        let slices = fs::read_dir("/sys/fs/cgroup/crispclusters.slice").unwrap();
+        let mut slices = slices.map(|entry| entry.unwrap().path());
+        let slice = slices.find(|path| path.to_str().unwrap().ends_with("_1.slice"));
+        let all = fs::read_dir(slice.unwrap()).unwrap().flatten();
         let scopes =
             all.filter(|entry| entry.path().extension().is_some_and(|kind| kind == "scope"));
         assert_eq!(

@@ -1,14 +1,18 @@
 //! The decisions of `up` before anything is made: how the cluster is to be, its ports, its network.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::arguments::{Common, Up};
 use crate::cri::Cri;
 use crate::daemon::Daemon;
-use crate::failure::{Failure, Result};
+use crate::disk::entries;
+use crate::failure::{Context as _, Failure, Result};
 use crate::home::{ClusterDir, Home};
+use crate::machine::Machine;
 use crate::names::ClusterName;
 use crate::network::{self, Network, Turn};
+use crate::node;
 use crate::ports;
 use crate::programs::Programs;
 use crate::progress::Progress;
@@ -53,15 +57,17 @@ pub async fn begin(
     let dir = home.cluster(&common.name);
     let _decides = home.lock()?;
     home.claim_again()?;
+    home.remove_rest()?;
     let former = Record::read(&dir)?;
+    // Others see its ports and ranges once they are written down.
+    let turn = Turn::take()?;
     let record = decide(&home, &common.name, up, &programs.kubernetes)?;
     if let Some(former) = &former {
         settings.fit(&dir)?;
-        warn(progress, &ports::warnings(former)?);
+        warn(progress, &ports::warnings(former, &neighbours(&home)?)?);
         warn(progress, &other_programs(former, &record));
     }
     warn(progress, &room::warnings(home.path()));
-    let turn = Turn::take()?;
     let (network, warnings) = network::settle(&home, up.ranges)?;
     warn(progress, &warnings);
     record.write(&dir)?;
@@ -71,10 +77,16 @@ pub async fn begin(
         progress.done("crispd for nodes started");
     }
     let cri = daemon.cri("crispd for nodes")?;
+    if former.is_none() {
+        // As of a cluster whose directory was removed by hand: they see nothing of the new one.
+        for pod in cri.pods(node::labels(&common.name.to_string())).await? {
+            cri.remove_pod(&pod.id).await?;
+        }
+    }
     let image = super::image::ensure(&daemon, &cri, progress).await?;
     Ok(Plan {
         turn: Some(turn),
-        cgroup_parent: daemon.cgroup_parent(&record),
+        cgroup_parent: daemon.cgroup_parent(&record, &network),
         record,
         dir,
         network,
@@ -137,11 +149,8 @@ fn decide(home: &Home, name: &ClusterName, up: &Up, kubernetes: &Path) -> Result
 }
 
 fn new(home: &Home, name: &ClusterName, up: &Up, kubernetes: &Path) -> Result<Record> {
-    let mut others = Vec::new();
-    for other in home.names()? {
-        // A record that cannot be read has a number that is not known.
-        others.extend(Record::read(&home.cluster(&other))?);
-    }
+    check_empty(&home.cluster(name))?;
+    let others = records(home)?;
     let number = Record::free_number(others.iter()).ok_or_else(|| {
         let text = format!("cluster {name}: there are as many clusters as there can be");
         Failure::new(text)
@@ -151,9 +160,53 @@ fn new(home: &Home, name: &ClusterName, up: &Up, kubernetes: &Path) -> Result<Re
     let all: Vec<String> = record.all().collect();
     watches::check(all.iter().map(String::as_str))?;
     record.resolvers.clone_from(&up.resolver);
-    record.port = ports::choose(home.path(), &up.publish, &others)?;
+    let mut taken = ports::of(&others, None);
+    taken.extend(neighbours(home)?);
+    record.port = ports::choose(home.path(), &up.publish, taken)?;
     record.publish.clone_from(&up.publish);
     Ok(record)
+}
+
+/// Refuses a directory with files of a cluster that is not written down: its data is not a new cluster's.
+fn check_empty(dir: &ClusterDir) -> Result<()> {
+    let path = dir.path();
+    crisp_sys::file::sweep_unfinished(path).context(|| format!("{}: read it", path.display()))?;
+    if entries(path)?.is_empty() {
+        return Ok(());
+    }
+    let text = format!(
+        "{}: it has files of a cluster, and no record",
+        path.display()
+    );
+    Err(Failure::new(text).remedy(format!("{} removes them", dir.command("delete"))))
+}
+
+/// All clusters of a home.
+fn records(home: &Home) -> Result<Vec<Record>> {
+    let mut records = Vec::new();
+    for name in home.names()? {
+        // A record that cannot be read has a number that is not known.
+        records.extend(Record::read(&home.cluster(&name))?);
+    }
+    Ok(records)
+}
+
+/// The ports of clusters of other homes in this network. A home that cannot be read holds nobody up: its ports
+/// are not known then.
+fn neighbours(home: &Home) -> Result<BTreeMap<u16, String>> {
+    let mut ports = BTreeMap::new();
+    for path in Machine::this()?.others(home)? {
+        let other = Home::at(&path).and_then(|other| {
+            let network = network::kept(&other)?;
+            Ok((network, records(&other)?, other))
+        });
+        if let Ok((Some(network), records, other)) = other
+            && network::is_here(&network)?
+        {
+            ports.extend(ports::of(&records, Some(other.path())));
+        }
+    }
+    Ok(ports)
 }
 
 #[cfg(test)]
@@ -202,6 +255,25 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(refused.contains("cluster x has it"), "{refused}");
+    }
+
+    #[test]
+    fn files_without_a_record_are_no_cluster() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(dir.path()).unwrap();
+        let name: ClusterName = "x".parse().unwrap();
+        let left = home.cluster(&name);
+        let decide = || super::decide(&home, &name, &up(None, &[]), Path::new("/k"));
+        crate::disk::make_dir(left.path()).unwrap();
+        // As of an `up` that was killed while it wrote the record.
+        crate::disk::write(&left.path().join(".record.json.00000000.tmp"), b"{").unwrap();
+        assert!(decide().is_ok());
+        crate::disk::make_dir(&left.node("control").join("var/etcd")).unwrap();
+        let refused = decide().unwrap_err().to_string();
+        assert!(
+            refused.contains("no record") && refused.contains("delete"),
+            "{refused}"
+        );
     }
 
     #[test]

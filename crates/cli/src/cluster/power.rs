@@ -55,20 +55,25 @@ pub async fn start(common: &Common, name: &str) -> Result<()> {
         record: &cluster.record,
         dir: &cluster.dir,
         cri: &cri,
-        cgroup_parent: &cluster.daemon().cgroup_parent(&cluster.record),
+        cgroup_parent: &cluster.daemon().cgroup_parent(&cluster.record, &network),
         image: &image,
         programs: &programs,
         network: &network,
         resolvers: &cluster.record.resolvers(),
     };
-    watches::check(nodes.stopped(&all[..1]).await?.into_iter())?;
-    let started = nodes.start(&all[0]).await?;
-    if started {
-        Ready::of(&nodes, &all)?.started(&all[0]).await?;
+    let stopped = nodes.stopped(&all).await?;
+    let has_api = !stopped.contains(&CONTROL);
+    watches::check(stopped.into_iter().filter(|stopped| *stopped == name))?;
+    let ready = Ready::of(&nodes, &all)?;
+    // Asked before the node has a newer word.
+    let former = has_api.then(|| ready.heartbeats()).flatten();
+    if !nodes.start(&all[0]).await? {
+        progress.done(&format!("{name} runs already"));
+        return Ok(());
     }
-    progress.done(&match started {
-        true => format!("{name} started"),
-        false => format!("{name} runs already"),
-    });
-    Ok(())
+    progress.done(&format!("{name} started"));
+    if name != CONTROL && former.is_none() {
+        progress.done("warning: the API server does not tell whether it is Ready");
+    }
+    ready.started(&all[0], former.as_ref(), &progress).await
 }

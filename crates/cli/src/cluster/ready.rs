@@ -85,18 +85,9 @@ impl<'a> Ready<'a> {
         progress: &Progress,
     ) -> Result<()> {
         let workers = self.nodes.record.workers();
-        let expected: BTreeSet<String> = workers.map(|(_, name)| name).collect();
-        let mut seen = BTreeSet::new();
-        let look = |kubectl: &Kubectl| {
-            for name in kubectl::ready(&kubectl.get(&["nodes"])?, former) {
-                if expected.contains(&name) && seen.insert(name.clone()) {
-                    progress.done(&format!("{name} Ready"));
-                }
-            }
-            Ok((seen == expected).then_some(()))
-        };
         let everywhere: Vec<&Node> = self.all.iter().collect();
-        let come = self.kubectl.until("all nodes are Ready", READY, look);
+        let expected = workers.map(|(_, name)| name).collect();
+        let come = self.told_ready("all nodes are Ready", expected, former, progress);
         self.watched(&everywhere, come).await?;
         // The controller manager makes it, in its own time; without it the API server refuses pods.
         let can_have_pods = |kubectl: &Kubectl| {
@@ -108,27 +99,72 @@ impl<'a> Ready<'a> {
         self.watched(&everywhere, come).await.map(drop)
     }
 
-    /// A node that was started has its crispd, or the API server.
-    pub async fn started(&self, node: &Node) -> Result<()> {
+    /// Some nodes are Ready by a newer word than this.
+    async fn told_ready(
+        &self,
+        what: &str,
+        expected: BTreeSet<String>,
+        former: &BTreeMap<String, String>,
+        progress: &Progress,
+    ) -> Result<()> {
+        let mut seen = BTreeSet::new();
+        let look = |kubectl: &Kubectl| {
+            for name in kubectl::ready(&kubectl.get(&["nodes"])?, former) {
+                if expected.contains(&name) && seen.insert(name.clone()) {
+                    progress.done(&format!("{name} Ready"));
+                }
+            }
+            Ok((seen == expected).then_some(()))
+        };
+        self.kubectl.until(what, READY, look).await
+    }
+
+    /// When the kubelets last told whether they are Ready; nothing where the API server does not say.
+    pub fn heartbeats(&self) -> Option<BTreeMap<String, String>> {
+        let listed = self.kubectl.get(&["nodes"]);
+        listed.ok().map(|nodes| kubectl::heartbeats(&nodes))
+    }
+
+    /// A node that was started does its part. Its own crispd is all that can be asked of a worker without
+    /// an API server.
+    pub async fn started(
+        &self,
+        node: &Node,
+        former: Option<&BTreeMap<String, String>>,
+        progress: &Progress,
+    ) -> Result<()> {
         if node.name == CONTROL {
-            return self.api().await;
+            self.api().await?;
+            return self.serves(node).await;
         }
         let cri = Cri::at(&self.nodes.dir.socket(&node.name), &node.name)?;
         let answers = async || cri.answers().await;
-        self.asked(node, "crispd", answers).await
+        self.asked(node, "crispd", answers).await?;
+        let Some(former) = former else {
+            return Ok(());
+        };
+        let expected = BTreeSet::from([node.name.clone()]);
+        let come = self.told_ready("the node is Ready", expected, former, progress);
+        self.watched(&[node], come).await?;
+        self.serves(node).await
     }
 
     /// The addresses of services lead to pods on each node, and names are known.
     pub async fn services(&self) -> Result<()> {
         for node in self.all {
-            let (program, port, path) = match node.name.as_str() {
-                CONTROL => ("coredns", COREDNS_READY, "/ready"),
-                _ => ("kube-proxy", PROXY_HEALTH, "/healthz"),
-            };
-            let is_well = async || is_well(node, port, path).await;
-            self.asked(node, program, is_well).await?;
+            self.serves(node).await?;
         }
         Ok(())
+    }
+
+    /// The addresses of services lead to pods on a node, or names are known by the one of the control plane.
+    async fn serves(&self, node: &Node) -> Result<()> {
+        let (program, port, path) = match node.name.as_str() {
+            CONTROL => ("coredns", COREDNS_READY, "/ready"),
+            _ => ("kube-proxy", PROXY_HEALTH, "/healthz"),
+        };
+        let is_well = async || is_well(node, port, path).await;
+        self.asked(node, program, is_well).await
     }
 
     /// Asks a program of a node until it is ready.
@@ -191,14 +227,16 @@ impl<'a> Ready<'a> {
         }
     }
 
-    /// Which programs of a node end again and again, with the last that one of them said.
+    /// Which program of a node ends again and again, or does not even start, with the last that was said of it.
     fn restarts(&self, node: &Node) -> Option<String> {
-        let counts = ends(&self.log(node, "node"));
+        let first = self.log(node, "node");
+        let counts = ends(&first);
         let (program, count) = counts.iter().max_by_key(|(_, count)| **count)?;
-        let shown = last_lines(&self.log(node, program));
+        let own = self.log(node, program);
+        let shown = last_lines(if own.is_empty() { &first } else { &own });
         let name = &node.name;
         Some(format!(
-            "{program} of {name} has ended {count} times:\n{shown}"
+            "{program} of {name} has ended, or did not start, {count} times:\n{shown}"
         ))
     }
 
@@ -219,12 +257,14 @@ fn last_lines(log: &str) -> String {
     lines[lines.len().saturating_sub(SHOWN)..].join("\n")
 }
 
-/// How often each program has ended since its node began, by the log of that one's first process.
+/// How often each program has ended, or did not start, since its node began, by the log of that one's first
+/// process.
 fn ends(log: &str) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     let this_life = log.rsplit(init::BEGINS).next().unwrap_or_default();
     for line in this_life.lines() {
-        let told = line.split_once(init::ENDED);
+        let ended = line.split_once(init::ENDED);
+        let told = ended.or_else(|| line.split_once(init::NOT_STARTED));
         let program = told.and_then(|(before, _)| before.trim_end().rsplit(' ').next());
         if let Some(program) = program {
             *counts.entry(program.to_owned()).or_default() += 1;
@@ -266,9 +306,10 @@ mod tests {
         let log = "2026-01-01T00:00:00Z stderr F kubelet ended with Code(1) and is started again\n\
                    2026-01-01T00:00:01Z stderr F etcd ended with Signal(9) and is started again\n\
                    2026-01-01T00:00:02Z stderr F kubelet ended with Code(1) and is started again\n\
-                   2026-01-01T00:00:03Z stderr F something else\n";
+                   2026-01-01T00:00:03Z stderr F something else\n\
+                   2026-01-01T00:00:04Z stderr F etcd: start it: Permission denied; it is tried again\n";
         let counts = ends(log);
-        assert_eq!((counts["kubelet"], counts["etcd"], counts.len()), (2, 1, 2));
+        assert_eq!((counts["kubelet"], counts["etcd"], counts.len()), (2, 2, 2));
         assert!(ends("").is_empty());
     }
 

@@ -204,12 +204,13 @@ impl Daemon {
         Machine::this()?.give_back(&self.home)
     }
 
-    /// The cgroup parent of a cluster's nodes. A cluster's name may have dashes, which make a slice of systemd
-    /// another one's child.
-    pub fn cgroup_parent(&self, cluster: &Record) -> String {
+    /// The cgroup parent of a cluster's nodes, which is no other home's: its crispd removes it. A cluster's name may
+    /// have dashes, which make a slice of systemd another one's child.
+    pub fn cgroup_parent(&self, cluster: &Record, network: &Network) -> String {
+        let home = network.bridge.trim_start_matches("crisp-");
         match self.has_systemd_make_cgroups() {
-            true => format!("crispclusters-{}.slice", cluster.number),
-            false => format!("/crisp-clusters/{}", cluster.name),
+            true => format!("crispclusters-{home}_{}.slice", cluster.number),
+            false => format!("/crisp-clusters/{home}-{}", cluster.name),
         }
     }
 
@@ -301,13 +302,13 @@ mod tests {
         let cluster = Record::new("a-b".parse().unwrap(), 1, 7, "/k".into());
         make_dir(&daemon.dir).unwrap();
         for (driver, parent) in [
-            ("systemd", "crispclusters-7.slice"),
-            ("cgroupfs", "/crisp-clusters/a-b"),
+            ("systemd", "crispclusters-x_7.slice"),
+            ("cgroupfs", "/crisp-clusters/x-a-b"),
         ] {
             let text = format!("[cgroup]\ndriver = \"{driver}\"\n");
             write(&daemon.config_file(), text.as_bytes()).unwrap();
-            assert_eq!(daemon.cgroup_parent(&cluster), parent);
             let network = crate::network::tests::usual();
+            assert_eq!(daemon.cgroup_parent(&cluster, &network), parent);
             assert!(daemon.config(&network).contains(&text));
         }
     }

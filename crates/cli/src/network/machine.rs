@@ -5,9 +5,12 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Stdio;
 
+use rustix::io::Errno;
+use rustix::net::netdevice::name_to_index;
+use rustix::net::{AddressFamily, SocketType, socket};
 use serde_json::Value;
 
-use super::Range;
+use super::{Network, Range};
 use crate::failure::{Context as _, Remedy as _, Result};
 use crate::programs;
 
@@ -43,6 +46,17 @@ impl Used {
     /// Whether packets to it cannot be told from packets to a range that it meets.
     pub fn is_exact(&self) -> bool {
         self.length >= EXACT
+    }
+}
+
+/// Whether the bridge of a home is in the network that this program is in.
+pub fn is_here(network: &Network) -> Result<bool> {
+    let step = || format!("bridge {}: look whether it is there", network.bridge);
+    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None).context(step)?;
+    match name_to_index(&socket, &network.bridge) {
+        Ok(_) => Ok(true),
+        Err(Errno::NODEV) => Ok(false),
+        Err(error) => Err(error).context(step),
     }
 }
 
@@ -115,6 +129,15 @@ pub mod tests {
             .iter()
             .map(|dst| serde_json::json!({"dst": dst, "dev": "eth0"}));
         routed(&routes.collect(), "crisp-x").collect()
+    }
+
+    #[test]
+    fn a_bridge_is_looked_for_in_our_network() {
+        let mut network = crate::network::tests::usual();
+        assert!(!is_here(&network).unwrap());
+        // Each network has it.
+        network.bridge = "lo".to_owned();
+        assert!(is_here(&network).unwrap());
     }
 
     #[test]

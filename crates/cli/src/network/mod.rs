@@ -21,6 +21,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 pub use choice::{kept, kept_or_new, settle};
+pub use machine::is_here;
 pub use resolvers::resolvers;
 pub use turn::Turn;
 
