@@ -46,6 +46,7 @@ fn privileged_statistics_come_from_the_daemon() {
         summary_has(node, kubelet, &[&OF_EACH[..], &OF_OURS].concat());
         labelled(node, kubelet, "/metrics/resource", &RESOURCE);
         labelled(node, kubelet, "/metrics/cadvisor", &CADVISOR);
+        assert!(has_networks_of_pods(node, kubelet));
     });
 }
 
@@ -55,6 +56,7 @@ fn privileged_statistics_come_from_cgroups_too() {
         summary_has(node, kubelet, &OF_EACH);
         labelled(node, kubelet, "/metrics/resource", &RESOURCE);
         labelled_by_cgroups(node, kubelet);
+        assert!(!has_networks_of_pods(node, kubelet));
     });
 }
 
@@ -125,6 +127,15 @@ fn labelled_by_cgroups(node: &Node, kubelet: &Kubelet) {
             assert!(pod == ["", ""] || pod == ["web-node", "default"], "{row}");
         }
     }
+}
+
+/// Whether it shows figures of the pod's interfaces.
+fn has_networks_of_pods(node: &Node, kubelet: &Kubelet) -> bool {
+    let text = kubelet.get(node, "/metrics/cadvisor").unwrap();
+    let mut rows = text
+        .lines()
+        .filter(|line| line.starts_with("container_network_"));
+    rows.any(|row| label(row, "pod") == "web-node")
 }
 
 /// A label of a row.
