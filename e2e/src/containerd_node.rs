@@ -9,16 +9,22 @@ use serde_json::{Value, json};
 use crate::cluster::Cluster;
 use crate::tools;
 
-/// Where the node's runtime answers, in the node.
+/// Where either runtime answers in a node that is a container: `crisp cluster` looks there.
 pub const SOCKET: &str = "/node/crisp.sock";
 /// Programs that the node has beside those of each node.
-const PROGRAMS: [&str; 5] = [
+pub const PROGRAMS: [&str; 5] = [
     "containerd",
     "containerd-shim-runc-v2",
     "ctr",
     "crictl",
     "runc",
 ];
+
+/// The directory of a node of a cluster on this machine, which the node sees as `/node`.
+#[must_use]
+pub fn dir_of(cluster: &Cluster, node: &str) -> PathBuf {
+    cluster.home().join("clusters/crisp/nodes").join(node)
+}
 
 /// The node's files, on this machine; it sees them below `/node`.
 #[derive(Debug)]
@@ -34,7 +40,7 @@ impl Files {
     #[must_use]
     #[track_caller]
     pub fn prepare(cluster: &Cluster, node: &str, pause: &str) -> Self {
-        let dir = cluster.home().join("clusters/crisp/nodes").join(node);
+        let dir = dir_of(cluster, node);
         fs::create_dir_all(dir.join("bin")).unwrap();
         for program in PROGRAMS {
             fs::copy(tools::tool(program), dir.join("bin").join(program)).unwrap();
@@ -56,12 +62,6 @@ impl Files {
         fs::write(list, plugins(&subnet, "/run/host-local").to_string()).unwrap();
         let crisp = read(&dir.join("init.json"));
         Self { dir, crisp }
-    }
-
-    /// Their directory.
-    #[must_use]
-    pub fn dir(&self) -> &Path {
-        &self.dir
     }
 
     /// The node starts with a crispd the next time.

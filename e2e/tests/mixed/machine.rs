@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crisp_e2e::cluster::{Cluster, kubernetes};
-use crisp_e2e::moving::Moving;
+use crisp_e2e::containerd_node::dir_of;
 use crisp_e2e::netns::Net;
 use crisp_e2e::tools;
 use rustix::process::{Pid, Signal, kill_process};
@@ -47,7 +47,7 @@ impl Machine {
         // This kernel would answer as well, or hand on what is for pods.
         net.ip("addr flush dev eth0");
         forward(&net, false);
-        let dir = cluster.home().join("clusters/crisp/nodes").join(node);
+        let dir = dir_of(cluster, node);
         let requests = cluster.work().join(format!("{node}-requests"));
         fs::create_dir(&requests).unwrap();
         let output = cluster.work().join(format!("{node}-output"));
@@ -94,6 +94,17 @@ impl Machine {
         said
     }
 
+    /// Starts the programs of a node that is a container.
+    pub fn start(&self) {
+        self.run("start_node");
+    }
+
+    /// The answer to a request from it; nothing for a request that was lost.
+    pub fn page(&self, url: &str) -> String {
+        let script = format!("timeout 5 busybox wget -q -O - {url} || true");
+        self.run(&script).trim().to_owned()
+    }
+
     /// Turns it off, and gives the node's container its network back.
     pub fn off(self) {
         self.end();
@@ -124,7 +135,7 @@ impl Machine {
     /// After a failure.
     fn tell(&self) {
         let log = |name: &str| self.dir.join("log").join(name);
-        let logs = ["machine.log", "crispd.log", "kubelet.log"].map(log);
+        let logs = ["machine.log", "containerd.log", "crispd.log", "kubelet.log"].map(log);
         for path in [&self.output].into_iter().chain(&logs) {
             let all = fs::read_to_string(path).unwrap_or_default();
             let lines: Vec<&str> = all.lines().collect();
@@ -141,25 +152,6 @@ impl Drop for Machine {
         }
         self.end();
         self.process.borrow_mut().wait().ok();
-    }
-}
-
-impl Moving for Machine {
-    fn run(&self, line: &str) -> String {
-        Self::run(self, &format!("in_node {line}"))
-    }
-
-    fn start(&self) {
-        Self::run(self, "start_node");
-    }
-
-    fn stop(&self) {
-        Self::run(self, "stop_node");
-    }
-
-    fn page(&self, url: &str) -> String {
-        let script = format!("timeout 5 busybox wget -q -O - {url} || true");
-        Self::run(self, &script).trim().to_owned()
     }
 }
 

@@ -6,7 +6,7 @@
 # scripts that come as REQUESTS/N.sh, one after another: their words go to N.out, their ends to N.end.
 set -u
 dir=$1 address=$2 gateway=$3 crisp=$4 kubernetes=$5 requests=$6
-clock=/opt/cpuinfo init=
+clock=/opt/cpuinfo
 
 # Files of this machine's host, as they are at each moment.
 share() { mkdir -p "$2" && mount -t hostfs -o "$1" none "$2"; }
@@ -36,17 +36,7 @@ start_node() {
     unshare --fork --pid --mount --mount-proc /bin/bash -c \
         "mount --bind $clock /proc/cpuinfo && exec /opt/crisp/crisp cluster init /node/init.json" \
         >>/var/log/machine.log 2>&1 </dev/null &
-    init=$!
 }
-
-# At once, as `crisp cluster stop` does; its end is that of all its processes.
-stop_node() {
-    pkill -KILL -P "$init"
-    wait "$init"
-    true
-}
-
-in_node() { nsenter --target "$(pgrep -P "$init")" --mount --pid "$@"; }
 
 share "$requests" /run/requests
 (prepare) || exit
@@ -54,7 +44,7 @@ number=1
 until [ -e /run/requests/off ]; do
     request=/run/requests/$number
     if [ -e "$request.sh" ]; then
-        # Here, so that a node that it starts is known to the next one.
+        # Here, so that functions that it brings are known to the next one.
         . "$request.sh" >"$request.out" 2>&1 </dev/null
         echo $? >"$request.part"
         mv "$request.part" "$request.end"

@@ -1,7 +1,7 @@
 //! A cluster with nodes of two kinds: containers below this machine's cgroups of version 1, and a machine
 //! with a kernel of its own and cgroups of version 2. Deployments, DaemonSets, services and sessions of
-//! people are one over both, and a node of version 2 moves from containerd to Crisp and back. And a machine that
-//! boots has its cluster again.
+//! people are one over both, and a node of version 2 that systemd runs moves from containerd to Crisp and back. And a
+//! machine that boots has its cluster again.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,15 +10,19 @@
 )]
 
 mod boots;
+mod kubeadm;
 mod machine;
+mod page;
 #[path = "../vm/mod.rs"]
 mod vm;
 
 use std::collections::BTreeSet;
+use std::process::Command;
 
 use crisp_e2e::cgroups;
 use crisp_e2e::cluster::Cluster;
-use crisp_e2e::moving::{self, Moving as _};
+use crisp_e2e::moving;
+use kubeadm::Kubeadm;
 use machine::Machine;
 use serde_json::Value;
 
@@ -55,7 +59,7 @@ fn privileged_pods_of_nodes_on_both_versions_of_cgroups_are_one_cluster() {
     let before: BTreeSet<String> = pods(&cluster, "web").iter().map(name_of).collect();
     let kernel = kernel_of(&cluster, MACHINE);
     assert_eq!(kernel_of(&cluster, CONTAINER), kernel);
-    let machine = boot(&cluster);
+    let machine = Machine::in_place_of(&cluster, MACHINE, boot_with(&[]));
     machine.start();
     boots_with(&cluster, 2);
     assert_ne!(kernel_of(&cluster, MACHINE), kernel);
@@ -75,21 +79,22 @@ fn privileged_pods_of_nodes_on_both_versions_of_cgroups_are_one_cluster() {
 }
 
 #[test]
-fn privileged_a_node_on_version_2_moves_and_comes_back() {
-    let test = "a node on version 2 that moves";
+fn privileged_a_node_of_kubeadm_moves_by_the_page_and_comes_back() {
+    let test = "a node of kubeadm that moves";
     if !moving::can(test) {
         return;
     }
     let Some(cluster) = place(test) else {
         return;
     };
-    moving::there_and_back(&cluster, MACHINE, || boot(&cluster));
+    moving::there_and_back(&cluster, MACHINE, || {
+        Kubeadm::boot(&cluster, MACHINE, boot_with(&["-s"]))
+    });
 }
 
-/// The machine in the place of a container, for at most as long as the test may take.
-fn boot(cluster: &Cluster) -> Machine {
-    let boot = vm::command(&["-m", "3G", "-t", "1100"]);
-    Machine::in_place_of(cluster, MACHINE, boot)
+/// A machine that boots, for at most as long as a test may take.
+fn boot_with(options: &[&str]) -> Command {
+    vm::command(&[options, &["-m", "3G", "-t", "1100"]].concat())
 }
 
 fn text(value: &Value) -> String {
