@@ -269,7 +269,8 @@ mod tests {
             ),
             (
                 Signal::USR1,
-                "trap 'exit 7' USR1; echo ready $$; sleep 20 & wait",
+                // The rest of its group is not asked to end, and goes on: not for long.
+                "trap 'exit 7' USR1; echo ready $$; while :; do sleep 0.1; done",
                 code(7),
             ),
             // A child of the command.
