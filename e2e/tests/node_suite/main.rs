@@ -4,7 +4,7 @@
 //! The suite brings an API server and starts a kubelet. `hack/tools conformance` builds it, `hack/test
 //! nodes` runs it on a node that boots for it. `CRISP_NODE_FOCUS` is a regular expression of the titles of
 //! the specs to run, all without it. `CRISP_NODE_REPORT` names a directory that keeps Ginkgo's report and
-//! the logs, the daemon's among them. With `CRISP_NODE_RUNTIME=containerd` the pods are on
+//! the logs, the runtime's among them. With `CRISP_NODE_RUNTIME=containerd` the pods are on
 //! containerd. Nothing is tried twice. A spec that does not pass fails the test, unless `known.rs` has a
 //! reason.
 
@@ -137,7 +137,8 @@ fn run(node: &mut Node, kubernetes: &Path) -> Value {
         suites.as_array_mut().map(mem::take).unwrap_or_default()
     });
     let suites = parts.collect();
-    fs::write(dir.join("crispd.log"), node.log()).unwrap();
+    let log = dir.join(runtime.name()).with_extension("log");
+    fs::copy(runtime.log(node), log).unwrap();
     suites
 }
 

@@ -59,6 +59,14 @@ impl Runtime {
         }
     }
 
+    /// The file that its program logs to.
+    pub(crate) fn log(&self, node: &Node) -> PathBuf {
+        match self {
+            Self::Crisp { .. } => node.path("crispd.log"),
+            Self::Containerd(containerd) => containerd.log.clone(),
+        }
+    }
+
     /// The cgroup of its program.
     pub(crate) fn cgroup(&self) -> String {
         format!("/system.slice/{}.scope", self.name())
@@ -92,6 +100,7 @@ impl Runtime {
 pub(crate) struct Containerd {
     daemon: Child,
     socket: PathBuf,
+    log: PathBuf,
     /// The path of its network.
     net: String,
 }
@@ -116,9 +125,11 @@ impl Containerd {
             handlers: &[HANDLER],
         };
         fs::write(path("containerd.toml"), settings.text()).unwrap();
+        let log = dir.join("log");
         let started = Self {
-            daemon: node.net.run(|| spawn(&dir)),
+            daemon: node.net.run(|| spawn(&dir, &log)),
             socket: path("containerd.sock").into(),
+            log,
             net: node.net.path(),
         };
         started.until_it_answers();
@@ -135,10 +146,10 @@ impl Containerd {
 }
 
 /// It finds its shim by PATH.
-fn spawn(dir: &Path) -> Child {
+fn spawn(dir: &Path, log: &Path) -> Child {
     let programs = tools::cache().join("bin");
     let path = env::var("PATH").unwrap_or_default();
-    let log = File::create(dir.join("log")).unwrap();
+    let log = File::create(log).unwrap();
     let unit = ["--unit=containerd.scope", "--slice=system.slice"];
     Command::new(tools::tool("systemd-run"))
         .args(["--quiet", "--scope", "--collect"])
